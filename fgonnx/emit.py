@@ -1,0 +1,213 @@
+"""The Emitter: writes nodes into a graph as `op.Mul(a, 2.0)`, with literals, constants and names taken care of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+PREFIX = "fg/"
+
+#: What a rule may pass where ONNX wants a tensor.
+Operand = ir.Value | float | int | bool | Sequence[int] | npt.NDArray[Any] | None
+
+_BOOL_RESULT = {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor", "IsNaN", "IsInf"}
+_INT64_RESULT = {"Shape", "Size", "ArgMax", "ArgMin", "NonZero"}
+
+
+class Emitter:
+    """Appends nodes to a graph; every attribute of it is an operator of the default domain.
+
+    Scalars take the element type of the first tensor operand (the partner), so `op.Mul(a, 2.0)` is right in float16
+    and in float64. Lists of integers are int64 tensors (axes, shapes). Equal constants are stored once.
+
+    Parameters
+    ----------
+    graph : ir.Graph
+        The graph that is written to. Nodes go to its end.
+    active : set of ir.Value
+        Values that depend on what is differentiated; rules ask for it through `is_active`.
+    """
+
+    def __init__(self, graph: ir.Graph, active: set[ir.Value] | None = None) -> None:
+        self.graph = graph
+        self.active: set[ir.Value] = active if active is not None else set()
+        self._constants: dict[tuple[Any, ...], ir.Value] = {}
+        self._taken = {v.name for v in graph.inputs} | set(graph.initializers)
+        for node in graph:
+            self._taken.update(v.name for v in node.outputs)
+        self._counts: dict[str, int] = {}
+
+    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+        if not op_type[0].isupper():
+            raise AttributeError(op_type)
+        return lambda *operands, **attributes: self.emit(op_type, *operands, **attributes)
+
+    def emit(
+        self,
+        op_type: str,
+        *operands: Operand,
+        outputs: int = 1,
+        domain: str = "",
+        name: str | None = None,
+        dtype: ir.DataType | None = None,
+        **attributes: Any,
+    ) -> ir.Value | tuple[ir.Value, ...]:
+        """Append one node and return its output, or a tuple of them when `outputs` is above 1.
+
+        Parameters
+        ----------
+        op_type : str
+            The operator.
+        *operands : ir.Value, number, list of int, numpy array or None
+            The node's inputs in ONNX order; None leaves an optional one out.
+        outputs : int
+            How many outputs the node has.
+        domain : str
+            Operator domain; empty for the standard one.
+        name : str, optional
+            Name of the (first) output, without the prefix.
+        dtype : ir.DataType, optional
+            Element type of the outputs where it is not that of the first operand.
+        **attributes
+            The node's attributes; None is left out.
+        """
+        typed = operands[1:] if op_type == "Where" else operands
+        partner = next((o.dtype for o in typed if isinstance(o, ir.Value) and o.dtype is not None), None)
+        inputs = [self._operand(o, partner) for o in operands]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        kept = {k: v for k, v in attributes.items() if v is not None}
+        base = self.unique(name or op_type)
+        node = ir.Node(domain, op_type, inputs, ir.convenience.convert_attributes(kept), num_outputs=outputs, name=base)
+        for i, out in enumerate(node.outputs):
+            out.name = base if i == 0 else f"{base}:{i}"
+            result = dtype or _result_dtype(op_type, operands, kept, partner)
+            if result is not None:
+                out.type = ir.TensorType(result)
+        self.graph.append(node)
+        return node.outputs[0] if outputs == 1 else tuple(node.outputs)
+
+    def unique(self, name: str) -> str:
+        """Return a name under the prefix that nothing in the graph has yet."""
+        base = name if name.startswith(PREFIX) else PREFIX + name
+        candidate = base
+        while candidate in self._taken:
+            self._counts[base] = self._counts.get(base, 0) + 1
+            candidate = f"{base}_{self._counts[base]}"
+        self._taken.add(candidate)
+        return candidate
+
+    def constant(self, array: npt.NDArray[Any], name: str = "const") -> ir.Value:
+        """Return an initializer with this content; the same content is stored once."""
+        array = np.ascontiguousarray(array) if array.ndim else array
+        key = (array.dtype.str, str(array.dtype), array.shape, array.tobytes())
+        if key not in self._constants:
+            value = ir.Value(name=self.unique(name))
+            value.const_value = ir.tensor(array, name=value.name)
+            value.dtype = value.const_value.dtype
+            value.shape = ir.Shape(array.shape)
+            self.graph.register_initializer(value)
+            self._constants[key] = value
+        return self._constants[key]
+
+    def _operand(self, operand: Operand, partner: ir.DataType | None) -> ir.Value | None:
+        if operand is None or isinstance(operand, ir.Value):
+            return operand
+        if isinstance(operand, np.ndarray):
+            if operand.dtype.kind == "f" and partner is not None and partner.is_floating_point():
+                return self.constant(operand.astype(partner.numpy()))
+            return self.constant(operand)
+        if isinstance(operand, (list, tuple)):
+            return self.constant(np.asarray(operand, dtype=np.int64))
+        if partner is None:
+            raise TypeError(f"the literal {operand!r} has no tensor beside it to take its type from")
+        return self.constant(np.asarray(operand, dtype=partner.numpy()))
+
+    # What rules ask about values.
+
+    def is_active(self, value: ir.Value | None) -> bool:
+        """Tell whether a value depends on what is differentiated."""
+        return value is not None and value in self.active
+
+    def dims(self, value: ir.Value) -> tuple[int | ir.SymbolicDim, ...]:
+        """Return the dimensions of a value: integers, and one symbol or more where the batch size enters."""
+        if value.shape is None:
+            raise ValueError(f"value '{value.name}' has no known shape")
+        return tuple(value.shape.dims)
+
+    def rank(self, value: ir.Value) -> int:
+        """Return the rank of a value."""
+        return len(self.dims(value))
+
+    def size(self, value: ir.Value, axis: int) -> int:
+        """Return a dimension that must not depend on the batch size."""
+        dim = self.dims(value)[axis]
+        if not isinstance(dim, int):
+            raise ValueError(f"axis {axis} of '{value.name}' has no fixed size ({dim})")
+        return dim
+
+    def array(self, value: ir.Value | None) -> npt.NDArray[Any] | None:
+        """Return the content of a constant, or None where the value is not one."""
+        if value is None or value.const_value is None or value.is_graph_input():
+            return None
+        return value.const_value.numpy()
+
+    # Shapes that follow a primal's.
+
+    def shape_of(self, value: ir.Value) -> ir.Value | list[int]:
+        """Return the shape of a value as an operand for Reshape: a list with at most one -1, or a Shape node."""
+        dims = self.dims(value)
+        unknown = [i for i, d in enumerate(dims) if not isinstance(d, int)]
+        if len(unknown) <= 1 and 0 not in dims:
+            return [d if isinstance(d, int) else -1 for d in dims]
+        shape: ir.Value = self.Shape(value)
+        return shape
+
+    def reshape_like(self, tensor: ir.Value, primal: ir.Value) -> ir.Value:
+        """Give a tensor the shape of `primal`, which has as many elements."""
+        result: ir.Value = self.Reshape(tensor, self.shape_of(primal))
+        return result
+
+    def zeros_like(self, value: ir.Value) -> ir.Value:
+        """Return zeros of the shape and type of a value."""
+        dims = self.dims(value)
+        assert value.dtype is not None
+        zero = np.zeros((), value.dtype.numpy())
+        if all(isinstance(d, int) for d in dims):
+            shape: Operand = [int(d) for d in dims]  # type: ignore[arg-type]
+        else:
+            shape = self.Shape(value)
+        result: ir.Value = self.Expand(zero, shape)
+        result.dtype = value.dtype
+        return result
+
+    def unbroadcast(self, g: ir.Value, result: ir.Value, primal: ir.Value) -> ir.Value:
+        """Sum a cotangent of `result` over the axes along which `primal` was broadcast to it."""
+        to, frm = self.dims(primal), self.dims(result)
+        lead = len(frm) - len(to)
+        axes = list(range(lead)) + [lead + i for i, d in enumerate(to) if d == 1 and frm[lead + i] != 1]
+        if not axes:
+            return g
+        summed: ir.Value = self.ReduceSum(g, axes, keepdims=1)
+        return self.reshape_like(summed, primal) if lead else summed
+
+
+def _result_dtype(
+    op_type: str, operands: Sequence[Operand], attributes: dict[str, Any], partner: ir.DataType | None
+) -> ir.DataType | None:
+    if op_type in _BOOL_RESULT:
+        return ir.DataType.BOOL
+    if op_type in _INT64_RESULT:
+        return ir.DataType.INT64
+    if op_type == "Cast":
+        return ir.DataType(int(attributes["to"]))
+    if op_type == "OneHot":
+        return operands[2].dtype if isinstance(operands[2], ir.Value) else None
+    if op_type == "ConstantOfShape":
+        value = attributes.get("value")
+        return value.dtype if value is not None else ir.DataType.FLOAT
+    return partner

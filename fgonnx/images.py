@@ -1,0 +1,260 @@
+"""Pictures in and out: any file becomes RGB bytes, and every conversion on the way is put into words."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx.errors import InputError
+
+SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""File name endings, in lower case, that count as pictures when a folder is searched."""
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_COLOUR_TYPE = 25  # where the IHDR chunk, always the first, says how pixels are coded
+_PNG_PALETTE = 3
+# All three spellings: JPEG and TIFF, PNG chunk, WebP chunk.
+_EXIF_MARKS = (b"Exif", b"eXIf", b"EXIF")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture read from a file.
+
+    Attributes
+    ----------
+    rgb : ndarray of uint8, shape (H, W, 3)
+        Pixels, 0 to 255, red first, contiguous.
+    path : Path
+        Where they were read from.
+    notes : tuple of str
+        What was converted on the way, in words; empty for an ordinary 8-bit colour picture.
+    """
+
+    rgb: npt.NDArray[np.uint8]
+    path: Path
+    notes: tuple[str, ...] = ()
+
+
+def read(path: str | os.PathLike[str]) -> Picture:
+    """Read a picture file as 8-bit RGB.
+
+    Grey, palette, 16-bit, floating-point and transparent pictures are converted, and each conversion is noted.
+    The EXIF orientation of cameras is honoured, except in pictures with an alpha channel, where a note says so.
+
+    Parameters
+    ----------
+    path : path-like
+        A file in any format that OpenCV decodes.
+
+    Returns
+    -------
+    Picture
+        Pixels (H, W, 3) uint8 in 0..255, the path, the notes.
+
+    Raises
+    ------
+    InputError
+        The file is missing, empty, a folder, not a picture, or has pixels that have no 8-bit reading.
+    """
+    path = Path(path)
+    data = _bytes(path)
+    pixels = _decode(data, cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise InputError(
+            f"'{path}' cannot be decoded as a picture: give a PNG, JPEG, WebP, BMP, GIF or TIFF file, "
+            "or read it yourself and pass the array"
+        )
+    notes = []
+    if _has_several_frames(data):
+        notes.append("first frame of several")
+    if data[:8].tobytes() == _PNG_SIGNATURE and data[_PNG_COLOUR_TYPE] == _PNG_PALETTE:
+        notes.append("palette expanded to colours")
+    if _is_turned(data):
+        if pixels.ndim == 3 and pixels.shape[2] == 4:
+            notes.append("EXIF orientation ignored: not supported together with alpha")
+        else:
+            # IMREAD_UNCHANGED never turns a picture; this pair of flags does and keeps depth and channels.
+            upright = _decode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+            if upright is not None:
+                pixels = upright
+                notes.append("turned upright as its EXIF orientation says")
+    levels = _to_255(pixels, path, notes)
+    rgb = _to_rgb(levels, path, notes)
+    return Picture(np.ascontiguousarray(rgb), path, tuple(notes))
+
+
+def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Turn files, folders and patterns into a list of picture files.
+
+    Parameters
+    ----------
+    paths : iterable of path-like
+        A file is taken whatever its name; a folder gives its pictures (by suffix, not its subfolders); a pattern
+        with ``*``, ``?`` or ``[...]`` gives the files that match (``**`` descends). A name that exists is never
+        read as a pattern.
+
+    Returns
+    -------
+    list of Path
+        Each file once: the arguments in their order, the content of each folder and pattern sorted.
+
+    Raises
+    ------
+    InputError
+        A path does not exist, a folder holds no picture, a pattern matches no file, or nothing was given.
+    """
+    found: dict[Path, None] = {}
+    for given in paths:
+        path = Path(given)
+        text = os.fspath(given)
+        if path.is_dir():
+            files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not files:
+                raise InputError(f"folder '{path}' holds no picture: looked for {', '.join(sorted(SUFFIXES))}")
+        elif path.exists():
+            files = [path]
+        elif glob.has_magic(text):
+            matches = (Path(m) for m in glob.glob(text, recursive=True))
+            files = sorted(p for p in matches if p.is_file())
+            if not files:
+                raise InputError(f"pattern '{text}' matches no file: check the folder and the ending")
+        else:
+            raise InputError(f"'{path}' does not exist: check the spelling and the working folder")
+        found.update(dict.fromkeys(files))
+    if not found:
+        raise InputError("no picture was given: name files, folders or patterns such as 'pictures/*.jpg'")
+    return list(found)
+
+
+def write_png(path: str | os.PathLike[str], rgb: npt.NDArray[np.uint8]) -> None:
+    """Write a picture as PNG, whole or not at all.
+
+    The bytes go to a temporary file of the same folder, which then takes the final name: a reader never sees half a
+    picture, and an interrupted run leaves an earlier file as it was.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write; its folder must exist. The content is PNG whatever the name ends in.
+    rgb : ndarray of uint8, shape (H, W, 3)
+        Pixels, 0 to 255, red first.
+
+    Raises
+    ------
+    InputError
+        The array is not such a picture, or the file cannot be written.
+    """
+    path = Path(path)
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+        raise InputError(
+            f"a picture to write must be uint8 of shape (H, W, 3), got {rgb.dtype} of shape {rgb.shape}: "
+            "convert it first"
+        )
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        # "x": the name is new, so whatever lies there after a failure is ours to remove.
+        with temporary.open("xb") as file:
+            file.write(encoded.tobytes())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise InputError(f"'{path}' cannot be written: {error.strerror}; choose a folder that exists") from error
+
+
+def _bytes(path: Path) -> npt.NDArray[np.uint8]:
+    """Read a whole file; fromfile and not imread, because imread cannot open every Unicode path on Windows."""
+    if path.is_dir():
+        raise InputError(f"'{path}' is a folder: name a picture file inside it")
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except FileNotFoundError:
+        raise InputError(f"'{path}' does not exist: check the spelling and the working folder") from None
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read: {error.strerror}; check its permissions") from error
+    if data.size == 0:
+        raise InputError(f"'{path}' is empty (0 bytes): copy or download it again")
+    return data
+
+
+def _decode(data: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[np.generic] | None:
+    try:
+        return cv2.imdecode(data, flags)
+    except cv2.error:
+        # Raised for headers that promise impossible sizes; for the caller that is the same as an unknown format.
+        return None
+
+
+def _has_several_frames(data: npt.NDArray[np.uint8]) -> bool:
+    """Say whether a GIF or TIFF file holds more than the one picture that is read."""
+    if data[:3].tobytes() == b"GIF" or data[:2].tobytes() in (b"II", b"MM"):
+        try:
+            # Asking for the second frame alone is faster, but the GIF decoder then finds one in every file.
+            return len(cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)[1]) > 1
+        except cv2.error:
+            return False
+    return False
+
+
+def _is_turned(data: npt.NDArray[np.uint8]) -> bool:
+    """Say whether decoding with and without the EXIF orientation differs; most files have no EXIF and cost nothing."""
+    raw = data.tobytes()
+    if not any(mark in raw for mark in _EXIF_MARKS):
+        return False
+    as_seen = _decode(data, cv2.IMREAD_GRAYSCALE)
+    as_stored = _decode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    return as_seen is not None and as_stored is not None and not np.array_equal(as_seen, as_stored)
+
+
+def _to_255(pixels: npt.NDArray[np.generic], path: Path, notes: list[str]) -> npt.NDArray[np.uint8]:
+    """Bring any pixel type to 0..255."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint8, copy=False)
+    values = pixels.astype(np.float32)
+    if pixels.dtype == np.uint16:
+        notes.append("16-bit reduced to 8")
+        return _rounded(values / 257.0)
+    if np.issubdtype(pixels.dtype, np.floating):
+        # Float files have no fixed white: only the usual 0..1 is certain, NaN fails the comparison too.
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise InputError(
+                f"'{path}' holds floating-point pixels outside 0..1 (or NaN): tone-map it to 8 bits per channel first"
+            )
+        notes.append("floating-point 0..1 stretched to 0..255")
+        return _rounded(values * 255.0)
+    raise InputError(f"'{path}' holds {pixels.dtype} pixels: save it with 8 or 16 bits per channel, unsigned")
+
+
+def _to_rgb(levels: npt.NDArray[np.uint8], path: Path, notes: list[str]) -> npt.NDArray[np.uint8]:
+    """Bring OpenCV's grey, BGR and BGRA to RGB."""
+    if levels.ndim == 2:
+        notes.append("grey repeated to three channels")
+        return np.repeat(levels[:, :, None], 3, axis=2)
+    if levels.shape[2] == 3:
+        return levels[:, :, ::-1]
+    if levels.shape[2] == 4:
+        colour = levels[:, :, 2::-1]
+        alpha = levels[:, :, 3:].astype(np.float32) / 255.0
+        if alpha.min() == 1.0:
+            notes.append("opaque alpha dropped")
+            return colour
+        notes.append("alpha blended over white")
+        return _rounded(colour * alpha + 255.0 * (1.0 - alpha))
+    raise InputError(f"'{path}' has {levels.shape[2]} channels: save it as grey, RGB or RGB with alpha")
+
+
+def _rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    return np.rint(values).astype(np.uint8)

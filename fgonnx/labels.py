@@ -1,0 +1,291 @@
+"""Names of classes: read from files, matched against what a user types, aligned with the model's outputs."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fgonnx.errors import InputError, TargetError
+
+METADATA_KEY = "fgonnx.labels"
+"""Key of a model's metadata that holds the labels, a JSON list of strings."""
+
+BACKGROUND = "background"
+
+_WNID = re.compile(r"(n\d{8})[\s,:]+(?=\S)")
+_SHOWN = 6  # how many candidates an error message names
+
+
+class Label(str):
+    """A readable class name which may remember its WordNet identifier.
+
+    Attributes
+    ----------
+    wnid : str or None
+        Such as ``"n01440764"``: users of ImageNet may name a class by it.
+    """
+
+    wnid: str | None
+    __slots__ = ("wnid",)
+
+    def __new__(cls, text: str, wnid: str | None = None) -> Label:
+        """Make a label from readable text."""
+        label = super().__new__(cls, text)
+        label.wnid = wnid
+        return label
+
+    @classmethod
+    def from_line(cls, line: str) -> Label:
+        """Split ``"n01440764 tench, Tinca tinca"`` in wnid and text; other lines are text as they are."""
+        line = line.strip()
+        match = _WNID.match(line)
+        return cls(line[match.end() :], match.group(1)) if match else cls(line)
+
+
+def load(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Read class names from a file, in the order of the model's outputs.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.json``: a list of names or an object ``{index: name}``. ``.csv``: two columns, a name and an index in
+        either order, with or without a heading. Anything else: text, one name per line. In all of them a name may
+        begin with a WordNet identifier, as in ``n01440764 tench, Tinca tinca``.
+
+    Returns
+    -------
+    tuple of str
+        Readable names, one per class; the elements are `Label`, which keep the identifier.
+
+    Raises
+    ------
+    InputError
+        The file is missing, empty, not text, or does not name every class 0..n-1 exactly once.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"label file '{path}' does not exist: check the spelling and the working folder") from None
+    except IsADirectoryError:
+        raise InputError(f"label file '{path}' is a folder: name a .txt, .csv or .json file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"label file '{path}' is not UTF-8 text: save it as UTF-8") from None
+    except OSError as error:
+        raise InputError(f"label file '{path}' cannot be read: {error.strerror}; check its permissions") from error
+    where = f"label file '{path}'"
+    if not text.strip():
+        raise InputError(f"{where} is empty: write one class name per line")
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return from_json(text, where)
+    if suffix == ".csv":
+        return _from_csv(text, where)
+    # Blank lines at the end are an editor's habit; one in the middle would shift every class after it.
+    lines = text.rstrip().splitlines()
+    blank = next((i for i, line in enumerate(lines, 1) if not line.strip()), None)
+    if blank is not None:
+        raise InputError(f"{where} has a blank line {blank}: one name per class, in the order of the outputs")
+    return tuple(Label.from_line(line) for line in lines)
+
+
+def to_json(labels: Sequence[str]) -> str:
+    """Write labels as the JSON list that a model's metadata keeps; wnids go in front of their names.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        One name per class.
+
+    Returns
+    -------
+    str
+        JSON that `from_json` reads back to equal labels.
+    """
+    wnids = (getattr(label, "wnid", None) for label in labels)
+    lines = [f"{wnid} {label}" if wnid else str(label) for wnid, label in zip(wnids, labels, strict=True)]
+    return json.dumps(lines, ensure_ascii=False)
+
+
+def from_json(text: str, where: str = f"metadata '{METADATA_KEY}'") -> tuple[str, ...]:
+    """Read labels from a JSON list of names or an object ``{index: name}``.
+
+    Parameters
+    ----------
+    text : str
+        The JSON.
+    where : str
+        What to call its source in errors.
+
+    Returns
+    -------
+    tuple of str
+        One name per class; the elements are `Label`.
+
+    Raises
+    ------
+    InputError
+        Not JSON, not names, or indices that are not 0..n-1.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{where} is not JSON (line {error.lineno}: {error.msg}): mend it or use one per line"
+        ) from None
+    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+        return tuple(Label.from_line(v) for v in value)
+    if isinstance(value, dict) and value and all(isinstance(v, str) for v in value.values()):
+        return _by_index([(k, v) for k, v in value.items()], where)
+    raise InputError(f'{where} must hold a JSON list of names, or an object such as {{"0": "cat", "1": "dog"}}')
+
+
+def align(labels: Sequence[str], n_classes: int) -> tuple[tuple[str, ...], str | None]:
+    """Make the labels as many as the model's classes, where one way of doing so is certain.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Names as they were loaded.
+    n_classes : int
+        Number of outputs of the model.
+
+    Returns
+    -------
+    labels : tuple of str
+        Exactly `n_classes` names.
+    note : str or None
+        What was changed, in words; None when nothing was.
+
+    Raises
+    ------
+    TargetError
+        The numbers differ otherwise than by a background class.
+    """
+    labels = tuple(labels)
+    if len(labels) == n_classes:
+        return labels, None
+    if n_classes == 1001 and len(labels) == 1000:
+        # TensorFlow's ImageNet models reserve class 0; no other count is common enough to be sure of the place.
+        note = f"'{BACKGROUND}' added in front: the model has 1001 classes, the labels 1000"
+        return (Label(BACKGROUND), *labels), note
+    if len(labels) == n_classes + 1 and labels[0].strip("_ ").lower() == BACKGROUND:
+        note = f"'{labels[0]}' dropped from the front: the model has {n_classes} classes, the labels {len(labels)}"
+        return labels[1:], note
+    raise TargetError(
+        f"{len(labels)} labels do not fit a model with {n_classes} classes: give the label file of this model, or none"
+    )
+
+
+def resolve(target: str, labels: Sequence[str] = (), n_classes: int | None = None) -> int:
+    """Find the class that a user means.
+
+    Tried in this order, regardless of case and of ``_`` for a space: an index, a whole label, a WordNet identifier,
+    one of a label's synonyms (between commas), a part that only one label contains.
+
+    Parameters
+    ----------
+    target : str
+        What was typed. An integer is always an index, never a name.
+    labels : sequence of str
+        One name per class; may be empty, then only indices are understood.
+    n_classes : int, optional
+        Number of classes, against which an index is checked; without it, the number of labels if there are any.
+
+    Returns
+    -------
+    int
+        Index of the class, 0 or more.
+
+    Raises
+    ------
+    TargetError
+        The index is out of range, the name is unknown (the closest names are listed), or fits several classes.
+    """
+    wanted = _plain(target)
+    if not wanted:
+        raise TargetError("the target is empty: give the index of a class, or its name")
+    if re.fullmatch(r"[+-]?\d+", wanted):
+        index, count = int(wanted), n_classes if n_classes is not None else len(labels) or None
+        if index < 0 or (count is not None and index >= count):
+            span = f"0..{count - 1}" if count is not None else "0 or more"
+            raise TargetError(f"target {index} is out of range: the classes are {span}")
+        return index
+    if not labels:
+        raise TargetError(f"target '{target}' is a name but the model has no labels: give an index or a label file")
+
+    matches: tuple[Callable[[str], bool], ...] = (
+        lambda label: _plain(label) == wanted,
+        lambda label: (getattr(label, "wnid", None) or "") == wanted,
+        lambda label: wanted in _synonyms(label),
+        lambda label: wanted in _plain(label),
+    )
+    for match in matches:
+        found = [i for i, label in enumerate(labels) if match(label)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            names = ", ".join(f"{i} '{labels[i]}'" for i in found[:_SHOWN])
+            raise TargetError(f"target '{target}' fits {len(found)} classes: {names}{more}; give the index")
+    raise TargetError(f"target '{target}' is no label of this model{_closest(wanted, labels)}")
+
+
+def _closest(wanted: str, labels: Sequence[str]) -> str:
+    """Say which labels look like the wanted one."""
+    index_of: dict[str, int] = {}
+    for i, label in enumerate(labels):
+        for name in (_plain(label), *_synonyms(label)):
+            index_of.setdefault(name, i)
+    names = difflib.get_close_matches(wanted, index_of, n=_SHOWN, cutoff=0.6)
+    near = dict.fromkeys(index_of[name] for name in names)
+    if not near:
+        return f": give an index 0..{len(labels) - 1}, or a name such as '{labels[0]}'"
+    return ": did you mean " + ", ".join(f"{i} '{labels[i]}'" for i in near) + "?"
+
+
+def _plain(text: str) -> str:
+    """Bring a name to the form in which names are compared."""
+    return " ".join(text.replace("_", " ").casefold().split())
+
+
+def _synonyms(label: str) -> list[str]:
+    return [_plain(part) for part in label.split(",")]
+
+
+def _from_csv(text: str, where: str) -> tuple[str, ...]:
+    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if any(map(str.strip, row))]
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2:
+            raise InputError(f"{where}: row {number} has {len(row)} columns, not 2: write 'name,index' in every row")
+    if len(rows) > 1 and not any(map(_is_index, rows[0])):
+        rows = rows[1:]
+    # Names can be numbers too (digits), so the index column is the one without exception; the last one if both.
+    column = next((c for c in (1, 0) if all(_is_index(row[c]) for row in rows)), None)
+    if column is None:
+        raise InputError(f"{where}: no column holds an index in every row: write 'name,index'")
+    return _by_index([(row[column], row[1 - column]) for row in rows], where)
+
+
+def _is_index(cell: str) -> bool:
+    return re.fullmatch(r"[0-9]+", cell) is not None
+
+
+def _by_index(pairs: Sequence[tuple[str, str]], where: str) -> tuple[str, ...]:
+    """Put names in the order of their indices, which must be 0..n-1."""
+    wrong = next((key for key, _ in pairs if not _is_index(key.strip())), None)
+    if wrong is not None:
+        raise InputError(f"{where}: '{wrong}' is not an index: number the classes 0..{len(pairs) - 1}")
+    names = {int(key): name for key, name in pairs}
+    if len(names) < len(pairs):
+        raise InputError(f"{where}: an index occurs twice: number the classes 0..{len(pairs) - 1}")
+    missing = next((i for i in range(len(pairs)) if i not in names), None)
+    if missing is not None:
+        raise InputError(f"{where}: class {missing} has no name: number the classes 0..{len(pairs) - 1}")
+    return tuple(Label.from_line(names[i]) for i in range(len(pairs)))

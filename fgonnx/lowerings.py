@@ -1,0 +1,170 @@
+"""Forms of a gradient in standard operators that run fast on onnxruntime: masks, transposed convolutions, window sums.
+
+The CPU provider keeps convolutions, pools and a few elementwise operators in a blocked layout, which Where, Greater and
+Cast leave. A mask as a steep HardSigmoid stays in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from fgonnx.emit import Emitter
+
+# 2**126 maps every normal float32 above 2**-125 past 2, so that minus 1 clamps to 1. OpenVINO reads an explicit
+# beta=0 as its default 0.5, hence -1.
+_STEEP = 2.0**126
+
+
+def positive(op: Emitter, x: ir.Value) -> ir.Value:
+    """Return 1 where `x > 0` and 0 elsewhere, in the type of `x`."""
+    result: ir.Value
+    if x.dtype == ir.DataType.FLOAT:
+        result = op.HardSigmoid(x, alpha=_STEEP, beta=-1.0)
+    else:
+        assert x.dtype is not None
+        result = op.Cast(op.Greater(x, 0.0), to=x.dtype.value)
+    return result
+
+
+def below(op: Emitter, x: ir.Value, bound: float) -> ir.Value:
+    """Return 1 where `x < bound` and 0 elsewhere, in the type of `x`; for float32 `x` must not exceed `bound`."""
+    result: ir.Value
+    if x.dtype == ir.DataType.FLOAT and bound > 0 and 2.0**-60 < bound < 2.0**60:
+        # A power of two makes alpha * x exact and one unit in the last place of the bound at least 4.
+        alpha = 2.0 ** (26 - math.floor(math.log2(bound)))
+        result = op.HardSigmoid(x, alpha=-alpha, beta=float(np.float32(alpha) * np.float32(bound)))
+    else:
+        assert x.dtype is not None
+        result = op.Cast(op.Less(x, bound), to=x.dtype.value)
+    return result
+
+
+def transposed_convolution(
+    op: Emitter,
+    g: ir.Value,
+    w: ir.Value,
+    *,
+    spatial_in: Sequence[int],
+    spatial_out: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    group: int,
+) -> ir.Value:
+    """Return the transpose of a convolution applied to `g`: the data gradient.
+
+    Parameters
+    ----------
+    g : ir.Value
+        Cotangent of the convolution's output, (N, M, *spatial_out).
+    w : ir.Value
+        Weights of the convolution, (M, C / group, *kernel).
+    spatial_in, spatial_out : sequence of int
+        Spatial sizes of the convolution's input and output.
+    strides, dilations, pads, group
+        Of the convolution; pads are explicit, begins before ends.
+    """
+    rank = len(spatial_in)
+    kernel = [op.size(w, 2 + i) for i in range(rank)]
+    reach = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
+    result: ir.Value
+    if all(s == 1 for s in strides) and all(
+        p <= r for p, r in zip(pads, [*reach, *reach], strict=True)
+    ):
+        # Stride 1: x'[c, p] = sum_{m, k} g[m, p + begin - d k] w[m, c, k] is a convolution of g, padded by
+        # d (k - 1) - pad, with the kernel flipped in space and its channels swapped within each group.
+        flipped = _swap_and_flip(op, w, kernel, group)
+        result = op.Conv(
+            g,
+            flipped,
+            pads=[r - p for p, r in zip(pads, [*reach, *reach], strict=True)],
+            dilations=list(dilations),
+            group=group,
+            kernel_shape=kernel,
+        )
+        return result
+    extra, ends = [], []
+    for i in range(rank):
+        # ConvTranspose yields (out - 1) s + reach + 1 - begin - end + extra; a surplus at the end becomes padding.
+        natural = (spatial_out[i] - 1) * strides[i] + reach[i] + 1 - pads[i]
+        ends.append(max(natural - spatial_in[i], 0))
+        extra.append(max(spatial_in[i] - natural, 0))
+    result = op.ConvTranspose(
+        g,
+        w,
+        pads=[*pads[:rank], *ends],
+        strides=list(strides),
+        dilations=list(dilations),
+        group=group,
+        kernel_shape=kernel,
+        output_padding=extra if any(extra) else None,
+    )
+    return result
+
+
+def _swap_and_flip(op: Emitter, w: ir.Value, kernel: Sequence[int], group: int) -> ir.Value:
+    """(M, C/g, *k) -> (C, M/g, *k) within each group, kernel reversed. Folded when the session loads."""
+    m, c = op.size(w, 0), op.size(w, 1)
+    rank = len(kernel)
+    axes = list(range(2, 2 + rank))
+    if group == 1:
+        swapped = op.Transpose(w, perm=[1, 0, *axes])
+    elif m == group and c == 1:
+        swapped = w
+    else:
+        parts = op.Reshape(w, [group, m // group, c, *kernel])
+        swapped = op.Transpose(parts, perm=[0, 2, 1, *(a + 1 for a in axes)])
+        swapped = op.Reshape(swapped, [group * c, m // group, *kernel])
+    result: ir.Value = swapped
+    flips = [a for a, k in zip(axes, kernel, strict=True) if k > 1]
+    if flips:
+        lowest = int(np.iinfo(np.int64).min)
+        result = op.Slice(swapped, [-1] * len(flips), [lowest] * len(flips), flips, [-1] * len(flips))
+    result.shape = ir.Shape([group * c, m // group, *kernel])
+    return result
+
+
+def window_sum_transpose(
+    op: Emitter,
+    g: ir.Value,
+    *,
+    spatial_in: Sequence[int],
+    spatial_out: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    begins: Sequence[int],
+    channels: int,
+) -> ir.Value:
+    """Return the transpose of a per-channel window sum: every window's cotangent spread over its window.
+
+    Channels are folded into the batch, which makes one single-channel convolution of it.
+    """
+    folded = op.Reshape(g, [-1, 1, *spatial_out])
+    ones = op.constant(np.ones((1, 1, *kernel), g.dtype.numpy() if g.dtype else np.float32))
+    spread = transposed_convolution(
+        op,
+        folded,
+        ones,
+        spatial_in=spatial_in,
+        spatial_out=spatial_out,
+        strides=strides,
+        dilations=dilations,
+        pads=[*begins, *([0] * len(begins))],
+        group=1,
+    )
+    result: ir.Value = op.Reshape(spread, [-1, channels, *spatial_in])
+    return result
+
+
+def scatter_to_argmax(op: Emitter, g: ir.Value, indices: ir.Value, x: ir.Value) -> ir.Value:
+    """Add every element of `g` at its flat index into a tensor of the shape of `x`, zero elsewhere."""
+    assert g.dtype is not None
+    size = op.Size(x)
+    zeros = op.ConstantOfShape(op.Reshape(size, [1]), value=ir.tensor(np.zeros(1, g.dtype.numpy())))
+    scattered = op.ScatterElements(zeros, op.Reshape(indices, [-1]), op.Reshape(g, [-1]), axis=0, reduction="add")
+    return op.reshape_like(scattered, x)

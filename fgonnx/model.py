@@ -1,0 +1,196 @@
+"""Loading a model from a path, bytes, ModelProto or ir.Model, weights by reference, and its metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from fgonnx.errors import ModelError
+
+#: Keys of `metadata_props` that fgonnx reads.
+PREPROCESSING_KEY = "fgonnx.preprocessing"
+LABELS_KEY = "fgonnx.labels"
+
+OLDEST_OPSET = 7
+
+#: What `load` takes.
+ModelLike = str | Path | bytes | onnx.ModelProto | ir.Model
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model as it was given.
+
+    Attributes
+    ----------
+    ir : ir.Model
+        The graph; external weights stay on disk until they are read.
+    path : Path or None
+        The file it came from.
+    sha256 : str
+        Hash of the file or of the serialised model, in hexadecimal. External weights do not enter.
+    """
+
+    ir: ir.Model
+    path: Path | None
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """A short name for messages."""
+        return self.path.name if self.path is not None else (self.ir.graph.name or "model")
+
+    @property
+    def opset(self) -> int:
+        """Version of the default operator set."""
+        return self.ir.opset_imports.get("", 1)
+
+    def preprocessing_json(self) -> str | None:
+        """Return the preprocessing stored in the model's metadata, as JSON text."""
+        return self.ir.metadata_props.get(PREPROCESSING_KEY)
+
+    def labels(self) -> tuple[str, ...] | None:
+        """Return the class labels stored in the model's metadata.
+
+        Raises
+        ------
+        ModelError
+            If the entry is not a JSON list of strings.
+        """
+        text = self.ir.metadata_props.get(LABELS_KEY)
+        if text is None:
+            return None
+        try:
+            labels = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ModelError(f"{self.name}: its metadata entry '{LABELS_KEY}' is not JSON ({error})") from error
+        if not isinstance(labels, list) or not all(isinstance(v, str) for v in labels):
+            raise ModelError(f"{self.name}: its metadata entry '{LABELS_KEY}' is not a JSON list of strings")
+        return tuple(labels)
+
+
+def load(source: ModelLike | LoadedModel) -> LoadedModel:
+    """Load a model.
+
+    Parameters
+    ----------
+    source : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
+        The model. External weights of a path are looked for in its folder, and stay there.
+
+    Returns
+    -------
+    LoadedModel
+
+    Raises
+    ------
+    ModelError
+        If it is not an ONNX model, is older than opset 7, or its external weights are missing, truncated or outside
+        the model's folder.
+    """
+    if isinstance(source, LoadedModel):
+        return source
+    if isinstance(source, ir.Model):
+        proto = ir.to_proto(source)
+        return _checked(LoadedModel(source, None, _digest(proto.SerializeToString(deterministic=True))))
+    if isinstance(source, onnx.ModelProto):
+        return _checked(LoadedModel(_deserialise(source, "the ModelProto"), None, _digest(_bytes_of(source))))
+    if isinstance(source, bytes):
+        return _checked(LoadedModel(_deserialise(_parse(source, "the bytes given"), "the bytes given"), None, _digest(source)))
+    path = Path(source)
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder; give the .onnx file in it")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+    model = _deserialise(_parse(content, str(path)), str(path))
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    _check_external(model, path)
+    return _checked(LoadedModel(model, path, _digest(content)))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _bytes_of(proto: onnx.ModelProto) -> bytes:
+    return proto.SerializeToString(deterministic=True)
+
+
+def _parse(content: bytes, where: str) -> onnx.ModelProto:
+    if not content:
+        raise ModelError(f"{where}: is empty; an ONNX model was expected")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError as error:
+        raise ModelError(f"{where}: is not an ONNX file, or is truncated ({error}); export or download it again") from error
+    return proto
+
+
+def _deserialise(proto: onnx.ModelProto, where: str) -> ir.Model:
+    if not proto.ir_version or not proto.graph.output:
+        raise ModelError(f"{where}: is not an ONNX model, or is truncated: it holds no graph with outputs")
+    try:
+        return ir.from_proto(proto)
+    except Exception as error:  # onnx_ir raises many kinds on malformed protobufs
+        raise ModelError(f"{where}: is not a valid ONNX model ({error})") from error
+
+
+def _checked(loaded: LoadedModel) -> LoadedModel:
+    graph = loaded.ir.graph
+    if not graph.num_nodes():
+        raise ModelError(f"{loaded.name}: its graph has no nodes; there is nothing to explain")
+    if loaded.opset < OLDEST_OPSET:
+        raise ModelError(
+            f"{loaded.name}: opset {loaded.opset} is older than {OLDEST_OPSET}; convert it with onnx.version_converter first"
+        )
+    return loaded
+
+
+def external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
+    """Return the initializers of a model that are stored in files beside it."""
+    return [
+        v.const_value
+        for graph in model.graphs()
+        for v in graph.initializers.values()
+        if isinstance(v.const_value, ir.ExternalTensor)
+    ]
+
+
+def _check_external(model: ir.Model, path: Path) -> None:
+    folder = path.resolve().parent
+    for tensor in external_tensors(model):
+        location = str(tensor.location)
+        target = (folder / location).resolve()
+        if not target.is_relative_to(folder):
+            raise ModelError(
+                f"{path}: the weights of '{tensor.name}' point outside the model's folder ('{location}'); "
+                "this is refused: put the file beside the model"
+            )
+        if not target.is_file():
+            raise ModelError(f"{path}: its weights file '{location}' is missing; put it into {folder.name}/ beside the model")
+        needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+        if target.stat().st_size < needed:
+            raise ModelError(
+                f"{path}: its weights file '{location}' is truncated: '{tensor.name}' ends at byte {needed}, "
+                f"the file at {target.stat().st_size}"
+            )
+
+
+def metadata(**entries: Any) -> dict[str, str]:
+    """Return metadata entries under fgonnx's prefix, as text (JSON where they are not text)."""
+    return {
+        f"fgonnx.{key}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in entries.items()
+        if value is not None
+    }

@@ -1,0 +1,302 @@
+"""Elementwise functions of one value: activations and the mathematical functions, one expression of dy/dx each."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from fgonnx import lowerings
+from fgonnx.emit import Emitter
+from fgonnx.rules.registry import Cotangent, Local, Unsupported, elementwise, homogeneous, linear, rule
+
+# Degree 1 in x: no intercept. The derivative at a kink is the one of the left side, as in torch (Relu'(0) = 0).
+
+
+@homogeneous("Relu", note="c = 0; Relu'(0) = 0")
+def relu(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return lowerings.positive(op, y)
+
+
+@homogeneous("LeakyRelu", note="c = 0; derivative alpha at 0")
+def leaky_relu(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 0.01) -> ir.Value:
+    return op.Add(op.Mul(lowerings.positive(op, x), 1.0 - alpha), alpha)  # type: ignore[no-any-return]
+
+
+@rule("PRelu", family="homogeneous", note="c = 0; derivative the slope at 0; the slope must be constant")
+def prelu(op: Emitter, y: ir.Value, x: ir.Value, slope: ir.Value) -> Local:
+    if op.is_active(slope):
+        raise Unsupported("its slope depends on the input")
+
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        mask = lowerings.positive(op, x)
+        # slope + mask (1 - slope), the slope broadcast unidirectionally to x
+        return [op.Mul(g, op.Add(op.Mul(mask, op.Sub(1.0, slope)), slope))]
+
+    return Local(vjp)
+
+
+@homogeneous("Abs", note="c = 0; derivative 0 at 0")
+def absolute(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Sign(x)  # type: ignore[no-any-return]
+
+
+@linear("Neg")
+def neg(op: Emitter, y: ir.Value, x: ir.Value):  # type: ignore[no-untyped-def]
+    return op.Neg
+
+
+# Piecewise linear with saturation.
+
+
+@rule("Clip", family="elementwise", note="c = y where saturated; derivative 0 at the bounds")
+def clip(op: Emitter, y: ir.Value, x: ir.Value, low: ir.Value | None = None, high: ir.Value | None = None) -> Local:
+    if op.is_active(low) or op.is_active(high):
+        raise Unsupported("its bounds depend on the input", "Replace it by Min and Max")
+    mask: ir.Value | None = None
+    for bound, side in ((low, "low"), (high, "high")):
+        if bound is None:
+            continue
+        value = op.array(bound)
+        inside = _inside(op, y, x, bound, None if value is None else float(value.reshape(-1)[0]), side)
+        mask = inside if mask is None else op.Mul(mask, inside)
+    if mask is None:
+        return Local(lambda g: g)
+    return Local(lambda g: op.Mul(g, mask), op.Sub(y, op.Mul(y, mask)), "implicit")
+
+
+def _inside(op: Emitter, y: ir.Value, x: ir.Value, bound: ir.Value, value: float | None, side: str) -> ir.Value:
+    """1 where x is strictly on the inner side of a bound; y serves where the bound is a known number."""
+    if side == "low" and value == 0.0:
+        return lowerings.positive(op, y)
+    if side == "high" and value is not None:
+        return lowerings.below(op, y, value)
+    comparison = op.Greater(x, bound) if side == "low" else op.Less(x, bound)
+    assert x.dtype is not None
+    return op.Cast(comparison, to=x.dtype.value)  # type: ignore[no-any-return]
+
+
+@elementwise("HardSigmoid", note="c = y - d x; derivative 0 at the bounds")
+def hard_sigmoid(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 0.2, beta: float = 0.5) -> ir.Value:
+    return op.Mul(op.Mul(lowerings.positive(op, y), lowerings.below(op, y, 1.0)), alpha)  # type: ignore[no-any-return]
+
+
+@elementwise("HardSwish")
+def hard_swish(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    # x h(x), h = clip(x/6 + 1/2): h + x h'
+    gate = op.HardSigmoid(x, alpha=1.0 / 6.0, beta=0.5)
+    inner = op.Mul(lowerings.positive(op, gate), lowerings.below(op, gate, 1.0))
+    return op.Add(gate, op.Mul(op.Mul(x, 1.0 / 6.0), inner))  # type: ignore[no-any-return]
+
+
+@homogeneous("ThresholdedRelu", note="c = 0 on each side; derivative 0 at the threshold")
+def thresholded_relu(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.0) -> ir.Value:
+    assert x.dtype is not None
+    return op.Cast(op.Greater(x, alpha), to=x.dtype.value)  # type: ignore[no-any-return]
+
+
+@elementwise("Shrink")
+def shrink(op: Emitter, y: ir.Value, x: ir.Value, *, bias: float = 0.0, lambd: float = 0.5) -> ir.Value:
+    assert x.dtype is not None
+    return op.Cast(op.Greater(op.Abs(x), lambd), to=x.dtype.value)  # type: ignore[no-any-return]
+
+
+# Smooth activations.
+
+
+@elementwise("Sigmoid")
+def sigmoid(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Mul(y, op.Sub(1.0, y))  # type: ignore[no-any-return]
+
+
+@elementwise("Tanh")
+def tanh(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Sub(1.0, op.Mul(y, y))  # type: ignore[no-any-return]
+
+
+@elementwise("Elu", note="c = y - d x; derivative alpha at 0")
+def elu(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.0) -> ir.Value:
+    # x <= 0: alpha exp(x) = y + alpha, which is also right at 0
+    return op.Where(op.Greater(x, 0.0), 1.0, op.Add(y, alpha))  # type: ignore[no-any-return]
+
+
+@elementwise("Selu")
+def selu(
+    op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.67326319217681884765625,
+    gamma: float = 1.05070102214813232421875,
+) -> ir.Value:  # fmt: skip
+    return op.Where(op.Greater(x, 0.0), gamma, op.Add(y, gamma * alpha))  # type: ignore[no-any-return]
+
+
+@elementwise("Celu")
+def celu(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.0) -> ir.Value:
+    return op.Where(op.Greater(x, 0.0), 1.0, op.Exp(op.Min(op.Div(x, alpha), 0.0)))  # type: ignore[no-any-return]
+
+
+@elementwise("Softplus")
+def softplus(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Sigmoid(x)  # type: ignore[no-any-return]
+
+
+@elementwise("Softsign")
+def softsign(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    root = op.Sub(1.0, op.Abs(y))
+    return op.Mul(root, root)  # type: ignore[no-any-return]
+
+
+@elementwise("Gelu")
+def gelu(op: Emitter, y: ir.Value, x: ir.Value, *, approximate: str = "none") -> ir.Value:
+    if approximate == "tanh":
+        # u = k (x + a x^3); d = (1 + tanh u)/2 + x (1 - tanh^2 u) u'/2
+        k, a = math.sqrt(2.0 / math.pi), 0.044715
+        square = op.Mul(x, x)
+        t = op.Tanh(op.Mul(op.Mul(x, k), op.Add(op.Mul(square, a), 1.0)))
+        slope = op.Mul(op.Add(op.Mul(square, 3.0 * a), 1.0), 0.5 * k)
+        return op.Add(  # type: ignore[no-any-return]
+            op.Mul(op.Add(t, 1.0), 0.5), op.Mul(op.Mul(x, op.Sub(1.0, op.Mul(t, t))), slope)
+        )
+    cdf = op.Mul(op.Add(op.Erf(op.Mul(x, math.sqrt(0.5))), 1.0), 0.5)
+    pdf = op.Mul(op.Exp(op.Mul(op.Mul(x, x), -0.5)), 1.0 / math.sqrt(2.0 * math.pi))
+    return op.Add(cdf, op.Mul(x, pdf))  # type: ignore[no-any-return]
+
+
+@elementwise("Mish")
+def mish(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    t = op.Tanh(op.Softplus(x))
+    return op.Add(t, op.Mul(op.Mul(x, op.Sigmoid(x)), op.Sub(1.0, op.Mul(t, t))))  # type: ignore[no-any-return]
+
+
+@elementwise("Swish")
+def swish(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.0) -> ir.Value:
+    # y = x s(alpha x): s + alpha x s (1 - s) = s + alpha y (1 - s)
+    s = op.Sigmoid(x if alpha == 1.0 else op.Mul(x, alpha))
+    return op.Add(s, op.Mul(op.Mul(y, op.Sub(1.0, s)), alpha))  # type: ignore[no-any-return]
+
+
+# Mathematical functions.
+
+
+@elementwise("Erf")
+def erf(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Mul(op.Exp(op.Neg(op.Mul(x, x))), 2.0 / math.sqrt(math.pi))  # type: ignore[no-any-return]
+
+
+@elementwise("Exp")
+def exp(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return y
+
+
+@elementwise("Log")
+def log(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Reciprocal(x)  # type: ignore[no-any-return]
+
+
+@elementwise("Sqrt", note="c = y / 2; derivative infinite at 0")
+def sqrt(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Div(0.5, y)  # type: ignore[no-any-return]
+
+
+@elementwise("Reciprocal", note="c = 2 y")
+def reciprocal(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Neg(op.Mul(y, y))  # type: ignore[no-any-return]
+
+
+@elementwise("Sin")
+def sin(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Cos(x)  # type: ignore[no-any-return]
+
+
+@elementwise("Cos")
+def cos(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Neg(op.Sin(x))  # type: ignore[no-any-return]
+
+
+@elementwise("Tan")
+def tan(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Add(op.Mul(y, y), 1.0)  # type: ignore[no-any-return]
+
+
+@elementwise("Sinh")
+def sinh(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Cosh(x)  # type: ignore[no-any-return]
+
+
+@elementwise("Cosh")
+def cosh(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Sinh(x)  # type: ignore[no-any-return]
+
+
+@elementwise("Asin")
+def asin(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Reciprocal(op.Sqrt(op.Sub(1.0, op.Mul(x, x))))  # type: ignore[no-any-return]
+
+
+@elementwise("Acos")
+def acos(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Neg(asin(op, y, x))  # type: ignore[no-any-return]
+
+
+@elementwise("Atan")
+def atan(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Reciprocal(op.Add(op.Mul(x, x), 1.0))  # type: ignore[no-any-return]
+
+
+@elementwise("Asinh")
+def asinh(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Reciprocal(op.Sqrt(op.Add(op.Mul(x, x), 1.0)))  # type: ignore[no-any-return]
+
+
+@elementwise("Acosh")
+def acosh(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Reciprocal(op.Sqrt(op.Sub(op.Mul(x, x), 1.0)))  # type: ignore[no-any-return]
+
+
+@elementwise("Atanh")
+def atanh(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
+    return op.Reciprocal(op.Sub(1.0, op.Mul(x, x)))  # type: ignore[no-any-return]
+
+
+# Piecewise constant: no cotangent, the whole value is intercept.
+
+
+def _constant_pieces(op_type: str) -> None:
+    @rule(op_type, family="elementwise", note="derivative 0 everywhere, c = y")
+    def step(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
+        return Local(lambda g: [None], y, "implicit")
+
+
+for _op_type in ("Floor", "Ceil", "Round", "Sign"):
+    _constant_pieces(_op_type)
+
+
+@rule("Cast", family="linear", note="c = 0 between floating-point types")
+def cast(op: Emitter, y: ir.Value, x: ir.Value, *, to: int, saturate: int = 1, round_mode: str = "up") -> Local:
+    assert x.dtype is not None
+    source = x.dtype.value
+    return Local(lambda g: op.Cast(g, to=source))
+
+
+@rule("CastLike", since=15, family="linear", note="c = 0 between floating-point types")
+def cast_like(
+    op: Emitter, y: ir.Value, x: ir.Value, like: ir.Value, *, saturate: int = 1, round_mode: str = "up"
+) -> Local:
+    assert x.dtype is not None
+    source = x.dtype.value
+    return Local(lambda g: op.Cast(g, to=source))
+
+
+@linear("Identity")
+def identity(op: Emitter, y: ir.Value, x: ir.Value):  # type: ignore[no-untyped-def]
+    return lambda g: g
+
+
+@rule("Dropout", family="linear", note="inference only: the identity")
+def dropout(
+    op: Emitter, y: ir.Value | tuple[ir.Value, ...], x: ir.Value, ratio: ir.Value | None = None,
+    training_mode: ir.Value | None = None, *, seed: int = 0,
+) -> Local:  # fmt: skip
+    training = op.array(training_mode)
+    if training_mode is not None and (training is None or bool(np.any(training))):
+        raise Unsupported("it is in training mode", "Export the model for inference")
+    return Local(lambda g, *_: g)

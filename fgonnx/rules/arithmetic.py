@@ -1,0 +1,147 @@
+"""Arithmetic with broadcasting: Add, Sub, Mul, Div, Pow, Sum, Mean, Max, Min, Where."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from fgonnx.emit import Emitter
+from fgonnx.rules.registry import Cotangent, Local, Unsupported, rule
+
+
+@rule("Add", note="c = the constant operand; 0 where both are active")
+def add(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        return [op.unbroadcast(g, y, v) if op.is_active(v) else None for v in (a, b)]
+
+    constant = [v for v in (a, b) if not op.is_active(v)]
+    return Local(vjp, constant[0] if constant else None)
+
+
+@rule("Sub", note="c = the constant operand; 0 where both are active")
+def sub(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        return [
+            op.unbroadcast(g, y, a) if op.is_active(a) else None,
+            op.unbroadcast(op.Neg(g), y, b) if op.is_active(b) else None,
+        ]
+
+    if op.is_active(a) and op.is_active(b):
+        return Local(vjp)
+    return Local(vjp, op.Neg(b) if op.is_active(a) else a)
+
+
+@rule("Mul", note="c = 0 with a constant factor, -y with two active ones")
+def mul(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        return [
+            op.unbroadcast(op.Mul(g, b), y, a) if op.is_active(a) else None,
+            op.unbroadcast(op.Mul(g, a), y, b) if op.is_active(b) else None,
+        ]
+
+    return Local(vjp, op.Neg(y) if op.is_active(a) and op.is_active(b) else None, "implicit")
+
+
+@rule("Div", note="c = 0 with a constant divisor, 2 y with a constant dividend, y with both active")
+def div(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        ratio = op.Div(g, b)
+        return [
+            op.unbroadcast(ratio, y, a) if op.is_active(a) else None,
+            op.unbroadcast(op.Neg(op.Mul(ratio, y)), y, b) if op.is_active(b) else None,
+        ]
+
+    # a / b has degree 1 in a and -1 in b: c = (1 - degree) y
+    if not op.is_active(b):
+        return Local(vjp)
+    return Local(vjp, y if op.is_active(a) else op.Add(y, y), "implicit")
+
+
+@rule("Pow", note="c = (1 - p) y; with an active exponent y (1 - p - p log x)")
+def power(op: Emitter, y: ir.Value, x: ir.Value, p: ir.Value) -> Local:
+    exponent = op.CastLike(p, x) if p.dtype != x.dtype else p
+    exponent.dtype = x.dtype
+
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        gx = gp = None
+        if op.is_active(x):  # p x^(p-1); x^(p-1) is taken as a power so that x = 0 is right
+            slope = op.Mul(exponent, op.Pow(x, op.Sub(exponent, 1.0)))
+            gx = op.unbroadcast(op.Mul(g, slope), y, x)
+        if op.is_active(p):
+            gp = op.unbroadcast(op.Mul(op.Mul(g, y), op.Log(x)), y, p)
+        return [gx, gp]
+
+    factor: ir.Value | None = None
+    if op.is_active(x):
+        factor = op.Sub(1.0, exponent)
+    if op.is_active(p):
+        drift = op.Mul(exponent, op.Log(x))
+        factor = op.Sub(factor if factor is not None else 1.0, drift)
+    return Local(vjp, op.Mul(y, factor), "implicit")
+
+
+@rule("Sum", note="c = the sum of the constant operands")
+def total(op: Emitter, y: ir.Value, *terms: ir.Value) -> Local:
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        return [op.unbroadcast(g, y, v) if op.is_active(v) else None for v in terms]
+
+    constant = [v for v in terms if not op.is_active(v)]
+    return Local(vjp, None if not constant else constant[0] if len(constant) == 1 else op.Sum(*constant))
+
+
+@rule("Mean", note="c = the constant operands' share")
+def mean(op: Emitter, y: ir.Value, *terms: ir.Value) -> Local:
+    share = 1.0 / len(terms)
+
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        scaled = op.Mul(g, share)
+        return [op.unbroadcast(scaled, y, v) if op.is_active(v) else None for v in terms]
+
+    constant = [v for v in terms if not op.is_active(v)]
+    return Local(vjp, op.Mul(op.Sum(*constant), share) if constant else None)
+
+
+def _extremum(op_type: str) -> None:
+    @rule(op_type, family="homogeneous", note="c = the constant operand where it wins; a tie goes to the first operand")
+    def extremum(op: Emitter, y: ir.Value, *terms: ir.Value) -> Local:
+        assert y.dtype is not None
+        # wins[i]: operand i equals the result and none before it does
+        wins: list[ir.Value] = []
+        taken: ir.Value | None = None
+        for v in terms:
+            equal = op.Equal(y, v)
+            first = equal if taken is None else op.And(equal, op.Not(taken))
+            taken = equal if taken is None else op.Or(taken, equal)
+            wins.append(op.Cast(first, to=y.dtype.value))
+
+        def vjp(g: ir.Value) -> list[Cotangent]:
+            return [
+                op.unbroadcast(op.Mul(g, w), y, v) if op.is_active(v) else None for v, w in zip(terms, wins, strict=True)
+            ]
+
+        constant = [w for v, w in zip(terms, wins, strict=True) if not op.is_active(v)]
+        if not constant:
+            return Local(vjp)
+        mask = constant[0] if len(constant) == 1 else op.Sum(*constant)
+        return Local(vjp, op.Mul(y, mask), "implicit")
+
+
+for _op_type in ("Max", "Min"):
+    _extremum(_op_type)
+
+
+@rule("Where", note="c = the constant branch where it is chosen")
+def where(op: Emitter, y: ir.Value, condition: ir.Value, a: ir.Value, b: ir.Value) -> Local:
+    if op.is_active(condition):
+        raise Unsupported("its condition is differentiated")
+
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        return [
+            None,
+            op.unbroadcast(op.Where(condition, g, 0.0), y, a) if op.is_active(a) else None,
+            op.unbroadcast(op.Where(condition, 0.0, g), y, b) if op.is_active(b) else None,
+        ]
+
+    if op.is_active(a) and op.is_active(b):
+        return Local(vjp)
+    chosen = op.Where(condition, 0.0, b) if op.is_active(a) else op.Where(condition, a, 0.0)
+    return Local(vjp, chosen, "implicit")

@@ -1,0 +1,227 @@
+"""Affine maps with weights: Conv, ConvTranspose, Gemm, MatMul."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from fgonnx import lowerings
+from fgonnx.emit import Emitter
+from fgonnx.rules.registry import Cotangent, Kind, Local, Unsupported, rule
+
+
+def explicit_pads(
+    auto_pad: str, pads: Sequence[int] | None, size_in: Sequence[int], size_out: Sequence[int],
+    kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int],
+) -> list[int]:  # fmt: skip
+    """Return begins then ends for any auto_pad, from the sizes that are known on both sides.
+
+    SAME pads (out - 1) s + d (k - 1) + 1 - in in total, the odd one at the end (SAME_UPPER) or the beginning.
+    """
+    rank = len(size_in)
+    if auto_pad in ("NOTSET", ""):
+        return list(pads) if pads else [0] * (2 * rank)
+    if auto_pad == "VALID":
+        return [0] * (2 * rank)
+    total = [
+        max((o - 1) * s + d * (k - 1) + 1 - i, 0)
+        for i, o, k, s, d in zip(size_in, size_out, kernel, strides, dilations, strict=True)
+    ]
+    small, large = [t // 2 for t in total], [t - t // 2 for t in total]
+    return [*small, *large] if auto_pad == "SAME_UPPER" else [*large, *small]
+
+
+def spatial(op: Emitter, value: ir.Value) -> list[int]:
+    """Return the spatial sizes of an (N, C, *spatial) value."""
+    return [op.size(value, i) for i in range(2, op.rank(value))]
+
+
+def per_channel(op: Emitter, vector: ir.Value, rank: int) -> ir.Value:
+    """Give a vector over channels the shape (C, 1, ...) that broadcasts to (N, C, *spatial)."""
+    if rank == 2:
+        return vector
+    result: ir.Value = op.Reshape(vector, [-1, *([1] * (rank - 2))])
+    return result
+
+
+@rule("Conv", family="linear", note="c = bias; cotangent to the weights only in `grad`")
+def conv(
+    op: Emitter, y: ir.Value, x: ir.Value, w: ir.Value, b: ir.Value | None = None, *, auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None, group: int = 1, kernel_shape: list[int] | None = None,
+    pads: list[int] | None = None, strides: list[int] | None = None,
+) -> Local:  # fmt: skip
+    rank = op.rank(x) - 2
+    kernel = [op.size(w, 2 + i) for i in range(rank)]
+    strides, dilations = strides or [1] * rank, dilations or [1] * rank
+    size_in, size_out = spatial(op, x), spatial(op, y)
+    begins_ends = explicit_pads(auto_pad, pads, size_in, size_out, kernel, strides, dilations)
+    if op.is_active(x) and op.is_active(w):
+        raise Unsupported("both the input and the weights of the convolution depend on the input")
+
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        gx = gw = gb = None
+        if op.is_active(x):
+            gx = lowerings.transposed_convolution(
+                op, g, w, spatial_in=size_in, spatial_out=size_out, strides=strides, dilations=dilations,
+                pads=begins_ends, group=group,
+            )  # fmt: skip
+        if op.is_active(w):
+            gw = _weight_gradient(op, g, x, w, strides, dilations, begins_ends, group, size_in, size_out)
+        if op.is_active(b):
+            gb = op.ReduceSum(g, [0, *range(2, rank + 2)], keepdims=0)
+        return [gx, gw, gb]
+
+    if not op.is_active(x) and not op.is_active(w):
+        # Only the bias is differentiated: everything else is the intercept.
+        assert b is not None
+        return Local(vjp, op.Sub(y, per_channel(op, b, rank + 2)))
+    return Local(vjp, None if b is None or op.is_active(b) else per_channel(op, b, rank + 2))
+
+
+def _weight_gradient(
+    op: Emitter, g: ir.Value, x: ir.Value, w: ir.Value, strides: Sequence[int], dilations: Sequence[int],
+    pads: Sequence[int], group: int, size_in: Sequence[int], size_out: Sequence[int],
+) -> ir.Value:  # fmt: skip
+    # gw[m, c, k] = sum_{n, p} g[n, m, p] x[n, c, s p + d k - begin]: a convolution with batch and channel swapped, the
+    # strides as dilations and the dilations as strides. Its end padding covers the last kernel position exactly.
+    if group != 1:
+        raise Unsupported("the weight gradient of a grouped convolution is not built", "Differentiate by other tensors")
+    rank = len(size_in)
+    kernel = [op.size(w, 2 + i) for i in range(rank)]
+    ends = [
+        (o - 1) * s + d * (k - 1) + 1 - i - b
+        for i, o, k, s, d, b in zip(size_in, size_out, kernel, strides, dilations, pads, strict=False)
+    ]
+    swap = [1, 0, *range(2, rank + 2)]
+    source = op.Transpose(x, perm=swap)
+    if any(e < 0 for e in ends):  # rows that no window reached
+        starts, stops = [0] * rank, [i + min(e, 0) for i, e in zip(size_in, ends, strict=True)]
+        source = op.Slice(source, starts, stops, list(range(2, rank + 2)))
+    result: ir.Value = op.Conv(
+        source, op.Transpose(g, perm=swap), strides=list(dilations), dilations=list(strides),
+        pads=[*pads[:rank], *(max(e, 0) for e in ends)],
+    )  # fmt: skip
+    return op.Transpose(result, perm=swap)  # type: ignore[no-any-return]
+
+
+@rule("ConvTranspose", family="linear", note="c = bias")
+def conv_transpose(
+    op: Emitter, y: ir.Value, x: ir.Value, w: ir.Value, b: ir.Value | None = None, *, auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None, group: int = 1, kernel_shape: list[int] | None = None,
+    output_padding: list[int] | None = None, output_shape: list[int] | None = None, pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Local:  # fmt: skip
+    if op.is_active(w):
+        raise Unsupported("the weights of the transposed convolution depend on the input")
+    rank = op.rank(x) - 2
+    strides, dilations = strides or [1] * rank, dilations or [1] * rank
+    extra = output_padding or [0] * rank
+    if any(e >= s for e, s in zip(extra, strides, strict=True)):
+        raise Unsupported("its output_padding is not below the stride")
+    size_in, size_out = spatial(op, x), spatial(op, y)
+    full = [
+        s * (i - 1) + e + d * (op.size(w, 2 + a) - 1) + 1
+        for a, (i, s, d, e) in enumerate(zip(size_in, strides, dilations, extra, strict=True))
+    ]
+    if auto_pad in ("NOTSET", "VALID", "") and not output_shape:
+        begins_ends = list(pads) if pads and auto_pad != "VALID" else [0] * (2 * rank)
+    else:
+        # The schema: the total follows from the output size; SAME_UPPER puts the smaller half first, else the larger.
+        total = [max(f - o, 0) for f, o in zip(full, size_out, strict=True)]
+        small, large = [t // 2 for t in total], [t - t // 2 for t in total]
+        begins_ends = [*small, *large] if auto_pad == "SAME_UPPER" else [*large, *small]
+
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        # The transpose of a transposed convolution is the convolution with the same weights and pads. Rows added at the
+        # end (output_padding, below the stride) are reached by no window and leave its output size as it is.
+        gx = op.Conv(g, w, strides=strides, dilations=dilations, group=group, pads=begins_ends)
+        gb = op.ReduceSum(g, [0, *range(2, rank + 2)], keepdims=0) if op.is_active(b) else None
+        return [gx, None, gb]
+
+    return Local(vjp, None if b is None or op.is_active(b) else per_channel(op, b, rank + 2))
+
+
+@rule("Gemm", family="linear", note="c = beta C; -alpha A B more where both factors are active")
+def gemm(
+    op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value, c: ir.Value | None = None, *, alpha: float = 1.0,
+    beta: float = 1.0, transA: int = 0, transB: int = 0,
+) -> Local:  # fmt: skip
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        ga = gb = gc = None
+        if op.is_active(a):  # y = alpha A' B' with A' (M, K), B' (K, N): gA' = alpha g B'^T
+            ga = (
+                op.Gemm(g, b, alpha=alpha, transB=1 - transB)
+                if not transA
+                else op.Gemm(b, g, alpha=alpha, transA=transB, transB=1)
+            )
+        if op.is_active(b):
+            gb = (
+                op.Gemm(a, g, alpha=alpha, transA=1 - transA)
+                if not transB
+                else op.Gemm(g, a, alpha=alpha, transA=1, transB=transA)
+            )
+        if op.is_active(c):
+            assert c is not None
+            gc = op.unbroadcast(g if beta == 1.0 else op.Mul(g, beta), y, c)
+        return [ga, gb, gc]
+
+    scaled = None if c is None else c if beta == 1.0 else op.Mul(c, beta)
+    factors = op.is_active(a) + op.is_active(b)
+    intercept, kind = scaled, "bias"
+    if factors == 2:  # the product has degree 2
+        product = y if scaled is None else op.Sub(y, scaled)
+        intercept, kind = op.Neg(product), "implicit"
+        if scaled is not None and not op.is_active(c):
+            intercept = op.Add(intercept, scaled)
+    elif factors == 1 and op.is_active(c):
+        intercept = None
+    elif factors == 0:
+        intercept = op.Sub(y, scaled)
+    return Local(vjp, intercept, kind=_kind(kind))
+
+
+def _kind(kind: str) -> Kind:
+    return "implicit" if kind == "implicit" else "bias"
+
+
+def transpose_last(op: Emitter, v: ir.Value) -> ir.Value:
+    """Swap the last two axes."""
+    rank = op.rank(v)
+    result: ir.Value = op.Transpose(v, perm=[*range(rank - 2), rank - 1, rank - 2])
+    return result
+
+
+@rule("MatMul", family="linear", note="c = 0 with one active factor, -y with two")
+def matmul(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        # 1-D factors are a row (left) or a column (right); the product lacks that axis.
+        row, column = op.rank(a) == 1, op.rank(b) == 1
+        g2 = g
+        if column:
+            g2 = op.Unsqueeze(g2, [-1])
+        if row:
+            g2 = op.Unsqueeze(g2, [-2])
+        ga = gb = None
+        if op.is_active(a):
+            right = op.Unsqueeze(b, [0]) if column else transpose_last(op, b)
+            ga = _sum_batch(op, op.MatMul(g2, right), y, a, row, column)
+        if op.is_active(b):
+            left = op.Unsqueeze(a, [-1]) if row else transpose_last(op, a)
+            gb = _sum_batch(op, op.MatMul(left, g2), y, b, row, column)
+        return [ga, gb]
+
+    both = op.is_active(a) and op.is_active(b)
+    return Local(vjp, op.Neg(y) if both else None, "implicit")
+
+
+def _sum_batch(op: Emitter, g: ir.Value, y: ir.Value, primal: ir.Value, row: bool, column: bool) -> ir.Value:
+    """Sum the cotangent of a factor over the leading axes along which the factor was broadcast."""
+    batch: list[Any] = list(op.dims(y))[: op.rank(y) - (not row) - (not column)]
+    own: list[Any] = list(op.dims(primal))[:-2]
+    lead = len(batch) - len(own)
+    axes = list(range(lead)) + [lead + i for i, d in enumerate(own) if d == 1 and batch[lead + i] != 1]
+    if axes:
+        g = op.ReduceSum(g, axes, keepdims=1)
+    return op.reshape_like(g, primal) if lead or op.rank(primal) == 1 else g

@@ -1,0 +1,122 @@
+"""Pools. All have degree 1: no intercept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from fgonnx import lowerings
+from fgonnx.emit import Emitter
+from fgonnx.rules.linear import explicit_pads, spatial
+from fgonnx.rules.registry import Local, rule
+
+
+def _indices(op: Emitter, y: ir.Value) -> ir.Value:
+    """Return the second output of the very node that made `y`, so that the pool runs once."""
+    node = y.producer()
+    assert node is not None
+    if len(node.outputs) < 2:
+        node.resize_outputs(2)
+    indices = node.outputs[1]
+    if not indices.name:
+        indices.name = op.unique(f"{y.name}:indices")
+    indices.type = ir.TensorType(ir.DataType.INT64)
+    return indices
+
+
+@rule("MaxPool", family="homogeneous", note="c = 0; ties route as the runtime's own MaxPool picks")
+def max_pool(
+    op: Emitter, y: ir.Value | tuple[ir.Value, ...], x: ir.Value, *, auto_pad: str = "NOTSET", ceil_mode: int = 0,
+    dilations: list[int] | None = None, kernel_shape: list[int], pads: list[int] | None = None,
+    storage_order: int = 0, strides: list[int] | None = None,
+) -> Local:  # fmt: skip
+    values = y[0] if isinstance(y, tuple) else y
+    if storage_order and isinstance(y, tuple):
+        # Column-major indices are the user's output; ours are row-major and come from a pool of our own.
+        _, indices = op.MaxPool(
+            x, outputs=2, auto_pad=auto_pad, ceil_mode=ceil_mode, dilations=dilations, kernel_shape=kernel_shape,
+            pads=pads, strides=strides,
+        )  # fmt: skip
+        indices.dtype = ir.DataType.INT64
+    else:
+        indices = _indices(op, values)
+    return Local(lambda g, *_: lowerings.scatter_to_argmax(op, g, indices, x))
+
+
+@rule("AveragePool", family="linear", note="c = 0")
+def average_pool(
+    op: Emitter, y: ir.Value, x: ir.Value, *, auto_pad: str = "NOTSET", ceil_mode: int = 0,
+    count_include_pad: int = 0, dilations: list[int] | None = None, kernel_shape: list[int],
+    pads: list[int] | None = None, strides: list[int] | None = None,
+) -> Local:  # fmt: skip
+    rank = op.rank(x) - 2
+    strides, dilations = strides or [1] * rank, dilations or [1] * rank
+    size_in, size_out = spatial(op, x), spatial(op, y)
+    begins_ends = explicit_pads(auto_pad, pads, size_in, size_out, kernel_shape, strides, dilations)
+    begins = begins_ends[:rank]
+    valid = _valid_cells(size_in, size_out, kernel_shape, strides, dilations, begins)
+
+    def vjp(g: ir.Value) -> ir.Value:
+        assert g.dtype is not None
+        if all(o == 1 for o in size_out) and math.prod(size_in) == int(valid.reshape(-1)[0]):
+            count = math.prod(kernel_shape) if count_include_pad else math.prod(size_in)
+            share = np.full((1, 1, *size_in), 1.0 / count, g.dtype.numpy())
+            return op.Mul(g, share)  # type: ignore[no-any-return]
+        # The divisor of each window is what the runtime divides by: its pool of ones gives valid / divisor. Ones and
+        # pool are constants, folded when the session loads.
+        ones = op.constant(np.ones((1, 1, *size_in), g.dtype.numpy()))
+        pooled = op.AveragePool(
+            ones, auto_pad=auto_pad, ceil_mode=ceil_mode, count_include_pad=count_include_pad,
+            dilations=dilations if any(d != 1 for d in dilations) else None, kernel_shape=kernel_shape, pads=pads,
+            strides=strides,
+        )  # fmt: skip
+        inverse = op.Div(pooled, valid.astype(g.dtype.numpy()))
+        return lowerings.window_sum_transpose(
+            op, op.Mul(g, inverse), spatial_in=size_in, spatial_out=size_out, kernel=kernel_shape, strides=strides,
+            dilations=dilations, begins=begins, channels=op.size(x, 1),
+        )  # fmt: skip
+
+    return Local(vjp)
+
+
+def _valid_cells(
+    size_in: Sequence[int], size_out: Sequence[int], kernel: Sequence[int], strides: Sequence[int],
+    dilations: Sequence[int], begins: Sequence[int],
+) -> np.ndarray:  # fmt: skip
+    """Count, for every window, the cells that lie inside the input; at least 1 so that it can be divided by."""
+    counts = np.ones((1, 1, *([1] * len(size_in))))
+    for axis, (i, o, k, s, d, b) in enumerate(zip(size_in, size_out, kernel, strides, dilations, begins, strict=True)):
+        positions = np.arange(o)[:, None] * s + np.arange(k)[None, :] * d - b
+        inside = ((positions >= 0) & (positions < i)).sum(axis=1)
+        shape = [1] * (2 + len(size_in))
+        shape[2 + axis] = o
+        counts = counts * inside.reshape(shape)
+    return np.maximum(counts, 1)
+
+
+@rule("GlobalAveragePool", family="linear", note="c = 0")
+def global_average_pool(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
+    size = spatial(op, x)
+
+    def vjp(g: ir.Value) -> ir.Value:
+        assert g.dtype is not None
+        return op.Mul(g, np.full((1, 1, *size), 1.0 / math.prod(size), g.dtype.numpy()))  # type: ignore[no-any-return]
+
+    return Local(vjp)
+
+
+@rule("GlobalMaxPool", family="homogeneous", note="c = 0; the first of equal elements gets the cotangent")
+def global_max_pool(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
+    size = spatial(op, x)
+
+    def vjp(g: ir.Value) -> ir.Value:
+        assert g.dtype is not None
+        flat = op.Reshape(x, [0, 0, -1])
+        values = np.array([0, 1], g.dtype.numpy())
+        chosen = op.OneHot(op.ArgMax(flat, axis=2, keepdims=0), np.array(math.prod(size)), op.constant(values), axis=2)
+        return op.reshape_like(op.Mul(op.Reshape(g, [0, 0, 1]), chosen), x)
+
+    return Local(vjp)

@@ -1,0 +1,159 @@
+"""Maps that only move elements: reshapes, transposes, concatenation, padding, space and depth. All linear."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx_ir as ir
+
+from fgonnx.emit import Emitter
+from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
+
+
+def _reshaping(op_type: str) -> None:
+    @rule(op_type, family="linear", note="c = 0 (linear)")
+    def reshaping(
+        op: Emitter, y: ir.Value, x: ir.Value, shape: ir.Value | None = None, *, allowzero: int = 0, axis: int = 1
+    ) -> Local:
+        return Local(lambda g: op.reshape_like(g, x))
+
+
+for _op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
+    _reshaping(_op_type)
+
+
+@linear("Transpose")
+def transpose(op: Emitter, y: ir.Value, x: ir.Value, *, perm: list[int] | None = None) -> Vjp:
+    order = perm or list(range(op.rank(x)))[::-1]
+    inverse = [int(i) for i in np.argsort(order)]
+    return lambda g: op.Transpose(g, perm=inverse)
+
+
+@linear("Expand")
+def expand(op: Emitter, y: ir.Value, x: ir.Value, shape: ir.Value) -> Vjp:
+    return lambda g: op.unbroadcast(g, y, x)
+
+
+@linear("Tile")
+def tile(op: Emitter, y: ir.Value, x: ir.Value, repeats: ir.Value) -> Vjp:
+    times = op.array(repeats)
+    if times is None:
+        raise Unsupported("its repeats are not constant")
+    if not any(isinstance(d, int) for d in op.dims(x)):
+        raise Unsupported("its input has no fixed sizes")
+
+    def vjp(g: ir.Value) -> ir.Value:
+        # (r0 d0, r1 d1, ...) -> (r0, d0, r1, d1, ...), summed over the r axes
+        split = list(itertools.chain.from_iterable((int(r), d) for r, d in zip(times, op.dims(x), strict=True)))
+        shape = [d if isinstance(d, int) else -1 for d in split]
+        return op.ReduceSum(op.Reshape(g, shape), list(range(0, len(split), 2)), keepdims=0)  # type: ignore[no-any-return]
+
+    return vjp
+
+
+@rule("Concat", family="linear", note="c = the constant parts, 0 elsewhere")
+def concat(op: Emitter, y: ir.Value, *parts: ir.Value, axis: int) -> Local:
+    axis %= op.rank(y)
+
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        if sum(op.is_active(p) for p in parts) == len(parts):
+            sizes = [op.size(p, axis) for p in parts]
+            pieces = op.Split(g, sizes, axis=axis, outputs=len(parts)) if len(parts) > 1 else (g,)
+            return list(pieces)
+        cotangents: list[Cotangent] = []
+        start = 0
+        for p in parts:
+            stop = start + op.size(p, axis)
+            cotangents.append(op.Slice(g, [start], [stop], [axis]) if op.is_active(p) else None)
+            start = stop
+        return cotangents
+
+    if all(op.is_active(p) for p in parts):
+        return Local(vjp)
+    blanks = [op.zeros_like(p) if op.is_active(p) else p for p in parts]
+    return Local(vjp, op.Concat(*blanks, axis=axis))
+
+
+@rule("Split", family="linear", note="c = 0 (linear)")
+def split(
+    op: Emitter, y: ir.Value | tuple[ir.Value, ...], x: ir.Value, sizes: ir.Value | None = None, *, axis: int = 0,
+    num_outputs: int | None = None,
+) -> Local:  # fmt: skip
+    outputs = y if isinstance(y, tuple) else (y,)
+
+    def vjp(*cotangents: Cotangent) -> ir.Value:
+        filled = [op.zeros_like(v) if g is None else g for g, v in zip(cotangents, outputs, strict=True)]
+        return op.Concat(*filled, axis=axis)  # type: ignore[no-any-return]
+
+    return Local(vjp)
+
+
+@rule("Pad", family="linear", note="c = the constant that is padded with")
+def pad(
+    op: Emitter, y: ir.Value, x: ir.Value, pads: ir.Value, value: ir.Value | None = None, axes: ir.Value | None = None,
+    *, mode: str = "constant",
+) -> Local:  # fmt: skip
+    rank = op.rank(x)
+    amounts, along = op.array(pads), op.array(axes)
+    if amounts is None or (axes is not None and along is None):
+        raise Unsupported("its pads are not constant")
+    chosen = [int(a) % rank for a in along.reshape(-1)] if along is not None else list(range(rank))
+    begin, end = [0] * rank, [0] * rank
+    for i, axis in enumerate(chosen):
+        begin[axis], end[axis] = int(amounts[i]), int(amounts[len(chosen) + i])
+    if mode == "constant":
+
+        def vjp(g: ir.Value) -> ir.Value:
+            return op.Pad(g, [*(-b for b in begin), *(-e for e in end)])  # type: ignore[no-any-return]
+
+        fill = op.array(value)
+        if value is None or (fill is not None and not np.any(fill)):
+            return Local(vjp)
+        return Local(vjp, op.Sub(y, op.Pad(x, [*begin, *end])))
+
+    def gather_vjp(g: ir.Value) -> ir.Value:
+        # Every padded position copies one of the input: x' = P g along each axis, P[i, j] = 1 where j copies i.
+        for axis in range(rank):
+            if begin[axis] or end[axis]:
+                size = op.size(x, axis)
+                lead, trail = max(begin[axis], 0), max(end[axis], 0)
+                source = np.pad(np.arange(size), (lead, trail), mode=mode)
+                source = source[max(-begin[axis], 0) : len(source) - max(-end[axis], 0)]
+                g = along_axis(op, g, np.eye(size)[:, source], axis, rank)
+        return g
+
+    return Local(gather_vjp)
+
+
+def along_axis(op: Emitter, g: ir.Value, matrix: np.ndarray, axis: int, rank: int) -> ir.Value:
+    """Multiply every fibre of `g` along an axis by a constant matrix (out, in)."""
+    assert g.dtype is not None
+    weights = matrix.astype(g.dtype.numpy())
+    if axis == rank - 1:
+        return op.MatMul(g, np.ascontiguousarray(weights.T))  # type: ignore[no-any-return]
+    if axis == rank - 2:
+        return op.MatMul(op.constant(weights), g)  # type: ignore[no-any-return]
+    perm = list(range(rank))
+    perm[axis], perm[-1] = perm[-1], perm[axis]
+    swapped = op.MatMul(op.Transpose(g, perm=perm), np.ascontiguousarray(weights.T))
+    return op.Transpose(swapped, perm=perm)  # type: ignore[no-any-return]
+
+
+@linear("DepthToSpace")
+def depth_to_space(op: Emitter, y: ir.Value, x: ir.Value, *, blocksize: int, mode: str = "DCR") -> Vjp:
+    c, h, w = op.size(y, 1), op.size(x, 2), op.size(x, 3)
+    b = blocksize
+
+    def vjp(g: ir.Value) -> ir.Value:
+        # y[c, h b + i, w b + j]: channel of x is (i, j, c) in DCR and (c, i, j) in CRD
+        split = op.Reshape(g, [-1, c, h, b, w, b])
+        order = [0, 3, 5, 1, 2, 4] if mode == "DCR" else [0, 1, 3, 5, 2, 4]
+        return op.reshape_like(op.Transpose(split, perm=order), x)
+
+    return vjp
+
+
+@linear("SpaceToDepth")
+def space_to_depth(op: Emitter, y: ir.Value, x: ir.Value, *, blocksize: int) -> Vjp:
+    return lambda g: op.DepthToSpace(g, blocksize=blocksize, mode="DCR")

@@ -1,0 +1,129 @@
+"""ONNX Runtime sessions: providers, threads, models with external weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from fgonnx.errors import ModelError, ProviderError
+
+try:
+    import onnxruntime as ort
+except ImportError as error:  # any of the three wheels provides it, none is a hard dependency
+    raise ProviderError(
+        "ONNX Runtime is missing. Install one of its wheels, never two in one environment: "
+        'pip install "fgonnx[cpu]" or "fgonnx[gpu]" or "fgonnx[training]"'
+    ) from error
+
+Array = npt.NDArray[Any]
+
+
+def choose_providers(requested: Sequence[str] | None = None) -> list[str]:
+    """Return the execution providers to use.
+
+    Parameters
+    ----------
+    requested : sequence of str, optional
+        Full names ("CUDAExecutionProvider") or short ones ("cuda", "cpu"). Default: CUDA when it is there, then CPU.
+
+    Raises
+    ------
+    ProviderError
+        If one is not available in the onnxruntime that is installed.
+    """
+    available = list(ort.get_available_providers())
+    if not requested:
+        return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available] or available
+    by_short = {p.removesuffix("ExecutionProvider").lower(): p for p in available}
+    chosen = []
+    for name in requested:
+        full = name if name in available else by_short.get(name.removesuffix("ExecutionProvider").lower())
+        if full is None:
+            raise ProviderError(
+                f"the execution provider '{name}' is not available in this onnxruntime {ort.__version__}; "
+                f"it has: {', '.join(sorted(by_short))}"
+            )
+        chosen.append(full)
+    return chosen
+
+
+class Session:
+    """A model in ONNX Runtime, run with named arrays. It may be used from several threads at once.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto or ir.Model
+        The model; external weights are looked for in `folder`.
+    folder : Path, optional
+        Folder of external weights.
+    providers : sequence of str, optional
+        See `choose_providers`.
+    threads : int, optional
+        Threads within an operator; onnxruntime's own choice by default.
+    optimise : bool
+        Whether onnxruntime optimises the graph.
+
+    Raises
+    ------
+    ModelError
+        If onnxruntime does not take the model.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto | ir.Model,
+        *,
+        folder: Path | None = None,
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        optimise: bool = True,
+    ) -> None:
+        proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        if not optimise:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if folder is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.fspath(folder.resolve()))
+        self.providers = choose_providers(providers)
+        try:
+            self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=self.providers)
+        except Exception as error:  # onnxruntime's own exceptions have no common base
+            raise ModelError(f"onnxruntime does not take the model: {_first_line(error)}") from error
+        self.inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
+        self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+
+    def run(self, feeds: dict[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run the model.
+
+        Parameters
+        ----------
+        feeds : dict of str to numpy array
+            One array per input.
+        outputs : sequence of str, optional
+            What to fetch; all outputs by default.
+
+        Raises
+        ------
+        ModelError
+            If onnxruntime fails on it.
+        """
+        names = list(outputs if outputs is not None else self.outputs)
+        try:
+            results = self._session.run(names, feeds)
+        except Exception as error:  # as above
+            raise ModelError(f"onnxruntime failed to run the model: {_first_line(error)}") from error
+        return {name: np.asarray(value) for name, value in zip(names, results, strict=True)}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,1 @@
+"""Independent witnesses in torch: small networks, autograd and a literal FullGrad."""
