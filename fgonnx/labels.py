@@ -243,7 +243,7 @@ def _closest(wanted: str, labels: Sequence[str]) -> str:
     for i, label in enumerate(labels):
         for name in (_plain(label), *_synonyms(label)):
             index_of.setdefault(name, i)
-    names = difflib.get_close_matches(wanted, index_of, n=_SHOWN, cutoff=0.6)
+    names = difflib.get_close_matches(wanted, index_of, n=_SHOWN, cutoff=0.7)
     near = dict.fromkeys(index_of[name] for name in names)
     if not near:
         return f": give an index 0..{len(labels) - 1}, or a name such as '{labels[0]}'"

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
@@ -168,3 +169,17 @@ def scatter_to_argmax(op: Emitter, g: ir.Value, indices: ir.Value, x: ir.Value) 
     zeros = op.ConstantOfShape(op.Reshape(size, [1]), value=ir.tensor(np.zeros(1, g.dtype.numpy())))
     scattered = op.ScatterElements(zeros, op.Reshape(indices, [-1]), op.Reshape(g, [-1]), axis=0, reduction="add")
     return op.reshape_like(scattered, x)
+
+
+def along_axis(op: Emitter, g: ir.Value, matrix: npt.NDArray[np.float64], axis: int, rank: int) -> ir.Value:
+    """Multiply every fibre of `g` along an axis by a constant matrix (out, in)."""
+    assert g.dtype is not None
+    weights = matrix.astype(g.dtype.numpy())
+    if axis == rank - 1:
+        return op.MatMul(g, np.ascontiguousarray(weights.T))  # type: ignore[no-any-return]
+    if axis == rank - 2:
+        return op.MatMul(op.constant(weights), g)  # type: ignore[no-any-return]
+    perm = list(range(rank))
+    perm[axis], perm[-1] = perm[-1], perm[axis]
+    swapped = op.MatMul(op.Transpose(g, perm=perm), np.ascontiguousarray(weights.T))
+    return op.Transpose(swapped, perm=perm)  # type: ignore[no-any-return]

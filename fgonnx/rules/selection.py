@@ -7,8 +7,8 @@ import onnx
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
+from fgonnx.lowerings import along_axis
 from fgonnx.rules.registry import Local, Unsupported, Vjp, linear, rule
-from fgonnx.rules.shape import along_axis
 
 
 @rule("Slice", since=10, family="linear", note="c = 0 (linear); bounds must be constant")

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
+from fgonnx.lowerings import along_axis
 from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
 
 
@@ -124,20 +125,6 @@ def pad(
         return g
 
     return Local(gather_vjp)
-
-
-def along_axis(op: Emitter, g: ir.Value, matrix: np.ndarray, axis: int, rank: int) -> ir.Value:
-    """Multiply every fibre of `g` along an axis by a constant matrix (out, in)."""
-    assert g.dtype is not None
-    weights = matrix.astype(g.dtype.numpy())
-    if axis == rank - 1:
-        return op.MatMul(g, np.ascontiguousarray(weights.T))  # type: ignore[no-any-return]
-    if axis == rank - 2:
-        return op.MatMul(op.constant(weights), g)  # type: ignore[no-any-return]
-    perm = list(range(rank))
-    perm[axis], perm[-1] = perm[-1], perm[axis]
-    swapped = op.MatMul(op.Transpose(g, perm=perm), np.ascontiguousarray(weights.T))
-    return op.Transpose(swapped, perm=perm)  # type: ignore[no-any-return]
 
 
 @linear("DepthToSpace")

@@ -1,0 +1,307 @@
+"""From terms to the map and the certificate, in the graph: psi, channel sums, upsampling, totals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx import lowerings
+from fgonnx.axes import Layout, Placement, place
+from fgonnx.backward import Term
+from fgonnx.emit import Emitter
+
+PROFILES = ("full", "reference", "paper")
+PSIS = ("abs", "positive", "signed")
+METHODS = ("fullgrad", "simple-fullgrad", "smooth-fullgrad")
+
+EPS = 1e-6
+INPUT = "input"
+
+_LINEAR_BLOCK_HEADS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+
+
+class BatchLostError(Exception):
+    """The batch axis of a term cannot be told from the others: samples must be run one by one."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A term of the decomposition, ready to be summed.
+
+    Attributes
+    ----------
+    name : str
+        Name of the site; "input" for `<g_x, x>`.
+    node, op_type : str
+        The node it belongs to and its operator.
+    kind : str
+        "input", "bias" or "implicit".
+    grid : tuple of int
+        Spatial sizes; empty where the value is not spatial.
+    in_map : bool
+        Whether the map shows it.
+    """
+
+    name: str
+    node: str
+    op_type: str
+    kind: str
+    grid: tuple[int, ...]
+    in_map: bool
+
+
+@dataclass(frozen=True)
+class Summand:
+    """The tensors of one site.
+
+    Attributes
+    ----------
+    site : Site
+        What it is.
+    g, c : ir.Value
+        Cotangent and intercept; for the input, gradient and the input itself.
+    product : ir.Value
+        `g * c`, the per-neuron bias-gradient, in the layout of the site.
+    placement : Placement
+        How to bring it to (N, channels, *grid).
+    """
+
+    site: Site
+    g: ir.Value
+    c: ir.Value
+    product: ir.Value
+    placement: Placement
+
+
+def widen(op: Emitter, v: ir.Value) -> ir.Value:
+    """Return a value in float32 at least: sums over a layer overflow and lose digits in half precision."""
+    if v.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+        result: ir.Value = op.Cast(v, to=ir.DataType.FLOAT.value)
+        result.shape = v.shape
+        return result
+    return v
+
+
+def summands(
+    op: Emitter, x: ir.Value, gx: ir.Value, terms: Sequence[Term], layouts: dict[ir.Value, Layout], rank: int,
+    *, batched: bool, profile: str,
+) -> list[Summand]:  # fmt: skip
+    """Return the sites of an explanation, the input first.
+
+    Raises
+    ------
+    BatchLostError
+        If the graph is batched and the batch axis of a term is not known.
+    """
+    found = [_summand(op, Site(INPUT, INPUT, "", "input", (), True), x, gx, x, layouts[x], rank, batched, profile)]
+    for t in terms:
+        site = Site(t.name, t.node.name or t.name, t.node.op_type, t.kind, (), _in_map(op, t, profile))
+        found.append(_summand(op, site, t.y, t.g, t.c, layouts[t.y], rank, batched, profile))
+    return found
+
+
+def _summand(
+    op: Emitter, site: Site, y: ir.Value, g: ir.Value, c: ir.Value, layout: Layout, rank: int, batched: bool, profile: str
+) -> Summand:  # fmt: skip
+    placement = place(layout, rank, batched)
+    if placement is None:
+        raise BatchLostError(site.name)
+    g, c = widen(op, g), widen(op, c)
+    product = op.Mul(g, c)
+    product.shape = y.shape
+    # The author's code also takes maps of one cell (a convolution after global pooling), which localise nothing.
+    one_cell = profile == "reference" and op.rank(y) == rank + 2
+    grid = placement.grid if placement.spatial else ()
+    site = replace(site, grid=grid, in_map=site.in_map and (placement.spatial or one_cell))
+    return Summand(site, g, c, product, placement)
+
+
+def _in_map(op: Emitter, t: Term, profile: str) -> bool:
+    if profile == "full":
+        return True
+    if t.kind != "bias":
+        return False
+    if profile == "paper":
+        return True
+    return t.node.op_type in ("Conv", "BatchNormalization") or _is_convolution_bias(op, t)
+
+
+def _is_convolution_bias(op: Emitter, t: Term) -> bool:
+    """Exporters also write a convolution's bias as an Add of one number per channel behind it."""
+    if t.node.op_type != "Add":
+        return False
+    source = next(v for v in t.node.inputs if op.is_active(v))
+    producer = source.producer() if source is not None else None
+    dims = t.c.shape.dims if t.c.shape is not None else ()
+    per_channel = len(dims) >= 2 and all(d == 1 for i, d in enumerate(reversed(dims)) if i != len(t.y.shape or ()) - 2)
+    return producer is not None and producer.op_type == "Conv" and per_channel
+
+
+def canonical(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
+    """Bring a value to (N, channels, *grid)."""
+    if p.trivial:
+        return v
+    if p.perm == tuple(range(len(p.perm))):
+        return op.Reshape(v, list(p.shape))  # type: ignore[no-any-return]
+    split = op.Reshape(v, list(p.split)) if p.split else v
+    return op.Reshape(op.Transpose(split, perm=list(p.perm)), list(p.shape))  # type: ignore[no-any-return]
+
+
+def totals(op: Emitter, parts: Sequence[Summand]) -> ir.Value:
+    """Return `<g_y, c>` of every site per sample: (N, sites)."""
+    columns = []
+    for s in parts:
+        placed = canonical(op, s.product, s.placement)
+        axes = list(range(1, len(s.placement.shape)))
+        columns.append(op.Reshape(op.ReduceSum(placed, axes, keepdims=0), [-1, 1]))
+    return op.Concat(*columns, axis=1)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A signed map over (N, channels, *grid) before psi: one site, or a linear block of several."""
+
+    value: ir.Value
+    placement: Placement
+
+
+def signed_maps(op: Emitter, parts: Sequence[Summand], *, method: str, profile: str, blocks: Sequence[Sequence[int]]) -> list[Signed]:
+    """Return what psi is applied to: one signed tensor per site, or per linear block in profile "paper".
+
+    Parameters
+    ----------
+    parts : sequence of Summand
+        All sites, the input first.
+    method : str
+        "simple-fullgrad" takes the cotangent alone, the others the product with the intercept.
+    blocks : sequence of sequence of int
+        Indices of the sites that are summed before psi; a site that is in none stands alone.
+    """
+    simple = method == "simple-fullgrad"
+    maps: list[Signed] = []
+    grouped = {i: tuple(b) for b in blocks for i in b} if profile == "paper" else {}
+    for i, s in enumerate(parts):
+        if not s.site.in_map:
+            continue
+        members = grouped.get(i, (i,))
+        if i != members[0]:
+            continue
+        values = [parts[m].g if simple and m != 0 else parts[m].product for m in members]
+        value = values[0] if len(values) == 1 else op.Sum(*values)
+        maps.append(Signed(canonical(op, value, s.placement), s.placement))
+    return maps
+
+
+def linear_blocks(terms: Sequence[Term], nodes: Sequence[ir.Node]) -> list[list[int]]:
+    """Group the sites of one linear block: a convolution and what follows it with a constant, up to the next branch.
+
+    Returns indices into the list of summands (the input is 0, term i is i + 1).
+    """
+    uses: dict[ir.Value, int] = {}
+    for node in nodes:
+        for v in node.inputs:
+            if v is not None:
+                uses[v] = uses.get(v, 0) + 1
+    root: dict[ir.Node, ir.Node] = {}
+    for node in nodes:
+        source = next((v for v in node.inputs if v is not None and v.producer() in root), None)
+        if node.op_type in _LINEAR_BLOCK_HEADS:
+            root[node] = node
+        elif node.op_type in ("BatchNormalization", "Add", "Sub", "Mul", "Identity") and source is not None and uses[source] == 1:
+            constants = [v for v in node.inputs if v is not None and v is not source]
+            if all(v.const_value is not None for v in constants):
+                producer = source.producer()
+                assert producer is not None
+                root[node] = root[producer]
+    blocks: dict[ir.Node, list[int]] = {}
+    for i, t in enumerate(terms):
+        if t.node in root:
+            blocks.setdefault(root[t.node], []).append(i + 1)
+    return [b for b in blocks.values() if len(b) > 1]
+
+
+def saliency(op: Emitter, maps: Sequence[Signed], grid: Sequence[int], *, psi: str, profile: str) -> ir.Value:
+    """Return the map, (N, *grid).
+
+    abs and positive: `sum_c (P - min) / (max - min + eps)` per sample with the extrema over channels and grid jointly,
+    summed over the sites of one resolution before one upsampling. signed: no rescaling, and an upsampling that keeps
+    the sum, so that the map sums to the part of the output that it shows.
+    """
+    by_grid: dict[tuple[int, ...], list[ir.Value]] = {}
+    for m in maps:
+        summed = _signed_sum(op, m) if psi == "signed" else _rescaled_sum(op, m, psi, 0.0 if profile == "paper" else EPS)
+        by_grid.setdefault(m.placement.grid, []).append(summed)
+    resized = []
+    for size, group in by_grid.items():
+        total = group[0] if len(group) == 1 else op.Sum(*group)
+        resized.append(_upsample(op, total, size, grid, signed=psi == "signed", align_corners=profile != "paper"))
+    total = resized[0] if len(resized) == 1 else op.Sum(*resized)
+    return op.Reshape(total, [-1, *grid])  # type: ignore[no-any-return]
+
+
+def _signed_sum(op: Emitter, m: Signed) -> ir.Value:
+    return op.ReduceSum(m.value, [1], keepdims=1)  # type: ignore[no-any-return]
+
+
+def _rescaled_sum(op: Emitter, m: Signed, psi: str, eps: float) -> ir.Value:
+    rank = len(m.placement.shape)
+    everything = list(range(1, rank))
+    p = op.Abs(m.value) if psi == "abs" else op.Relu(m.value)
+    high = op.ReduceMax(p, everything, keepdims=1)
+    low = op.ReduceMin(p, everything, keepdims=1)
+    spread = op.Sub(high, low)
+    if eps:
+        spread = op.Add(spread, eps)
+    else:  # a constant tensor has no contrast: zero, not 0 / 0
+        spread = op.Where(op.Greater(spread, 0.0), spread, 1.0)
+    channels = m.placement.shape[1]
+    summed = op.ReduceSum(p, [1], keepdims=1)
+    return op.Div(op.Sub(summed, op.Mul(low, float(channels))), spread)  # type: ignore[no-any-return]
+
+
+def _upsample(
+    op: Emitter, v: ir.Value, size: Sequence[int], grid: Sequence[int], *, signed: bool, align_corners: bool
+) -> ir.Value:
+    if tuple(size) == tuple(grid):
+        return v
+    rank = len(grid)
+    if signed:
+        for i in range(rank):
+            if size[i] != grid[i]:
+                v = lowerings.along_axis(op, v, mass_preserving(size[i], grid[i]), 2 + i, 2 + rank)
+        return v
+    if rank == 1:  # runtimes interpolate over two or three axes
+        v = op.Unsqueeze(v, [2])
+    axes = list(range(2, 2 + max(rank, 2)))
+    sizes = [1, *grid] if rank == 1 else list(grid)
+    mode = "align_corners" if align_corners else "half_pixel"
+    v = op.Resize(v, None, None, sizes, axes=axes, mode="linear", coordinate_transformation_mode=mode)
+    return op.Squeeze(v, [2]) if rank == 1 else v
+
+
+def interpolation(before: int, after: int) -> npt.NDArray[np.float64]:
+    """Return the (after, before) matrix of linear interpolation with aligned corners."""
+    position = np.linspace(0.0, before - 1.0, after) if after > 1 else np.zeros(1)
+    low = np.clip(np.floor(position).astype(int), 0, max(before - 2, 0))
+    matrix = np.zeros((after, before))
+    rows = np.arange(after)
+    fraction = position - low
+    matrix[rows, low] += 1.0 - fraction
+    if before > 1:
+        matrix[rows, low + 1] += fraction
+    return matrix
+
+
+def mass_preserving(before: int, after: int) -> npt.NDArray[np.float64]:
+    """Return an (after, before) matrix whose columns sum to 1: every cell spreads what it holds, no more.
+
+    Upwards it is linear interpolation with its columns scaled, downwards the transpose of interpolation upwards.
+    """
+    if after < before:
+        return interpolation(after, before).T
+    matrix = interpolation(before, after)
+    return matrix / matrix.sum(axis=0, keepdims=True)

@@ -1,0 +1,205 @@
+"""The reverse walk: cotangents of every active value, and the list of terms `<g_y, c>`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from fgonnx import rules
+from fgonnx.emit import Emitter
+from fgonnx.errors import Refusal, UnsupportedError
+from fgonnx.rules.registry import Kind, Unsupported, bind
+
+_REGISTER = "Register a rule for it (fgonnx.rule), or explain an output before it"
+
+
+@dataclass(frozen=True)
+class Term:
+    """One site: a node's output with its intercept.
+
+    Attributes
+    ----------
+    name : str
+        Name of the site: the output of the node.
+    node : ir.Node
+        The node.
+    kind : {"bias", "implicit"}
+        Whether the intercept comes from a parameter or a non-linearity.
+    y, g, c : ir.Value
+        Output, its cotangent, and the intercept (broadcastable to y).
+    """
+
+    name: str
+    node: ir.Node
+    kind: Kind
+    y: ir.Value
+    g: ir.Value
+    c: ir.Value
+
+
+@dataclass
+class Walk:
+    """What the reverse walk leaves.
+
+    Attributes
+    ----------
+    cotangents : dict of ir.Value to ir.Value
+        Of every active value on the path.
+    terms : list of Term
+        In the order of the forward graph.
+    """
+
+    cotangents: dict[ir.Value, ir.Value]
+    terms: list[Term] = field(default_factory=list)
+
+
+def differentiable(v: ir.Value | None) -> bool:
+    """Tell whether a value can carry a cotangent."""
+    return v is not None and (v.dtype is None or v.dtype.is_floating_point())
+
+
+def active_values(nodes: Sequence[ir.Node], sources: Sequence[ir.Value]) -> set[ir.Value]:
+    """Return the floating-point values that depend on the sources, the sources included."""
+    active = set(sources)
+    for node in nodes:
+        if any(v in active for v in node.inputs):
+            active.update(v for v in node.outputs if differentiable(v))
+    return active
+
+
+def path(nodes: Sequence[ir.Node], active: set[ir.Value], head: ir.Value) -> list[ir.Node]:
+    """Return the nodes through which active values reach the head, in order."""
+    needed = {head}
+    found: list[ir.Node] = []
+    for node in reversed(nodes):
+        if any(v in needed and v in active for v in node.outputs):
+            found.append(node)
+            needed.update(v for v in node.inputs if v is not None and v in active)
+    return found[::-1]
+
+
+def refusals(nodes: Sequence[ir.Node], opset: int) -> list[Refusal]:
+    """Return why nodes cannot be linearised, as far as it shows before anything is emitted."""
+    found = []
+    for node in nodes:
+        try:
+            _bound(node, opset)
+        except Unsupported as error:
+            found.append(_refusal(node, opset, error))
+    return found
+
+
+def _bound(node: ir.Node, opset: int) -> tuple[rules.Rule, dict[str, object]]:
+    r = rules.find(node.op_type, opset, node.domain)
+    if r is None:
+        raise Unsupported("the operator has no rule", _REGISTER)
+    return r, bind(r, node, opset)
+
+
+def _refusal(node: ir.Node, opset: int, error: Unsupported) -> Refusal:
+    op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    return Refusal(node.name or str(node.outputs[0].name), op, opset, error.why, error.what_to_do)
+
+
+def walk(op: Emitter, nodes: Sequence[ir.Node], head: ir.Value, seed: ir.Value, opset: int) -> Walk:
+    """Walk back from the head and emit every cotangent and intercept.
+
+    Parameters
+    ----------
+    op : Emitter
+        Writes into the graph; its `active` set says where cotangents go.
+    nodes : sequence of ir.Node
+        The path, in topological order.
+    head : ir.Value
+        The value explained.
+    seed : ir.Value
+        Its cotangent.
+    opset : int
+        Version of the default operator set.
+
+    Raises
+    ------
+    UnsupportedError
+        Naming every node of the path that cannot be linearised.
+    """
+    refused = refusals(nodes, opset)
+    pending: dict[ir.Value, list[ir.Value]] = {head: [seed]}
+    result = Walk({})
+    for node in reversed(nodes):
+        incoming = [_total(op, result, pending, v) for v in node.outputs]
+        if all(g is None for g in incoming):
+            continue
+        try:
+            r, attributes = _bound(node, opset)
+            outputs = tuple(node.outputs)
+            linearise = r.linearise
+            _check_arity(r, node)
+            local = linearise(op, outputs if len(outputs) > 1 else outputs[0], *node.inputs, **attributes)
+            returned = local.vjp(*incoming)
+        except Unsupported as error:
+            refusal = _refusal(node, opset, error)
+            if refusal not in refused:
+                refused.append(refusal)
+            # Whatever comes before is still looked at, so that all refusals are told at once.
+            returned = [_stand_in(op, v) if op.is_active(v) else None for v in node.inputs]
+            local = rules.Local(lambda *g: None)
+        _collect(op, result, node, incoming, local)
+        cotangents = [returned] if isinstance(returned, ir.Value) or returned is None else list(returned)
+        for v, g in zip(node.inputs, cotangents, strict=False):
+            if v is not None and g is not None and v in op.active:
+                pending.setdefault(v, []).append(_typed(g, v))
+    if refused:
+        raise UnsupportedError(refused)
+    for v in list(pending):
+        _total(op, result, pending, v)
+    result.terms.reverse()
+    return result
+
+
+def _check_arity(r: rules.Rule, node: ir.Node) -> None:
+    parameters = list(inspect.signature(r.linearise).parameters.values())
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
+        return
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(node.inputs) > len(positional) - 2:
+        raise Unsupported(f"it has {len(node.inputs)} inputs, the rule takes {len(positional) - 2}", _REGISTER)
+
+
+def _stand_in(op: Emitter, v: ir.Value) -> ir.Value:
+    return op.zeros_like(v)
+
+
+def _typed(g: ir.Value, primal: ir.Value) -> ir.Value:
+    """A cotangent has its primal's type and shape, so emitted nodes need no inference."""
+    g.dtype = primal.dtype
+    if g.shape is None:
+        g.shape = primal.shape
+    return g
+
+
+def _total(op: Emitter, result: Walk, pending: dict[ir.Value, list[ir.Value]], v: ir.Value) -> ir.Value | None:
+    """Add up what has arrived for a value; its node comes after all of its consumers in the walk."""
+    if v in result.cotangents:
+        return result.cotangents[v]
+    arrived = pending.pop(v, None)
+    if not arrived or v not in op.active:
+        return None
+    g = arrived[0] if len(arrived) == 1 else op.Sum(*arrived)
+    result.cotangents[v] = _typed(g, v)
+    return result.cotangents[v]
+
+
+def _collect(
+    op: Emitter, result: Walk, node: ir.Node, incoming: Sequence[ir.Value | None], local: rules.Local
+) -> None:
+    intercepts = local.intercept
+    if intercepts is None:
+        return
+    if isinstance(intercepts, ir.Value):
+        intercepts = [intercepts]
+    for y, g, c in zip(node.outputs, incoming, intercepts, strict=False):
+        if g is not None and c is not None:
+            result.terms.append(Term(str(y.name), node, local.kind, y, g, c))

@@ -1,0 +1,417 @@
+"""Normal form: ordered passes, each saying what it requires and ensures.
+
+After `normalise` the graph has no functions, opset 18 or newer, no Constant nodes and no initializers among its inputs;
+every value has an element type and an exact shape whose only symbols are multiples of the batch size N; what follows
+from shapes alone is an initializer; the explained input is floating-point; the explained output is the head.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from fgonnx import probe
+from fgonnx.emit import PREFIX
+from fgonnx.errors import ModelError, OptionError
+from fgonnx.model import LoadedModel
+
+OPSET = 18
+_BIG = 1024
+
+
+@dataclass
+class Normal:
+    """A model in normal form.
+
+    Attributes
+    ----------
+    model : ir.Model
+        The graph, free to be written to.
+    x : ir.Value
+        The explained input: a graph input, or the floating-point copy of an integer one.
+    input_name : str
+        Name of the graph input behind `x`.
+    input_shape : tuple of int
+        Its shape for one sample, with the batch axis (1) in front where there is one.
+    layout : str
+        Axes of the input: "NCHW", "NHWC", "NCW", "NWC", "NCDHW", "NF" or "" for one without batch axis.
+    batched : bool
+        Whether the graph takes any batch size; otherwise samples are run one by one.
+    outputs : list of ir.Value
+        The model's own outputs.
+    notes : list of str
+        What was changed on the way, in words.
+    """
+
+    model: ir.Model
+    x: ir.Value
+    input_name: str
+    input_shape: tuple[int, ...]
+    layout: str
+    batched: bool
+    outputs: list[ir.Value]
+    notes: list[str] = field(default_factory=list)
+
+
+def normalise(
+    loaded: LoadedModel, *, input_name: str | None = None, input_shape: Sequence[int] | None = None, layout: str | None = None,
+    one_by_one: bool = False,
+) -> Normal:
+    """Bring a model into normal form. The model given is not changed.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model.
+    input_name : str, optional
+        The input to explain; needed where several could be meant.
+    input_shape : sequence of int, optional
+        Shape of the input, for models with free sizes. Its first entry (the batch) is ignored.
+    layout : str, optional
+        Axes of the input; found out by default.
+    one_by_one : bool
+        Leave the batch at 1 even where the graph would take more.
+
+    Raises
+    ------
+    ModelError
+        If no input can be explained, its size is free and not given, or onnxruntime does not run the model.
+    OptionError
+        If `input_name` or `input_shape` does not fit the model.
+    """
+    model = loaded.ir.clone()
+    folder = loaded.path.parent if loaded.path is not None else None
+    notes: list[str] = []
+    inline_functions(model)
+    raise_opset(model, notes)
+    lift_constants(model)
+    infer_types(model)
+    x = choose_input(model, input_name, loaded.name)
+    shape = concrete_shape(x, input_shape, loaded.name)
+    model, batched = settle_batch(model, str(x.name), shape, folder, notes, one_by_one=one_by_one)
+    x = next(v for v in model.graph.inputs if v.name == x.name)
+    axes = layout or find_layout(x, shape)
+    explained = float_input(model, x)
+    model.ir_version = max(model.ir_version, 8)
+    return Normal(model, explained, str(x.name), shape, axes, batched, list(model.graph.outputs), notes)
+
+
+def inline_functions(model: ir.Model) -> None:
+    """Requires: a valid model. Ensures: no model-local functions, unique names."""
+    if model.functions:
+        common.InlinePass()(model)
+        common.NameFixPass()(model)
+
+
+def raise_opset(model: ir.Model, notes: list[str]) -> None:
+    """Requires: no functions, opset 7 or newer. Ensures: opset 18 or newer.
+
+    onnx's converter serialises the model, so big weights are set aside as inputs while it runs.
+    """
+    version = model.opset_imports.get("", 1)
+    if version >= OPSET:
+        return
+    graph = model.graph
+    tensors = {name: v.const_value for name, v in graph.initializers.items()}
+    own_inputs = {v.name for v in graph.inputs}
+    aside = {n: t for n, t in tensors.items() if t is not None and t.nbytes > _BIG}
+    slim = model.clone()
+    for name in aside:
+        value = slim.graph.initializers.pop(name)
+        value.const_value = None
+        if name not in own_inputs:
+            slim.graph.inputs.append(value)
+    proto = ir.to_proto(slim)
+    proto.ir_version = max(proto.ir_version, 4)
+    _forget_shapes(proto)
+    try:
+        converted = ir.from_proto(onnx.version_converter.convert_version(proto, OPSET))
+    except Exception as error:  # the converter raises RuntimeError and its own ConvertError
+        raise ModelError(
+            f"opset {version} cannot be raised to {OPSET}: {str(error).strip().splitlines()[0]}. "
+            "Export the model with opset 18 or newer"
+        ) from error
+    for name, tensor in aside.items():
+        value = next(v for v in converted.graph.inputs if v.name == name)
+        if name not in own_inputs:
+            converted.graph.inputs.remove(value)
+        value.const_value = tensor
+        converted.graph.register_initializer(value)
+    model.graph = converted.graph
+    notes.append(f"opset {version} raised to {OPSET}")
+
+
+def _forget_shapes(proto: onnx.ModelProto) -> None:
+    # Declared shapes of intermediate values may be wrong in old exports, and the converter checks them.
+    del proto.graph.value_info[:]
+
+
+def lift_constants(model: ir.Model) -> None:
+    """Requires: opset 18. Ensures: constants are initializers and none of them is a graph input."""
+    common.RemoveInitializersFromInputsPass()(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    graph = model.graph
+    taken = {str(v.name) for v in graph.inputs} | set(graph.initializers)
+    for i, node in enumerate(list(graph)):
+        node.name = node.name or f"{node.op_type}_{i}"
+        for j, v in enumerate(node.outputs):
+            if v.name is None:
+                v.name = f"{node.name}:{j}"
+            taken.add(v.name)
+    reserved = sorted(n for n in taken if n.startswith(PREFIX))
+    if reserved:
+        raise ModelError(
+            f"the model has values named '{reserved[0]}' and the like: it was written by fgonnx; explain its source model"
+        )
+
+
+def infer_types(model: ir.Model) -> None:
+    """Requires: constants lifted. Ensures: every value the standard's inference reaches has an element type."""
+    for node in model.graph:
+        for v in node.outputs:
+            v.shape = None if v not in model.graph.outputs else v.shape
+    with contextlib.redirect_stderr(io.StringIO()):
+        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+
+
+def choose_input(model: ir.Model, name: str | None, where: str) -> ir.Value:
+    """Return the input to explain: the one asked for, or the only one that can be meant."""
+    inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
+    candidates = [v for v in inputs if _explainable(v)]
+    if name is not None:
+        chosen = next((v for v in inputs if v.name == name), None)
+        if chosen is None:
+            raise OptionError(f"{where}: has no input '{name}'; it has: {_describe(inputs)}")
+        if not _explainable(chosen):
+            raise OptionError(f"{where}: its input '{name}' is not an array of floats or of uint8: {_describe([chosen])}")
+        return chosen
+    if len(candidates) > 1:
+        candidates = [v for v in candidates if v.shape is not None and v.shape.rank() >= 4] or candidates
+    if not candidates:
+        raise ModelError(f"{where}: no input is an array of floats or of uint8 that could be explained; it has: {_describe(inputs)}")
+    if len(candidates) > 1:
+        raise ModelError(f"{where}: several inputs could be explained; name one (input=, --input): {_describe(candidates)}")
+    return candidates[0]
+
+
+def _explainable(v: ir.Value) -> bool:
+    dtype = v.dtype
+    right = dtype is not None and (dtype.is_floating_point() or dtype == ir.DataType.UINT8)
+    return right and v.shape is not None and v.shape.rank() >= 2
+
+
+def _describe(values: Sequence[ir.Value]) -> str:
+    def one(v: ir.Value) -> str:
+        dims = "?" if v.shape is None else ", ".join(str(d if isinstance(d, int) else d.value or "?") for d in v.shape.dims)
+        return f"{v.name} ({v.dtype.name.lower() if v.dtype is not None else '?'} [{dims}])"
+
+    return "; ".join(one(v) for v in values) or "none"
+
+
+def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str) -> tuple[int, ...]:
+    """Return the input's shape for one sample: 1, then the model's sizes, or the given ones where they are free."""
+    assert x.shape is not None
+    declared = list(x.shape.dims)
+    if given is not None:
+        if len(given) != len(declared) or any(
+            isinstance(d, int) and d != g for d, g in zip(declared[1:], given[1:], strict=False)
+        ):
+            raise OptionError(f"{where}: the shape {tuple(given)} does not fit its input {_describe([x])}")
+        declared = [1, *(int(g) for g in given[1:])]
+    free = [i for i, d in enumerate(declared) if i > 0 and not isinstance(d, int)]
+    if free:
+        raise ModelError(
+            f"{where}: its input {_describe([x])} has free sizes; give them (input_shape=, --input-shape 1,3,224,224)"
+        )
+    first = declared[0]
+    if isinstance(first, int) and first > 1:
+        # A batch that is baked in is run as it is: one "sample" of that many rows would not be per-sample.
+        raise ModelError(f"{where}: its batch size is fixed to {first}; export it with batch size 1 or a free one")
+    return (1, *(int(d) for d in declared[1:]))  # type: ignore[arg-type]
+
+
+def settle_batch(
+    model: ir.Model, input_name: str, shape: tuple[int, ...], folder: Path | None, notes: list[str], *, one_by_one: bool = False
+) -> tuple[ir.Model, bool]:
+    """Requires: types. Ensures: exact shapes; a symbolic batch where running two samples at once proves it right.
+
+    Returns the model to go on with, and whether its batch is symbolic.
+    """
+    x = next(v for v in model.graph.inputs if v.name == input_name)
+    assert x.shape is not None
+    free = not isinstance(x.shape.dims[0], int)
+    candidate = model.clone()
+    _free_batch(candidate)
+    dims, constants = (None, {}) if one_by_one else _try_batch(candidate, input_name, shape, folder)
+    if dims is not None:
+        if not free:
+            notes.append("fixed batch size 1 made free, checked by running two samples")
+        _annotate(candidate, dims, constants)
+        return candidate, True
+    single = model.clone()
+    x = next(v for v in single.graph.inputs if v.name == input_name)
+    x.shape = ir.Shape(shape)
+    run = probe.Prober(single, folder).run(probe.random_feeds(single.graph, x, shape, 1))
+    merged = probe.merge(run, None)
+    assert merged is not None
+    _annotate(single, merged, run.constants)
+    notes.append("the graph does not take a batch: samples are run one by one")
+    return single, False
+
+
+def _free_batch(model: ir.Model) -> None:
+    """Make batch 1 symbolic: on the inputs, and in constant target shapes that begin with 1."""
+    for v in model.graph.inputs:
+        if v.shape is not None and v.shape.rank() and v.shape.dims[0] == 1:
+            v.shape = ir.Shape([probe.BATCH, *v.shape.dims[1:]])
+    dependent = _dependent(model.graph)
+    for node in model.graph:
+        if node.op_type != "Reshape" or node.inputs[0] not in dependent or node.attributes.get("allowzero"):
+            continue
+        target = node.inputs[1]
+        if target is None or target.const_value is None:
+            continue
+        array = target.const_value.numpy().copy()
+        if array.size and array[0] == 1:
+            # -1 needs nothing of the input; 0 copies its first axis, for targets that use their -1 elsewhere
+            array[0] = 0 if (array == -1).any() else -1
+            node.replace_input_with(1, _initializer(model.graph, f"{target.name}::{node.name}::batch", array))
+    for v in model.graph.outputs:
+        v.shape = None
+
+
+def _dependent(graph: ir.Graph) -> set[ir.Value]:
+    found: set[ir.Value] = {v for v in graph.inputs if v.name not in graph.initializers}
+    for node in graph:
+        if any(v in found for v in node.inputs):
+            found.update(node.outputs)
+    return found
+
+
+def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    value = ir.Value(name=name)
+    value.const_value = ir.tensor(array, name=name)
+    value.dtype = value.const_value.dtype
+    value.shape = ir.Shape(array.shape)
+    graph.register_initializer(value)
+    return value
+
+
+def _try_batch(
+    model: ir.Model, input_name: str, shape: tuple[int, ...], folder: Path | None
+) -> tuple[dict[str, tuple[int | ir.SymbolicDim, ...]] | None, dict[str, np.ndarray]]:
+    x = next(v for v in model.graph.inputs if v.name == input_name)
+    try:
+        prober = probe.Prober(model, folder)
+        both = probe.random_feeds(model.graph, x, shape, 2)
+        halves = [{k: v[i : i + 1] if v.ndim and v.shape[0] == 2 else v for k, v in both.items()} for i in (0, 1)]
+        two, ones = prober.run(both), [prober.run(half) for half in halves]
+    except ModelError:
+        return None, {}
+    for name, array in two.outputs.items():
+        parts = [one.outputs[name] for one in ones]
+        if array.ndim == 0 or array.shape[0] != 2 * parts[0].shape[0]:
+            return None, {}
+        apart = np.concatenate(parts).astype(np.float64)
+        scale = float(np.nanmax(np.abs(apart), initial=0.0))
+        if not np.allclose(array.astype(np.float64), apart, rtol=1e-3, atol=1e-3 * scale + 1e-12, equal_nan=True):
+            return None, {}
+    dims = probe.merge(ones[0], two)
+    same = {
+        k: v for k, v in ones[0].constants.items() if k in two.constants and np.array_equal(v, two.constants[k], equal_nan=False)
+    }
+    return dims, same
+
+
+def _annotate(
+    model: ir.Model, dims: dict[str, tuple[int | ir.SymbolicDim, ...]], constants: dict[str, np.ndarray]
+) -> None:
+    """Write exact shapes onto all values and turn what follows from shapes alone into initializers."""
+    graph = model.graph
+    for v in graph.inputs:
+        if str(v.name) in dims:
+            v.shape = ir.Shape(dims[str(v.name)])
+    for v in graph.initializers.values():
+        if v.const_value is not None:
+            v.shape = ir.Shape(v.const_value.shape)
+            v.dtype = v.const_value.dtype
+    outputs = set(graph.outputs)
+    for node in list(graph):
+        for v in node.outputs:
+            if str(v.name) in dims:
+                v.shape = ir.Shape(dims[str(v.name)])
+            array = constants.get(str(v.name))
+            if array is not None:
+                if v.dtype is None:
+                    v.dtype = ir.DataType.from_numpy(array.dtype)
+                if v not in outputs and len(node.outputs) == 1:
+                    folded = _initializer(graph, f"{v.name}::folded", array)
+                    v.replace_all_uses_with(folded)
+    common.RemoveUnusedNodesPass()(model)
+
+
+def find_layout(x: ir.Value, shape: tuple[int, ...]) -> str:
+    """Return the axes of an input: by the node that takes it, then by which axis has 1, 3 or 4 entries."""
+    rank = len(shape)
+    channels_first = {2: "NF", 3: "NCW", 4: "NCHW", 5: "NCDHW"}.get(rank, "")
+    channels_last = {2: "NF", 3: "NWC", 4: "NHWC", 5: "NDHWC"}.get(rank, "")
+    if rank not in (3, 4, 5):
+        return channels_first
+    for node in _first_movers(x):
+        if node.op_type == "Transpose":
+            perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else []
+            return channels_last if list(perm) == [0, rank - 1, *range(1, rank - 1)] else channels_first
+        if node.op_type in ("Conv", "MaxPool", "AveragePool", "BatchNormalization"):
+            return channels_first
+    plausible = (1, 3, 4)
+    if shape[-1] in plausible and shape[1] not in plausible:
+        return channels_last
+    return channels_first
+
+
+def _first_movers(x: ir.Value) -> list[ir.Node]:
+    """Return the first consumers of a value that tell its layout, through elementwise nodes."""
+    queue, seen = [x], 0
+    while queue and seen < 32:
+        seen += 1
+        v = queue.pop(0)
+        for node in v.consumers():
+            if node.op_type in ("Transpose", "Conv", "MaxPool", "AveragePool", "BatchNormalization", "Reshape"):
+                return [node]
+            queue.extend(node.outputs[:1])
+    return []
+
+
+def float_input(model: ir.Model, x: ir.Value) -> ir.Value:
+    """Requires: shapes. Ensures: a floating-point explained input; an integer one is cast once, in front.
+
+    The gradient is then with respect to the cast copy, whose unit is one grey level.
+    """
+    if x.dtype is not None and x.dtype.is_floating_point():
+        return x
+    graph = model.graph
+    casts = [n for n in x.consumers() if n.op_type == "Cast"]
+    if len(casts) != len(x.consumers()):
+        others = sorted({n.op_type for n in x.consumers() if n.op_type != "Cast"})
+        raise ModelError(
+            f"its {x.dtype.name.lower() if x.dtype else ''} input '{x.name}' goes into {', '.join(others)} before it becomes "
+            "floating-point: such models cannot be explained yet"
+        )
+    target = ir.DataType(casts[0].attributes["to"].as_int())
+    if not target.is_floating_point():
+        raise ModelError(f"its input '{x.name}' is not turned into a floating-point array")
+    copy = ir.Node("", "Cast", [x], ir.convenience.convert_attributes({"to": target.value}), num_outputs=1)
+    out = copy.outputs[0]
+    out.name, out.type, out.shape = f"{x.name}::float", ir.TensorType(target), x.shape
+    graph.insert_before(graph[0], copy)
+    for node in casts:
+        node.replace_input_with(0, out)
+    return out

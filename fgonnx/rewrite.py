@@ -1,0 +1,417 @@
+"""The graph rewriter: normalise, seed, walk back, aggregate, prune, and one ONNX model comes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from fgonnx import aggregate, axes, backward
+from fgonnx._version import __version__
+from fgonnx.aggregate import BatchLostError, Site, Summand
+from fgonnx.emit import Emitter
+from fgonnx.errors import ModelError, OptionError, TargetError
+from fgonnx.model import LoadedModel, ModelLike, load, metadata
+from fgonnx.normalise import Normal, normalise
+
+HEADS = ("logits", "output")
+CERTIFICATE = ("saliency", "target", "score", "completeness", "contributions")
+TARGET_INPUT = "target_index"
+SEED_INPUT = "seed"
+
+_HEAD_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}
+_SEE_THROUGH = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a rewrite is asked for; see `rewrite` for the meaning of each."""
+
+    method: str = "fullgrad"
+    profile: str = "full"
+    psi: str = "abs"
+    head: str = "logits"
+    output: str | None = None
+    input: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    layout: str | None = None
+    target: int | None = None
+    seed: bool = False
+    outputs: tuple[str, ...] = CERTIFICATE
+    expose: tuple[str, ...] = ()
+    one_by_one: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("method", self.method, aggregate.METHODS),
+            ("profile", self.profile, aggregate.PROFILES),
+            ("psi", self.psi, aggregate.PSIS),
+            ("head", self.head, HEADS),
+        ):
+            if value not in known:
+                raise OptionError(f"{name}={value!r} does not exist; choose one of: {', '.join(known)}")
+        unknown = [o for o in self.outputs if o not in (*CERTIFICATE, "input_gradient", "bias_gradients", "signed_maps")]
+        if unknown:
+            raise OptionError(f"there is no output {unknown[0]!r}; choose from: {', '.join((*CERTIFICATE, 'input_gradient', 'bias_gradients'))}")
+
+
+@dataclass
+class Rewritten:
+    """A model that explains itself, and what is known about it.
+
+    Attributes
+    ----------
+    model : ir.Model
+        The graph.
+    options : Options
+        What was asked for.
+    normal : Normal
+        What the source was turned into.
+    head : str
+        Name of the value that is explained.
+    head_shape : tuple of int
+        Its shape per sample, without the batch axis.
+    stripped : str
+        Operator that was set aside behind the head, or "".
+    sites : tuple of Site
+        All terms, the input first, in the order of the columns of `contributions`.
+    names : dict of str to str
+        From the names fgonnx gives outputs to the names in the graph.
+    source_outputs : tuple of str
+        The model's own outputs.
+    """
+
+    model: ir.Model
+    options: Options
+    normal: Normal
+    head: str
+    head_shape: tuple[int, ...]
+    stripped: str
+    sites: tuple[Site, ...]
+    names: dict[str, str]
+    source_outputs: tuple[str, ...]
+    notes: list[str] = field(default_factory=list)
+
+
+def rewrite(
+    model: ModelLike | LoadedModel,
+    *,
+    method: str = "fullgrad",
+    profile: str = "full",
+    psi: str = "abs",
+    head: str = "logits",
+    output: str | None = None,
+    input: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    layout: str | None = None,
+    target: int | None = None,
+    seed: bool = False,
+    outputs: Sequence[str] = CERTIFICATE,
+    expose: Sequence[str] = (),
+) -> onnx.ModelProto:
+    """Return a model that computes what the given one does and explains it.
+
+    Its inputs are the model's own, and `target_index` (int64, one number or one per sample) with a default: the
+    flat index of the entry to explain, -1 for the largest. Its outputs are the model's own first, unchanged, then those asked for.
+
+    Parameters
+    ----------
+    model : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
+        The model to explain.
+    method : {"fullgrad", "simple-fullgrad"}
+        Full-gradients, or the variant that leaves the bias out of the map. "smooth-fullgrad" needs several runs: use
+        `fgonnx.Explainer`.
+    profile : {"full", "reference", "paper"}
+        Which sites the map shows: all spatial ones, those of the authors' code, or one per linear block.
+    psi : {"abs", "positive", "signed"}
+        Post-processing of a site: absolute value or positive part, both rescaled to 0..1 per sample; or none, and then
+        the map sums to the part of the score that is localised.
+    head : {"logits", "output"}
+        Explain what stands before a final Softmax, LogSoftmax or Sigmoid, or the output itself.
+    output : str, optional
+        Which output to explain; the first by default.
+    input : str, optional
+        Which input the explanation is about, where several could be meant.
+    input_shape : sequence of int, optional
+        Shape of that input, needed where its sizes are free.
+    layout : str, optional
+        Its axes, such as "NCHW" or "NHWC"; found out by default.
+    target : int, optional
+        Default of `target_index`.
+    seed : bool
+        Replace `target_index` by an input `seed` of the head's shape: a cotangent of its own for detectors and the like.
+    outputs : sequence of str
+        From "saliency" (N, H, W), "target" (N,) int64, "score" (N,), "completeness" (N,): score minus all
+        contributions, "contributions" (N, sites), "input_gradient", "bias_gradients" (of every site).
+    expose : sequence of str
+        More outputs: the name of any value of the graph, "gradient:NAME" for its cotangent, "bias:SITE" for the
+        intercept and "bias_gradient:SITE" for the per-neuron bias-gradient of a site.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Of standard operators only. Its metadata says what it is, under keys that begin with "fgonnx.".
+
+    Raises
+    ------
+    ModelError, UnsupportedError, OptionError, TargetError
+        If the model cannot be loaded or explained, or an option does not exist.
+    """
+    options = Options(
+        method=method, profile=profile, psi=psi, head=head, output=output, input=input,
+        input_shape=tuple(input_shape) if input_shape is not None else None, layout=layout, target=target, seed=seed,
+        outputs=tuple(outputs), expose=tuple(expose),
+    )  # fmt: skip
+    if method == "smooth-fullgrad":
+        raise OptionError(
+            "smooth-fullgrad averages over noisy runs of the model and is not one feed-forward file; "
+            "use fgonnx.Explainer(model, method='smooth-fullgrad') or 'fgonnx explain'"
+        )
+    proto: onnx.ModelProto = ir.to_proto(build(load(model), options).model)
+    return proto
+
+
+def build(loaded: LoadedModel, options: Options) -> Rewritten:
+    """Rewrite a loaded model; see `rewrite`. A graph whose batch axis gets lost is rewritten for one sample at a time."""
+    normal = normalise(
+        loaded, input_name=options.input, input_shape=options.input_shape, layout=options.layout, one_by_one=options.one_by_one
+    )
+    try:
+        return _build(loaded, normal, options)
+    except BatchLostError:
+        return build(loaded, replace(options, one_by_one=True))
+
+
+def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
+    graph = normal.model.graph
+    opset = normal.model.opset_imports[""]
+    nodes = list(graph)
+    source_outputs = tuple(str(v.name) for v in normal.outputs)
+    head, stripped = find_head(normal, options, loaded.name)
+    head_shape = per_sample_shape(head, normal.batched, loaded.name)
+
+    active = backward.active_values(nodes, [normal.x])
+    if head not in active:
+        raise ModelError(
+            f"{loaded.name}: the output '{head.name}' does not depend on the input '{normal.input_name}' through "
+            "differentiable operators; explain another output (output=) or input (input=)"
+        )
+    path = backward.path(nodes, active, head)
+    op = Emitter(graph, active)
+    seed, chosen, score = _seed(op, head, head_shape, normal.batched, options)
+    walked = backward.walk(op, path, head, seed, opset)
+    gx = walked.cotangents.get(normal.x)
+    if gx is None:
+        raise ModelError(f"{loaded.name}: the gradient of '{head.name}' with respect to its input is zero everywhere")
+
+    layout = axes.input_layout(normal.layout, normal.x.shape.dims if normal.x.shape else (), normal.batched)
+    layouts = axes.propagate(path, normal.x, layout, active)
+    grid = tuple(a[0].size if a else 1 for a, letter in zip(layout, normal.layout, strict=False) if letter in "DHWF")
+    parts = aggregate.summands(
+        op, normal.x, gx, walked.terms, layouts, len(grid), batched=normal.batched, profile=options.profile
+    )
+    writer = _Outputs(op, normal)
+    _write_outputs(writer, options, parts, walked, path, grid, gx, chosen, score)
+    _expose(writer, options, parts, walked, nodes, loaded.name)
+    common.RemoveUnusedNodesPass()(normal.model)
+    rewritten = Rewritten(
+        normal.model, options, normal, str(head.name), head_shape, stripped, tuple(p.site for p in parts), writer.names,
+        source_outputs, normal.notes,
+    )  # fmt: skip
+    _describe(rewritten, loaded)
+    return rewritten
+
+
+def find_head(normal: Normal, options: Options, where: str) -> tuple[ir.Value, str]:
+    """Return the value to explain, and the operator that was set aside behind it ("" for none)."""
+    named = {str(v.name): v for v in normal.outputs}
+    if options.output is not None:
+        if options.output not in named:
+            raise OptionError(f"{where}: has no output '{options.output}'; it has: {', '.join(named)}")
+        output = named[options.output]
+    else:
+        output = next((v for v in normal.outputs if backward.differentiable(v)), normal.outputs[0])
+    if not backward.differentiable(output):
+        raise OptionError(
+            f"{where}: its output '{output.name}' holds {output.dtype.name.lower() if output.dtype else '?'} values, which have no "
+            "derivative; explain a floating-point one (output=)"
+        )
+    if options.head == "output":
+        return output, ""
+    value = output
+    while (node := value.producer()) is not None:
+        source = node.inputs[0]
+        if source is None or not backward.differentiable(source):
+            break
+        if node.op_type in _HEAD_ACTIVATIONS and not node.domain:
+            return source, node.op_type
+        if node.op_type not in _SEE_THROUGH:
+            break
+        value = source
+    return output, ""
+
+
+def per_sample_shape(head: ir.Value, batched: bool, where: str) -> tuple[int, ...]:
+    """Return the head's shape for one sample, without the batch axis."""
+    assert head.shape is not None
+    dims = list(head.shape.dims)
+    if dims and (not isinstance(dims[0], int) or dims[0] == 1):
+        dims = dims[1:]
+    elif batched:
+        raise BatchLostError(str(head.name))
+    if not all(isinstance(d, int) for d in dims):
+        raise BatchLostError(str(head.name))
+    return tuple(int(d) for d in dims)  # type: ignore[arg-type]
+
+
+def _seed(
+    op: Emitter, head: ir.Value, shape: tuple[int, ...], batched: bool, options: Options
+) -> tuple[ir.Value, ir.Value | None, ir.Value]:
+    """Return the head's cotangent, the index explained per sample (None with a seed of the user's), and the score."""
+    assert head.dtype is not None
+    count = int(np.prod(shape, initial=1))
+    if options.seed:
+        seed = ir.Value(name=SEED_INPUT, shape=head.shape, type=ir.TensorType(head.dtype))
+        op.graph.inputs.append(seed)
+        products = op.Reshape(op.Mul(aggregate.widen(op, seed), aggregate.widen(op, head)), [-1, count])
+        return seed, None, op.ReduceSum(products, [1], keepdims=0)
+    if options.target is not None and not -1 <= options.target < count:
+        raise TargetError(f"target {options.target} is out of range: '{head.name}' has {count} entries per sample")
+    default = np.array([-1 if options.target is None else options.target], np.int64)
+    index = ir.Value(name=TARGET_INPUT, shape=ir.Shape(["targets"]), type=ir.TensorType(ir.DataType.INT64))
+    index.const_value = ir.tensor(default, name=TARGET_INPUT)
+    op.graph.inputs.append(index)
+    op.graph.register_initializer(index)
+    flat = op.Reshape(head, [-1, count])
+    largest = op.ArgMax(flat, axis=1, keepdims=0)
+    chosen = op.Where(op.Less(index, 0), largest, index)
+    values = op.constant(np.array([0, 1], head.dtype.numpy()))
+    hot = op.OneHot(chosen, np.array(count, np.int64), values, axis=1)
+    score = op.Reshape(op.GatherElements(aggregate.widen(op, flat), op.Unsqueeze(chosen, [1]), axis=1), [-1])
+    return op.reshape_like(hot, head), chosen, score
+
+
+class _Outputs:
+    """Adds graph outputs under the names users expect, stepping aside for names the model has."""
+
+    def __init__(self, op: Emitter, normal: Normal) -> None:
+        self.op = op
+        self.names: dict[str, str] = {}
+        graph = op.graph
+        self._faces = {v.name for v in [*graph.inputs, *graph.outputs]}
+        self._inner = {v.name: v for node in graph for v in node.outputs if v.name not in self._faces}
+        self._inner.update({n: v for n, v in graph.initializers.items() if n not in self._faces})
+        self._batch: list[int | str] = ["N"] if normal.batched else [1]
+
+    def add(self, name: str, value: ir.Value, dims: Sequence[int | str | ir.SymbolicDim] | None = None) -> None:
+        """Add an output; `dims` are its dimensions after the batch axis, or those of the value."""
+        graph = self.op.graph
+        free = name
+        while free in self._faces:
+            free = f"fg_{free}"
+        if free in self._inner:
+            self._inner[free].name = f"{free}::inner"
+        out = self.op.Identity(value)
+        out.name = free
+        out.dtype = value.dtype
+        out.shape = ir.Shape([*self._batch, *dims]) if dims is not None else value.shape
+        graph.outputs.append(out)
+        self._faces.add(free)
+        self.names[name] = free
+
+
+def _write_outputs(
+    writer: _Outputs, options: Options, parts: list[Summand], walked: backward.Walk, path: Sequence[ir.Node],
+    grid: tuple[int, ...], gx: ir.Value, chosen: ir.Value | None, score: ir.Value,
+) -> None:  # fmt: skip
+    op = writer.op
+    if "saliency" in options.outputs or "signed_maps" in options.outputs:
+        blocks = aggregate.linear_blocks(walked.terms, path)
+        maps = aggregate.signed_maps(op, parts, method=options.method, profile=options.profile, blocks=blocks)
+        if "saliency" in options.outputs:
+            writer.add("saliency", aggregate.saliency(op, maps, grid, psi=options.psi, profile=options.profile), grid)
+        if "signed_maps" in options.outputs:
+            for i, m in enumerate(maps):
+                writer.add(f"signed_map_{i}", m.value, m.placement.shape[1:])
+    if "target" in options.outputs and chosen is not None:
+        writer.add("target", chosen, ())
+    if "score" in options.outputs:
+        writer.add("score", score, ())
+    if "completeness" in options.outputs or "contributions" in options.outputs:
+        columns = aggregate.totals(op, parts)
+        if "completeness" in options.outputs:
+            writer.add("completeness", op.Sub(score, op.ReduceSum(columns, [1], keepdims=0)), ())
+        if "contributions" in options.outputs:
+            writer.add("contributions", columns, (len(parts),))
+    if "input_gradient" in options.outputs:
+        writer.add("input_gradient", gx)
+    if "bias_gradients" in options.outputs:
+        for p in parts[1:]:
+            writer.add(f"bias_gradient:{p.site.name}", p.product)
+
+
+def _expose(
+    writer: _Outputs, options: Options, parts: Sequence[Summand], walked: backward.Walk, nodes: Sequence[ir.Node], where: str
+) -> None:
+    values = {str(v.name): v for node in nodes for v in node.outputs if v.name}
+    sites = {p.site.name: p for p in parts[1:]}
+    gradients = {str(v.name): g for v, g in walked.cotangents.items()}
+    for name in options.expose:
+        if name in writer.names:
+            continue
+        if name in values:
+            if not values[name].is_graph_output():
+                writer.op.graph.outputs.append(values[name])
+            writer.names[name] = name
+            continue
+        kind, _, which = name.partition(":")
+        if kind == "gradient" and which in gradients:
+            writer.add(name, gradients[which])
+        elif kind == "bias" and which in sites:
+            writer.add(name, sites[which].c)
+        elif kind == "bias_gradient" and which in sites:
+            writer.add(name, sites[which].product)
+        else:
+            raise OptionError(
+                f"{where}: nothing to expose under {name!r}. Give the name of a value of the graph, 'gradient:NAME', 'bias:SITE' or "
+                "'bias_gradient:SITE'; 'fgonnx inspect' lists the sites"
+            )
+
+
+def _describe(r: Rewritten, loaded: LoadedModel) -> None:
+    o = r.options
+    model = r.model
+    model.producer_name, model.producer_version = "fgonnx", __version__
+    folded = "no" if any(n.op_type == "BatchNormalization" for n in model.graph) else "yes, or none in the source"
+    model.metadata_props.update(
+        metadata(
+            version=__version__,
+            source_sha256=loaded.sha256,
+            source_producer=f"{loaded.ir.producer_name or '?'} {loaded.ir.producer_version or ''}".strip(),
+            method=o.method,
+            profile=o.profile,
+            psi=o.psi,
+            head=o.head,
+            head_value=r.head,
+            head_stripped=r.stripped or None,
+            batchnormalization_folded=folded,
+            batch="any" if r.normal.batched else "1",
+            layout=r.normal.layout,
+            input=r.normal.input_name,
+            outputs=r.names,
+            sites=[asdict(s) for s in r.sites],
+        )
+    )
+
+
+def sites_of(model: onnx.ModelProto) -> list[Site]:
+    """Return the sites of a rewritten model from its metadata, in the order of the columns of `contributions`."""
+    stored = {p.key: p.value for p in model.metadata_props}.get("fgonnx.sites")
+    if stored is None:
+        raise ModelError("the model was not written by fgonnx: it has no metadata entry 'fgonnx.sites'")
+    return [Site(**{**entry, "grid": tuple(entry["grid"])}) for entry in json.loads(stored)]

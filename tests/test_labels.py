@@ -1,0 +1,177 @@
+"""Class names are read from the usual files and found by what users type."""
+
+import json
+import pickle
+import re
+
+import pytest
+
+from fgonnx.errors import InputError, TargetError
+from fgonnx.labels import Label, align, from_json, load, resolve, to_json
+
+FILES = {
+    "plain text": ("l.txt", "cat\ndog\n", ("cat", "dog"), (None, None)),
+    "windows text": ("l.txt", "\ufeffcat\r\ndog\r\n\r\n", ("cat", "dog"), (None, None)),
+    "synset": (
+        "synset.txt",
+        "n01440764 tench, Tinca tinca\nn01443537 goldfish\n",
+        ("tench, Tinca tinca", "goldfish"),
+        ("n01440764", "n01443537"),
+    ),
+    "only identifiers": ("l.txt", "n01440764\nn01443537", ("n01440764", "n01443537"), (None, None)),
+    "csv": ("l.csv", "dog,1\ncat,0\n", ("cat", "dog"), (None, None)),
+    "csv, index first": ("l.csv", "1,dog\n0,cat\n", ("cat", "dog"), (None, None)),
+    "csv with heading": ("l.csv", "name,index\ndog,1\n\ncat,0\n", ("cat", "dog"), (None, None)),
+    "csv with commas": ("l.csv", '"tench, Tinca tinca",0\n', ("tench, Tinca tinca",), (None,)),
+    "csv of digits": ("l.csv", "7,0\n8,1\n", ("7", "8"), (None, None)),
+    "json list": ("l.json", '["cat", "dog"]', ("cat", "dog"), (None, None)),
+    "json object": ("l.json", '{"1": "dog", "0": "n02123045 cat"}', ("cat", "dog"), ("n02123045", None)),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_labels_are_loaded(tmp_path, name):
+    file, text, labels, wnids = FILES[name]
+    path = tmp_path / file
+    path.write_bytes(text.encode())
+    loaded = load(path)
+    assert loaded == labels
+    assert tuple(label.wnid for label in loaded) == wnids
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("l.txt", None, "does not exist: check the spelling"),
+        ("l.txt", b" \n", "is empty: write one class name per line"),
+        ("l.txt", b"\xff\xfe\x00", "is not UTF-8 text: save it as UTF-8"),
+        ("l.txt", b"cat\n\ndog", "has a blank line 2: one name per class"),
+        ("l.json", b"[1, 2]", "must hold a JSON list of names, or an object"),
+        ("l.json", b"[]", "must hold a JSON list of names, or an object"),
+        ("l.json", b"[", "is not JSON (line 1: Expecting value)"),
+        ("l.json", b'{"a": "cat"}', "'a' is not an index: number the classes 0..0"),
+        ("l.json", b'{"0": "cat", "2": "dog"}', "class 1 has no name: number the classes 0..1"),
+        ("l.csv", b"cat,0\ndog,0", "an index occurs twice: number the classes 0..1"),
+        ("l.csv", b"cat,0,x", "row 1 has 3 columns, not 2: write 'name,index'"),
+        ("l.csv", b"cat,0\ndog,b", "no column holds an index in every row"),
+    ],
+)
+def test_broken_label_files_are_refused(tmp_path, file, content, message):
+    path = tmp_path / file
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_folder_is_no_label_file(tmp_path):
+    with pytest.raises(InputError, match=r"is a folder: name a \.txt, \.csv or \.json file"):
+        load(tmp_path)
+
+
+def test_metadata_keeps_the_identifiers():
+    labels = (Label("tench, Tinca tinca", "n01440764"), "hérisson")
+    stored = to_json(labels)
+    assert json.loads(stored) == ["n01440764 tench, Tinca tinca", "hérisson"]
+    assert from_json(stored) == labels
+    assert from_json(stored)[0].wnid == "n01440764"
+
+
+def test_metadata_errors_name_the_key():
+    with pytest.raises(InputError, match=r"metadata 'fgonnx\.labels' must hold a JSON list"):
+        from_json("3")
+
+
+def test_a_label_survives_pickling():
+    label = pickle.loads(pickle.dumps(Label("cat", "n02123045")))
+    assert (label, label.wnid) == ("cat", "n02123045")
+
+
+LABELS = (
+    Label("tench, Tinca tinca", "n01440764"),
+    Label("great white shark, man-eater", "n01484850"),
+    Label("tiger shark", "n01491361"),
+    Label("tiger", "n02129604"),
+    Label("crane", "n02012849"),
+    Label("crane", "n03126707"),
+    Label("red_maple"),
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "index"),
+    [
+        ("3", 3),
+        (" 0 ", 0),
+        ("tiger shark", 2),
+        ("Tiger", 3),  # a whole label before a part of another
+        ("TENCH,  Tinca_tinca", 0),  # case, spaces and underscores do not matter
+        ("tinca tinca", 0),  # a synonym
+        ("man-eater", 1),
+        ("n03126707", 5),  # tells the two cranes apart
+        ("N01491361", 2),
+        ("red maple", 6),
+        ("maple", 6),  # a part that only one label has
+        ("white", 1),
+    ],
+)
+def test_a_target_is_found(target, index):
+    assert resolve(target, LABELS) == index
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("", "the target is empty: give the index of a class, or its name"),
+        ("7", "target 7 is out of range: the classes are 0..6"),
+        ("-1", "target -1 is out of range: the classes are 0..6"),
+        ("crane", "target 'crane' fits 2 classes: 4 'crane', 5 'crane'; give the index"),
+        ("shark", "fits 2 classes: 1 'great white shark, man-eater', 2 'tiger shark'; give the index"),
+        ("tigre", "target 'tigre' is no label of this model: did you mean 3 'tiger'"),
+        ("Tinca tinka", "did you mean 0 'tench, Tinca tinca'?"),
+        ("xyzzy", "is no label of this model: give an index 0..6, or a name such as 'tench, Tinca tinca'"),
+    ],
+)
+def test_a_doubtful_target_is_refused(target, message):
+    with pytest.raises(TargetError, match=re.escape(message)):
+        resolve(target, LABELS)
+
+
+def test_many_candidates_are_not_all_listed():
+    with pytest.raises(TargetError, match=r"fits 20 classes: 0 'cat 0', .*5 'cat 5', and 14 more; give the index"):
+        resolve("cat", [f"cat {i}" for i in range(20)])
+
+
+def test_without_labels_only_indices_are_understood():
+    assert resolve("12") == 12
+    with pytest.raises(TargetError, match="'cat' is a name but the model has no labels: give an index or a label file"):
+        resolve("cat")
+    with pytest.raises(TargetError, match=r"target 10 is out of range: the classes are 0\.\.9"):
+        resolve("10", n_classes=10)
+    with pytest.raises(TargetError, match="target -3 is out of range: the classes are 0 or more"):
+        resolve("-3")
+
+
+THOUSAND = tuple(f"class {i}" for i in range(1000))
+
+
+@pytest.mark.parametrize(
+    ("labels", "n_classes", "aligned", "note"),
+    [
+        (("cat", "dog"), 2, ("cat", "dog"), None),
+        (THOUSAND, 1001, ("background", *THOUSAND), "'background' added in front: the model has 1001 classes"),
+        (("__background", "cat"), 1, ("cat",), "'__background' dropped from the front: the model has 1 classes"),
+    ],
+)
+def test_a_background_class_is_aligned(labels, n_classes, aligned, note):
+    result, said = align(labels, n_classes)
+    assert result == aligned
+    assert said is None if note is None else said.startswith(note)
+
+
+@pytest.mark.parametrize(("labels", "n_classes"), [(("cat", "dog"), 3), (("cat", "dog"), 1), (THOUSAND, 999)])
+def test_other_mismatches_are_refused(labels, n_classes):
+    message = f"{len(labels)} labels do not fit a model with {n_classes} classes: give the label file of this model"
+    with pytest.raises(TargetError, match=message):
+        align(labels, n_classes)
