@@ -293,18 +293,17 @@ def place(layout: Layout, rank: int, batched: bool) -> Placement | None:
     atoms = [a for axis in layout for a in axis]
     if batched and sum(a.kind == "batch" for a in atoms) != 1:
         return None
-    grids = [sorted((a for a in atoms if a.kind == f"s{i}"), key=lambda a: -a.step) for i in range(rank)]
-    sizes = [math.prod(a.size for a in g) for g in grids]
-    complete = all(_covers(g) for g in grids) and any(s > 1 for s in sizes)
-    if not complete:
+    # Indices into atoms: equal atoms occur twice where a grid meets itself, as in a matrix of attention scores.
+    grids = [sorted((k for k, a in enumerate(atoms) if a.kind == f"s{i}"), key=lambda k: -atoms[k].step) for i in range(rank)]
+    sizes = [math.prod(atoms[k].size for k in g) for g in grids]
+    if not all(_covers([atoms[k] for k in g]) for g in grids) or all(s == 1 for s in sizes):
         grids, sizes = [[] for _ in range(rank)], [1] * rank
-    spatial = [a for g in grids for a in g]
-    batch = [a for a in atoms if a.kind == "batch"]
-    rest = [a for a in atoms if a.kind != "batch" and not any(a is s for s in spatial)]
-    order = [*batch, *rest, *spatial]
-    perm = tuple(next(i for i, a in enumerate(atoms) if a is o) for o in order)
+    spatial = [k for g in grids for k in g]
+    batch = [k for k, a in enumerate(atoms) if a.kind == "batch"]
+    rest = [k for k in range(len(atoms)) if k not in batch and k not in spatial]
+    perm = (*batch, *rest, *spatial)
     split = tuple(a.size if a.kind != "batch" else -1 for a in atoms)
-    shape = (-1, math.prod(a.size for a in rest), *sizes)
+    shape = (-1, math.prod(atoms[k].size for k in rest), *sizes)
     plain = len(layout) == rank + 2 and perm == tuple(range(len(perm)))
     trivial = plain and all(
         math.prod(a.size for a in axis if a.kind != "batch") == s for axis, s in zip(layout[1:], shape[1:], strict=True)

@@ -24,6 +24,7 @@ from fgonnx.errors import ModelError, OptionError
 from fgonnx.model import LoadedModel
 
 OPSET = 18
+IR_VERSION = 8  # the one of opset 18; before 4, initializers had to be inputs
 _BIG = 1024
 
 
@@ -90,6 +91,7 @@ def normalise(
     model = loaded.ir.clone()
     folder = loaded.path.parent if loaded.path is not None else None
     notes: list[str] = []
+    model.ir_version = max(model.ir_version, IR_VERSION)
     inline_functions(model)
     raise_opset(model, notes)
     lift_constants(model)
@@ -100,7 +102,6 @@ def normalise(
     x = next(v for v in model.graph.inputs if v.name == x.name)
     axes = layout or find_layout(x, shape)
     explained = float_input(model, x)
-    model.ir_version = max(model.ir_version, 8)
     return Normal(model, explained, str(x.name), shape, axes, batched, list(model.graph.outputs), notes)
 
 

@@ -18,6 +18,7 @@ from fgonnx.emit import Emitter
 from fgonnx.errors import ModelError, OptionError, TargetError
 from fgonnx.model import LoadedModel, ModelLike, load, metadata
 from fgonnx.normalise import Normal, normalise
+from fgonnx.probe import batch_factor
 
 HEADS = ("logits", "output")
 CERTIFICATE = ("saliency", "target", "score", "completeness", "contributions")
@@ -249,18 +250,32 @@ def find_head(normal: Normal, options: Options, where: str) -> tuple[ir.Value, s
         if source is None or not backward.differentiable(source):
             break
         if node.op_type in _HEAD_ACTIVATIONS and not node.domain:
-            return source, node.op_type
+            return _unfold(source), node.op_type
         if node.op_type not in _SEE_THROUGH:
             break
         value = source
     return output, ""
 
 
+def _unfold(value: ir.Value) -> ir.Value:
+    """Step back over reshapes that fold other axes into the batch (a Softmax of an old opset works on a matrix)."""
+    while value.shape is not None and value.shape.rank() and _folds_batch(value.shape.dims[0]):
+        node = value.producer()
+        if node is None or node.op_type not in _SEE_THROUGH or node.inputs[0] is None:
+            break
+        value = node.inputs[0]
+    return value
+
+
+def _folds_batch(dim: int | ir.SymbolicDim) -> bool:
+    return batch_factor(dim) > 1
+
+
 def per_sample_shape(head: ir.Value, batched: bool, where: str) -> tuple[int, ...]:
     """Return the head's shape for one sample, without the batch axis."""
     assert head.shape is not None
     dims = list(head.shape.dims)
-    if dims and (not isinstance(dims[0], int) or dims[0] == 1):
+    if dims and (batch_factor(dims[0]) == 1 or dims[0] == 1):
         dims = dims[1:]
     elif batched:
         raise BatchLostError(str(head.name))
