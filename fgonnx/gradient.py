@@ -1,0 +1,83 @@
+"""A plain gradient graph: any output with respect to any tensor, as one ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from fgonnx import backward
+from fgonnx.emit import Emitter
+from fgonnx.errors import ModelError, OptionError
+from fgonnx.model import ModelLike, load
+from fgonnx.normalise import normalise
+
+
+def grad(
+    model: ModelLike,
+    of: str | None = None,
+    wrt: Sequence[str] | str | None = None,
+    *,
+    input: str | None = None,
+    input_shape: Sequence[int] | None = None,
+) -> onnx.ModelProto:
+    """Return a model with the gradients of one value with respect to others.
+
+    Its inputs are the model's own and `<of>_grad`, the cotangent of `of` (ones give the gradient of its sum). Its outputs
+    are the model's own, then `<name>_grad` for every name in `wrt`.
+
+    Parameters
+    ----------
+    model : path, bytes, onnx.ModelProto or ir.Model
+        The model.
+    of : str, optional
+        Value to differentiate: an output or any value of the graph. The first output by default.
+    wrt : str or sequence of str, optional
+        What to differentiate by: inputs, weights (initializers) or any values of the graph. The input by default.
+    input, input_shape
+        As in `fgonnx.rewrite`.
+
+    Returns
+    -------
+    onnx.ModelProto
+
+    Raises
+    ------
+    OptionError
+        If a name does not exist, or is not floating-point.
+    ModelError
+        If `of` does not depend on one of `wrt`.
+    UnsupportedError
+        If an operator between them has no rule.
+    """
+    loaded = load(model)
+    normal = normalise(loaded, input_name=input, input_shape=input_shape)
+    graph = normal.model.graph
+    nodes = list(graph)
+    values = {str(v.name): v for v in [*graph.inputs, *graph.initializers.values()]}
+    values.update({str(v.name): v for node in nodes for v in node.outputs if v.name})
+    names = [normal.input_name] if wrt is None else [wrt] if isinstance(wrt, str) else list(wrt)
+    of = of if of is not None else str(normal.outputs[0].name)
+    for name in (of, *names):
+        if name not in values:
+            raise OptionError(f"{loaded.name}: there is no value '{name}' in the graph")
+        if not backward.differentiable(values[name]):
+            raise OptionError(f"{loaded.name}: '{name}' is not floating-point, it has no gradient")
+    head, sources = values[of], [values[n] for n in names]
+    active = backward.active_values(nodes, sources)
+    op = Emitter(graph, active)
+    seed = ir.Value(name=f"{of}_grad", shape=head.shape, type=head.type)
+    graph.inputs.append(seed)
+    walked = backward.walk(op, backward.path(nodes, active, head), head, seed, normal.model.opset_imports[""])
+    unreached = [n for n, v in zip(names, sources, strict=True) if v not in walked.cotangents]
+    if unreached:
+        raise ModelError(f"{loaded.name}: '{of}' does not depend on {', '.join(unreached)} through differentiable operators")
+    for name, v in zip(names, sources, strict=True):
+        out = op.Identity(walked.cotangents[v])
+        out.name, out.type, out.shape = f"{name}_grad", v.type, v.shape
+        graph.outputs.append(out)
+    common.RemoveUnusedNodesPass()(normal.model)
+    proto: onnx.ModelProto = ir.to_proto(normal.model)
+    return proto
