@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve().parent
 
 _match = re.search(r'^__version__ = "([^"]+)"$', (HERE / "fgonnx" / "_version.py").read_text(encoding="utf-8"), re.M)
 if _match is None:
-    raise SystemExit("fgonnx/_version.py holds no line __version__ = \"...\"")
+    raise SystemExit('fgonnx/_version.py holds no line __version__ = "..."')
 
 ONNXRUNTIME = "1.20"
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.14", "onnxscript>=0.5", "torch==2.13.0"]

@@ -105,7 +105,8 @@ def summands(
 
 
 def _summand(
-    op: Emitter, site: Site, y: ir.Value, g: ir.Value, c: ir.Value, layout: Layout, rank: int, batched: bool, profile: str
+    op: Emitter, site: Site, y: ir.Value, g: ir.Value, c: ir.Value, layout: Layout, rank: int, batched: bool,
+    profile: str,
 ) -> Summand:  # fmt: skip
     placement = place(layout, rank, batched)
     if placement is None:
@@ -146,9 +147,9 @@ def canonical(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
     if p.trivial:
         return v
     if p.perm == tuple(range(len(p.perm))):
-        return op.Reshape(v, list(p.shape))  # type: ignore[no-any-return]
+        return op.Reshape(v, list(p.shape))
     split = op.Reshape(v, list(p.split)) if p.split else v
-    return op.Reshape(op.Transpose(split, perm=list(p.perm)), list(p.shape))  # type: ignore[no-any-return]
+    return op.Reshape(op.Transpose(split, perm=list(p.perm)), list(p.shape))
 
 
 def totals(op: Emitter, parts: Sequence[Summand]) -> ir.Value:
@@ -158,7 +159,7 @@ def totals(op: Emitter, parts: Sequence[Summand]) -> ir.Value:
         placed = canonical(op, s.product, s.placement)
         axes = list(range(1, len(s.placement.shape)))
         columns.append(op.Reshape(op.ReduceSum(placed, axes, keepdims=0), [-1, 1]))
-    return op.Concat(*columns, axis=1)  # type: ignore[no-any-return]
+    return op.Concat(*columns, axis=1)
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,9 @@ class Signed:
     placement: Placement
 
 
-def signed_maps(op: Emitter, parts: Sequence[Summand], *, method: str, profile: str, blocks: Sequence[Sequence[int]]) -> list[Signed]:
+def signed_maps(
+    op: Emitter, parts: Sequence[Summand], *, method: str, profile: str, blocks: Sequence[Sequence[int]]
+) -> list[Signed]:
     """Return what psi is applied to: one signed tensor per site, or per linear block in profile "paper".
 
     Parameters
@@ -211,7 +214,11 @@ def linear_blocks(terms: Sequence[Term], nodes: Sequence[ir.Node]) -> list[list[
         source = next((v for v in node.inputs if v is not None and v.producer() in root), None)
         if node.op_type in _LINEAR_BLOCK_HEADS:
             root[node] = node
-        elif node.op_type in ("BatchNormalization", "Add", "Sub", "Mul", "Identity") and source is not None and uses[source] == 1:
+        elif (
+            node.op_type in ("BatchNormalization", "Add", "Sub", "Mul", "Identity")
+            and source is not None
+            and uses[source] == 1
+        ):
             constants = [v for v in node.inputs if v is not None and v is not source]
             if all(v.const_value is not None for v in constants):
                 producer = source.producer()
@@ -233,18 +240,20 @@ def saliency(op: Emitter, maps: Sequence[Signed], grid: Sequence[int], *, psi: s
     """
     by_grid: dict[tuple[int, ...], list[ir.Value]] = {}
     for m in maps:
-        summed = _signed_sum(op, m) if psi == "signed" else _rescaled_sum(op, m, psi, 0.0 if profile == "paper" else EPS)
+        summed = (
+            _signed_sum(op, m) if psi == "signed" else _rescaled_sum(op, m, psi, 0.0 if profile == "paper" else EPS)
+        )
         by_grid.setdefault(m.placement.grid, []).append(summed)
     resized = []
     for size, group in by_grid.items():
         total = group[0] if len(group) == 1 else op.Sum(*group)
         resized.append(_upsample(op, total, size, grid, signed=psi == "signed", align_corners=profile != "paper"))
     total = resized[0] if len(resized) == 1 else op.Sum(*resized)
-    return op.Reshape(total, [-1, *grid])  # type: ignore[no-any-return]
+    return op.Reshape(total, [-1, *grid])
 
 
 def _signed_sum(op: Emitter, m: Signed) -> ir.Value:
-    return op.ReduceSum(m.value, [1], keepdims=1)  # type: ignore[no-any-return]
+    return op.ReduceSum(m.value, [1], keepdims=1)
 
 
 def _rescaled_sum(op: Emitter, m: Signed, psi: str, eps: float) -> ir.Value:
@@ -260,7 +269,7 @@ def _rescaled_sum(op: Emitter, m: Signed, psi: str, eps: float) -> ir.Value:
         spread = op.Where(op.Greater(spread, 0.0), spread, 1.0)
     channels = m.placement.shape[1]
     summed = op.ReduceSum(p, [1], keepdims=1)
-    return op.Div(op.Sub(summed, op.Mul(low, float(channels))), spread)  # type: ignore[no-any-return]
+    return op.Div(op.Sub(summed, op.Mul(low, float(channels))), spread)
 
 
 def _upsample(

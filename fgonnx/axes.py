@@ -1,7 +1,7 @@
 """Which axis of each value is batch, which is an image row or column, also through Transpose and Reshape.
 
-Every axis is a tuple of atoms, outermost first. An atom is the batch, a part of a spatial axis of the input, or anything
-else; a Reshape splits and joins atoms, a Transpose permutes axes. Tokens (H and W joined in one axis), windows folded
+Every axis is a tuple of atoms, outermost first. An atom is the batch, a part of a spatial axis of the input, or
+anything else; a Reshape splits and joins atoms, a Transpose permutes axes. Tokens (H and W joined in one axis), windows folded
 into the batch and channel shuffles come out of the same algebra. An axis of one entry has no atoms.
 """
 
@@ -44,8 +44,10 @@ Axis = tuple[Atom, ...]
 Layout = tuple[Axis, ...]
 
 _BATCH: Axis = (Atom("batch", 0),)
-_SPATIAL_OPS = {"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "Resize", "Upsample", "DepthToSpace", "SpaceToDepth",
-                "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"}  # fmt: skip
+_SPATIAL_OPS = {
+    "AveragePool", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool",
+    "MaxPool", "Resize", "SpaceToDepth", "Upsample",
+}  # fmt: skip
 _RESHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 
 
@@ -214,7 +216,10 @@ _HANDLERS: dict[str, Callable[[ir.Node, Sequence[Dim], Layout], Layout | None]] 
     "Gemm": _gemm,
     "Conv": _convolution,
     "ConvTranspose": _convolution,
-    **{f"Reduce{k}": _reduce for k in ("Sum", "Mean", "Max", "Min", "L1", "L2", "SumSquare", "LogSum", "LogSumExp", "Prod")},
+    **{
+        f"Reduce{k}": _reduce
+        for k in ("Sum", "Mean", "Max", "Min", "L1", "L2", "SumSquare", "LogSum", "LogSumExp", "Prod")
+    },
 }
 
 
@@ -294,7 +299,9 @@ def place(layout: Layout, rank: int, batched: bool) -> Placement | None:
     if batched and sum(a.kind == "batch" for a in atoms) != 1:
         return None
     # Indices into atoms: equal atoms occur twice where a grid meets itself, as in a matrix of attention scores.
-    grids = [sorted((k for k, a in enumerate(atoms) if a.kind == f"s{i}"), key=lambda k: -atoms[k].step) for i in range(rank)]
+    grids = [
+        sorted((k for k, a in enumerate(atoms) if a.kind == f"s{i}"), key=lambda k: -atoms[k].step) for i in range(rank)
+    ]
     sizes = [math.prod(atoms[k].size for k in g) for g in grids]
     if not all(_covers([atoms[k] for k in g]) for g in grids) or all(s == 1 for s in sizes):
         grids, sizes = [[] for _ in range(rank)], [1] * rank

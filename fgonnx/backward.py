@@ -144,7 +144,7 @@ def walk(op: Emitter, nodes: Sequence[ir.Node], head: ir.Value, seed: ir.Value, 
             if refusal not in refused:
                 refused.append(refusal)
             # Whatever comes before is still looked at, so that all refusals are told at once.
-            returned = [_stand_in(op, v) if op.is_active(v) else None for v in node.inputs]
+            returned = [op.zeros_like(v) if v is not None and op.is_active(v) else None for v in node.inputs]
             local = rules.Local(lambda *g: None)
         _collect(op, result, node, incoming, local)
         cotangents = [returned] if isinstance(returned, ir.Value) or returned is None else list(returned)
@@ -168,13 +168,9 @@ def _check_arity(r: rules.Rule, node: ir.Node) -> None:
         raise Unsupported(f"it has {len(node.inputs)} inputs, the rule takes {len(positional) - 2}", _REGISTER)
 
 
-def _stand_in(op: Emitter, v: ir.Value) -> ir.Value:
-    return op.zeros_like(v)
-
-
 def _typed(g: ir.Value, primal: ir.Value) -> ir.Value:
     """A cotangent has its primal's type and shape, so emitted nodes need no inference."""
-    g.dtype = primal.dtype
+    g.type = primal.type
     if g.shape is None:
         g.shape = primal.shape
     return g
@@ -192,9 +188,7 @@ def _total(op: Emitter, result: Walk, pending: dict[ir.Value, list[ir.Value]], v
     return result.cotangents[v]
 
 
-def _collect(
-    op: Emitter, result: Walk, node: ir.Node, incoming: Sequence[ir.Value | None], local: rules.Local
-) -> None:
+def _collect(op: Emitter, result: Walk, node: ir.Node, incoming: Sequence[ir.Value | None], local: rules.Local) -> None:
     intercepts = local.intercept
     if intercepts is None:
         return

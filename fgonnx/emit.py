@@ -14,7 +14,19 @@ PREFIX = "fg/"
 #: What a rule may pass where ONNX wants a tensor.
 Operand = ir.Value | float | int | bool | Sequence[int] | npt.NDArray[Any] | None
 
-_BOOL_RESULT = {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor", "IsNaN", "IsInf"}
+_BOOL_RESULT = {
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Not",
+    "And",
+    "Or",
+    "Xor",
+    "IsNaN",
+    "IsInf",
+}
 _INT64_RESULT = {"Shape", "Size", "ArgMax", "ArgMin", "NonZero"}
 
 

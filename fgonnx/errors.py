@@ -74,7 +74,9 @@ class UnsupportedError(FgonnxError):
 
     def __init__(self, refusals: Sequence[Refusal]) -> None:
         self.refusals = tuple(refusals)
-        lines = [f"{len(self.refusals)} node(s) on the path from the input to the explained output cannot be explained:"]
+        lines = [
+            f"{len(self.refusals)} node(s) on the path from the input to the explained output cannot be explained:"
+        ]
         for r in self.refusals:
             lines.append(f"  node '{r.node}' ({r.op_type}, opset {r.version}): {r.why}. {r.what_to_do}")
         super().__init__("\n".join(lines))

@@ -104,7 +104,9 @@ class Explainer:
         wanted += ["input_gradient"] * input_gradient + ["bias_gradients"] * bias_gradients
         if self.smoothing is not None:
             if input_gradient or bias_gradients or expose:
-                raise OptionError("smooth-fullgrad averages over noisy runs: it has no input_gradient, bias_gradients or exposed values")
+                raise OptionError(
+                    "smooth-fullgrad averages over runs: it has no input_gradient, bias_gradients or exposed values"
+                )
             wanted[0] = "signed_maps"
         self.options = Options(
             method=method, profile=profile, psi=psi, head=head, output=output, input=input, layout=layout,
@@ -166,7 +168,11 @@ class Explainer:
         """
         if seed is not None and target is not None:
             raise OptionError("give a target or a seed, not both")
-        array = np.asarray(next(iter(x.values())) if isinstance(x, Mapping) and len(x) == 1 else x) if not isinstance(x, Mapping) or len(x) == 1 else None
+        array = (
+            np.asarray(next(iter(x.values())) if isinstance(x, Mapping) and len(x) == 1 else x)
+            if not isinstance(x, Mapping) or len(x) == 1
+            else None
+        )
         engine = self.engine(_explained_shape(self, x, array), seed=seed is not None)
         feeds = _feeds(self, engine, x)
         main = feeds[engine.rewritten.normal.input_name]
@@ -177,7 +183,10 @@ class Explainer:
             feeds[TARGET_INPUT] = self.targets(target, engine.rewritten, count)
         step = self.batch_size if engine.rewritten.normal.batched else 1
         if self.smoothing is not None:
-            results = [smooth.explain(engine.rewritten, engine.session, self.smoothing, _rows(feeds, i, i + 1), i, step) for i in range(count)]
+            results = [
+                smooth.explain(engine.rewritten, engine.session, self.smoothing, _rows(feeds, i, i + 1), i, step)
+                for i in range(count)
+            ]
         else:
             results = [engine.session.run(_rows(feeds, i, i + step)) for i in range(0, count, step)]
         merged = {name: np.concatenate([r[name] for r in results]) for name in results[0]}
@@ -230,13 +239,16 @@ class Explainer:
             head=r.head,
             head_stripped=r.stripped,
             settings={
-                "method": o.method, "profile": o.profile, "psi": o.psi, "head": o.head, "source_sha256": self.loaded.sha256,
+                "method": o.method, "profile": o.profile, "psi": o.psi, "head": o.head,
+                "source_sha256": self.loaded.sha256,
                 "batch": "any" if r.normal.batched else "1", "notes": list(r.normal.notes),
             },
         )  # fmt: skip
 
 
-def _explained_shape(explainer: Explainer, x: Array | Mapping[str, Array], array: Array | None) -> tuple[int, ...] | None:
+def _explained_shape(
+    explainer: Explainer, x: Array | Mapping[str, Array], array: Array | None
+) -> tuple[int, ...] | None:
     if array is not None:
         return array.shape
     assert isinstance(x, Mapping)
@@ -311,9 +323,15 @@ def _check_weights(loaded: LoadedModel) -> None:
             continue
         array = tensor.numpy()
         # Masks of attention hold infinities on purpose; NaN is never meant. A sum finds it in one pass without a copy.
-        if array.size and np.isnan(np.sum(array, dtype=np.float64 if array.dtype == np.float16 else None)) and np.isnan(array).any():
+        if (
+            array.size
+            and np.isnan(np.sum(array, dtype=np.float64 if array.dtype == np.float16 else None))
+            and np.isnan(array).any()
+        ):
             users = ", ".join(f"'{n.name or n.op_type}'" for n in value.consumers()[:3])
-            raise NumericError(f"{loaded.name}: its weights '{name}' (used by {users}) hold NaN; export the model again")
+            raise NumericError(
+                f"{loaded.name}: its weights '{name}' (used by {users}) hold NaN; export the model again"
+            )
 
 
 def _first_bad(explainer: Explainer, r: Rewritten, x: Array, name: str) -> str:
@@ -335,7 +353,8 @@ def _first_bad(explainer: Explainer, r: Rewritten, x: Array, name: str) -> str:
             found = session.run({r.normal.input_name: x[i : i + 1]})
             for node, v in values:
                 if v.name in found and found[v.name].dtype.kind == "f" and not np.isfinite(found[v.name]).all():
-                    return f"{fallback} for sample {i}; the first node to produce one is '{node.name or v.name}' ({node.op_type})"
+                    first = f"'{node.name or v.name}' ({node.op_type})"
+                    return f"{fallback} for sample {i}; the first node to produce one is {first}"
     except Exception:  # the search is a courtesy: types that cannot be outputs must not hide the real message
         return fallback
     return f"{fallback}, while the model's own values are finite: the gradient overflows"

@@ -25,8 +25,8 @@ def grad(
 ) -> onnx.ModelProto:
     """Return a model with the gradients of one value with respect to others.
 
-    Its inputs are the model's own and `<of>_grad`, the cotangent of `of` (ones give the gradient of its sum). Its outputs
-    are the model's own, then `<name>_grad` for every name in `wrt`.
+    Its inputs are the model's own and `<of>_grad`, the cotangent of `of` (ones give the gradient of its sum). Its
+    outputs are the model's own, then `<name>_grad` for every name in `wrt`.
 
     Parameters
     ----------
@@ -73,7 +73,9 @@ def grad(
     walked = backward.walk(op, backward.path(nodes, active, head), head, seed, normal.model.opset_imports[""])
     unreached = [n for n, v in zip(names, sources, strict=True) if v not in walked.cotangents]
     if unreached:
-        raise ModelError(f"{loaded.name}: '{of}' does not depend on {', '.join(unreached)} through differentiable operators")
+        raise ModelError(
+            f"{loaded.name}: '{of}' does not depend on {', '.join(unreached)} through differentiable operators"
+        )
     for name, v in zip(names, sources, strict=True):
         out = op.Identity(walked.cotangents[v])
         out.name, out.type, out.shape = f"{name}_grad", v.type, v.shape

@@ -73,9 +73,7 @@ def transposed_convolution(
     kernel = [op.size(w, 2 + i) for i in range(rank)]
     reach = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
     result: ir.Value
-    if all(s == 1 for s in strides) and all(
-        p <= r for p, r in zip(pads, [*reach, *reach], strict=True)
-    ):
+    if all(s == 1 for s in strides) and all(p <= r for p, r in zip(pads, [*reach, *reach], strict=True)):
         # Stride 1: x'[c, p] = sum_{m, k} g[m, p + begin - d k] w[m, c, k] is a convolution of g, padded by
         # d (k - 1) - pad, with the kernel flipped in space and its channels swapped within each group.
         flipped = _swap_and_flip(op, w, kernel, group)
@@ -176,10 +174,10 @@ def along_axis(op: Emitter, g: ir.Value, matrix: npt.NDArray[np.float64], axis: 
     assert g.dtype is not None
     weights = matrix.astype(g.dtype.numpy())
     if axis == rank - 1:
-        return op.MatMul(g, np.ascontiguousarray(weights.T))  # type: ignore[no-any-return]
+        return op.MatMul(g, np.ascontiguousarray(weights.T))
     if axis == rank - 2:
-        return op.MatMul(op.constant(weights), g)  # type: ignore[no-any-return]
+        return op.MatMul(op.constant(weights), g)
     perm = list(range(rank))
     perm[axis], perm[-1] = perm[-1], perm[axis]
     swapped = op.MatMul(op.Transpose(g, perm=perm), np.ascontiguousarray(weights.T))
-    return op.Transpose(swapped, perm=perm)  # type: ignore[no-any-return]
+    return op.Transpose(swapped, perm=perm)

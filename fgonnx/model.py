@@ -102,7 +102,9 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
     if isinstance(source, onnx.ModelProto):
         return _checked(LoadedModel(_deserialise(source, "the ModelProto"), None, _digest(_bytes_of(source))))
     if isinstance(source, bytes):
-        return _checked(LoadedModel(_deserialise(_parse(source, "the bytes given"), "the bytes given"), None, _digest(source)))
+        return _checked(
+            LoadedModel(_deserialise(_parse(source, "the bytes given"), "the bytes given"), None, _digest(source))
+        )
     path = Path(source)
     if not path.exists():
         raise ModelError(f"{path}: no such file")
@@ -133,7 +135,9 @@ def _parse(content: bytes, where: str) -> onnx.ModelProto:
     try:
         proto.ParseFromString(content)
     except DecodeError as error:
-        raise ModelError(f"{where}: is not an ONNX file, or is truncated ({error}); export or download it again") from error
+        raise ModelError(
+            f"{where}: is not an ONNX file, or is truncated ({error}); export or download it again"
+        ) from error
     return proto
 
 
@@ -152,7 +156,7 @@ def _checked(loaded: LoadedModel) -> LoadedModel:
         raise ModelError(f"{loaded.name}: its graph has no nodes; there is nothing to explain")
     if loaded.opset < OLDEST_OPSET:
         raise ModelError(
-            f"{loaded.name}: opset {loaded.opset} is older than {OLDEST_OPSET}; convert it with onnx.version_converter first"
+            f"{loaded.name}: opset {loaded.opset} is older than {OLDEST_OPSET}; convert it with onnx.version_converter"
         )
     return loaded
 
@@ -178,7 +182,9 @@ def _check_external(model: ir.Model, path: Path) -> None:
                 "this is refused: put the file beside the model"
             )
         if not target.is_file():
-            raise ModelError(f"{path}: its weights file '{location}' is missing; put it into {folder.name}/ beside the model")
+            raise ModelError(
+                f"{path}: its weights file '{location}' is missing; put it into {folder.name}/ beside the model"
+            )
         needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
         if target.stat().st_size < needed:
             raise ModelError(

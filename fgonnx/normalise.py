@@ -63,7 +63,11 @@ class Normal:
 
 
 def normalise(
-    loaded: LoadedModel, *, input_name: str | None = None, input_shape: Sequence[int] | None = None, layout: str | None = None,
+    loaded: LoadedModel,
+    *,
+    input_name: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    layout: str | None = None,
     one_by_one: bool = False,
 ) -> Normal:
     """Bring a model into normal form. The model given is not changed.
@@ -170,7 +174,7 @@ def lift_constants(model: ir.Model) -> None:
     reserved = sorted(n for n in taken if n.startswith(PREFIX))
     if reserved:
         raise ModelError(
-            f"the model has values named '{reserved[0]}' and the like: it was written by fgonnx; explain its source model"
+            f"the model has values named '{reserved[0]}' and the like: fgonnx wrote it; explain its source"
         )
 
 
@@ -192,14 +196,20 @@ def choose_input(model: ir.Model, name: str | None, where: str) -> ir.Value:
         if chosen is None:
             raise OptionError(f"{where}: has no input '{name}'; it has: {_describe(inputs)}")
         if not _explainable(chosen):
-            raise OptionError(f"{where}: its input '{name}' is not an array of floats or of uint8: {_describe([chosen])}")
+            raise OptionError(
+                f"{where}: its input '{name}' is not an array of floats or of uint8: {_describe([chosen])}"
+            )
         return chosen
     if len(candidates) > 1:
         candidates = [v for v in candidates if v.shape is not None and v.shape.rank() >= 4] or candidates
     if not candidates:
-        raise ModelError(f"{where}: no input is an array of floats or of uint8 that could be explained; it has: {_describe(inputs)}")
+        raise ModelError(
+            f"{where}: no input is an array of floats or of uint8 that could be explained; it has: {_describe(inputs)}"
+        )
     if len(candidates) > 1:
-        raise ModelError(f"{where}: several inputs could be explained; name one (input=, --input): {_describe(candidates)}")
+        raise ModelError(
+            f"{where}: several inputs could be explained; name one (input=, --input): {_describe(candidates)}"
+        )
     return candidates[0]
 
 
@@ -211,7 +221,11 @@ def _explainable(v: ir.Value) -> bool:
 
 def _describe(values: Sequence[ir.Value]) -> str:
     def one(v: ir.Value) -> str:
-        dims = "?" if v.shape is None else ", ".join(str(d if isinstance(d, int) else d.value or "?") for d in v.shape.dims)
+        dims = (
+            "?"
+            if v.shape is None
+            else ", ".join(str(d if isinstance(d, int) else d.value or "?") for d in v.shape.dims)
+        )
         return f"{v.name} ({v.dtype.name.lower() if v.dtype is not None else '?'} [{dims}])"
 
     return "; ".join(one(v) for v in values) or "none"
@@ -240,7 +254,13 @@ def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str) -> tupl
 
 
 def settle_batch(
-    model: ir.Model, input_name: str, shape: tuple[int, ...], folder: Path | None, notes: list[str], *, one_by_one: bool = False
+    model: ir.Model,
+    input_name: str,
+    shape: tuple[int, ...],
+    folder: Path | None,
+    notes: list[str],
+    *,
+    one_by_one: bool = False,
 ) -> tuple[ir.Model, bool]:
     """Requires: types. Ensures: exact shapes; a symbolic batch where running two samples at once proves it right.
 
@@ -327,7 +347,9 @@ def _try_batch(
             return None, {}
     dims = probe.merge(ones[0], two)
     same = {
-        k: v for k, v in ones[0].constants.items() if k in two.constants and np.array_equal(v, two.constants[k], equal_nan=False)
+        k: v
+        for k, v in ones[0].constants.items()
+        if k in two.constants and np.array_equal(v, two.constants[k], equal_nan=False)
     }
     return dims, same
 
@@ -403,7 +425,7 @@ def float_input(model: ir.Model, x: ir.Value) -> ir.Value:
     if len(casts) != len(x.consumers()):
         others = sorted({n.op_type for n in x.consumers() if n.op_type != "Cast"})
         raise ModelError(
-            f"its {x.dtype.name.lower() if x.dtype else ''} input '{x.name}' goes into {', '.join(others)} before it becomes "
+            f"its integer input '{x.name}' goes into {', '.join(others)} before it becomes "
             "floating-point: such models cannot be explained yet"
         )
     target = ir.DataType(casts[0].attributes["to"].as_int())
@@ -411,7 +433,11 @@ def float_input(model: ir.Model, x: ir.Value) -> ir.Value:
         raise ModelError(f"its input '{x.name}' is not turned into a floating-point array")
     copy = ir.Node("", "Cast", [x], ir.convenience.convert_attributes({"to": target.value}), num_outputs=1)
     out = copy.outputs[0]
-    out.name, out.type, out.shape = f"{x.name}::float", ir.TensorType(target), x.shape
+    out.name, out.type, out.shape = (
+        f"{x.name}::float",
+        ir.TensorType(target),
+        x.shape.copy() if isinstance(x.shape, ir.Shape) else None,
+    )
     graph.insert_before(graph[0], copy)
     for node in casts:
         node.replace_input_with(0, out)

@@ -57,7 +57,9 @@ class Prober:
     def __init__(self, model: ir.Model, folder: Path | None = None) -> None:
         copy = model.clone()
         graph = copy.graph
-        values = [v for node in graph for v in node.outputs if v.name and isinstance(v.type, (ir.TensorType, type(None)))]
+        values = [
+            v for node in graph for v in node.outputs if v.name and isinstance(v.type, (ir.TensorType, type(None)))
+        ]
         self.outputs = [str(v.name) for v in graph.outputs]
         self.constants = [str(v.name) for v in _shape_only(graph) if v.name]
         shapes = []

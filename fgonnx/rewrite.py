@@ -56,9 +56,12 @@ class Options:
         ):
             if value not in known:
                 raise OptionError(f"{name}={value!r} does not exist; choose one of: {', '.join(known)}")
-        unknown = [o for o in self.outputs if o not in (*CERTIFICATE, "input_gradient", "bias_gradients", "signed_maps")]
+        unknown = [
+            o for o in self.outputs if o not in (*CERTIFICATE, "input_gradient", "bias_gradients", "signed_maps")
+        ]
         if unknown:
-            raise OptionError(f"there is no output {unknown[0]!r}; choose from: {', '.join((*CERTIFICATE, 'input_gradient', 'bias_gradients'))}")
+            known = ", ".join((*CERTIFICATE, "input_gradient", "bias_gradients"))
+            raise OptionError(f"there is no output {unknown[0]!r}; choose from: {known}")
 
 
 @dataclass
@@ -118,7 +121,8 @@ def rewrite(
     """Return a model that computes what the given one does and explains it.
 
     Its inputs are the model's own, and `target_index` (int64, one number or one per sample) with a default: the
-    flat index of the entry to explain, -1 for the largest. Its outputs are the model's own first, unchanged, then those asked for.
+    flat index of the entry to explain, -1 for the largest. Its outputs are the model's own first, unchanged, then those
+    asked for.
 
     Parameters
     ----------
@@ -145,7 +149,7 @@ def rewrite(
     target : int, optional
         Default of `target_index`.
     seed : bool
-        Replace `target_index` by an input `seed` of the head's shape: a cotangent of its own for detectors and the like.
+        Replace `target_index` by an input `seed` of the head's shape: a cotangent for detectors and the like.
     outputs : sequence of str
         From "saliency" (N, H, W), "target" (N,) int64, "score" (N,), "completeness" (N,): score minus all
         contributions, "contributions" (N, sites), "input_gradient", "bias_gradients" (of every site).
@@ -178,9 +182,13 @@ def rewrite(
 
 
 def build(loaded: LoadedModel, options: Options) -> Rewritten:
-    """Rewrite a loaded model; see `rewrite`. A graph whose batch axis gets lost is rewritten for one sample at a time."""
+    """Rewrite a loaded model; see `rewrite`. A graph that loses its batch axis is rewritten for one sample at a time."""
     normal = normalise(
-        loaded, input_name=options.input, input_shape=options.input_shape, layout=options.layout, one_by_one=options.one_by_one
+        loaded,
+        input_name=options.input,
+        input_shape=options.input_shape,
+        layout=options.layout,
+        one_by_one=options.one_by_one,
     )
     try:
         return _build(loaded, normal, options)
@@ -239,8 +247,7 @@ def find_head(normal: Normal, options: Options, where: str) -> tuple[ir.Value, s
         output = next((v for v in normal.outputs if backward.differentiable(v)), normal.outputs[0])
     if not backward.differentiable(output):
         raise OptionError(
-            f"{where}: its output '{output.name}' holds {output.dtype.name.lower() if output.dtype else '?'} values, which have no "
-            "derivative; explain a floating-point one (output=)"
+            f"{where}: its output '{output.name}' is not floating-point and has no derivative; explain one that is (output=)"
         )
     if options.head == "output":
         return output, ""
@@ -371,7 +378,12 @@ def _write_outputs(
 
 
 def _expose(
-    writer: _Outputs, options: Options, parts: Sequence[Summand], walked: backward.Walk, nodes: Sequence[ir.Node], where: str
+    writer: _Outputs,
+    options: Options,
+    parts: Sequence[Summand],
+    walked: backward.Walk,
+    nodes: Sequence[ir.Node],
+    where: str,
 ) -> None:
     values = {str(v.name): v for node in nodes for v in node.outputs if v.name}
     sites = {p.site.name: p for p in parts[1:]}
@@ -393,8 +405,8 @@ def _expose(
             writer.add(name, sites[which].product)
         else:
             raise OptionError(
-                f"{where}: nothing to expose under {name!r}. Give the name of a value of the graph, 'gradient:NAME', 'bias:SITE' or "
-                "'bias_gradient:SITE'; 'fgonnx inspect' lists the sites"
+                f"{where}: nothing to expose under {name!r}. Give the name of a value of the graph, 'gradient:NAME', "
+                "'bias:SITE' or 'bias_gradient:SITE'; 'fgonnx inspect' lists the sites"
             )
 
 

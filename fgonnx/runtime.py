@@ -93,7 +93,9 @@ class Session:
         if not optimise:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if folder is not None:
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.fspath(folder.resolve()))
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", os.fspath(folder.resolve())
+            )
         self.providers = choose_providers(providers)
         try:
             self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=self.providers)

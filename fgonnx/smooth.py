@@ -43,7 +43,9 @@ class Smoothing:
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.sigma < 0:
-            raise OptionError(f"samples={self.samples}, sigma={self.sigma}: give at least one sample and a sigma of at least 0")
+            raise OptionError(
+                f"samples={self.samples}, sigma={self.sigma}: give at least one sample and a sigma of at least 0"
+            )
 
 
 def explain(

@@ -21,7 +21,7 @@ def relu(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
 
 @homogeneous("LeakyRelu", note="c = 0; derivative alpha at 0")
 def leaky_relu(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 0.01) -> ir.Value:
-    return op.Add(op.Mul(lowerings.positive(op, x), 1.0 - alpha), alpha)  # type: ignore[no-any-return]
+    return op.Add(op.Mul(lowerings.positive(op, x), 1.0 - alpha), alpha)
 
 
 @rule("PRelu", family="homogeneous", note="c = 0; derivative the slope at 0; the slope must be constant")
@@ -39,7 +39,7 @@ def prelu(op: Emitter, y: ir.Value, x: ir.Value, slope: ir.Value) -> Local:
 
 @homogeneous("Abs", note="c = 0; derivative 0 at 0")
 def absolute(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Sign(x)  # type: ignore[no-any-return]
+    return op.Sign(x)
 
 
 @linear("Neg")
@@ -74,12 +74,12 @@ def _inside(op: Emitter, y: ir.Value, x: ir.Value, bound: ir.Value, value: float
         return lowerings.below(op, y, value)
     comparison = op.Greater(x, bound) if side == "low" else op.Less(x, bound)
     assert x.dtype is not None
-    return op.Cast(comparison, to=x.dtype.value)  # type: ignore[no-any-return]
+    return op.Cast(comparison, to=x.dtype.value)
 
 
 @elementwise("HardSigmoid", note="c = y - d x; derivative 0 at the bounds")
 def hard_sigmoid(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 0.2, beta: float = 0.5) -> ir.Value:
-    return op.Mul(op.Mul(lowerings.positive(op, y), lowerings.below(op, y, 1.0)), alpha)  # type: ignore[no-any-return]
+    return op.Mul(op.Mul(lowerings.positive(op, y), lowerings.below(op, y, 1.0)), alpha)
 
 
 @elementwise("HardSwish")
@@ -87,19 +87,19 @@ def hard_swish(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
     # x h(x), h = clip(x/6 + 1/2): h + x h'
     gate = op.HardSigmoid(x, alpha=1.0 / 6.0, beta=0.5)
     inner = op.Mul(lowerings.positive(op, gate), lowerings.below(op, gate, 1.0))
-    return op.Add(gate, op.Mul(op.Mul(x, 1.0 / 6.0), inner))  # type: ignore[no-any-return]
+    return op.Add(gate, op.Mul(op.Mul(x, 1.0 / 6.0), inner))
 
 
 @homogeneous("ThresholdedRelu", note="c = 0 on each side; derivative 0 at the threshold")
 def thresholded_relu(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.0) -> ir.Value:
     assert x.dtype is not None
-    return op.Cast(op.Greater(x, alpha), to=x.dtype.value)  # type: ignore[no-any-return]
+    return op.Cast(op.Greater(x, alpha), to=x.dtype.value)
 
 
 @elementwise("Shrink")
 def shrink(op: Emitter, y: ir.Value, x: ir.Value, *, bias: float = 0.0, lambd: float = 0.5) -> ir.Value:
     assert x.dtype is not None
-    return op.Cast(op.Greater(op.Abs(x), lambd), to=x.dtype.value)  # type: ignore[no-any-return]
+    return op.Cast(op.Greater(op.Abs(x), lambd), to=x.dtype.value)
 
 
 # Smooth activations.
@@ -107,18 +107,18 @@ def shrink(op: Emitter, y: ir.Value, x: ir.Value, *, bias: float = 0.0, lambd: f
 
 @elementwise("Sigmoid")
 def sigmoid(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Mul(y, op.Sub(1.0, y))  # type: ignore[no-any-return]
+    return op.Mul(y, op.Sub(1.0, y))
 
 
 @elementwise("Tanh")
 def tanh(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Sub(1.0, op.Mul(y, y))  # type: ignore[no-any-return]
+    return op.Sub(1.0, op.Mul(y, y))
 
 
 @elementwise("Elu", note="c = y - d x; derivative alpha at 0")
 def elu(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.0) -> ir.Value:
     # x <= 0: alpha exp(x) = y + alpha, which is also right at 0
-    return op.Where(op.Greater(x, 0.0), 1.0, op.Add(y, alpha))  # type: ignore[no-any-return]
+    return op.Where(op.Greater(x, 0.0), 1.0, op.Add(y, alpha))
 
 
 @elementwise("Selu")
@@ -126,23 +126,23 @@ def selu(
     op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.67326319217681884765625,
     gamma: float = 1.05070102214813232421875,
 ) -> ir.Value:  # fmt: skip
-    return op.Where(op.Greater(x, 0.0), gamma, op.Add(y, gamma * alpha))  # type: ignore[no-any-return]
+    return op.Where(op.Greater(x, 0.0), gamma, op.Add(y, gamma * alpha))
 
 
 @elementwise("Celu")
 def celu(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.0) -> ir.Value:
-    return op.Where(op.Greater(x, 0.0), 1.0, op.Exp(op.Min(op.Div(x, alpha), 0.0)))  # type: ignore[no-any-return]
+    return op.Where(op.Greater(x, 0.0), 1.0, op.Exp(op.Min(op.Div(x, alpha), 0.0)))
 
 
 @elementwise("Softplus")
 def softplus(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Sigmoid(x)  # type: ignore[no-any-return]
+    return op.Sigmoid(x)
 
 
 @elementwise("Softsign")
 def softsign(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
     root = op.Sub(1.0, op.Abs(y))
-    return op.Mul(root, root)  # type: ignore[no-any-return]
+    return op.Mul(root, root)
 
 
 @elementwise("Gelu")
@@ -153,25 +153,23 @@ def gelu(op: Emitter, y: ir.Value, x: ir.Value, *, approximate: str = "none") ->
         square = op.Mul(x, x)
         t = op.Tanh(op.Mul(op.Mul(x, k), op.Add(op.Mul(square, a), 1.0)))
         slope = op.Mul(op.Add(op.Mul(square, 3.0 * a), 1.0), 0.5 * k)
-        return op.Add(  # type: ignore[no-any-return]
-            op.Mul(op.Add(t, 1.0), 0.5), op.Mul(op.Mul(x, op.Sub(1.0, op.Mul(t, t))), slope)
-        )
+        return op.Add(op.Mul(op.Add(t, 1.0), 0.5), op.Mul(op.Mul(x, op.Sub(1.0, op.Mul(t, t))), slope))
     cdf = op.Mul(op.Add(op.Erf(op.Mul(x, math.sqrt(0.5))), 1.0), 0.5)
     pdf = op.Mul(op.Exp(op.Mul(op.Mul(x, x), -0.5)), 1.0 / math.sqrt(2.0 * math.pi))
-    return op.Add(cdf, op.Mul(x, pdf))  # type: ignore[no-any-return]
+    return op.Add(cdf, op.Mul(x, pdf))
 
 
 @elementwise("Mish")
 def mish(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
     t = op.Tanh(op.Softplus(x))
-    return op.Add(t, op.Mul(op.Mul(x, op.Sigmoid(x)), op.Sub(1.0, op.Mul(t, t))))  # type: ignore[no-any-return]
+    return op.Add(t, op.Mul(op.Mul(x, op.Sigmoid(x)), op.Sub(1.0, op.Mul(t, t))))
 
 
 @elementwise("Swish")
 def swish(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.0) -> ir.Value:
     # y = x s(alpha x): s + alpha x s (1 - s) = s + alpha y (1 - s)
     s = op.Sigmoid(x if alpha == 1.0 else op.Mul(x, alpha))
-    return op.Add(s, op.Mul(op.Mul(y, op.Sub(1.0, s)), alpha))  # type: ignore[no-any-return]
+    return op.Add(s, op.Mul(op.Mul(y, op.Sub(1.0, s)), alpha))
 
 
 # Mathematical functions.
@@ -179,7 +177,7 @@ def swish(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.0) -> ir.Va
 
 @elementwise("Erf")
 def erf(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Mul(op.Exp(op.Neg(op.Mul(x, x))), 2.0 / math.sqrt(math.pi))  # type: ignore[no-any-return]
+    return op.Mul(op.Exp(op.Neg(op.Mul(x, x))), 2.0 / math.sqrt(math.pi))
 
 
 @elementwise("Exp")
@@ -189,72 +187,72 @@ def exp(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
 
 @elementwise("Log")
 def log(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Reciprocal(x)  # type: ignore[no-any-return]
+    return op.Reciprocal(x)
 
 
 @elementwise("Sqrt", note="c = y / 2; derivative infinite at 0")
 def sqrt(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Div(0.5, y)  # type: ignore[no-any-return]
+    return op.Div(0.5, y)
 
 
 @elementwise("Reciprocal", note="c = 2 y")
 def reciprocal(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Neg(op.Mul(y, y))  # type: ignore[no-any-return]
+    return op.Neg(op.Mul(y, y))
 
 
 @elementwise("Sin")
 def sin(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Cos(x)  # type: ignore[no-any-return]
+    return op.Cos(x)
 
 
 @elementwise("Cos")
 def cos(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Neg(op.Sin(x))  # type: ignore[no-any-return]
+    return op.Neg(op.Sin(x))
 
 
 @elementwise("Tan")
 def tan(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Add(op.Mul(y, y), 1.0)  # type: ignore[no-any-return]
+    return op.Add(op.Mul(y, y), 1.0)
 
 
 @elementwise("Sinh")
 def sinh(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Cosh(x)  # type: ignore[no-any-return]
+    return op.Cosh(x)
 
 
 @elementwise("Cosh")
 def cosh(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Sinh(x)  # type: ignore[no-any-return]
+    return op.Sinh(x)
 
 
 @elementwise("Asin")
 def asin(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Reciprocal(op.Sqrt(op.Sub(1.0, op.Mul(x, x))))  # type: ignore[no-any-return]
+    return op.Reciprocal(op.Sqrt(op.Sub(1.0, op.Mul(x, x))))
 
 
 @elementwise("Acos")
 def acos(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Neg(asin(op, y, x))  # type: ignore[no-any-return]
+    return op.Neg(asin(op, y, x))
 
 
 @elementwise("Atan")
 def atan(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Reciprocal(op.Add(op.Mul(x, x), 1.0))  # type: ignore[no-any-return]
+    return op.Reciprocal(op.Add(op.Mul(x, x), 1.0))
 
 
 @elementwise("Asinh")
 def asinh(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Reciprocal(op.Sqrt(op.Add(op.Mul(x, x), 1.0)))  # type: ignore[no-any-return]
+    return op.Reciprocal(op.Sqrt(op.Add(op.Mul(x, x), 1.0)))
 
 
 @elementwise("Acosh")
 def acosh(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Reciprocal(op.Sqrt(op.Sub(op.Mul(x, x), 1.0)))  # type: ignore[no-any-return]
+    return op.Reciprocal(op.Sqrt(op.Sub(op.Mul(x, x), 1.0)))
 
 
 @elementwise("Atanh")
 def atanh(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Reciprocal(op.Sub(1.0, op.Mul(x, x)))  # type: ignore[no-any-return]
+    return op.Reciprocal(op.Sub(1.0, op.Mul(x, x)))
 
 
 # Piecewise constant: no cotangent, the whole value is intercept.

@@ -115,7 +115,8 @@ def _extremum(op_type: str) -> None:
 
         def vjp(g: ir.Value) -> list[Cotangent]:
             return [
-                op.unbroadcast(op.Mul(g, w), y, v) if op.is_active(v) else None for v, w in zip(terms, wins, strict=True)
+                op.unbroadcast(op.Mul(g, w), y, v) if op.is_active(v) else None
+                for v, w in zip(terms, wins, strict=True)
             ]
 
         constant = [w for v, w in zip(terms, wins, strict=True) if not op.is_active(v)]

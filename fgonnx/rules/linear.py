@@ -103,7 +103,7 @@ def _weight_gradient(
         source, op.Transpose(g, perm=swap), strides=list(dilations), dilations=list(strides),
         pads=[*pads[:rank], *(max(e, 0) for e in ends)],
     )  # fmt: skip
-    return op.Transpose(result, perm=swap)  # type: ignore[no-any-return]
+    return op.Transpose(result, perm=swap)
 
 
 @rule("ConvTranspose", family="linear", note="c = bias")

@@ -22,14 +22,10 @@ def batch_normalization(
     factor = op.Div(scale, op.Sqrt(op.Add(var, epsilon)))
     intercept = op.Sub(b, op.Mul(mean, factor))
     rank = op.rank(x)
-    return Local(
-        lambda g, *_: op.Mul(g, per_channel(op, factor, rank)), per_channel(op, intercept, rank), "bias"
-    )
+    return Local(lambda g, *_: op.Mul(g, per_channel(op, factor, rank)), per_channel(op, intercept, rank), "bias")
 
 
-def _standardised(
-    op: Emitter, x: ir.Value, axes: list[int], epsilon: float
-) -> tuple[ir.Value, ir.Value, ir.Value]:
+def _standardised(op: Emitter, x: ir.Value, axes: list[int], epsilon: float) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Return xhat = (x - mean) / sigma, 1 / sigma, and var / sigma^2, sigma^2 = var + eps, over the axes."""
     centred = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))
     var = op.ReduceMean(op.Mul(centred, centred), axes, keepdims=1)
@@ -41,7 +37,7 @@ def _standardised(
 def _standardise_vjp(op: Emitter, g: ir.Value, xhat: ir.Value, inverse: ir.Value, axes: list[int]) -> ir.Value:
     # (g - mean(g) - xhat mean(g xhat)) / sigma
     along = op.Mul(xhat, op.ReduceMean(op.Mul(g, xhat), axes, keepdims=1))
-    return op.Mul(op.Sub(op.Sub(g, op.ReduceMean(g, axes, keepdims=1)), along), inverse)  # type: ignore[no-any-return]
+    return op.Mul(op.Sub(op.Sub(g, op.ReduceMean(g, axes, keepdims=1)), along), inverse)
 
 
 @rule("InstanceNormalization", note="c = b + (y - b) var / (var + eps): nearly all of y")
@@ -100,7 +96,7 @@ def lrn(
         # dy_c/dx_j = S_c^-beta [c = j] - 2 alpha beta / size x_j y_c / S_c [j in window of c]
         direct = op.Mul(g, op.Pow(s, -beta))
         indirect = op.Mul(x, op.Conv(op.Div(op.Mul(g, y), s), transposed))
-        return op.Sub(direct, op.Mul(indirect, 2.0 * alpha * beta / size))  # type: ignore[no-any-return]
+        return op.Sub(direct, op.Mul(indirect, 2.0 * alpha * beta / size))
 
     return Local(vjp, op.Mul(op.Mul(y, 2.0 * beta), op.Sub(1.0, op.Div(bias, s))), "implicit")
 
@@ -118,7 +114,7 @@ def lp_normalization(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1, p
     def vjp(g: ir.Value) -> ir.Value:
         # (g - n'(x) <g, y>) / n
         along = op.ReduceSum(op.Mul(g, y), [axis], keepdims=1)
-        return op.Div(op.Sub(g, op.Mul(slope, along)), norm)  # type: ignore[no-any-return]
+        return op.Div(op.Sub(g, op.Mul(slope, along)), norm)
 
     return Local(vjp, y, "implicit")
 
@@ -127,7 +123,7 @@ def lp_normalization(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1, p
 def softmax(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1) -> Local:
     def jacobian(v: ir.Value) -> ir.Value:
         # symmetric: serves for the VJP and for J x
-        return op.Mul(y, op.Sub(v, op.ReduceSum(op.Mul(v, y), [axis], keepdims=1)))  # type: ignore[no-any-return]
+        return op.Mul(y, op.Sub(v, op.ReduceSum(op.Mul(v, y), [axis], keepdims=1)))
 
     return Local(jacobian, op.Sub(y, jacobian(x)), "implicit")
 
@@ -137,7 +133,7 @@ def log_softmax(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1) -> Loc
     p = op.Exp(y)
 
     def vjp(g: ir.Value) -> ir.Value:
-        return op.Sub(g, op.Mul(p, op.ReduceSum(g, [axis], keepdims=1)))  # type: ignore[no-any-return]
+        return op.Sub(g, op.Mul(p, op.ReduceSum(g, [axis], keepdims=1)))
 
     expected = op.ReduceSum(op.Mul(p, x), [axis], keepdims=1)
     return Local(vjp, op.Add(op.Sub(y, x), expected), "implicit")

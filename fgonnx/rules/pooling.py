@@ -64,7 +64,7 @@ def average_pool(
         if all(o == 1 for o in size_out) and math.prod(size_in) == int(valid.reshape(-1)[0]):
             count = math.prod(kernel_shape) if count_include_pad else math.prod(size_in)
             share = np.full((1, 1, *size_in), 1.0 / count, g.dtype.numpy())
-            return op.Mul(g, share)  # type: ignore[no-any-return]
+            return op.Mul(g, share)
         # The divisor of each window is what the runtime divides by: its pool of ones gives valid / divisor. Ones and
         # pool are constants, folded when the session loads.
         ones = op.constant(np.ones((1, 1, *size_in), g.dtype.numpy()))
@@ -103,7 +103,7 @@ def global_average_pool(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
 
     def vjp(g: ir.Value) -> ir.Value:
         assert g.dtype is not None
-        return op.Mul(g, np.full((1, 1, *size), 1.0 / math.prod(size), g.dtype.numpy()))  # type: ignore[no-any-return]
+        return op.Mul(g, np.full((1, 1, *size), 1.0 / math.prod(size), g.dtype.numpy()))
 
     return Local(vjp)
 

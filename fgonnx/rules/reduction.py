@@ -36,7 +36,9 @@ def _reduction(op_type: str, slope: Slope, degree: float | None, note: str) -> N
         along = reduced_axes(op, x, axes, noop_with_empty_axes)
         # Sizes along the batch axis are not known before the model runs.
         sizes = [op.dims(x)[a] for a in along]
-        count = float(np.prod([s for s in sizes if isinstance(s, int)])) if all(isinstance(s, int) for s in sizes) else 0.0
+        count = (
+            float(np.prod([s for s in sizes if isinstance(s, int)])) if all(isinstance(s, int) for s in sizes) else 0.0
+        )
         if not count and op_type == "ReduceMean":
             raise Unsupported("it averages over the batch", "Fix the batch size to 1")
 
@@ -48,7 +50,7 @@ def _reduction(op_type: str, slope: Slope, degree: float | None, note: str) -> N
         def vjp(g: ir.Value) -> ir.Value:
             d = slope(op, kept, x, count)
             if isinstance(d, ir.Value):
-                return op.Mul(restore(g), d)  # type: ignore[no-any-return]
+                return op.Mul(restore(g), d)
             spread = op.Expand(restore(g), _shape(op, x))
             return spread if d == 1.0 else op.Mul(spread, d)
 
@@ -66,12 +68,12 @@ def _shape(op: Emitter, x: ir.Value) -> ir.Value | list[int]:
     dims = op.dims(x)
     if all(isinstance(d, int) for d in dims):
         return [int(d) for d in dims]  # type: ignore[arg-type]
-    return op.Shape(x)  # type: ignore[no-any-return]
+    return op.Shape(x)
 
 
 def _extreme(op: Emitter, y: ir.Value, x: ir.Value, count: float) -> ir.Value:
     assert x.dtype is not None
-    return op.Cast(op.Equal(x, y), to=x.dtype.value)  # type: ignore[no-any-return]
+    return op.Cast(op.Equal(x, y), to=x.dtype.value)
 
 
 _reduction("ReduceSum", lambda op, y, x, n: 1.0, 1.0, "c = 0 (linear)")
@@ -98,7 +100,7 @@ def _extremum(op_type: str) -> None:
 
         def vjp(g: ir.Value) -> ir.Value:
             winners = _extreme(op, restore(y), x, 0.0)
-            return op.Mul(restore(g), op.Div(winners, op.ReduceSum(winners, along, keepdims=1)))  # type: ignore[no-any-return]
+            return op.Mul(restore(g), op.Div(winners, op.ReduceSum(winners, along, keepdims=1)))
 
         return Local(vjp)
 

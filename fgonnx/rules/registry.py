@@ -28,7 +28,9 @@ class Unsupported(Exception):  # noqa: N818  - not an error of the user's: the w
         A way out.
     """
 
-    def __init__(self, why: str, what_to_do: str = "Explain an output before it, or rewrite the model without it") -> None:
+    def __init__(
+        self, why: str, what_to_do: str = "Explain an output before it, or rewrite the model without it"
+    ) -> None:
         super().__init__(why)
         self.why = why
         self.what_to_do = what_to_do
@@ -117,7 +119,9 @@ def rule(
     """
 
     def register(linearise: Callable[..., Local]) -> Callable[..., Local]:
-        _register(Rule(op_type, domain, since, linearise, family, note or (inspect.getdoc(linearise) or "").split("\n")[0]))
+        _register(
+            Rule(op_type, domain, since, linearise, family, note or (inspect.getdoc(linearise) or "").split("\n")[0])
+        )
         return linearise
 
     return register

@@ -64,8 +64,10 @@ def gather(op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value, *, axis:
         # (before, indices..., after) -> (before, K, after); K rows are added into the rows of the data.
         outer = [d if isinstance(d, int) else -1 for d in dims]
         flat = op.Reshape(g, [*outer[:axis], count, *outer[axis + 1 :]])
-        index = op.Reshape(op.Cast(indices, to=ir.DataType.INT64.value), [-1 if i == axis else 1 for i in range(len(dims))])
-        return op.ScatterElements(  # type: ignore[no-any-return]
+        index = op.Reshape(
+            op.Cast(indices, to=ir.DataType.INT64.value), [-1 if i == axis else 1 for i in range(len(dims))]
+        )
+        return op.ScatterElements(
             op.zeros_like(data), op.Expand(index, op.Shape(flat)), flat, axis=axis, reduction="add"
         )
 
@@ -84,7 +86,12 @@ def gather_nd(op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value, *, ba
     return Local(lambda g: op.ScatterND(op.zeros_like(data), indices, g, reduction="add"))
 
 
-@rule("Resize", since=10, family="linear", note="c = 0 (linear); the transposed matrix of each axis, read off the operator")
+@rule(
+    "Resize",
+    since=10,
+    family="linear",
+    note="c = 0 (linear); the transposed matrix of each axis, read off the operator",
+)
 def resize(
     op: Emitter, y: ir.Value, x: ir.Value, roi: ir.Value | None = None, scales: ir.Value | None = None,
     sizes: ir.Value | None = None, *, antialias: int = 0, axes: list[int] | None = None,
