@@ -1,8 +1,8 @@
 """Which axis of each value is batch, which is an image row or column, also through Transpose and Reshape.
 
 Every axis is a tuple of atoms, outermost first. An atom is the batch, a part of a spatial axis of the input, or
-anything else; a Reshape splits and joins atoms, a Transpose permutes axes. Tokens (H and W joined in one axis), windows folded
-into the batch and channel shuffles come out of the same algebra. An axis of one entry has no atoms.
+anything else; a Reshape splits and joins atoms, a Transpose permutes axes. Tokens (H and W joined in one axis), windows
+folded into the batch and channel shuffles come out of the same algebra. An axis of one entry has no atoms.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ Layout = tuple[Axis, ...]
 
 _BATCH: Axis = (Atom("batch", 0),)
 _SPATIAL_OPS = {
-    "AveragePool", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool",
-    "MaxPool", "Resize", "SpaceToDepth", "Upsample",
+    "AveragePool", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool",
+    "LpPool", "MaxPool", "Resize", "SpaceToDepth", "Upsample",
 }  # fmt: skip
 _RESHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 

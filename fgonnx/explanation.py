@@ -104,6 +104,6 @@ class Explanation:
     def _certificate(self) -> tuple[Array, Array]:
         if self.contributions is None or self.completeness is None:
             raise ValueError(
-                "this explanation holds no certificate: it was made without the outputs 'contributions' and 'completeness'"
+                "this explanation holds no certificate: it was made without 'contributions' and 'completeness'"
             )
         return self.contributions, self.completeness

@@ -364,7 +364,7 @@ def _annotate(
             v.shape = ir.Shape(dims[str(v.name)])
     for v in graph.initializers.values():
         if v.const_value is not None:
-            v.shape = ir.Shape(v.const_value.shape)
+            v.shape = ir.Shape(v.const_value.shape.numpy())
             v.dtype = v.const_value.dtype
     outputs = set(graph.outputs)
     for node in list(graph):

@@ -60,8 +60,8 @@ class Options:
             o for o in self.outputs if o not in (*CERTIFICATE, "input_gradient", "bias_gradients", "signed_maps")
         ]
         if unknown:
-            known = ", ".join((*CERTIFICATE, "input_gradient", "bias_gradients"))
-            raise OptionError(f"there is no output {unknown[0]!r}; choose from: {known}")
+            possible = ", ".join((*CERTIFICATE, "input_gradient", "bias_gradients"))
+            raise OptionError(f"there is no output {unknown[0]!r}; choose from: {possible}")
 
 
 @dataclass
@@ -182,7 +182,7 @@ def rewrite(
 
 
 def build(loaded: LoadedModel, options: Options) -> Rewritten:
-    """Rewrite a loaded model; see `rewrite`. A graph that loses its batch axis is rewritten for one sample at a time."""
+    """Rewrite a loaded model; see `rewrite`. A graph that loses its batch axis takes one sample at a time."""
     normal = normalise(
         loaded,
         input_name=options.input,
@@ -247,7 +247,7 @@ def find_head(normal: Normal, options: Options, where: str) -> tuple[ir.Value, s
         output = next((v for v in normal.outputs if backward.differentiable(v)), normal.outputs[0])
     if not backward.differentiable(output):
         raise OptionError(
-            f"{where}: its output '{output.name}' is not floating-point and has no derivative; explain one that is (output=)"
+            f"{where}: its output '{output.name}' is not floating-point, it has no derivative; choose another (output=)"
         )
     if options.head == "output":
         return output, ""
