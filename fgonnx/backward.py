@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
+from onnx_ir.traversal import RecursiveGraphIterator
 
 from fgonnx import rules
 from fgonnx.emit import Emitter
@@ -14,6 +15,7 @@ from fgonnx.errors import Refusal, UnsupportedError
 from fgonnx.rules.registry import Kind, Unsupported, bind
 
 _REGISTER = "Register a rule for it (fgonnx.rule), or explain an output before it"
+_FLOATING = "Explain the floating-point model it was made from, or an output before it"
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,40 @@ def differentiable(v: ir.Value | None) -> bool:
     return v is not None and (v.dtype is None or v.dtype.is_floating_point())
 
 
+def inputs_of(node: ir.Node) -> list[ir.Value]:
+    """Return the inputs of a node, and what its subgraphs (If, Loop, Scan) take from around them."""
+    found = [v for v in node.inputs if v is not None]
+    for attribute in node.attributes.values():
+        graphs = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}
+        for graph in graphs.get(attribute.type, ()):
+            found += [v for inner in RecursiveGraphIterator(graph) for v in inner.inputs if v is not None]
+            found.extend(graph.outputs)
+    return found
+
+
 def active_values(nodes: Sequence[ir.Node], sources: Sequence[ir.Value]) -> set[ir.Value]:
     """Return the floating-point values that depend on the sources, the sources included."""
     active = set(sources)
     for node in nodes:
-        if any(v in active for v in node.inputs):
+        if any(v in active for v in inputs_of(node)):
             active.update(v for v in node.outputs if differentiable(v))
     return active
+
+
+def obstacles(nodes: Sequence[ir.Node], source: ir.Value, head: ir.Value, opset: int) -> list[Refusal]:
+    """Return the nodes through which a source reaches the head in a type that carries no gradient."""
+    reached = {source}
+    for node in nodes:
+        if any(v in reached for v in inputs_of(node)):
+            reached.update(node.outputs)
+    found = []
+    for node in path(nodes, reached, head):
+        if not any(differentiable(v) for v in node.outputs):
+            dtype = node.outputs[0].dtype
+            kind = dtype.name.lower() if dtype is not None else "unknown"
+            error = Unsupported(f"its output holds {kind} values, which carry no gradient", _FLOATING)
+            found.append(_refusal(node, opset, error))
+    return found
 
 
 def path(nodes: Sequence[ir.Node], active: set[ir.Value], head: ir.Value) -> list[ir.Node]:
@@ -77,7 +106,7 @@ def path(nodes: Sequence[ir.Node], active: set[ir.Value], head: ir.Value) -> lis
     for node in reversed(nodes):
         if any(v in needed and v in active for v in node.outputs):
             found.append(node)
-            needed.update(v for v in node.inputs if v is not None and v in active)
+            needed.update(v for v in inputs_of(node) if v in active)
     return found[::-1]
 
 

@@ -42,10 +42,13 @@ class Emitter:
         The graph that is written to. Nodes go to its end.
     active : set of ir.Value
         Values that depend on what is differentiated; rules ask for it through `is_active`.
+    prefix : str
+        What the names of all nodes and values that are written begin with.
     """
 
-    def __init__(self, graph: ir.Graph, active: set[ir.Value] | None = None) -> None:
+    def __init__(self, graph: ir.Graph, active: set[ir.Value] | None = None, prefix: str = PREFIX) -> None:
         self.graph = graph
+        self._prefix = prefix
         self.active: set[ir.Value] = active if active is not None else set()
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._taken = {v.name for v in graph.inputs} | set(graph.initializers)
@@ -105,7 +108,7 @@ class Emitter:
 
     def unique(self, name: str) -> str:
         """Return a name under the prefix that nothing in the graph has yet."""
-        base = name if name.startswith(PREFIX) else PREFIX + name
+        base = name if name.startswith(self._prefix) else self._prefix + name
         candidate = base
         while candidate in self._taken:
             self._counts[base] = self._counts.get(base, 0) + 1

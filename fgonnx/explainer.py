@@ -16,7 +16,7 @@ from fgonnx.errors import InputError, NumericError, OptionError, TargetError
 from fgonnx.explanation import Explanation
 from fgonnx.labels import resolve
 from fgonnx.model import LoadedModel, ModelLike, load
-from fgonnx.rewrite import CERTIFICATE, SEED_INPUT, TARGET_INPUT, Options, Rewritten, build
+from fgonnx.rewrite import CERTIFICATE, Options, Rewritten, build
 from fgonnx.runtime import Session, choose_providers
 
 Array = npt.NDArray[Any]
@@ -178,9 +178,9 @@ class Explainer:
         main = feeds[engine.rewritten.normal.input_name]
         count = main.shape[0]
         if seed is not None:
-            feeds[SEED_INPUT] = _check_seed(seed, engine.rewritten, count, main)
+            feeds[engine.rewritten.selector] = _check_seed(seed, engine.rewritten, count, main)
         else:
-            feeds[TARGET_INPUT] = self.targets(target, engine.rewritten, count)
+            feeds[engine.rewritten.selector] = self.targets(target, engine.rewritten, count)
         step = self.batch_size if engine.rewritten.normal.batched else 1
         if self.smoothing is not None:
             results = [
@@ -219,14 +219,13 @@ class Explainer:
 
     def _explanation(self, r: Rewritten, results: dict[str, Array], x: Array) -> Explanation:
         named = {ours: results[theirs] for ours, theirs in r.names.items() if theirs in results}
-        if "saliency" not in named:
-            named["saliency"] = results["saliency"]
-        for name in (*r.source_outputs, *(r.names.get(n, n) for n in ("score", "saliency"))):
+        where = r.names.get("saliency", smooth.SALIENCY)
+        for name in (*r.source_outputs, r.names["score"], where):
             if results[name].dtype.kind == "f" and not np.isfinite(results[name]).all():
                 raise NumericError(_first_bad(self, r, x, name))
         o = r.options
         return Explanation(
-            saliency=named["saliency"],
+            saliency=results[where],
             target=named.get("target"),
             score=named["score"],
             outputs={name: results[name] for name in r.source_outputs},
@@ -262,7 +261,7 @@ def _feeds(explainer: Explainer, engine: Engine, x: Array | Mapping[str, Array])
     """Check the arrays against the graph's inputs and return them by name."""
     r = engine.rewritten
     graph = r.model.graph
-    needed = {str(v.name): v for v in graph.inputs if v.name not in graph.initializers and v.name != SEED_INPUT}
+    needed = {str(v.name): v for v in graph.inputs if v.name not in graph.initializers and v.name != r.selector}
     given = dict(x) if isinstance(x, Mapping) else {r.normal.input_name: x}
     missing, unknown = sorted(set(needed) - set(given)), sorted(set(given) - set(needed))
     if missing or unknown:
@@ -307,7 +306,7 @@ def _check_seed(seed: Array, r: Rewritten, count: int, x: Array) -> Array:
         raise TargetError(f"the seed must have the head's shape {(count, *r.head_shape)}, it has {seed.shape}")
     if not np.isfinite(seed).all():
         raise TargetError("the seed holds NaN or infinity")
-    value = next(v for v in r.model.graph.inputs if v.name == SEED_INPUT)
+    value = next(v for v in r.model.graph.inputs if v.name == r.selector)
     assert value.dtype is not None
     return np.ascontiguousarray(seed.astype(value.dtype.numpy()))
 

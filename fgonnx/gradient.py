@@ -53,12 +53,14 @@ def grad(
         If an operator between them has no rule.
     """
     loaded = load(model)
-    normal = normalise(loaded, input_name=input, input_shape=input_shape)
+    wanted = [wrt] if isinstance(wrt, str) else list(wrt or ())
+    named = input or next((str(v.name) for v in loaded.ir.graph.inputs if v.name in wanted), None)
+    normal = normalise(loaded, input_name=named, input_shape=input_shape, per_sample=False)
     graph = normal.model.graph
     nodes = list(graph)
     values = {str(v.name): v for v in [*graph.inputs, *graph.initializers.values()]}
     values.update({str(v.name): v for node in nodes for v in node.outputs if v.name})
-    names = [normal.input_name] if wrt is None else [wrt] if isinstance(wrt, str) else list(wrt)
+    names = wanted or [normal.input_name]
     of = of if of is not None else str(normal.outputs[0].name)
     for name in (of, *names):
         if name not in values:

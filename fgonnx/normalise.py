@@ -21,11 +21,13 @@ import onnx_ir.passes.common as common
 from fgonnx import probe
 from fgonnx.emit import PREFIX
 from fgonnx.errors import ModelError, OptionError
+from fgonnx.expand import expand
 from fgonnx.model import LoadedModel
 
 OPSET = 18
 IR_VERSION = 8  # the one of opset 18; before 4, initializers had to be inputs
 _BIG = 1024
+_SEQUENCE_RESULT = {"SplitToSequence", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SequenceEmpty"}
 
 
 @dataclass
@@ -69,6 +71,7 @@ def normalise(
     input_shape: Sequence[int] | None = None,
     layout: str | None = None,
     one_by_one: bool = False,
+    per_sample: bool = True,
 ) -> Normal:
     """Bring a model into normal form. The model given is not changed.
 
@@ -84,6 +87,9 @@ def normalise(
         Axes of the input; found out by default.
     one_by_one : bool
         Leave the batch at 1 even where the graph would take more.
+    per_sample : bool
+        Whether the first axis of the input is a batch of samples. Without (a plain gradient graph), fixed sizes are
+        kept as they are, and any floating-point input will do.
 
     Raises
     ------
@@ -100,9 +106,14 @@ def normalise(
     raise_opset(model, notes)
     lift_constants(model)
     infer_types(model)
-    x = choose_input(model, input_name, loaded.name)
-    shape = concrete_shape(x, input_shape, loaded.name)
+    x = choose_input(model, input_name, loaded.name, per_sample=per_sample)
+    shape = concrete_shape(x, input_shape, loaded.name, per_sample=per_sample)
+    one_by_one = one_by_one or (not per_sample and x.shape is not None and all(isinstance(d, int) for d in x.shape.dims))
     model, batched = settle_batch(model, str(x.name), shape, folder, notes, one_by_one=one_by_one)
+    while expand(model):
+        lift_constants(model)
+        infer_types(model)
+        model, batched = settle_batch(model, str(x.name), shape, folder, notes, one_by_one=one_by_one or not batched)
     x = next(v for v in model.graph.inputs if v.name == x.name)
     axes = layout or find_layout(x, shape)
     explained = float_input(model, x)
@@ -185,11 +196,19 @@ def infer_types(model: ir.Model) -> None:
             v.shape = None if v not in model.graph.outputs else v.shape
     with contextlib.redirect_stderr(io.StringIO()):
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+    for node in model.graph:
+        if node.op_type in _SEQUENCE_RESULT and node.outputs[0].dtype is not None:
+            # the pass takes over the type of the elements and forgets that they are in a sequence
+            node.outputs[0].type = ir.SequenceType(ir.TensorType(node.outputs[0].dtype))
 
 
-def choose_input(model: ir.Model, name: str | None, where: str) -> ir.Value:
+def choose_input(model: ir.Model, name: str | None, where: str, *, per_sample: bool = True) -> ir.Value:
     """Return the input to explain: the one asked for, or the only one that can be meant."""
     inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
+    if not per_sample:
+        chosen = next((v for v in inputs if name in (None, v.name) and v.dtype is not None and v.dtype.is_floating_point()), None)
+        if chosen is not None and chosen.shape is not None:
+            return chosen
     candidates = [v for v in inputs if _explainable(v)]
     if name is not None:
         chosen = next((v for v in inputs if v.name == name), None)
@@ -231,7 +250,9 @@ def _describe(values: Sequence[ir.Value]) -> str:
     return "; ".join(one(v) for v in values) or "none"
 
 
-def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str) -> tuple[int, ...]:
+def concrete_shape(
+    x: ir.Value, given: Sequence[int] | None, where: str, *, per_sample: bool = True
+) -> tuple[int, ...]:
     """Return the input's shape for one sample: 1, then the model's sizes, or the given ones where they are free."""
     assert x.shape is not None
     declared = list(x.shape.dims)
@@ -246,6 +267,8 @@ def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str) -> tupl
         raise ModelError(
             f"{where}: its input {_describe([x])} has free sizes; give them (input_shape=, --input-shape 1,3,224,224)"
         )
+    if not per_sample:
+        return tuple(d if isinstance(d, int) else 1 for d in declared)
     first = declared[0]
     if isinstance(first, int) and first > 1:
         # A batch that is baked in is run as it is: one "sample" of that many rows would not be per-sample.

@@ -136,7 +136,7 @@ def random_feeds(graph: ir.Graph, x: ir.Value, shape: Dims, batch: int, seed: in
         if value.name in graph.initializers:
             continue
         if value is x:
-            dims = (batch, *shape[1:])
+            dims = shape if batch == 1 else (batch, *shape[1:])
         else:
             declared = value.shape.dims if value.shape is not None else ()
             dims = tuple(d if isinstance(d, int) else (batch if i == 0 else 1) for i, d in enumerate(declared))

@@ -15,7 +15,7 @@ from fgonnx import aggregate, axes, backward
 from fgonnx._version import __version__
 from fgonnx.aggregate import BatchLostError, Site, Summand
 from fgonnx.emit import Emitter
-from fgonnx.errors import ModelError, OptionError, TargetError
+from fgonnx.errors import ModelError, OptionError, TargetError, UnsupportedError
 from fgonnx.model import LoadedModel, ModelLike, load, metadata
 from fgonnx.normalise import Normal, normalise
 from fgonnx.probe import batch_factor
@@ -86,6 +86,8 @@ class Rewritten:
         All terms, the input first, in the order of the columns of `contributions`.
     names : dict of str to str
         From the names fgonnx gives outputs to the names in the graph.
+    selector : str
+        Name of the input that says what is explained: `target_index` or `seed`, unless the model has such a name.
     source_outputs : tuple of str
         The model's own outputs.
     """
@@ -98,6 +100,7 @@ class Rewritten:
     stripped: str
     sites: tuple[Site, ...]
     names: dict[str, str]
+    selector: str
     source_outputs: tuple[str, ...]
     notes: list[str] = field(default_factory=list)
 
@@ -206,13 +209,17 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
 
     active = backward.active_values(nodes, [normal.x])
     if head not in active:
+        if obstacles := backward.obstacles(nodes, normal.x, head, opset):
+            raise UnsupportedError(obstacles)
         raise ModelError(
-            f"{loaded.name}: the output '{head.name}' does not depend on the input '{normal.input_name}' through "
-            "differentiable operators; explain another output (output=) or input (input=)"
+            f"{loaded.name}: the output '{head.name}' does not depend on the input '{normal.input_name}'; explain "
+            "another output (output=) or input (input=)"
         )
     path = backward.path(nodes, active, head)
     op = Emitter(graph, active)
-    seed, chosen, score = _seed(op, head, head_shape, normal.batched, options)
+    writer = _Outputs(op, normal)
+    selector = writer.claim(SEED_INPUT if options.seed else TARGET_INPUT)
+    seed, chosen, score = _seed(op, head, head_shape, selector, options)
     walked = backward.walk(op, path, head, seed, opset)
     gx = walked.cotangents.get(normal.x)
     if gx is None:
@@ -224,13 +231,12 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     parts = aggregate.summands(
         op, normal.x, gx, walked.terms, layouts, len(grid), batched=normal.batched, profile=options.profile
     )
-    writer = _Outputs(op, normal)
     _write_outputs(writer, options, parts, walked, path, grid, gx, chosen, score)
     _expose(writer, options, parts, walked, nodes, loaded.name)
     common.RemoveUnusedNodesPass()(normal.model)
     rewritten = Rewritten(
         normal.model, options, normal, str(head.name), head_shape, stripped, tuple(p.site for p in parts), writer.names,
-        source_outputs, normal.notes,
+        selector, source_outputs, normal.notes,
     )  # fmt: skip
     _describe(rewritten, loaded)
     return rewritten
@@ -292,21 +298,21 @@ def per_sample_shape(head: ir.Value, batched: bool, where: str) -> tuple[int, ..
 
 
 def _seed(
-    op: Emitter, head: ir.Value, shape: tuple[int, ...], batched: bool, options: Options
+    op: Emitter, head: ir.Value, shape: tuple[int, ...], name: str, options: Options
 ) -> tuple[ir.Value, ir.Value | None, ir.Value]:
     """Return the head's cotangent, the index explained per sample (None with a seed of the user's), and the score."""
     assert head.dtype is not None
     count = int(np.prod(shape, initial=1))
     if options.seed:
-        seed = ir.Value(name=SEED_INPUT, shape=head.shape, type=ir.TensorType(head.dtype))
+        seed = ir.Value(name=name, shape=head.shape, type=ir.TensorType(head.dtype))
         op.graph.inputs.append(seed)
         products = op.Reshape(op.Mul(aggregate.widen(op, seed), aggregate.widen(op, head)), [-1, count])
         return seed, None, op.ReduceSum(products, [1], keepdims=0)
     if options.target is not None and not -1 <= options.target < count:
         raise TargetError(f"target {options.target} is out of range: '{head.name}' has {count} entries per sample")
     default = np.array([-1 if options.target is None else options.target], np.int64)
-    index = ir.Value(name=TARGET_INPUT, shape=ir.Shape(["targets"]), type=ir.TensorType(ir.DataType.INT64))
-    index.const_value = ir.tensor(default, name=TARGET_INPUT)
+    index = ir.Value(name=name, shape=ir.Shape(["targets"]), type=ir.TensorType(ir.DataType.INT64))
+    index.const_value = ir.tensor(default, name=name)
     op.graph.inputs.append(index)
     op.graph.register_initializer(index)
     flat = op.Reshape(head, [-1, count])
@@ -319,7 +325,7 @@ def _seed(
 
 
 class _Outputs:
-    """Adds graph outputs under the names users expect, stepping aside for names the model has."""
+    """Adds inputs and outputs under the names users expect, stepping aside for names the model has."""
 
     def __init__(self, op: Emitter, normal: Normal) -> None:
         self.op = op
@@ -330,20 +336,23 @@ class _Outputs:
         self._inner.update({n: v for n, v in graph.initializers.items() if n not in self._faces})
         self._batch: list[int | str] = ["N"] if normal.batched else [1]
 
+    def claim(self, name: str) -> str:
+        """Return a name for a new input or output: the one asked for, behind "fg_" where an input or output has it."""
+        while name in self._faces:
+            name = f"fg_{name}"
+        if name in self._inner:
+            self._inner[name].name = f"{name}::inner"
+        self._faces.add(name)
+        return name
+
     def add(self, name: str, value: ir.Value, dims: Sequence[int | str | ir.SymbolicDim] | None = None) -> None:
         """Add an output; `dims` are its dimensions after the batch axis, or those of the value."""
         graph = self.op.graph
-        free = name
-        while free in self._faces:
-            free = f"fg_{free}"
-        if free in self._inner:
-            self._inner[free].name = f"{free}::inner"
         out = self.op.Identity(value)
-        out.name = free
+        free = out.name = self.claim(name)
         out.dtype = value.dtype
         out.shape = ir.Shape([*self._batch, *dims]) if dims is not None else value.shape
         graph.outputs.append(out)
-        self._faces.add(free)
         self.names[name] = free
 
 

@@ -15,12 +15,15 @@ import onnx_ir as ir
 
 from fgonnx import aggregate
 from fgonnx.axes import Placement
-from fgonnx.emit import Emitter
+from fgonnx.emit import PREFIX, Emitter
 from fgonnx.errors import OptionError
-from fgonnx.rewrite import TARGET_INPUT, Rewritten
+from fgonnx.rewrite import Rewritten
 from fgonnx.runtime import Session
 
 Array = npt.NDArray[Any]
+
+#: Key of the map among the results; no output of the model's own has such a name.
+SALIENCY = f"{PREFIX}saliency"
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,14 @@ def explain(
 ) -> dict[str, Array]:
     """Explain one sample; its noise depends on the seed and the sample's index alone, not on the batch size.
 
-    Returns what the session returns, with `saliency` in place of the signed maps; score, contributions and
+    Returns what the session returns, with the map (SALIENCY) in place of the signed ones; score, contributions and
     completeness are means over the noisy copies, the model's own outputs those of the clean input.
     """
     name = r.normal.input_name
     clean = session.run(feeds)
     fixed = dict(feeds)
-    if TARGET_INPUT in feeds:
-        fixed[TARGET_INPUT] = clean[r.names["target"]]
+    if "target" in r.names:
+        fixed[r.selector] = clean[r.names["target"]]
     x = feeds[name].astype(np.float64)
     rng = np.random.default_rng([smoothing.random_state, index])
     scale = smoothing.sigma * float(x.max() - x.min())
@@ -79,7 +82,7 @@ def explain(
     maps = [means[k] for k in averaged if k.startswith("signed_map_")]
     result = {k: v for k, v in clean.items() if not k.startswith("signed_map_")}
     result.update({r.names[k]: v for k, v in means.items() if not k.startswith("signed_map_")})
-    result["saliency"] = combine(maps, _grid(r), r.options.psi, r.options.profile)
+    result[SALIENCY] = combine(maps, _grid(r), r.options.psi, r.options.profile)
     return result
 
 

@@ -1,0 +1,50 @@
+"""Operators without a rule of their own, written out in operators that have one.
+
+Three ways: the function body that the standard gives for an operator; If, Loop and Scan with what is known of them;
+recurrent layers step by step.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from fgonnx.expand import controlflow, functions, recurrent
+from fgonnx.rules.registry import find
+
+EXPANDERS = {**controlflow.EXPANDERS, **recurrent.EXPANDERS}
+
+
+def expand(model: ir.Model) -> bool:
+    """Expand, once, every node that needs it; return whether anything changed.
+
+    Requires: exact shapes. Ensures: valid names and order; the values it adds have no types or shapes yet.
+    """
+    opset = model.opset_imports[""]
+    dependent = depends_on_inputs(model.graph)
+    changed = False
+    for node in list(model.graph):
+        if not any(v in dependent for v in node.inputs) and node.op_type not in controlflow.EXPANDERS:
+            continue
+        if find(node.op_type, opset, node.domain) is not None:
+            continue
+        if node.domain == "" and node.op_type in EXPANDERS:
+            changed |= EXPANDERS[node.op_type](model, node)
+        else:
+            changed |= functions.expand(model, node)
+    if changed:
+        functions.settle(model)
+    return changed
+
+
+def depends_on_inputs(graph: ir.Graph) -> set[ir.Value]:
+    """Return the values that depend on an input of the graph."""
+    found: set[ir.Value] = {v for v in graph.inputs if v.name not in graph.initializers}
+    for node in graph:
+        if any(v in found for v in node.inputs) or node.op_type in ("If", "Loop", "Scan"):
+            found.update(node.outputs)
+    return found
+
+
+def expandable(op_type: str, opset: int, domain: str = "") -> bool:
+    """Tell whether an operator has an expansion."""
+    return (domain == "" and op_type in EXPANDERS) or functions.has_body(op_type, opset, domain)

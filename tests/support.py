@@ -1,0 +1,104 @@
+"""What the integration tests share: small models as text, plain onnxruntime, and the same graph in float64."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, numpy_helper, parser
+
+CPU = ["CPUExecutionProvider"]
+
+
+def model(graph, opset=18, ir_version=8, weights=None):
+    """Parse a graph in ONNX text.
+
+    Parameters
+    ----------
+    graph : str
+        ``(float[N,3] x) => (float[N,2] y) {...}``, its initializers between ``<`` and ``>`` before the braces.
+    opset, ir_version : int
+        Versions.
+    weights : mapping of str to array, optional
+        More initializers, too long to be written out.
+    """
+    proto = parser.parse_model(f'<ir_version: {ir_version}, opset_import: ["": {opset}]> net {graph}')
+    for name, array in (weights or {}).items():
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    return proto
+
+
+def small_cnn(batch="N", opset=18, ir_version=8, seed=0):
+    """Two convolutions, a max pooling and a dense head over (3, 8, 6): the model for tests that need just any."""
+    return model(
+        f"""(float[{batch},3,8,6] x) => (float[{batch},5] y) {{
+            a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w1, b1)
+            b = Relu(a)
+            c = MaxPool<kernel_shape=[2,2], strides=[2,2]>(b)
+            d = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(c, w2, b2)
+            e = Relu(d)
+            f = Flatten(e)
+            y = Gemm(f, w3, b3)
+        }}""",
+        opset,
+        ir_version,
+        draw(seed, w1=(4, 3, 3, 3), b1=(4,), w2=(6, 4, 3, 3), b2=(6,), w3=(72, 5), b3=(5,)),
+    )
+
+
+def draw(seed=0, **shapes):
+    """Return seeded float32 arrays by name, scaled so that signals neither vanish nor explode."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: (rng.standard_normal(shape) / np.sqrt(max(np.prod(shape[1:]), 4))).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+
+
+def pictures(count, shape=(3, 8, 6), seed=1):
+    """Return a batch of seeded float32 inputs."""
+    return np.random.default_rng(seed).standard_normal((count, *shape)).astype(np.float32)
+
+
+def run(proto, feeds, names=None):
+    """Run a model with onnxruntime and nothing else; a model is a ModelProto, bytes or a path."""
+    source = proto.SerializeToString() if isinstance(proto, onnx.ModelProto) else proto
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(source, options, providers=CPU)
+    names = names or [o.name for o in session.get_outputs()]
+    return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+def in_float64(proto):
+    """Return the same graph with float64 in place of float32, for `onnx.reference`.
+
+    In float32 a pre-activation within rounding of zero may fall on the other side of a ReLU, and two correct engines
+    then disagree by a whole path; in float64 they do not. Weights keep their float32 values.
+    """
+    twin = onnx.ModelProto()
+    twin.CopyFrom(proto)
+    graph = twin.graph
+    for tensor in graph.initializer:
+        _widen(tensor)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    for attribute in (a for node in graph.node for a in node.attribute):
+        if attribute.HasField("t"):
+            _widen(attribute.t)
+        if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+            attribute.i = TensorProto.DOUBLE
+    return twin
+
+
+def _widen(tensor):
+    if tensor.data_type == TensorProto.FLOAT:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+
+
+def evaluate(proto, feeds):
+    """Run a model in float64 with onnx's reference implementation, which shares no code with onnxruntime."""
+    from onnx.reference import ReferenceEvaluator
+
+    names = [o.name for o in proto.graph.output]
+    feeds = {k: v.astype(np.float64) if v.dtype == np.float32 else v for k, v in feeds.items()}
+    return dict(zip(names, ReferenceEvaluator(in_float64(proto)).run(names, feeds), strict=True))
