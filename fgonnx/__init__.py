@@ -10,6 +10,7 @@ from fgonnx.errors import FgonnxError
 from fgonnx.explainer import Explainer
 from fgonnx.explanation import Explanation
 from fgonnx.gradient import grad
+from fgonnx.gradient_operator import lower_gradients
 from fgonnx.preprocess import Preprocessing
 from fgonnx.rewrite import rewrite
 from fgonnx.rules.registry import Local, rule
@@ -28,6 +29,7 @@ __all__ = [
     "Site",
     "__version__",
     "grad",
+    "lower_gradients",
     "rewrite",
     "rule",
 ]

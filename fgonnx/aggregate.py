@@ -115,7 +115,7 @@ def _summand(
     product = op.Mul(g, c)
     product.shape = y.shape
     # The author's code also takes maps of one cell (a convolution after global pooling), which localise nothing.
-    one_cell = profile == "reference" and op.rank(y) == rank + 2
+    one_cell = profile != "full" and op.rank(y) == rank + 2
     grid = placement.grid if placement.spatial else ()
     site = replace(site, grid=grid, in_map=site.in_map and (placement.spatial or one_cell))
     return Summand(site, g, c, product, placement)

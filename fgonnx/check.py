@@ -281,24 +281,27 @@ def _slopes(
     directions: Sequence[Floats], tolerance: float,
 ) -> Check:  # fmt: skip
     """Compare slopes of the score with those the gradient promises, all directions together."""
-    measured = np.empty((len(_STEPS), len(directions), len(x)))
-    promised = np.empty_like(measured)
+    shape = (len(_STEPS), len(directions), len(x))
+    promised, central, nearest = np.empty(shape), np.empty(shape), np.empty(shape)
+    here = score(x)
     for k, direction in enumerate(directions):
         v = direction / (np.sqrt(_mean(direction**2)) + 1e-300)
         for j, step in enumerate(_STEPS):
             ahead, behind = (x + step * scale * v).astype(x.dtype), (x - step * scale * v).astype(x.dtype)
+            up, down = score(ahead) - here, here - score(behind)
             # What was moved is what survived rounding to the input's type.
-            moved = (ahead.astype(np.float64) - behind.astype(np.float64)) / (2 * step)
-            measured[j, k] = (score(ahead) - score(behind)) / (2 * step)
-            promised[j, k] = (moved * gradient).reshape(len(x), -1).sum(1)
-    # Changes beyond those of the promised slope, which rounding alone moves.
-    gap = measured - promised
+            up_promised, down_promised = _dot(ahead, x, gradient), _dot(x, behind, gradient)
+            promised[j, k] = (up_promised + down_promised) / (2 * step)
+            central[j, k] = (up + down) / (2 * step) - promised[j, k]
+            # The gradient is that of one side where the sample lies on a kink: one side has to agree.
+            sides = np.stack([central[j, k], (up - up_promised) / step, (down - down_promised) / step])
+            nearest[j, k] = np.take_along_axis(sides, np.abs(sides).argmin(0)[None], 0)[0]
     size = np.sqrt((promised**2).mean(1)) + 1e-300
-    uncertain = np.sqrt(((gap[1:] - gap[:-1]) ** 2).mean(1)) / size[1:]
+    uncertain = np.sqrt(((central[1:] - central[:-1]) ** 2).mean(1)) / size[1:]
     steady = uncertain.argmin(0)
     rows = np.arange(len(x))
     doubt = uncertain[steady, rows]
-    errors = np.sqrt((gap**2).mean(1)) / size
+    errors = np.sqrt((nearest**2).mean(1)) / size
     error = np.minimum(errors[steady, rows], errors[steady + 1, rows])
     worst = int(error.argmax())
     value = float(error[worst])
@@ -308,6 +311,12 @@ def _slopes(
         f"the measurement itself is good to {doubt[worst]:.1e}"
     )
     return Check(name, verdict, value, tolerance, detail)
+
+
+def _dot(after: Array, before: Array, gradient: Floats) -> Floats:
+    """Return `<gradient, after - before>` of every sample."""
+    products = (after.astype(np.float64) - before.astype(np.float64)) * gradient
+    return np.asarray(products.reshape(len(products), -1).sum(axis=1))
 
 
 def _mean(values: Floats) -> Floats:

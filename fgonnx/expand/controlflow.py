@@ -32,7 +32,12 @@ def inline(
         attributes = [_rebind(a, bound) for a in node.attributes.values()]
         inputs = [None if v is None else bound.get(v, v) for v in node.inputs]
         copied = ir.Node(
-            node.domain, node.op_type, inputs, attributes, num_outputs=len(node.outputs), name=f"{prefix}{node.name or node.op_type}"
+            node.domain,
+            node.op_type,
+            inputs,
+            attributes,
+            num_outputs=len(node.outputs),
+            name=f"{prefix}{node.name or node.op_type}",
         )
         for old, new in zip(node.outputs, copied.outputs, strict=True):
             new.name = f"{prefix}{old.name}" if old.name else None
@@ -112,7 +117,11 @@ def expand_loop(model: ir.Model, node: ir.Node) -> bool:
     graph, body = model.graph, node.attributes["body"].as_graph()
     trips, go = _constant(node.inputs[0]), node.inputs[1]
     started = _constant(go)
-    keeps_going = body.outputs[0] is body.inputs[1] or _is_identity_of(body.outputs[0], body.inputs[1]) or _is_true(body.outputs[0])
+    keeps_going = (
+        body.outputs[0] is body.inputs[1]
+        or _is_identity_of(body.outputs[0], body.inputs[1])
+        or _is_true(body.outputs[0])
+    )
     if trips is None or not keeps_going or (go is not None and (started is None or not bool(started.reshape(-1)[0]))):
         return False
     count = int(trips.reshape(-1)[0])
@@ -146,7 +155,9 @@ def _is_true(v: ir.Value) -> bool:
     return array is not None and bool(np.all(array))
 
 
-def _insert(graph: ir.Graph, before: ir.Node, op_type: str, inputs: Sequence[ir.Value], name: str, **attributes: object) -> ir.Value:
+def _insert(
+    graph: ir.Graph, before: ir.Node, op_type: str, inputs: Sequence[ir.Value], name: str, **attributes: object
+) -> ir.Value:
     node = ir.Node("", op_type, inputs, ir.convenience.convert_attributes(attributes), num_outputs=1, name=name)
     node.outputs[0].name = f"{name}:0"
     graph.insert_before(before, node)

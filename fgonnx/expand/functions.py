@@ -59,7 +59,9 @@ def _body(schema: onnx.defs.OpSchema, node: ir.Node, opset: int) -> onnx.Functio
             types.append(kind.SerializeToString())
         for version in sorted(schema.context_dependent_function_opset_versions, reverse=True):
             if version <= opset:
-                text = schema.get_context_dependent_function_with_opset_version(version, node_proto.SerializeToString(), types)
+                text = schema.get_context_dependent_function_with_opset_version(
+                    version, node_proto.SerializeToString(), types
+                )
                 proto.ParseFromString(text)
                 return proto
         return None

@@ -141,7 +141,9 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
     if batch_first:
         x = op.Transpose(x, perm=[1, 0, 2])
         h0, c0 = (None if v is None else op.Transpose(v, perm=[1, 0, 2]) for v in (h0, c0))
-    directions = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[option.get("direction", "forward")]
+    directions = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[
+        option.get("direction", "forward")
+    ]
     functions = list(option.get("activations", _ACTIVATIONS[kind] * len(directions)))
     alphas, betas = list(option.get("activation_alpha", [])), list(option.get("activation_beta", []))
     rows, last_h, last_c = [], [], []
