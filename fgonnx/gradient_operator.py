@@ -1,7 +1,8 @@
 """ai.onnx.preview.training.Gradient, lowered to standard operators.
 
-The operator's page: https://onnx.ai/onnx/operators/onnx_aionnxpreviewtraining_Gradient.html. No runtime implements it; a
-model lowered here runs on all of them. Gradients of gradients work, as each one is ordinary nodes when the next is lowered.
+The operator's page: https://onnx.ai/onnx/operators/onnx_aionnxpreviewtraining_Gradient.html. No runtime implements it;
+a model lowered here runs on all of them. Gradients of gradients work, as each one is ordinary nodes when the next is
+lowered.
 """
 
 from __future__ import annotations

@@ -15,33 +15,36 @@ import onnx_ir as ir
 
 from fgonnx.emit import Emitter
 
-# 2**126 maps every normal float32 above 2**-125 past 2, so that minus 1 clamps to 1. OpenVINO reads an explicit
-# beta=0 as its default 0.5, hence -1.
-_STEEP = 2.0**126
+# 2**127 maps every normal float32 to 2 or more, so that minus 1 clamps to 1; infinity clamps too. OpenVINO reads an
+# explicit beta=0 as its default 0.5, hence -1.
+_STEEP = 2.0**127
 
 
 def positive(op: Emitter, x: ir.Value) -> ir.Value:
-    """Return 1 where `x > 0` and 0 elsewhere, in the type of `x`."""
-    result: ir.Value
+    """Return 1 where `x > 0` and 0 elsewhere, in the type of `x`; subnormal float32 count as 0, or as less than 1."""
     if x.dtype == ir.DataType.FLOAT:
-        result = op.HardSigmoid(x, alpha=_STEEP, beta=-1.0)
-    else:
-        assert x.dtype is not None
-        result = op.Cast(op.Greater(x, 0.0), to=x.dtype.value)
-    return result
+        return op.HardSigmoid(x, alpha=_STEEP, beta=-1.0)
+    return indicator(op, op.Greater(x, 0.0), x)
 
 
 def below(op: Emitter, x: ir.Value, bound: float) -> ir.Value:
-    """Return 1 where `x < bound` and 0 elsewhere, in the type of `x`; for float32 `x` must not exceed `bound`."""
-    result: ir.Value
-    if x.dtype == ir.DataType.FLOAT and bound > 0 and 2.0**-60 < bound < 2.0**60:
+    """Return 1 where `x < bound` and 0 elsewhere, in the type of `x`."""
+    if x.dtype == ir.DataType.FLOAT and 2.0**-60 < bound < 2.0**60:
         # A power of two makes alpha * x exact and one unit in the last place of the bound at least 4.
         alpha = 2.0 ** (26 - math.floor(math.log2(bound)))
-        result = op.HardSigmoid(x, alpha=-alpha, beta=float(np.float32(alpha) * np.float32(bound)))
-    else:
-        assert x.dtype is not None
-        result = op.Cast(op.Less(x, bound), to=x.dtype.value)
-    return result
+        return op.HardSigmoid(x, alpha=-alpha, beta=float(np.float32(alpha) * np.float32(bound)))
+    return indicator(op, op.Less(x, bound), x)
+
+
+def indicator(op: Emitter, condition: ir.Value, like: ir.Value) -> ir.Value:
+    """Return 1 where a condition holds and 0 elsewhere, in the type of `like`."""
+    assert like.dtype is not None
+    return op.Cast(condition, to=like.dtype.value)
+
+
+def nonzero(op: Emitter, x: ir.Value) -> ir.Value:
+    """Return `x` with 1 in place of 0: a divisor for numerators that vanish with it."""
+    return op.Add(x, indicator(op, op.Equal(x, 0.0), x))
 
 
 def transposed_convolution(

@@ -108,7 +108,8 @@ def normalise(
     infer_types(model)
     x = choose_input(model, input_name, loaded.name, per_sample=per_sample)
     shape = concrete_shape(x, input_shape, loaded.name, per_sample=per_sample)
-    one_by_one = one_by_one or (not per_sample and x.shape is not None and all(isinstance(d, int) for d in x.shape.dims))
+    fixed = x.shape is not None and x.shape.is_static()
+    one_by_one = one_by_one or (fixed and not per_sample)
     model, batched = settle_batch(model, str(x.name), shape, folder, notes, one_by_one=one_by_one)
     while expand(model):
         lift_constants(model)
@@ -206,9 +207,10 @@ def choose_input(model: ir.Model, name: str | None, where: str, *, per_sample: b
     """Return the input to explain: the one asked for, or the only one that can be meant."""
     inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
     if not per_sample:
-        chosen = next((v for v in inputs if name in (None, v.name) and v.dtype is not None and v.dtype.is_floating_point()), None)
-        if chosen is not None and chosen.shape is not None:
-            return chosen
+        floating = [v for v in inputs if v.dtype is not None and v.dtype.is_floating_point() and v.shape is not None]
+        for v in floating:
+            if name in (None, v.name):
+                return v
     candidates = [v for v in inputs if _explainable(v)]
     if name is not None:
         chosen = next((v for v in inputs if v.name == name), None)
@@ -250,9 +252,7 @@ def _describe(values: Sequence[ir.Value]) -> str:
     return "; ".join(one(v) for v in values) or "none"
 
 
-def concrete_shape(
-    x: ir.Value, given: Sequence[int] | None, where: str, *, per_sample: bool = True
-) -> tuple[int, ...]:
+def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str, *, per_sample: bool = True) -> tuple[int, ...]:
     """Return the input's shape for one sample: 1, then the model's sizes, or the given ones where they are free."""
     assert x.shape is not None
     declared = list(x.shape.dims)

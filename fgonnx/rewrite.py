@@ -204,7 +204,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     opset = normal.model.opset_imports[""]
     nodes = list(graph)
     source_outputs = tuple(str(v.name) for v in normal.outputs)
-    head, stripped = find_head(normal, options, loaded.name)
+    head, stripped = find_head(normal, options, loaded)
     head_shape = per_sample_shape(head, normal.batched, loaded.name)
 
     active = backward.active_values(nodes, [normal.x])
@@ -242,8 +242,9 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     return rewritten
 
 
-def find_head(normal: Normal, options: Options, where: str) -> tuple[ir.Value, str]:
+def find_head(normal: Normal, options: Options, loaded: LoadedModel) -> tuple[ir.Value, str]:
     """Return the value to explain, and the operator that was set aside behind it ("" for none)."""
+    where = loaded.name
     named = {str(v.name): v for v in normal.outputs}
     if options.output is not None:
         if options.output not in named:
@@ -263,25 +264,24 @@ def find_head(normal: Normal, options: Options, where: str) -> tuple[ir.Value, s
         if source is None or not backward.differentiable(source):
             break
         if node.op_type in _HEAD_ACTIVATIONS and not node.domain:
-            return _unfold(source), node.op_type
+            return _step_back(source, {v.name for n in loaded.ir.graph for v in n.outputs}), node.op_type
         if node.op_type not in _SEE_THROUGH:
             break
         value = source
     return output, ""
 
 
-def _unfold(value: ir.Value) -> ir.Value:
-    """Step back over reshapes that fold other axes into the batch (a Softmax of an old opset works on a matrix)."""
-    while value.shape is not None and value.shape.rank() and _folds_batch(value.shape.dims[0]):
+def _step_back(value: ir.Value, known: set[str | None]) -> ir.Value:
+    """Step back to a value of the source, over reshapes that raising its opset put before a Softmax.
+
+    A Softmax of an old opset works on a matrix; the reshape to it may fold other axes into the batch.
+    """
+    while value.name not in known:
         node = value.producer()
         if node is None or node.op_type not in _SEE_THROUGH or node.inputs[0] is None:
             break
         value = node.inputs[0]
     return value
-
-
-def _folds_batch(dim: int | ir.SymbolicDim) -> bool:
-    return batch_factor(dim) > 1
 
 
 def per_sample_shape(head: ir.Value, batched: bool, where: str) -> tuple[int, ...]:

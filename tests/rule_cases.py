@@ -49,12 +49,13 @@ def row(op_type: str, *inputs: Draw | Given | None, **fields: Any) -> None:
 # Convolutions.
 
 IMAGE = x(2, 4, 6, 5)
+GROUPED = "onnx.reference mixes up the groups of ConvTranspose"
 for bias in ((), (w(6),)):
     row("Conv", IMAGE, w(6, 4, 3, 3), *bias)
 row("Conv", x(2, 3, 7), w(4, 3, 3), w(4), pads=[1, 2], strides=[2])
 row("Conv", x(1, 2, 4, 5, 4), w(3, 2, 2, 3, 2), w(3), pads=[0, 1, 1, 1, 0, 2], strides=[1, 2, 1], dilations=[1, 1, 2])
 row("Conv", IMAGE, w(6, 2, 3, 3), group=2)
-row("Conv", IMAGE, w(6, 2, 3, 2), w(6), group=2, strides=[2, 2], pads=[1, 0, 1, 1])
+row("Conv", IMAGE, w(6, 2, 3, 2), w(6), group=2, strides=[2, 2], pads=[1, 0, 1, 1], reference=GROUPED)
 row("Conv", IMAGE, w(4, 1, 3, 3), w(4), group=4, pads=[1, 1, 1, 1])
 row("Conv", IMAGE, w(8, 1, 3, 3), w(8), group=4, pads=[1, 1, 1, 1], note="two filters a channel")
 row("Conv", IMAGE, w(4, 1, 3, 3), group=4, pads=[1, 1, 1, 1], strides=[2, 2])
@@ -84,7 +85,6 @@ row("Conv", x(2, 3, 5, 5), x(4, 3, 3, 3))
 row("Conv", x(2, 3, 5, 5), x(4, 3, 2, 3), w(4), strides=[2, 1], pads=[1, 0, 0, 1])
 row("Conv", x(2, 3, 5, 5), x(4, 3, 2, 3), x(4))
 
-GROUPED = "onnx.reference mixes up the groups of ConvTranspose"
 row("ConvTranspose", x(2, 3, 4, 5), w(3, 2, 3, 3), w(2))
 row("ConvTranspose", x(2, 3, 4), w(3, 2, 3), strides=[2], pads=[1, 0])
 row("ConvTranspose", x(1, 2, 3, 3, 2), w(2, 2, 2, 2, 2), w(2), strides=[2, 1, 2])
@@ -97,8 +97,16 @@ row("ConvTranspose", x(2, 4, 4, 5), w(4, 1, 3, 3), group=4, pads=[1, 1, 1, 1], r
 for auto_pad in ("SAME_UPPER", "SAME_LOWER", "VALID"):
     row("ConvTranspose", x(2, 3, 4, 5), w(3, 2, 4, 3), strides=[2, 2], auto_pad=auto_pad)
 for auto_pad in ("NOTSET", "SAME_UPPER"):
-    row("ConvTranspose", x(2, 3, 4, 5), w(3, 2, 4, 4), strides=[2, 2], output_shape=[9, 11], auto_pad=auto_pad)
+    row("ConvTranspose", x(2, 3, 4, 5), w(3, 2, 4, 4), strides=[2, 2], output_shape=[9, 11], auto_pad=auto_pad,
+        reference="onnx.reference pads wrongly for output_shape")  # fmt: skip
 row("ConvTranspose", x(2, 3, 4, 5), w(3, 2, 3, 3), strides=[2, 2], output_shape=[10, 12], note="beyond the windows")
+row("ConvTranspose", x(2, 3, 4, 5), w(3, 2, 3, 3), dilations=[3, 3], output_padding=[2, 1],
+    note="padding beyond the stride", reference="onnx.reference refuses it")  # fmt: skip
+row("ConvTranspose", w(2, 3, 4, 5), x(3, 2, 3, 3))
+row("ConvTranspose", w(2, 3, 4, 5), x(3, 2, 3, 3), w(2), strides=[2, 3], pads=[1, 0, 0, 2], output_padding=[1, 2])
+row("ConvTranspose", w(2, 4, 4, 5), x(4, 3, 3, 2), group=2, strides=[2, 1], dilations=[1, 2], reference=GROUPED)
+row("ConvTranspose", x(2, 3, 4, 5), x(3, 2, 3, 3), w(2))
+row("ConvTranspose", x(2, 3, 4, 5), x(3, 2, 3, 3), x(2), strides=[2, 2])
 row("ConvTranspose", w(2, 3, 4, 5), w(3, 2, 3, 3), x(2))
 row("ConvTranspose", x(2, 3, 4, 5), w(3, 2, 3, 3), x(2))
 

@@ -156,7 +156,7 @@ def _is_true(v: ir.Value) -> bool:
 
 
 def _insert(
-    graph: ir.Graph, before: ir.Node, op_type: str, inputs: Sequence[ir.Value], name: str, **attributes: object
+    graph: ir.Graph, before: ir.Node, op_type: str, inputs: Sequence[ir.Value], name: str, **attributes: int
 ) -> ir.Value:
     node = ir.Node("", op_type, inputs, ir.convenience.convert_attributes(attributes), num_outputs=1, name=name)
     node.outputs[0].name = f"{name}:0"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
@@ -12,7 +14,7 @@ _DOMAIN = "fgonnx.expansion"
 def has_body(op_type: str, opset: int, domain: str = "") -> bool:
     """Tell whether the standard gives a function body for an operator."""
     try:
-        schema = onnx.defs.get_schema(op_type, opset, domain)
+        schema: Any = onnx.defs.get_schema(op_type, opset, domain)
     except onnx.defs.SchemaError:
         return False
     return bool(schema.has_function or schema.has_context_dependent_function)
@@ -26,7 +28,7 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
     opset = model.opset_imports.get(node.domain, 1)
     if not has_body(node.op_type, opset, node.domain):
         return False
-    schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    schema: Any = onnx.defs.get_schema(node.op_type, opset, node.domain)
     body = _body(schema, node, model.opset_imports[""])
     if body is None:
         return False
@@ -37,8 +39,7 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
     if imported.get("", model.opset_imports[""]) != model.opset_imports[""]:
         del body.opset_import[:]
         body.opset_import.append(onnx.helper.make_opsetid("", model.opset_imports[""]))
-    function = ir.from_proto(body)
-    assert isinstance(function, ir.Function)
+    function = ir.serde.deserialize_function(body)
     model.functions[function.identifier()] = function
     model.opset_imports.setdefault(_DOMAIN, 1)
     _fill_defaults(schema, node, body)
@@ -46,7 +47,7 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
     return True
 
 
-def _body(schema: onnx.defs.OpSchema, node: ir.Node, opset: int) -> onnx.FunctionProto | None:
+def _body(schema: Any, node: ir.Node, opset: int) -> onnx.FunctionProto | None:
     proto = onnx.FunctionProto()
     if schema.has_context_dependent_function:
         node_proto = ir.to_proto(node)
@@ -81,14 +82,14 @@ def _trim_outputs(body: onnx.FunctionProto, count: int) -> None:
             body.node.append(onnx.helper.make_node("Constant", [], [name], value_float=0.0))
 
 
-def _fill_defaults(schema: onnx.defs.OpSchema, node: ir.Node, body: onnx.FunctionProto) -> None:
+def _fill_defaults(schema: Any, node: ir.Node, body: onnx.FunctionProto) -> None:
     """Write defaults out: a call binds attributes by reference, and the function declares none of them."""
     for name in body.attribute:
         if name in node.attributes or name not in schema.attributes:
             continue
         default = schema.attributes[name].default_value
         if default.type:
-            node.attributes[name] = ir.from_proto(default)
+            node.attributes[name] = ir.serde.deserialize_attribute(default)
 
 
 def settle(model: ir.Model) -> None:

@@ -161,7 +161,8 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
         cell = Cell(
             op, op.Transpose(pick(r), perm=[1, 0]), r_bias,
             op.Split(pick(p), [hidden] * 3, axis=0, outputs=3) if p is not None else None,
-            chosen, hidden, option.get("clip"), bool(option.get("linear_before_reset", 0)), bool(option.get("input_forget", 0)),
+            chosen, hidden, option.get("clip"), bool(option.get("linear_before_reset", 0)),
+            bool(option.get("input_forget", 0)),
         )  # fmt: skip
         projected = op.MatMul(x, op.Transpose(pick(w), perm=[1, 0]))
         if x_bias is not None:
@@ -197,7 +198,7 @@ def _zeros(op: Emitter, x: ir.Value, hidden: int) -> ir.Value:
     batch = op.Slice(op.Shape(x), [1], [2], [0])
     zero = np.zeros((), x.dtype.numpy() if x.dtype is not None else np.float32)
     result: ir.Value = op.Expand(zero, op.Concat(batch, np.array([hidden], np.int64), axis=0))
-    result.dtype = x.dtype
+    result.type = x.type
     return result
 
 
@@ -208,7 +209,7 @@ def _activation(op: Emitter, name: Any, alphas: list[float], betas: list[float])
     if known is None:
         raise ValueError(f"unknown activation {text!r} in a recurrent layer")
     if known in _PLAIN:
-        return getattr(op, known)  # type: ignore[no-any-return]
+        return getattr(op, known)
     values = dict(_PARAMETERS[known])
     if "alpha" in values and alphas:
         values["alpha"] = alphas.pop(0)
@@ -221,4 +222,4 @@ def _activation(op: Emitter, name: Any, alphas: list[float], betas: list[float])
     return lambda v: getattr(op, known)(v, **values)
 
 
-EXPANDERS: dict[str, Callable[[ir.Model, ir.Node], bool]] = {kind: expand for kind in _GATES}
+EXPANDERS: dict[str, Callable[[ir.Model, ir.Node], bool]] = dict.fromkeys(_GATES, expand)

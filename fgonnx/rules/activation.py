@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from fgonnx import lowerings
 from fgonnx.emit import Emitter
-from fgonnx.rules.registry import Cotangent, Local, Unsupported, elementwise, homogeneous, linear, rule
+from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, elementwise, homogeneous, linear, rule
 
 # Degree 1 in x: no intercept. The derivative at a kink is the one of the left side, as in torch (Relu'(0) = 0).
 
@@ -24,17 +24,24 @@ def leaky_relu(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 0.01) ->
     return op.Add(op.Mul(lowerings.positive(op, x), 1.0 - alpha), alpha)
 
 
-@rule("PRelu", family="homogeneous", note="c = 0; derivative the slope at 0; the slope must be constant")
+@rule("PRelu", family="homogeneous", note="c = 0, with an active slope minus its part; derivative the slope at 0")
 def prelu(op: Emitter, y: ir.Value, x: ir.Value, slope: ir.Value) -> Local:
-    if op.is_active(slope):
-        raise Unsupported("its slope depends on the input")
+    mask = lowerings.positive(op, x)
+    # the slope, which broadcasts to x, multiplies min(x, 0)
+    bent = op.Sub(x, op.Mul(mask, x)) if op.is_active(slope) else x
 
     def vjp(g: ir.Value) -> list[Cotangent]:
-        mask = lowerings.positive(op, x)
-        # slope + mask (1 - slope), the slope broadcast unidirectionally to x
-        return [op.Mul(g, op.Add(op.Mul(mask, op.Sub(1.0, slope)), slope))]
+        gx = gs = None
+        if op.is_active(x):  # slope + mask (1 - slope)
+            gx = op.Mul(g, op.Add(op.Mul(mask, op.Sub(1.0, slope)), slope))
+        if op.is_active(slope):
+            gs = op.unbroadcast(op.Mul(g, bent), y, slope)
+        return [gx, gs]
 
-    return Local(vjp)
+    if not op.is_active(slope):
+        return Local(vjp)
+    part = op.Mul(bent, slope)
+    return Local(vjp, op.Neg(part) if op.is_active(x) else op.Sub(y, part), "implicit")
 
 
 @homogeneous("Abs", note="c = 0; derivative 0 at 0")
@@ -43,8 +50,8 @@ def absolute(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
 
 
 @linear("Neg")
-def neg(op: Emitter, y: ir.Value, x: ir.Value):  # type: ignore[no-untyped-def]
-    return op.Neg
+def neg(op: Emitter, y: ir.Value, x: ir.Value) -> Vjp:
+    return lambda g: op.Neg(g)
 
 
 # Piecewise linear with saturation.
@@ -72,9 +79,7 @@ def _inside(op: Emitter, y: ir.Value, x: ir.Value, bound: ir.Value, value: float
         return lowerings.positive(op, y)
     if side == "high" and value is not None:
         return lowerings.below(op, y, value)
-    comparison = op.Greater(x, bound) if side == "low" else op.Less(x, bound)
-    assert x.dtype is not None
-    return op.Cast(comparison, to=x.dtype.value)
+    return lowerings.indicator(op, op.Greater(x, bound) if side == "low" else op.Less(x, bound), x)
 
 
 @elementwise("HardSigmoid", note="c = y - d x; derivative 0 at the bounds")
@@ -92,14 +97,12 @@ def hard_swish(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
 
 @homogeneous("ThresholdedRelu", note="c = 0 on each side; derivative 0 at the threshold")
 def thresholded_relu(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.0) -> ir.Value:
-    assert x.dtype is not None
-    return op.Cast(op.Greater(x, alpha), to=x.dtype.value)
+    return lowerings.indicator(op, op.Greater(x, alpha), x)
 
 
 @elementwise("Shrink")
 def shrink(op: Emitter, y: ir.Value, x: ir.Value, *, bias: float = 0.0, lambd: float = 0.5) -> ir.Value:
-    assert x.dtype is not None
-    return op.Cast(op.Greater(op.Abs(x), lambd), to=x.dtype.value)
+    return lowerings.indicator(op, op.Greater(op.Abs(x), lambd), x)
 
 
 # Smooth activations.
@@ -190,14 +193,14 @@ def log(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
     return op.Reciprocal(x)
 
 
-@elementwise("Sqrt", note="c = y / 2; derivative infinite at 0")
-def sqrt(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Div(0.5, y)
+@rule("Sqrt", family="homogeneous", note="c = y / 2 (degree 1/2); derivative infinite at 0")
+def sqrt(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
+    return Local(lambda g: op.Div(op.Mul(g, 0.5), y), op.Mul(y, 0.5), "implicit")
 
 
-@elementwise("Reciprocal", note="c = 2 y")
-def reciprocal(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Neg(op.Mul(y, y))
+@rule("Reciprocal", family="homogeneous", note="c = 2 y (degree -1)")
+def reciprocal(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
+    return Local(lambda g: op.Neg(op.Mul(g, op.Mul(y, y))), op.Add(y, y), "implicit")
 
 
 @elementwise("Sin")
@@ -268,24 +271,33 @@ for _op_type in ("Floor", "Ceil", "Round", "Sign"):
     _constant_pieces(_op_type)
 
 
-@rule("Cast", family="linear", note="c = 0 between floating-point types")
-def cast(op: Emitter, y: ir.Value, x: ir.Value, *, to: int, saturate: int = 1, round_mode: str = "up") -> Local:
-    assert x.dtype is not None
-    source = x.dtype.value
-    return Local(lambda g: op.Cast(g, to=source))
+@rule("Hardmax", since=13, family="elementwise", note="derivative 0 everywhere, c = y")
+def hardmax(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1) -> Local:
+    return Local(lambda g: [None], y, "implicit")
 
 
-@rule("CastLike", since=15, family="linear", note="c = 0 between floating-point types")
-def cast_like(
-    op: Emitter, y: ir.Value, x: ir.Value, like: ir.Value, *, saturate: int = 1, round_mode: str = "up"
-) -> Local:
-    assert x.dtype is not None
-    source = x.dtype.value
-    return Local(lambda g: op.Cast(g, to=source))
+# saturate and round_mode are of 8-bit and smaller types alone.
+
+
+def _casting(op_type: str) -> None:
+    @rule(op_type, family="linear", note="c = 0 between floating-point types of 16 bits and more")
+    def cast(
+        op: Emitter, y: ir.Value, x: ir.Value, like: ir.Value | None = None, *, to: int = 0, saturate: int = 1,
+        round_mode: str = "up",
+    ) -> Local:  # fmt: skip
+        assert x.dtype is not None and y.dtype is not None
+        source = x.dtype.value
+        if min(x.dtype.bitwidth, y.dtype.bitwidth) < 16:
+            raise Unsupported("its types have fewer than 16 bits")
+        return Local(lambda g: op.Cast(g, to=source))
+
+
+for _op_type in ("Cast", "CastLike"):
+    _casting(_op_type)
 
 
 @linear("Identity")
-def identity(op: Emitter, y: ir.Value, x: ir.Value):  # type: ignore[no-untyped-def]
+def identity(op: Emitter, y: ir.Value, x: ir.Value) -> Vjp:
     return lambda g: g
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
+from fgonnx.lowerings import indicator, nonzero
 from fgonnx.rules.registry import Cotangent, Local, Unsupported, rule
 
 
@@ -63,18 +64,23 @@ def power(op: Emitter, y: ir.Value, x: ir.Value, p: ir.Value) -> Local:
 
     def vjp(g: ir.Value) -> list[Cotangent]:
         gx = gp = None
-        if op.is_active(x):  # p x^(p-1); x^(p-1) is taken as a power so that x = 0 is right
+        if op.is_active(x):  # p x^(p-1), as a power so that x = 0 is right; 0 where p = 0
             slope = op.Mul(exponent, op.Pow(x, op.Sub(exponent, 1.0)))
+            known = op.array(p)
+            if known is None or not known.all():
+                slope = op.Where(op.Equal(exponent, 0.0), 0.0, slope)
             gx = op.unbroadcast(op.Mul(g, slope), y, x)
         if op.is_active(p):
-            gp = op.unbroadcast(op.Mul(op.Mul(g, y), op.Log(x)), y, p)
+            gp = op.unbroadcast(op.Mul(op.Mul(g, y), logarithm), y, p)
         return [gx, gp]
+
+    logarithm = op.Log(nonzero(op, x)) if op.is_active(p) else None  # 0^p log 0 counts as 0
 
     factor: ir.Value | None = None
     if op.is_active(x):
         factor = op.Sub(1.0, exponent)
     if op.is_active(p):
-        drift = op.Mul(exponent, op.Log(x))
+        drift = op.Mul(exponent, logarithm)
         factor = op.Sub(factor if factor is not None else 1.0, drift)
     return Local(vjp, op.Mul(y, factor), "implicit")
 
@@ -101,17 +107,11 @@ def mean(op: Emitter, y: ir.Value, *terms: ir.Value) -> Local:
 
 
 def _extremum(op_type: str) -> None:
-    @rule(op_type, family="homogeneous", note="c = the constant operand where it wins; a tie goes to the first operand")
+    @rule(op_type, family="homogeneous", note="c = the constant operand where it wins; operands that tie share alike")
     def extremum(op: Emitter, y: ir.Value, *terms: ir.Value) -> Local:
-        assert y.dtype is not None
-        # wins[i]: operand i equals the result and none before it does
-        wins: list[ir.Value] = []
-        taken: ir.Value | None = None
-        for v in terms:
-            equal = op.Equal(y, v)
-            first = equal if taken is None else op.And(equal, op.Not(taken))
-            taken = equal if taken is None else op.Or(taken, equal)
-            wins.append(op.Cast(first, to=y.dtype.value))
+        equal = [indicator(op, op.Equal(y, v), y) for v in terms]
+        count = op.Sum(*equal)
+        wins = [op.Div(e, count) for e in equal]
 
         def vjp(g: ir.Value) -> list[Cotangent]:
             return [
@@ -128,6 +128,21 @@ def _extremum(op_type: str) -> None:
 
 for _op_type in ("Max", "Min"):
     _extremum(_op_type)
+
+
+@rule("Mod", family="general", note="c = y - x; with an active divisor x, with both active 0")
+def mod(op: Emitter, y: ir.Value, x: ir.Value, divisor: ir.Value, *, fmod: int = 0) -> Local:
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        # y = x - q divisor, the quotient q being a whole number
+        quotient = op.Div(op.Sub(x, y), divisor) if op.is_active(divisor) else None
+        return [
+            op.unbroadcast(g, y, x) if op.is_active(x) else None,
+            op.unbroadcast(op.Neg(op.Mul(g, quotient)), y, divisor) if op.is_active(divisor) else None,
+        ]
+
+    if op.is_active(x) and op.is_active(divisor):
+        return Local(vjp)
+    return Local(vjp, op.Sub(y, x) if op.is_active(x) else x, "implicit")
 
 
 @rule("Where", note="c = the constant branch where it is chosen")

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from fgonnx import lowerings
 from fgonnx.emit import Emitter
-from fgonnx.rules.registry import Cotangent, Kind, Local, Unsupported, rule
+from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, rule
 
 
 def explicit_pads(
@@ -42,11 +42,10 @@ def per_channel(op: Emitter, vector: ir.Value, rank: int) -> ir.Value:
     """Give a vector over channels the shape (C, 1, ...) that broadcasts to (N, C, *spatial)."""
     if rank == 2:
         return vector
-    result: ir.Value = op.Reshape(vector, [-1, *([1] * (rank - 2))])
-    return result
+    return op.Reshape(vector, [-1, *([1] * (rank - 2))])
 
 
-@rule("Conv", family="linear", note="c = bias; cotangent to the weights only in `grad`")
+@rule("Conv", family="linear", note="c = bias; minus the product where input and weights are active")
 def conv(
     op: Emitter, y: ir.Value, x: ir.Value, w: ir.Value, b: ir.Value | None = None, *, auto_pad: str = "NOTSET",
     dilations: list[int] | None = None, group: int = 1, kernel_shape: list[int] | None = None,
@@ -57,8 +56,6 @@ def conv(
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
     size_in, size_out = spatial(op, x), spatial(op, y)
     begins_ends = explicit_pads(auto_pad, pads, size_in, size_out, kernel, strides, dilations)
-    if op.is_active(x) and op.is_active(w):
-        raise Unsupported("both the input and the weights of the convolution depend on the input")
 
     def vjp(g: ir.Value) -> list[Cotangent]:
         gx = gw = gb = None
@@ -73,11 +70,20 @@ def conv(
             gb = op.ReduceSum(g, [0, *range(2, rank + 2)], keepdims=0)
         return [gx, gw, gb]
 
-    if not op.is_active(x) and not op.is_active(w):
-        # Only the bias is differentiated: everything else is the intercept.
-        assert b is not None
-        return Local(vjp, op.Sub(y, per_channel(op, b, rank + 2)))
-    return Local(vjp, None if b is None or op.is_active(b) else per_channel(op, b, rank + 2))
+    bias = None if b is None else per_channel(op, b, rank + 2)
+    return _affine(op, vjp, y, op.is_active(x) + op.is_active(w), bias, varies=op.is_active(b))
+
+
+def _affine(op: Emitter, vjp: Vjp, y: ir.Value, degree: int, bias: ir.Value | None, *, varies: bool) -> Local:
+    """Return the linearisation of `product + bias`: 0, 1 or 2 factors are active, and the bias where it varies."""
+    constant = None if varies else bias
+    if degree == 1:
+        return Local(vjp, constant)
+    # c = (1 - degree) product, and the bias if it is constant
+    product = y if bias is None else op.Sub(y, bias)
+    if degree == 0:
+        return Local(vjp, product)
+    return Local(vjp, op.Neg(product) if constant is None else op.Sub(constant, product), "implicit")
 
 
 def _weight_gradient(
@@ -85,9 +91,8 @@ def _weight_gradient(
     pads: Sequence[int], group: int, size_in: Sequence[int], size_out: Sequence[int],
 ) -> ir.Value:  # fmt: skip
     # gw[m, c, k] = sum_{n, p} g[n, m, p] x[n, c, s p + d k - begin]: a convolution with batch and channel swapped, the
-    # strides as dilations and the dilations as strides. Its end padding covers the last kernel position exactly.
-    if group != 1:
-        raise Unsupported("the weight gradient of a grouped convolution is not built", "Differentiate by other tensors")
+    # strides as dilations and the dilations as strides. Its end padding covers the last kernel position exactly. Groups
+    # are side by side in the swapped batch: (N, G C, ...) -> (C, G N, ...) against (M, N, ...) in as many groups.
     rank = len(size_in)
     kernel = [op.size(w, 2 + i) for i in range(rank)]
     ends = [
@@ -95,36 +100,37 @@ def _weight_gradient(
         for i, o, k, s, d, b in zip(size_in, size_out, kernel, strides, dilations, pads, strict=False)
     ]
     swap = [1, 0, *range(2, rank + 2)]
-    source = op.Transpose(x, perm=swap)
+    if group == 1:
+        source = op.Transpose(x, perm=swap)
+    else:
+        channels = op.size(w, 1)
+        parts = op.Transpose(op.Reshape(x, [-1, group, channels, *size_in]), perm=[2, 1, 0, *range(3, rank + 3)])
+        source = op.Reshape(parts, [channels, -1, *size_in])
     if any(e < 0 for e in ends):  # rows that no window reached
         starts, stops = [0] * rank, [i + min(e, 0) for i, e in zip(size_in, ends, strict=True)]
         source = op.Slice(source, starts, stops, list(range(2, rank + 2)))
-    result: ir.Value = op.Conv(
-        source, op.Transpose(g, perm=swap), strides=list(dilations), dilations=list(strides),
+    result = op.Conv(
+        source, op.Transpose(g, perm=swap), strides=list(dilations), dilations=list(strides), group=group,
         pads=[*pads[:rank], *(max(e, 0) for e in ends)],
     )  # fmt: skip
     return op.Transpose(result, perm=swap)
 
 
-@rule("ConvTranspose", family="linear", note="c = bias")
+@rule("ConvTranspose", family="linear", note="c = bias; minus the product where input and weights are active")
 def conv_transpose(
     op: Emitter, y: ir.Value, x: ir.Value, w: ir.Value, b: ir.Value | None = None, *, auto_pad: str = "NOTSET",
     dilations: list[int] | None = None, group: int = 1, kernel_shape: list[int] | None = None,
     output_padding: list[int] | None = None, output_shape: list[int] | None = None, pads: list[int] | None = None,
     strides: list[int] | None = None,
 ) -> Local:  # fmt: skip
-    if op.is_active(w):
-        raise Unsupported("the weights of the transposed convolution depend on the input")
     rank = op.rank(x) - 2
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
     extra = output_padding or [0] * rank
     if any(e >= s for e, s in zip(extra, strides, strict=True)):
         raise Unsupported("its output_padding is not below the stride")
     size_in, size_out = spatial(op, x), spatial(op, y)
-    full = [
-        s * (i - 1) + e + d * (op.size(w, 2 + a) - 1) + 1
-        for a, (i, s, d, e) in enumerate(zip(size_in, strides, dilations, extra, strict=True))
-    ]
+    reach = [d * (op.size(w, 2 + a) - 1) for a, d in enumerate(dilations)]
+    full = [s * (i - 1) + e + r + 1 for i, s, e, r in zip(size_in, strides, extra, reach, strict=True)]
     if auto_pad in ("NOTSET", "VALID", "") and not output_shape:
         begins_ends = list(pads) if pads and auto_pad != "VALID" else [0] * (2 * rank)
     else:
@@ -136,11 +142,17 @@ def conv_transpose(
     def vjp(g: ir.Value) -> list[Cotangent]:
         # The transpose of a transposed convolution is the convolution with the same weights and pads. Rows added at the
         # end (output_padding, below the stride) are reached by no window and leave its output size as it is.
-        gx = op.Conv(g, w, strides=strides, dilations=dilations, group=group, pads=begins_ends)
-        gb = op.ReduceSum(g, [0, *range(2, rank + 2)], keepdims=0) if op.is_active(b) else None
-        return [gx, None, gb]
+        gx = gw = gb = None
+        if op.is_active(x):
+            gx = op.Conv(g, w, strides=strides, dilations=dilations, group=group, pads=begins_ends)
+        if op.is_active(w):  # that convolution takes g to the cotangent of x, so x stands for its cotangent
+            gw = _weight_gradient(op, x, g, w, strides, dilations, begins_ends, group, size_out, size_in)
+        if op.is_active(b):
+            gb = op.ReduceSum(g, [0, *range(2, rank + 2)], keepdims=0)
+        return [gx, gw, gb]
 
-    return Local(vjp, None if b is None or op.is_active(b) else per_channel(op, b, rank + 2))
+    bias = None if b is None else per_channel(op, b, rank + 2)
+    return _affine(op, vjp, y, op.is_active(x) + op.is_active(w), bias, varies=op.is_active(b))
 
 
 @rule("Gemm", family="linear", note="c = beta C; -alpha A B more where both factors are active")
@@ -167,30 +179,14 @@ def gemm(
             gc = op.unbroadcast(g if beta == 1.0 else op.Mul(g, beta), y, c)
         return [ga, gb, gc]
 
-    scaled = None if c is None else c if beta == 1.0 else op.Mul(c, beta)
-    factors = op.is_active(a) + op.is_active(b)
-    intercept, kind = scaled, "bias"
-    if factors == 2:  # the product has degree 2
-        product = y if scaled is None else op.Sub(y, scaled)
-        intercept, kind = op.Neg(product), "implicit"
-        if scaled is not None and not op.is_active(c):
-            intercept = op.Add(intercept, scaled)
-    elif factors == 1 and op.is_active(c):
-        intercept = None
-    elif factors == 0:
-        intercept = op.Sub(y, scaled)
-    return Local(vjp, intercept, kind=_kind(kind))
-
-
-def _kind(kind: str) -> Kind:
-    return "implicit" if kind == "implicit" else "bias"
+    bias = op.Mul(c, beta) if c is not None and beta != 1.0 else c
+    return _affine(op, vjp, y, op.is_active(a) + op.is_active(b), bias, varies=op.is_active(c))
 
 
 def transpose_last(op: Emitter, v: ir.Value) -> ir.Value:
     """Swap the last two axes."""
     rank = op.rank(v)
-    result: ir.Value = op.Transpose(v, perm=[*range(rank - 2), rank - 1, rank - 2])
-    return result
+    return op.Transpose(v, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
 @rule("MatMul", family="linear", note="c = 0 with one active factor, -y with two")

@@ -2,59 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import onnx_ir as ir
 
+from fgonnx import lowerings
 from fgonnx.emit import Emitter
 from fgonnx.rules.linear import per_channel
 from fgonnx.rules.registry import Cotangent, Local, Unsupported, rule
 
 
-@rule("BatchNormalization", since=1, family="linear", note="c = beta - gamma mu / sqrt(var + eps); inference only")
+@rule("BatchNormalization", since=14, family="linear", note="c = beta - gamma mu / sqrt(var + eps); inference only")
 def batch_normalization(
     op: Emitter, y: ir.Value | tuple[ir.Value, ...], x: ir.Value, scale: ir.Value, b: ir.Value, mean: ir.Value,
-    var: ir.Value, *, epsilon: float = 1e-5, momentum: float = 0.9, training_mode: int = 0, spatial: int = 1,
+    var: ir.Value, *, epsilon: float = 1e-5, momentum: float = 0.9, training_mode: int = 0,
 ) -> Local:  # fmt: skip
-    if training_mode or (isinstance(y, tuple) and len([v for v in y if v is not None]) > 1):
+    if training_mode or isinstance(y, tuple):
         raise Unsupported("it is in training mode", "Export the model for inference")
-    if any(op.is_active(v) for v in (scale, b, mean, var)):
-        raise Unsupported("its parameters depend on the input")
-    factor = op.Div(scale, op.Sqrt(op.Add(var, epsilon)))
-    intercept = op.Sub(b, op.Mul(mean, factor))
+    if op.is_active(mean) or op.is_active(var):
+        raise Unsupported("its statistics depend on the input")
     rank = op.rank(x)
-    return Local(lambda g, *_: op.Mul(g, per_channel(op, factor, rank)), per_channel(op, intercept, rank), "bias")
+    inverse = op.Reciprocal(op.Sqrt(op.Add(var, epsilon)))
+    factor = op.Mul(scale, inverse)
+
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        gx = gs = gb = None
+        others = [0, *range(2, rank)]
+        if op.is_active(x):
+            gx = op.Mul(g, per_channel(op, factor, rank))
+        if op.is_active(scale):
+            xhat = op.Mul(op.Sub(x, per_channel(op, mean, rank)), per_channel(op, inverse, rank))
+            gs = op.ReduceSum(op.Mul(g, xhat), others, keepdims=0)
+        if op.is_active(b):
+            gb = op.ReduceSum(g, others, keepdims=0)
+        return [gx, gs, gb]
+
+    if not op.is_active(scale) and not op.is_active(b):
+        return Local(vjp, per_channel(op, op.Sub(b, op.Mul(mean, factor)), rank), "bias")
+    product = op.Mul(x, per_channel(op, factor, rank)) if op.is_active(x) else None
+    return Local(vjp, _rest(op, y, per_channel(op, b, rank), product, op.is_active(scale), op.is_active(b)), "implicit")
 
 
-def _standardised(op: Emitter, x: ir.Value, axes: list[int], epsilon: float) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Return xhat = (x - mean) / sigma, 1 / sigma, and var / sigma^2, sigma^2 = var + eps, over the axes."""
+def _rest(
+    op: Emitter, y: ir.Value, shift: ir.Value | None, explained: ir.Value | None, scaled: bool, shifted: bool
+) -> ir.Value:
+    """Return y minus what x explains, minus y - shift where the scale is active, minus the shift where it is."""
+    parts = [] if explained is None else [explained]
+    if scaled:
+        parts.append(y if shift is None else op.Sub(y, shift))
+    if shifted:
+        assert shift is not None
+        parts.append(shift)
+    return op.Sub(y, parts[0] if len(parts) == 1 else op.Sum(*parts))
+
+
+def _standardise(
+    op: Emitter, y: ir.Value, x: ir.Value, scale: ir.Value, b: ir.Value | None, axes: list[int], epsilon: float,
+    place: Callable[[ir.Value], ir.Value],
+) -> Local:  # fmt: skip
+    """Linearise y = scale xhat + b, xhat = (x - mean) / sigma and sigma^2 = var + eps over the axes.
+
+    `place` gives the scale and the bias the shape that broadcasts to x.
+    """
     centred = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))
     var = op.ReduceMean(op.Mul(centred, centred), axes, keepdims=1)
     square = op.Add(var, epsilon)
     inverse = op.Reciprocal(op.Sqrt(square))
-    return op.Mul(centred, inverse), inverse, op.Div(var, square)
+    xhat = op.Mul(centred, inverse)
+    factor, shift = place(scale), None if b is None else place(b)
+
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        gx = gs = gb = None
+        if op.is_active(x):  # (h - mean(h) - xhat mean(h xhat)) / sigma with h = g scale
+            h = op.Mul(g, factor)
+            along = op.Mul(xhat, op.ReduceMean(op.Mul(h, xhat), axes, keepdims=1))
+            gx = op.Mul(op.Sub(op.Sub(h, op.ReduceMean(h, axes, keepdims=1)), along), inverse)
+        if op.is_active(scale):
+            gs = op.reshape_like(op.unbroadcast(op.Mul(g, xhat), y, _shaped(factor, scale, op)), scale)
+        if op.is_active(b):
+            assert b is not None and shift is not None
+            gb = op.reshape_like(op.unbroadcast(g, y, _shaped(shift, b, op)), b)
+        return [gx, gs, gb]
+
+    # J x = scale xhat (1 - var / sigma^2): nearly nothing
+    product = y if shift is None else op.Sub(y, shift)
+    if op.is_active(scale) or op.is_active(b):
+        explained = op.Mul(product, op.Div(epsilon, square)) if op.is_active(x) else None
+        return Local(vjp, _rest(op, y, shift, explained, op.is_active(scale), op.is_active(b)), "implicit")
+    kept = op.Mul(product, op.Div(var, square))
+    return Local(vjp, kept if shift is None else op.Add(shift, kept), "implicit")
 
 
-def _standardise_vjp(op: Emitter, g: ir.Value, xhat: ir.Value, inverse: ir.Value, axes: list[int]) -> ir.Value:
-    # (g - mean(g) - xhat mean(g xhat)) / sigma
-    along = op.Mul(xhat, op.ReduceMean(op.Mul(g, xhat), axes, keepdims=1))
-    return op.Mul(op.Sub(op.Sub(g, op.ReduceMean(g, axes, keepdims=1)), along), inverse)
-
-
-@rule("InstanceNormalization", note="c = b + (y - b) var / (var + eps): nearly all of y")
+@rule("InstanceNormalization", since=6, note="c = b + (y - b) var / (var + eps): nearly all of y")
 def instance_normalization(
     op: Emitter, y: ir.Value, x: ir.Value, scale: ir.Value, b: ir.Value, *, epsilon: float = 1e-5
 ) -> Local:
-    if op.is_active(scale) or op.is_active(b):
-        raise Unsupported("its scale or bias depends on the input")
     rank = op.rank(x)
-    axes = list(range(2, rank))
-    xhat, inverse, share = _standardised(op, x, axes, epsilon)
-    shift, factor = per_channel(op, b, rank), per_channel(op, scale, rank)
-
-    def vjp(g: ir.Value) -> list[Cotangent]:
-        return [_standardise_vjp(op, op.Mul(g, factor), xhat, inverse, axes), None, None]
-
-    return Local(vjp, op.Add(shift, op.Mul(op.Sub(y, shift), share)), "implicit")
+    return _standardise(op, y, x, scale, b, list(range(2, rank)), epsilon, lambda v: per_channel(op, v, rank))
 
 
 @rule("LayerNormalization", since=17, note="c = b + (y - b) var / (var + eps): nearly all of y")
@@ -62,21 +107,15 @@ def layer_normalization(
     op: Emitter, y: ir.Value | tuple[ir.Value, ...], x: ir.Value, scale: ir.Value, b: ir.Value | None = None, *,
     axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1,
 ) -> Local:  # fmt: skip
-    if op.is_active(scale) or op.is_active(b):
-        raise Unsupported("its scale or bias depends on the input")
-    values = y[0] if isinstance(y, tuple) else y
-    rank = op.rank(x)
-    axes = list(range(axis % rank, rank))
-    xhat, inverse, share = _standardised(op, x, axes, epsilon)
+    values, rank = y[0] if isinstance(y, tuple) else y, op.rank(x)
+    local = _standardise(op, values, x, scale, b, list(range(axis % rank, rank)), epsilon, lambda v: v)
 
-    def vjp(g: ir.Value, *others: ir.Value | None) -> list[Cotangent]:
-        if any(o is not None for o in others):
+    def vjp(g: ir.Value | None, *others: ir.Value | None) -> Cotangent | Sequence[Cotangent]:
+        if g is None or any(o is not None for o in others):
             raise Unsupported("its mean or standard deviation is used on the path")
-        return [_standardise_vjp(op, op.Mul(g, scale), xhat, inverse, axes), None, None]
+        return local.vjp(g)
 
-    if b is None:
-        return Local(vjp, op.Mul(values, share), "implicit")
-    return Local(vjp, op.Add(b, op.Mul(op.Sub(values, b), share)), "implicit")
+    return Local(vjp, local.intercept, "implicit")
 
 
 @rule("LRN", note="c = 2 beta y (1 - bias / S), S = bias + alpha / size sum x^2")
@@ -103,18 +142,15 @@ def lrn(
 
 @rule("LpNormalization", family="homogeneous", note="degree 0: c = y")
 def lp_normalization(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1, p: int = 2) -> Local:
-    absolute = op.Abs(x)
     if p == 1:
-        norm, slope = op.ReduceSum(absolute, [axis], keepdims=1), op.Sign(x)
-    elif p == 2:
-        norm, slope = op.Sqrt(op.ReduceSum(op.Mul(x, x), [axis], keepdims=1)), y
+        norm, slope = op.ReduceSum(op.Abs(x), [axis], keepdims=1), op.Sign(x)
     else:
-        raise Unsupported(f"its norm p = {p} is not built", "Use p = 1 or 2")
+        norm, slope = op.Sqrt(op.ReduceSum(op.Mul(x, x), [axis], keepdims=1)), y
 
     def vjp(g: ir.Value) -> ir.Value:
         # (g - n'(x) <g, y>) / n
         along = op.ReduceSum(op.Mul(g, y), [axis], keepdims=1)
-        return op.Div(op.Sub(g, op.Mul(slope, along)), norm)
+        return op.Div(op.Sub(g, op.Mul(slope, along)), lowerings.nonzero(op, norm))
 
     return Local(vjp, y, "implicit")
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-import numpy as np
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
+from fgonnx.lowerings import indicator, nonzero
 from fgonnx.rules.registry import Local, Unsupported, rule
 
-# slope(op, y, x, count) -> dy/dx with y already of x's rank; degree k gives c = (1 - k) y.
-Slope = Callable[[Emitter, ir.Value, ir.Value, float], ir.Value | float]
+# slope(op, y, x, axes, count) -> dy/dx with y already of x's rank; degree k gives c = (1 - k) y.
+Slope = Callable[[Emitter, ir.Value, ir.Value, list[int], float], ir.Value | float]
 
 
 def reduced_axes(op: Emitter, x: ir.Value, axes: ir.Value | list[int] | None, noop_with_empty_axes: int) -> list[int]:
@@ -27,20 +28,21 @@ def reduced_axes(op: Emitter, x: ir.Value, axes: ir.Value | list[int] | None, no
     return sorted(a % rank for a in axes)
 
 
-def _reduction(op_type: str, slope: Slope, degree: float | None, note: str) -> None:
-    @rule(op_type, since=1, note=note)
+def _reduction(op_type: str, slope: Slope, degree: float | None, note: str, *, varies: bool = True) -> None:
+    """Register a reduction; `varies` tells whether its slope has the shape of x rather than of y."""
+    family = "homogeneous" if varies or degree is None else "linear"
+
+    @rule(op_type, since=13, family=family if degree is not None else "general", note=note)
     def reduce(
         op: Emitter, y: ir.Value, x: ir.Value, axes: ir.Value | None = None, *, keepdims: int = 1,
         noop_with_empty_axes: int = 0,
     ) -> Local:  # fmt: skip
         along = reduced_axes(op, x, axes, noop_with_empty_axes)
         # Sizes along the batch axis are not known before the model runs.
-        sizes = [op.dims(x)[a] for a in along]
-        count = (
-            float(np.prod([s for s in sizes if isinstance(s, int)])) if all(isinstance(s, int) for s in sizes) else 0.0
-        )
-        if not count and op_type == "ReduceMean":
+        sizes = [s for s in (op.dims(x)[a] for a in along) if isinstance(s, int)]
+        if len(sizes) < len(along) and op_type == "ReduceMean":
             raise Unsupported("it averages over the batch", "Fix the batch size to 1")
+        count = float(math.prod(sizes))
 
         def restore(v: ir.Value) -> ir.Value:
             return v if keepdims or not along else op.Unsqueeze(v, along)
@@ -48,19 +50,16 @@ def _reduction(op_type: str, slope: Slope, degree: float | None, note: str) -> N
         kept = restore(y)
 
         def vjp(g: ir.Value) -> ir.Value:
-            d = slope(op, kept, x, count)
-            if isinstance(d, ir.Value):
-                return op.Mul(restore(g), d)
-            spread = op.Expand(restore(g), _shape(op, x))
-            return spread if d == 1.0 else op.Mul(spread, d)
+            d = slope(op, kept, x, along, count)
+            scaled = restore(g) if d == 1.0 else op.Mul(restore(g), d)
+            return scaled if varies else op.Expand(scaled, _shape(op, x))
 
         if degree == 1.0:
             return Local(vjp)
         if degree is not None:
             return Local(vjp, op.Mul(y, 1.0 - degree), "implicit")
         # c = y - <dy/dx, x>
-        d = slope(op, kept, x, count)
-        inner = op.Mul(d, x)
+        inner = op.Mul(slope(op, kept, x, along, count), x)
         return Local(vjp, op.Sub(y, op.ReduceSum(inner, along, keepdims=keepdims) if along else inner), "implicit")
 
 
@@ -71,22 +70,28 @@ def _shape(op: Emitter, x: ir.Value) -> ir.Value | list[int]:
     return op.Shape(x)
 
 
-def _extreme(op: Emitter, y: ir.Value, x: ir.Value, count: float) -> ir.Value:
-    assert x.dtype is not None
-    return op.Cast(op.Equal(x, y), to=x.dtype.value)
+def _product_slope(op: Emitter, x: ir.Value, along: list[int]) -> ir.Value | float:
+    if not along:
+        return 1.0
+    # The product of the others: of all but the zeros, divided by x, where x is the only zero or there is none.
+    zero = indicator(op, op.Equal(x, 0.0), x)
+    filled = op.Add(x, zero)
+    rest = op.Div(op.ReduceProd(filled, along, keepdims=1), filled)
+    return op.Mul(rest, indicator(op, op.Equal(op.ReduceSum(zero, along, keepdims=1), zero), x))
 
 
-_reduction("ReduceSum", lambda op, y, x, n: 1.0, 1.0, "c = 0 (linear)")
-_reduction("ReduceMean", lambda op, y, x, n: 1.0 / n, 1.0, "c = 0 (linear)")
-_reduction("ReduceL1", lambda op, y, x, n: op.Sign(x), 1.0, "c = 0 (degree 1)")
-_reduction("ReduceL2", lambda op, y, x, n: op.Div(x, y), 1.0, "c = 0 (degree 1)")
-_reduction("ReduceSumSquare", lambda op, y, x, n: op.Add(x, x), 2.0, "c = -y (degree 2)")
-_reduction("ReduceLogSum", lambda op, y, x, n: op.Exp(op.Neg(y)), None, "c = y - 1")
-_reduction("ReduceLogSumExp", lambda op, y, x, n: op.Exp(op.Sub(x, y)), None, "c = y - <softmax x, x>")
+_reduction("ReduceSum", lambda op, y, x, along, n: 1.0, 1.0, "c = 0 (linear)", varies=False)
+_reduction("ReduceMean", lambda op, y, x, along, n: 1.0 / n, 1.0, "c = 0 (linear)", varies=False)
+_reduction("ReduceL1", lambda op, y, x, along, n: op.Sign(x), 1.0, "c = 0 (degree 1)")
+_reduction("ReduceL2", lambda op, y, x, along, n: op.Div(x, nonzero(op, y)), 1.0, "c = 0 (degree 1); derivative 0 at 0")
+_reduction("ReduceSumSquare", lambda op, y, x, along, n: op.Add(x, x), 2.0, "c = -y (degree 2)")
+_reduction("ReduceLogSum", lambda op, y, x, along, n: op.Exp(op.Neg(y)), None, "c = y - 1", varies=False)
+_reduction("ReduceLogSumExp", lambda op, y, x, along, n: op.Exp(op.Sub(x, y)), None, "c = y - <softmax x, x>")
+_reduction("ReduceProd", lambda op, y, x, along, n: _product_slope(op, x, along), None, "c = (1 - n) y")
 
 
 def _extremum(op_type: str) -> None:
-    @rule(op_type, family="homogeneous", note="c = 0 (degree 1); equal elements share the cotangent")
+    @rule(op_type, since=13, family="homogeneous", note="c = 0 (degree 1); elements that tie share alike")
     def reduce(
         op: Emitter, y: ir.Value, x: ir.Value, axes: ir.Value | None = None, *, keepdims: int = 1,
         noop_with_empty_axes: int = 0,
@@ -99,7 +104,7 @@ def _extremum(op_type: str) -> None:
             return v if keepdims else op.Unsqueeze(v, along)
 
         def vjp(g: ir.Value) -> ir.Value:
-            winners = _extreme(op, restore(y), x, 0.0)
+            winners = indicator(op, op.Equal(x, restore(y)), x)
             return op.Mul(restore(g), op.Div(winners, op.ReduceSum(winners, along, keepdims=1)))
 
         return Local(vjp)
@@ -107,3 +112,10 @@ def _extremum(op_type: str) -> None:
 
 for _op_type in ("ReduceMax", "ReduceMin"):
     _extremum(_op_type)
+
+
+@rule("CumSum", since=11, family="linear", note="c = 0 (linear)")
+def cumulative_sum(
+    op: Emitter, y: ir.Value, x: ir.Value, axis: ir.Value, *, exclusive: int = 0, reverse: int = 0
+) -> Local:
+    return Local(lambda g: op.CumSum(g, axis, exclusive=exclusive, reverse=1 - reverse))

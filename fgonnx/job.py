@@ -1,0 +1,282 @@
+"""One run of `fgonnx explain`: many samples in, three files each out, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgonnx import images, preprocess, record, storage
+from fgonnx.errors import FgonnxError, NumericError, OptionError, PreprocessingError, TargetError
+from fgonnx.explainer import Explainer
+from fgonnx.labels import align, resolve
+from fgonnx.labels import load as load_labels
+from fgonnx.model import LoadedModel, load
+from fgonnx.normalise import choose_input
+from fgonnx.preprocess import Preprocessing
+from fgonnx.record import Decision
+from fgonnx.rewrite import Rewritten
+from fgonnx.runtime import choose_providers
+from fgonnx.samples import Reader, Sample, Source, digest, find, unknown_preprocessing
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an explanation is asked for; see `fgonnx.Explainer`."""
+
+    method: str = "fullgrad"
+    profile: str = "full"
+    psi: str = "abs"
+    head: str = "logits"
+    output: str | None = None
+    input: str | None = None
+    samples: int = 25
+    sigma: float = 0.15
+    random_state: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return those that have an effect."""
+        kept = {k: getattr(self, k) for k in ("method", "profile", "psi", "head", "output", "input")}
+        if self.method == "smooth-fullgrad":
+            kept |= {k: getattr(self, k) for k in ("samples", "sigma", "random_state")}
+        return kept
+
+
+def picture_preprocessing(
+    loaded: LoadedModel, given: str | None, input: str | None, *, required: bool
+) -> tuple[Preprocessing | None, str]:
+    """Return the complete preprocessing of a model's pictures, and where it is from.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model.
+    given : str or None
+        What the user typed; the model's metadata otherwise.
+    input : str or None
+        Name of the input.
+    required : bool
+        Whether there are pictures.
+
+    Raises
+    ------
+    PreprocessingError
+        It is required and not known, or does not fit the model.
+    """
+    text = loaded.preprocessing_json()
+    if given is not None:
+        found, origin = preprocess.parse(given), "given"
+    elif text is not None:
+        found, origin = Preprocessing.from_json(text), "the model's metadata"
+    elif required:
+        raise PreprocessingError(f"{loaded.name}: {unknown_preprocessing()}")
+    else:
+        return None, ""
+    face = choose_input(loaded.ir, input, loaded.name)
+    assert face.shape is not None
+    assert face.dtype is not None
+    dims = [d if isinstance(d, int) else None for d in face.shape.dims]
+    return preprocess.complete(found, dims, face.dtype.numpy()), origin
+
+
+class Job:
+    """Explains samples and writes what it found.
+
+    Parameters
+    ----------
+    model : Path
+        The model.
+    inputs : sequence of Path
+        Pictures, folders, patterns, ``.npy`` arrays.
+    folder : Path
+        Where files go; it is made when the first sample is done.
+    settings : Settings
+        What is asked for.
+    preprocessing : str, optional
+        As `fgonnx.preprocess.parse` takes it.
+    labels : Path, optional
+        File of class names.
+    target : str, optional
+        Index or label; the model's own choice by default.
+    picture : {"panel", "overlay", "heat"}
+        What the PNG shows.
+    providers, threads, batch_size
+        As for `fgonnx.Explainer`.
+    resume : bool
+        Leave out samples whose record is there and was made with the same file, model and settings.
+
+    Attributes
+    ----------
+    notes : dict of str to None
+        What was converted or assumed, in words, in the order of its discovery.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        inputs: Sequence[Path],
+        folder: Path,
+        settings: Settings,
+        *,
+        preprocessing: str | None = None,
+        labels: Path | None = None,
+        target: str | None = None,
+        picture: str = "panel",
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        batch_size: int = 8,
+        resume: bool = False,
+    ) -> None:
+        if picture not in record.PICTURES:
+            raise OptionError(f"picture '{picture}' does not exist; choose one of: {', '.join(record.PICTURES)}")
+        if folder.exists() and not folder.is_dir():
+            raise OptionError(f"'{folder}' is a file; give a folder to write to")
+        self.folder, self.settings, self.picture, self.resume = folder, settings, picture, resume
+        self.model_path, self.target, self.threads = model, target, threads
+        # Noise is drawn by a sample's place in its batch: alone, it does not depend on its neighbours.
+        self.batch_size = 1 if settings.method == "smooth-fullgrad" else batch_size
+        self.providers = choose_providers(providers)
+        self.loaded = load(model)
+        face = choose_input(self.loaded.ir, settings.input, self.loaded.name)
+        assert face.shape is not None
+        self.sources = find(inputs, face.shape.rank())
+        pictures = any(s.path.suffix.lower() != ".npy" for s in self.sources)
+        self.preprocessing, self.preprocessing_origin = picture_preprocessing(
+            self.loaded, preprocessing, settings.input, required=pictures
+        )
+        self.reader = Reader(face, self.preprocessing)
+        self._given_labels = load_labels(labels) if labels is not None else None
+        self.notes: dict[str, None] = {}
+        self._explainer: Explainer | None = None
+
+    def run(self) -> Iterator[dict[str, Any]]:
+        """Explain sample after sample and yield their records, once their files are written.
+
+        Raises
+        ------
+        FgonnxError
+            A sample cannot be read or explained; those before it are done, of it nothing is written.
+        """
+        pending: list[Sample] = []
+        for source in self.sources:
+            try:
+                done = self._stored(source)
+                sample = self.reader.read(source) if done is None else None
+            except FgonnxError:
+                yield from self._finish(pending)
+                raise
+            if pending and (sample is None or len(pending) >= self.batch_size or sample.x.shape != pending[0].x.shape):
+                yield from self._finish(pending)
+                pending = []
+            if sample is not None:
+                pending.append(sample)
+            elif done is not None:
+                yield done
+        yield from self._finish(pending)
+
+    def _finish(self, batch: list[Sample]) -> Iterator[dict[str, Any]]:
+        if not batch:
+            return
+        x = np.stack([sample.x for sample in batch])
+        explainer = self._prepared(x.shape)
+        rewritten = explainer.engine(x.shape).rewritten
+        labels = self._labels(rewritten)
+        entries = _entries(rewritten)
+        target = resolve(self.target, labels or (), entries) if self.target is not None else None
+        try:
+            explanation = explainer(x, target)
+        except NumericError as error:
+            if len(batch) == 1:
+                raise NumericError(f"'{batch[0].source.path}': {error}") from error
+            for sample in batch:
+                yield from self._finish([sample])
+            return
+        decision = Decision.of(explanation, rewritten, labels)
+        self.notes.update(dict.fromkeys(explanation.settings["notes"]))
+        for row, sample in enumerate(batch):
+            files = self._files(sample.source)
+            made = record.describe(self._request(sample.source), explanation, decision, sample, row, files)
+            saliency = explanation.saliency[row]
+            placed = None
+            if self.picture == "overlay" and sample.photo is not None and self.preprocessing is not None:
+                placed = self.preprocessing.place(record.flat(saliency), sample.photo.shape)
+            drawn = record.draw(made, sample, saliency, self.picture, placed)
+            storage.make_folder(self.folder)
+            storage.write_array(self.folder / files["map"], saliency.astype("float32", copy=False))
+            images.write_png(self.folder / files["picture"], drawn)
+            # Last: where the record is, the others are too.
+            storage.write_json(self._record_path(sample.source), made)
+            yield made
+
+    def _prepared(self, shape: tuple[int, ...]) -> Explainer:
+        """Return the explainer; where the head is no output of the model, one that exposes it."""
+        if self._explainer is None:
+            first = self._new_explainer(())
+            rewritten = first.engine(shape).rewritten
+            hidden = rewritten.head not in rewritten.source_outputs and self.settings.method != "smooth-fullgrad"
+            self._explainer = self._new_explainer((rewritten.head,)) if hidden else first
+        return self._explainer
+
+    def _new_explainer(self, expose: tuple[str, ...]) -> Explainer:
+        s = self.settings
+        pictures = any(source.path.suffix.lower() != ".npy" for source in self.sources)
+        return Explainer(
+            self.loaded, s.method, profile=s.profile, psi=s.psi, head=s.head, output=s.output, input=s.input,
+            layout=self.preprocessing.layout if self.preprocessing is not None and pictures else None,
+            expose=expose, providers=self.providers, threads=self.threads, batch_size=self.batch_size,
+            samples=s.samples, sigma=s.sigma, random_state=s.random_state,
+        )  # fmt: skip
+
+    def _labels(self, rewritten: Rewritten) -> tuple[str, ...] | None:
+        if self._given_labels is not None:
+            labels, note = align(self._given_labels, _entries(rewritten))
+            self.notes.update({f"labels: {note}": None} if note else {})
+            return labels
+        stored = self.loaded.labels()
+        if stored is None:
+            return None
+        try:
+            labels, note = align(stored, _entries(rewritten))
+        except TargetError as error:
+            labels, note = None, f"those of the model's metadata are not used: {error}"
+        self.notes.update({f"labels: {note}": None} if note else {})
+        return labels
+
+    def _request(self, source: Source) -> dict[str, Any]:
+        """Return the first keys of a record: what alone decides about its content."""
+        pre = self.preprocessing
+        return {
+            "schema": record.SCHEMA,
+            "input": {"path": str(source.path), "row": source.row, "sha256": digest(source.path)},
+            "model": {"path": str(self.model_path), "sha256": self.loaded.sha256},
+            "versions": record.versions(),
+            "providers": self.providers,
+            "settings": {**self.settings.to_dict(), "target": self.target, "picture": self.picture},
+            "preprocessing": json.loads(pre.to_json()) if pre is not None else None,
+        }
+
+    def _files(self, source: Source) -> dict[str, str]:
+        return {"picture": f"{source.name}.png", "map": f"{source.name}.npy"}
+
+    def _record_path(self, source: Source) -> Path:
+        return self.folder / f"{source.name}.json"
+
+    def _stored(self, source: Source) -> dict[str, Any] | None:
+        """Return the record of an earlier run that asked for the same."""
+        if not self.resume or not all((self.folder / f).is_file() for f in self._files(source).values()):
+            return None
+        try:
+            stored = json.loads(self._record_path(source).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        same = isinstance(stored, dict) and all(stored.get(k) == v for k, v in self._request(source).items())
+        return stored if same else None
+
+
+def _entries(rewritten: Rewritten) -> int:
+    return math.prod(rewritten.head_shape)

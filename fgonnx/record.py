@@ -1,0 +1,253 @@
+"""What is written about one explained sample: a JSON record, and the panel with its certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from fgonnx import visual
+from fgonnx._version import __version__
+from fgonnx.explanation import Explanation
+from fgonnx.rewrite import Rewritten
+from fgonnx.samples import Sample
+
+Array = npt.NDArray[Any]
+RGB = npt.NDArray[np.uint8]
+
+SCHEMA = 1
+"""Version of the record's layout; it changes when a key changes its meaning or goes away."""
+
+PICTURES = ("panel", "overlay", "heat")
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All entries of the head for the samples of one explanation.
+
+    Attributes
+    ----------
+    scores : numpy array, (N, entries), or None
+        Values of the head; None where they are not at hand (smooth-fullgrad before a Softmax).
+    probabilities : numpy array, (N, entries), or None
+        What the operator that was set aside makes of them; None where the head is the output.
+    labels : tuple of str or None
+        One name per entry.
+    shape : tuple of int
+        Shape of the head for one sample.
+    """
+
+    scores: Array | None
+    probabilities: Array | None
+    labels: tuple[str, ...] | None
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, explanation: Explanation, rewritten: Rewritten, labels: tuple[str, ...] | None) -> Decision:
+        """Read it off an explanation."""
+        count, entries = len(explanation), int(np.prod(rewritten.head_shape, initial=1))
+
+        def rows(array: Array | None) -> Array | None:
+            return array.reshape(count, -1) if array is not None and array.size == count * entries else None
+
+        outputs = explanation.outputs
+        scores = rows(explanation.exposed.get(rewritten.head, outputs.get(rewritten.head)))
+        probabilities = None
+        if rewritten.stripped:
+            name = rewritten.options.output or next(n for n, a in outputs.items() if a.dtype.kind == "f")
+            probabilities = rows(outputs[name])
+            if probabilities is not None and rewritten.stripped == "LogSoftmax":
+                probabilities = np.exp(probabilities)
+        return cls(scores, probabilities, labels, rewritten.head_shape)
+
+    def entry(self, sample: int, index: int) -> dict[str, Any]:
+        """Return one entry of the head for the record."""
+        return {
+            "index": index,
+            "position": [int(i) for i in np.unravel_index(index, self.shape)],
+            "label": self.labels[index] if self.labels is not None else None,
+            "score": float(self.scores[sample, index]) if self.scores is not None else None,
+            "probability": float(self.probabilities[sample, index]) if self.probabilities is not None else None,
+        }
+
+    def top(self, sample: int) -> list[dict[str, Any]]:
+        """Return the largest entries of the head."""
+        values = self.scores if self.scores is not None else self.probabilities
+        if values is None:
+            return []
+        order = np.argsort(-values[sample], kind="stable")[:_TOP]
+        return [self.entry(sample, int(i)) for i in order]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes an explanation."""
+    return {
+        "fgonnx": __version__,
+        "onnxruntime": onnxruntime.__version__,
+        "onnx": onnx.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def describe(
+    request: Mapping[str, Any], explanation: Explanation, decision: Decision, sample: Sample, row: int,
+    files: Mapping[str, str],
+) -> dict[str, Any]:  # fmt: skip
+    """Return the JSON record of one sample.
+
+    Parameters
+    ----------
+    request : mapping
+        What was asked for: the first keys of the record.
+    explanation : Explanation
+        Of the batch.
+    decision : Decision
+        The head of the batch.
+    sample : Sample
+        The sample.
+    row : int
+        Its row in the batch.
+    files : mapping of str to str
+        The other files about it, by kind.
+    """
+    assert explanation.target is not None
+    has_certificate = explanation.contributions is not None and explanation.completeness is not None
+    score = float(explanation.score[row])
+    return {
+        **request,
+        "notes": [*sample.notes, *explanation.settings["notes"]],
+        "explained": {"value": explanation.head, "before": explanation.head_stripped or None},
+        "top5": decision.top(row),
+        "target": decision.entry(row, int(explanation.target[row])),
+        "score": score,
+        "completeness": {
+            "residual": float(explanation.completeness[row]),  # type: ignore[index]
+            "relative": float(explanation.relative_residual()[row]) if score else None,
+            "rounding": float(explanation.rounding_residual()[row]),
+        }
+        if has_certificate
+        else None,
+        "localised": {
+            "amount": float(explanation.localised()[row]),
+            "share": float(explanation.localised_share()[row]),
+        }
+        if has_certificate
+        else None,
+        "sites": _sites(explanation, row if has_certificate else None),
+        "files": dict(files),
+    }
+
+
+def _sites(explanation: Explanation, row: int | None) -> list[dict[str, Any]]:
+    values = [None] * len(explanation.sites) if row is None else [v for _, v in explanation.table(row)]
+    total = sum(abs(v) for v in values if v is not None) or 1.0
+    return [
+        {
+            "name": s.name,
+            "node": s.node,
+            "op_type": s.op_type,
+            "kind": s.kind,
+            "grid": list(s.grid),
+            "in_map": s.in_map,
+            "contribution": v,
+            "share": abs(v) / total if v is not None else None,
+        }
+        for s, v in zip(explanation.sites, values, strict=True)
+    ]
+
+
+def name_of(entry: Mapping[str, Any]) -> str:
+    """Return how an entry of the head is called: its label, or its index."""
+    label = entry["label"]
+    if label is not None:
+        return str(label)
+    several = sum(1 for i in entry["position"] if i) > 1
+    return f"{entry['index']} {tuple(entry['position'])}" if several else str(entry["index"])
+
+
+def value_of(entry: Mapping[str, Any]) -> str:
+    """Return score and probability of an entry of the head, as far as they are known."""
+    score, probability = entry["score"], entry["probability"]
+    parts = [f"{score:.4g}"] if score is not None else []
+    parts += [f"{probability:.1%}"] if probability is not None else []
+    return ", ".join(parts)
+
+
+def flat(saliency: Array) -> npt.NDArray[np.float64]:
+    """Return a map as a picture: sequences become one row, volumes are summed over depth."""
+    array = saliency.astype(np.float64)
+    while array.ndim > 2:
+        array = array.sum(axis=0)
+    return array.reshape(-1, array.shape[-1]) if array.ndim else array.reshape(1, 1)
+
+
+def draw(record: Mapping[str, Any], sample: Sample, saliency: Array, kind: str, placed: Array | None) -> RGB:
+    """Draw the picture of one sample.
+
+    Parameters
+    ----------
+    record : mapping
+        From `describe`.
+    sample : Sample
+        The sample.
+    saliency : numpy array
+        Its map.
+    kind : {"panel", "overlay", "heat"}
+        Photo, explanation and certificate; the map over the whole photo; or the map alone.
+    placed : numpy array, (H, W), or None
+        The map in the coordinates of the whole photo.
+    """
+    signed = record["settings"]["psi"] == "signed"
+    map_ = flat(saliency)
+    if kind == "heat":
+        return visual.heat(map_, signed=signed)
+    if kind == "overlay" and placed is not None and sample.photo is not None:
+        return visual.overlay(sample.photo, placed, signed=signed)
+    shown = _wide_enough(sample.shown)
+    if kind == "overlay":
+        return visual.overlay(shown, map_, signed=signed)
+    bars = [(s["name"], s["contribution"]) for s in record["sites"] if s["contribution"] is not None]
+    return visual.panel(
+        shown, map_, title=_title(record, sample), lines=_lines(record), bars=bars, signed=signed, height=480
+    )
+
+
+def _wide_enough(rgb: RGB) -> RGB:
+    """Give sequences a strip that can be seen."""
+    height, width = rgb.shape[:2]
+    if height * 8 >= width:
+        return rgb
+    return np.asarray(cv2.resize(rgb, (width, max(1, width // 8)), interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def _title(record: Mapping[str, Any], sample: Sample) -> str:
+    return f"{name_of(record['target'])}   ({sample.source.path.name})"
+
+
+def _lines(record: Mapping[str, Any]) -> Sequence[str]:
+    """Put the certificate into words."""
+    target, top = record["target"], record["top5"]
+    before = record["explained"]["before"]
+    probability = "" if target["probability"] is None else f", probability {target['probability']:.1%}"
+    lines = [f"score {record['score']:.5g}{f' before {before}' if before else ''}{probability}"]
+    if top and top[0]["index"] != target["index"]:
+        lines.append(f"the model's own choice: {name_of(top[0])} ({value_of(top[0])})")
+    completeness, localised = record["completeness"], record["localised"]
+    if completeness is not None:
+        relative = completeness["relative"]
+        lines.append(
+            f"sum of all contributions {record['score'] - completeness['residual']:.5g}"
+            + (f", off by {relative:.0e} of the score" if relative is not None else "")
+        )
+    if localised is not None:
+        lines.append(f"the map shows {localised['share']:.1%} of what contributes")
+    s = record["settings"]
+    lines.append(f"{s['method']}, profile {s['profile']}, psi {s['psi']}")
+    return lines

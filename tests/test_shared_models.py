@@ -1,0 +1,213 @@
+"""Trained models of many producers on real pictures: decisions, certificates, derivatives and where they look."""
+
+import wave
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import onnx
+import pytest
+
+from fgonnx import Explainer, images, preprocess
+from fgonnx.errors import FgonnxError, ModelError, UnsupportedError
+from tests.conftest import SHARED
+from tests.support import run
+
+pytestmark = pytest.mark.usefixtures("shared")
+
+FACE = 43 * 256 + 113  # a pixel of the astronaut's face in the mask of 144 x 256
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, a picture with the model's preprocessing, the expected class, the entry explained (the largest)."""
+
+    model: str
+    preprocessing: str
+    picture: str
+    decision: int | str | None = None
+    target: int | None = None
+
+    def __str__(self):
+        return f"{self.model}-{self.picture.split('.')[0]}"
+
+
+CASES = [
+    Case("cifar10_resnet2b", "cifar", "burn_bridge.jpg"),
+    Case("fer_mini_xception", "gray,scale=1/127.5,mean=1", "astronaut_face_crop.png", 3),  # happy
+    Case("geometric_shapes_dianna", "gray", "sk_coffee.png"),
+    Case("gtsrb_tf2onnx", "unit", "sk_coffee.png"),
+    Case("jetbot_steering_cnn", "imagenet,resize=stretch", "burn_bridge.jpg"),
+    Case("leafsnap_dianna", "unit", "dianna_leaf_acer_rubrum.jpg", 3),  # acer_rubrum
+    Case("mesonet_deepfake_tf2onnx", "unit", "astronaut_face_crop.png"),
+    Case("mnist8_cntk", "gray,scale=1", "dianna_leaf_acer_rubrum.jpg"),
+    Case("mnist_bn_burn", "mnist", "dianna_leaf_acer_rubrum.jpg"),
+    Case("mnist_selfattention_a", "gray", "dianna_leaf_acer_rubrum.jpg"),
+    Case("mobilenet_v2_tf_fp32", "tf", "sk_chelsea.png", "tiger cat"),
+    Case("mobilenet_v2_tf_fp32", "tf", "sk_coffee.png", "espresso"),
+    Case("mobilenet_v2_tf_fp32", "tf", "wonnx_pelican.jpg", "pelican"),
+    Case("resnet20_cifar10_bn", "imagenet,resize=stretch", "burn_cat.jpg", 3),  # cat
+    Case("resnet8_cifar10_mlperf", "raw", "burn_cat.jpg", 3),
+    Case("selfie_segmentation_tf2onnx", "unit", "sk_astronaut.png", target=FACE),
+    Case("squeezenet1_0_fp32", "caffe", "sk_chelsea.png", "Egyptian cat"),
+    Case("squeezenet1_0_fp32", "caffe", "sk_coffee.png", "espresso"),
+    Case("squeezenet1_0_fp32", "caffe", "wonnx_pelican.jpg", "pelican"),
+    Case("ultraface_rfb_320", "raw,channels=RGB,scale=1/128,mean=127/128", "sk_astronaut.png"),
+    Case("vww_mobilenetv1_025_mlperf", "unit", "sk_astronaut.png", 1),  # person
+    Case("yolox_nano", "raw,resize=letterbox,channels=BGR", "burn_dog_bike_man.jpg"),
+]
+
+# Where the object is, by eye: top, left, bottom, right as shares of the picture.
+OBJECTS = {
+    "sk_chelsea.png": (0.0, 0.2, 0.95, 0.82),
+    "sk_coffee.png": (0.03, 0.27, 0.6, 0.7),
+    "wonnx_pelican.jpg": (0.4, 0.15, 0.78, 0.6),
+}
+
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@cache
+def explainer(model):
+    return Explainer(SHARED / "models" / f"{model}.onnx", input_gradient=True)
+
+
+@cache
+def prepared(case):
+    """The picture as read, its preprocessing, and the array the model takes."""
+    rewritten = explainer(case.model).engine().rewritten
+    pre = preprocess.complete(preprocess.parse(case.preprocessing), rewritten.normal.input_shape, np.float32)
+    picture = images.read(SHARED / "images" / case.picture).rgb
+    return picture, pre, pre.apply(picture).reshape(rewritten.normal.input_shape)
+
+
+@cache
+def explained(case):
+    return explainer(case.model)(prepared(case)[2], case.target)
+
+
+@every_case
+def test_the_certificate_closes(case):
+    assert explained(case).relative_residual().max() < 1e-4
+
+
+@every_case
+def test_outputs_are_the_models(case):
+    source = run(str(SHARED / "models" / f"{case.model}.onnx"), {_input(case.model): prepared(case)[2]})
+    for name, value in source.items():
+        np.testing.assert_allclose(explained(case).outputs[name], value, rtol=1e-4, atol=1e-5 * np.abs(value).max())
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.decision is not None], ids=str)
+def test_the_decision_is_the_known_one(case):
+    found = int(explained(case).target[0])
+    if isinstance(case.decision, str):
+        words = (SHARED / "labels" / "synset.txt").read_text().splitlines()
+        words = ["n00000000 background"] * (np.prod(explainer(case.model).engine().rewritten.head_shape) - 1000) + words
+        found = words[found].split(" ", 1)[1].split(",")[0]
+    assert found == case.decision
+
+
+@every_case
+def test_the_gradient_is_the_slope_of_the_plain_model(case):
+    _, _, x = prepared(case)
+    e = explained(case)
+    rng = np.random.default_rng(0)
+    # up the gradient, where the slope is steepest and rounding weighs least, with some chance in it
+    direction = e.input_gradient * rng.uniform(0.5, 1.5, x.shape)
+    direction *= np.abs(x).max() / np.abs(direction).max()
+    slope = float((e.input_gradient.astype(np.float64) * direction).sum())
+    score = _plain_score(case, e)
+    # A step too long crosses kinks, one too short drowns in float32: one of the ladder's rungs is neither.
+    errors = []
+    for step in 10.0 ** -np.arange(1, 6):
+        up, down = (score((x + s * step * direction).astype(np.float32)) for s in (1, -1))
+        errors.append(abs((up - down) / (2 * step) / slope - 1))
+    assert min(errors) < 0.01
+
+
+def _plain_score(case, explanation):
+    """Return the score as a function of the input by the source model alone, its head made an output."""
+    model = onnx.load(SHARED / "models" / f"{case.model}.onnx")
+    if explanation.head not in {o.name for o in model.graph.output}:
+        model.graph.output.append(onnx.ValueInfoProto(name=explanation.head))
+    index, name = int(explanation.target[0]), _input(case.model)
+    return lambda x: float(run(model, {name: x}, [explanation.head])[explanation.head].reshape(-1)[index])
+
+
+def _input(model):
+    return explainer(model).engine().rewritten.normal.input_name
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if isinstance(c.decision, str)], ids=str)
+def test_the_map_is_denser_on_the_object(case):
+    picture, pre, _ = prepared(case)
+    seen = pre.place(np.ones(explained(case).saliency.shape[1:]), picture.shape)
+    placed = pre.place(explained(case).saliency[0], picture.shape)
+    height, width = seen.shape
+    top, left, bottom, right = OBJECTS[case.picture]
+    box = np.s_[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+    assert placed[box].sum() / placed.sum() > 1.1 * seen[box].sum() / seen.sum()
+
+
+# Sound
+
+
+@cache
+def spectrogram(recording, *, rate, fft, hop, mels):
+    """Return log-mel energies (mels, frames) of a 16 kHz recording; the models need no more than the kind."""
+    with wave.open(str(SHARED / "audio" / recording)) as file:
+        sound = np.frombuffer(file.readframes(file.getnframes()), np.int16)[:: 16000 // rate] / 32768
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(sound, fft // 2), fft)[::hop] * np.hanning(fft)
+    power = np.abs(np.fft.rfft(frames)) ** 2
+    corners = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + rate / 1400), mels + 2) / 2595) - 1)
+    at = np.arange(power.shape[1]) * rate / fft
+    rising, falling = np.diff(corners)[:-1, None], np.diff(corners)[1:, None]
+    triangles = np.minimum((at - corners[:-2, None]) / rising, (corners[2:, None] - at) / falling).clip(0)
+    return (triangles @ power.T).astype(np.float32)
+
+
+def keyword():
+    with np.load(SHARED / "audio" / "kws_mfcc_49x10.npz") as recordings:
+        return np.stack([recordings[k] for k in ("tflm_yes_1000ms", "nns_yes")])[..., None]
+
+
+def commands():
+    mel = spectrogram("tflm_yes_1000ms.wav", rate=8000, fft=400, hop=200, mels=128)[:, :41]
+    return np.broadcast_to(mel, (1, 3, 128, 41)).copy()
+
+
+def wakeword():
+    mel = np.log(spectrogram("mlc_marvin.wav", rate=16000, fft=1024, hop=320, mels=40) + 1e-6)
+    return mel[:, 10:40].T.reshape(1, 30, 1, 40)
+
+
+@pytest.mark.parametrize(
+    ("model", "sound"),
+    [
+        ("kws_dscnn_mlperf", keyword),
+        ("speech_commands_squeezenet", commands),
+        ("streaming_wakeword_mlperf", wakeword),
+    ],
+)
+def test_certificates_of_sound_models_close(model, sound):
+    assert explainer(model)(sound()).relative_residual().max() < 1e-4
+
+
+# Refused
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "error", "message"),
+    [
+        ("squeezenet1_1_qdq_int8", {}, UnsupportedError, "'input_QuantizeLinear' .* holds uint8 values"),
+        ("shufflenet_v2_int8_qlinear", {}, UnsupportedError, "QLinearConv, .* holds uint8 values"),
+        ("mobilenet_v2_tf_qdq_uint8io", {}, ModelError, "uint8"),
+        ("silero_vad_16k_op15", {}, ModelError, "several inputs could be explained; name one"),
+    ],
+)
+def test_refusals_say_why(model, options, error, message):
+    refused = Explainer(SHARED / "models" / f"{model}.onnx", **options)
+    with pytest.raises(FgonnxError, match=message) as caught:
+        refused.engine()
+    assert caught.type is error
