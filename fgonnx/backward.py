@@ -104,9 +104,10 @@ def path(nodes: Sequence[ir.Node], active: set[ir.Value], head: ir.Value) -> lis
     needed = {head}
     found: list[ir.Node] = []
     for node in reversed(nodes):
-        if any(v in needed and v in active for v in node.outputs):
+        sources = [v for v in inputs_of(node) if v in active]
+        if sources and any(v in needed and v in active for v in node.outputs):
             found.append(node)
-            needed.update(v for v in inputs_of(node) if v in active)
+            needed.update(sources)
     return found[::-1]
 
 

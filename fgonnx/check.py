@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -18,6 +19,7 @@ from fgonnx.errors import OptionError
 from fgonnx.explainer import Explainer, Target
 from fgonnx.explanation import Explanation
 from fgonnx.model import LoadedModel, ModelLike, load
+from fgonnx.preprocess import Preprocessing
 from fgonnx.rewrite import TARGET_INPUT, Options, Rewritten, build
 from fgonnx.runtime import Session
 
@@ -167,7 +169,7 @@ def check(
     steps = sorted({n.op_type for n in scorer.model.graph if n.op_type in _QUANTISERS})
     if steps:
         notes.append(
-            f"the graph holds {', '.join(steps)}: a step function has no useful derivative, the straight-through one is used"
+            f"the graph holds {', '.join(steps)}: the slope of a step function says nothing, a straight-through one is used"
         )
         checks = [replace(c, verdict="undecided") if c.verdict == "failed" and "slope" in c.name else c for c in checks]
     return CheckResult(tuple(checks), explanation, tuple(notes))
@@ -323,3 +325,16 @@ def _mean(values: Floats) -> Floats:
     """Return the mean of every sample, with axes kept."""
     mean: Floats = values.mean(axis=tuple(range(1, values.ndim)), keepdims=True)
     return mean
+
+
+def random_pictures(pre: Preprocessing, shape: Sequence[int] | None, samples: int, random_state: int = 0) -> Array:
+    """Return seeded random pictures, prepared as the model wants them: coloured clouds with grain, (N, ...)."""
+    assert pre.size is not None or shape is not None
+    size = pre.size or (shape[2:4] if pre.layout == "NCHW" else shape[1:3])  # type: ignore[index]
+    rng = np.random.default_rng(random_state)
+    rows = []
+    for _ in range(samples):
+        clouds = cv2.resize(rng.uniform(0, 255, (6, 6, 3)), (int(size[1]), int(size[0])), interpolation=cv2.INTER_CUBIC)
+        picture = np.clip(clouds + rng.normal(0, 12, clouds.shape), 0, 255)
+        rows.append(pre.apply(np.rint(picture).astype(np.uint8)))
+    return np.stack(rows)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from fgonnx import backward
+from fgonnx.dequantise import resolve_straight_through
 from fgonnx.emit import Emitter
 from fgonnx.errors import ModelError, OptionError
 from fgonnx.model import ModelLike, load
@@ -82,6 +83,7 @@ def grad(
         out = op.Identity(walked.cotangents[v])
         out.name, out.type, out.shape = f"{name}_grad", v.type, v.shape
         graph.outputs.append(out)
+    resolve_straight_through(graph)
     common.RemoveUnusedNodesPass()(normal.model)
     proto: onnx.ModelProto = ir.to_proto(normal.model)
     return proto

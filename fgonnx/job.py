@@ -234,12 +234,13 @@ class Job:
 
     def _labels(self, rewritten: Rewritten) -> tuple[str, ...] | None:
         if self._given_labels is not None:
-            labels, note = align(self._given_labels, _entries(rewritten))
+            aligned, note = align(self._given_labels, _entries(rewritten))
             self.notes.update({f"labels: {note}": None} if note else {})
-            return labels
+            return aligned
         stored = self.loaded.labels()
         if stored is None:
             return None
+        labels: tuple[str, ...] | None
         try:
             labels, note = align(stored, _entries(rewritten))
         except TargetError as error:

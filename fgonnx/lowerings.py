@@ -175,12 +175,16 @@ def scatter_to_argmax(op: Emitter, g: ir.Value, indices: ir.Value, x: ir.Value) 
 def along_axis(op: Emitter, g: ir.Value, matrix: npt.NDArray[np.float64], axis: int, rank: int) -> ir.Value:
     """Multiply every fibre of `g` along an axis by a constant matrix (out, in)."""
     assert g.dtype is not None
-    weights = matrix.astype(g.dtype.numpy())
-    if axis == rank - 1:
-        return op.MatMul(g, np.ascontiguousarray(weights.T))
+    return apply_along(op, g, op.constant(matrix.astype(g.dtype.numpy())), axis, rank)
+
+
+def apply_along(op: Emitter, g: ir.Value, matrix: ir.Value, axis: int, rank: int) -> ir.Value:
+    """Multiply every fibre of `g` along an axis by a matrix (out, in)."""
     if axis == rank - 2:
-        return op.MatMul(op.constant(weights), g)
+        return op.MatMul(matrix, g)
+    transposed = op.Transpose(matrix, perm=[1, 0])
+    if axis == rank - 1:
+        return op.MatMul(g, transposed)
     perm = list(range(rank))
     perm[axis], perm[-1] = perm[-1], perm[axis]
-    swapped = op.MatMul(op.Transpose(g, perm=perm), np.ascontiguousarray(weights.T))
-    return op.Transpose(swapped, perm=perm)
+    return op.Transpose(op.MatMul(op.Transpose(g, perm=perm), transposed), perm=perm)

@@ -19,10 +19,12 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from fgonnx import probe
+from fgonnx.dequantise import dequantise, is_quantised
 from fgonnx.emit import PREFIX
 from fgonnx.errors import ModelError, OptionError
 from fgonnx.expand import expand
 from fgonnx.model import LoadedModel
+from fgonnx.runtime import Session
 
 OPSET = 18
 IR_VERSION = 8  # the one of opset 18; before 4, initializers had to be inputs
@@ -52,6 +54,8 @@ class Normal:
         The model's own outputs.
     notes : list of str
         What was changed on the way, in words.
+    twins : dict of ir.Value to ir.Value
+        What the integer outputs stand for, floating-point.
     """
 
     model: ir.Model
@@ -62,6 +66,7 @@ class Normal:
     batched: bool
     outputs: list[ir.Value]
     notes: list[str] = field(default_factory=list)
+    twins: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
 
 def normalise(
@@ -116,9 +121,13 @@ def normalise(
         infer_types(model)
         model, batched = settle_batch(model, str(x.name), shape, folder, notes, one_by_one=one_by_one or not batched)
     x = next(v for v in model.graph.inputs if v.name == x.name)
+    if loaded.opset < OPSET:
+        check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
     axes = layout or find_layout(x, shape)
-    explained = float_input(model, x)
-    return Normal(model, explained, str(x.name), shape, axes, batched, list(model.graph.outputs), notes)
+    explained, twins = x, {}
+    if is_quantised(model.graph) or not (x.dtype is not None and x.dtype.is_floating_point()):
+        explained, twins = dequantise(model, x)
+    return Normal(model, explained, str(x.name), shape, axes, batched, list(model.graph.outputs), notes, twins)
 
 
 def inline_functions(model: ir.Model) -> None:
@@ -162,8 +171,44 @@ def raise_opset(model: ir.Model, notes: list[str]) -> None:
             converted.graph.inputs.remove(value)
         value.const_value = tensor
         converted.graph.register_initializer(value)
+    if version < 11:
+        _keep_old_resize(converted.graph)
     model.graph = converted.graph
     notes.append(f"opset {version} raised to {OPSET}")
+
+
+def _keep_old_resize(graph: ir.Graph) -> None:
+    """Before opset 11 position i of a resized axis read position i / scale; onnx's converter leaves today's default."""
+    for node in graph:
+        if node.op_type == "Resize" and "coordinate_transformation_mode" not in node.attributes:
+            node.attributes["coordinate_transformation_mode"] = ir.AttrString(
+                "coordinate_transformation_mode", "asymmetric"
+            )
+            if "mode" not in node.attributes or node.attributes["mode"].as_string() == "nearest":
+                node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
+
+
+def check_results(loaded: LoadedModel, model: ir.Model, feeds: dict[str, np.ndarray]) -> None:
+    """Requires: the source's inputs and outputs. Ensures: the same results, whatever onnx's converter did.
+
+    Not checked: models that draw random numbers, and sources that this onnxruntime no longer runs.
+    """
+    if any(node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial") for node in model.graph):
+        return
+    folder = loaded.path.parent if loaded.path is not None else None
+    try:
+        before = Session(loaded.ir, folder=folder, providers=["cpu"], optimise=False).run(feeds)
+    except ModelError:
+        return
+    after = Session(model, folder=folder, providers=["cpu"], optimise=False).run(feeds)
+    for name, array in before.items():
+        truth, found = array.astype(np.float64), after[name].astype(np.float64)
+        scale = float(np.nanmax(np.abs(truth), initial=0.0))
+        if not np.allclose(found, truth, rtol=1e-3, atol=1e-3 * scale + 1e-12, equal_nan=True):
+            raise ModelError(
+                f"{loaded.name}: raising its opset from {loaded.opset} to {OPSET} changes its output '{name}'. "
+                f"Export the model with opset {OPSET} or newer"
+            )
 
 
 def _forget_shapes(proto: onnx.ModelProto) -> None:
@@ -434,34 +479,3 @@ def _first_movers(x: ir.Value) -> list[ir.Node]:
                 return [node]
             queue.extend(node.outputs[:1])
     return []
-
-
-def float_input(model: ir.Model, x: ir.Value) -> ir.Value:
-    """Requires: shapes. Ensures: a floating-point explained input; an integer one is cast once, in front.
-
-    The gradient is then with respect to the cast copy, whose unit is one grey level.
-    """
-    if x.dtype is not None and x.dtype.is_floating_point():
-        return x
-    graph = model.graph
-    casts = [n for n in x.consumers() if n.op_type == "Cast"]
-    if len(casts) != len(x.consumers()):
-        others = sorted({n.op_type for n in x.consumers() if n.op_type != "Cast"})
-        raise ModelError(
-            f"its integer input '{x.name}' goes into {', '.join(others)} before it becomes "
-            "floating-point: such models cannot be explained yet"
-        )
-    target = ir.DataType(casts[0].attributes["to"].as_int())
-    if not target.is_floating_point():
-        raise ModelError(f"its input '{x.name}' is not turned into a floating-point array")
-    copy = ir.Node("", "Cast", [x], ir.convenience.convert_attributes({"to": target.value}), num_outputs=1)
-    out = copy.outputs[0]
-    out.name, out.type, out.shape = (
-        f"{x.name}::float",
-        ir.TensorType(target),
-        x.shape.copy() if isinstance(x.shape, ir.Shape) else None,
-    )
-    graph.insert_before(graph[0], copy)
-    for node in casts:
-        node.replace_input_with(0, out)
-    return out

@@ -14,6 +14,7 @@ import onnx_ir.passes.common as common
 from fgonnx import aggregate, axes, backward
 from fgonnx._version import __version__
 from fgonnx.aggregate import BatchLostError, Site, Summand
+from fgonnx.dequantise import resolve_straight_through
 from fgonnx.emit import Emitter
 from fgonnx.errors import ModelError, OptionError, TargetError, UnsupportedError
 from fgonnx.model import LoadedModel, ModelLike, load, metadata
@@ -26,7 +27,7 @@ TARGET_INPUT = "target_index"
 SEED_INPUT = "seed"
 
 _HEAD_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}
-_SEE_THROUGH = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"}
+_SEE_THROUGH = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout", "StraightThrough"}
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     )
     _write_outputs(writer, options, parts, walked, path, grid, gx, chosen, score)
     _expose(writer, options, parts, walked, nodes, loaded.name)
+    resolve_straight_through(graph)
     common.RemoveUnusedNodesPass()(normal.model)
     rewritten = Rewritten(
         normal.model, options, normal, str(head.name), head_shape, stripped, tuple(p.site for p in parts), writer.names,
@@ -252,6 +254,7 @@ def find_head(normal: Normal, options: Options, loaded: LoadedModel) -> tuple[ir
         output = named[options.output]
     else:
         output = next((v for v in normal.outputs if backward.differentiable(v)), normal.outputs[0])
+    output = normal.twins.get(output, output)
     if not backward.differentiable(output):
         raise OptionError(
             f"{where}: its output '{output.name}' is not floating-point, it has no derivative; choose another (output=)"

@@ -177,9 +177,7 @@ class Reader:
     def _check(self, x: Array, source: Source) -> None:
         where = f"'{source.path}'" + ("" if source.row is None else f", sample {source.row},")
         wanted = self.dims[1:]
-        if len(wanted) != x.ndim or any(
-            isinstance(d, int) and d != s for d, s in zip(wanted, x.shape, strict=True)
-        ):
+        if len(wanted) != x.ndim or any(isinstance(d, int) and d != s for d, s in zip(wanted, x.shape, strict=True)):
             shape = ", ".join(str(d if isinstance(d, int) else "?") for d in wanted)
             raise InputError(f"{where} has the shape {x.shape}: one sample of the input '{self.name}' is ({shape})")
         if x.dtype != self.dtype and (x.dtype.kind != "f" or self.dtype.kind != "f"):
@@ -212,8 +210,8 @@ class Reader:
 def unknown_preprocessing() -> str:
     """Say what to do when nothing tells how pictures become numbers."""
     return (
-        "the model does not say how its pictures were prepared (no 'fgonnx.preprocessing' in its metadata), and a guess "
-        f"would explain another picture than yours. Give --preprocess one of {', '.join(PRESETS)} "
+        "the model does not say how its pictures were prepared (no 'fgonnx.preprocessing' in its metadata), and a "
+        f"guess would explain another picture than yours. Give --preprocess one of {', '.join(PRESETS)} "
         "(--preprocess imagenet suits most PyTorch classifiers, tf most TensorFlow ones), changes to one "
         "(--preprocess imagenet,size=256), or numbers (--preprocess scale=1/255,mean=0.5,std=0.5)"
     )

@@ -63,6 +63,7 @@ def run(proto, feeds, names=None):
     source = proto.SerializeToString() if isinstance(proto, onnx.ModelProto) else proto
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 4
     session = ort.InferenceSession(source, options, providers=CPU)
     names = names or [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(names, feeds), strict=True))

@@ -59,11 +59,11 @@ def _rest(
 
 def _standardise(
     op: Emitter, y: ir.Value, x: ir.Value, scale: ir.Value, b: ir.Value | None, axes: list[int], epsilon: float,
-    place: Callable[[ir.Value], ir.Value],
+    place: Callable[[ir.Value], ir.Value], collect: Callable[[ir.Value, ir.Value], ir.Value],
 ) -> Local:  # fmt: skip
     """Linearise y = scale xhat + b, xhat = (x - mean) / sigma and sigma^2 = var + eps over the axes.
 
-    `place` gives the scale and the bias the shape that broadcasts to x.
+    `place` gives the scale and the bias the shape that broadcasts to x; `collect` sums a cotangent back over it.
     """
     centred = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))
     var = op.ReduceMean(op.Mul(centred, centred), axes, keepdims=1)
@@ -79,10 +79,9 @@ def _standardise(
             along = op.Mul(xhat, op.ReduceMean(op.Mul(h, xhat), axes, keepdims=1))
             gx = op.Mul(op.Sub(op.Sub(h, op.ReduceMean(h, axes, keepdims=1)), along), inverse)
         if op.is_active(scale):
-            gs = op.reshape_like(op.unbroadcast(op.Mul(g, xhat), y, _shaped(factor, scale, op)), scale)
-        if op.is_active(b):
-            assert b is not None and shift is not None
-            gb = op.reshape_like(op.unbroadcast(g, y, _shaped(shift, b, op)), b)
+            gs = collect(op.Mul(g, xhat), scale)
+        if b is not None and op.is_active(b):
+            gb = collect(g, b)
         return [gx, gs, gb]
 
     # J x = scale xhat (1 - var / sigma^2): nearly nothing
@@ -99,7 +98,9 @@ def instance_normalization(
     op: Emitter, y: ir.Value, x: ir.Value, scale: ir.Value, b: ir.Value, *, epsilon: float = 1e-5
 ) -> Local:
     rank = op.rank(x)
-    return _standardise(op, y, x, scale, b, list(range(2, rank)), epsilon, lambda v: per_channel(op, v, rank))
+    axes = list(range(2, rank))
+    place, collect = lambda v: per_channel(op, v, rank), lambda g, _: op.ReduceSum(g, [0, *axes], keepdims=0)
+    return _standardise(op, y, x, scale, b, axes, epsilon, place, collect)
 
 
 @rule("LayerNormalization", since=17, note="c = b + (y - b) var / (var + eps): nearly all of y")
@@ -108,7 +109,8 @@ def layer_normalization(
     axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1,
 ) -> Local:  # fmt: skip
     values, rank = y[0] if isinstance(y, tuple) else y, op.rank(x)
-    local = _standardise(op, values, x, scale, b, list(range(axis % rank, rank)), epsilon, lambda v: v)
+    axes, collect = list(range(axis % rank, rank)), lambda g, v: op.unbroadcast(g, values, v)
+    local = _standardise(op, values, x, scale, b, axes, epsilon, lambda v: v, collect)
 
     def vjp(g: ir.Value | None, *others: ir.Value | None) -> Cotangent | Sequence[Cotangent]:
         if g is None or any(o is not None for o in others):

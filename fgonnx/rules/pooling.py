@@ -11,7 +11,7 @@ import onnx_ir as ir
 from fgonnx import lowerings
 from fgonnx.emit import Emitter
 from fgonnx.rules.linear import explicit_pads, spatial
-from fgonnx.rules.registry import Local, rule
+from fgonnx.rules.registry import Local, Unsupported, rule
 
 
 def _indices(op: Emitter, y: ir.Value) -> ir.Value:
@@ -95,6 +95,51 @@ def _valid_cells(
         shape[2 + axis] = o
         counts = counts * inside.reshape(shape)
     return np.maximum(counts, 1)
+
+
+@rule("LpPool", since=11, family="homogeneous", note="c = 0 (degree 1); derivative 0 at 0")
+def lp_pool(
+    op: Emitter, y: ir.Value, x: ir.Value, *, auto_pad: str = "NOTSET", ceil_mode: int = 0,
+    dilations: list[int] | None = None, kernel_shape: list[int], p: int = 2, pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Local:  # fmt: skip
+    rank = op.rank(x) - 2
+    strides, dilations = strides or [1] * rank, dilations or [1] * rank
+    size_in, size_out = spatial(op, x), spatial(op, y)
+    begins = explicit_pads(auto_pad, pads, size_in, size_out, kernel_shape, strides, dilations)[:rank]
+
+    def vjp(g: ir.Value) -> ir.Value:
+        # dy/dx = sign(x) |x|^(p-1) / y^(p-1)
+        spread = lowerings.window_sum_transpose(
+            op, op.Div(g, op.Pow(lowerings.nonzero(op, y), float(p - 1))), spatial_in=size_in, spatial_out=size_out,
+            kernel=kernel_shape, strides=strides, dilations=dilations, begins=begins, channels=op.size(x, 1),
+        )  # fmt: skip
+        return op.Mul(spread, _signed_power(op, x, p))
+
+    return Local(vjp)
+
+
+def _signed_power(op: Emitter, x: ir.Value, p: int) -> ir.Value:
+    """Return sign(x) |x|^(p-1)."""
+    return x if p == 2 else op.Sign(x) if p == 1 else op.Mul(op.Sign(x), op.Pow(op.Abs(x), float(p - 1)))
+
+
+@rule("GlobalLpPool", since=2, family="homogeneous", note="c = 0 (degree 1); derivative 0 at 0")
+def global_lp_pool(op: Emitter, y: ir.Value, x: ir.Value, *, p: int = 2) -> Local:
+    def vjp(g: ir.Value) -> ir.Value:
+        return op.Mul(op.Div(g, op.Pow(lowerings.nonzero(op, y), float(p - 1))), _signed_power(op, x, p))
+
+    return Local(vjp)
+
+
+@rule("MaxUnpool", since=9, family="linear", note="c = 0 (linear); the indices must differ")
+def max_unpool(
+    op: Emitter, y: ir.Value, x: ir.Value, indices: ir.Value, output_shape: ir.Value | None = None, *,
+    kernel_shape: list[int], pads: list[int] | None = None, strides: list[int] | None = None,
+) -> Local:  # fmt: skip
+    if output_shape is not None:
+        raise Unsupported("its output_shape is not built", "Pad after it instead")
+    return Local(lambda g: op.Gather(op.Reshape(g, [-1]), indices))
 
 
 @rule("GlobalAveragePool", family="linear", note="c = 0")

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from fgonnx.emit import Emitter
 
-Kind = Literal["bias", "implicit"]
+Kind = Literal["bias", "implicit", "quantisation"]
 Cotangent = ir.Value | None
 Vjp = Callable[..., Cotangent | Sequence[Cotangent]]
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
-import onnx
+import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
-from fgonnx.lowerings import along_axis
-from fgonnx.rules.registry import Local, Unsupported, Vjp, linear, rule
+from fgonnx.lowerings import along_axis, apply_along
+from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
 
 
 @rule("Slice", since=10, family="linear", note="c = 0 (linear); bounds must be constant")
@@ -61,17 +65,19 @@ def gather(op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value, *, axis:
         raise Unsupported("its indices depend on the batch size", "Fix the batch size to 1")
 
     def vjp(g: ir.Value) -> ir.Value:
-        # (before, indices..., after) -> (before, K, after); K rows are added into the rows of the data.
+        # (before, indices..., after) -> (before, K, after)
         outer = [d if isinstance(d, int) else -1 for d in dims]
         flat = op.Reshape(g, [*outer[:axis], count, *outer[axis + 1 :]])
-        index = op.Reshape(
-            op.Cast(indices, to=ir.DataType.INT64.value), [-1 if i == axis else 1 for i in range(len(dims))]
-        )
-        return op.ScatterElements(
-            op.zeros_like(data), op.Expand(index, op.Shape(flat)), flat, axis=axis, reduction="add"
-        )
+        return _add_rows(op, flat, data, op.Cast(indices, to=ir.DataType.INT64.value), axis)
 
     return Local(vjp)
+
+
+def _add_rows(op: Emitter, rows: ir.Value, data: ir.Value, indices: ir.Value, axis: int) -> ir.Value:
+    """Add rows along an axis at their indices into zeros of the shape of `data`."""
+    index = op.Reshape(indices, [-1 if i == axis else 1 for i in range(op.rank(data))])
+    spread = op.Expand(index, op.Shape(rows))
+    return op.ScatterElements(op.zeros_like(data), spread, rows, axis=axis, reduction="add")
 
 
 @linear("GatherElements", note="c = 0 (linear in the data)")
@@ -81,17 +87,73 @@ def gather_elements(op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value,
 
 @rule("GatherND", since=11, family="linear", note="c = 0 (linear in the data)")
 def gather_nd(op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value, *, batch_dims: int = 0) -> Local:
-    if batch_dims:
-        raise Unsupported("its batch_dims are not built")
-    return Local(lambda g: op.ScatterND(op.zeros_like(data), indices, g, reduction="add"))
+    def vjp(g: ir.Value) -> ir.Value:
+        full = indices
+        if batch_dims:  # (b.., i.., k) -> (b.., i.., b.. and k): the place along a batch axis counts ones before it
+            ones = op.Add(op.Mul(op.Slice(indices, [0], [1], [-1]), 0), 1)
+            places = [op.CumSum(ones, np.array(axis), exclusive=1) for axis in range(batch_dims)]
+            full = op.Concat(*places, indices, axis=-1)
+        return op.ScatterND(op.zeros_like(data), full, g, reduction="add")
+
+    return Local(vjp)
 
 
-@rule(
-    "Resize",
-    since=10,
-    family="linear",
-    note="c = 0 (linear); the transposed matrix of each axis, read off the operator",
-)
+def _scattering(op_type: str, pick: str) -> None:
+    @rule(op_type, since=11, family="linear", note="c = the constant one of data and updates; the indices must differ")
+    def scatter(
+        op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value, updates: ir.Value, *, axis: int | None = None,
+        reduction: str = "none",
+    ) -> Local:  # fmt: skip
+        if reduction not in ("none", "add"):
+            raise Unsupported(f"its reduction '{reduction}' is not built")
+        along = {} if axis is None else {"axis": axis}
+
+        def put(into: ir.Value, what: ir.Value) -> ir.Value:
+            return getattr(op, op_type)(into, indices, what, reduction=reduction, **along)
+
+        def vjp(g: ir.Value) -> list[Cotangent]:
+            covered = g if reduction == "add" or not op.is_active(data) else put(g, op.zeros_like(updates))
+            return [covered, None, getattr(op, pick)(g, indices, **along) if op.is_active(updates) else None]
+
+        if op.is_active(data) and op.is_active(updates):
+            return Local(vjp)
+        if op.is_active(data):
+            return Local(vjp, put(op.zeros_like(data), updates))
+        return Local(vjp, data if reduction == "add" else put(data, op.zeros_like(updates)))
+
+
+_scattering("ScatterElements", "GatherElements")
+_scattering("ScatterND", "GatherND")
+
+
+@rule("TopK", since=11, family="homogeneous", note="c = 0 (degree 1)")
+def top_k(
+    op: Emitter, ys: tuple[ir.Value, ir.Value], x: ir.Value, k: ir.Value, *, axis: int = -1, largest: int = 1,
+    sorted: int = 1,
+) -> Local:  # fmt: skip
+    return Local(lambda g, _: op.ScatterElements(op.zeros_like(x), ys[1], g, axis=axis))
+
+
+@linear("ReverseSequence", note="c = 0 (linear); its own inverse")
+def reverse_sequence(
+    op: Emitter, y: ir.Value, x: ir.Value, lengths: ir.Value, *, batch_axis: int = 1, time_axis: int = 0
+) -> Vjp:
+    return lambda g: op.ReverseSequence(g, lengths, batch_axis=batch_axis, time_axis=time_axis)
+
+
+@linear("Compress", note="c = 0 (linear)")
+def compress(op: Emitter, y: ir.Value, x: ir.Value, condition: ir.Value, *, axis: int | None = None) -> Vjp:
+    def vjp(g: ir.Value) -> ir.Value:
+        kept = op.Reshape(op.NonZero(condition), [-1])
+        if axis is not None:
+            return _add_rows(op, g, x, kept, axis % op.rank(x))
+        flat = op.Reshape(op.zeros_like(x), [-1])
+        return op.reshape_like(op.ScatterElements(flat, kept, g, axis=0), x)
+
+    return vjp
+
+
+@rule("Resize", since=11, family="linear", note="c = 0 (linear), or the value it extrapolates with")
 def resize(
     op: Emitter, y: ir.Value, x: ir.Value, roi: ir.Value | None = None, scales: ir.Value | None = None,
     sizes: ir.Value | None = None, *, antialias: int = 0, axes: list[int] | None = None,
@@ -99,52 +161,61 @@ def resize(
     extrapolation_value: float = 0.0, keep_aspect_ratio_policy: str = "stretch", mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
 ) -> Local:  # fmt: skip
-    if coordinate_transformation_mode == "tf_crop_and_resize":
-        raise Unsupported("tf_crop_and_resize is not built", "Resize before the model")
-    factors, target = op.array(scales), op.array(sizes)
-    if factors is None and target is None:
-        raise Unsupported("its scales or sizes are not constant")
+    factors, target = _content(op, scales), _content(op, sizes)
+    cropped = coordinate_transformation_mode == "tf_crop_and_resize"
+    region = _content(op, roi) if cropped else None
+    if (factors is None and target is None) or (cropped and region is None):
+        raise Unsupported("its scales, sizes or region are not constant")
     rank = op.rank(x)
     chosen = [a % rank for a in axes] if axes else list(range(rank))
-    options = {
-        "antialias": antialias, "coordinate_transformation_mode": coordinate_transformation_mode,
-        "cubic_coeff_a": cubic_coeff_a, "exclude_outside": exclude_outside,
-        "extrapolation_value": extrapolation_value, "mode": mode, "nearest_mode": nearest_mode,
+    if target is not None and keep_aspect_ratio_policy != "stretch":
+        factors = _common_scale(op, x, y, target, chosen, keep_aspect_ratio_policy)
+    options: dict[str, Any] = {
+        "antialias": antialias or None, "coordinate_transformation_mode": coordinate_transformation_mode,
+        "cubic_coeff_a": cubic_coeff_a, "exclude_outside": exclude_outside or None, "mode": mode,
+        "nearest_mode": nearest_mode,
     }  # fmt: skip
 
     def vjp(g: ir.Value) -> ir.Value:
         for i, axis in enumerate(chosen):
+            scale = float(factors[i]) if factors is not None else None
+            bounds = [float(b) for b in region[i :: len(chosen)]] if region is not None else [0.0, 1.0]
             before, after = op.dims(x)[axis], op.dims(y)[axis]
-            if before == after and (factors is None or factors.size == 0 or float(factors[i]) == 1.0):
+            if before == after and scale in (None, 1.0) and bounds == [0.0, 1.0]:
                 continue
             if not isinstance(before, int) or not isinstance(after, int):
                 raise Unsupported("it resizes the batch axis", "Fix the batch size to 1")
-            scale = float(factors[i]) if factors is not None and factors.size else None
-            matrix = _resize_matrix(before, after, scale, options)
-            g = along_axis(op, g, np.ascontiguousarray(matrix.T), axis, rank)
+            # The matrix of this axis is what the runtime itself makes of unit vectors: constant, so it is folded when
+            # the session loads. Row i of it is the response to unit vector i.
+            assert x.dtype is not None
+            unit = op.constant(np.eye(before, dtype=x.dtype.numpy()).reshape(1, 1, before, before))
+            window = op.constant(np.array([0, 0, 0, bounds[0], 1, 1, 1, bounds[1]], np.float32)) if cropped else None
+            by = op.constant(np.array([1, 1, 1, scale], np.float32)) if scale is not None else None
+            to = None if scale is not None else [1, 1, before, after]
+            g = apply_along(
+                op, g, op.Reshape(op.Resize(unit, window, by, to, **options), [before, after]), axis, rank
+            )
         return g
 
+    if cropped and extrapolation_value:
+        value = {**options, "axes": axes, "extrapolation_value": extrapolation_value}
+        return Local(vjp, op.Resize(op.zeros_like(x), roi, scales, sizes, **value))
     return Local(vjp)
 
 
-def _resize_matrix(before: int, after: int, scale: float | None, options: dict[str, object]) -> np.ndarray:
-    """Return the (after, before) matrix of a Resize along one axis: its response to unit vectors."""
-    from onnx.reference import ReferenceEvaluator  # it imports slowly, and few models resize
+def _content(op: Emitter, v: ir.Value | None) -> npt.NDArray[Any] | None:
+    """Return a constant; None where it is none, or an empty one, which stands for an input left out."""
+    array = op.array(v)
+    return array if array is not None and array.size else None
 
-    inputs = ["x", "", "scales" if scale is not None else ""] + ([] if scale is not None else ["sizes"])
-    node = onnx.helper.make_node("Resize", inputs, ["y"], **options)
-    feeds: dict[str, np.ndarray] = {"x": np.eye(before, dtype=np.float32)}
-    if scale is not None:
-        feeds["scales"] = np.array([1.0, scale], np.float32)
-    else:
-        feeds["sizes"] = np.array([before, after], np.int64)
-    kinds = {"x": onnx.TensorProto.FLOAT, "scales": onnx.TensorProto.FLOAT, "sizes": onnx.TensorProto.INT64}
-    graph = onnx.helper.make_graph(
-        [node],
-        "resize",
-        [onnx.helper.make_tensor_value_info(k, kinds[k], v.shape) for k, v in feeds.items()],
-        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
-    response = np.asarray(ReferenceEvaluator(model).run(None, feeds)[0])
-    return response.T
+
+def _common_scale(
+    op: Emitter, x: ir.Value, y: ir.Value, target: npt.NDArray[Any], chosen: Sequence[int], policy: str
+) -> npt.NDArray[np.float32]:
+    """Return the scale that keeps the aspect ratio, the same for all axes."""
+    before, after = [op.size(x, a) for a in chosen], [op.size(y, a) for a in chosen]
+    ratios = [np.float32(t) / np.float32(b) for t, b in zip(target, before, strict=True)]
+    scale = min(ratios) if policy == "not_larger" else max(ratios)
+    if any(math.floor(scale * b) != a for a, b in zip(after, before, strict=True)):
+        raise Unsupported("it keeps the aspect ratio by rounding a size up", "Give its scales instead of its sizes")
+    return np.full(len(chosen), scale, np.float32)

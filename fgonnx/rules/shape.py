@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -10,6 +11,8 @@ import onnx_ir as ir
 from fgonnx.emit import Emitter
 from fgonnx.lowerings import along_axis
 from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
+
+_LAST = int(np.iinfo(np.int64).max)
 
 
 def _reshaping(op_type: str) -> None:
@@ -105,13 +108,18 @@ def pad(
         begin[axis], end[axis] = int(amounts[i]), int(amounts[len(chosen) + i])
     if mode == "constant":
 
-        def vjp(g: ir.Value) -> ir.Value:
-            return op.Pad(g, [*(-b for b in begin), *(-e for e in end)])
+        def vjp(g: ir.Value) -> list[Cotangent]:
+            gx = _unpad(op, g, begin, end)
+            if value is None or not op.is_active(value):
+                return [gx, None, None]
+            filled = op.Sub(op.ReduceSum(g, keepdims=0), op.ReduceSum(gx, keepdims=0))
+            return [gx, None, op.reshape_like(filled, value)]
 
         fill = op.array(value)
-        if value is None or (fill is not None and not np.any(fill)):
+        if value is None or (fill is not None and not np.any(fill)) or (op.is_active(x) and op.is_active(value)):
             return Local(vjp)
-        return Local(vjp, op.Sub(y, op.Pad(x, [*begin, *end])))
+        kept = op.Pad(x, [*begin, *end])
+        return Local(vjp, op.Sub(y, kept) if op.is_active(x) else kept)
 
     def gather_vjp(g: ir.Value) -> ir.Value:
         # Every padded position copies one of the input: x' = P g along each axis, P[i, j] = 1 where j copies i.
@@ -119,12 +127,22 @@ def pad(
             if begin[axis] or end[axis]:
                 size = op.size(x, axis)
                 lead, trail = max(begin[axis], 0), max(end[axis], 0)
-                source = np.pad(np.arange(size), (lead, trail), mode=mode)
+                source = np.pad(np.arange(size), (lead, trail), mode=mode)  # type: ignore[call-overload]
                 source = source[max(-begin[axis], 0) : len(source) - max(-end[axis], 0)]
                 g = along_axis(op, g, np.eye(size)[:, source], axis, rank)
         return g
 
     return Local(gather_vjp)
+
+
+def _unpad(op: Emitter, g: ir.Value, begin: Sequence[int], end: Sequence[int]) -> ir.Value:
+    """Cut off what was padded, put zeros where something was cut off."""
+    axes = [i for i, pair in enumerate(zip(begin, end, strict=True)) if max(pair) > 0]
+    if axes:
+        stops = [-end[i] if end[i] > 0 else _LAST for i in axes]
+        g = op.Slice(g, [max(begin[i], 0) for i in axes], stops, axes)
+    back = [max(-p, 0) for p in (*begin, *end)]
+    return op.Pad(g, back) if any(back) else g
 
 
 @linear("DepthToSpace")
@@ -144,3 +162,28 @@ def depth_to_space(op: Emitter, y: ir.Value, x: ir.Value, *, blocksize: int, mod
 @linear("SpaceToDepth")
 def space_to_depth(op: Emitter, y: ir.Value, x: ir.Value, *, blocksize: int) -> Vjp:
     return lambda g: op.DepthToSpace(g, blocksize=blocksize, mode="DCR")
+
+
+@linear("Trilu", note="c = 0 (linear)")
+def trilu(op: Emitter, y: ir.Value, x: ir.Value, k: ir.Value | None = None, *, upper: int = 1) -> Vjp:
+    return lambda g: op.Trilu(g, k, upper=upper)
+
+
+@rule("Col2Im", family="linear", note="c = 0 (linear)")
+def col2im(
+    op: Emitter, y: ir.Value, x: ir.Value, image: ir.Value, block: ir.Value, *, dilations: list[int] | None = None,
+    pads: list[int] | None = None, strides: list[int] | None = None,
+) -> Local:  # fmt: skip
+    kernel = op.array(block)
+    if kernel is None:
+        raise Unsupported("its block shape is not constant")
+    cells, size = int(np.prod(kernel)), [op.size(y, i) for i in range(2, op.rank(y))]
+
+    def vjp(g: ir.Value) -> ir.Value:
+        # The blocks of every channel: a convolution with one filter for each cell of a block.
+        assert g.dtype is not None
+        filters = np.eye(cells, dtype=g.dtype.numpy()).reshape(cells, 1, *(int(k) for k in kernel))
+        blocks = op.Conv(op.Reshape(g, [-1, 1, *size]), filters, dilations=dilations, pads=pads, strides=strides)
+        return op.reshape_like(blocks, x)
+
+    return Local(vjp)

@@ -1,0 +1,236 @@
+"""What the command line prints: consoles, tables, errors."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fgonnx.check import CheckResult
+from fgonnx.errors import FgonnxError
+from fgonnx.record import name_of, value_of
+
+P = ParamSpec("P")
+
+_PIPE_WIDTH = 160  # of tables in a log file, where there is no terminal to ask
+_LONG = 12
+_VERDICTS = {"passed": "green", "failed": "bold red", "undecided": "yellow"}
+
+
+def out() -> Console:
+    """Return the console of results."""
+    return _console(stderr=False)
+
+
+def err() -> Console:
+    """Return the console of errors and of progress."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    # Made anew each time: tests and pipes replace the streams.
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPE_WIDTH
+    return console
+
+
+def command(function: Callable[P, None]) -> Callable[P, None]:
+    """Turn errors that are the user's business into one message and an exit code: 2, or 130 for Ctrl-C."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except FgonnxError as error:
+            err().print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            err().print("interrupted; files that were finished are whole", soft_wrap=True)
+            raise typer.Exit(130) from error
+
+    return guarded
+
+
+def say(label: str, text: str) -> None:
+    """Print one line `label  text`."""
+    out().print(Text.assemble((f"{label:<14}", "dim"), text), soft_wrap=True)
+
+
+def notes(lines: Iterable[str]) -> None:
+    """Print what was converted or assumed."""
+    for line in lines:
+        out().print(Text.assemble((f"{'note':<14}", "yellow"), line), soft_wrap=True)
+
+
+def table(*headings: str, title: str | None = None, numbers: Sequence[str] = ()) -> Table:
+    """Return an empty table; columns named in `numbers` are aligned to the right."""
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for heading in headings:
+        right = heading in numbers
+        made.add_column(heading, justify="right" if right else "left", no_wrap=right, overflow="fold")
+    return made
+
+
+def row(to: Table, *cells: object, style: str = "") -> None:
+    """Add a row of plain text: brackets in names are no markup."""
+    to.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells), style=style)
+
+
+def show_explained(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Path) -> None:
+    """Print the summary of `explain`: one row per sample."""
+    made = table(
+        "picture", "the model's choice", "target", "score", "residual", "in the map", "written", title="Explained",
+        numbers=("score", "residual", "in the map"),
+    )  # fmt: skip
+    for r in rows:
+        top = f"{name_of(r['top5'][0])} ({value_of(r['top5'][0])})" if r["top5"] else "?"
+        same = bool(r["top5"]) and r["top5"][0]["index"] == r["target"]["index"]
+        certificate = r["completeness"]
+        relative = certificate["relative"] if certificate else None
+        number = r["input"]["row"]
+        row(
+            made,
+            Path(r["input"]["path"]).name + ("" if number is None else f" [{number}]"),
+            top,
+            "same" if same else name_of(r["target"]),
+            f"{r['score']:.4g}",
+            f"{relative:.0e}" if relative is not None else "-",
+            f"{r['localised']['share']:.1%}" if r["localised"] else "-",
+            r["files"]["picture"],
+        )
+    out().print(made)
+    if left_out:
+        out().print(f"... and {left_out} more", soft_wrap=True)
+    total = len(rows) + left_out
+    say("written", f"{total} x (.png, .npy, .json) in {folder}{os.sep}")
+    if any(r["completeness"] for r in rows):
+        say(
+            "how to read",
+            "residual: |score - sum of contributions| / |score|, rounding only if the explanation is exact;",
+        )
+        say("", "in the map: share of the absolute contributions that have a place in the picture")
+
+
+def show_inspection(found: Mapping[str, Any], *, everything: bool) -> None:
+    """Print the result of `inspect`."""
+    model = found["model"]
+    say("model", f"{model['path']}  ({_size(model['bytes'], model['external_bytes'])})")
+    say("sha256", model["sha256"])
+    opsets = ", ".join(f"{d} {v}" for d, v in model["opsets"].items())
+    say("producer", f"{model['producer'] or 'unknown'}; opset {opsets}; IR version {model['ir_version']}")
+    say("parameters", f"{model['parameters']:,}")
+    for label, faces in (("input", found["inputs"]), ("output", found["outputs"])):
+        for face in faces:
+            say(label, f"{face['name']}  {face['dtype'] or '?'} {_dims(face['shape'])}")
+    say("operators", ", ".join(f"{n} {k}" for k, n in found["operators"].items()))
+    say("preprocessing", found["preprocessing"] or "not in the metadata; give --preprocess to explain")
+    labels = found["labels"]
+    say("labels", "not in the metadata; give --labels for names" if labels is None else _names(labels))
+    if model["written_by_fgonnx"]:
+        say("written by", f"fgonnx {model['written_by_fgonnx']}: this model explains itself already")
+    explanation = found["explanation"]
+    if explanation is None:
+        _show_obstacle(found, everything=everything)
+        return
+    say("", "")
+    stripped = explanation["head_stripped"]
+    say(
+        "explained",
+        f"{explanation['head']}  {_dims(explanation['head_shape'])} per sample"
+        + (f", before the final {stripped} (--head output for what is behind it)" if stripped else ""),
+    )
+    say("from", f"{explanation['input']}  {_dims(explanation['input_shape'])}, layout {explanation['layout'] or '?'}")
+    say("batch", "any size" if explanation["batch"] == "any" else "samples are run one by one")
+    notes(explanation["notes"])
+    _show_sites(explanation["sites"], explanation["profile"], everything=everything)
+
+
+def _show_obstacle(found: Mapping[str, Any], *, everything: bool) -> None:
+    out().print(Text.assemble(("cannot be explained: ", "bold yellow"), found["obstacle"]), soft_wrap=True)
+    refusals = found["refusals"]
+    if not refusals:
+        return
+    made = table("node", "operator", "opset", "why", "what to do", numbers=("opset",))
+    for r in refusals if everything else refusals[:_LONG]:
+        row(made, r["node"], r["op_type"], r["version"], r["why"], r["what_to_do"])
+    out().print(made)
+    _more(len(refusals), everything=everything)
+
+
+def _show_sites(sites: Sequence[Mapping[str, Any]], profile: str, *, everything: bool) -> None:
+    shown = sum(s["in_map"] for s in sites)
+    made = table(
+        "#", "site", "operator", "kind", "grid", "in the map", numbers=("#",),
+        title=f"{len(sites)} sites: what the score is the sum of; {shown} of them in the map (profile {profile})",
+    )  # fmt: skip
+    listed = list(enumerate(sites))
+    # The beginning of the network and its end tell most.
+    if not everything and len(listed) > 2 * _LONG:
+        listed = listed[:_LONG] + listed[-_LONG // 2 :]
+    for i, s in listed:
+        if i and listed[0][0] == 0 and i == len(sites) - _LONG // 2 and len(listed) < len(sites):
+            row(made, "", "...")
+        grid = " x ".join(map(str, s["grid"]))
+        row(made, i, s["name"], s["op_type"], s["kind"], grid or "not spatial", "yes" if s["in_map"] else "no")
+    out().print(made)
+    if len(listed) < len(sites):
+        out().print(f"{len(sites) - len(listed)} more sites: --all", soft_wrap=True)
+
+
+def _more(count: int, *, everything: bool) -> None:
+    if not everything and count > _LONG:
+        out().print(f"{count - _LONG} more nodes: --all", soft_wrap=True)
+
+
+def show_check(result: CheckResult) -> None:
+    """Print the result of `check`."""
+    notes(result.notes)
+    made = table("check", "result", "error", "allowed", "how it was measured", numbers=("error", "allowed"))
+    for c in result.checks:
+        verdict = Text(c.verdict, style=_VERDICTS[c.verdict])
+        row(made, c.name, verdict, f"{c.value:.1e}", f"{c.tolerance:.0e}", c.detail)
+    out().print(made)
+    undecided = [c.name for c in result.checks if c.verdict == "undecided"]
+    if undecided:
+        say(
+            "undecided",
+            f"{', '.join(undecided)}: rounding, kinks or steps of the model drown the difference; pictures of the kind "
+            "it was made for may decide it",
+        )
+    out().print(Text("passed" if result.passed else "failed", style="bold green" if result.passed else "bold red"))
+
+
+def _size(inside: int | None, beside: int) -> str:
+    text = _bytes(inside or 0)
+    return f"{text}, and {_bytes(beside)} of weights beside it" if beside else text
+
+
+def _bytes(count: int) -> str:
+    if count < 1000:
+        return f"{count} bytes"
+    power = min(3, int(math.log10(count)) // 3)
+    return f"{count / 1000**power:.3g} {('', 'kB', 'MB', 'GB')[power]}"
+
+
+def file_size(path: Path) -> str:
+    """Return the size of a file in words."""
+    return _bytes(path.stat().st_size)
+
+
+def _dims(shape: Sequence[Any] | None) -> str:
+    return "?" if shape is None else "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"
+
+
+def _names(labels: Sequence[str]) -> str:
+    few = ", ".join(labels[:6])
+    return f"{len(labels)}: {few}{', ...' if len(labels) > 6 else ''}"
