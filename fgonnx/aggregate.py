@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx import lowerings
-from fgonnx.axes import Layout, Placement, place
+from fgonnx.axes import Crop, Layout, Placement, place
 from fgonnx.backward import Term
 from fgonnx.emit import Emitter
 
@@ -20,6 +20,7 @@ METHODS = ("fullgrad", "simple-fullgrad", "smooth-fullgrad")
 
 EPS = 1e-6
 INPUT = "input"
+BESIDE = "[class tokens]"
 
 _LINEAR_BLOCK_HEADS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -104,6 +105,18 @@ def summands(
     return found
 
 
+def beside(parts: Sequence[Summand]) -> list[Site]:
+    """Return the sites of what stands beside the patches of a site (class tokens), in the order of `totals`.
+
+    It has no place in the map, and the certificate counts it apart.
+    """
+    return [
+        replace(s.site, name=f"{s.site.name}{BESIDE}", grid=(), in_map=False)
+        for s in parts
+        if s.placement.crop is not None
+    ]
+
+
 def _summand(
     op: Emitter, site: Site, y: ir.Value, g: ir.Value, c: ir.Value, layout: Layout, rank: int, batched: bool,
     profile: str,
@@ -143,23 +156,51 @@ def _is_convolution_bias(op: Emitter, t: Term) -> bool:
 
 
 def canonical(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
-    """Bring a value to (N, channels, *grid)."""
+    """Bring a value to (N, channels, *grid), without what stands beside its patches."""
     if p.trivial:
         return v
+    if p.crop is not None:
+        v = _run(op, v, p.crop, p.crop.start, p.crop.stop)
     if p.perm == tuple(range(len(p.perm))):
-        return op.Reshape(v, list(p.shape))
-    split = op.Reshape(v, list(p.split)) if p.split else v
-    return op.Reshape(op.Transpose(split, perm=list(p.perm)), list(p.shape))
+        placed = op.Reshape(v, list(p.shape))
+    else:
+        split = op.Reshape(v, list(p.split)) if p.split else v
+        placed = op.Reshape(op.Transpose(split, perm=list(p.perm)), list(p.shape))
+    for i, (first, size) in enumerate(zip(p.roll, p.grid, strict=False)):
+        if first:  # entry 0 belongs at `first`: the last ones come round to the front
+            last = op.Slice(placed, [size - first], [size], [2 + i])
+            placed = op.Concat(last, op.Slice(placed, [0], [size - first], [2 + i]), axis=2 + i)
+    return placed
+
+
+def _run(op: Emitter, v: ir.Value, crop: Crop, start: int, stop: int) -> ir.Value:
+    return op.Slice(op.Reshape(v, list(crop.shape)), [start], [stop], [crop.axis])
 
 
 def totals(op: Emitter, parts: Sequence[Summand]) -> ir.Value:
-    """Return `<g_y, c>` of every site per sample: (N, sites)."""
-    columns = []
+    """Return `<g_y, c>` of every site per sample: (N, sites), and behind them the sites of `beside`."""
+    columns, apart = [], []
     for s in parts:
-        placed = canonical(op, s.product, s.placement)
-        axes = list(range(1, len(s.placement.shape)))
-        columns.append(op.Reshape(op.ReduceSum(placed, axes, keepdims=0), [-1, 1]))
-    return op.Concat(*columns, axis=1)
+        p = s.placement
+        if p.crop is None:
+            v = s.product if p.trivial else op.Reshape(s.product, list(p.split) or [1])
+            columns.append(_per_sample(op, v, (-1, *p.shape[1:]) if p.trivial else p.split))
+            continue
+        size = p.crop.shape[p.crop.axis]
+        inside, *outside = [
+            _per_sample(op, _run(op, s.product, p.crop, start, stop), p.crop.shape)
+            for start, stop in ((p.crop.start, p.crop.stop), (0, p.crop.start), (p.crop.stop, size))
+            if start < stop
+        ]
+        columns.append(inside)
+        apart.append(outside[0] if len(outside) == 1 else op.Sum(*outside))
+    return op.Concat(*columns, *apart, axis=1)
+
+
+def _per_sample(op: Emitter, v: ir.Value, shape: Sequence[int]) -> ir.Value:
+    """Sum over all axes but the batch, which is the -1 of the shape, where there is one."""
+    axes = [i for i, size in enumerate(shape) if size != -1]
+    return op.Reshape(op.ReduceSum(v, axes, keepdims=0) if axes else v, [-1, 1])
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,18 @@
 Every axis is a tuple of atoms, outermost first. An atom is the batch, a part of a spatial axis of the input, or
 anything else; a Reshape splits and joins atoms, a Transpose permutes axes. Tokens (H and W joined in one axis), windows
 folded into the batch and channel shuffles come out of the same algebra. An axis of one entry has no atoms.
+
+Two things need more than that. A class token in front of the patches makes an axis of H W + 1 entries: one atom with
+the atoms of the patches inside, and the number of entries before them. A roll (shifted windows) is written as two
+slices joined in another order: an atom remembers which position of its grid comes first.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -25,19 +30,40 @@ class Atom:
     Attributes
     ----------
     kind : str
-        "batch", "other", or "s0", "s1", ... for the spatial axes of the input in order.
+        "batch", "other", "tokens", or "s0", "s1", ... for the spatial axes of the input in order.
     size : int
         Number of entries; 0 for the batch, whose size is free.
     step : int
         For a spatial atom: how many positions of its grid one step of it is.
     whole : int
         For a spatial atom: size of the grid axis it is a factor of.
+    first, period : int
+        For a spatial atom: entry i of the grid axis is position (first + i) modulo the period. A roll has a period
+        equal to `whole`, a slice a larger one.
+    lead : int
+        For "tokens": how many entries come before the patches.
+    inner : tuple of Atom
+        For "tokens": the atoms of the patches.
     """
 
     kind: str
     size: int
     step: int = 1
     whole: int = 0
+    first: int = 0
+    period: int = 0
+    lead: int = 0
+    inner: tuple[Atom, ...] = ()
+
+    @property
+    def spatial(self) -> bool:
+        """Whether it is a factor of a grid axis."""
+        return self.kind.startswith("s")
+
+    @property
+    def entire(self) -> bool:
+        """Whether it is a grid axis as a whole, or all of it that is left of a coarser one."""
+        return self.spatial and self.step * self.size == self.whole
 
 
 Axis = tuple[Atom, ...]
@@ -60,7 +86,7 @@ def other(dim: Dim) -> Axis:
 
 def grid(index: int, size: int) -> Axis:
     """Return a whole spatial axis."""
-    return () if size == 1 else (Atom(f"s{index}", size, 1, size),)
+    return () if size == 1 else (Atom(f"s{index}", size, 1, size, 0, size),)
 
 
 def input_layout(letters: str, dims: Sequence[Dim], batched: bool) -> Layout:
@@ -112,6 +138,10 @@ def _layout(node: ir.Node, y: ir.Value, layouts: dict[ir.Value, Layout]) -> Layo
     handler = _HANDLERS.get(node.op_type)
     if handler is not None:
         result = handler(node, dims, first)
+    elif node.op_type == "Concat":
+        result = _concat(node, dims, layouts)
+    elif node.op_type == "Split":
+        result = _split(node, y, first)
     elif node.op_type in _SPATIAL_OPS:
         result = _resampled(dims, first)
     elif node.op_type in _RESHAPES:
@@ -133,7 +163,7 @@ def _resampled(dims: Sequence[Dim], first: Layout) -> Layout | None:
 
 
 def _resized(axis: Axis, dim: Dim) -> Axis:
-    if isinstance(dim, int) and len(axis) == 1 and axis[0].whole == axis[0].size and axis[0].kind.startswith("s"):
+    if isinstance(dim, int) and len(axis) == 1 and axis[0].entire:
         return grid(int(axis[0].kind[1:]), dim)
     return other(dim)
 
@@ -170,13 +200,27 @@ def regroup(layout: Layout, dims: Sequence[Dim]) -> Layout | None:
                 axis.append(atom)
             elif atom.size % need == 0:
                 low = atom.size // need
-                axis.append(Atom(atom.kind, need, atom.step * low, atom.whole))
-                atoms.insert(0, Atom(atom.kind, low, atom.step, atom.whole))
+                if atom.inner:  # nothing is known of a part of them
+                    atom = Atom("other", atom.size)
+                axis.append(replace(atom, size=need, step=atom.step * low))
+                atoms.insert(0, replace(atom, size=low))
                 need = 1
             else:
                 return None
-        axes.append(tuple(axis))
+        axes.append(_merged(axis))
     return tuple(axes) if not atoms else None
+
+
+def _merged(atoms: Sequence[Atom]) -> Axis:
+    """Join neighbours that were one atom before: windows put side by side again are rows."""
+    axis: list[Atom] = []
+    for low in atoms:
+        high = axis[-1] if axis else None
+        if high is not None and low.spatial and high == replace(low, size=high.size, step=low.step * low.size):
+            axis[-1] = replace(low, size=high.size * low.size)
+        else:
+            axis.append(low)
+    return tuple(axis)
 
 
 def _transpose(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout:
@@ -188,6 +232,111 @@ def _gather(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout:
     axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % len(first)
     added = len(dims) - len(first) + 1
     return (*first[:axis], *(other(d) for d in dims[axis : axis + added]), *first[axis + 1 :])
+
+
+def _cut(axis: Axis, start: int, count: int) -> Axis:
+    """Return a run of entries of an axis: rows of a grid, or patches without the tokens beside them."""
+    size = _size(axis)
+    if (start, count) == (0, size):
+        return axis
+    if len(axis) == 1 and axis[0].inner:
+        atom = axis[0]
+        begin, stop = atom.lead - start, atom.lead - start + _size(atom.inner)
+        if (begin, stop) == (0, count):
+            return atom.inner
+        return (replace(atom, size=count, lead=begin),) if begin >= 0 and stop <= count else other(count)
+    if len(axis) == 1 and axis[0].spatial and axis[0].size == axis[0].whole and count > 1:
+        atom = axis[0]
+        return (replace(atom, size=count, whole=count, first=(atom.first + start) % atom.period),)
+    return other(count)
+
+
+def _slice(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | None:
+    bounds = [v.const_value.numpy() if v is not None and v.const_value is not None else None for v in node.inputs[1:]]
+    if len(bounds) < 2 or bounds[0] is None or bounds[1] is None:
+        return None
+    along = bounds[2] if len(bounds) > 2 and bounds[2] is not None else range(len(bounds[0]))
+    steps = bounds[3] if len(bounds) > 3 and bounds[3] is not None else [1] * len(bounds[0])
+    axes = list(first)
+    for start, axis, step in zip(bounds[0], along, steps, strict=True):
+        i, dim = int(axis) % len(first), dims[int(axis)]
+        size = _size(first[i])
+        if not isinstance(dim, int) or size < 0:
+            axes[i] = first[i] if _same_batch(first[i], dim) else other(dim)
+        elif step == 1:
+            axes[i] = _cut(first[i], slice(int(start), None).indices(size)[0], dim)
+        else:  # every second row is a coarser grid; rows in reverse order are out of place
+            axes[i] = _resized(first[i], dim) if step > 0 else other(dim)
+    return tuple(axes)
+
+
+def _split(node: ir.Node, y: ir.Value, first: Layout) -> Layout | None:
+    axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % len(first)
+    start = 0
+    for v in node.outputs:
+        dim = v.shape.dims[axis] if v.shape is not None else None
+        if not isinstance(dim, int) or _size(first[axis]) < 0:
+            return None
+        if v is y:
+            return (*first[:axis], _cut(first[axis], start, dim), *first[axis + 1 :])
+        start += dim
+    return None
+
+
+def _concat(node: ir.Node, dims: Sequence[Dim], layouts: dict[ir.Value, Layout]) -> Layout | None:
+    axis = node.attributes["axis"].as_int() % len(dims)
+    known = [(v, layouts[v]) for v in node.inputs if v is not None and v in layouts]
+    result = list(_broadcast(dims, known))
+    total = dims[axis]
+    if isinstance(total, int):
+        pieces = []
+        for v in node.inputs:
+            assert v is not None
+            size = v.shape.dims[axis] if v.shape is not None else None
+            if not isinstance(size, int):
+                return None
+            pieces.append(layouts[v][axis] if v in layouts else other(size))
+        result[axis] = _joined(pieces, total)
+    return tuple(result)
+
+
+def _joined(pieces: Sequence[Axis], total: int) -> Axis:
+    """Return the axis that pieces make one after the other."""
+    sizes = [_size(p) for p in pieces]
+    if -1 in sizes:
+        return other(total)
+    atoms = [p[0] for p in pieces if len(p) == 1 and p[0].spatial and p[0].size == p[0].whole]
+    if len(atoms) == len(pieces) and len({a.kind for a in atoms}) == 1:
+        gaps = [(b.first - a.first - a.size) % a.period for a, b in itertools.pairwise(atoms)]
+        if len({a.period for a in atoms}) == 1 and not any(gaps) and total <= atoms[0].period:
+            return (replace(atoms[0], size=total, whole=total),)
+        return grid(int(atoms[0].kind[1:]), total)
+    patches = [i for i, p in enumerate(pieces) if p and all(a.spatial or a.inner for a in p)]
+    if len(patches) != 1 or total == sizes[patches[0]]:
+        return pieces[patches[0]] if len(patches) == 1 else other(total)
+    found, before = pieces[patches[0]], sum(sizes[: patches[0]])
+    if len(found) == 1 and found[0].inner:
+        return (replace(found[0], size=total, lead=found[0].lead + before),)
+    if any(a.inner for a in found):
+        return other(total)
+    return (Atom("tokens", total, lead=before, inner=found),)
+
+
+def _reordered(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | None:
+    if len(dims) != len(first):
+        return None
+    axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else -1) % len(first)
+    return tuple(other(d) if i == axis else a for i, (a, d) in enumerate(zip(first, dims, strict=True)))
+
+
+def _unresized(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | None:
+    if len(dims) != len(first):
+        return None
+    return tuple(a if _size(a) == d or _same_batch(a, d) else other(d) for a, d in zip(first, dims, strict=True))
+
+
+def _unknown(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | None:
+    return None
 
 
 def _gemm(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout:
@@ -213,6 +362,11 @@ def _convolution(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | 
 _HANDLERS: dict[str, Callable[[ir.Node, Sequence[Dim], Layout], Layout | None]] = {
     "Transpose": _transpose,
     "Gather": _gather,
+    "GatherElements": _reordered,
+    "GatherND": _unknown,
+    "Slice": _slice,
+    "Tile": _unresized,
+    "TopK": _reordered,
     "Gemm": _gemm,
     "Conv": _convolution,
     "ConvTranspose": _convolution,
@@ -259,6 +413,24 @@ def _knows(axis: Axis) -> int:
 
 
 @dataclass(frozen=True)
+class Crop:
+    """Which entries of a value are patches: a run along one axis of a shape.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape with one axis per atom, tokens as one axis, -1 for the batch.
+    axis, start, stop : int
+        The run.
+    """
+
+    shape: tuple[int, ...]
+    axis: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
 class Placement:
     """How to bring a value to (N, channels, *grid).
 
@@ -272,12 +444,18 @@ class Placement:
         (-1, channels, *grid).
     trivial : bool
         Whether the value is in that form already.
+    crop : Crop, optional
+        What is set aside first: class tokens and the like.
+    roll : tuple of int
+        Per grid axis, which position its first entry has; empty where all begin at 0.
     """
 
     split: tuple[int, ...]
     perm: tuple[int, ...]
     shape: tuple[int, ...]
     trivial: bool
+    crop: Crop | None = None
+    roll: tuple[int, ...] = ()
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -295,9 +473,26 @@ def place(layout: Layout, rank: int, batched: bool) -> Placement | None:
 
     A value that knows only part of the grid, or none of it, is not spatial: all of it counts as channels.
     """
-    atoms = [a for axis in layout for a in axis]
-    if batched and sum(a.kind == "batch" for a in atoms) != 1:
+    outer = [a for axis in layout for a in axis]
+    if batched and sum(a.kind == "batch" for a in outer) != 1:
         return None
+    tokens = [k for k, a in enumerate(outer) if a.inner]
+    if len(tokens) == 1:
+        k = tokens[0]
+        atoms = [*outer[:k], *outer[k].inner, *outer[k + 1 :]]
+        start = outer[k].lead
+        crop = Crop(_sizes(outer), k, start, start + _size(outer[k].inner))
+        placed = _place(layout, atoms, rank, crop)
+        if placed.spatial:
+            return placed
+    return _place(layout, outer, rank, None)
+
+
+def _sizes(atoms: Sequence[Atom]) -> tuple[int, ...]:
+    return tuple(a.size if a.kind != "batch" else -1 for a in atoms)
+
+
+def _place(layout: Layout, atoms: Sequence[Atom], rank: int, crop: Crop | None) -> Placement:
     # Indices into atoms: equal atoms occur twice where a grid meets itself, as in a matrix of attention scores.
     grids = [
         sorted((k for k, a in enumerate(atoms) if a.kind == f"s{i}"), key=lambda k: -atoms[k].step) for i in range(rank)
@@ -309,20 +504,29 @@ def place(layout: Layout, rank: int, batched: bool) -> Placement | None:
     batch = [k for k, a in enumerate(atoms) if a.kind == "batch"]
     rest = [k for k in range(len(atoms)) if k not in batch and k not in spatial]
     perm = (*batch, *rest, *spatial)
-    split = tuple(a.size if a.kind != "batch" else -1 for a in atoms)
     shape = (-1, math.prod(atoms[k].size for k in rest), *sizes)
-    plain = len(layout) == rank + 2 and perm == tuple(range(len(perm)))
+    roll = tuple(_rolled([atoms[k] for k in g]) for g in grids)
+    plain = len(layout) == rank + 2 and perm == tuple(range(len(perm))) and crop is None and not any(roll)
     trivial = plain and all(
         math.prod(a.size for a in axis if a.kind != "batch") == s for axis, s in zip(layout[1:], shape[1:], strict=True)
     )
-    return Placement(split, perm, shape, trivial)
+    return Placement(_sizes(atoms), perm, shape, trivial, crop, roll if any(roll) else ())
 
 
 def _covers(atoms: Sequence[Atom]) -> bool:
-    """Tell whether atoms from coarse to fine make up their whole grid axis (none at all: one cell)."""
-    step = 1
-    for a in reversed(atoms):
-        if a.step != step:
-            return False
-        step *= a.size
-    return not atoms or step == atoms[0].whole
+    """Tell whether atoms from coarse to fine make up their whole grid axis (none at all: one cell).
+
+    The finest may be missing: patches whose pixels went into channels are a coarser grid.
+    """
+    if not atoms:
+        return True
+    if len({(a.whole, a.first, a.period) for a in atoms}) > 1 or atoms[0].step * atoms[0].size != atoms[0].whole:
+        return False
+    return all(a.step == b.step * b.size for a, b in itertools.pairwise(atoms))
+
+
+def _rolled(atoms: Sequence[Atom]) -> int:
+    """Return the position of the first entry, in cells of the grid; a roll by a part of a cell is none."""
+    if not atoms or atoms[0].whole != atoms[0].period:
+        return 0
+    return atoms[0].first // atoms[-1].step

@@ -15,6 +15,8 @@ from fgonnx.errors import Refusal, UnsupportedError
 from fgonnx.rules.registry import Kind, Unsupported, bind
 
 _REGISTER = "Register a rule for it (fgonnx.rule), or explain an output before it"
+# The scale that a dynamic quantiser picks is part of how it rounds, not of what it rounds.
+_DETACHED = {"DynamicQuantizeLinear"}
 _FLOATING = "Explain the floating-point model it was made from, or an output before it"
 
 
@@ -78,7 +80,7 @@ def active_values(nodes: Sequence[ir.Node], sources: Sequence[ir.Value]) -> set[
     """Return the floating-point values that depend on the sources, the sources included."""
     active = set(sources)
     for node in nodes:
-        if any(v in active for v in inputs_of(node)):
+        if node.op_type not in _DETACHED and any(v in active for v in inputs_of(node)):
             active.update(v for v in node.outputs if differentiable(v))
     return active
 

@@ -20,7 +20,26 @@ from fgonnx.errors import OptionError
 from fgonnx.job import Job, Settings, picture_preprocessing
 from fgonnx.model import LoadedModel, load
 from fgonnx.normalise import choose_input
-from fgonnx.preprocess import PRESETS
+from fgonnx.options import (
+    EXPLANATION,
+    RUNNING,
+    Head,
+    Images,
+    Input,
+    InputShape,
+    Labels,
+    Layout,
+    Method,
+    ModelPath,
+    Output,
+    Preprocess,
+    Profile,
+    Providers,
+    Psi,
+    SomeImages,
+    Target,
+    Threads,
+)  # fmt: skip
 from fgonnx.rewrite import CERTIFICATE, rewrite, sites_of
 from fgonnx.samples import Reader, find
 
@@ -34,66 +53,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file; external weights lie beside it.")]
-Images = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="IMAGES...",
-        help="Pictures, folders of pictures, patterns such as 'photos/*.jpg', or .npy arrays that are ready.",
-    ),
-]
-SomeImages = Annotated[
-    list[Path] | None,
-    typer.Argument(metavar="[IMAGES]...", help="Pictures or .npy arrays to check on. Default: seeded random ones."),
-]
-Preprocess = Annotated[
-    str | None,
-    typer.Option(
-        metavar="HOW",
-        help=f"How a picture becomes numbers: a preset ({', '.join(PRESETS)}), a preset with changes (imagenet,size=256), "
-        "numbers (scale=1/255,mean=0.5,std=0.5) or a .json file. Default: the model's metadata; it is never guessed.",
-    ),
-]
-Labels = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Class names: .txt (one a line), .csv or .json. Default: the model's metadata."),
-]
-Target = Annotated[
-    str | None,
-    typer.Option(metavar="CLASS", help="What to explain: an index or a label. Default: the model's own choice."),
-]
-Method = Annotated[
-    str,
-    typer.Option(
-        help="fullgrad; simple-fullgrad (no bias in the map, no certificate); smooth-fullgrad (mean over noisy copies)."
-    ),
-]
-Profile = Annotated[
-    str,
-    typer.Option(
-        help="Which layers the map shows: full (all with a place in the picture), reference (biases of Conv and "
-        "BatchNormalization, as the authors' code), paper (one per linear block)."
-    ),
-]
-Psi = Annotated[
-    str, typer.Option(help="abs (what matters), positive (what speaks for it), signed (for and against, unscaled).")
-]
-Head = Annotated[
-    str, typer.Option(help="logits: explain what stands before a final Softmax or Sigmoid; output: the output itself.")
-]
-Output = Annotated[str | None, typer.Option(metavar="NAME", help="Output to explain. Default: the first.")]
-Input = Annotated[str | None, typer.Option(metavar="NAME", help="Input to explain, where several could be meant.")]
-InputShape = Annotated[
-    str | None, typer.Option(metavar="1,3,224,224", help="Shape of the input, for models with free sizes.")
-]
-Layout = Annotated[
-    str | None, typer.Option(metavar="NCHW", help="Axes of the input, such as NCHW or NHWC. Default: found out.")
-]
-Providers = Annotated[
-    str | None, typer.Option(metavar="cuda,cpu", help="Execution providers. Default: cuda where it is there, then cpu.")
-]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads within an operator. Default: all cores.")]
 
 
 def _version(value: bool) -> None:
@@ -132,12 +91,19 @@ def explain(
     picture: Annotated[
         str, typer.Option(help="The .png: panel (photo, map, certificate), overlay (on the whole photo), heat.")
     ] = "panel",
-    samples: Annotated[int, typer.Option(min=1, help="Noisy copies for smooth-fullgrad.")] = 25,
-    sigma: Annotated[float, typer.Option(min=0, help="Their noise, as a fraction of max - min of the input.")] = 0.15,
-    random_state: Annotated[int, typer.Option(min=0, help="Seed of that noise.")] = 0,
+    samples: Annotated[
+        int, typer.Option(min=1, rich_help_panel=EXPLANATION, help="Noisy copies for smooth-fullgrad.")
+    ] = 25,
+    sigma: Annotated[
+        float,
+        typer.Option(min=0, rich_help_panel=EXPLANATION, help="Their noise, as a fraction of max - min of the input."),
+    ] = 0.15,
+    random_state: Annotated[int, typer.Option(min=0, rich_help_panel=EXPLANATION, help="Seed of that noise.")] = 0,
     providers: Providers = None,
     threads: Threads = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one run; bounds the memory.")] = 8,
+    batch_size: Annotated[
+        int, typer.Option(min=1, rich_help_panel=RUNNING, help="Pictures in one run; bounds the memory.")
+    ] = 8,
     resume: Annotated[
         bool, typer.Option("--resume", help="Leave out what an earlier run with the same settings has done.")
     ] = False,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -21,8 +22,10 @@ from fgonnx.rules.registry import Local, rule
 DOMAIN = "fgonnx"
 _MICROSOFT = "com.microsoft"
 
-_MOVES = {"Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
-          "Unsqueeze", "DepthToSpace", "SpaceToDepth", "Tile", "Pad", "Resize"}  # fmt: skip
+_MOVES = {
+    "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Resize", "Slice",
+    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Twin:
 def straight_through(
     op: Emitter, y: ir.Value, x: ir.Value, real: ir.Value, low: ir.Value | None = None, high: ir.Value | None = None
 ) -> Local:
+    """Pass `real` on, differentiate `x` where it lies between the bounds."""
     if low is None or high is None:
         return Local(lambda g: g, op.Sub(real, x), "quantisation")
     assert x.dtype is not None
@@ -61,7 +65,7 @@ def is_quantised(graph: ir.Graph) -> bool:
 def dequantise(model: ir.Model, x: ir.Value) -> tuple[ir.Value, dict[ir.Value, ir.Value]]:
     """Add the twins to a graph.
 
-    Requires: exact shapes and types. Ensures: floating-point values on every path from the explained input to an output.
+    Requires: exact shapes and types. Ensures: floating-point values on every path from the explained input to outputs.
 
     Parameters
     ----------
@@ -151,13 +155,13 @@ class _Writer:
         assert v is not None
         return self.twins[v].real if v in self.twins else v
 
-    def _as_seen(self, v: ir.Value | None, scale: ir.Value | None, zero: ir.Value | None, axis: int = 1) -> ir.Value:
+    def _as_seen(self, v: ir.Value | None, scale: ir.Value | None, zero: ir.Value | None, *, axis: int = 1) -> ir.Value:
         """Return s' (q - z') as a consumer reads a value, from its twin or, for a constant, by DequantizeLinear."""
         assert v is not None
         if v not in self.twins:
             result: ir.Value = v if _floating(v) else self.op.DequantizeLinear(v, scale, zero, axis=axis)
             result.shape = v.shape
-            result.dtype = scale.dtype if scale is not None and not _floating(v) else v.dtype
+            result.type = scale.type if scale is not None and not _floating(v) else v.type
             return result
         twin = self.twins[v]
         if scale is None or (_same(twin.scale, scale) and _same(twin.zero, zero)):
@@ -185,13 +189,11 @@ class _Writer:
         )
         block = node.attributes["block_size"].as_int() if "block_size" in node.attributes else None
         op = self.op
-        if q.dtype is None and zero is not None:  # no inference knows the types of operators outside the standard
-            q.dtype = zero.dtype
 
         def real_of(v: ir.Value) -> ir.Value:
             result: ir.Value = op.DequantizeLinear(v, scale, zero, axis=axis, block_size=block or None)
             result.shape = q.shape
-            result.dtype = scale.dtype if scale is not None else None
+            result.type = scale.type if scale is not None else None
             return result
 
         real = real_of(q)
@@ -213,8 +215,8 @@ class _Writer:
         assert lead is not None
         twin = self.twins[lead]
         data = node.inputs if node.op_type == "Concat" else node.inputs[:1]
-        inputs = [self._as_seen(v, twin.scale, twin.zero) for v in data]
-        inputs += [v for v in node.inputs[len(data) :]]  # shapes, indices, pads
+        inputs: list[ir.Value | None] = [self._as_seen(v, twin.scale, twin.zero) for v in data]
+        inputs += node.inputs[len(data) :]  # shapes, indices, pads
         if node.op_type == "Pad" and len(node.inputs) > 2 and node.inputs[2] is not None:
             inputs[2] = self._as_seen(node.inputs[2], twin.scale, twin.zero)
         kept = {name: a.value for name, a in node.attributes.items()}
@@ -242,8 +244,9 @@ class _Writer:
         self._tie(node, "MatMul", [a, b], node.inputs[6], node.inputs[7])
 
     def linear_gemm(self, node: ir.Node) -> None:
-        """com.microsoft QGemm: a, s, z, b, s, z, c in units of s_a s_b, y s, y z; floating-point without the last two."""
-        a, b = self._as_seen(*node.inputs[:3]), self._as_seen(*node.inputs[3:6], axis=0 if _flag(node, "transB") else 1)
+        """com.microsoft QGemm: a, s, z, b, s, z, c in units of s_a s_b, y s, y z; a float without the last two."""
+        a = self._as_seen(*node.inputs[:3])
+        b = self._as_seen(*node.inputs[3:6], axis=0 if _flag(node, "transB") else 1)
         c = None
         if len(node.inputs) > 6 and node.inputs[6] is not None:
             c = self.op.Mul(self.op.Cast(node.inputs[6], to=_code(a)), self.op.Mul(node.inputs[1], node.inputs[4]))
@@ -372,7 +375,7 @@ def _range(dtype: ir.DataType) -> tuple[float, float]:
     import ml_dtypes  # comes with onnx_ir; knows int4 and float8
 
     if "INT" in dtype.name:
-        small = ml_dtypes.iinfo(kind)
+        small: Any = ml_dtypes.iinfo(kind)  # type: ignore[no-untyped-call]
         return float(small.min), float(small.max)
-    limits = ml_dtypes.finfo(kind)
+    limits: Any = ml_dtypes.finfo(kind)  # type: ignore[no-untyped-call]
     return float(limits.min), float(limits.max)

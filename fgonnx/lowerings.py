@@ -56,7 +56,7 @@ def transposed_convolution(
     spatial_out: Sequence[int],
     strides: Sequence[int],
     dilations: Sequence[int],
-    pads: Sequence[int],
+    begins: Sequence[int],
     group: int,
 ) -> ir.Value:
     """Return the transpose of a convolution applied to `g`: the data gradient.
@@ -69,43 +69,41 @@ def transposed_convolution(
         Weights of the convolution, (M, C / group, *kernel).
     spatial_in, spatial_out : sequence of int
         Spatial sizes of the convolution's input and output.
-    strides, dilations, pads, group
-        Of the convolution; pads are explicit, begins before ends.
+    strides, dilations, group
+        Of the convolution.
+    begins : sequence of int
+        What the convolution pads before each spatial axis; what it pads behind follows from the sizes.
     """
     rank = len(spatial_in)
     kernel = [op.size(w, 2 + i) for i in range(rank)]
     reach = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
-    result: ir.Value
-    if all(s == 1 for s in strides) and all(p <= r for p, r in zip(pads, [*reach, *reach], strict=True)):
+    # The windows end at (out - 1) s + reach + 1 - begin: behind the input by `ends`, or before its end by -ends.
+    ends = [
+        (o - 1) * s + r + 1 - b - i
+        for i, o, s, r, b in zip(spatial_in, spatial_out, strides, reach, begins, strict=True)
+    ]
+    if all(s == 1 for s in strides) and all(p <= r for p, r in zip([*begins, *ends], [*reach, *reach], strict=True)):
         # Stride 1: x'[c, p] = sum_{m, k} g[m, p + begin - d k] w[m, c, k] is a convolution of g, padded by
         # d (k - 1) - pad, with the kernel flipped in space and its channels swapped within each group.
-        flipped = _swap_and_flip(op, w, kernel, group)
-        result = op.Conv(
+        return op.Conv(
             g,
-            flipped,
-            pads=[r - p for p, r in zip(pads, [*reach, *reach], strict=True)],
+            _swap_and_flip(op, w, kernel, group),
+            pads=[r - p for p, r in zip([*begins, *ends], [*reach, *reach], strict=True)],
             dilations=list(dilations),
             group=group,
             kernel_shape=kernel,
         )
-        return result
-    extra, ends = [], []
-    for i in range(rank):
-        # ConvTranspose yields (out - 1) s + reach + 1 - begin - end + extra; a surplus at the end becomes padding.
-        natural = (spatial_out[i] - 1) * strides[i] + reach[i] + 1 - pads[i]
-        ends.append(max(natural - spatial_in[i], 0))
-        extra.append(max(spatial_in[i] - natural, 0))
-    result = op.ConvTranspose(
+    extra = [max(-e, 0) for e in ends]
+    return op.ConvTranspose(
         g,
         w,
-        pads=[*pads[:rank], *ends],
+        pads=[*begins, *(max(e, 0) for e in ends)],
         strides=list(strides),
         dilations=list(dilations),
         group=group,
         kernel_shape=kernel,
         output_padding=extra if any(extra) else None,
     )
-    return result
 
 
 def _swap_and_flip(op: Emitter, w: ir.Value, kernel: Sequence[int], group: int) -> ir.Value:
@@ -121,13 +119,12 @@ def _swap_and_flip(op: Emitter, w: ir.Value, kernel: Sequence[int], group: int) 
         parts = op.Reshape(w, [group, m // group, c, *kernel])
         swapped = op.Transpose(parts, perm=[0, 2, 1, *(a + 1 for a in axes)])
         swapped = op.Reshape(swapped, [group * c, m // group, *kernel])
-    result: ir.Value = swapped
     flips = [a for a, k in zip(axes, kernel, strict=True) if k > 1]
     if flips:
         lowest = int(np.iinfo(np.int64).min)
-        result = op.Slice(swapped, [-1] * len(flips), [lowest] * len(flips), flips, [-1] * len(flips))
-    result.shape = ir.Shape([group * c, m // group, *kernel])
-    return result
+        swapped = op.Slice(swapped, [-1] * len(flips), [lowest] * len(flips), flips, [-1] * len(flips))
+    swapped.shape = ir.Shape([group * c, m // group, *kernel])
+    return swapped
 
 
 def window_sum_transpose(
@@ -156,20 +153,41 @@ def window_sum_transpose(
         spatial_out=spatial_out,
         strides=strides,
         dilations=dilations,
-        pads=[*begins, *([0] * len(begins))],
+        begins=begins,
         group=1,
     )
-    result: ir.Value = op.Reshape(spread, [-1, channels, *spatial_in])
-    return result
+    return op.Reshape(spread, [-1, channels, *spatial_in])
 
 
 def scatter_to_argmax(op: Emitter, g: ir.Value, indices: ir.Value, x: ir.Value) -> ir.Value:
     """Add every element of `g` at its flat index into a tensor of the shape of `x`, zero elsewhere."""
-    assert g.dtype is not None
-    size = op.Size(x)
-    zeros = op.ConstantOfShape(op.Reshape(size, [1]), value=ir.tensor(np.zeros(1, g.dtype.numpy())))
-    scattered = op.ScatterElements(zeros, op.Reshape(indices, [-1]), op.Reshape(g, [-1]), axis=0, reduction="add")
-    return op.reshape_like(scattered, x)
+    assert x.dtype is not None
+    kind = _summed_in(x.dtype)
+    zeros = op.ConstantOfShape(op.Reshape(op.Size(x), [1]), value=ir.tensor(np.zeros(1, kind.numpy())))
+    scattered = scatter_add(op, "ScatterElements", zeros, op.Reshape(indices, [-1]), op.Reshape(g, [-1]), axis=0)
+    return op.reshape_like(_cast(op, scattered, x.dtype), x)
+
+
+def scatter_add(
+    op: Emitter, op_type: str, into: ir.Value, indices: ir.Value, g: ir.Value, **attributes: int
+) -> ir.Value:
+    """Add `g` into a tensor at indices, by ScatterElements or ScatterND; 16-bit types in float32.
+
+    onnxruntime's CPU provider has no sums in float16.
+    """
+    assert into.dtype is not None and g.dtype is not None
+    kind = _summed_in(into.dtype)
+    scatter = getattr(op, op_type)
+    summed = scatter(_cast(op, into, kind), indices, _cast(op, g, kind), reduction="add", **attributes)
+    return _cast(op, summed, into.dtype)
+
+
+def _summed_in(kind: ir.DataType) -> ir.DataType:
+    return ir.DataType.FLOAT if kind.bitwidth < 32 else kind
+
+
+def _cast(op: Emitter, v: ir.Value, kind: ir.DataType) -> ir.Value:
+    return v if v.dtype == kind else op.Cast(v, to=kind.value)
 
 
 def along_axis(op: Emitter, g: ir.Value, matrix: npt.NDArray[np.float64], axis: int, rank: int) -> ir.Value:

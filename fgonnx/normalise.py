@@ -124,7 +124,8 @@ def normalise(
     if loaded.opset < OPSET:
         check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
     axes = layout or find_layout(x, shape)
-    explained, twins = x, {}
+    explained = x
+    twins: dict[ir.Value, ir.Value] = {}
     if is_quantised(model.graph) or not (x.dtype is not None and x.dtype.is_floating_point()):
         explained, twins = dequantise(model, x)
     return Normal(model, explained, str(x.name), shape, axes, batched, list(model.graph.outputs), notes, twins)
@@ -348,7 +349,9 @@ def settle_batch(
     single = model.clone()
     x = next(v for v in single.graph.inputs if v.name == input_name)
     x.shape = ir.Shape(shape)
-    run = probe.Prober(single, folder).run(probe.random_feeds(single.graph, x, shape, 1))
+    prober = probe.Prober(single, folder)
+    _set_types(single.graph, prober.types)
+    run = prober.run(probe.random_feeds(single.graph, x, shape, 1))
     merged = probe.merge(run, None)
     assert merged is not None
     _annotate(single, merged, run.constants)
@@ -400,6 +403,7 @@ def _try_batch(
     x = next(v for v in model.graph.inputs if v.name == input_name)
     try:
         prober = probe.Prober(model, folder)
+        _set_types(model.graph, prober.types)
         both = probe.random_feeds(model.graph, x, shape, 2)
         halves = [{k: v[i : i + 1] if v.ndim and v.shape[0] == 2 else v for k, v in both.items()} for i in (0, 1)]
         two, ones = prober.run(both), [prober.run(half) for half in halves]
@@ -420,6 +424,14 @@ def _try_batch(
         if k in two.constants and np.array_equal(v, two.constants[k], equal_nan=False)
     }
     return dims, same
+
+
+def _set_types(graph: ir.Graph, types: dict[str, ir.DataType | None]) -> None:
+    for node in graph:
+        for v in node.outputs:
+            found = types.get(str(v.name))
+            if v.type is None and found is not None:
+                v.type = ir.TensorType(found)
 
 
 def _annotate(

@@ -22,6 +22,10 @@ Dims = tuple[int, ...]
 BATCH = "N"
 _SHAPE_SUFFIX = "::fg_shape"
 _SMALL = 4096
+_SHORT_NAMES = {
+    "float": "f32", "float16": "f16", "double": "f64", "bfloat16": "bf16", "int8": "i8", "uint8": "u8", "int16": "i16",
+    "uint16": "u16", "int32": "i32", "uint32": "u32", "int64": "i64", "uint64": "u64", "bool": "b8",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,14 +80,19 @@ class Prober:
             if name not in kept:
                 by_name[name].shape = None
                 graph.outputs.append(by_name[name])
-        for v in graph.outputs[: len(self.outputs)]:
+        untyped = [v for v in values if v.type is None]
+        fetched = {v.name for v in graph.outputs}
+        graph.outputs.extend(v for v in untyped if v.name not in fetched)
+        for v in (*graph.outputs[: len(self.outputs)], *untyped):
             v.shape = None
         self._session = Session(copy, folder=folder, providers=["cpu"], optimise=False)
         self._shapes = [str(s.name) for s in shapes]
+        #: Element types that only onnxruntime's own inference knows (operators outside the standard).
+        self.types = {str(v.name): _data_type(self._session.types[str(v.name)]) for v in untyped}
 
     def run(self, feeds: dict[str, Array]) -> Probe:
         """Run with these inputs."""
-        results = self._session.run(feeds)
+        results = self._session.run(feeds, list(dict.fromkeys([*self._shapes, *self.constants, *self.outputs])))
         shapes = {n.removesuffix(_SHAPE_SUFFIX): tuple(int(d) for d in results[n]) for n in self._shapes}
         shapes.update({name: array.shape for name, array in feeds.items()})
         return Probe(
@@ -91,6 +100,12 @@ class Prober:
             {n: results[n] for n in self.constants if results[n].size <= _SMALL},
             {n: results[n] for n in self.outputs},
         )
+
+
+def _data_type(text: str) -> ir.DataType | None:
+    """Return the element type that onnxruntime writes as tensor(float), tensor(uint8), ...; None for other kinds."""
+    kind = text.removeprefix("tensor(").removesuffix(")")
+    return ir.DataType.from_short_name(_SHORT_NAMES[kind]) if kind in _SHORT_NAMES else None
 
 
 def _shape_only(graph: ir.Graph) -> list[ir.Value]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -213,10 +215,25 @@ def draw(record: Mapping[str, Any], sample: Sample, saliency: Array, kind: str, 
     shown = _wide_enough(sample.shown)
     if kind == "overlay":
         return visual.overlay(shown, map_, signed=signed)
-    bars = [(s["name"], s["contribution"]) for s in record["sites"] if s["contribution"] is not None]
+    names = short_names(record["sites"])
+    values = [s["contribution"] for s in record["sites"]]
+    bars = [(n, v) for n, v in zip(names, values, strict=True) if v is not None]
     return visual.panel(
         shown, map_, title=_title(record, sample), lines=_lines(record), bars=bars, signed=signed, height=480
     )
+
+
+def short_names(sites: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Call layers by the parts of their names that few others share, and numbers by their operator too."""
+    names = [re.sub(r":\d+$", "", s["name"].partition(";")[0]) for s in sites]  # TFLite joins fused names with ";"
+    parts = [[p for p in re.split(r"[/:]", name) if p] for name in names]
+    count = Counter(p for some in parts for p in set(some))
+    own = ["/".join(p for p in some if count[p] <= max(2, len(names) // 3)) for some in parts]
+    often = Counter(own)
+    short = [o if o and often[o] == 1 else name for o, name in zip(own, names, strict=True)]
+    named = [f"{s['op_type']} {n}" if n.isdigit() else n for s, n in zip(sites, short, strict=True)]
+    often = Counter(named)
+    return [n if often[n] == 1 else str(s["name"]) for s, n in zip(sites, named, strict=True)]
 
 
 def _wide_enough(rgb: RGB) -> RGB:

@@ -237,8 +237,8 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     resolve_straight_through(graph)
     common.RemoveUnusedNodesPass()(normal.model)
     rewritten = Rewritten(
-        normal.model, options, normal, str(head.name), head_shape, stripped, tuple(p.site for p in parts), writer.names,
-        selector, source_outputs, normal.notes,
+        normal.model, options, normal, str(head.name), head_shape, stripped,
+        (*(p.site for p in parts), *aggregate.beside(parts)), writer.names, selector, source_outputs, normal.notes,
     )  # fmt: skip
     _describe(rewritten, loaded)
     return rewritten
@@ -321,8 +321,10 @@ def _seed(
     flat = op.Reshape(head, [-1, count])
     largest = op.ArgMax(flat, axis=1, keepdims=0)
     chosen = op.Where(op.Less(index, 0), largest, index)
-    values = op.constant(np.array([0, 1], head.dtype.numpy()))
-    hot = op.OneHot(chosen, np.array(count, np.int64), values, axis=1)
+    # onnxruntime has OneHot in float32, not in float64
+    hot = op.OneHot(chosen, np.array(count, np.int64), op.constant(np.array([0, 1], np.float32)), axis=1)
+    if head.dtype != ir.DataType.FLOAT:
+        hot = op.Cast(hot, to=head.dtype.value)
     score = op.Reshape(op.GatherElements(aggregate.widen(op, flat), op.Unsqueeze(chosen, [1]), axis=1), [-1])
     return op.reshape_like(hot, head), chosen, score
 
@@ -381,7 +383,7 @@ def _write_outputs(
         if "completeness" in options.outputs:
             writer.add("completeness", op.Sub(score, op.ReduceSum(columns, [1], keepdims=0)), ())
         if "contributions" in options.outputs:
-            writer.add("contributions", columns, (len(parts),))
+            writer.add("contributions", columns, (len(parts) + len(aggregate.beside(parts)),))
     if "input_gradient" in options.outputs:
         writer.add("input_gradient", gx)
     if "bias_gradients" in options.outputs:

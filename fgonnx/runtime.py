@@ -103,6 +103,8 @@ class Session:
             raise ModelError(f"onnxruntime does not take the model: {_first_line(error)}") from error
         self.inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+        #: Types of the outputs, as onnxruntime writes them.
+        self.types: dict[str, str] = {o.name: o.type for o in self._session.get_outputs()}
 
     def run(self, feeds: dict[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the model.

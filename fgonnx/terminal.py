@@ -23,6 +23,7 @@ P = ParamSpec("P")
 
 _PIPE_WIDTH = 160  # of tables in a log file, where there is no terminal to ask
 _LONG = 12
+_NAME = 64
 _VERDICTS = {"passed": "green", "failed": "bold red", "undecided": "yellow"}
 
 
@@ -162,7 +163,7 @@ def _show_obstacle(found: Mapping[str, Any], *, everything: bool) -> None:
         return
     made = table("node", "operator", "opset", "why", "what to do", numbers=("opset",))
     for r in refusals if everything else refusals[:_LONG]:
-        row(made, r["node"], r["op_type"], r["version"], r["why"], r["what_to_do"])
+        row(made, r["node"] if everything else _middle(r["node"]), r["op_type"], r["version"], r["why"], r["what_to_do"])
     out().print(made)
     _more(len(refusals), everything=everything)
 
@@ -181,10 +182,16 @@ def _show_sites(sites: Sequence[Mapping[str, Any]], profile: str, *, everything:
         if i and listed[0][0] == 0 and i == len(sites) - _LONG // 2 and len(listed) < len(sites):
             row(made, "", "...")
         grid = " x ".join(map(str, s["grid"]))
-        row(made, i, s["name"], s["op_type"], s["kind"], grid or "not spatial", "yes" if s["in_map"] else "no")
+        name = s["name"] if everything else _middle(s["name"])
+        row(made, i, name, s["op_type"], s["kind"], grid or "not spatial", "yes" if s["in_map"] else "no")
     out().print(made)
     if len(listed) < len(sites):
         out().print(f"{len(sites) - len(listed)} more sites: --all", soft_wrap=True)
+
+
+def _middle(name: str) -> str:
+    """Take the middle out of a long name; exporters join many."""
+    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}...{name[3 - _NAME // 2 :]}"
 
 
 def _more(count: int, *, everything: bool) -> None:

@@ -119,8 +119,8 @@ def overlay(
     if level.shape != (height, width):
         level = cast("npt.NDArray[np.float32]", cv2.resize(level, (width, height), interpolation=cv2.INTER_LINEAR))
     colour = _coloured(level, signed, colormap).astype(np.float32)
-    # The root lifts the middle of the map, which would drown in a bright photo at an opacity in proportion.
-    opacity = alpha * np.sqrt(np.abs(level))[:, :, None]
+    # In proportion: more (a root) would lay a veil of the low end's colour over the parts that do not matter.
+    opacity = alpha * np.abs(level)[:, :, None]
     photo = image.astype(np.float32)
     mixed: npt.NDArray[np.float32] = photo + opacity * (colour - photo)
     return np.rint(mixed).astype(np.uint8)

@@ -10,23 +10,20 @@ import pytest
 from fgonnx import Explainer
 
 FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-# Most of their weights are one constant per layer, some computed in the graph (ConstantOfShape). All terms then have
-# one sign and add up to as much as 1e31, without cancelling: the residual stays a matter of digits.
+# Most of their weights are one constant per layer, computed in the graph (ConstantOfShape). Terms reach 1e31 and do not
+# cancel. DenseNet's last layer sums 50,000 equal numbers, whose rounding does not cancel either: 3e-5 in float32, and
+# 2e-8 when the same graph is evaluated in float64.
 TOLERANCE = 1e-4
 
+SLOW = ("densenet121", "vgg19")
+MODELS = [
+    "bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet", "vgg19",
+    "zfnet512",
+]  # fmt: skip
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="this onnx wheel carries no light models")
 every_model = pytest.mark.parametrize(
-    ("name", "opset", "softmax"),
-    [
-        ("bvlc_alexnet", 9, True),
-        ("densenet121", 9, False),
-        ("inception_v1", 9, True),
-        ("inception_v2", 9, True),
-        ("resnet50", 9, True),
-        ("shufflenet", 9, True),
-        ("squeezenet", 9, True),
-        pytest.param("vgg19", 9, True, marks=pytest.mark.slow),
-        ("zfnet512", 9, True),
-    ],
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODELS]
 )
 
 
@@ -36,21 +33,26 @@ def explained(name):
     return Explainer(FOLDER / f"light_{name}.onnx")(x)
 
 
-@pytest.mark.skipif(not FOLDER.is_dir(), reason="this onnx wheel carries no light models")
 @every_model
-class TestLightModel:
-    def test_is_complete(self, name, opset, softmax):
-        assert explained(name).relative_residual().max() < TOLERANCE
+def test_is_complete(name):
+    assert explained(name).relative_residual().max() < TOLERANCE
 
-    def test_map_has_the_size_of_the_input(self, name, opset, softmax):
-        assert explained(name).saliency.shape == (2, 224, 224)
 
-    def test_map_is_finite_and_not_flat(self, name, opset, softmax):
-        assert np.isfinite(explained(name).saliency).all()
-        assert np.ptp(explained(name).saliency, axis=(1, 2)).min() > 0
+@every_model
+def test_map_has_the_size_of_the_input(name):
+    assert explained(name).saliency.shape == (2, 224, 224)
 
-    def test_takes_a_batch(self, name, opset, softmax):
-        assert explained(name).settings["batch"] == "any"
 
-    def test_is_explained_before_its_softmax(self, name, opset, softmax):
-        assert explained(name).head_stripped == ("Softmax" if softmax else "")
+@every_model
+def test_map_is_not_flat(name):
+    assert np.ptp(explained(name).saliency, axis=(1, 2)).min() > 0
+
+
+@every_model
+def test_takes_a_batch(name):
+    assert explained(name).settings["batch"] == "any"
+
+
+@every_model
+def test_is_explained_before_its_softmax(name):
+    assert explained(name).head_stripped == ("" if name == "densenet121" else "Softmax")

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from fgonnx import Explainer, images, preprocess
-from fgonnx.errors import FgonnxError, ModelError, UnsupportedError
+from fgonnx.errors import ModelError
 from tests.conftest import SHARED
 from tests.support import run
 
@@ -199,17 +199,6 @@ def test_certificates_of_sound_models_close(model, sound):
 # Refused
 
 
-@pytest.mark.parametrize(
-    ("model", "options", "error", "message"),
-    [
-        ("squeezenet1_1_qdq_int8", {}, UnsupportedError, "'input_QuantizeLinear' .* holds uint8 values"),
-        ("shufflenet_v2_int8_qlinear", {}, UnsupportedError, "QLinearConv, .* holds uint8 values"),
-        ("mobilenet_v2_tf_qdq_uint8io", {}, ModelError, "uint8"),
-        ("silero_vad_16k_op15", {}, ModelError, "several inputs could be explained; name one"),
-    ],
-)
-def test_refusals_say_why(model, options, error, message):
-    refused = Explainer(SHARED / "models" / f"{model}.onnx", **options)
-    with pytest.raises(FgonnxError, match=message) as caught:
-        refused.engine()
-    assert caught.type is error
+def test_a_model_of_several_inputs_asks_which_is_meant():
+    with pytest.raises(ModelError, match=r"several inputs could be explained; name one .*input .*; state"):
+        Explainer(SHARED / "models" / "silero_vad_16k_op15.onnx").engine()

@@ -11,6 +11,9 @@ import onnx_ir as ir
 from fgonnx.expand import controlflow, functions, recurrent
 from fgonnx.rules.registry import find
 
+# Its body computes a scale from the data; the quantised form explains what that scale rounds instead.
+_LEFT = {"DynamicQuantizeLinear"}
+
 EXPANDERS = {**controlflow.EXPANDERS, **recurrent.EXPANDERS}
 
 
@@ -25,7 +28,7 @@ def expand(model: ir.Model) -> bool:
     for node in list(model.graph):
         if not any(v in dependent for v in node.inputs) and node.op_type not in controlflow.EXPANDERS:
             continue
-        if find(node.op_type, opset, node.domain) is not None:
+        if node.op_type in _LEFT or find(node.op_type, opset, node.domain) is not None:
             continue
         if node.domain == "" and node.op_type in EXPANDERS:
             changed |= EXPANDERS[node.op_type](model, node)

@@ -64,12 +64,11 @@ def power(op: Emitter, y: ir.Value, x: ir.Value, p: ir.Value) -> Local:
 
     def vjp(g: ir.Value) -> list[Cotangent]:
         gx = gp = None
-        if op.is_active(x):  # p x^(p-1), as a power so that x = 0 is right; 0 where p = 0
-            slope = op.Mul(exponent, op.Pow(x, op.Sub(exponent, 1.0)))
-            known = op.array(p)
+        if op.is_active(x):  # p x^(p-1), as a power so that x = 0 is right; 0 where p = 0, also at x = 0
+            known, less = op.array(p), op.Sub(exponent, 1.0)
             if known is None or not known.all():
-                slope = op.Where(op.Equal(exponent, 0.0), 0.0, slope)
-            gx = op.unbroadcast(op.Mul(g, slope), y, x)
+                less = op.Where(op.Equal(exponent, 0.0), 0.0, less)
+            gx = op.unbroadcast(op.Mul(g, op.Mul(exponent, op.Pow(x, less))), y, x)
         if op.is_active(p):
             gp = op.unbroadcast(op.Mul(op.Mul(g, y), logarithm), y, p)
         return [gx, gp]

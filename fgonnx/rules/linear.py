@@ -62,7 +62,7 @@ def conv(
         if op.is_active(x):
             gx = lowerings.transposed_convolution(
                 op, g, w, spatial_in=size_in, spatial_out=size_out, strides=strides, dilations=dilations,
-                pads=begins_ends, group=group,
+                begins=begins_ends[:rank], group=group,
             )  # fmt: skip
         if op.is_active(w):
             gw = _weight_gradient(op, g, x, w, strides, dilations, begins_ends, group, size_in, size_out)

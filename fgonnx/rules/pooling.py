@@ -34,8 +34,7 @@ def max_pool(
     storage_order: int = 0, strides: list[int] | None = None,
 ) -> Local:  # fmt: skip
     values = y[0] if isinstance(y, tuple) else y
-    if storage_order and isinstance(y, tuple):
-        # Column-major indices are the user's output; ours are row-major and come from a pool of our own.
+    if storage_order:  # its own indices are column-major; row-major ones come from a pool of our own
         _, indices = op.MaxPool(
             x, outputs=2, auto_pad=auto_pad, ceil_mode=ceil_mode, dilations=dilations, kernel_shape=kernel_shape,
             pads=pads, strides=strides,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
-from fgonnx.lowerings import along_axis, apply_along
+from fgonnx.lowerings import along_axis, apply_along, scatter_add
 from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
 
 
@@ -77,12 +77,12 @@ def _add_rows(op: Emitter, rows: ir.Value, data: ir.Value, indices: ir.Value, ax
     """Add rows along an axis at their indices into zeros of the shape of `data`."""
     index = op.Reshape(indices, [-1 if i == axis else 1 for i in range(op.rank(data))])
     spread = op.Expand(index, op.Shape(rows))
-    return op.ScatterElements(op.zeros_like(data), spread, rows, axis=axis, reduction="add")
+    return scatter_add(op, "ScatterElements", op.zeros_like(data), spread, rows, axis=axis)
 
 
 @linear("GatherElements", note="c = 0 (linear in the data)")
 def gather_elements(op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value, *, axis: int = 0) -> Vjp:
-    return lambda g: op.ScatterElements(op.zeros_like(data), indices, g, axis=axis, reduction="add")
+    return lambda g: scatter_add(op, "ScatterElements", op.zeros_like(data), indices, g, axis=axis)
 
 
 @rule("GatherND", since=11, family="linear", note="c = 0 (linear in the data)")
@@ -93,7 +93,7 @@ def gather_nd(op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value, *, ba
             ones = op.Add(op.Mul(op.Slice(indices, [0], [1], [-1]), 0), 1)
             places = [op.CumSum(ones, np.array(axis), exclusive=1) for axis in range(batch_dims)]
             full = op.Concat(*places, indices, axis=-1)
-        return op.ScatterND(op.zeros_like(data), full, g, reduction="add")
+        return scatter_add(op, "ScatterND", op.zeros_like(data), full, g)
 
     return Local(vjp)
 
@@ -214,7 +214,7 @@ def _common_scale(
 ) -> npt.NDArray[np.float32]:
     """Return the scale that keeps the aspect ratio, the same for all axes."""
     before, after = [op.size(x, a) for a in chosen], [op.size(y, a) for a in chosen]
-    ratios = [np.float32(t) / np.float32(b) for t, b in zip(target, before, strict=True)]
+    ratios = [float(np.float32(t) / np.float32(b)) for t, b in zip(target, before, strict=True)]
     scale = min(ratios) if policy == "not_larger" else max(ratios)
     if any(math.floor(scale * b) != a for a, b in zip(after, before, strict=True)):
         raise Unsupported("it keeps the aspect ratio by rounding a size up", "Give its scales instead of its sizes")

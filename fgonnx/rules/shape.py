@@ -58,13 +58,14 @@ def tile(op: Emitter, y: ir.Value, x: ir.Value, repeats: ir.Value) -> Vjp:
 
 @rule("Concat", family="linear", note="c = the constant parts, 0 elsewhere")
 def concat(op: Emitter, y: ir.Value, *parts: ir.Value, axis: int) -> Local:
+    if len(parts) == 1:
+        return Local(lambda g: g)
     axis %= op.rank(y)
+    varying = all(op.is_active(p) for p in parts)
 
     def vjp(g: ir.Value) -> list[Cotangent]:
-        if sum(op.is_active(p) for p in parts) == len(parts):
-            sizes = [op.size(p, axis) for p in parts]
-            pieces = op.Split(g, sizes, axis=axis, outputs=len(parts)) if len(parts) > 1 else (g,)
-            return list(pieces)
+        if varying:
+            return list(op.Split(g, [op.size(p, axis) for p in parts], axis=axis, outputs=len(parts)))
         cotangents: list[Cotangent] = []
         start = 0
         for p in parts:
@@ -73,7 +74,7 @@ def concat(op: Emitter, y: ir.Value, *parts: ir.Value, axis: int) -> Local:
             start = stop
         return cotangents
 
-    if all(op.is_active(p) for p in parts):
+    if varying:
         return Local(vjp)
     blanks = [op.zeros_like(p) if op.is_active(p) else p for p in parts]
     return Local(vjp, op.Concat(*blanks, axis=axis))
@@ -160,8 +161,8 @@ def depth_to_space(op: Emitter, y: ir.Value, x: ir.Value, *, blocksize: int, mod
 
 
 @linear("SpaceToDepth")
-def space_to_depth(op: Emitter, y: ir.Value, x: ir.Value, *, blocksize: int) -> Vjp:
-    return lambda g: op.DepthToSpace(g, blocksize=blocksize, mode="DCR")
+def space_to_depth(op: Emitter, y: ir.Value, x: ir.Value, *, blocksize: int, mode: str = "DCR") -> Vjp:
+    return lambda g: op.DepthToSpace(g, blocksize=blocksize, mode=mode)
 
 
 @linear("Trilu", note="c = 0 (linear)")
