@@ -362,8 +362,12 @@ def _convolution(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | 
 _HANDLERS: dict[str, Callable[[ir.Node, Sequence[Dim], Layout], Layout | None]] = {
     "Transpose": _transpose,
     "Gather": _gather,
+    "Compress": _reordered,
     "GatherElements": _reordered,
     "GatherND": _unknown,
+    "ReverseSequence": _unknown,
+    "ScatterElements": _unresized,
+    "ScatterND": _unresized,
     "Slice": _slice,
     "Tile": _unresized,
     "TopK": _reordered,

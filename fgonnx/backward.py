@@ -17,6 +17,7 @@ from fgonnx.rules.registry import Kind, Unsupported, bind
 _REGISTER = "Register a rule for it (fgonnx.rule), or explain an output before it"
 # The scale that a dynamic quantiser picks is part of how it rounds, not of what it rounds.
 _DETACHED = {"DynamicQuantizeLinear"}
+_PORTABLE = "Explain the model it was made from, or save it with the optimisation level ORT_ENABLE_EXTENDED"
 _FLOATING = "Explain the floating-point model it was made from, or an output before it"
 
 
@@ -126,6 +127,8 @@ def refusals(nodes: Sequence[ir.Node], opset: int) -> list[Refusal]:
 
 def _bound(node: ir.Node, opset: int) -> tuple[rules.Rule, dict[str, object]]:
     r = rules.find(node.op_type, opset, node.domain)
+    if r is None and node.domain == "com.microsoft.nchwc":
+        raise Unsupported("the file was optimised for one kind of processor", _PORTABLE)
     if r is None:
         raise Unsupported("the operator has no rule", _REGISTER)
     return r, bind(r, node, opset)

@@ -292,17 +292,31 @@ class _Writer:
         product.shape, product.type = q.shape, ir.TensorType(ir.DataType.FLOAT)
         self.twins[q] = Twin(product)
 
+    def _permuted(self, v: ir.Value | None, perm: list[int]) -> ir.Value:
+        assert v is not None
+        assert v.shape is not None
+        result: ir.Value = self.op.Transpose(v, perm=perm)
+        result.shape = ir.Shape([v.shape.dims[p] for p in perm])
+        return result
+
     def _tie(
         self, node: ir.Node, op_type: str, inputs: list[ir.Value | None], scale: ir.Value | None, zero: ir.Value | None
     ) -> None:
         q = node.outputs[0]
         kept = {name: a.value for name, a in node.attributes.items() if name not in ("channels_last", "opset")}
-        if _flag(node, "channels_last"):
-            raise NotImplementedError("channels_last")
+        last = _flag(node, "channels_last")
+        rank = q.shape.rank() if q.shape is not None else 0
+        if last:
+            inputs = [self._permuted(inputs[0], [0, rank - 1, *range(1, rank - 1)]), *inputs[1:]]
         result = self.op.emit(op_type, *inputs, name=f"{q.name}::product", **kept)
         assert isinstance(result, ir.Value)
-        result.shape = q.shape
         result.type = ir.TensorType(ir.DataType.FLOAT)
+        if last:
+            assert q.shape is not None
+            dims = list(q.shape.dims)
+            result.shape = ir.Shape([dims[0], dims[-1], *dims[1:-1]])
+            result = self._permuted(result, [0, *range(2, rank), 1])
+        result.shape = q.shape
         if scale is None or _floating(q):
             q.replace_all_uses_with(result, replace_graph_outputs=True)
             self._keep_output_name(q, result)
@@ -317,6 +331,7 @@ _FAMILIES: dict[tuple[str, str], _Family] = {
     ("", "QLinearMatMul"): _Writer.linear_matmul,
     ("", "ConvInteger"): _Writer.integer_product,
     ("", "MatMulInteger"): _Writer.integer_product,
+    (_MICROSOFT, "QLinearConv"): _Writer.linear_convolution,
     (_MICROSOFT, "QGemm"): _Writer.linear_gemm,
     (_MICROSOFT, "QLinearAdd"): _Writer.binary,
     (_MICROSOFT, "QLinearMul"): _Writer.binary,

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from fgonnx import aggregate, smooth
 from fgonnx.errors import InputError, NumericError, OptionError, TargetError
 from fgonnx.explanation import Explanation
-from fgonnx.labels import resolve
+from fgonnx.labels import align, resolve
 from fgonnx.model import LoadedModel, ModelLike, load
 from fgonnx.rewrite import CERTIFICATE, Options, Rewritten, build
 from fgonnx.runtime import Session, choose_providers
@@ -203,14 +203,18 @@ class Explainer:
         if target is None:
             return np.full(count, -1, np.int64)
         entries = int(np.prod(rewritten.head_shape, initial=1))
-        many: list[Any] = [target] * count if isinstance(target, (int, str, np.integer)) else list(target)
+        given: Any = target.tolist() if isinstance(target, np.ndarray) else target
+        many = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * count
         if len(many) != count:
             raise TargetError(f"{len(many)} targets were given for {count} sample(s); give one, or one per sample")
         return np.array([self._target(t, entries) for t in many], np.int64)
 
     def _target(self, target: Any, entries: int) -> int:
         if isinstance(target, str):
-            return resolve(target, self.labels or (), entries)
+            labels = self.labels or ()
+            if labels and not target.strip().isdigit():
+                labels, _ = align(labels, entries)
+            return resolve(target, labels, entries)
         if not isinstance(target, (int, np.integer)) or isinstance(target, bool):
             raise TargetError(f"target {target!r} is not an index or a label")
         if not 0 <= int(target) < entries:

@@ -360,12 +360,14 @@ def settle_batch(
 
 
 def _free_batch(model: ir.Model) -> None:
-    """Make batch 1 symbolic: on the inputs, and in constant target shapes that begin with 1."""
+    """Make batch 1 symbolic: on the inputs, in constant target shapes that begin with 1, for class tokens."""
     for v in model.graph.inputs:
         if v.shape is not None and v.shape.rank() and v.shape.dims[0] == 1:
             v.shape = ir.Shape([probe.BATCH, *v.shape.dims[1:]])
     dependent = _dependent(model.graph)
-    for node in model.graph:
+    for node in list(model.graph):
+        if node.op_type == "Concat":
+            _repeat_tokens(model.graph, node, dependent)
         if node.op_type != "Reshape" or node.inputs[0] not in dependent or node.attributes.get("allowzero"):
             continue
         target = node.inputs[1]
@@ -378,6 +380,28 @@ def _free_batch(model: ir.Model) -> None:
             node.replace_input_with(1, _initializer(model.graph, f"{target.name}::{node.name}::batch", array))
     for v in model.graph.outputs:
         v.shape = None
+
+
+def _repeat_tokens(graph: ir.Graph, node: ir.Node, dependent: set[ir.Value]) -> None:
+    """Give constants that are concatenated to the data (class tokens) the batch size of the data.
+
+    Where they have it already, or have no batch axis, this changes nothing or fails, and running says so.
+    """
+    data = next((v for v in node.inputs if v in dependent), None)
+    if data is None or node.attributes["axis"].as_int() == 0:
+        return
+    for i, v in enumerate(node.inputs):
+        if v is None or v in dependent or v.shape is None or v.shape.rank() < 2 or v.shape.dims[0] != 1:
+            continue
+        one = _initializer(graph, f"{v.name}::{node.name}::ones", np.ones(v.shape.rank() - 1, np.int64))
+        batch = ir.Node("", "Shape", [data], ir.convenience.convert_attributes({"start": 0, "end": 1}), num_outputs=1)
+        shape = ir.Node("", "Concat", [batch.outputs[0], one], ir.convenience.convert_attributes({"axis": 0}))
+        repeated = ir.Node("", "Expand", [v, shape.outputs[0]])
+        for new, dtype in ((batch, ir.DataType.INT64), (shape, ir.DataType.INT64), (repeated, v.dtype)):
+            new.outputs[0].name = f"{v.name}::{node.name}::{new.op_type}"
+            new.outputs[0].type = ir.TensorType(dtype) if dtype is not None else None
+            graph.insert_before(node, new)
+        node.replace_input_with(i, repeated.outputs[0])
 
 
 def _dependent(graph: ir.Graph) -> set[ir.Value]:
@@ -458,7 +482,24 @@ def _annotate(
                 if v not in outputs and len(node.outputs) == 1:
                     folded = _initializer(graph, f"{v.name}::folded", array)
                     v.replace_all_uses_with(folded)
+    _settle_resizes(graph)
     common.RemoveUnusedNodesPass()(model)
+
+
+def _settle_resizes(graph: ir.Graph) -> None:
+    """Name the axes that a Resize changes, so that a target size that holds the batch size becomes a constant."""
+    for node in graph:
+        sizes = node.inputs[3] if node.op_type == "Resize" and len(node.inputs) > 3 else None
+        if sizes is None or sizes.const_value is not None or "axes" in node.attributes:
+            continue
+        before, after = (v.shape.dims if v is not None and v.shape is not None else () for v in (
+            node.inputs[0], node.outputs[0]
+        ))  # fmt: skip
+        axes = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b or isinstance(b, int)]
+        if all(isinstance(after[i], int) for i in axes):
+            target = np.array([after[i] for i in axes], np.int64)
+            node.replace_input_with(3, _initializer(graph, f"{sizes.name}::{node.name}::sizes", target))
+            node.attributes["axes"] = ir.AttrInt64s("axes", axes)
 
 
 def find_layout(x: ir.Value, shape: tuple[int, ...]) -> str:

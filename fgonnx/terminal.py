@@ -163,7 +163,9 @@ def _show_obstacle(found: Mapping[str, Any], *, everything: bool) -> None:
         return
     made = table("node", "operator", "opset", "why", "what to do", numbers=("opset",))
     for r in refusals if everything else refusals[:_LONG]:
-        row(made, r["node"] if everything else _middle(r["node"]), r["op_type"], r["version"], r["why"], r["what_to_do"])
+        row(
+            made, r["node"] if everything else _middle(r["node"]), r["op_type"], r["version"], r["why"], r["what_to_do"]
+        )
     out().print(made)
     _more(len(refusals), everything=everything)
 

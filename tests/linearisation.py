@@ -88,6 +88,8 @@ class Case:
         Why onnx.reference is no witness of this row: onnxruntime then is, in float32.
     runtime : str
         Why onnxruntime cannot run this row.
+    half : str
+        Why float16 is not tried.
     kink : str
         Why no finite differences are taken.
     refused : str
@@ -105,6 +107,7 @@ class Case:
     used: tuple[int, ...] | None = None
     reference: str = ""
     runtime: str = ""
+    half: str = ""
     kink: str = ""
     refused: str = ""
     tolerance: float = 1e-6

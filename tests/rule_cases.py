@@ -142,6 +142,19 @@ row("MatMul", x(2, 3, 4), x(2, 4, 3))
 row("MatMul", x(1, 3, 4), x(2, 4, 3))
 row("MatMul", x(3, 4), x(2, 4, 3))
 
+row("Einsum", x(2, 3), w(3, 4), equation="ij,jk->ik")
+row("Einsum", x(2, 3), x(3, 4), equation="ij,jk->ik")
+row("Einsum", w(2, 5, 3), x(2, 4, 3), equation="bqd,bkd->bqk")
+row("Einsum", x(2, 3), x(3, 4), equation="ij,jk")
+row("Einsum", x(2, 3, 4), equation="bij->bji")
+row("Einsum", x(2, 3, 4), equation="bij->b")
+row("Einsum", x(2, 3), w(3, 4), equation="ij,kl->jl")
+row("Einsum", x(2, 3, 4), x(4, 5), equation="...i,ij->...j")
+row("Einsum", x(5, 2, 3), x(1, 3, 4), equation="...ij,...jk->...ik")
+row("Einsum", x(5, 2, 3), w(5, 3, 4), equation="...ij,...jk")
+row("Einsum", x(2, 3), x(2, 3), x(3), equation="ij,ij,j->i")
+row("Einsum", x(3, 3), equation="ii->i", refused="diagonal")
+
 # Pools.
 
 SAME_LOWER = "onnx.reference pads SAME_LOWER wrongly"
@@ -192,14 +205,16 @@ for op_type in ("GlobalAveragePool", "GlobalMaxPool"):
 
 # Activations.
 
+NO_HALF = "the operator has no float16"
 ERF = "onnx.reference computes Erf in float32"
 
 for op_type in (
     "Relu", "LeakyRelu", "Abs", "Neg", "HardSigmoid", "HardSwish", "ThresholdedRelu", "Shrink", "Sigmoid", "Tanh", "Elu",
-    "Selu", "Celu", "Softplus", "Softsign", "Exp", "Sin", "Cos", "Sinh", "Cosh", "Atan", "Asinh", "Identity",
+    "Selu", "Softplus", "Softsign", "Exp", "Sin", "Cos", "Sinh", "Cosh", "Atan", "Asinh", "Identity",
 ):  # fmt: skip
     row(op_type, x(3, 7))
     row(op_type, x(2, 2, 3, 3, within=(-4, 4)))
+row("Celu", x(3, 7), half=NO_HALF)
 row("Erf", x(3, 7), reference=ERF)
 for op_type in ("Floor", "Ceil", "Round", "Sign"):
     row(op_type, x(3, 7, within=(-3, 3)))
@@ -215,7 +230,7 @@ row("ThresholdedRelu", x(3, 7), alpha=-0.5)
 row("Shrink", x(3, 7), lambd=0.3, bias=0.2)
 row("Elu", x(3, 7), alpha=0.4)
 row("Selu", x(3, 7), alpha=1.2, gamma=0.9)
-row("Celu", x(3, 7), alpha=0.4)
+row("Celu", x(3, 7), alpha=0.4, half=NO_HALF)
 for mode in ("none", "tanh"):
     row("Gelu", x(3, 7, within=(-4, 4)), approximate=mode, opset=20, reference=ERF if mode == "none" else "")
 row("Mish", x(3, 7, within=(-4, 4)))
@@ -235,18 +250,20 @@ row("Reciprocal", x(3, 7, within=(-3, -0.3)))
 
 for low, high in (
     (-0.5, 0.5), (0, 6), (0, 1), (0, None), (None, 0), (None, 6), (None, 0.75), (-1, None), (-1, 0), (-2, -0.5), (0.5, 2),
-    (None, None), (-3.0, 3.0), (0.0, 2.0**-70), (0.0, 2.0**70),
+    (None, None), (-3.0, 3.0), (0.0, 2.0**-70), (0.0, 2.0**70), (-0.1, 0.1),
 ):  # fmt: skip
     bounds = [None if b is None else given(b) for b in (low, high)]
-    row("Clip", x(3, 7, within=(-7, 7)), *bounds, note=f"{low} to {high}")
+    half = "a bound beyond float16" if high is not None and high > 65504 else ""
+    row("Clip", x(3, 7, within=(-7, 7)), *bounds, note=f"{low} to {high}", half=half)
 row("Clip", x(3, 7, within=(-7, 7)), given(0.0, constant=False), given(3.0, constant=False), note="bounds are inputs")
 row("Clip", x(3, 7), given(0.5, active=True), given(1.0), refused="bounds depend on the input")
 row("Clip", x(3, 7), given(-0.5), given(0.5, active=True), refused="bounds depend on the input")
 
-row("Cast", x(2, 3), to=DOUBLE, reference="the precision is what it changes")
+PRECISION = "the precision is what it changes"
+row("Cast", x(2, 3), to=DOUBLE, reference=PRECISION, half=PRECISION)
 row("Cast", x(2, 3), to=onnx.TensorProto.FLOAT8E4M3FN, saturate=0, opset=19, refused="fewer than 16 bits")
-row("Cast", x(2, 3), to=HALF, reference="the precision is what it changes", tolerance=1e-2)
-row("CastLike", x(2, 3), given([1.0], np.float16), reference="the precision is what it changes", tolerance=1e-2)
+row("Cast", x(2, 3), to=HALF, reference=PRECISION, half=PRECISION, tolerance=1e-2)
+row("CastLike", x(2, 3), given([1.0], np.float16), reference=PRECISION, half=PRECISION, tolerance=1e-2)
 row("CastLike", x(2, 3), w(1))
 row("Dropout", x(2, 3))
 row("Dropout", x(2, 3), given(0.3, np.float32), given(False, np.bool_))
@@ -305,6 +322,20 @@ for op_type in (
     row(op_type, x(2, 3, within=inside), ints(), noop_with_empty_axes=1, tolerance=1e-6)
     row(op_type, x(2, 3, within=inside), noop_with_empty_axes=1)
     row(op_type, x(2, 3, 4, within=inside), ints(1), noop_with_empty_axes=1)
+for opset in (18, 20):
+    at = {"axis": 1} if opset == 18 else {}
+    row("DFT", x(2, 5, 1), opset=opset, **at)
+    row("DFT", x(2, 5, 2), opset=opset, inverse=1, **at)
+    row("DFT", x(2, 6, 1), opset=opset, onesided=1, **at)
+    row("DFT", x(2, 5, 1), given(8, np.int64), opset=opset, onesided=1, **at)
+    row("DFT", x(2, 5, 2), given(3, np.int64), opset=opset, **at)
+row("DFT", x(2, 3, 4, 2), axis=2)
+row("DFT", x(2, 3, 4, 2), None, given(1, np.int64), opset=20)
+row("DFT", x(2, 4, 2), inverse=1, onesided=1, opset=20, refused="one-sided and inverse")
+row("STFT", x(2, 16, 1), given(4, np.int64), w(8))
+row("STFT", x(2, 17, 1), given(3, np.int64), None, given(6, np.int64))
+row("STFT", x(2, 16, 1), given(4, np.int64), w(8), onesided=0)
+row("STFT", x(2, 16, 2), given(4, np.int64), w(8), onesided=0, refused="complex")
 row("ReduceProd", given([[2.0, 0.0, 3.0], [0.0, 0.0, 1.0]], active=True), ints(1), note="with zeros")
 row("ReduceL1", x(2, 3), ints(1), note="both signs")
 row("CumSum", x(2, 3, 4), given(1, np.int64))
@@ -450,17 +481,18 @@ row("GatherND", x(2, 3, 4), given([[[0, 1]], [[1, -1]]], np.int64))
 row("GatherND", x(2, 3, 4), given([[1], [0]], np.int64), batch_dims=1)
 row("GatherND", x(2, 3, 4), given([[[1], [0], [-1]], [[3], [3], [2]]], np.int64), batch_dims=2)
 for reduction in ("none", "add"):
+    fields = {"reduction": reduction, "half": "onnxruntime adds no float16" if reduction == "add" else ""}
     updates = given([[0, 2, 1], [2, 0, 0]], np.int64)
-    row("ScatterElements", x(3, 3), updates, x(2, 3), axis=0, reduction=reduction)
-    row("ScatterElements", w(3, 3), updates, x(2, 3), axis=0, reduction=reduction)
-    row("ScatterElements", x(3, 3), updates, w(2, 3), axis=0, reduction=reduction)
-    row("ScatterElements", x(3, 4), given([[1, -1], [0, 2]], np.int64), x(2, 2), axis=-1, reduction=reduction,
+    row("ScatterElements", x(3, 3), updates, x(2, 3), axis=0, **fields)
+    row("ScatterElements", w(3, 3), updates, x(2, 3), axis=0, **fields)
+    row("ScatterElements", x(3, 3), updates, w(2, 3), axis=0, **fields)
+    row("ScatterElements", x(3, 4), given([[1, -1], [0, 2]], np.int64), x(2, 2), axis=-1, **fields,
         reference="onnx.reference wants equal sizes of GatherElements")  # fmt: skip
     at = given([[0, 1], [2, -1]], np.int64)
-    row("ScatterND", x(3, 4), at, x(2), reduction=reduction)
-    row("ScatterND", w(3, 4), at, x(2), reduction=reduction)
-    row("ScatterND", x(3, 4), given([[2], [0]], np.int64), w(2, 4), reduction=reduction)
-row("ScatterElements", x(3, 3), given([[0, 2, 1], [0, 0, 0]], np.int64), x(2, 3), axis=0, reduction="add", note="repeated")
+    row("ScatterND", x(3, 4), at, x(2), **fields)
+    row("ScatterND", w(3, 4), at, x(2), **fields)
+    row("ScatterND", x(3, 4), given([[2], [0]], np.int64), w(2, 4), **fields)
+row("ScatterElements", x(3, 3), given([[0, 2, 1], [0, 0, 0]], np.int64), x(2, 3), axis=0, note="repeated", **fields)
 for reduction in ("mul", "max", "min"):
     row("ScatterElements", x(3, 3), given([[0, 2, 1]], np.int64), x(1, 3), reduction=reduction, refused="reduction")
     row("ScatterND", x(3, 4), given([[0, 1], [2, -1]], np.int64), x(2), reduction=reduction, refused="reduction")

@@ -1,20 +1,23 @@
 """Operators without a rule of their own, written out in operators that have one.
 
-Three ways: the function body that the standard gives for an operator; If, Loop and Scan with what is known of them;
-recurrent layers step by step.
+Four ways: the function body that the standard gives for an operator; If, Loop and Scan with what is known of them;
+recurrent layers step by step; the optimiser's fused operators taken apart.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from fgonnx.expand import controlflow, functions, recurrent
+from fgonnx.expand import contrib, controlflow, functions, recurrent
 from fgonnx.rules.registry import find
 
 # Its body computes a scale from the data; the quantised form explains what that scale rounds instead.
 _LEFT = {"DynamicQuantizeLinear"}
 
-EXPANDERS = {**controlflow.EXPANDERS, **recurrent.EXPANDERS}
+EXPANDERS = {
+    **{("", name): e for name, e in {**controlflow.EXPANDERS, **recurrent.EXPANDERS}.items()},
+    **contrib.EXPANDERS,
+}
 
 
 def expand(model: ir.Model) -> bool:
@@ -30,8 +33,8 @@ def expand(model: ir.Model) -> bool:
             continue
         if node.op_type in _LEFT or find(node.op_type, opset, node.domain) is not None:
             continue
-        if node.domain == "" and node.op_type in EXPANDERS:
-            changed |= EXPANDERS[node.op_type](model, node)
+        if (expander := EXPANDERS.get((node.domain, node.op_type))) is not None:
+            changed |= expander(model, node)
         else:
             changed |= functions.expand(model, node)
     if changed:
@@ -50,4 +53,4 @@ def depends_on_inputs(graph: ir.Graph) -> set[ir.Value]:
 
 def expandable(op_type: str, opset: int, domain: str = "") -> bool:
     """Tell whether an operator has an expansion."""
-    return (domain == "" and op_type in EXPANDERS) or functions.has_body(op_type, opset, domain)
+    return (domain, op_type) in EXPANDERS or functions.has_body(op_type, opset, domain)

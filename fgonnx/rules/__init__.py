@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fgonnx.rules import activation, arithmetic, linear, normalisation, pooling, reduction, selection, shape
+from fgonnx.rules import activation, arithmetic, linear, normalisation, pooling, reduction, selection, shape, spectral
 from fgonnx.rules.registry import Local, Rule, Unsupported, elementwise, find, homogeneous, rule, rules
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "rules",
     "selection",
     "shape",
+    "spectral",
 ]

@@ -1,7 +1,8 @@
-"""Affine maps with weights: Conv, ConvTranspose, Gemm, MatMul."""
+"""Affine maps with weights: Conv, ConvTranspose, Gemm, MatMul, Einsum."""
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -221,3 +222,43 @@ def _sum_batch(op: Emitter, g: ir.Value, y: ir.Value, primal: ir.Value, row: boo
     if axes:
         g = op.ReduceSum(g, axes, keepdims=1)
     return op.reshape_like(g, primal) if lead or op.rank(primal) == 1 else g
+
+
+@rule("Einsum", since=12, family="linear", note="c = 0 with one active factor, (1 - k) y with k")
+def einsum(op: Emitter, y: ir.Value, *terms: ir.Value, equation: str) -> Local:
+    left, right = _letters(equation, [op.rank(v) for v in terms])
+    if any(len(set(letters)) < len(letters) for letters in left):
+        raise Unsupported("its equation takes a diagonal")
+    sizes = dict(zip(right, op.dims(y), strict=True))
+
+    def vjp(g: ir.Value) -> list[Cotangent]:
+        return [backward(g, i) if op.is_active(v) else None for i, v in enumerate(terms)]
+
+    def backward(g: ir.Value, i: int) -> ir.Value:
+        # What enters of the result and the other terms is contracted to the letters of this one. A letter that they
+        # lack was summed over alone, one that has size 1 here was broadcast: both are left out and put back.
+        others = [letters for j, letters in enumerate(left) if j != i]
+        known = set(right).union(*others)
+        kept = [c for c, d in zip(left[i], op.dims(terms[i]), strict=True) if c in known and d == sizes.get(c, d)]
+        contracted = op.Einsum(
+            g, *(v for j, v in enumerate(terms) if j != i), equation=f"{','.join([right, *others])}->{''.join(kept)}"
+        )
+        lost = [a for a, c in enumerate(left[i]) if c not in kept]
+        return op.Expand(op.Unsqueeze(contracted, lost), op.Shape(terms[i])) if lost else contracted
+
+    degree = sum(op.is_active(v) for v in terms)
+    return Local(vjp, None if degree == 1 else op.Mul(y, 1.0 - degree), "implicit")
+
+
+def _letters(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """Return the letters of every term and of the result, with letters of its own for an ellipsis."""
+    sides = equation.replace(" ", "").split("->")
+    terms = sides[0].split(",")
+    free = [c for c in string.ascii_letters if c not in equation]
+    counts = [rank - len(t.replace("...", "")) for t, rank in zip(terms, ranks, strict=True)]
+    most = max([n for t, n in zip(terms, counts, strict=True) if "..." in t], default=0)
+    left = [t.replace("...", "".join(free[most - n : most])) for t, n in zip(terms, counts, strict=True)]
+    if len(sides) == 2:
+        return left, sides[1].replace("...", "".join(free[:most]))
+    named = "".join(t.replace("...", "") for t in terms)
+    return left, "".join(free[:most]) + "".join(sorted(c for c in set(named) if named.count(c) == 1))

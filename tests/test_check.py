@@ -1,0 +1,151 @@
+"""The checks pass what is right, and fail what is wrong: a derivative, an intercept, an output."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx.parser
+import pytest
+
+import fgonnx.check as checks
+from fgonnx.check import check
+from fgonnx.errors import OptionError, TargetError
+
+SHAPES = Path(__file__).resolve().parent.parent / "examples" / "shapes.onnx"
+SMOOTH = """<ir_version: 8, opset_import: ["": 18]>
+g (float[N,1,8,8] x) => (float[N,4] y)
+<float[4,1,3,3] w = {%s}, float[4] b = {0.3,-0.2,0.1,0.4}>
+{ c = Conv<pads=[1,1,1,1]>(x, w, b)  s = Sigmoid(c)  m = Mul(c, s)  p = GlobalAveragePool(m)  y = Flatten(p) }"""
+
+
+def smooth():
+    weights = np.random.default_rng(5).normal(size=36)
+    return onnx.parser.parse_model(SMOOTH % ",".join(f"{w:.4f}" for w in weights))
+
+
+def verdicts(result):
+    return [c.verdict for c in result.checks]
+
+
+@pytest.mark.parametrize("model", [SHAPES, smooth()], ids=["shapes", "smooth"])
+def test_a_right_explanation_passes(model):
+    result = check(model, threads=1)
+    assert result.passed
+    assert verdicts(result) == ["passed"] * 4
+    assert [c.name for c in result.checks][:2] == ["outputs unchanged", "completeness"]
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1, -1.0, 0.0])
+@pytest.mark.parametrize("model", [SHAPES, smooth()], ids=["shapes", "smooth"])
+def test_a_wrong_derivative_fails(model, factor, monkeypatch):
+    right = checks._derivative
+
+    def wrong(score, x, explanation, *rest):
+        return right(score, x, replace(explanation, input_gradient=explanation.input_gradient * factor), *rest)
+
+    monkeypatch.setattr(checks, "_derivative", wrong)
+    result = check(model, threads=1)
+    assert not result.passed
+    assert verdicts(result)[:2] == ["passed", "passed"]
+    assert verdicts(result)[2] == "failed"
+
+
+def test_a_derivative_wrong_in_one_corner_of_the_picture_fails(monkeypatch):
+    right = checks._derivative
+
+    def wrong(score, x, explanation, *rest):
+        gradient = explanation.input_gradient.copy()
+        gradient[..., :4, :4] *= 1.5
+        return right(score, x, replace(explanation, input_gradient=gradient), *rest)
+
+    monkeypatch.setattr(checks, "_derivative", wrong)
+    assert not check(smooth(), threads=1).passed
+
+
+def test_a_missing_contribution_fails():
+    result = check(SHAPES, threads=1, directions=1)
+    e = result.explanation
+    assert checks._completeness(e, 1e-4).verdict == "passed"
+    off = replace(e, completeness=e.completeness + 1e-3 * e.score)
+    wrong = checks._completeness(off, 1e-4)
+    assert wrong.verdict == "failed"
+    assert wrong.value == pytest.approx(1e-3, rel=0.01)
+
+
+def test_a_small_score_is_held_against_what_was_summed():
+    e = check(SHAPES, threads=1, directions=1).explanation
+    large = np.zeros_like(e.contributions)
+    large[:, :2] = 1e4, -1e4
+    rounding = replace(e, contributions=e.contributions + large, completeness=np.full_like(e.score, 1e-3))
+    found = checks._completeness(rounding, 1e-4)
+    assert found.verdict == "passed"
+    assert "sum of |contributions|" in found.detail
+    missing = replace(rounding, completeness=np.full_like(e.score, 1.0))
+    assert checks._completeness(missing, 1e-4).verdict == "failed"
+
+
+def test_changed_outputs_fail(monkeypatch):
+    class Off(checks.Explainer):
+        def __call__(self, *args, **kwargs):
+            e = super().__call__(*args, **kwargs)
+            return replace(e, outputs={n: a * np.float32(1.01) for n, a in e.outputs.items()})
+
+    monkeypatch.setattr(checks, "Explainer", Off)
+    first = check(smooth(), threads=1, directions=1).checks[0]
+    assert first.verdict == "failed"
+    assert first.value == pytest.approx(0.01, rel=0.02)
+
+
+def test_a_sample_on_a_kink_is_judged_by_one_side():
+    # At 0 the slope of |x| differs left and right; the central difference is neither.
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 18]> g (float[N,1,4,4] x) => (float[N,1] y) <float k = {1.0}>
+        { a = Relu(x)  b = Sum(a, x)  c = GlobalAveragePool(b)  y = Flatten(c) }"""
+    )
+    x = np.ones((1, 1, 4, 4), np.float32)
+    x[0, 0, 0, 0] = 1e-7
+    assert check(model, x, threads=1).passed
+
+
+def test_integer_pictures_are_moved_by_less_than_one():
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 18]> g (uint8[N,1,8,8] x) => (float[N,2] y)
+        <float[2,1,3,3] w = {%s}>
+        { f = Cast<to=1>(x)  c = Conv(f, w)  r = Relu(c)  p = GlobalAveragePool(r)  y = Flatten(p) }"""
+        % ",".join(str(v) for v in np.round(np.random.default_rng(1).normal(size=18), 3))
+    )
+    result = check(model, threads=1)
+    assert verdicts(result) == ["passed"] * 4
+
+
+def test_the_slope_of_steps_is_not_judged():
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 18]> g (float[N,1,8,8] x) => (float[N,2] y)
+        <float[2,1,3,3] w = {%s}, float s = {0.05}, uint8 z = {0}>
+        { q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  c = Conv(d, w)  p = GlobalAveragePool(c)
+          y = Flatten(p) }"""
+        % ",".join(str(v) for v in np.round(np.random.default_rng(1).normal(size=18), 3))
+    )
+    result = check(model, threads=1)
+    assert result.passed
+    assert verdicts(result)[:2] == ["passed", "passed"]
+    assert any("QuantizeLinear" in note for note in result.notes)
+
+
+def test_seeds_repeat():
+    first, again, other = (check(smooth(), threads=1, random_state=s) for s in (1, 1, 2))
+    assert first.checks == again.checks
+    assert first.checks != other.checks
+
+
+def test_free_sizes_are_checked_at_a_given_one():
+    model = onnx.parser.parse_model(SMOOTH.replace("N,1,8,8", "N,1,H,W") % ",".join(["0.2"] * 36))
+    assert check(model, input_shape=(1, 1, 12, 10), threads=1).passed
+    assert check(model, np.random.default_rng(0).random((2, 1, 9, 7), np.float32), threads=1).passed
+
+
+def test_bad_options_are_refused():
+    with pytest.raises(OptionError, match="must be 1 or more"):
+        check(SHAPES, samples=0)
+    with pytest.raises(TargetError, match="out of range"):
+        check(SHAPES, target=6)
