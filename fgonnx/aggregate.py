@@ -135,6 +135,9 @@ def _summand(
 
 
 def _in_map(op: Emitter, t: Term, profile: str) -> bool:
+    # Rounding is no evidence, and rescaling would blow it up to the size of one: the certificate counts it instead.
+    if t.kind == "quantisation":
+        return False
     if profile == "full":
         return True
     if t.kind != "bias":

@@ -31,7 +31,7 @@ Verdict = Literal["passed", "failed", "undecided"]
 _STEPS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
 # Along the gradient the signal is strong; across it the score hardly moves and single precision drowns the slope.
 _ALONG, _ACROSS = 1e-2, 5e-2
-_SMALL_SCORE = 1e-2
+_SMALL_SCORE, _TOLERANCE = 1e-2, 1e-4
 _QUANTISERS = ("QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil")
 
 
@@ -97,7 +97,7 @@ def check(
     threads: int | None = None,
     samples: int = 2,
     directions: int = 8,
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
     random_state: int = 0,
 ) -> CheckResult:
     """Check the explanation of a model on the model itself.
@@ -123,8 +123,8 @@ def check(
         How many random samples.
     directions : int
         Directions of each of the two kinds.
-    tolerance : float
-        Allowed relative error of outputs and of completeness.
+    tolerance : float, optional
+        Allowed relative error of outputs and of completeness; 1e-4 by default, more in half precision.
     random_state : int
         Seed of samples and directions.
 
@@ -137,7 +137,7 @@ def check(
     FgonnxError
         If the model cannot be explained or the samples do not fit it.
     """
-    if samples < 1 or directions < 1 or tolerance <= 0:
+    if samples < 1 or directions < 1 or (tolerance is not None and tolerance <= 0):
         raise OptionError("samples and directions must be 1 or more, and tolerance above 0")
     loaded = load(model)
     rng = np.random.default_rng(random_state)
@@ -183,13 +183,13 @@ def random_inputs(r: Rewritten, samples: int, random_state: int = 0) -> dict[str
 
 
 def _outputs(
-    loaded: LoadedModel, explanation: Explanation, feeds: Mapping[str, Array], name: str, tolerance: float,
+    loaded: LoadedModel, explanation: Explanation, feeds: Mapping[str, Array], name: str, tolerance: float | None,
     providers: Sequence[str] | None, threads: int | None,
 ) -> Check:  # fmt: skip
     """Compare the outputs with those of the source, run untouched, one sample at a time."""
     folder = loaded.path.parent if loaded.path is not None else None
     floats = [a.dtype for a in explanation.outputs.values() if a.dtype.kind == "f"]
-    allowed = max([tolerance, *(32 * float(np.finfo(d).eps) for d in floats)])
+    allowed = tolerance if tolerance is not None else max(map(_usual, floats), default=_TOLERANCE)
 
     def error(optimise: bool) -> tuple[float, str]:
         session = Session(loaded.ir, folder=folder, providers=providers, threads=threads, optimise=optimise)
@@ -223,10 +223,10 @@ def _largest_difference(
     return worst, where
 
 
-def _completeness(explanation: Explanation, tolerance: float) -> Check:
+def _completeness(explanation: Explanation, tolerance: float | None) -> Check:
     """Hold the residual against the score, or against what was summed where the score is a small difference."""
     relative, rounding = explanation.relative_residual(), explanation.rounding_residual()
-    allowed = max(tolerance, 32 * float(np.finfo(explanation.score.dtype).eps))
+    allowed = tolerance if tolerance is not None else _usual(explanation.score.dtype)
     # |score| / sum |contributions|
     share = np.divide(rounding, relative, out=np.ones_like(rounding), where=relative > 0)
     small = share < _SMALL_SCORE
@@ -238,6 +238,11 @@ def _completeness(explanation: Explanation, tolerance: float) -> Check:
         detail = "|score - sum| / sum of |contributions|, as the score is below 1 % of that sum"
         value, allowed = float(rounding[worst]), allowed / 10
     return Check("completeness", "passed" if value <= allowed else "failed", value, allowed, detail)
+
+
+def _usual(dtype: np.dtype[Any]) -> float:
+    """Return the relative error to allow where values of a type are summed."""
+    return max(_TOLERANCE, 32 * float(np.finfo(dtype).eps))
 
 
 def _score(
@@ -286,7 +291,8 @@ def _derivative(
     clean = x.astype(np.float64)
     scale = np.sqrt(_mean(clean**2)) + 1e-12
     # Random halves of the gradient: every part of it is tried, each with a strong signal.
-    along = [gradient * (rng.random(x.shape) < 0.5) for _ in range(directions)]
+    strong = gradient if gradient.any() else rng.standard_normal(x.shape)
+    along = [strong * (rng.random(x.shape) < 0.5) for _ in range(directions)]
     across = [clean, *(rng.standard_normal(x.shape) for _ in range(directions - 1))]
     return [
         _slopes("slope along the gradient", score, x, gradient, scale, along, _ALONG),
@@ -314,7 +320,8 @@ def _slopes(
             # The gradient is that of one side where the sample lies on a kink: one side has to agree.
             sides = np.stack([central[j, k], (up - up_promised) / step, (down - down_promised) / step])
             nearest[j, k] = np.take_along_axis(sides, np.abs(sides).argmin(0)[None], 0)[0]
-    size = np.sqrt((promised**2).mean(1)) + 1e-300
+    # The larger of what is promised and what is found: a gradient of zeros promises nothing.
+    size = np.sqrt(np.maximum(promised**2, (promised + central) ** 2).mean(1)) + 1e-300
     uncertain = np.sqrt(((central[1:] - central[:-1]) ** 2).mean(1)) / size[1:]
     steady = uncertain.argmin(0)
     rows = np.arange(len(x))

@@ -200,7 +200,9 @@ def check(
     input: Input = None,
     input_shape: InputShape = None,
     layout: Layout = None,
-    tolerance: Annotated[float, typer.Option(help="Allowed relative error of outputs and completeness.")] = 1e-4,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Allowed relative error of outputs and completeness. Default: 1e-4.")
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Random samples, where no pictures are given.")] = 2,
     directions: Annotated[int, typer.Option(min=1, help="Directions of each kind for the slopes.")] = 8,
     random_state: Annotated[int, typer.Option(min=0, help="Seed of samples and directions.")] = 0,

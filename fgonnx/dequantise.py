@@ -82,7 +82,7 @@ def dequantise(model: ir.Model, x: ir.Value) -> tuple[ir.Value, dict[ir.Value, i
         The twins of the integer outputs of the graph.
     """
     graph = model.graph
-    nodes = _dependent(graph, x)
+    nodes = dependent_nodes(graph, x)
     writer = _Writer(graph)
     explained = x
     if x.dtype is not None and not x.dtype.is_floating_point():
@@ -95,7 +95,7 @@ def dequantise(model: ir.Model, x: ir.Value) -> tuple[ir.Value, dict[ir.Value, i
     return explained, {v: t.real for v, t in writer.twins.items() if v.is_graph_output()}
 
 
-def _dependent(graph: ir.Graph, x: ir.Value) -> list[ir.Node]:
+def dependent_nodes(graph: ir.Graph, x: ir.Value) -> list[ir.Node]:
     """Return the nodes that depend on the explained input, in order."""
     reached, nodes = {x}, []
     for node in graph:

@@ -23,6 +23,7 @@ from fgonnx.dequantise import dequantise, is_quantised
 from fgonnx.emit import PREFIX
 from fgonnx.errors import ModelError, OptionError
 from fgonnx.expand import expand
+from fgonnx.half import is_half, widen
 from fgonnx.model import LoadedModel
 from fgonnx.runtime import Session
 
@@ -128,6 +129,8 @@ def normalise(
     twins: dict[ir.Value, ir.Value] = {}
     if is_quantised(model.graph) or not (x.dtype is not None and x.dtype.is_floating_point()):
         explained, twins = dequantise(model, x)
+    elif is_half(model.graph):
+        explained, twins = widen(model, x)
     return Normal(model, explained, str(x.name), shape, axes, batched, list(model.graph.outputs), notes, twins)
 
 

@@ -12,6 +12,7 @@ from fgonnx.check import check
 from fgonnx.errors import OptionError, TargetError
 
 SHAPES = Path(__file__).resolve().parent.parent / "examples" / "shapes.onnx"
+WEIGHTS = ",".join(f"{w:.3f}" for w in np.random.default_rng(1).normal(size=18))
 SMOOTH = """<ir_version: 8, opset_import: ["": 18]>
 g (float[N,1,8,8] x) => (float[N,4] y)
 <float[4,1,3,3] w = {%s}, float[4] b = {0.3,-0.2,0.1,0.4}>
@@ -110,9 +111,10 @@ def test_a_sample_on_a_kink_is_judged_by_one_side():
 def test_integer_pictures_are_moved_by_less_than_one():
     model = onnx.parser.parse_model(
         """<ir_version: 8, opset_import: ["": 18]> g (uint8[N,1,8,8] x) => (float[N,2] y)
-        <float[2,1,3,3] w = {%s}>
-        { f = Cast<to=1>(x)  c = Conv(f, w)  r = Relu(c)  p = GlobalAveragePool(r)  y = Flatten(p) }"""
-        % ",".join(str(v) for v in np.round(np.random.default_rng(1).normal(size=18), 3))
+        <float[2,1,3,3] w = {WEIGHTS}>
+        { f = Cast<to=1>(x)  c = Conv(f, w)  r = Relu(c)  p = GlobalAveragePool(r)  y = Flatten(p) }""".replace(
+            "WEIGHTS", WEIGHTS
+        )
     )
     result = check(model, threads=1)
     assert verdicts(result) == ["passed"] * 4
@@ -121,10 +123,10 @@ def test_integer_pictures_are_moved_by_less_than_one():
 def test_the_slope_of_steps_is_not_judged():
     model = onnx.parser.parse_model(
         """<ir_version: 8, opset_import: ["": 18]> g (float[N,1,8,8] x) => (float[N,2] y)
-        <float[2,1,3,3] w = {%s}, float s = {0.05}, uint8 z = {0}>
+        <float[2,1,3,3] w = {WEIGHTS}, float s = {0.05}, uint8 z = {0}>
         { q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  c = Conv(d, w)  p = GlobalAveragePool(c)
-          y = Flatten(p) }"""
-        % ",".join(str(v) for v in np.round(np.random.default_rng(1).normal(size=18), 3))
+          y = Flatten(p) }
+        """.replace("WEIGHTS", WEIGHTS)
     )
     result = check(model, threads=1)
     assert result.passed

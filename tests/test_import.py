@@ -42,7 +42,9 @@ def test_public_names_are_there():
 
 
 def test_version_is_the_packages():
-    assert python("import fgonnx; print(fgonnx.__version__)") == python("from fgonnx._version import __version__ as v; print(v)")
+    assert python("import fgonnx; print(fgonnx.__version__)") == python(
+        "from fgonnx._version import __version__ as v; print(v)"
+    )
 
 
 def test_converters_are_a_package_of_fgonnx():

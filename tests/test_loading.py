@@ -318,9 +318,7 @@ class TestElementTypes:
 
     def test_float32_pixels_go_into_a_float16_model(self):
         source, x = self.typed("float16", np.float16)
-        np.testing.assert_array_equal(
-            Explainer(source)(x.astype(np.float32)).saliency, Explainer(source)(x).saliency
-        )
+        np.testing.assert_array_equal(Explainer(source)(x.astype(np.float32)).saliency, Explainer(source)(x).saliency)
 
     def test_float64_that_onnxruntime_runs(self):
         source = model(

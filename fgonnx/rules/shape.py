@@ -15,16 +15,24 @@ from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, ru
 _LAST = int(np.iinfo(np.int64).max)
 
 
-def _reshaping(op_type: str) -> None:
-    @rule(op_type, family="linear", note="c = 0 (linear)")
-    def reshaping(
-        op: Emitter, y: ir.Value, x: ir.Value, shape: ir.Value | None = None, *, allowzero: int = 0, axis: int = 1
-    ) -> Local:
-        return Local(lambda g: op.reshape_like(g, x))
+@linear("Reshape")
+def reshape(op: Emitter, y: ir.Value, x: ir.Value, shape: ir.Value, *, allowzero: int = 0) -> Vjp:
+    return lambda g: op.reshape_like(g, x)
 
 
-for _op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
-    _reshaping(_op_type)
+@linear("Flatten")
+def flatten(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = 1) -> Vjp:
+    return lambda g: op.reshape_like(g, x)
+
+
+@linear("Squeeze")
+def squeeze(op: Emitter, y: ir.Value, x: ir.Value, axes: ir.Value | None = None) -> Vjp:
+    return lambda g: op.reshape_like(g, x)
+
+
+@linear("Unsqueeze")
+def unsqueeze(op: Emitter, y: ir.Value, x: ir.Value, axes: ir.Value) -> Vjp:
+    return lambda g: op.reshape_like(g, x)
 
 
 @linear("Transpose")

@@ -1,0 +1,112 @@
+"""Optimised graphs: fused operators are taken apart and explained as the operators they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import fgonnx
+from fgonnx.errors import UnsupportedError
+from fgonnx.runtime import Session
+
+MICROSOFT = "com.microsoft"
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
+
+
+CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, Any]]] = {
+    "FusedConv, Relu": ("FusedConv", {"x": random(1, 3, 6, 6), "w": random(4, 3, 3, 3), "b": random(4)},
+                        {"activation": "Relu", "pads": [1, 1, 1, 1]}),
+    "FusedConv, LeakyRelu": ("FusedConv", {"x": random(1, 3, 6, 6), "w": random(4, 3, 3, 3), "b": random(4)},
+                             {"activation": "LeakyRelu", "activation_params": [0.2]}),
+    "FusedConv, Clip": ("FusedConv", {"x": random(1, 3, 6, 6), "w": random(4, 3, 3, 3), "b": random(4)},
+                        {"activation": "Clip", "activation_params": [0.0, 6.0]}),
+    "FusedConv, sum": ("FusedConv", {
+        "x": random(1, 3, 6, 6), "w": random(4, 3, 1, 1), "b": random(4), "z": random(1, 4, 6, 6)}, {"activation": "Relu"}),
+    "FusedGemm": ("FusedGemm", {"x": random(2, 5), "w": random(5, 3), "b": random(3)}, {"activation": "Relu"}),
+    "FusedMatMul": ("FusedMatMul", {"x": random(2, 3, 5), "w": random(2, 4, 5)}, {"transB": 1, "alpha": 0.5}),
+    "Gelu": ("Gelu", {"x": random(2, 5)}, {}),
+    "BiasGelu": ("BiasGelu", {"x": random(2, 5), "b": random(5)}, {}),
+    "FastGelu": ("FastGelu", {"x": random(2, 5), "b": random(5)}, {}),
+    "QuickGelu": ("QuickGelu", {"x": random(2, 5)}, {"alpha": 1.0}),
+    "SkipLayerNormalization": ("SkipLayerNormalization", {
+        "x": random(2, 3, 8), "s": random(2, 3, 8, seed=1), "g": random(8), "b": random(8, seed=1),
+        "c": random(8, seed=2)}, {"epsilon": 1e-5}),
+}  # fmt: skip
+
+
+def model_of(op_type: str, inputs: dict[str, np.ndarray], attributes: dict[str, Any]) -> onnx.ModelProto:
+    x = inputs["x"]
+    graph = helper.make_graph(
+        [helper.make_node(op_type, list(inputs), ["y"], name="fused", domain=MICROSOFT, **attributes)], "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(a, n) for n, a in inputs.items() if n != "x"],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(MICROSOFT, 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_fused_operator_is_rewritten_to_standard_ones_with_its_value_and_gradient(name: str) -> None:
+    op_type, inputs, attributes = CASES[name]
+    model, x = model_of(op_type, inputs, attributes), inputs["x"]
+    gradient = fgonnx.grad(model)
+    assert {n.domain for n in gradient.graph.node} == {""}
+    plain = Session(model)
+    expected = plain.run({"x": x})["y"]
+    seed, direction, step = random(*expected.shape, seed=5), random(*x.shape, seed=6), 1e-2
+    results = Session(gradient).run({"x": x, "y_grad": seed})
+    np.testing.assert_allclose(results["y"], expected, rtol=1e-5, atol=1e-6)
+    ends = [plain.run({"x": x + s * step * direction})["y"].astype(np.float64) for s in (1, -1)]
+    measured = float(((ends[0] - ends[1]) * seed).sum() / (2 * step))
+    assert float((results["x_grad"] * direction).sum()) == pytest.approx(measured, rel=2e-2, abs=2e-2)
+
+
+@pytest.fixture
+def optimised(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The shipped example's network, as onnxruntime's optimiser saves it."""
+    source = Path(__file__).parents[1] / "examples" / "shapes.onnx"
+    target = tmp_path / "optimised.onnx"
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, request.param)
+    options.optimized_model_filepath = str(target)
+    ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return target
+
+
+@pytest.mark.parametrize("optimised", ["ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED"], indirect=True)
+def test_an_optimised_model_is_explained_like_its_source(optimised: Path) -> None:
+    # The optimiser folds BatchNormalization into convolutions, which moves bias between sites; score and gradient stay.
+    x = random(2, 3, 64, 64)
+    source = Path(__file__).parents[1] / "examples" / "shapes.onnx"
+    before, after = (fgonnx.Explainer(m, input_gradient=True)(x) for m in (source, optimised))
+    np.testing.assert_allclose(after.score, before.score, rtol=1e-4)
+    assert after.relative_residual().max() < 1e-5
+    assert before.input_gradient is not None
+    assert after.input_gradient is not None
+    assert np.corrcoef(before.input_gradient.ravel(), after.input_gradient.ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("optimised", ["ORT_ENABLE_ALL"], indirect=True)
+def test_a_model_saved_for_one_processor_is_explained_or_refused_with_the_way_out(optimised: Path) -> None:
+    blocked = any(n.domain == "com.microsoft.nchwc" for n in onnx.load(optimised).graph.node)
+    if not blocked:
+        pytest.skip("onnxruntime has no blocked layout on this processor")
+    with pytest.raises(UnsupportedError, match="ORT_ENABLE_EXTENDED"):
+        fgonnx.rewrite(optimised)
+
+
+def test_an_unknown_custom_operator_is_refused_by_name() -> None:
+    model = model_of("Inverse", {"x": random(2, 3, 3)}, {})
+    with pytest.raises(UnsupportedError, match=r"com\.microsoft\.Inverse"):
+        fgonnx.grad(model)
