@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.parser
-import pytest
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
@@ -55,13 +54,3 @@ def refused(*args):
 
 def written(folder):
     return sorted(p.name for p in folder.rglob("*")) if folder.exists() else []
-
-
-@pytest.fixture
-def small(tmp_path):
-    return model(SMALL, tmp_path / "small.onnx")
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"

@@ -14,21 +14,17 @@ import pytest
 
 from fgonnx import cli, record, storage
 from fgonnx.samples import find
-from tests.cli_support import (  # noqa: F401
-    CIRCLE,
-    HEADER,
-    IMAGES,
-    ROOT,
-    SHAPES,
-    SMALL,
-    good,
-    model,
-    out,
-    refused,
-    run,
-    small,
-    written,
-)  # fmt: skip
+from tests.cli_support import CIRCLE, HEADER, IMAGES, ROOT, SHAPES, SMALL, good, model, refused, run, written
+
+
+@pytest.fixture
+def small(tmp_path):
+    return model(SMALL, tmp_path / "small.onnx")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
 
 
 class TestExplain:

@@ -5,7 +5,17 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.cli_support import CIRCLE, HEADER, SHAPES, SMALL, model, out, refused, run, small, written  # noqa: F401
+from tests.cli_support import CIRCLE, HEADER, SHAPES, SMALL, model, refused, run, written
+
+
+@pytest.fixture
+def small(tmp_path):
+    return model(SMALL, tmp_path / "small.onnx")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
 
 
 class TestRefusals:

@@ -14,9 +14,13 @@ def network(dtype: type[np.floating], scale: float = 1.0) -> onnx.ModelProto:
     """conv, relu, conv, mean, dense; `scale` makes the last layer's weights, and with them all cotangents, small."""
     draw = np.random.default_rng(3)
     arrays = {
-        "w1": draw.normal(size=(6, 3, 3, 3)) * 0.3, "b1": draw.normal(size=6) * 0.2,
-        "w2": draw.normal(size=(6, 6, 3, 3)) * 0.2, "b2": draw.normal(size=6) * 0.2, "w3": draw.normal(size=(4, 6)) * scale, "b3": draw.normal(size=4) * scale,
-    }  # fmt: skip
+        "w1": draw.normal(size=(6, 3, 3, 3)) * 0.3,
+        "b1": draw.normal(size=6) * 0.2,
+        "w2": draw.normal(size=(6, 6, 3, 3)) * 0.2,
+        "b2": draw.normal(size=6) * 0.2,
+        "w3": draw.normal(size=(4, 6)) * scale,
+        "b3": draw.normal(size=4) * scale,
+    }
     # The same numbers in every precision: those that half precision has.
     rounded = {n: a.astype(np.float16).astype(dtype) for n, a in arrays.items()}
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

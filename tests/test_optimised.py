@@ -23,24 +23,44 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, Any]]] = {
-    "FusedConv, Relu": ("FusedConv", {"x": random(1, 3, 6, 6), "w": random(4, 3, 3, 3), "b": random(4)},
-                        {"activation": "Relu", "pads": [1, 1, 1, 1]}),
-    "FusedConv, LeakyRelu": ("FusedConv", {"x": random(1, 3, 6, 6), "w": random(4, 3, 3, 3), "b": random(4)},
-                             {"activation": "LeakyRelu", "activation_params": [0.2]}),
-    "FusedConv, Clip": ("FusedConv", {"x": random(1, 3, 6, 6), "w": random(4, 3, 3, 3), "b": random(4)},
-                        {"activation": "Clip", "activation_params": [0.0, 6.0]}),
-    "FusedConv, sum": ("FusedConv", {
-        "x": random(1, 3, 6, 6), "w": random(4, 3, 1, 1), "b": random(4), "z": random(1, 4, 6, 6)}, {"activation": "Relu"}),
+    "FusedConv, Relu": (
+        "FusedConv",
+        {"x": random(1, 3, 6, 6), "w": random(4, 3, 3, 3), "b": random(4)},
+        {"activation": "Relu", "pads": [1, 1, 1, 1]},
+    ),
+    "FusedConv, LeakyRelu": (
+        "FusedConv",
+        {"x": random(1, 3, 6, 6), "w": random(4, 3, 3, 3), "b": random(4)},
+        {"activation": "LeakyRelu", "activation_params": [0.2]},
+    ),
+    "FusedConv, Clip": (
+        "FusedConv",
+        {"x": random(1, 3, 6, 6), "w": random(4, 3, 3, 3), "b": random(4)},
+        {"activation": "Clip", "activation_params": [0.0, 6.0]},
+    ),
+    "FusedConv, sum": (
+        "FusedConv",
+        {"x": random(1, 3, 6, 6), "w": random(4, 3, 1, 1), "b": random(4), "z": random(1, 4, 6, 6)},
+        {"activation": "Relu"},
+    ),
     "FusedGemm": ("FusedGemm", {"x": random(2, 5), "w": random(5, 3), "b": random(3)}, {"activation": "Relu"}),
     "FusedMatMul": ("FusedMatMul", {"x": random(2, 3, 5), "w": random(2, 4, 5)}, {"transB": 1, "alpha": 0.5}),
     "Gelu": ("Gelu", {"x": random(2, 5)}, {}),
     "BiasGelu": ("BiasGelu", {"x": random(2, 5), "b": random(5)}, {}),
     "FastGelu": ("FastGelu", {"x": random(2, 5), "b": random(5)}, {}),
     "QuickGelu": ("QuickGelu", {"x": random(2, 5)}, {"alpha": 1.0}),
-    "SkipLayerNormalization": ("SkipLayerNormalization", {
-        "x": random(2, 3, 8), "s": random(2, 3, 8, seed=1), "g": random(8), "b": random(8, seed=1),
-        "c": random(8, seed=2)}, {"epsilon": 1e-5}),
-}  # fmt: skip
+    "SkipLayerNormalization": (
+        "SkipLayerNormalization",
+        {
+            "x": random(2, 3, 8),
+            "s": random(2, 3, 8, seed=1),
+            "g": random(8),
+            "b": random(8, seed=1),
+            "c": random(8, seed=2),
+        },
+        {"epsilon": 1e-5},
+    ),
+}
 
 
 def model_of(op_type: str, inputs: dict[str, np.ndarray], attributes: dict[str, Any]) -> onnx.ModelProto:
