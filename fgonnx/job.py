@@ -151,7 +151,7 @@ class Job:
         )
         self.reader = Reader(face, self.preprocessing)
         self._given_labels = load_labels(labels) if labels is not None else None
-        self.notes: dict[str, None] = {}
+        self.notes: dict[str, None] = {record.SMOOTHED: None} if settings.method == "smooth-fullgrad" else {}
         self._explainer: Explainer | None = None
 
     def run(self) -> Iterator[dict[str, Any]]:

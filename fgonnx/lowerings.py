@@ -206,3 +206,18 @@ def apply_along(op: Emitter, g: ir.Value, matrix: ir.Value, axis: int, rank: int
     perm = list(range(rank))
     perm[axis], perm[-1] = perm[-1], perm[axis]
     return op.Transpose(op.MatMul(op.Transpose(g, perm=perm), transposed), perm=perm)
+
+
+def finite(op: Emitter, v: ir.Value) -> ir.Value:
+    """Return a value with its infinities clamped to the largest numbers of its type.
+
+    Masks of attention add minus infinity; their cotangent is 0, and 0 times infinity must not become NaN.
+    """
+    known = op.array(v)
+    if known is not None and np.isfinite(np.asarray(known, np.float64)).all():
+        return v
+    assert v.dtype is not None
+    largest = float(v.dtype.max)
+    result: ir.Value = op.Clip(v, -largest, largest)
+    result.shape = v.shape
+    return result

@@ -26,8 +26,11 @@ RGB = npt.NDArray[np.uint8]
 SCHEMA = 1
 """Version of the record's layout; it changes when a key changes its meaning or goes away."""
 
+SMOOTHED = "score, contributions and completeness are means over the noisy copies; top5 is of the clean input"
+
 PICTURES = ("panel", "overlay", "heat")
 _TOP = 5
+_CALM = 64  # of the picture's longer side, one part is the width of the average
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,11 @@ def describe(
     score = float(explanation.score[row])
     return {
         **request,
-        "notes": [*sample.notes, *explanation.settings["notes"]],
+        "notes": [
+            *sample.notes,
+            *explanation.settings["notes"],
+            *([SMOOTHED] if request["settings"]["method"] == "smooth-fullgrad" else []),
+        ],
         "explained": {"value": explanation.head, "before": explanation.head_stripped or None},
         "top5": decision.top(row),
         "target": decision.entry(row, int(explanation.target[row])),
@@ -207,11 +214,11 @@ def draw(record: Mapping[str, Any], sample: Sample, saliency: Array, kind: str, 
         The map in the coordinates of the whole photo.
     """
     signed = record["settings"]["psi"] == "signed"
-    map_ = flat(saliency)
+    map_ = _calm(flat(saliency)) if signed else flat(saliency)
     if kind == "heat":
         return visual.heat(map_, signed=signed)
     if kind == "overlay" and placed is not None and sample.photo is not None:
-        return visual.overlay(sample.photo, placed, signed=signed)
+        return visual.overlay(sample.photo, _calm(placed) if signed else placed, signed=signed)
     shown = _wide_enough(sample.shown)
     if kind == "overlay":
         return visual.overlay(shown, map_, signed=signed)
@@ -234,6 +241,13 @@ def short_names(sites: Sequence[Mapping[str, Any]]) -> list[str]:
     named = [f"{s['op_type']} {n}" if n.isdigit() else n for s, n in zip(sites, short, strict=True)]
     often = Counter(named)
     return [n if often[n] == 1 else str(s["name"]) for s, n in zip(sites, named, strict=True)]
+
+
+def _calm(map_: Array) -> Array:
+    """Average a signed map over neighbours: alone, pixels of either sign are a sprinkle that nobody can read."""
+    if min(map_.shape) == 1:
+        return map_
+    return np.asarray(cv2.GaussianBlur(map_, (0, 0), max(map_.shape) / _CALM), np.float64)
 
 
 def _wide_enough(rgb: RGB) -> RGB:
@@ -267,4 +281,6 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
         lines.append(f"the map shows {localised['share']:.1%} of what contributes")
     s = record["settings"]
     lines.append(f"{s['method']}, profile {s['profile']}, psi {s['psi']}")
+    if s["psi"] == "signed":
+        lines.append("drawn as an average over neighbouring pixels; the .npy is not averaged")
     return lines

@@ -21,3 +21,19 @@ def shared():
     if not (SHARED / "models" / "manifest.json").is_file():
         pytest.skip("the folder of shared models is not there")
     return SHARED
+
+
+def pytest_terminal_summary(terminalreporter):
+    """One line of counts for the table of rules."""
+    laws, batches, refusals, mutants, halves = 0, 0, 0, 0, 0
+    for report in terminalreporter.stats.get("passed", []):
+        laws += "test_both_laws_hold" in report.nodeid
+        batches += dict(report.user_properties).get("batched", False)
+        halves += "test_float16_is_close" in report.nodeid
+        refusals += "test_a_refusal_says_why" in report.nodeid
+        mutants += "test_rule_mutants" in report.nodeid
+    if laws:
+        terminalreporter.write_line(
+            f"rules: {laws} cases obey both laws, {halves} of them in float16, {batches} with a free batch; "
+            f"{refusals} refused with their reason; {mutants} ways to spoil a rule caught"
+        )

@@ -142,7 +142,7 @@ class Erf(OpRun):
 
 @dataclass
 class Linearised:
-    """What an emitted graph gave: outputs with their cotangents, cotangents of inputs, cotangent and intercept of terms."""
+    """What an emitted graph gave: outputs, their cotangents, those of inputs, cotangent and intercept of terms."""
 
     ys: list[Array]
     gs: list[Array]
@@ -150,7 +150,9 @@ class Linearised:
     terms: list[tuple[Array, Array]]
 
 
-def node_forward(case: Case, arrays: Sequence[Array | None], *, reference: bool) -> Callable[[Mapping[int, Array]], list[Array]]:
+def node_forward(
+    case: Case, arrays: Sequence[Array | None], *, reference: bool
+) -> Callable[[Mapping[int, Array]], list[Array]]:
     """Return a function from the active inputs to the node's outputs; everything else is constant."""
     names = ["" if a is None else f"z{i}" for i, a in enumerate(arrays)]
     node = onnx.helper.make_node(case.op_type, names, [f"y{i}" for i in range(case.outputs)], **case.attributes)
@@ -161,7 +163,11 @@ def node_forward(case: Case, arrays: Sequence[Array | None], *, reference: bool)
         "node",
         [info(names[i], kind(arrays[i].dtype), [None] * arrays[i].ndim) for i in case.active],  # type: ignore[union-attr]
         [onnx.ValueInfoProto(name=n) for n in node.output],
-        [onnx.numpy_helper.from_array(a, names[i]) for i, a in enumerate(arrays) if a is not None and i not in case.active],
+        [
+            onnx.numpy_helper.from_array(a, names[i])
+            for i, a in enumerate(arrays)
+            if a is not None and i not in case.active
+        ],
     )
     opsets = [onnx.helper.make_opsetid("", case.opset)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
@@ -169,7 +175,9 @@ def node_forward(case: Case, arrays: Sequence[Array | None], *, reference: bool)
     return lambda values: run({names[i]: v for i, v in values.items()})
 
 
-def runner(model: onnx.ModelProto, *, reference: bool, optimise: bool = True) -> Callable[[dict[str, Array]], list[Array]]:
+def runner(
+    model: onnx.ModelProto, *, reference: bool, optimise: bool = True
+) -> Callable[[dict[str, Array]], list[Array]]:
     """Return a function that runs a model and gives its outputs as arrays."""
     if reference:
         evaluator = ReferenceEvaluator(model, new_ops=[Erf])
@@ -261,7 +269,11 @@ def evaluate(
 
 
 def _read(
-    case: Case, run: Callable[[dict[str, Array]], list[Array]], reached: list[int], arrays: Sequence[Array | None], g: Array
+    case: Case,
+    run: Callable[[dict[str, Array]], list[Array]],
+    reached: list[int],
+    arrays: Sequence[Array | None],
+    g: Array,
 ) -> Linearised:
     feeds: dict[str, Array] = {}
     for i, (z, a) in enumerate(zip(case.inputs, arrays, strict=True)):
@@ -356,10 +368,14 @@ def check(case: Case) -> None:
     check_identity(single, arrays, max(1e-5, case.tolerance))
     if double is not None:
         for one, two in zip(single.ys, double.ys, strict=True):
-            np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5, err_msg="onnxruntime and onnx.reference disagree")
+            np.testing.assert_allclose(
+                one, two, rtol=1e-3, atol=1e-5, err_msg="onnxruntime and onnx.reference disagree"
+            )
         for i, v in double.vjps.items():
             scale = float(np.max(np.abs(v), initial=1e-30))
-            np.testing.assert_allclose(single.vjps[i], v, rtol=1e-3, atol=2e-5 * scale, err_msg="float32 and float64 differ")
+            np.testing.assert_allclose(
+                single.vjps[i], v, rtol=1e-3, atol=2e-5 * scale, err_msg="float32 and float64 differ"
+            )
     elif not case.kink:
         step = 1.0 if _is_linear(case) else 1e-3
         tolerance = max(case.tolerance, 1e-4 if step == 1.0 else 2e-3)
@@ -390,14 +406,20 @@ def check_batch(case: Case) -> bool:
     first, second = case.arrays(np.float32, rng), case.arrays(np.float32, rng)
     if any(np.ndim(first[i]) < 1 or np.ndim(first[i]) != np.ndim(first[case.active[0]]) for i in case.active):
         return False
-    both = [np.concatenate([a, b]) if i in case.active else a for i, (a, b) in enumerate(zip(first, second, strict=True))]  # type: ignore[list-item]
+    both = [
+        np.concatenate([a, b]) if i in case.active else a for i, (a, b) in enumerate(zip(first, second, strict=True))
+    ]  # type: ignore[list-item]
     forward = node_forward(case, first, reference=False)
     try:
         parts = [forward(points(case, a))[0] for a in (first, second)]
         whole = forward(points(case, both))[0]
     except Exception:  # whatever onnxruntime says: this axis does not grow
         return False
-    if whole.ndim == 0 or whole.dtype.kind != "f" or whole.shape != np.concatenate([np.atleast_1d(p) for p in parts]).shape:
+    if (
+        whole.ndim == 0
+        or whole.dtype.kind != "f"
+        or whole.shape != np.concatenate([np.atleast_1d(p) for p in parts]).shape
+    ):
         return False
     if not np.allclose(whole, np.concatenate(parts), rtol=1e-4, atol=1e-5):
         return False
@@ -409,7 +431,9 @@ def check_batch(case: Case) -> bool:
     apart = [_read(case, run, reached, a, g) for a, g in zip((first, second), gs, strict=True)]
     for i in reached:
         expected = np.concatenate([a.vjps[i] for a in apart])
-        np.testing.assert_allclose(joint.vjps[i], expected, rtol=1e-4, atol=1e-5 * float(np.abs(expected).max(initial=1.0)))
+        np.testing.assert_allclose(
+            joint.vjps[i], expected, rtol=1e-4, atol=1e-5 * float(np.abs(expected).max(initial=1.0))
+        )
     return True
 
 

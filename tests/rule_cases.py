@@ -1,12 +1,11 @@
 """The table of cases: a row is a node, its inputs, and which of them are active. A new rule needs a new row here.
 
-`x(2, 3)` is an active input of that shape, `w(2, 3)` a constant one, both drawn at random; `within` keeps them away from
-kinks and poles. `ints` are constant integers, `given` any content, `None` an input left out.
+`x(2, 3)` is an active input of that shape, `w(2, 3)` a constant one, both drawn at random; `within` keeps them away
+from kinks and poles. `ints` are constant integers, `given` any content, `None` an input left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -190,30 +189,57 @@ for pads in ([1, 1, 1, 1], [0, 1, 1, 0]):
 row("AveragePool", x(1, 2, 3, 3), kernel_shape=[5, 5], pads=[1, 1, 1, 1], note="one window over everything")
 row("AveragePool", x(1, 2, 3, 3), kernel_shape=[5, 5], pads=[1, 1, 1, 1], count_include_pad=1)
 row("AveragePool", IMAGE, kernel_shape=[3, 3], auto_pad="SAME_UPPER", count_include_pad=1)
-row("AveragePool", x(1, 2, 9, 8), kernel_shape=[3, 2], dilations=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1, opset=19)
+row(
+    "AveragePool",
+    x(1, 2, 9, 8),
+    kernel_shape=[3, 2],
+    dilations=[2, 2],
+    pads=[1, 1, 1, 1],
+    count_include_pad=1,
+    opset=19,
+)
 row("MaxUnpool", x(1, 1, 2, 2), given([[[[5, 7], [13, 15]]]], np.int64), kernel_shape=[2, 2], strides=[2, 2])
 row("MaxUnpool", x(2, 1, 2), given([[[1, 2]], [[4, 7]]], np.int64), kernel_shape=[2], strides=[2])
-row("MaxUnpool", x(1, 1, 2), given([[[1, 2]]], np.int64), ints(1, 1, 5), kernel_shape=[2], strides=[2], refused="output_shape")
+row(
+    "MaxUnpool",
+    x(1, 1, 2),
+    given([[[1, 2]]], np.int64),
+    ints(1, 1, 5),
+    kernel_shape=[2],
+    strides=[2],
+    refused="output_shape",
+)
 for p in (1, 2, 3):
     row("LpPool", IMAGE, kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1], p=p)
     row("GlobalLpPool", APART, p=p, reference="onnx.reference lacks it")
 row("LpPool", IMAGE, kernel_shape=[2, 2])
 row("LpPool", x(1, 2, 9, 8), kernel_shape=[3, 2], dilations=[2, 2], strides=[2, 2])
-row("LpPool", x(2, 3, 8, apart=True), kernel_shape=[3], strides=[2], ceil_mode=1, reference="onnx.reference pads ceil_mode wrongly")
+row(
+    "LpPool",
+    x(2, 3, 8, apart=True),
+    kernel_shape=[3],
+    strides=[2],
+    ceil_mode=1,
+    reference="onnx.reference pads ceil_mode wrongly",
+)
 row("LpPool", IMAGE, kernel_shape=[2, 4], strides=[2, 3], auto_pad="SAME_UPPER")
 row("GlobalLpPool", x(2, 3, 5, apart=True), reference="onnx.reference lacks it")
 for op_type in ("GlobalAveragePool", "GlobalMaxPool"):
     row(op_type, IMAGE)
     for shape in ((2, 3, 5), (2, 3, 2, 3, 2)):
-        row(op_type, x(*shape, apart=True), reference="onnx.reference pools images alone" if op_type == "GlobalMaxPool" else "")
+        row(
+            op_type,
+            x(*shape, apart=True),
+            reference="onnx.reference pools images alone" if op_type == "GlobalMaxPool" else "",
+        )
 
 # Activations.
 
 NO_HALF = "the operator has no float16"
 
 for op_type in (
-    "Relu", "LeakyRelu", "Abs", "Neg", "HardSigmoid", "HardSwish", "ThresholdedRelu", "Shrink", "Sigmoid", "Tanh", "Elu",
-    "Selu", "Softplus", "Softsign", "Exp", "Sin", "Cos", "Sinh", "Cosh", "Atan", "Asinh", "Identity",
+    "Relu", "LeakyRelu", "Abs", "Neg", "HardSigmoid", "HardSwish", "ThresholdedRelu", "Shrink", "Sigmoid", "Tanh",
+    "Elu", "Selu", "Softplus", "Softsign", "Exp", "Sin", "Cos", "Sinh", "Cosh", "Atan", "Asinh", "Identity",
 ):  # fmt: skip
     row(op_type, x(3, 7))
     row(op_type, x(2, 2, 3, 3, within=(-4, 4)))
@@ -254,8 +280,8 @@ for op_type, interval in {
 row("Reciprocal", x(3, 7, within=(-3, -0.3)))
 
 for low, high in (
-    (-0.5, 0.5), (0, 6), (0, 1), (0, None), (None, 0), (None, 6), (None, 0.75), (-1, None), (-1, 0), (-2, -0.5), (0.5, 2),
-    (None, None), (-3.0, 3.0), (0.0, 2.0**-70), (0.0, 2.0**70), (-0.1, 0.1),
+    (-0.5, 0.5), (0, 6), (0, 1), (0, None), (None, 0), (None, 6), (None, 0.75), (-1, None), (-1, 0), (-2, -0.5),
+    (0.5, 2), (None, None), (-3.0, 3.0), (0.0, 2.0**-70), (0.0, 2.0**70), (-0.1, 0.1),
 ):  # fmt: skip
     bounds = [None if b is None else given(b) for b in (low, high)]
     half = "a bound beyond float16" if high is not None and high > 65504 else ""
@@ -314,8 +340,8 @@ row("Where", given([[True], [False]], np.bool_, constant=False), x(2, 3), w(3))
 # Reductions.
 
 for op_type in (
-    "ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
-    "ReduceMin", "ReduceProd",
+    "ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp",
+    "ReduceMax", "ReduceMin", "ReduceProd",
 ):  # fmt: skip
     inside = (0.3, 2.0) if op_type in ("ReduceLogSum", "ReduceProd") else None
     for keepdims in (0, 1):
@@ -531,7 +557,15 @@ row("Resize", x(1, 2, 6, 5), None, singles(1, 1, 0.5, 0.6), mode="cubic", antial
 row("Resize", x(1, 2, 4, 5), None, singles(1, 1, 2, 1.5), mode="cubic", cubic_coeff_a=-0.5)
 row("Resize", x(1, 2, 4, 5), None, singles(1, 1, 2, 1.5), mode="cubic", exclude_outside=1)
 row("Resize", x(1, 2, 4, 5), None, singles(2, 1.5), mode="linear", axes=[2, 3])
-row("Resize", x(1, 2, 4, 5), None, singles(2, 1.5), mode="linear", axes=[3, -2], reference="onnx.reference wants ordered axes")
+row(
+    "Resize",
+    x(1, 2, 4, 5),
+    None,
+    singles(2, 1.5),
+    mode="linear",
+    axes=[3, -2],
+    reference="onnx.reference wants ordered axes",
+)
 row("Resize", x(1, 2, 4, 5), None, None, ints(6, 9), mode="linear", axes=[2, 3])
 for policy in ("not_larger", "not_smaller"):
     row("Resize", x(1, 2, 4, 6), None, None, ints(6, 12), mode="linear", axes=[2, 3], keep_aspect_ratio_policy=policy)
@@ -546,6 +580,7 @@ row("Resize", x(1, 4, 5, 2), None, singles(1, 2, 2, 1), mode="nearest", note="ch
 row("Resize", x(1, 2, 4, 5), None, singles(1, 1, 1, 1), mode="linear")
 for mode in ("linear", "nearest"):
     for value in (0.0, 0.7):
-        row("Resize", x(1, 2, 4, 5), singles(0, 0, 0.1, -0.2, 1, 1, 0.8, 1.3), singles(1, 1, 2, 1.5), mode=mode,
-            coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=value, reference=DISAGREE)  # fmt: skip
+        fields = {"mode": mode, "extrapolation_value": value, "reference": DISAGREE}
+        row("Resize", x(1, 2, 4, 5), singles(0, 0, 0.1, -0.2, 1, 1, 0.8, 1.3), singles(1, 1, 2, 1.5),
+            coordinate_transformation_mode="tf_crop_and_resize", **fields)  # fmt: skip
 row("Resize", x(1, 2, 4, 5), None, given([1, 1, 2, 2], np.float32, constant=False), refused="not constant")

@@ -58,12 +58,14 @@ def pictures(count, shape=(3, 8, 6), seed=1):
     return np.random.default_rng(seed).standard_normal((count, *shape)).astype(np.float32)
 
 
-def run(proto, feeds, names=None):
+def run(proto, feeds, names=None, *, optimise=True):
     """Run a model with onnxruntime and nothing else; a model is a ModelProto, bytes or a path."""
     source = proto.SerializeToString() if isinstance(proto, onnx.ModelProto) else proto
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(source, options, providers=CPU)
     names = names or [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(names, feeds), strict=True))

@@ -27,7 +27,7 @@ def analysed(body, inputs="float[N,6,4,8] x", layout=None, weights=None):
 
 
 def placement(body, **options):
-    proto, normal, layouts = analysed(body, **options)
+    _, normal, layouts = analysed(body, **options)
     return place(layouts[normal.outputs[0]], 2, normal.batched)
 
 

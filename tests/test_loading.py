@@ -1,4 +1,4 @@
-"""What can be explained: models from anywhere, weights beside them, every opset, batch, size, layout and element type."""
+"""What can be explained: models from anywhere, weights beside them, every opset, batch, size, layout, element type."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

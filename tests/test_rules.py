@@ -127,7 +127,9 @@ def test_ties_of_max_pool_route_as_its_own_indices():
     x = np.repeat(np.arange(12.0), 2).reshape(1, 2, 3, 4).round(-1)
     case = Case("MaxPool", (Given(x, active=True),), {"kernel_shape": [2, 2], "pads": [1, 0, 0, 1]})
     arrays = case.arrays(np.float32)
-    y, indices = linearisation.node_forward(replace(case, outputs=2), arrays, reference=False)({0: x.astype(np.float32)})
+    y, indices = linearisation.node_forward(replace(case, outputs=2), arrays, reference=False)(
+        {0: x.astype(np.float32)}
+    )
     g = np.random.default_rng(0).standard_normal(y.shape).astype(np.float32)
     expected = np.zeros(x.size, np.float32)
     np.add.at(expected, indices.reshape(-1), g.reshape(-1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
-from fgonnx.lowerings import indicator, nonzero
+from fgonnx.lowerings import finite, indicator, nonzero
 from fgonnx.rules.registry import Cotangent, Local, Unsupported, rule
 
 
@@ -15,7 +15,7 @@ def add(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
         return [op.unbroadcast(g, y, v) if op.is_active(v) else None for v in (a, b)]
 
     constant = [v for v in (a, b) if not op.is_active(v)]
-    return Local(vjp, constant[0] if constant else None)
+    return Local(vjp, finite(op, constant[0]) if constant else None)
 
 
 @rule("Sub", note="c = the constant operand; 0 where both are active")
@@ -28,7 +28,7 @@ def sub(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
 
     if op.is_active(a) and op.is_active(b):
         return Local(vjp)
-    return Local(vjp, op.Neg(b) if op.is_active(a) else a)
+    return Local(vjp, op.Neg(finite(op, b)) if op.is_active(a) else finite(op, a))
 
 
 @rule("Mul", note="c = 0 with a constant factor, -y with two active ones")
@@ -158,5 +158,5 @@ def where(op: Emitter, y: ir.Value, condition: ir.Value, a: ir.Value, b: ir.Valu
 
     if op.is_active(a) and op.is_active(b):
         return Local(vjp)
-    chosen = op.Where(condition, 0.0, b) if op.is_active(a) else op.Where(condition, a, 0.0)
+    chosen = op.Where(condition, 0.0, finite(op, b)) if op.is_active(a) else op.Where(condition, finite(op, a), 0.0)
     return Local(vjp, chosen, "implicit")

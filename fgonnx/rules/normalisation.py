@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from fgonnx import lowerings
 from fgonnx.emit import Emitter
+from fgonnx.lowerings import finite
 from fgonnx.rules.linear import per_channel
 from fgonnx.rules.registry import Cotangent, Local, Unsupported, rule
 
@@ -163,7 +164,7 @@ def softmax(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1) -> Local:
         # symmetric: serves for the VJP and for J x
         return op.Mul(y, op.Sub(v, op.ReduceSum(op.Mul(v, y), [axis], keepdims=1)))
 
-    return Local(jacobian, op.Sub(y, jacobian(x)), "implicit")
+    return Local(jacobian, op.Sub(y, jacobian(finite(op, x))), "implicit")
 
 
 @rule("LogSoftmax", since=13, note="c = y - x + <x, softmax x>")
@@ -173,5 +174,6 @@ def log_softmax(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1) -> Loc
     def vjp(g: ir.Value) -> ir.Value:
         return op.Sub(g, op.Mul(p, op.ReduceSum(g, [axis], keepdims=1)))
 
-    expected = op.ReduceSum(op.Mul(p, x), [axis], keepdims=1)
-    return Local(vjp, op.Add(op.Sub(y, x), expected), "implicit")
+    logits = finite(op, x)
+    expected = op.ReduceSum(op.Mul(p, logits), [axis], keepdims=1)
+    return Local(vjp, op.Add(op.Sub(finite(op, y), logits), expected), "implicit")

@@ -192,9 +192,7 @@ def resize(
             window = op.constant(np.array([0, 0, 0, bounds[0], 1, 1, 1, bounds[1]], np.float32)) if cropped else None
             by = op.constant(np.array([1, 1, 1, scale], np.float32)) if scale is not None else None
             to = None if scale is not None else [1, 1, before, after]
-            g = apply_along(
-                op, g, op.Reshape(op.Resize(unit, window, by, to, **options), [before, after]), axis, rank
-            )
+            g = apply_along(op, g, op.Reshape(op.Resize(unit, window, by, to, **options), [before, after]), axis, rank)
         return g
 
     if cropped and extrapolation_value:

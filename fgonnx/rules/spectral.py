@@ -9,6 +9,7 @@ from fgonnx import lowerings
 from fgonnx.emit import Emitter
 from fgonnx.rules.registry import Local, Unsupported, rule
 
+
 @rule("DFT", since=17, family="linear", note="c = 0 (linear)")
 def dft_17(
     op: Emitter, y: ir.Value, x: ir.Value, length: ir.Value | None = None, *, axis: int = 1, inverse: int = 0,
