@@ -221,11 +221,12 @@ def check(
     loaded = load(model)
     shape = _shape(input_shape)
     x, layout = _samples(loaded, inputs or [], preprocess, input, shape, samples, random_state, layout)
-    result = run_checks(
-        loaded, x, target, head=head, output=output, input=input, input_shape=shape, layout=layout,
-        labels=_labels(labels), providers=_split(providers), threads=threads, samples=samples, directions=directions,
-        tolerance=tolerance, random_state=random_state,
-    )  # fmt: skip
+    with terminal.err().status("checking"):
+        result = run_checks(
+            loaded, x, target, head=head, output=output, input=input, input_shape=shape, layout=layout,
+            labels=_labels(labels), providers=_split(providers), threads=threads, samples=samples,
+            directions=directions, tolerance=tolerance, random_state=random_state,
+        )  # fmt: skip
     terminal.show_check(result)
     if not result.passed:
         raise typer.Exit(1)
