@@ -27,7 +27,7 @@ setup(
     author="The fgonnx authors",
     keywords=["onnx", "explainability", "saliency", "full-gradients", "fullgrad", "onnxruntime", "attribution"],
     python_requires=">=3.11",
-    packages=["fgonnx", "fgonnx.expand", "fgonnx.rules", "fgonnx.converters"],
+    packages=["fgonnx", "fgonnx.cli", "fgonnx.expand", "fgonnx.rules", "fgonnx.converters"],
     package_dir={"fgonnx.converters": "converters"},
     package_data={"fgonnx": ["py.typed"]},
     install_requires=[

@@ -389,10 +389,10 @@ def keras_case(family: Family, opset: int) -> Case:
 
     def gradient(targets: Array, dtype: str) -> Array:
         if dtype not in twins:
-            keras.backend.set_floatx(dtype)
+            keras.config.set_dtype_policy(dtype)
             twins[dtype] = family.build(family.shape)  # type: ignore[call-arg]
             twins[dtype].set_weights(net.get_weights())
-            keras.backend.set_floatx("float32")
+            keras.config.set_dtype_policy("float32")
         leaf = tf.constant(x, dtype)
         with tf.GradientTape() as tape:
             tape.watch(leaf)
@@ -499,12 +499,13 @@ _MOBILEVIT = {
 }  # fmt: skip
 _96: Shape = (SAMPLES, 3, 96, 96)
 _64: Shape = (SAMPLES, 3, 64, 64)
+_224: Shape = (SAMPLES, 3, 224, 224)  # what global pooling to 6 x 6 or 7 x 7 needs to be exported
 _LAST: Shape = (SAMPLES, 96, 96, 3)
 
 FAMILIES: tuple[Family, ...] = (
-    Family("AlexNet", "torchvision", _torchvision("alexnet"), _96, ONCE),
-    Family("VGG-11", "torchvision", _torchvision("vgg11"), _64, ONCE),
-    Family("VGG-11-BN", "torchvision", _torchvision("vgg11_bn"), _64, ONCE),
+    Family("AlexNet", "torchvision", _torchvision("alexnet"), _224, ONCE),
+    Family("VGG-11", "torchvision", _torchvision("vgg11"), _224, SCRIPTED),
+    Family("VGG-11-BN", "torchvision", _torchvision("vgg11_bn"), _224, SCRIPTED),
     Family("ResNet-18", "torchvision", _torchvision("resnet18"), _96, ALL),
     Family("ResNet-50", "torchvision", _torchvision("resnet50"), _96, ONCE),
     Family("ResNeXt-50", "torchvision", _torchvision("resnext50_32x4d"), _96, ONCE),
@@ -628,16 +629,16 @@ def page(rows: Sequence[Row]) -> str:
         "",
         "- **gradient**: max |g - truth| / max |truth|, truth being the framework's autograd in float64; in brackets",
         "  the same for the framework's own autograd in float32. Where a pre-activation lies within rounding of a kink",
-        "  (ReLU, ReLU6, max pooling), float32 takes the other branch, and with it a whole path of the gradient changes,",
-        "  in one engine or in the other.",
-        "- **residual**: |score - sum of all contributions| / |score|, the worse of the samples; in brackets against the",
-        "  sum of absolute contributions. A score that is the small difference of large contributions loses digits in",
-        "  the first and not in the second.",
+        "  (ReLU, ReLU6, max pooling), float32 takes the other branch, and a whole path of the gradient changes, in one",
+        "  engine or in the other.",
+        "- **residual**: |score - sum of all contributions| / |score|, the worse of the samples; in brackets against",
+        "  the sum of absolute contributions. A score that is the small difference of large contributions loses digits",
+        "  in the first and not in the second.",
         f"- **in float64**: where a residual exceeds {RESIDUAL:.0e} or a gradient error {GRADIENT:.0e}, the same",
-        "  rewritten graph evaluated with `onnx.reference` in float64: gradient, residual. Constants stay what they are",
-        "  in the file, float32, so that agreement ends near 1e-7.",
-        "- **in the map**: share of the absolute contributions that has a place in the picture. The rest is counted in",
-        "  the certificate: class tokens, matrices of attention scores, dense layers, what follows global pooling.",
+        "  rewritten graph evaluated with `onnx.reference` in float64: gradient, residual. Constants stay what they",
+        "  are in the file, float32, so that agreement ends near 1e-7.",
+        "- **in the map**: share of the absolute contributions that has a place in the picture. The rest is counted",
+        "  in the certificate: class tokens, matrices of attention scores, dense layers, what follows global pooling.",
         "- **batch**: `any`, or `1` where samples are run one by one.",
         "",
         "| network | from | input | export | nodes | operators | gradient | residual | in float64 | in the map | batch "

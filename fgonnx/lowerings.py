@@ -42,6 +42,19 @@ def indicator(op: Emitter, condition: ir.Value, like: ir.Value) -> ir.Value:
     return op.Cast(condition, to=like.dtype.value)
 
 
+def finite(op: Emitter, v: ir.Value) -> ir.Value:
+    """Return a value with its infinities as the largest numbers, so that a vanishing cotangent times it vanishes.
+
+    Attention masks add minus infinity.
+    """
+    assert v.dtype is not None
+    array = op.array(v)
+    if array is None:
+        limits = np.finfo(np.float32) if v.dtype.bitwidth >= 32 else np.finfo(np.float16)
+        return op.Clip(v, float(limits.min), float(limits.max))
+    return v if np.isfinite(array).all() else op.constant(np.nan_to_num(array))
+
+
 def nonzero(op: Emitter, x: ir.Value) -> ir.Value:
     """Return `x` with 1 in place of 0: a divisor for numerators that vanish with it."""
     return op.Add(x, indicator(op, op.Equal(x, 0.0), x))
@@ -175,7 +188,7 @@ def scatter_add(
 
     onnxruntime's CPU provider has no sums in float16.
     """
-    assert into.dtype is not None and g.dtype is not None
+    assert into.dtype is not None
     kind = _summed_in(into.dtype)
     scatter = getattr(op, op_type)
     summed = scatter(_cast(op, into, kind), indices, _cast(op, g, kind), reduction="add", **attributes)
@@ -206,18 +219,3 @@ def apply_along(op: Emitter, g: ir.Value, matrix: ir.Value, axis: int, rank: int
     perm = list(range(rank))
     perm[axis], perm[-1] = perm[-1], perm[axis]
     return op.Transpose(op.MatMul(op.Transpose(g, perm=perm), transposed), perm=perm)
-
-
-def finite(op: Emitter, v: ir.Value) -> ir.Value:
-    """Return a value with its infinities clamped to the largest numbers of its type.
-
-    Masks of attention add minus infinity; their cotangent is 0, and 0 times infinity must not become NaN.
-    """
-    known = op.array(v)
-    if known is not None and np.isfinite(np.asarray(known, np.float64)).all():
-        return v
-    assert v.dtype is not None
-    largest = float(v.dtype.max)
-    result: ir.Value = op.Clip(v, -largest, largest)
-    result.shape = v.shape
-    return result

@@ -8,7 +8,7 @@ import onnx.parser
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from fgonnx import cli
+from fgonnx.cli import app as cli
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES, IMAGES = ROOT / "examples" / "shapes.onnx", ROOT / "examples" / "images"

@@ -12,8 +12,10 @@ import onnx.parser
 import onnxruntime as ort
 import pytest
 
-from fgonnx import cli, record, storage
-from fgonnx.samples import find
+from fgonnx import storage
+from fgonnx.cli import app as cli
+from fgonnx.cli import record
+from fgonnx.cli.samples import find
 from tests.cli_support import CIRCLE, HEADER, IMAGES, ROOT, SHAPES, SMALL, good, model, refused, run, written
 
 

@@ -207,3 +207,19 @@ def test_an_attribute_that_the_rule_does_not_know_is_refused():
     case = Case("Relu", (Draw((2, 3), active=True),), {"consumed_inputs": 1})
     with pytest.raises(UnsupportedError, match="consumed_inputs"):
         linearisation.emit(case, case.arrays(np.float32), [np.zeros((2, 3), np.float32)])
+
+
+def test_intercepts_stay_finite_behind_a_mask_of_minus_infinity() -> None:
+    scores = np.array([[1.0, -np.inf, 0.5], [-np.inf, 2.0, -np.inf]])
+    open_, closed = Given(np.isfinite(scores)), np.where(np.isinf(scores), -np.inf, 0.0)
+    for case in (
+        Case("Softmax", (Given(scores, active=True),), {}),
+        Case("Add", (Draw((2, 3), active=True), Given(closed)), {}),
+        Case("Add", (Draw((2, 3), active=True), Given(closed, constant=False)), {}),
+        Case("Where", (open_, Draw((2, 3), active=True), Given(np.array(-np.inf))), {}),
+    ):
+        arrays = case.arrays(np.float32)
+        ys = linearisation.node_forward(case, arrays, reference=False)(linearisation.points(case, arrays))
+        lin = linearisation.evaluate(case, arrays, np.isfinite(ys[0]).astype(np.float32), ys, reference=False)
+        assert all(np.isfinite(c).all() for _, c in lin.terms)
+        assert all(np.isfinite(v).all() for v in lin.vjps.values())

@@ -105,7 +105,7 @@ def test_the_certificate_closes(case):
 
 @quantised_too
 def test_outputs_are_the_models(case):
-    # Not optimised: onnxruntime fuses quantised layers where nothing else reads their values, and then rounds otherwise.
+    # Not optimised: onnxruntime fuses quantised layers that nothing else reads, and then rounds otherwise.
     path, feeds = SHARED / "models" / f"{case.model}.onnx", {_input(case.model): prepared(case)[2]}
     source = run(str(path), feeds, optimise=False)
     for name, value in source.items():

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fgonnx.check import CheckResult
+from fgonnx.cli.record import name_of, value_of
 from fgonnx.errors import FgonnxError
-from fgonnx.record import name_of, value_of
 
 P = ParamSpec("P")
 

@@ -12,15 +12,13 @@ import onnx
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fgonnx import inspection, labels, storage, terminal
+from fgonnx import inspection, labels, storage
 from fgonnx._version import __version__
 from fgonnx.check import check as run_checks
 from fgonnx.check import random_pictures
-from fgonnx.errors import OptionError
-from fgonnx.job import Job, Settings, picture_preprocessing
-from fgonnx.model import LoadedModel, load
-from fgonnx.normalise import choose_input
-from fgonnx.options import (
+from fgonnx.cli import terminal
+from fgonnx.cli.job import Job, Settings, picture_preprocessing
+from fgonnx.cli.options import (
     EXPLANATION,
     RUNNING,
     Head,
@@ -40,8 +38,11 @@ from fgonnx.options import (
     Target,
     Threads,
 )  # fmt: skip
+from fgonnx.cli.samples import Reader, find
+from fgonnx.errors import OptionError
+from fgonnx.model import LoadedModel, load
+from fgonnx.normalise import choose_input
 from fgonnx.rewrite import CERTIFICATE, rewrite, sites_of
-from fgonnx.samples import Reader, find
 
 _ROWS = 40  # of the table at the end
 _FEW = 3  # pictures that need no progress bar

@@ -16,9 +16,9 @@ import onnxruntime
 
 from fgonnx import visual
 from fgonnx._version import __version__
+from fgonnx.cli.samples import Sample
 from fgonnx.explanation import Explanation
 from fgonnx.rewrite import Rewritten
-from fgonnx.samples import Sample
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]

@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from fgonnx import images, preprocess, record, storage
+from fgonnx import images, preprocess, storage
+from fgonnx.cli import record
+from fgonnx.cli.record import Decision
+from fgonnx.cli.samples import Reader, Sample, Source, digest, find, unknown_preprocessing
 from fgonnx.errors import FgonnxError, NumericError, OptionError, PreprocessingError, TargetError
 from fgonnx.explainer import Explainer
 from fgonnx.labels import align, resolve
@@ -19,10 +22,8 @@ from fgonnx.labels import load as load_labels
 from fgonnx.model import LoadedModel, load
 from fgonnx.normalise import choose_input
 from fgonnx.preprocess import Preprocessing
-from fgonnx.record import Decision
 from fgonnx.rewrite import Rewritten
 from fgonnx.runtime import choose_providers
-from fgonnx.samples import Reader, Sample, Source, digest, find, unknown_preprocessing
 
 
 @dataclass(frozen=True)
