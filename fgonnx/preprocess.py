@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import cv2
@@ -29,7 +28,7 @@ Interpolation = Literal["auto", "nearest", "linear", "cubic", "area", "lanczos"]
 METADATA_KEY = "fgonnx.preprocessing"
 """Key of a model's metadata that holds the description, a JSON object."""
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {
+CHOICES: Mapping[str, tuple[str, ...]] = {
     "layout": get_args(Layout),
     "resize": get_args(Resize),
     "channels": get_args(Channels),
@@ -97,7 +96,7 @@ class Preprocessing:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        for field, allowed in _CHOICES.items():
+        for field, allowed in CHOICES.items():
             value = getattr(self, field)
             if value not in allowed and not (value is None and field in ("layout", "channels", "dtype")):
                 raise PreprocessingError(f"{field} is {value!r}: choose one of {', '.join(allowed)}")
@@ -159,7 +158,7 @@ class Preprocessing:
             if getattr(self, field) is None:
                 raise PreprocessingError(
                     f"{field} is not known: take it from the model with complete(), or set it to one of "
-                    f"{', '.join(_CHOICES[field])}"
+                    f"{', '.join(CHOICES[field])}"
                 )
         pixels = self._framed(image)
         if self.channels == "GRAY":
@@ -262,7 +261,7 @@ class Preprocessing:
         if not isinstance(values, dict):
             raise PreprocessingError(f"the preprocessing is a JSON {type(values).__name__}: write an object {{...}}")
         for key in values:
-            _check_key(key)
+            check_key(key)
         return cls(**values)
 
     def describe(self) -> str:
@@ -367,97 +366,6 @@ def _list(values: Sequence[float]) -> str:
     return f"{values[0]:.6g}" if len(values) == 1 else "[" + ", ".join(f"{v:.6g}" for v in values) + "]"
 
 
-PRESETS: Mapping[str, Preprocessing] = {
-    preset.name or "": preset
-    for preset in (
-        Preprocessing(
-            name="imagenet",
-            resize="crop",
-            channels="RGB",
-            scale=1 / 255,
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        ),
-        Preprocessing(name="tf", resize="crop", channels="RGB", scale=1 / 127.5, mean=(1.0,)),
-        # Means per channel in the order of the channels: blue first.
-        Preprocessing(name="caffe", channels="BGR", mean=(104.0, 117.0, 123.0)),
-        Preprocessing(name="unit", scale=1 / 255),
-        Preprocessing(name="symmetric", scale=1 / 127.5, mean=(1.0,)),
-        Preprocessing(name="raw"),
-        Preprocessing(name="yolo", resize="letterbox", channels="RGB", scale=1 / 255),
-        Preprocessing(
-            name="cifar",
-            channels="RGB",
-            scale=1 / 255,
-            mean=(0.4914, 0.4822, 0.4465),
-            std=(0.2470, 0.2435, 0.2616),
-        ),
-        Preprocessing(name="mnist", channels="GRAY", scale=1 / 255, mean=(0.1307,), std=(0.3081,)),
-        Preprocessing(name="gray", channels="GRAY", scale=1 / 255),
-    )
-}
-"""Descriptions by name. All leave layout, size and dtype to the model; unit, symmetric and raw the channels too."""
-
-
-def parse(text: str) -> Preprocessing:
-    """Read a description from the form in which it is typed.
-
-    Parameters
-    ----------
-    text : str
-        A preset (``imagenet``), a preset and changes (``imagenet,size=224,layout=NHWC``), changes to the defaults
-        (``scale=0.0039,mean=0.5:0.5:0.5``), or the path of a JSON file. ``size`` is ``224`` or ``HEIGHTxWIDTH``; lists
-        are separated by ``:``; numbers may be quotients (``1/255``). Where RGB and BGR are swapped, the mean and
-        std of a preset move with their colours.
-
-    Returns
-    -------
-    Preprocessing
-        The description; its name is `text`, unless the file has one.
-
-    Raises
-    ------
-    PreprocessingError
-        The preset, a key or a value does not exist (the closest one is named), or the file cannot be read.
-    """
-    text = text.strip()
-    if not text:
-        raise PreprocessingError(f"the preprocessing is empty: give one of {', '.join(PRESETS)}, or key=value pairs")
-    path = Path(text)
-    if path.suffix.lower() == ".json":
-        try:
-            pre = Preprocessing.from_json(path.read_text(encoding="utf-8-sig"))
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise PreprocessingError(f"preprocessing file '{text}' cannot be read: {why}; check the path") from None
-        except PreprocessingError as error:
-            raise PreprocessingError(f"preprocessing file '{text}': {error}") from None
-        return pre if pre.name else replace(pre, name=path.name)
-    first, *rest = (part.strip() for part in text.split(","))
-    if "=" in first:
-        base, rest = Preprocessing(), [first, *rest]
-    elif first in PRESETS:
-        base = PRESETS[first]
-    else:
-        raise PreprocessingError(
-            f"preset '{first}' does not exist{_near(first, PRESETS)}: give one of {', '.join(PRESETS)}, "
-            "key=value pairs, or the path of a .json file"
-        )
-    changes: dict[str, Any] = {"name": text}
-    for part in rest:
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not value:
-            raise PreprocessingError(f"'{part}' is not of the form key=value: write for example size=224")
-        _check_key(key)
-        if key in changes and key != "name":
-            raise PreprocessingError(f"{key} is set twice: keep one")
-        changes[key] = _value(key, value)
-    if {base.channels, changes.get("channels")} == {"RGB", "BGR"}:
-        # The numbers of a preset belong to colours, not to places: they move with them.
-        changes = {"mean": base.mean[::-1], "std": base.std[::-1], **changes}
-    return replace(base, **changes)
-
-
 def complete(pre: Preprocessing, input_shape: Sequence[int | str | None], dtype: npt.DTypeLike) -> Preprocessing:
     """Fill what a description leaves open from the input of a model.
 
@@ -535,9 +443,9 @@ def _dtype(pre: Preprocessing, dtype: npt.DTypeLike) -> str:
         name = np.dtype(dtype).name
     except TypeError:
         name = str(dtype)
-    if name not in _CHOICES["dtype"]:
+    if name not in CHOICES["dtype"]:
         raise PreprocessingError(
-            f"the model's input is {name}, and pictures become {', '.join(_CHOICES['dtype'])}: "
+            f"the model's input is {name}, and pictures become {', '.join(CHOICES['dtype'])}: "
             "pass arrays instead of pictures"
         )
     if pre.dtype not in (None, name):
@@ -545,41 +453,14 @@ def _dtype(pre: Preprocessing, dtype: npt.DTypeLike) -> str:
     return name
 
 
-def _value(key: str, text: str) -> object:
-    """Turn the text behind ``key=`` into the value of a field."""
-    if key in ("mean", "std", "scale"):
-        numbers = tuple(_quotient(key, part) for part in text.split(":"))
-        return numbers[0] if key == "scale" and len(numbers) == 1 else numbers
-    if key in ("size", "resize_to", "fill"):
-        parts = text.lower().replace(":", "x").split("x")
-        try:
-            values = tuple(int(part) for part in parts)
-        except ValueError:
-            example = "224 or 224x320 (height x width)" if key == "size" else "an integer"
-            raise PreprocessingError(f"{key} is '{text}': give {example}") from None
-        if key == "size":
-            return values * 2 if len(values) == 1 else values
-        return values[0] if len(values) == 1 else values
-    if key in _CHOICES:
-        # Nobody should have to remember which words are capitals.
-        return next((choice for choice in _CHOICES[key] if choice.lower() == text.lower()), text)
-    return text
-
-
-def _quotient(key: str, text: str) -> float:
-    above, slash, below = text.partition("/")
-    try:
-        return float(above) / float(below) if slash else float(above)
-    except (ValueError, ZeroDivisionError):
-        raise PreprocessingError(f"{key} holds '{text}': give numbers such as 0.5 or 1/255, separated by ':'") from None
-
-
-def _check_key(key: str) -> None:
+def check_key(key: str) -> None:
+    """Raise PreprocessingError for a key that is not a field of Preprocessing, naming the closest one."""
     names = [f.name for f in fields(Preprocessing)]
     if key not in names:
-        raise PreprocessingError(f"key '{key}' does not exist{_near(key, names)}: give some of {', '.join(names)}")
+        raise PreprocessingError(f"key '{key}' does not exist{near(key, names)}: give some of {', '.join(names)}")
 
 
-def _near(word: str, words: Sequence[str] | Mapping[str, object]) -> str:
+def near(word: str, words: Sequence[str] | Mapping[str, object]) -> str:
+    """Return " (did you mean 'x'?)" for the closest of some words, or nothing."""
     close = difflib.get_close_matches(word.lower(), words, n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""

@@ -1,7 +1,7 @@
 """Holds the linearisation of one node against its two laws.
 
-A case is a node with its inputs. Its rule is emitted for a random cotangent g of the outputs y, and the emitted graph is
-run in float64 by onnx.reference and in float32 by onnxruntime. Each time
+A case is a node with its inputs. Its rule is emitted for a random cotangent g of the outputs y, and the emitted graph
+is run in float64 by onnx.reference and in float32 by onnxruntime. Each time
 
     <g, y> = sum_i <vjp_i, z_i> + <g, c>          (nothing is forgotten)
     <vjp, u> = d/dt <g, y(z + t u)>               (the derivative is right; central differences, random directions u)
@@ -319,7 +319,7 @@ def check_directions(
     used = case.used or range(case.outputs)
     groups = [[i] for i in case.active]
     for group in groups * (3 if len(groups) == 1 else 2):
-        u = {i: rng.standard_normal(np.shape(arrays[i])) for i in group}
+        u = {i: rng.standard_normal(np.asarray(arrays[i]).shape) for i in group}
 
         def at(t: float, u: dict[int, Array] = u) -> list[Array]:
             point = {i: np.asarray(arrays[i]) for i in case.active}
@@ -404,11 +404,12 @@ def check_batch(case: Case) -> bool:
         return False
     rng = case.rng()
     first, second = case.arrays(np.float32, rng), case.arrays(np.float32, rng)
-    if any(np.ndim(first[i]) < 1 or np.ndim(first[i]) != np.ndim(first[case.active[0]]) for i in case.active):
+    ranks = {z.ndim for z in points(case, first).values()}
+    if 0 in ranks or len(ranks) > 1:
         return False
     both = [
         np.concatenate([a, b]) if i in case.active else a for i, (a, b) in enumerate(zip(first, second, strict=True))
-    ]  # type: ignore[list-item]
+    ]
     forward = node_forward(case, first, reference=False)
     try:
         parts = [forward(points(case, a))[0] for a in (first, second)]

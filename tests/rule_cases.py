@@ -513,18 +513,18 @@ row("GatherND", x(2, 3, 4), given([[[0, 1]], [[1, -1]]], np.int64))
 row("GatherND", x(2, 3, 4), given([[1], [0]], np.int64), batch_dims=1)
 row("GatherND", x(2, 3, 4), given([[[1], [0], [-1]], [[3], [3], [2]]], np.int64), batch_dims=2)
 for reduction in ("none", "add"):
-    fields = {"reduction": reduction, "half": "onnxruntime adds no float16" if reduction == "add" else ""}
+    scatter = {"reduction": reduction, "half": "onnxruntime adds no float16" if reduction == "add" else ""}
     updates = given([[0, 2, 1], [2, 0, 0]], np.int64)
-    row("ScatterElements", x(3, 3), updates, x(2, 3), axis=0, **fields)
-    row("ScatterElements", w(3, 3), updates, x(2, 3), axis=0, **fields)
-    row("ScatterElements", x(3, 3), updates, w(2, 3), axis=0, **fields)
-    row("ScatterElements", x(3, 4), given([[1, -1], [0, 2]], np.int64), x(2, 2), axis=-1, **fields,
+    row("ScatterElements", x(3, 3), updates, x(2, 3), axis=0, **scatter)
+    row("ScatterElements", w(3, 3), updates, x(2, 3), axis=0, **scatter)
+    row("ScatterElements", x(3, 3), updates, w(2, 3), axis=0, **scatter)
+    row("ScatterElements", x(3, 4), given([[1, -1], [0, 2]], np.int64), x(2, 2), axis=-1, **scatter,
         reference="onnx.reference wants equal sizes of GatherElements")  # fmt: skip
-    at = given([[0, 1], [2, -1]], np.int64)
-    row("ScatterND", x(3, 4), at, x(2), **fields)
-    row("ScatterND", w(3, 4), at, x(2), **fields)
-    row("ScatterND", x(3, 4), given([[2], [0]], np.int64), w(2, 4), **fields)
-row("ScatterElements", x(3, 3), given([[0, 2, 1], [0, 0, 0]], np.int64), x(2, 3), axis=0, note="repeated", **fields)
+    places = given([[0, 1], [2, -1]], np.int64)
+    row("ScatterND", x(3, 4), places, x(2), **scatter)
+    row("ScatterND", w(3, 4), places, x(2), **scatter)
+    row("ScatterND", x(3, 4), given([[2], [0]], np.int64), w(2, 4), **scatter)
+row("ScatterElements", x(3, 3), given([[0, 2, 1], [0, 0, 0]], np.int64), x(2, 3), axis=0, note="repeated", **scatter)
 for reduction in ("mul", "max", "min"):
     row("ScatterElements", x(3, 3), given([[0, 2, 1]], np.int64), x(1, 3), reduction=reduction, refused="reduction")
     row("ScatterND", x(3, 4), given([[0, 1], [2, -1]], np.int64), x(2), reduction=reduction, refused="reduction")
@@ -542,7 +542,7 @@ DISAGREE = "onnxruntime and onnx.reference disagree about y"
 TRANSFORMS = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric")
 for mode in ("nearest", "linear", "cubic"):
     for transform in TRANSFORMS:
-        fields = {"mode": mode, "coordinate_transformation_mode": transform, "opset": 19}
+        fields: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": transform, "opset": 19}
         row("Resize", x(1, 2, 4, 5), None, singles(1, 1, 2, 2), **fields)
         row("Resize", x(1, 2, 4, 5), None, singles(1, 1, 1.5, 0.7), **fields,
             reference=DISAGREE if transform == "align_corners" else "")  # fmt: skip

@@ -95,6 +95,9 @@ g (float[5, 4] x) => (float[4] y, float[5, 4] rows) {
   }> (start, x)
 }"""
 
+NORM: Arrays = {"x": rng(1, 4, 5, 5), "s": rng(4), "b": rng(4, seed=1)}
+ROTARY: Arrays = {"x": rng(1, 2, 6, 4), "c": rng(1, 6, 2), "s": rng(1, 6, 2, seed=1)}
+
 CASES = {
     "LSTM": recurrent("LSTM"),
     "LSTM, bidirectional": recurrent("LSTM", directions=2, direction="bidirectional"),
@@ -104,16 +107,16 @@ CASES = {
     "GRU, reverse, linear_before_reset": recurrent("GRU", direction="reverse", linear_before_reset=1),
     "RNN": recurrent("RNN"),
     "RNN, clipped": recurrent("RNN", clip=0.7),
-    "GroupNormalization": body("GroupNormalization", 21, {"x": rng(1, 4, 5, 5), "s": rng(4), "b": rng(4, seed=1)}, {"s", "b"}, num_groups=2),
+    "GroupNormalization": body("GroupNormalization", 21, NORM, {"s", "b"}, num_groups=2),
     "RMSNormalization": body("RMSNormalization", 23, {"x": rng(1, 6, 4), "s": rng(4)}, {"s"}),
-    "RotaryEmbedding": body("RotaryEmbedding", 23, {"x": rng(1, 2, 6, 4), "c": rng(1, 6, 2), "s": rng(1, 6, 2, seed=1)}, {"c", "s"}),
+    "RotaryEmbedding": body("RotaryEmbedding", 23, ROTARY, {"c", "s"}),
     "Attention": body("Attention", 23, qkv(), set()),
     "Attention, causal": body("Attention", 23, qkv(), set(), is_causal=1),
     "If, condition from data": text(IF, x=rng(1, 4)),
     "If, other branch": text(IF, x=-np.abs(rng(1, 4))),
     "Loop": text(LOOP, x=rng(1, 4)),
     "Scan": text(SCAN, x=rng(5, 4)),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
@@ -158,7 +161,10 @@ def test_an_expansion_is_complete(name: str) -> None:
 
 
 def test_a_loop_of_unknown_length_is_refused_by_name() -> None:
-    model = onnx.parser.parse_model(LOOP.replace("trips = Constant <value = int64 {3}> ()", "trips = Cast <to = 7> (n)").replace(
-        "(float[1, 4] x) =>", "(float[1, 4] x, float n) =>"))  # fmt: skip
+    known = "trips = Constant <value = int64 {3}> ()"
+    source = LOOP.replace(known, "trips = Cast <to = 7> (n)").replace(
+        "(float[1, 4] x) =>", "(float[1, 4] x, float n) =>"
+    )
+    model = onnx.parser.parse_model(source)
     with pytest.raises(UnsupportedError, match="Loop"):
         fgonnx.rewrite(model, input="x", head="output")

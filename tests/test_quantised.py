@@ -84,7 +84,7 @@ def test_the_score_is_an_output_of_the_int8_model(int8: onnx.ModelProto) -> None
 
 
 def test_outputs_stay_within_a_step_of_what_onnxruntime_gives_for_the_source(int8: onnx.ModelProto) -> None:
-    # onnxruntime fuses QuantizeLinear and DequantizeLinear into integer kernels; ties of rounding may then fall otherwise.
+    # onnxruntime fuses QuantizeLinear and DequantizeLinear into integer kernels, where ties of rounding fall otherwise.
     x = random(3, 3, 16, 16, seed=7)
     expected = Session(int8).run({"x": x})["logits"]
     got = fgonnx.Explainer(int8)(x).outputs["logits"]

@@ -139,7 +139,7 @@ def survives(mutant: Mutant, rule: Rule, cases: Sequence[Case]) -> bool:
 
 @pytest.mark.parametrize("spoil", SPOILS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: f"{r.op_type}-{r.since}")
-def test_a_wrong_linearisation_is_caught(rule: Rule, spoil: Callable[..., Local | None]):
+def test_a_wrong_linearisation_is_caught(rule: Rule, spoil: Callable[..., Local | None]) -> None:
     if rule.op_type in FLAT and spoil in (scale_cotangents, scale_slope):
         return
     assert not survives(Mutant(spoil), rule, rows(rule))
@@ -155,7 +155,7 @@ def test_a_wrong_linearisation_is_caught(rule: Rule, spoil: Callable[..., Local 
     ],
     ids=lambda v: v if isinstance(v, str) else f"{v.op_type}-{v.since}",
 )
-def test_an_attribute_forgotten_is_caught(rule: Rule, attribute: str):
+def test_an_attribute_forgotten_is_caught(rule: Rule, attribute: str) -> None:
     mutant = Mutant(lambda op, y, local: None, attribute)
     survived = survives(mutant, rule, rows(rule, attribute))
     if attribute in NO_EFFECT or attribute in NO_EFFECT_IN.get(rule.op_type, ()):

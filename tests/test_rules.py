@@ -33,7 +33,7 @@ def name(case: Case) -> str:
     return case.id
 
 
-def test_every_rule_has_a_row_and_every_row_its_own_name():
+def test_every_rule_has_a_row_and_every_row_its_own_name() -> None:
     found = [rules.find(case.op_type, case.opset) for case in CASES]
     assert None not in found
     assert {(r.op_type, r.since) for r in rules.rules() if not r.domain} == {(r.op_type, r.since) for r in found if r}
@@ -42,7 +42,7 @@ def test_every_rule_has_a_row_and_every_row_its_own_name():
 
 
 @pytest.mark.parametrize("rule", [r for r in rules.rules() if not r.domain], ids=lambda r: f"{r.op_type}-{r.since}")
-def test_a_rule_takes_the_attributes_of_its_operator_and_no_others(rule: rules.Rule):
+def test_a_rule_takes_the_attributes_of_its_operator_and_no_others(rule: rules.Rule) -> None:
     schemas = [s for s in onnx.defs.get_all_schemas_with_history() if (s.name, s.domain) == (rule.op_type, "")]
     newest = max(s.since_version for s in schemas)
     attributes = {a for s in schemas for a in s.attributes if s.since_version in (newest, max(18, rule.since))}
@@ -52,22 +52,24 @@ def test_a_rule_takes_the_attributes_of_its_operator_and_no_others(rule: rules.R
 
 
 @pytest.mark.parametrize("case", [*PROVED, *NEWER], ids=name)
-def test_both_laws_hold(case: Case):
+def test_both_laws_hold(case: Case) -> None:
     linearisation.check(case)
 
 
 @pytest.mark.parametrize("case", PROVED, ids=name)
-def test_two_batches_at_once_are_one_after_the_other(case: Case, record_property: Callable[[str, object], None]):
+def test_two_batches_at_once_are_one_after_the_other(
+    case: Case, record_property: Callable[[str, object], None]
+) -> None:
     record_property("batched", linearisation.check_batch(case))
 
 
 @pytest.mark.parametrize("case", [case for case in PROVED if not case.half and not case.runtime], ids=name)
-def test_float16_is_close(case: Case):
+def test_float16_is_close(case: Case) -> None:
     linearisation.check_half(case)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=name)
-def test_a_refusal_says_why(case: Case):
+def test_a_refusal_says_why(case: Case) -> None:
     arrays = case.arrays(np.float32)
     y = next(a for a in arrays if a is not None)
     if "to" in case.attributes:
@@ -94,15 +96,15 @@ TINY, HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 @pytest.mark.parametrize("optimise", [True, False])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_the_mask_of_positive_values_is_exact(dtype: type, optimise: bool):
+def test_the_mask_of_positive_values_is_exact(dtype: type, optimise: bool) -> None:
     info = np.finfo(dtype)
     numbers = [0.0, -0.0, info.tiny, 1.5 * info.tiny, 1e-4, 1.0, info.max, np.inf, -info.tiny, -1.0, info.min, -np.inf]
-    x = np.array(numbers, dtype)
+    x: Array = np.array(numbers, dtype)
     assert (run(lowerings.positive, x, optimise=optimise) == (x > 0)).all()
 
 
 @pytest.mark.parametrize("optimise", [True, False])
-def test_the_mask_of_subnormal_values_stays_between_0_and_1(optimise: bool):
+def test_the_mask_of_subnormal_values_stays_between_0_and_1(optimise: bool) -> None:
     x = np.array([2.0**-149, 2.0**-127, 1.5 * 2.0**-127, -(2.0**-149)], np.float32)
     mask = run(lowerings.positive, x, optimise=optimise)
     assert ((mask >= 0) & (mask <= 1)).all()
@@ -112,18 +114,20 @@ def test_the_mask_of_subnormal_values_stays_between_0_and_1(optimise: bool):
 @pytest.mark.parametrize("optimise", [True, False])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("bound", [6.0, 1.0, 2.0, 0.3, 20.0, 0.0, -1.5, 2.0**-59, 3e-20, 1e20])
-def test_the_mask_below_a_bound_is_exact(bound: float, dtype: type, optimise: bool):
+def test_the_mask_below_a_bound_is_exact(bound: float, dtype: type, optimise: bool) -> None:
     if bound and not float(np.finfo(dtype).tiny) <= abs(bound) <= float(np.finfo(dtype).max):
         return
-    b = np.array(bound, dtype)
+    b: Array = np.array(bound, dtype)
     inside, outside = np.nextafter(b, dtype(-np.inf)), np.nextafter(b, dtype(np.inf))
-    x = np.array([inside, b, outside, 0, -1, -7, 100, np.finfo(dtype).max, np.finfo(dtype).min, np.inf, -np.inf], dtype)
+    x: Array = np.array(
+        [inside, b, outside, 0, -1, -7, 100, np.finfo(dtype).max, np.finfo(dtype).min, np.inf, -np.inf], dtype
+    )
     if dtype == np.float32 and bound == 0.0:
         x[[0, 2]] = -TINY, TINY  # onnxruntime may flush subnormals
     assert (run(lambda op, v: lowerings.below(op, v, float(b)), x, optimise=optimise) == (x < b)).all()
 
 
-def test_ties_of_max_pool_route_as_its_own_indices():
+def test_ties_of_max_pool_route_as_its_own_indices() -> None:
     x = np.repeat(np.arange(12.0), 2).reshape(1, 2, 3, 4).round(-1)
     case = Case("MaxPool", (Given(x, active=True),), {"kernel_shape": [2, 2], "pads": [1, 0, 0, 1]})
     arrays = case.arrays(np.float32)
@@ -170,7 +174,7 @@ def _kinks() -> list[tuple[Case, str]]:
 
 
 @pytest.mark.parametrize(("case", "expression"), _kinks(), ids=lambda v: v if isinstance(v, str) else v.op_type)
-def test_derivatives_at_kinks_are_those_of_torch(case: Case, expression: str):
+def test_derivatives_at_kinks_are_those_of_torch(case: Case, expression: str) -> None:
     torch = pytest.importorskip("torch")
     for dtype in (np.float32, np.float64):
         reference = dtype == np.float64
@@ -186,7 +190,7 @@ def test_derivatives_at_kinks_are_those_of_torch(case: Case, expression: str):
             np.testing.assert_allclose(lin.vjps.get(i, np.zeros_like(arrays[i])), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_value_that_enters_twice_gets_both_cotangents():
+def test_a_value_that_enters_twice_gets_both_cotangents() -> None:
     x = ir.Value(name="x", shape=ir.Shape([3]), type=ir.TensorType(ir.DataType.FLOAT))
     node = ir.Node("", "Mul", [x, x], num_outputs=1)
     y = node.outputs[0]
@@ -203,7 +207,7 @@ def test_a_value_that_enters_twice_gets_both_cotangents():
     np.testing.assert_allclose(gx, 2 * z)
 
 
-def test_an_attribute_that_the_rule_does_not_know_is_refused():
+def test_an_attribute_that_the_rule_does_not_know_is_refused() -> None:
     case = Case("Relu", (Draw((2, 3), active=True),), {"consumed_inputs": 1})
     with pytest.raises(UnsupportedError, match="consumed_inputs"):
         linearisation.emit(case, case.arrays(np.float32), [np.zeros((2, 3), np.float32)])

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from fgonnx import Explainer, images, preprocess
+from fgonnx import Explainer, images, preprocess, presets
 from fgonnx.errors import ModelError
 from tests.conftest import SHARED
 from tests.support import run
@@ -88,7 +88,7 @@ def prepared(case):
     """The picture as read, its preprocessing, and the array the model takes."""
     normal = explainer(case.model).engine().rewritten.normal
     dtype = next(v.dtype for v in normal.model.graph.inputs if v.name == normal.input_name).numpy()
-    pre = preprocess.complete(preprocess.parse(case.preprocessing), normal.input_shape, dtype)
+    pre = preprocess.complete(presets.parse(case.preprocessing), normal.input_shape, dtype)
     picture = images.read(SHARED / "images" / case.picture).rgb
     return picture, pre, pre.apply(picture).reshape(normal.input_shape)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fgonnx import images, preprocess, storage
+from fgonnx import images, preprocess, presets, storage
 from fgonnx.cli import record
 from fgonnx.cli.record import Decision
 from fgonnx.cli.samples import Reader, Sample, Source, digest, find, unknown_preprocessing
@@ -71,7 +71,7 @@ def picture_preprocessing(
     """
     text = loaded.preprocessing_json()
     if given is not None:
-        found, origin = preprocess.parse(given), "given"
+        found, origin = presets.parse(given), "given"
     elif text is not None:
         found, origin = Preprocessing.from_json(text), "the model's metadata"
     elif required:
@@ -99,7 +99,7 @@ class Job:
     settings : Settings
         What is asked for.
     preprocessing : str, optional
-        As `fgonnx.preprocess.parse` takes it.
+        As `fgonnx.presets.parse` takes it.
     labels : Path, optional
         File of class names.
     target : str, optional

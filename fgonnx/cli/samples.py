@@ -15,7 +15,8 @@ import onnx_ir as ir
 
 from fgonnx import images
 from fgonnx.errors import InputError, PreprocessingError
-from fgonnx.preprocess import PRESETS, Preprocessing
+from fgonnx.preprocess import Preprocessing
+from fgonnx.presets import PRESETS
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]

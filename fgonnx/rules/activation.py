@@ -285,7 +285,8 @@ def _casting(op_type: str) -> None:
         op: Emitter, y: ir.Value, x: ir.Value, like: ir.Value | None = None, *, to: int = 0, saturate: int = 1,
         round_mode: str = "up",
     ) -> Local:  # fmt: skip
-        assert x.dtype is not None and y.dtype is not None
+        assert x.dtype is not None
+        assert y.dtype is not None
         source = x.dtype.value
         if min(x.dtype.bitwidth, y.dtype.bitwidth) < 16:
             raise Unsupported("its types have fewer than 16 bits")

@@ -1,4 +1,4 @@
-"""Normalisations: BatchNormalization, InstanceNormalization, LayerNormalization, LRN, LpNormalization, Softmax, LogSoftmax."""
+"""Normalisations: BatchNormalization and its kin, LRN, LpNormalization, Softmax, LogSoftmax."""
 
 from __future__ import annotations
 

@@ -79,8 +79,8 @@ def stft(
         assert g.dtype is not None
         channels = op.Transpose(op.Reshape(g, [-1, frames, 2 * bins]), perm=[0, 2, 1])
         spread = lowerings.transposed_convolution(
-            op, channels, op.constant(filters.astype(g.dtype.numpy())), spatial_in=[op.size(x, 1)], spatial_out=[frames],
-            strides=[int(stride.reshape(()))], dilations=[1], begins=[0], group=1,
+            op, channels, op.constant(filters.astype(g.dtype.numpy())), spatial_in=[op.size(x, 1)],
+            spatial_out=[frames], strides=[int(stride.reshape(()))], dilations=[1], begins=[0], group=1,
         )  # fmt: skip
         return op.reshape_like(spread, x)
 
