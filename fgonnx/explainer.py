@@ -168,12 +168,7 @@ class Explainer:
         """
         if seed is not None and target is not None:
             raise OptionError("give a target or a seed, not both")
-        array = (
-            np.asarray(next(iter(x.values())) if isinstance(x, Mapping) and len(x) == 1 else x)
-            if not isinstance(x, Mapping) or len(x) == 1
-            else None
-        )
-        engine = self.engine(_explained_shape(self, x, array), seed=seed is not None)
+        engine = self.engine(_explained_shape(x, self.options.input), seed=seed is not None)
         feeds = _feeds(self, engine, x)
         main = feeds[engine.rewritten.normal.input_name]
         count = main.shape[0]
@@ -249,16 +244,13 @@ class Explainer:
         )  # fmt: skip
 
 
-def _explained_shape(
-    explainer: Explainer, x: Array | Mapping[str, Array], array: Array | None
-) -> tuple[int, ...] | None:
-    if array is not None:
-        return array.shape
-    assert isinstance(x, Mapping)
-    name = explainer.options.input
-    if name is not None and name in x:
-        return np.asarray(x[name]).shape
-    return None
+def _explained_shape(x: Array | Mapping[str, Array], name: str | None) -> tuple[int, ...] | None:
+    """Return the shape of the explained input among those given, None where only the model can tell which it is."""
+    if not isinstance(x, Mapping):
+        return np.asarray(x).shape
+    if len(x) == 1:
+        return np.asarray(next(iter(x.values()))).shape
+    return np.asarray(x[name]).shape if name is not None and name in x else None
 
 
 def _feeds(explainer: Explainer, engine: Engine, x: Array | Mapping[str, Array]) -> dict[str, Array]:

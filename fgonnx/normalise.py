@@ -371,7 +371,9 @@ def _free_batch(model: ir.Model) -> None:
     for node in list(model.graph):
         if node.op_type == "Concat":
             _repeat_tokens(model.graph, node, dependent)
-        if node.op_type != "Reshape" or node.inputs[0] not in dependent or node.attributes.get("allowzero"):
+        if node.op_type != "Reshape" or node.inputs[0] not in dependent:
+            continue
+        if "allowzero" in node.attributes and node.attributes["allowzero"].as_int():
             continue
         target = node.inputs[1]
         if target is None or target.const_value is None:
@@ -388,22 +390,25 @@ def _free_batch(model: ir.Model) -> None:
 def _repeat_tokens(graph: ir.Graph, node: ir.Node, dependent: set[ir.Value]) -> None:
     """Give constants that are concatenated to the data (class tokens) the batch size of the data.
 
-    Where they have it already, or have no batch axis, this changes nothing or fails, and running says so.
+    Where that is wrong the graph does not run, or not as one sample does, and stays at one sample.
     """
     data = next((v for v in node.inputs if v in dependent), None)
     if data is None or node.attributes["axis"].as_int() == 0:
         return
     for i, v in enumerate(node.inputs):
-        if v is None or v in dependent or v.shape is None or v.shape.rank() < 2 or v.shape.dims[0] != 1:
+        if v is None or v in dependent or v.dtype is None or not v.dtype.is_floating_point():
             continue
-        one = _initializer(graph, f"{v.name}::{node.name}::ones", np.ones(v.shape.rank() - 1, np.int64))
-        batch = ir.Node("", "Shape", [data], ir.convenience.convert_attributes({"start": 0, "end": 1}), num_outputs=1)
-        shape = ir.Node("", "Concat", [batch.outputs[0], one], ir.convenience.convert_attributes({"axis": 0}))
+        if v.shape is not None and isinstance(v.shape.dims[0], int) and v.shape.dims[0] != 1:
+            continue
+        batch = ir.Node("", "Shape", [data], ir.convenience.convert_attributes({"start": 0, "end": 1}))
+        rest = ir.Node("", "Shape", [v], ir.convenience.convert_attributes({"start": 1}))
+        axis = ir.convenience.convert_attributes({"axis": 0})
+        shape = ir.Node("", "Concat", [batch.outputs[0], rest.outputs[0]], axis)
         repeated = ir.Node("", "Expand", [v, shape.outputs[0]])
-        for new, dtype in ((batch, ir.DataType.INT64), (shape, ir.DataType.INT64), (repeated, v.dtype)):
-            new.outputs[0].name = f"{v.name}::{node.name}::{new.op_type}"
-            new.outputs[0].type = ir.TensorType(dtype) if dtype is not None else None
-            graph.insert_before(node, new)
+        for role, new in (("batch", batch), ("rest", rest), ("shape", shape), ("repeated", repeated)):
+            new.outputs[0].name = f"{v.name}::{node.name}::{role}"
+            new.outputs[0].type = ir.TensorType(v.dtype if new is repeated else ir.DataType.INT64)
+        graph.insert_before(node, (batch, rest, shape, repeated))
         node.replace_input_with(i, repeated.outputs[0])
 
 

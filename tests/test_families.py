@@ -139,7 +139,7 @@ class Tokens(torch.nn.Module):
         n = t.shape[0]
         t = torch.cat([self.before.expand(n, -1, -1), t, self.after.expand(n, -1, -1)], 1)
         t = t.reshape(n, -1, 2, 1).transpose(1, 2)  # heads in front of tokens
-        return t.transpose(1, 2).transpose(0, 1)[1:]
+        return t.permute(2, 0, 1, 3).permute(1, 2, 0, 3)[:, :, 1:]  # tokens before the batch, and back
 
 
 class Windows(torch.nn.Module):

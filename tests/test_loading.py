@@ -406,3 +406,10 @@ def test_several_threads_share_an_explainer():
 
 def test_a_models_name_is_its_files(tmp_path):
     assert load(saved(tmp_path)).name == Path("model.onnx").name
+
+
+def test_a_value_that_nothing_provides_is_named() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 18]>
+        g (float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) { y = Conv (x, w) }""")
+    with pytest.raises(ModelError, match="reads 'w', which nothing in the file provides"):
+        fgonnx.rewrite(model)
