@@ -15,8 +15,12 @@ from fgonnx.errors import Refusal, UnsupportedError
 from fgonnx.rules.registry import Kind, Unsupported, bind
 
 _REGISTER = "Register a rule for it (fgonnx.rule), or explain an output before it"
+# How many leading inputs an operator takes the content of; of the others it takes the type or the shape.
 # The scale that a dynamic quantiser picks is part of how it rounds, not of what it rounds.
-_DETACHED = {"DynamicQuantizeLinear"}
+_CONTENT = {
+    "CastLike": 1, "DynamicQuantizeLinear": 0, "EyeLike": 0, "RandomNormalLike": 0, "RandomUniformLike": 0,
+    "Shape": 0, "Size": 0,
+}  # fmt: skip
 _PORTABLE = "Explain the model it was made from, or save it with the optimisation level ORT_ENABLE_EXTENDED"
 _FLOATING = "Explain the floating-point model it was made from, or an output before it"
 
@@ -67,8 +71,9 @@ def differentiable(v: ir.Value | None) -> bool:
 
 
 def inputs_of(node: ir.Node) -> list[ir.Value]:
-    """Return the inputs of a node, and what its subgraphs (If, Loop, Scan) take from around them."""
-    found = [v for v in node.inputs if v is not None]
+    """Return the inputs whose content a node takes, and what its subgraphs (If, Loop, Scan) take from around them."""
+    count = _CONTENT.get(node.op_type) if not node.domain else None
+    found = [v for v in node.inputs[:count] if v is not None]
     for attribute in node.attributes.values():
         graphs = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}
         for graph in graphs.get(attribute.type, ()):
@@ -81,7 +86,7 @@ def active_values(nodes: Sequence[ir.Node], sources: Sequence[ir.Value]) -> set[
     """Return the floating-point values that depend on the sources, the sources included."""
     active = set(sources)
     for node in nodes:
-        if node.op_type not in _DETACHED and any(v in active for v in inputs_of(node)):
+        if any(v in active for v in inputs_of(node)):
             active.update(v for v in node.outputs if differentiable(v))
     return active
 

@@ -184,7 +184,8 @@ class Emitter:
 
     def reshape_like(self, tensor: ir.Value, primal: ir.Value) -> ir.Value:
         """Give a tensor the shape of `primal`, which has as many elements."""
-        result: ir.Value = self.Reshape(tensor, self.shape_of(primal))
+        empty = 0 in self.dims(primal)  # without allowzero a 0 would copy a dimension
+        result: ir.Value = self.Reshape(tensor, self.shape_of(primal), allowzero=1 if empty else None)
         return result
 
     def zeros_like(self, value: ir.Value) -> ir.Value:

@@ -158,12 +158,12 @@ def _checked(loaded: LoadedModel) -> LoadedModel:
         for v in node.inputs:
             if v is not None and v.producer() is None and not v.is_graph_input() and not v.is_initializer():
                 raise ModelError(
-                    f"{loaded.name}: node '{node.name or node.op_type}' ({node.op_type}) reads '{v.name}', which nothing "
-                    "in the file provides; export the model again"
+                    f"{loaded.name}: node '{node.name or node.op_type}' ({node.op_type}) reads '{v.name}', which "
+                    "nothing in the file provides; export the model again"
                 )
     if loaded.opset < OLDEST_OPSET:
         raise ModelError(
-            f"{loaded.name}: opset {loaded.opset} is older than {OLDEST_OPSET}; convert it with onnx's version_converter"
+            f"{loaded.name}: opset {loaded.opset} is older than {OLDEST_OPSET}; convert it with onnx.version_converter"
         )
     return loaded
 

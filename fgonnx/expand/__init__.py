@@ -1,14 +1,14 @@
 """Operators without a rule of their own, written out in operators that have one.
 
-Four ways: the function body that the standard gives for an operator; If, Loop and Scan with what is known of them;
-recurrent layers step by step; the optimiser's fused operators taken apart.
+Five ways: the function body that the standard gives for an operator; If, Loop and Scan with what is known of them;
+recurrent layers step by step; samplers as the gathers and weights they are; the optimiser's fused operators taken apart.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from fgonnx.expand import contrib, controlflow, functions, recurrent
+from fgonnx.expand import contrib, controlflow, functions, recurrent, sampling
 from fgonnx.rules.registry import find
 
 # Its body computes a scale from the data; the quantised form explains what that scale rounds instead.
@@ -16,6 +16,7 @@ _LEFT = {"DynamicQuantizeLinear"}
 
 EXPANDERS = {
     **{("", name): e for name, e in {**controlflow.EXPANDERS, **recurrent.EXPANDERS}.items()},
+    **sampling.EXPANDERS,
     **contrib.EXPANDERS,
 }
 

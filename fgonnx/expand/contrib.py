@@ -5,18 +5,15 @@ Their definitions: https://github.com/microsoft/onnxruntime/blob/main/docs/Contr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
-from fgonnx.expand.controlflow import replace
+from fgonnx.expand.build import Builder, expanders
 
 DOMAIN = "com.microsoft"
-
-Inputs = Sequence[ir.Value | None]
-Builder = Callable[..., ir.Value | tuple[ir.Value | None, ...]]
 
 
 def _activate(op: Emitter, v: ir.Value, name: str, parameters: Sequence[float]) -> ir.Value:
@@ -183,29 +180,4 @@ BUILDERS: dict[tuple[str, str], Builder] = {
 }
 
 
-def expand(model: ir.Model, node: ir.Node) -> bool:
-    """Write a node out in standard operators; False where one of its options has no such form here."""
-    op = Emitter(model.graph, prefix=f"{node.name or node.op_type}/")
-    attributes = {name: _plain(a.value) for name, a in node.attributes.items()}
-    before = len(model.graph)
-    try:
-        built = BUILDERS[(node.domain, node.op_type)](op, *node.inputs, **attributes)
-    except (NotImplementedError, TypeError):
-        for extra in list(model.graph)[before:][::-1]:
-            model.graph.remove(extra, safe=True)
-        return False
-    outputs = built if isinstance(built, tuple) else (built,)
-    for v, old in zip(outputs, node.outputs, strict=False):
-        if v is not None and old.type is not None:
-            v.type = old.type
-    if any(v is None and old.uses() for v, old in zip(outputs, node.outputs, strict=False)):
-        return False
-    replace(model.graph, node, outputs[: len(node.outputs)])
-    return True
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-EXPANDERS: dict[tuple[str, str], Callable[[ir.Model, ir.Node], bool]] = dict.fromkeys(BUILDERS, expand)
+EXPANDERS = expanders(BUILDERS)

@@ -160,6 +160,10 @@ def lp_normalization(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1, p
 
 @rule("Softmax", since=13, note="c = y - y (x - <x, y>)")
 def softmax(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1) -> Local:
+    if any(node.op_type == "IsNaN" for node in y.consumers()):
+        # Rows that are masked everywhere give NaN, and the model itself replaces it; 0 times NaN must not come back.
+        y = op.Where(op.IsNaN(y), 0.0, y)
+
     def jacobian(v: ir.Value) -> ir.Value:
         # symmetric: serves for the VJP and for J x
         return op.Mul(y, op.Sub(v, op.ReduceSum(op.Mul(v, y), [axis], keepdims=1)))
