@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -297,7 +298,16 @@ def saliency(op: Emitter, maps: Sequence[Signed], grid: Sequence[int], *, psi: s
 
 
 def _signed_sum(op: Emitter, m: Signed) -> ir.Value:
-    return op.ReduceSum(m.value, [1], keepdims=1)
+    return _channel_sum(op, m.value, m.placement)
+
+
+def _channel_sum(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
+    """Sum (N, channels, *grid) over channels, as a row of ones times a matrix: one streaming pass over memory."""
+    channels = p.shape[1]
+    if channels == 1:
+        return v
+    flat = op.Reshape(v, [-1, channels, math.prod(p.grid)])
+    return op.Reshape(op.MatMul(np.ones((1, channels), np.float32), flat), [-1, 1, *p.grid])
 
 
 def _rescaled_sum(op: Emitter, m: Signed, psi: str, eps: float) -> ir.Value:
@@ -312,7 +322,7 @@ def _rescaled_sum(op: Emitter, m: Signed, psi: str, eps: float) -> ir.Value:
     else:  # a constant tensor has no contrast: zero, not 0 / 0
         spread = op.Where(op.Greater(spread, 0.0), spread, 1.0)
     channels = m.placement.shape[1]
-    summed = op.ReduceSum(p, [1], keepdims=1)
+    summed = _channel_sum(op, p, m.placement)
     return op.Div(op.Sub(summed, op.Mul(low, float(channels))), spread)
 
 
