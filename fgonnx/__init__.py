@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fgonnx._version import __version__
 from fgonnx.aggregate import Site
+from fgonnx.comparison import Comparison, compare
 from fgonnx.errors import FgonnxError
 from fgonnx.explainer import Explainer
 from fgonnx.explanation import Explanation
@@ -21,6 +22,7 @@ if (_root / "setup.py").is_file() and (_root / "converters" / "__init__.py").is_
     __path__.append(str(_root))
 
 __all__ = [
+    "Comparison",
     "Explainer",
     "Explanation",
     "FgonnxError",
@@ -28,6 +30,7 @@ __all__ = [
     "Preprocessing",
     "Site",
     "__version__",
+    "compare",
     "grad",
     "lower_gradients",
     "rewrite",

@@ -105,6 +105,11 @@ def input_layout(letters: str, dims: Sequence[Dim], batched: bool) -> Layout:
     return tuple(axes)
 
 
+def grid_axes(layout: Layout) -> tuple[int | None, ...]:
+    """Return which axis of the input's grid each axis of a value is, as a whole; None for the others."""
+    return tuple(int(axis[0].kind[1:]) if len(axis) == 1 and axis[0].entire else None for axis in layout)
+
+
 def propagate(nodes: Sequence[ir.Node], x: ir.Value, layout: Layout, active: set[ir.Value]) -> dict[ir.Value, Layout]:
     """Return the layout of every active value.
 

@@ -12,12 +12,13 @@ from onnx_ir.traversal import RecursiveGraphIterator
 from fgonnx import rules
 from fgonnx.emit import Emitter
 from fgonnx.errors import Refusal, UnsupportedError
+from fgonnx.rules.refused import REASONS
 from fgonnx.rules.registry import Kind, Unsupported, bind
 
 _REGISTER = "Register a rule for it (fgonnx.rule), or explain an output before it"
 # How many leading inputs an operator takes the content of; of the others it takes the type or the shape.
 # The scale that a dynamic quantiser picks is part of how it rounds, not of what it rounds.
-_CONTENT = {
+CONTENT = {
     "CastLike": 1, "DynamicQuantizeLinear": 0, "EyeLike": 0, "RandomNormalLike": 0, "RandomUniformLike": 0,
     "Shape": 0, "Size": 0,
 }  # fmt: skip
@@ -72,7 +73,7 @@ def differentiable(v: ir.Value | None) -> bool:
 
 def inputs_of(node: ir.Node) -> list[ir.Value]:
     """Return the inputs whose content a node takes, and what its subgraphs (If, Loop, Scan) take from around them."""
-    count = _CONTENT.get(node.op_type) if not node.domain else None
+    count = CONTENT.get(node.op_type) if not node.domain else None
     found = [v for v in node.inputs[:count] if v is not None]
     for attribute in node.attributes.values():
         graphs = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}
@@ -92,19 +93,24 @@ def active_values(nodes: Sequence[ir.Node], sources: Sequence[ir.Value]) -> set[
 
 
 def obstacles(nodes: Sequence[ir.Node], source: ir.Value, head: ir.Value, opset: int) -> list[Refusal]:
-    """Return the nodes through which a source reaches the head in a type that carries no gradient."""
+    """Return the nodes through which a source reaches the head in a type that carries no gradient.
+
+    Those that take a floating-point value if there are any: it can be explained instead.
+    """
     reached = {source}
     for node in nodes:
         if any(v in reached for v in inputs_of(node)):
             reached.update(node.outputs)
-    found = []
+    found: dict[bool, list[Refusal]] = {True: [], False: []}
     for node in path(nodes, reached, head):
         if not any(differentiable(v) for v in node.outputs):
             dtype = node.outputs[0].dtype
             kind = dtype.name.lower() if dtype is not None else "unknown"
-            error = Unsupported(f"its output holds {kind} values, which carry no gradient", _FLOATING)
-            found.append(_refusal(node, opset, error))
-    return found
+            taken = [v for v in inputs_of(node) if v in reached and differentiable(v)]
+            way_out = f"Explain the tensor '{taken[0].name}' instead (output=)" if taken else _FLOATING
+            error = Unsupported(f"its output holds {kind} values, which carry no gradient", way_out)
+            found[bool(taken)].append(_refusal(node, opset, error))
+    return found[True] or found[False]
 
 
 def path(nodes: Sequence[ir.Node], active: set[ir.Value], head: ir.Value) -> list[ir.Node]:
@@ -134,6 +140,8 @@ def _bound(node: ir.Node, opset: int) -> tuple[rules.Rule, dict[str, object]]:
     r = rules.find(node.op_type, opset, node.domain)
     if r is None and node.domain == "com.microsoft.nchwc":
         raise Unsupported("the file was optimised for one kind of processor", _PORTABLE)
+    if r is None and not node.domain and node.op_type in REASONS:
+        raise Unsupported(*REASONS[node.op_type])
     if r is None:
         raise Unsupported("the operator has no rule", _REGISTER)
     return r, bind(r, node, opset)

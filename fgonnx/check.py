@@ -16,12 +16,13 @@ import onnx_ir as ir
 
 from fgonnx import probe
 from fgonnx.errors import OptionError
-from fgonnx.explainer import Explainer, Target
+from fgonnx.explainer import Explainer
 from fgonnx.explanation import Explanation
 from fgonnx.model import LoadedModel, ModelLike, load
 from fgonnx.preprocess import Preprocessing
 from fgonnx.rewrite import TARGET_INPUT, Options, Rewritten, build
 from fgonnx.runtime import Session
+from fgonnx.targets import Target, takes_seed
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -139,6 +140,8 @@ def check(
     """
     if samples < 1 or directions < 1 or (tolerance is not None and tolerance <= 0):
         raise OptionError("samples and directions must be 1 or more, and tolerance above 0")
+    if takes_seed(target):
+        raise OptionError("check takes one entry of the head as its target, not a region, a sum or a similarity")
     loaded = load(model)
     rng = np.random.default_rng(random_state)
     explainer = Explainer(

@@ -22,7 +22,7 @@ from fgonnx.rules.registry import Local, rule
 DOMAIN = "fgonnx"
 _MICROSOFT = "com.microsoft"
 
-_MOVES = {
+MOVES = {
     "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Resize", "Slice",
     "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 }  # fmt: skip
@@ -144,7 +144,7 @@ class _Writer:
             self._keep_output_name(node.outputs[0], cast)
         elif family is not None:
             family(self, node)
-        elif node.op_type in _MOVES and not _floating(node.outputs[0]) and any(v in self.twins for v in node.inputs):
+        elif node.op_type in MOVES and not _floating(node.outputs[0]) and any(v in self.twins for v in node.inputs):
             self._move(node)
 
     def _keep_output_name(self, old: ir.Value, new: ir.Value) -> None:
@@ -326,7 +326,7 @@ class _Writer:
 
 _Family = Callable[[_Writer, ir.Node], None]
 
-_FAMILIES: dict[tuple[str, str], _Family] = {
+FAMILIES: dict[tuple[str, str], _Family] = {
     ("", "QLinearConv"): _Writer.linear_convolution,
     ("", "QLinearMatMul"): _Writer.linear_matmul,
     ("", "ConvInteger"): _Writer.integer_product,
@@ -345,7 +345,7 @@ _FAMILIES: dict[tuple[str, str], _Family] = {
 
 
 def _family(node: ir.Node) -> _Family | None:
-    return _FAMILIES.get((node.domain, node.op_type))
+    return FAMILIES.get((node.domain, node.op_type))
 
 
 def _params(node: ir.Node, scale: int, zero: int) -> tuple[ir.Value | None, ir.Value | None]:

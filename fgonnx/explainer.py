@@ -12,15 +12,18 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx import aggregate, smooth
-from fgonnx.errors import InputError, NumericError, OptionError, TargetError
+from fgonnx.binding import bind as bound_to
+from fgonnx.choice import ONLY, Head, Resolved, resolve
+from fgonnx.errors import NumericError, OptionError, TargetError
 from fgonnx.explanation import Explanation
-from fgonnx.labels import align, resolve
+from fgonnx.inputs import feeds, rows
 from fgonnx.model import LoadedModel, ModelLike, load
+from fgonnx.normalise import choose_input
 from fgonnx.rewrite import CERTIFICATE, Options, Rewritten, build
 from fgonnx.runtime import Session, choose_providers
+from fgonnx.targets import Target, takes_seed
 
 Array = npt.NDArray[Any]
-Target = int | str | Sequence[int | str] | Array | None
 
 _KEPT_SIZES = 4
 
@@ -62,6 +65,8 @@ class Explainer:
         Their noise, as a fraction of max - min of the input (0.15).
     random_state : int
         Seed of that noise.
+    bind : mapping of str to number or array, optional
+        Inputs to fix beforehand, such as a sampling rate or the state of a recurrent network; a number fills the shape.
 
     Notes
     -----
@@ -91,10 +96,11 @@ class Explainer:
         samples: int = 25,
         sigma: float = 0.15,
         random_state: int = 0,
+        bind: Mapping[str, Any] | None = None,
     ) -> None:
         if batch_size < 1:
             raise OptionError(f"batch_size={batch_size} is not a number of samples; give 1 or more")
-        self.loaded = load(model)
+        self.loaded = bound_to(load(model), bind)
         self.labels = tuple(labels) if labels is not None else self.loaded.labels()
         self.batch_size = batch_size
         self.smoothing = smooth.Smoothing(samples, sigma, random_state) if method == "smooth-fullgrad" else None
@@ -150,10 +156,10 @@ class Explainer:
         ----------
         x : numpy array, or mapping of input names to arrays
             The input in the model's own layout, with the batch axis; a mapping for models with several inputs.
-        target : int, str, or sequence of those, optional
-            What to explain, for all samples or one each: the flat index of an entry of the head, or a label. By
-            default the largest entry of each sample. A tuple of several for one entry of a larger head is written as
-            its flat index (`numpy.ravel_multi_index`).
+        target : int, str, tuple, Region, Detection, Similarity, Cotangent, or list of those, optional
+            What to explain, for all samples or (a list) one each: the flat index of an entry of the head, a label, a
+            position as a tuple that may hold slices, or one of the objects of `fgonnx.targets`, also as text. By
+            default the largest entry of each sample.
         seed : numpy array, optional
             A cotangent of the head, of its shape, instead of a target: explains `<seed, head>`.
 
@@ -168,61 +174,81 @@ class Explainer:
         """
         if seed is not None and target is not None:
             raise OptionError("give a target or a seed, not both")
-        engine = self.engine(_explained_shape(x, self.options.input), seed=seed is not None)
-        feeds = _feeds(self, engine, x)
-        main = feeds[engine.rewritten.normal.input_name]
+        engine = self.engine(self._explained_shape(x), seed=seed is not None or takes_seed(target))
+        r = engine.rewritten
+        fed = feeds(self.loaded.name, r, x)
+        main = fed[r.normal.input_name]
         count = main.shape[0]
-        if seed is not None:
-            feeds[engine.rewritten.selector] = _check_seed(seed, engine.rewritten, count, main)
-        else:
-            feeds[engine.rewritten.selector] = self.targets(target, engine.rewritten, count)
-        step = self.batch_size if engine.rewritten.normal.batched else 1
+        resolved = self._resolved(target, seed, engine, fed, count)
+        chosen = resolved.seed if resolved.seed is not None else resolved.indices
+        assert chosen is not None
+        fed[r.selector] = chosen
+        step = self.batch_size if r.normal.batched else 1
         if self.smoothing is not None:
             results = [
-                smooth.explain(engine.rewritten, engine.session, self.smoothing, _rows(feeds, i, i + 1), i, step)
-                for i in range(count)
+                smooth.explain(r, engine.session, self.smoothing, rows(r, fed, i, i + 1), i, step) for i in range(count)
             ]
         else:
-            results = [engine.session.run(_rows(feeds, i, i + step)) for i in range(0, count, step)]
-        merged = {name: np.concatenate([r[name] for r in results]) for name in results[0]}
-        return self._explanation(engine.rewritten, merged, main)
+            results = [engine.session.run(rows(r, fed, i, i + step)) for i in range(0, count, step)]
+        merged = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
+        return self._explanation(r, merged, main, resolved.described)
 
-    def targets(self, target: Target, rewritten: Rewritten, count: int) -> npt.NDArray[np.int64]:
-        """Return one flat index per sample, -1 for the largest entry.
+    def _explained_shape(self, x: Array | Mapping[str, Array]) -> tuple[int, ...] | None:
+        """Return the shape of the explained input among those given; None where it is not there."""
+        if not isinstance(x, Mapping):
+            return np.asarray(x).shape
+        name = self.options.input
+        if name is None and len(x) > 1:
+            name = choose_input(self.loaded.ir, None, self.loaded.name).name
+        found = next(iter(x.values())) if len(x) == 1 else x.get(str(name))
+        return np.asarray(found).shape if found is not None else None
 
-        Raises
-        ------
-        TargetError
-            If a target is out of range, unknown, or there is not one per sample.
-        """
-        if target is None:
-            return np.full(count, -1, np.int64)
-        entries = int(np.prod(rewritten.head_shape, initial=1))
-        given: Any = target.tolist() if isinstance(target, np.ndarray) else target
-        many = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * count
-        if len(many) != count:
-            raise TargetError(f"{len(many)} targets were given for {count} sample(s); give one, or one per sample")
-        return np.array([self._target(t, entries) for t in many], np.int64)
+    def _resolved(
+        self, target: Target, seed: Array | None, engine: Engine, fed: Mapping[str, Array], count: int
+    ) -> Resolved:
+        r = engine.rewritten
+        if seed is not None:
+            array = _check_seed(seed, r, count, fed[r.normal.input_name])
+            return Resolved(None, array, ("sum weighted by the seed",) * count)
+        found: dict[str, Array] = {}
 
-    def _target(self, target: Any, entries: int) -> int:
-        if isinstance(target, str):
-            labels = self.labels or ()
-            if labels and not target.strip().isdigit():
-                labels, _ = align(labels, entries)
-            return resolve(target, labels, entries)
-        if not isinstance(target, (int, np.integer)) or isinstance(target, bool):
-            raise TargetError(f"target {target!r} is not an index or a label")
-        if not 0 <= int(target) < entries:
-            raise TargetError(f"target {target} is out of range: the model has {entries} entries, 0 to {entries - 1}")
-        return int(target)
+        def outputs() -> dict[str, Array]:
+            found.update(found or self._outputs(engine, fed, count))
+            return found
 
-    def _explanation(self, r: Rewritten, results: dict[str, Array], x: Array) -> Explanation:
+        def values() -> Array:
+            return outputs()[_own_output(r, outputs())].reshape(count, *r.head_shape)
+
+        head = Head(r.head_shape, count, r.head_axes, self.labels or (), values, outputs)
+        resolved = resolve(target, head)
+        if resolved.seed is None:
+            return resolved
+        return replace(resolved, seed=_check_seed(resolved.seed, r, count, fed[r.normal.input_name]))
+
+    def _outputs(self, engine: Engine, fed: Mapping[str, Array], count: int) -> dict[str, Array]:
+        """Run the model alone."""
+        r = engine.rewritten
+        given = dict(fed)
+        if r.options.seed:
+            given[r.selector] = _check_seed(np.zeros(r.head_shape), r, count, given[r.normal.input_name])
+        step = self.batch_size if r.normal.batched else 1
+        parts = [engine.session.run(rows(r, given, i, i + step), r.source_outputs) for i in range(0, count, step)]
+        return {name: np.concatenate([np.atleast_1d(p[name]) for p in parts]) for name in r.source_outputs}
+
+    def _explanation(
+        self, r: Rewritten, results: dict[str, Array], x: Array, described: tuple[str, ...]
+    ) -> Explanation:
         named = {ours: results[theirs] for ours, theirs in r.names.items() if theirs in results}
         where = r.names.get("saliency", smooth.SALIENCY)
         for name in (*r.source_outputs, r.names["score"], where):
             if results[name].dtype.kind == "f" and not np.isfinite(results[name]).all():
                 raise NumericError(_first_bad(self, r, x, name))
         o = r.options
+        if not described and "target" in named:
+            head = Head(r.head_shape, len(x), labels=self.labels or ())
+            described = tuple(
+                ONLY if head.entries == 1 else f"{head.name(int(i))}, the largest" for i in named["target"]
+            )
         return Explanation(
             saliency=results[where],
             target=named.get("target"),
@@ -240,58 +266,16 @@ class Explainer:
                 "method": o.method, "profile": o.profile, "psi": o.psi, "head": o.head,
                 "source_sha256": self.loaded.sha256,
                 "batch": "any" if r.normal.batched else "1", "notes": list(r.normal.notes),
+                "bound": dict(self.loaded.bound),
             },
+            described=described,
         )  # fmt: skip
 
 
-def _explained_shape(x: Array | Mapping[str, Array], name: str | None) -> tuple[int, ...] | None:
-    """Return the shape of the explained input among those given, None where only the model can tell which it is."""
-    if not isinstance(x, Mapping):
-        return np.asarray(x).shape
-    if len(x) == 1:
-        return np.asarray(next(iter(x.values()))).shape
-    return np.asarray(x[name]).shape if name is not None and name in x else None
-
-
-def _feeds(explainer: Explainer, engine: Engine, x: Array | Mapping[str, Array]) -> dict[str, Array]:
-    """Check the arrays against the graph's inputs and return them by name."""
-    r = engine.rewritten
-    graph = r.model.graph
-    needed = {str(v.name): v for v in graph.inputs if v.name not in graph.initializers and v.name != r.selector}
-    given = dict(x) if isinstance(x, Mapping) else {r.normal.input_name: x}
-    missing, unknown = sorted(set(needed) - set(given)), sorted(set(given) - set(needed))
-    if missing or unknown:
-        raise InputError(
-            f"{explainer.loaded.name} takes the inputs {', '.join(needed)}"
-            + (f"; missing: {', '.join(missing)}" if missing else "")
-            + (f"; unknown: {', '.join(unknown)}" if unknown else "")
-        )
-    feeds = {name: _check_array(name, np.asarray(given[name]), value) for name, value in needed.items()}
-    main = feeds[r.normal.input_name]
-    if main.shape[0] == 0:
-        raise InputError("the batch is empty; give at least one sample")
-    return feeds
-
-
-def _check_array(name: str, array: Array, value: ir.Value) -> Array:
-    assert value.dtype is not None
-    wanted = value.dtype.numpy()
-    if array.dtype != wanted:
-        both_float = array.dtype.kind == "f" and value.dtype.is_floating_point()
-        if not both_float:
-            raise InputError(f"input '{name}' must be {wanted}, the array is {array.dtype}; convert it (array.astype)")
-        array = array.astype(wanted)
-    dims = tuple(value.shape.dims) if value.shape is not None else ()
-    fits = len(dims) == array.ndim and all(
-        not isinstance(d, int) or d == s or i == 0 for i, (d, s) in enumerate(zip(dims, array.shape, strict=True))
-    )
-    if not fits:
-        shape = ", ".join("N" if i == 0 else str(d if isinstance(d, int) else "?") for i, d in enumerate(dims))
-        raise InputError(f"input '{name}' must have the shape ({shape}), the array has {array.shape}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise InputError(f"input '{name}' holds NaN or infinity, first at {where}")
-    return array
+def _own_output(r: Rewritten, outputs: Mapping[str, Array]) -> str:
+    """Return the output that stands behind the head: the one chosen, else the first of floating point."""
+    floating = next((n for n, a in outputs.items() if a.dtype.kind == "f"), r.source_outputs[0])
+    return r.options.output or floating
 
 
 def _check_seed(seed: Array, r: Rewritten, count: int, x: Array) -> Array:
@@ -305,10 +289,6 @@ def _check_seed(seed: Array, r: Rewritten, count: int, x: Array) -> Array:
     value = next(v for v in r.model.graph.inputs if v.name == r.selector)
     assert value.dtype is not None
     return np.ascontiguousarray(seed.astype(value.dtype.numpy()))
-
-
-def _rows(feeds: dict[str, Array], start: int, stop: int) -> dict[str, Array]:
-    return {name: array[start:stop] if array.ndim else array for name, array in feeds.items()}
 
 
 def _check_weights(loaded: LoadedModel) -> None:

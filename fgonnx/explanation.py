@@ -20,9 +20,10 @@ class Explanation:
     Attributes
     ----------
     saliency : numpy array, (N, H, W)
-        The map; at least 0 for psi "abs" and "positive", of either sign for "signed".
+        The map; at least 0 for psi "abs" and "positive", of either sign for "signed". (N, T) for sequences,
+        (N, D, H, W) for volumes.
     target : numpy array of int64, (N,), or None
-        Flat index of the entry explained, within one sample of the head; None where a seed was given.
+        Flat index of the entry explained, within one sample of the head; None where it is not one entry.
     score : numpy array, (N,)
         The value explained: that entry, before the final Softmax or Sigmoid where `head` says so.
     outputs : dict of str to numpy array
@@ -45,6 +46,8 @@ class Explanation:
         Operator set aside behind it, or "".
     settings : dict
         Method, profile, psi, head and the source's hash, for the record.
+    described : tuple of str
+        What is explained, in words, one per sample.
     """
 
     saliency: Array
@@ -60,6 +63,7 @@ class Explanation:
     head: str = ""
     head_stripped: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    described: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self.score.shape[0])

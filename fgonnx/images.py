@@ -6,7 +6,7 @@ import contextlib
 import glob
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def read(path: str | os.PathLike[str]) -> Picture:
     return Picture(np.ascontiguousarray(rgb), path, tuple(notes))
 
 
-def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def expand(paths: Iterable[str | os.PathLike[str]], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """Turn files, folders and patterns into a list of picture files.
 
     Parameters
@@ -104,6 +104,8 @@ def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         A file is taken whatever its name; a folder gives its pictures (by suffix, not its subfolders); a pattern
         with ``*``, ``?`` or ``[...]`` gives the files that match (``**`` descends). A name that exists is never
         read as a pattern.
+    suffixes : collection of str
+        Endings of the files that are taken from a folder.
 
     Returns
     -------
@@ -120,9 +122,9 @@ def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         path = Path(given)
         text = os.fspath(given)
         if path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            files = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file())
             if not files:
-                raise InputError(f"folder '{path}' holds no picture: looked for {', '.join(sorted(SUFFIXES))}")
+                raise InputError(f"folder '{path}' holds no picture: looked for {', '.join(sorted(suffixes))}")
         elif path.exists():
             files = [path]
         elif glob.has_magic(text):

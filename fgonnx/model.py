@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,14 @@ class LoadedModel:
         The file it came from.
     sha256 : str
         Hash of the file or of the serialised model, in hexadecimal. External weights do not enter.
+    bound : mapping of str to str
+        Inputs that were fixed to a value (`fgonnx.inputs.bind`), and to which, in words.
     """
 
     ir: ir.Model
     path: Path | None
     sha256: str
+    bound: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

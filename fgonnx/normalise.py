@@ -131,7 +131,8 @@ def normalise(
         explained, twins = dequantise(model, x)
     elif is_half(model.graph):
         explained, twins = widen(model, x)
-    return Normal(model, explained, str(x.name), shape, axes, batched, list(model.graph.outputs), notes, twins)
+    said = list(dict.fromkeys(notes))
+    return Normal(model, explained, str(x.name), shape, axes, batched, list(model.graph.outputs), said, twins)
 
 
 def inline_functions(model: ir.Model) -> None:
@@ -177,6 +178,13 @@ def raise_opset(model: ir.Model, notes: list[str]) -> None:
         converted.graph.register_initializer(value)
     if version < 11:
         _keep_old_resize(converted.graph)
+    ranks = {v.name: v.shape.rank() for v in graph.inputs if v.shape is not None}
+    for v in converted.graph.inputs:
+        if v.shape is not None and v.shape.rank() != ranks.get(v.name, v.shape.rank()):
+            raise ModelError(
+                f"raising opset {version} to {OPSET} changes the shape of its input '{v.name}'. "
+                "Export the model with opset 18 or newer"
+            )
     model.graph = converted.graph
     notes.append(f"opset {version} raised to {OPSET}")
 
@@ -342,7 +350,13 @@ def settle_batch(
     single = model.clone()
     x = next(v for v in single.graph.inputs if v.name == input_name)
     both = probe.random_feeds(single.graph, x, shape, 2)
-    halves = [{k: v[i : i + 1] if v.ndim and v.shape[0] == 2 else v for k, v in both.items()} for i in (0, 1)]
+    # States may have a first axis of two entries that is no batch.
+    whole = {str(v.name) for v in single.graph.inputs if v.shape is not None and v.shape.rank() and v.shape[0] == 2}
+    whole -= {input_name}
+    halves = [
+        {k: v[i : i + 1] if v.ndim and v.shape[0] == 2 and k not in whole else v for k, v in both.items()}
+        for i in (0, 1)
+    ]
     x.shape = ir.Shape(shape)
     prober = probe.Prober(single, folder)
     _set_types(single.graph, prober.types)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ import onnx_ir.passes.common as common
 from fgonnx import aggregate, axes, backward
 from fgonnx._version import __version__
 from fgonnx.aggregate import BatchLostError, Site, Summand
+from fgonnx.binding import bind as bound_to
 from fgonnx.dequantise import resolve_straight_through
 from fgonnx.emit import Emitter
 from fgonnx.errors import ModelError, OptionError, TargetError, UnsupportedError
@@ -28,6 +30,8 @@ SEED_INPUT = "seed"
 
 _HEAD_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}
 _SEE_THROUGH = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout", "StraightThrough"}
+_FIX_BATCH = "Fix the batch size to 1"  # what rules advise where a free batch is what stands in the way
+_REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"}
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,10 @@ class Rewritten:
         Name of the input that says what is explained: `target_index` or `seed`, unless the model has such a name.
     source_outputs : tuple of str
         The model's own outputs.
+    notes : list of str
+        What was changed on the way, in words.
+    head_axes : tuple of int or None
+        Which axis of the input's grid each axis of the head is, where it is known to be one.
     """
 
     model: ir.Model
@@ -104,6 +112,7 @@ class Rewritten:
     selector: str
     source_outputs: tuple[str, ...]
     notes: list[str] = field(default_factory=list)
+    head_axes: tuple[int | None, ...] = ()
 
 
 def rewrite(
@@ -121,6 +130,7 @@ def rewrite(
     seed: bool = False,
     outputs: Sequence[str] = CERTIFICATE,
     expose: Sequence[str] = (),
+    bind: Mapping[str, Any] | None = None,
 ) -> onnx.ModelProto:
     """Return a model that computes what the given one does and explains it.
 
@@ -143,7 +153,7 @@ def rewrite(
     head : {"logits", "output"}
         Explain what stands before a final Softmax, LogSoftmax or Sigmoid, or the output itself.
     output : str, optional
-        Which output to explain; the first by default.
+        Which output to explain, or which tensor of the graph; the first output by default.
     input : str, optional
         Which input the explanation is about, where several could be meant.
     input_shape : sequence of int, optional
@@ -160,6 +170,8 @@ def rewrite(
     expose : sequence of str
         More outputs: the name of any value of the graph, "gradient:NAME" for its cotangent, "bias:SITE" for the
         intercept and "bias_gradient:SITE" for the per-neuron bias-gradient of a site.
+    bind : mapping of str to number or array, optional
+        Inputs to fix; the result does not have them. A number fills the input's shape.
 
     Returns
     -------
@@ -181,12 +193,16 @@ def rewrite(
             "smooth-fullgrad averages over noisy runs of the model and is not one feed-forward file; "
             "use fgonnx.Explainer(model, method='smooth-fullgrad') or 'fgonnx explain'"
         )
-    proto: onnx.ModelProto = ir.to_proto(build(load(model), options).model)
+    proto: onnx.ModelProto = ir.to_proto(build(bound_to(load(model), bind), options).model)
     return proto
 
 
 def build(loaded: LoadedModel, options: Options) -> Rewritten:
-    """Rewrite a loaded model; see `rewrite`. A graph that loses its batch axis takes one sample at a time."""
+    """Rewrite a loaded model; see `rewrite`.
+
+    A graph that loses its batch axis, or has nodes that only a free batch makes unexplainable, takes one sample at a
+    time.
+    """
     normal = normalise(
         loaded,
         input_name=options.input,
@@ -197,6 +213,10 @@ def build(loaded: LoadedModel, options: Options) -> Rewritten:
     try:
         return _build(loaded, normal, options)
     except BatchLostError:
+        return build(loaded, replace(options, one_by_one=True))
+    except UnsupportedError as error:
+        if not normal.batched or not any(r.what_to_do == _FIX_BATCH for r in error.refusals):
+            raise
         return build(loaded, replace(options, one_by_one=True))
 
 
@@ -234,11 +254,13 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     )
     _write_outputs(writer, options, parts, walked, path, grid, gx, chosen, score)
     _expose(writer, options, parts, walked, nodes, loaded.name)
+    head_name = str(head.name)  # the next step takes names away
     resolve_straight_through(graph)
     common.RemoveUnusedNodesPass()(normal.model)
     rewritten = Rewritten(
-        normal.model, options, normal, str(head.name), head_shape, stripped,
+        normal.model, options, normal, head_name, head_shape, stripped,
         (*(p.site for p in parts), *aggregate.beside(parts)), writer.names, selector, source_outputs, normal.notes,
+        axes.grid_axes(layouts.get(head, ()))[-len(head_shape) :] if head_shape else (),
     )  # fmt: skip
     _describe(rewritten, loaded)
     return rewritten
@@ -249,16 +271,15 @@ def find_head(normal: Normal, options: Options, loaded: LoadedModel) -> tuple[ir
     where = loaded.name
     named = {str(v.name): v for v in normal.outputs}
     if options.output is not None:
-        if options.output not in named:
+        inner = {v.name: v for node in normal.model.graph for v in node.outputs}
+        if options.output not in named and options.output not in inner:
             raise OptionError(f"{where}: has no output '{options.output}'; it has: {', '.join(named)}")
-        output = named[options.output]
+        output = named.get(options.output) or inner[options.output]
     else:
         output = next((v for v in normal.outputs if backward.differentiable(v)), normal.outputs[0])
     output = normal.twins.get(output, output)
     if not backward.differentiable(output):
-        raise OptionError(
-            f"{where}: its output '{output.name}' is not floating-point, it has no derivative; choose another (output=)"
-        )
+        raise _no_derivative(normal, output, where)
     if options.head == "output":
         return output, ""
     value = output
@@ -268,10 +289,28 @@ def find_head(normal: Normal, options: Options, loaded: LoadedModel) -> tuple[ir
             break
         if node.op_type in _HEAD_ACTIVATIONS and not node.domain:
             return _step_back(source, {v.name for n in loaded.ir.graph for v in n.outputs}), node.op_type
-        if node.op_type not in _SEE_THROUGH:
+        if node.op_type not in _SEE_THROUGH and not _of_one(node):
             break
         value = source
     return output, ""
+
+
+def _of_one(node: ir.Node) -> bool:
+    """Tell whether a mean, sum or extremum goes over axes of one entry only, and changes nothing."""
+    before, after = (v.shape for v in (node.inputs[0], node.outputs[0]) if v is not None)
+    if node.op_type not in _REDUCTIONS or before is None or after is None:
+        return False
+    return [d for d in before.dims if d != 1] == [d for d in after.dims if d != 1]
+
+
+def _no_derivative(normal: Normal, output: ir.Value, where: str) -> UnsupportedError | OptionError:
+    """Return what to raise for an output that holds no numbers with a derivative: what to explain instead of it."""
+    opset = normal.model.opset_imports[""]
+    if found := backward.obstacles(list(normal.model.graph), normal.x, output, opset):
+        return UnsupportedError(found)
+    return OptionError(
+        f"{where}: its output '{output.name}' is not floating-point, it has no derivative; choose another (output=)"
+    )
 
 
 def _step_back(value: ir.Value, known: set[str | None]) -> ir.Value:
@@ -444,6 +483,7 @@ def _describe(r: Rewritten, loaded: LoadedModel) -> None:
             batch="any" if r.normal.batched else "1",
             layout=r.normal.layout,
             input=r.normal.input_name,
+            bound=dict(loaded.bound) or None,
             outputs=r.names,
             sites=[asdict(s) for s in r.sites],
         )

@@ -1,6 +1,7 @@
 """Fixtures of all tests: one thread for torch, the folder of shared models and pictures."""
 
 import importlib.util
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -36,4 +37,16 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(
             f"rules: {laws} cases obey both laws, {halves} of them in float16, {batches} with a free batch; "
             f"{refusals} refused with their reason; {mutants} ways to spoil a rule caught"
+        )
+    counts: Counter[str] = Counter()
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            counts.update(dict(report.user_properties).get("node_cases", {}))
+    if counts:
+        obeyed = {k: counts.pop(k, 0) for k in ("float64", "float32", "moved", "failed")}
+        rest = ", ".join(f"{n} {k}" for k, n in sorted(counts.items()))
+        terminalreporter.write_line(
+            f"node cases of the standard: {sum(obeyed.values()) + counts.total()}; both laws hold for "
+            f"{obeyed['float64']} in float64, {obeyed['moved']} moved off a kink and {obeyed['float32']} in float32, "
+            f"not for {obeyed['failed']}; others: {rest}"
         )

@@ -37,8 +37,20 @@ UNMARKED = {
     "Attention", "DeformConv", "GRU", "If", "LSTM", "LayerNormalization", "Loop", "RMSNormalization", "RNN",
     "ReverseSequence", "RoiAlign", "RotaryEmbedding", "Scan", "Scatter", "Upsample",
 }  # fmt: skip
+#: Operators with inputs that the schema marks as non-differentiable and fgonnx differentiates all the same.
+BEYOND = {
+    "CausalConvWithState", "GRU", "GridSample", "LSTM", "LinearAttention", "NegativeLogLikelihoodLoss", "Pad", "RNN",
+    "SoftmaxCrossEntropyLoss",
+}  # fmt: skip
 #: Where a case is read with an older operator set, the operator being the same but for its types.
 RELABELLED = {"RoiAlign": 21}  # onnxruntime has not the one of 22
+#: Attributes and cases of operators that onnxruntime has in another form: the standard's function body is taken.
+BODIES = ("left_window_size", "right_window_size")
+BODY_CASES = (
+    "attention_4d_diff_heads_mask4d_padded_kv",
+    "attention_4d_padded_kv_bf16",
+    "attention_4d_causal_padded_kv_bf16",
+)
 HALVES_AND_DOUBLES = {TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 FLOATS = {TensorProto.FLOAT, *HALVES_AND_DOUBLES}
 
@@ -96,7 +108,9 @@ def collect() -> dict[str, list[NodeCase]]:
         if len(nodes) != 1 or nodes[0].domain or nodes[0].op_type not in cases or case.name.endswith("_expanded"):
             continue
         op_type, model = nodes[0].op_type, case.model
-        if _oldest(model) > NEWEST and f"{case.name}_expanded" in bodies:
+        name = case.name.removeprefix("test_")
+        foreign = name in BODY_CASES or any(a.name in BODIES for a in nodes[0].attribute)
+        if (foreign or _oldest(model) > NEWEST) and f"{case.name}_expanded" in bodies:
             model = bodies[f"{case.name}_expanded"].model
         inputs, outputs = case.data_sets[0]
         face = zip(model.graph.input, inputs, strict=True)
@@ -106,7 +120,7 @@ def collect() -> dict[str, list[NodeCase]]:
             for o, a in zip(model.graph.output, outputs, strict=True)
         }
         if any(i.type.tensor_type.elem_type in FLOATS or not i.type.HasField("tensor_type") for i in model.graph.input):
-            cases[op_type].append(NodeCase(case.name.removeprefix("test_"), op_type, model, arrays, results))
+            cases[op_type].append(NodeCase(name, op_type, model, arrays, results))
     return cases
 
 
@@ -187,15 +201,16 @@ def problem(case: NodeCase, outputs: Sequence[str] | None = None) -> Problem:
     if any(not v.type.HasField("tensor_type") for v in (*graph.input, *graph.output)):
         raise NoDerivative("sequences and optional values")
     varying = _varying(case)
+    arrays = _without_infinities({n: a for n, a in case.arrays.items() if n in varying})
     point: dict[str, Array] = {}
     for v in list(graph.input):
-        array = np.asarray(case.arrays[v.name])
+        array = np.asarray(arrays.get(v.name, case.arrays[v.name]))
         if v.type.tensor_type.elem_type != TensorProto.FLOAT:
             graph.initializer.append(numpy_helper.from_array(array, v.name))
         elif v.name in varying and np.isfinite(array.astype(np.float64)).all():
             point[v.name] = array.astype(np.float64)
             continue
-        else:  # infinities are those of masks
+        else:
             graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), v.name))
         graph.input.remove(v)
     if not point:
@@ -206,7 +221,7 @@ def problem(case: NodeCase, outputs: Sequence[str] | None = None) -> Problem:
     floating = [v for v in graph.output if v.type.tensor_type.elem_type == TensorProto.FLOAT and v.name in used]
     if not floating:
         raise NoDerivative("no floating-point value comes out")
-    kept = [v for v in floating if np.isfinite(np.asarray(case.results[v.name]).astype(np.float64)).all()]
+    kept = [v for v in floating if arrays or np.isfinite(np.asarray(case.results[v.name]).astype(np.float64)).all()]
     if not kept:
         raise NoDerivative("what comes out is infinite")
     del graph.output[:]
@@ -220,7 +235,20 @@ def problem(case: NodeCase, outputs: Sequence[str] | None = None) -> Problem:
         graph.output.append(helper.make_tensor_value_info("head", TensorProto.FLOAT, [None]))
     flat = [np.asarray(case.results[v.name]).astype(np.float64) for v in kept]
     expected = flat[0] if len(flat) == 1 else np.concatenate([a.reshape(-1) for a in flat])
-    return Problem(case.name, model, point, expected)
+    return Problem(case.name, model, point, None if arrays else expected)
+
+
+def _without_infinities(arrays: Mapping[str, Any]) -> dict[str, Array]:
+    """Return the inputs with numbers for what is not one, where no input is finite; a mask may keep its infinities."""
+    floating = {n: np.asarray(a).astype(np.float64) for n, a in arrays.items() if _is_float(np.asarray(a).dtype)}
+    if not floating or any(np.isfinite(a).all() for a in floating.values()):
+        return {}
+    rng = np.random.default_rng(0)
+    return {n: np.where(np.isfinite(a), a, rng.standard_normal(a.shape)) for n, a in floating.items()}
+
+
+def _is_float(dtype: np.dtype[Any]) -> bool:
+    return helper.np_dtype_to_tensor_dtype(dtype) in FLOATS
 
 
 def _formal(case: NodeCase) -> tuple[dict[str, str], dict[str, str], Any]:
@@ -241,7 +269,10 @@ def _formal(case: NodeCase) -> tuple[dict[str, str], dict[str, str], Any]:
 def _varying(case: NodeCase) -> set[str]:
     formal, _, schema = _formal(case)
     fixed = {i.name for i in schema.inputs if i.differentiation_category == Category.NonDifferentiable}
-    fixed |= {"scales"} if case.op_type == "Upsample" else set()
+    if case.op_type in BEYOND:
+        fixed = set()
+    elif case.op_type == "Upsample":
+        fixed = {"scales"}
     return {n for n, f in formal.items() if f not in fixed}
 
 
@@ -286,7 +317,6 @@ def _retype_node(node: onnx.NodeProto, kinds: Mapping[int, int]) -> None:
         elif node.op_type == "Constant" and a.name in ("value_float", "value_floats") and TensorProto.FLOAT in kinds:
             content = np.array(a.f if a.name == "value_float" else list(a.floats), np.float64)
             a.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(content)))
-
 
     if node.op_type == "ConstantOfShape" and not node.attribute and TensorProto.FLOAT in kinds:
         kind = helper.tensor_dtype_to_np_dtype(kinds[TensorProto.FLOAT])
@@ -367,17 +397,30 @@ def function(model: onnx.ModelProto, *, reference: bool) -> Function:
 
 @dataclass(frozen=True)
 class Precision:
-    """Where a problem is held against the laws, and how closely."""
+    """Where a problem is held against the laws, and how closely.
+
+    Attributes
+    ----------
+    reference : bool
+        In float64 by onnx.reference, or in float32 by onnxruntime.
+    step : float
+        Of finite differences.
+    identity, slope : float
+        Allowed errors of the two laws.
+    kink : float
+        How far the slopes of both sides may differ where there is no kink.
+    """
 
     reference: bool
     step: float
     identity: float
     slope: float
+    kink: float
 
 
 # Constants of what is emitted are float32.
-DOUBLE = Precision(reference=True, step=1e-5, identity=1e-6, slope=1e-5)
-SINGLE = Precision(reference=False, step=2e-3, identity=2e-5, slope=5e-3)
+DOUBLE = Precision(reference=True, step=1e-5, identity=1e-6, slope=1e-5, kink=1e-3)
+SINGLE = Precision(reference=False, step=2e-3, identity=2e-5, slope=5e-3, kink=5e-3)
 
 
 @dataclass
@@ -405,7 +448,7 @@ def check(p: Problem, emitted: Emitted, precision: Precision) -> Verdict:
         y = forward(point)[0]
         g = rng.standard_normal(y.shape)
         directions = _directions(point, rng)
-        slopes = [_slopes(forward, point, g, u, precision.step) for u in directions]
+        slopes = [_slopes(forward, point, g, u, precision) for u in directions]
         if all(s.smooth for s in slopes):
             break
         moved = True
@@ -423,7 +466,9 @@ def check(p: Problem, emitted: Emitted, precision: Precision) -> Verdict:
     parts = [vjps[n] * point[n] for n in vjps] + [a * b for a, b in zip(rest[::2], rest[1::2], strict=True)]
     left, right = float(np.sum(g * y)), float(sum(np.sum(a) for a in parts))
     size = float(np.abs(g * y).sum() + sum(np.abs(a).sum() for a in parts))
-    assert abs(left - right) <= precision.identity * size + 1e-12, f"<g, y> = {left:.12g}, its parts sum to {right:.12g}"
+    assert abs(left - right) <= precision.identity * size + 1e-12, (
+        f"<g, y> = {left:.12g}, its parts sum to {right:.12g}"
+    )
     for u, s in zip(directions, slopes, strict=True):
         found = sum(float(np.sum(vjps[n] * v)) for n, v in u.items() if n in vjps)
         size = s.size + sum(float(np.abs(vjps[n] * v).sum()) for n, v in u.items() if n in vjps)
@@ -459,7 +504,11 @@ def _directions(point: Mapping[str, Array], rng: np.random.Generator) -> list[di
     return [*alone, *together]
 
 
-def _slopes(forward: Function, point: Mapping[str, Array], g: Array, u: Mapping[str, Array], step: float) -> _Slope:
+def _slopes(
+    forward: Function, point: Mapping[str, Array], g: Array, u: Mapping[str, Array], precision: Precision
+) -> _Slope:
+    step = precision.step
+
     def at(t: float) -> Array:
         return forward({**point, **{n: point[n] + t * v for n, v in u.items()}})[0]
 
@@ -467,6 +516,5 @@ def _slopes(forward: Function, point: Mapping[str, Array], g: Array, u: Mapping[
     central = (above - under) / (2 * step)
     size = float(np.abs(g * central).sum())
     others = [(above - middle) / step, (middle - under) / step, (at(step / 4) - at(-step / 4)) / (step / 2)]
-    slope = float(np.sum(g * central))
-    smooth = all(abs(float(np.sum(g * other)) - slope) <= 2e-2 * size + 1e-9 for other in others)
-    return _Slope(slope, size, smooth and np.isfinite(size))
+    smooth = all(float(np.abs(g * (other - central)).sum()) <= precision.kink * size + 1e-9 for other in others)
+    return _Slope(float(np.sum(g * central)), size, smooth and np.isfinite(size))

@@ -48,6 +48,7 @@ def row(op_type: str, *inputs: Draw | Given | None, **fields: Any) -> None:
 # Convolutions.
 
 IMAGE = x(2, 4, 6, 5)
+NO_HALF = "the operator has no float16"
 GROUPED = "onnx.reference mixes up the groups of ConvTranspose"
 for bias in ((), (w(6),)):
     row("Conv", IMAGE, w(6, 4, 3, 3), *bias)
@@ -155,6 +156,13 @@ row("Einsum", x(5, 2, 3), w(5, 3, 4), equation="...ij,...jk")
 row("Einsum", x(2, 3), x(2, 3), x(3), equation="ij,ij,j->i")
 row("Einsum", x(3, 3), equation="ii->i", refused="diagonal")
 
+for aligned in (0, 1):
+    fields = {"align_corners": aligned, "opset": 20, "half": NO_HALF, "reference": "onnx.reference gives float32"}
+    for batch in (1, 2):
+        row("AffineGrid", x(batch, 2, 3), ints(batch, 3, 4, 5), **fields)
+    row("AffineGrid", x(2, 3, 4), ints(2, 1, 3, 2, 4), **fields)
+    row("AffineGrid", x(2, 3, 4), ints(2, 1, 1, 2, 4), **fields)
+
 # Pools.
 
 SAME_LOWER = "onnx.reference pads SAME_LOWER wrongly"
@@ -234,8 +242,6 @@ for op_type in ("GlobalAveragePool", "GlobalMaxPool"):
         )
 
 # Activations.
-
-NO_HALF = "the operator has no float16"
 
 for op_type in (
     "Relu", "LeakyRelu", "Abs", "Neg", "HardSigmoid", "HardSwish", "ThresholdedRelu", "Shrink", "Sigmoid", "Tanh",
@@ -375,6 +381,10 @@ for exclusive in (0, 1):
     for reverse in (0, 1):
         row("CumSum", x(2, 3, 4), given(-1, np.int64), exclusive=exclusive, reverse=reverse)
 row("CumSum", x(2, 3, 4), given(0, np.int64), reverse=1)
+for n in (1, 2, 3):
+    row("Det", x(n, n), half=NO_HALF)
+row("Det", x(2, 4, 4), half=NO_HALF)
+row("Det", given([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [0.0, 1.0, 1.0]], active=True), note="singular", half=NO_HALF)
 
 # Normalisations.
 

@@ -60,6 +60,12 @@ def text(source: str, **feeds: np.ndarray) -> tuple[onnx.ModelProto, Arrays]:
     return onnx.parser.parse_model(source), feeds
 
 
+def sampled(image: tuple[int, ...], grid: tuple[int, ...], **attributes: Any) -> tuple[onnx.ModelProto, Arrays]:
+    inputs = {"x": rng(*image), "grid": rng(*grid)}
+    output = (*image[:2], *grid[1:-1])
+    return one_node("GridSample", inputs, {"grid"}, output, 20, **attributes), {"x": inputs["x"]}
+
+
 def qkv() -> Arrays:
     return {"q": rng(1, 2, 6, 4, seed=1), "k": rng(1, 2, 6, 4, seed=2), "v": rng(1, 2, 6, 4, seed=3)}
 
@@ -112,6 +118,10 @@ CASES = {
     "RotaryEmbedding": body("RotaryEmbedding", 23, ROTARY, {"c", "s"}),
     "Attention": body("Attention", 23, qkv(), set()),
     "Attention, causal": body("Attention", 23, qkv(), set(), is_causal=1),
+    "GridSample": sampled((1, 2, 5, 5), (1, 3, 3, 2)),
+    "GridSample, volume": sampled((1, 2, 3, 4, 3), (1, 2, 3, 2, 3), padding_mode="reflection"),
+    "GridSample, cubic": sampled((1, 2, 5, 5), (1, 3, 3, 2), mode="cubic", padding_mode="border"),
+    "GridSample, nearest": sampled((1, 2, 5, 5), (1, 3, 3, 2), mode="nearest", align_corners=1),
     "If, condition from data": text(IF, x=rng(1, 4)),
     "If, other branch": text(IF, x=-np.abs(rng(1, 4))),
     "Loop": text(LOOP, x=rng(1, 4)),

@@ -181,8 +181,11 @@ class TestHead:
         assert metadata(fgonnx.rewrite(source))["fgonnx.head_value"] == "logits"
 
     def test_of_integers_is_refused(self):
-        with pytest.raises(OptionError, match="'best' is not floating-point"):
+        with pytest.raises(UnsupportedError, match=r"ArgMax.*int64.*Explain the tensor 'p' instead \(output=\)"):
             fgonnx.rewrite(gated(), output="best")
+
+    def test_may_be_any_tensor(self):
+        assert metadata(fgonnx.rewrite(gated(), output="l"))["fgonnx.head_value"] == "l"
 
     def test_unknown_output_is_refused(self):
         with pytest.raises(OptionError, match="has no output 'q'; it has: p, best"):

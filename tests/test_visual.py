@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 
-from fgonnx import visual
+from fgonnx import sheet
 from fgonnx.errors import InputError, OptionError
 from fgonnx.visual import COLORMAPS, heat, overlay, panel
 
 GREY = np.full((40, 60, 3), 128, np.uint8)
-RED, BLUE = np.array(visual._POSITIVE), np.array(visual._NEGATIVE)
+RED, BLUE = np.array(sheet.POSITIVE), np.array(sheet.NEGATIVE)
 
 
 def spot(height=40, width=60):
@@ -177,15 +177,15 @@ def test_odd_contributions_are_drawn(bars):
 
 
 def test_bars_left_out_are_summed_so_that_nothing_is_lost():
-    shown = visual._selected(BARS, 12)
+    shown = sheet._selected(BARS, 12)
     assert [name for name, _ in shown] == [
         "input",
         *(f"/features/layer.{i}/conv/Conv" for i in range(21, 31)),
         "20 others",
     ]
     assert sum(value for _, value in shown) == pytest.approx(sum(value for _, value in BARS))
-    assert visual._selected(BARS[:12], 12) == BARS[:12]
-    assert visual._selected(BARS[:3], 1) == [("3 others", pytest.approx(2.1))]
+    assert sheet._selected(BARS[:12], 12) == BARS[:12]
+    assert sheet._selected(BARS[:3], 1) == [("3 others", pytest.approx(2.1))]
 
 
 @pytest.mark.parametrize(
@@ -198,19 +198,19 @@ def test_bars_left_out_are_summed_so_that_nothing_is_lost():
     ],
 )
 def test_numbers_share_their_decimals(values, texts):
-    assert visual._alike(values) == texts
+    assert sheet._alike(values) == texts
 
 
 def test_long_text_is_shortened_to_its_width():
-    sheet = visual._Sheet(360, 400, 1.0)
+    paper = sheet.Sheet(360, 400, 1.0)
     text = "a/very/long/folder/" * 8 + "photo.jpg: label (0.97)"
-    short = sheet.fitted(text, 300, 16, bold=True)
-    assert sheet.extent(short, 16, bold=True) <= 300
+    short = paper.fitted(text, 300, 16, bold=True)
+    assert paper.extent(short, 16, bold=True) <= 300
     assert short.startswith("a/very")
     assert short.endswith("label (0.97)")
-    assert sheet.fitted(text, 200, 11, head=0).startswith("...")
-    assert sheet.fitted("short", 300, 16) == "short"
-    assert sheet.fitted("two\nlines", 300, 16) == "two lines"
+    assert paper.fitted(text, 200, 11, head=0).startswith("...")
+    assert paper.fitted("short", 300, 16) == "short"
+    assert paper.fitted("two\nlines", 300, 16) == "two lines"
 
 
 def test_nothing_is_written_beyond_the_sheet():

@@ -1,4 +1,4 @@
-"""The command line: explain, inspect, check, rewrite."""
+"""The command line: explain, inspect, check, compare, rewrite."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ import onnx
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fgonnx import inspection, labels, storage
+from fgonnx import binding, inspection, labels, storage
 from fgonnx._version import __version__
 from fgonnx.check import check as run_checks
 from fgonnx.check import random_pictures
-from fgonnx.cli import terminal
+from fgonnx.cli import compare, terminal
 from fgonnx.cli.job import Job, Settings, picture_preprocessing
 from fgonnx.cli.options import (
     EXPLANATION,
     RUNNING,
+    Bind,
+    Channel,
     Head,
     Images,
     Input,
@@ -34,11 +36,13 @@ from fgonnx.cli.options import (
     Profile,
     Providers,
     Psi,
+    Rate,
     SomeImages,
+    Span,
     Target,
     Threads,
 )  # fmt: skip
-from fgonnx.cli.samples import Reader, find
+from fgonnx.cli.samples import Reader, Sound, find, is_picture
 from fgonnx.errors import OptionError
 from fgonnx.model import LoadedModel, load
 from fgonnx.normalise import choose_input
@@ -89,6 +93,10 @@ def explain(
     head: Head = "logits",
     output: Output = None,
     input: Input = None,
+    bind: Bind = None,
+    rate: Rate = None,
+    channel: Channel = None,
+    span: Span = None,
     picture: Annotated[
         str, typer.Option(help="The .png: panel (photo, map, certificate), overlay (on the whole photo), heat.")
     ] = "panel",
@@ -118,6 +126,7 @@ def explain(
     - `fgonnx explain mobilenet.onnx 'photos/*.jpg' -o out --preprocess tf --psi signed` : what speaks for and against
     - `fgonnx explain yolo.onnx street.jpg -o out --preprocess yolo,layout=NCHW --picture overlay`
     - `fgonnx explain sensor.onnx batch.npy -o out` : arrays need no preprocessing
+    - `fgonnx explain vad.onnx speech.wav -o out --span 4000:4576 --bind sr=16000 --bind state=zeros` : sound over time
 
     The record holds the five largest classes, the score, how exactly the contributions sum to it (completeness), what
     share of them the map shows, and every layer's part. Exit code: 0, or 2 where input or options are wrong.
@@ -126,6 +135,7 @@ def explain(
     job = Job(
         model, inputs, folder, settings, preprocessing=preprocess, labels=labels, target=target, picture=picture,
         providers=_split(providers), threads=threads, batch_size=batch_size, resume=resume,
+        bind=bind or (), sound=Sound.of(rate, channel, span),
     )  # fmt: skip
     terminal.say("model", f"{model}  (sha256 {job.loaded.sha256[:12]})")
     if job.preprocessing is not None:
@@ -166,6 +176,7 @@ def inspect(
     input: Input = None,
     input_shape: InputShape = None,
     layout: Layout = None,
+    bind: Bind = None,
     everything: Annotated[bool, typer.Option("--all", help="Show long lists in full.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
@@ -180,7 +191,13 @@ def inspect(
     Exit code: 0 also where the model cannot be explained (that is the answer), 2 where it cannot be loaded.
     """
     found = inspection.inspect(
-        model, profile=profile, head=head, output=output, input=input, input_shape=_shape(input_shape), layout=layout
+        _load(model, bind),
+        profile=profile,
+        head=head,
+        output=output,
+        input=input,
+        input_shape=_shape(input_shape),
+        layout=layout,
     )
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
@@ -201,6 +218,7 @@ def check(
     input: Input = None,
     input_shape: InputShape = None,
     layout: Layout = None,
+    bind: Bind = None,
     tolerance: Annotated[
         float | None, typer.Option(help="Allowed relative error of outputs and completeness. Default: 1e-4.")
     ] = None,
@@ -219,7 +237,7 @@ def check(
 
     Exit code: 0 where no check fails, 1 where one does, 2 where input or options are wrong.
     """
-    loaded = load(model)
+    loaded = _load(model, bind)
     shape = _shape(input_shape)
     x, layout = _samples(loaded, inputs or [], preprocess, input, shape, samples, random_state, layout)
     with terminal.err().status("checking"):
@@ -241,7 +259,7 @@ def _samples(
     face = choose_input(loaded.ir, input, loaded.name)
     assert face.shape is not None
     sources = find(inputs, face.shape.rank()) if inputs else []
-    pictures = any(s.path.suffix.lower() != ".npy" for s in sources)
+    pictures = any(is_picture(s.path) for s in sources)
     pre, origin = picture_preprocessing(loaded, preprocess, input, required=pictures)
     if pre is not None:
         terminal.say("preprocessing", f"{pre.describe()}  (from: {origin})")
@@ -260,6 +278,9 @@ def _samples(
         "checked on", f"{samples} random array(s), seed {random_state}; the model may be made for other values"
     )
     return None, layout
+
+
+app.command("compare")(terminal.command(compare.compare))
 
 
 @app.command("rewrite")
@@ -293,6 +314,7 @@ def rewrite_command(
     input: Input = None,
     input_shape: InputShape = None,
     layout: Layout = None,
+    bind: Bind = None,
 ) -> None:
     """Write a model that explains itself: the same outputs, plus the map and its certificate, in standard ONNX.
 
@@ -308,7 +330,7 @@ def rewrite_command(
         raise OptionError(f"'{out}' is the source model; write to another file")
     if out.is_dir():
         raise OptionError(f"'{out}' is a folder; give a file name such as {out / 'explained.onnx'}")
-    loaded = load(model)
+    loaded = _load(model, bind)
     proto = rewrite(
         loaded, method=method, profile=profile, psi=psi, head=head, output=output, input=input,
         input_shape=_shape(input_shape), layout=layout, target=_target(target, labels, loaded), seed=seed,
@@ -340,6 +362,10 @@ def _target(text: str | None, file: Path | None, loaded: LoadedModel) -> int | N
     if text is None:
         return None
     return labels.resolve(text, _labels(file) or loaded.labels() or ())
+
+
+def _load(model: Path, bind: Sequence[str] | None) -> LoadedModel:
+    return binding.bind(load(model), binding.parse(bind or ()))
 
 
 def _labels(file: Path | None) -> tuple[str, ...] | None:

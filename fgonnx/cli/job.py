@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fgonnx import images, preprocess, presets, storage
+from fgonnx import binding, images, preprocess, presets, storage, targets
+from fgonnx.audio import RATE_KEY
 from fgonnx.cli import record
 from fgonnx.cli.record import Decision
-from fgonnx.cli.samples import Reader, Sample, Source, digest, find, unknown_preprocessing
-from fgonnx.errors import FgonnxError, NumericError, OptionError, PreprocessingError, TargetError
+from fgonnx.cli.samples import Reader, Sample, Sound, Source, digest, find, is_picture, unknown_preprocessing
+from fgonnx.errors import FgonnxError, ModelError, NumericError, OptionError, PreprocessingError, TargetError
 from fgonnx.explainer import Explainer
-from fgonnx.labels import align, resolve
+from fgonnx.labels import align
 from fgonnx.labels import load as load_labels
 from fgonnx.model import LoadedModel, load
 from fgonnx.normalise import choose_input
@@ -103,13 +105,17 @@ class Job:
     labels : Path, optional
         File of class names.
     target : str, optional
-        Index or label; the model's own choice by default.
+        As `fgonnx.targets.parse` takes it; the model's own choice by default.
     picture : {"panel", "overlay", "heat"}
         What the PNG shows.
     providers, threads, batch_size
         As for `fgonnx.Explainer`.
     resume : bool
         Leave out samples whose record is there and was made with the same file, model and settings.
+    bind : sequence of str
+        Inputs to fix, as `fgonnx.binding.parse` takes them.
+    sound : Sound, optional
+        How recordings are read.
 
     Attributes
     ----------
@@ -132,6 +138,8 @@ class Job:
         threads: int | None = None,
         batch_size: int = 8,
         resume: bool = False,
+        bind: Sequence[str] = (),
+        sound: Sound | None = None,
     ) -> None:
         if picture not in record.PICTURES:
             raise OptionError(f"picture '{picture}' does not exist; choose one of: {', '.join(record.PICTURES)}")
@@ -142,15 +150,19 @@ class Job:
         # Noise is drawn by a sample's place in its batch: alone, it does not depend on its neighbours.
         self.batch_size = 1 if settings.method == "smooth-fullgrad" else batch_size
         self.providers = choose_providers(providers)
-        self.loaded = load(model)
+        self.loaded = binding.bind(load(model), binding.parse(bind))
+        self.sound = sound or Sound()
+        if target is not None:
+            targets.parse(target)  # before anything is read
         face = choose_input(self.loaded.ir, settings.input, self.loaded.name)
         assert face.shape is not None
         self.sources = find(inputs, face.shape.rank())
-        pictures = any(s.path.suffix.lower() != ".npy" for s in self.sources)
+        pictures = any(is_picture(s.path) for s in self.sources)
         self.preprocessing, self.preprocessing_origin = picture_preprocessing(
             self.loaded, preprocessing, settings.input, required=pictures
         )
-        self.reader = Reader(face, self.preprocessing)
+        known = self.sound.rate if self.sound.rate is not None else _stored_rate(self.loaded)
+        self.reader = Reader(face, self.preprocessing, replace(self.sound, rate=known))
         self._given_labels = load_labels(labels) if labels is not None else None
         self.notes: dict[str, None] = {record.SMOOTHED: None} if settings.method == "smooth-fullgrad" else {}
         self._explainer: Explainer | None = None
@@ -187,10 +199,8 @@ class Job:
         explainer = self._prepared(x.shape)
         rewritten = explainer.engine(x.shape).rewritten
         labels = self._labels(rewritten)
-        entries = _entries(rewritten)
-        target = resolve(self.target, labels or (), entries) if self.target is not None else None
         try:
-            explanation = explainer(x, target)
+            explanation = explainer(x, self.target)
         except NumericError as error:
             if len(batch) == 1:
                 raise NumericError(f"'{batch[0].source.path}': {error}") from error
@@ -206,7 +216,8 @@ class Job:
             placed = None
             if self.picture == "overlay" and sample.photo is not None and self.preprocessing is not None:
                 placed = self.preprocessing.place(record.flat(saliency), sample.photo.shape)
-            drawn = record.draw(made, sample, saliency, self.picture, placed)
+            values = record.arranged(sample.x, rewritten.normal.layout)
+            drawn = record.draw(made, sample, saliency, self.picture, placed, values)
             storage.make_folder(self.folder)
             storage.write_array(self.folder / files["map"], saliency.astype("float32", copy=False))
             images.write_png(self.folder / files["picture"], drawn)
@@ -225,15 +236,18 @@ class Job:
 
     def _new_explainer(self, expose: tuple[str, ...]) -> Explainer:
         s = self.settings
-        pictures = any(source.path.suffix.lower() != ".npy" for source in self.sources)
+        pictures = any(is_picture(source.path) for source in self.sources)
         return Explainer(
             self.loaded, s.method, profile=s.profile, psi=s.psi, head=s.head, output=s.output, input=s.input,
             layout=self.preprocessing.layout if self.preprocessing is not None and pictures else None,
             expose=expose, providers=self.providers, threads=self.threads, batch_size=self.batch_size,
-            samples=s.samples, sigma=s.sigma, random_state=s.random_state,
+            samples=s.samples, sigma=s.sigma, random_state=s.random_state, labels=self._given_labels,
         )  # fmt: skip
 
     def _labels(self, rewritten: Rewritten) -> tuple[str, ...] | None:
+        """Return one name per entry of the head, where an entry is a class."""
+        if sum(size > 1 for size in rewritten.head_shape) > 1:
+            return None
         if self._given_labels is not None:
             aligned, note = align(self._given_labels, _entries(rewritten))
             self.notes.update({f"labels: {note}": None} if note else {})
@@ -258,9 +272,20 @@ class Job:
             "model": {"path": str(self.model_path), "sha256": self.loaded.sha256},
             "versions": record.versions(),
             "providers": self.providers,
-            "settings": {**self.settings.to_dict(), "target": self.target, "picture": self.picture},
+            "settings": {
+                **self.settings.to_dict(),
+                **self._target(),
+                "picture": self.picture,
+                **({"bind": dict(self.loaded.bound)} if self.loaded.bound else {}),
+                **self.sound.to_dict(),
+            },
             "preprocessing": json.loads(pre.to_json()) if pre is not None else None,
         }
+
+    def _target(self) -> dict[str, Any]:
+        """Return the target as it was asked for, and the hash of the file it names."""
+        named = [Path(p) for p in re.split(r"[=,]", self.target or "") if p.lower().endswith(".npy")]
+        return {"target": self.target, **({"target_sha256": digest(named[0])} if named else {})}
 
     def _files(self, source: Source) -> dict[str, str]:
         return {"picture": f"{source.name}.png", "map": f"{source.name}.npy"}
@@ -278,6 +303,18 @@ class Job:
             return None
         same = isinstance(stored, dict) and all(stored.get(k) == v for k, v in self._request(source).items())
         return stored if same else None
+
+
+def _stored_rate(loaded: LoadedModel) -> int | None:
+    """Return the sample rate that the model's metadata names."""
+    text = loaded.ir.metadata_props.get(RATE_KEY)
+    if text is None:
+        return None
+    if not text.isdigit() or not int(text):
+        raise ModelError(
+            f"{loaded.name}: its metadata entry '{RATE_KEY}' is {text!r}, not a number of samples per second"
+        )
+    return int(text)
 
 
 def _entries(rewritten: Rewritten) -> int:

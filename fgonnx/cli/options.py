@@ -16,7 +16,8 @@ Images = Annotated[
     list[Path],
     typer.Argument(
         metavar="IMAGES",
-        help="Pictures, folders of pictures, patterns such as 'photos/*.jpg', or .npy arrays that are ready.",
+        help="Pictures, .wav recordings, folders of them, patterns such as 'photos/*.jpg', or .npy arrays that are "
+        "ready.",
     ),
 ]
 SomeImages = Annotated[
@@ -44,8 +45,33 @@ Target = Annotated[
     str | None,
     typer.Option(
         rich_help_panel=EXPLANATION,
-        metavar="CLASS",
-        help="What to explain: an index or a label. Default: the model's own choice.",
+        metavar="WHAT",
+        help="What to explain: an index or a label; 120,4; best=person,first=5; region=0.2:0.1:0.8:0.9,class=3; "
+        "similar=reference.npy; seed=weights.npy. Default: the model's own choice. docs/targets.md has all of it.",
+    ),
+]
+Bind = Annotated[
+    list[str] | None,
+    typer.Option(
+        rich_help_panel=PICTURES,
+        metavar="NAME=VALUE",
+        help="Fix an input of a model with several: a number, zeros, or a .npy file. Repeatable.",
+    ),
+]
+Rate = Annotated[
+    int | None,
+    typer.Option(
+        rich_help_panel=PICTURES,
+        min=1,
+        metavar="HZ",
+        help="Samples per second that the model takes; recordings of another rate are refused. Default: the metadata.",
+    ),
+]
+Channel = Annotated[int | None, typer.Option(rich_help_panel=PICTURES, min=0, help="Channel of a recording, from 0.")]
+Span = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=PICTURES, metavar="FIRST:END", help="Samples of a recording to explain, such as 4000:4576."
     ),
 ]
 Method = Annotated[

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from fgonnx import visual
+from fgonnx import plots, visual
 from fgonnx._version import __version__
+from fgonnx.choice import ONLY
 from fgonnx.cli.samples import Sample
 from fgonnx.explanation import Explanation
 from fgonnx.rewrite import Rewritten
@@ -66,8 +67,9 @@ class Decision:
         scores = rows(explanation.exposed.get(rewritten.head, outputs.get(rewritten.head)))
         probabilities = None
         if rewritten.stripped:
-            name = rewritten.options.output or next(n for n, a in outputs.items() if a.dtype.kind == "f")
-            probabilities = rows(outputs[name])
+            # A model that ends in integers gives its probabilities in steps of its own: they are not read here.
+            name = rewritten.options.output or next((n for n, a in outputs.items() if a.dtype.kind == "f"), "")
+            probabilities = rows(outputs[name]) if name and outputs[name].dtype.kind == "f" else None
             if probabilities is not None and rewritten.stripped == "LogSoftmax":
                 probabilities = np.exp(probabilities)
         return cls(scores, probabilities, labels, rewritten.head_shape)
@@ -122,7 +124,7 @@ def describe(
     files : mapping of str to str
         The other files about it, by kind.
     """
-    assert explanation.target is not None
+    index = int(explanation.target[row]) if explanation.target is not None else None
     has_certificate = explanation.contributions is not None and explanation.completeness is not None
     score = float(explanation.score[row])
     return {
@@ -132,9 +134,13 @@ def describe(
             *explanation.settings["notes"],
             *([SMOOTHED] if request["settings"]["method"] == "smooth-fullgrad" else []),
         ],
-        "explained": {"value": explanation.head, "before": explanation.head_stripped or None},
+        "explained": {
+            "value": explanation.head,
+            "before": explanation.head_stripped or None,
+            "described": explanation.described[row],
+        },
         "top5": decision.top(row),
-        "target": decision.entry(row, int(explanation.target[row])),
+        "target": decision.entry(row, index) if index is not None else None,
         "score": score,
         "completeness": {
             "residual": float(explanation.completeness[row]),  # type: ignore[index]
@@ -172,6 +178,22 @@ def _sites(explanation: Explanation, row: int | None) -> list[dict[str, Any]]:
     ]
 
 
+def arranged(x: Array, layout: str) -> Array:
+    """Bring one sample of an input to (channels, *grid)."""
+    letters = layout[1:]
+    return np.moveaxis(x, letters.index("C"), 0) if "C" in letters else x[None]
+
+
+def target_of(record: Mapping[str, Any]) -> str:
+    """Return how what was explained is called."""
+    target = record["target"]
+    own = target is not None and (target["label"] is not None or record["settings"]["target"] is None)
+    described = str(record["explained"]["described"])
+    if described == ONLY:
+        return described
+    return name_of(target) if own else described.partition(", column")[0]
+
+
 def name_of(entry: Mapping[str, Any]) -> str:
     """Return how an entry of the head is called: its label, or its index."""
     label = entry["label"]
@@ -197,7 +219,9 @@ def flat(saliency: Array) -> npt.NDArray[np.float64]:
     return array.reshape(-1, array.shape[-1]) if array.ndim else array.reshape(1, 1)
 
 
-def draw(record: Mapping[str, Any], sample: Sample, saliency: Array, kind: str, placed: Array | None) -> RGB:
+def draw(
+    record: Mapping[str, Any], sample: Sample, saliency: Array, kind: str, placed: Array | None, values: Array
+) -> RGB:
     """Draw the picture of one sample.
 
     Parameters
@@ -212,8 +236,16 @@ def draw(record: Mapping[str, Any], sample: Sample, saliency: Array, kind: str, 
         Photo, explanation and certificate; the map over the whole photo; or the map alone.
     placed : numpy array, (H, W), or None
         The map in the coordinates of the whole photo.
+    values : numpy array, (channels, *grid)
+        The input: sequences and volumes are drawn from it.
     """
     signed = record["settings"]["psi"] == "signed"
+    if (
+        kind == "panel"
+        and sample.photo is None
+        and (plotted := _plot(record, sample, saliency, values, signed)) is not None
+    ):
+        return plotted
     map_ = _calm(flat(saliency)) if signed else flat(saliency)
     if kind == "heat":
         return visual.heat(map_, signed=signed)
@@ -222,12 +254,29 @@ def draw(record: Mapping[str, Any], sample: Sample, saliency: Array, kind: str, 
     shown = _wide_enough(sample.shown)
     if kind == "overlay":
         return visual.overlay(shown, map_, signed=signed)
+    return visual.panel(
+        shown, map_, title=_title(record, sample), lines=_lines(record), bars=_bars(record), signed=signed, height=480
+    )
+
+
+def _plot(record: Mapping[str, Any], sample: Sample, saliency: Array, values: Array, signed: bool) -> RGB | None:
+    """Draw a sequence or a volume; None for what is a picture."""
+    grid = tuple(size for size in saliency.shape if size > 1)
+    map_, rows = saliency.reshape(grid), values.reshape(len(values), *grid)
+    title, lines, bars = _title(record, sample), _lines(record), _bars(record)
+    if len(grid) == 1:
+        return plots.sequence(
+            rows, map_, title=title, lines=lines, bars=bars, signed=signed, rate=sample.rate, start=sample.start
+        )
+    if len(grid) == 3:
+        return plots.volume(rows.mean(axis=0), map_, title=title, lines=lines, bars=bars, signed=signed)
+    return None
+
+
+def _bars(record: Mapping[str, Any]) -> list[tuple[str, float]]:
     names = short_names(record["sites"])
     values = [s["contribution"] for s in record["sites"]]
-    bars = [(n, v) for n, v in zip(names, values, strict=True) if v is not None]
-    return visual.panel(
-        shown, map_, title=_title(record, sample), lines=_lines(record), bars=bars, signed=signed, height=480
-    )
+    return [(n, v) for n, v in zip(names, values, strict=True) if v is not None]
 
 
 def short_names(sites: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -259,16 +308,22 @@ def _wide_enough(rgb: RGB) -> RGB:
 
 
 def _title(record: Mapping[str, Any], sample: Sample) -> str:
-    return f"{name_of(record['target'])}   ({sample.source.path.name})"
+    return f"{target_of(record)}   ({sample.source.path.name})"
 
 
 def _lines(record: Mapping[str, Any]) -> Sequence[str]:
     """Put the certificate into words."""
     target, top = record["target"], record["top5"]
     before = record["explained"]["before"]
-    probability = "" if target["probability"] is None else f", probability {target['probability']:.1%}"
-    lines = [f"score {record['score']:.5g}{f' before {before}' if before else ''}{probability}"]
-    if top and top[0]["index"] != target["index"]:
+    known = target is not None and target["probability"] is not None
+    probability = f", probability {target['probability']:.1%}" if known else ""
+    described = record["explained"]["described"]
+    obvious = described == target_of(record) or described.endswith(", the largest")
+    lines = [] if obvious else [f"explained: {described}"]
+    lines += [f"score {record['score']:.5g}{f' before {before}' if before else ''}{probability}"]
+    # The largest entry of a head with several axes is no choice between classes.
+    classes = all(sum(i > 0 for i in entry["position"]) < 2 for entry in [*top, *([target] if target else [])])
+    if top and target is not None and classes and top[0]["index"] != target["index"]:
         lines.append(f"the model's own choice: {name_of(top[0])} ({value_of(top[0])})")
     completeness, localised = record["completeness"], record["localised"]
     if completeness is not None:

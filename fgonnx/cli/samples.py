@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fgonnx import images
-from fgonnx.errors import InputError, PreprocessingError
+from fgonnx import audio, images
+from fgonnx.errors import InputError, OptionError, PreprocessingError
 from fgonnx.preprocess import Preprocessing
 from fgonnx.presets import PRESETS
 
@@ -59,6 +59,10 @@ class Sample:
         The whole picture; None for an array.
     notes : tuple of str
         What was converted on the way.
+    rate : int or None
+        Samples per second of a recording.
+    start : int
+        Its first sample that the model sees.
     """
 
     source: Source
@@ -66,6 +70,37 @@ class Sample:
     shown: RGB
     photo: RGB | None
     notes: tuple[str, ...]
+    rate: int | None = None
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class Sound:
+    """How recordings are read; see `fgonnx.audio.prepare`."""
+
+    rate: int | None = None
+    channel: int | None = None
+    span: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, rate: int | None, channel: int | None, span: str | None) -> Sound:
+        """Read the span as it is typed: FIRST:END, in samples."""
+        if span is None:
+            return cls(rate, channel)
+        first, _, end = span.partition(":")
+        if not (first.isdigit() and end.isdigit()):
+            raise OptionError(f"span '{span}' is not a part of a recording; write for example 4000:4576, in samples")
+        return cls(rate, channel, (int(first), int(end)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was asked for."""
+        given = {"rate": self.rate, "channel": self.channel, "span": list(self.span) if self.span else None}
+        return {k: v for k, v in given.items() if v is not None}
+
+
+def is_picture(path: Path) -> bool:
+    """Tell whether a file is decoded as a picture: whether it is neither an array nor sound."""
+    return path.suffix.lower() not in (".npy", ".wav")
 
 
 def digest(path: Path) -> str:
@@ -80,12 +115,12 @@ def find(paths: Iterable[Path], rank: int) -> list[Source]:
     Parameters
     ----------
     paths : iterable of Path
-        Pictures, folders of pictures, patterns, and ``.npy`` arrays.
+        Pictures, recordings, folders of them, patterns, and ``.npy`` arrays.
     rank : int
         Axes of the model's input, batch included; an array of that many holds several samples.
     """
     found: list[tuple[Path, int | None]] = []
-    for path in images.expand(paths):
+    for path in images.expand(paths, images.SUFFIXES | {".wav"}):
         rows = _rows(path, rank) if path.suffix.lower() == ".npy" else None
         found += [(path, None)] if rows is None else [(path, i) for i in range(rows)]
     names = _names(found)
@@ -142,15 +177,18 @@ class Reader:
         The input.
     preprocessing : Preprocessing, optional
         Complete; needed for pictures.
+    sound : Sound
+        How recordings are read.
     """
 
-    def __init__(self, face: ir.Value, preprocessing: Preprocessing | None) -> None:
+    def __init__(self, face: ir.Value, preprocessing: Preprocessing | None, sound: Sound | None = None) -> None:
         assert face.shape is not None
         assert face.dtype is not None
         self.name = str(face.name)
         self.dims = tuple(face.shape.dims)
         self.dtype = face.dtype.numpy()
         self.preprocessing = preprocessing
+        self.sound = sound or Sound()
 
     def read(self, source: Source) -> Sample:
         """Read one sample.
@@ -167,6 +205,11 @@ class Reader:
             x = np.array(array if source.row is None else array[source.row])
             self._check(x, source)
             return Sample(source, x, self._shown(x), None, ())
+        if source.path.suffix.lower() == ".wav":
+            recording, s = audio.read(source.path), self.sound
+            x, notes = audio.prepare(recording, self.dims, rate=s.rate, channel=s.channel, span=s.span)
+            self._check(x, source)
+            return Sample(source, x, self._shown(x), None, notes, recording.rate, s.span[0] if s.span else 0)
         if self.preprocessing is None:
             raise PreprocessingError(unknown_preprocessing())
         picture = images.read(source.path)
@@ -204,7 +247,7 @@ class Reader:
                 values = values.mean(axis=2, keepdims=True)
         else:
             values = values.reshape(*values.shape[:1], -1)[:, :, None] if values.ndim > 1 else values[None, :, None]
-        low, high = float(values.min()), float(values.max())
+        low, high = (float(np.percentile(values, p)) for p in (0.5, 99.5))
         return _rgb((values - low) * (255 / ((high - low) or 1.0)))
 
 

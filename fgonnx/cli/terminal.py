@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fgonnx.check import CheckResult
-from fgonnx.cli.record import name_of, value_of
+from fgonnx.cli.record import name_of, target_of, value_of
 from fgonnx.errors import FgonnxError
 
 P = ParamSpec("P")
@@ -95,7 +95,8 @@ def show_explained(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Pat
     )  # fmt: skip
     for r in rows:
         top = f"{name_of(r['top5'][0])} ({value_of(r['top5'][0])})" if r["top5"] else "?"
-        same = bool(r["top5"]) and r["top5"][0]["index"] == r["target"]["index"]
+        target = r["target"]
+        same = bool(r["top5"]) and target is not None and r["top5"][0]["index"] == target["index"]
         certificate = r["completeness"]
         relative = certificate["relative"] if certificate else None
         number = r["input"]["row"]
@@ -103,7 +104,7 @@ def show_explained(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Pat
             made,
             Path(r["input"]["path"]).name + ("" if number is None else f" [{number}]"),
             top,
-            "same" if same else name_of(r["target"]),
+            "same" if same else target_of(r),
             f"{r['score']:.4g}",
             f"{relative:.0e}" if relative is not None else "-",
             f"{r['localised']['share']:.1%}" if r["localised"] else "-",

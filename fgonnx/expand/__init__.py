@@ -1,7 +1,7 @@
 """Operators without a rule of their own, written out in operators that have one.
 
 Five ways: the function body that the standard gives for an operator; If, Loop and Scan with what is known of them;
-recurrent layers step by step; samplers as the gathers and weights they are; the optimiser's fused operators taken apart.
+recurrent layers step by step; samplers as gathers and weights; the optimiser's fused operators taken apart.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import onnx_ir as ir
 from fgonnx.expand import contrib, controlflow, functions, recurrent, sampling
 from fgonnx.rules.registry import find
 
-# Its body computes a scale from the data; the quantised form explains what that scale rounds instead.
-_LEFT = {"DynamicQuantizeLinear"}
+# The quantised form explains what a dynamic scale rounds instead of its body; what is drawn at random is refused.
+_LEFT = {"Bernoulli", "DynamicQuantizeLinear"}
 
 EXPANDERS = {
     **{("", name): e for name, e in {**controlflow.EXPANDERS, **recurrent.EXPANDERS}.items()},

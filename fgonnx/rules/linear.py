@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from fgonnx import lowerings
 from fgonnx.emit import Emitter
-from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, rule
+from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
 
 
 def explicit_pads(
@@ -262,3 +264,22 @@ def _letters(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
         return left, sides[1].replace("...", "".join(free[:most]))
     named = "".join(t.replace("...", "") for t in terms)
     return left, "".join(free[:most]) + "".join(sorted(c for c in set(named) if named.count(c) == 1))
+
+
+@linear("AffineGrid", since=20)
+def affine_grid(op: Emitter, y: ir.Value, theta: ir.Value, size: ir.Value, *, align_corners: int = 0) -> Vjp:
+    # y = base theta^T, base being the places (x, y, ..., 1) of all pixels: what the runtime itself makes of unit
+    # matrices, folded when the session loads. The standard's function body squeezes a batch of one away.
+    sizes = [op.size(y, 1 + i) for i in range(op.rank(y) - 2)]
+    count = len(sizes) + 1
+    assert y.dtype is not None
+    units = np.zeros((count, len(sizes), count), y.dtype.numpy())
+    units[:, 0, :] = np.eye(count)
+
+    def vjp(g: ir.Value) -> ir.Value:
+        places = op.AffineGrid(op.constant(units), [count, 1, *sizes], align_corners=align_corners)
+        base = op.Reshape(op.Slice(places, [0], [1], [-1]), [count, -1])
+        flat = op.Reshape(g, [-1, math.prod(sizes), len(sizes)])
+        return op.Transpose(op.MatMul(base, flat), perm=[0, 2, 1])
+
+    return vjp

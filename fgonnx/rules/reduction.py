@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
@@ -119,3 +120,23 @@ def cumulative_sum(
     op: Emitter, y: ir.Value, x: ir.Value, axis: ir.Value, *, exclusive: int = 0, reverse: int = 0
 ) -> Local:
     return Local(lambda g: op.CumSum(g, axis, exclusive=exclusive, reverse=1 - reverse))
+
+
+@rule("Det", since=11, family="homogeneous", note="c = (1 - n) y (degree n)")
+def determinant(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
+    n = op.size(x, -1)
+
+    def vjp(g: ir.Value) -> ir.Value:
+        g = op.Unsqueeze(g, [-2, -1])
+        if n == 1:
+            return g
+        # dy/dx[i, j] = (-1)^(i + j) times the minor without row i and column j: right for singular matrices too
+        rest = np.array([[k for k in range(n) if k != i] for i in range(n)])
+        rank = op.rank(x)
+        rows = op.Gather(x, rest, axis=rank - 2)  # (..., i, n-1, n)
+        both = op.Gather(rows, rest, axis=rank)  # (..., i, n-1, j, n-1)
+        minors = op.Det(op.Transpose(both, perm=[*range(rank - 2), rank - 2, rank, rank - 1, rank + 1]))
+        signs = (-1.0) ** np.add.outer(np.arange(n), np.arange(n))
+        return op.Mul(g, op.Mul(minors, signs))
+
+    return Local(vjp, op.Mul(y, float(1 - n)) if n > 1 else None, "implicit")

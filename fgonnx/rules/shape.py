@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
-from fgonnx.lowerings import along_axis
+from fgonnx.lowerings import along_axis, finite
 from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
 
 _LAST = int(np.iinfo(np.int64).max)
@@ -128,7 +128,9 @@ def pad(
         if value is None or (fill is not None and not np.any(fill)) or (op.is_active(x) and op.is_active(value)):
             return Local(vjp)
         kept = op.Pad(x, [*begin, *end])
-        return Local(vjp, op.Sub(y, kept) if op.is_active(x) else kept)
+        constant = op.Sub(y, kept) if op.is_active(x) else kept
+        endless = fill is None or not np.isfinite(fill).all()  # a mask
+        return Local(vjp, finite(op, constant) if endless else constant)
 
     def gather_vjp(g: ir.Value) -> ir.Value:
         # Every padded position copies one of the input: x' = P g along each axis, P[i, j] = 1 where j copies i.

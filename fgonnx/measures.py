@@ -1,0 +1,158 @@
+"""How alike two maps are: rank correlation, correlation, SSIM, overlap of the strongest parts, and pointing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx.errors import InputError, OptionError
+
+Array = npt.NDArray[Any]
+Float = npt.NDArray[np.float64]
+
+TOP = 0.05
+"""Share of a map that counts as its strongest part."""
+
+TOLERANCE = 15 / 224
+"""How far two peaks may lie apart, as a share of the longer side: 15 pixels of 224, as in the pointing game."""
+
+_WINDOW, _SIGMA = 11, 1.5
+_K1, _K2 = 0.01, 0.03
+
+
+def same_size(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Float, Float]:
+    """Bring two maps to one size, the larger in either direction, by linear interpolation.
+
+    Parameters
+    ----------
+    a, b : array-like
+        Maps; sequences become one row, volumes are summed over depth.
+
+    Raises
+    ------
+    InputError
+        If a map is empty, or holds NaN or infinity.
+    """
+    maps = [_flat(a), _flat(b)]
+    height, width = (max(m.shape[i] for m in maps) for i in (0, 1))
+    first, second = (
+        m if m.shape == (height, width) else cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR)
+        for m in maps
+    )
+    return np.asarray(first, np.float64), np.asarray(second, np.float64)
+
+
+def correlation(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Return Pearson's correlation, -1..1; 0 where a map is flat and the other is not, 1 where both are."""
+    first, second = (m.ravel() - m.mean() for m in same_size(a, b))
+    norms = float(np.linalg.norm(first)), float(np.linalg.norm(second))
+    if not min(norms):
+        return float(norms[0] == norms[1])
+    return float(np.clip((first / norms[0]) @ (second / norms[1]), -1.0, 1.0))
+
+
+def rank_correlation(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Return Spearman's rank correlation, -1..1: that of the ranks; equal values share the mean of theirs."""
+    first, second = same_size(a, b)
+    return correlation(_ranks(first), _ranks(second))
+
+
+def ssim(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Return the mean structural similarity of two maps, each rescaled to 0..1.
+
+    Of Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to structural similarity",
+    IEEE Transactions on Image Processing 13(4), 2004, equation 13 with K1 = 0.01, K2 = 0.03, L = 1 and a Gaussian
+    window of 11 pixels, sigma 1.5; the mean is over the positions at which the window fits in.
+
+    Parameters
+    ----------
+    a, b : array-like
+        Maps.
+
+    Returns
+    -------
+    float
+        1 for equal maps, about 0 for unrelated ones, less where one is the negative of the other.
+    """
+    first, second = (_rescaled(m) for m in same_size(a, b))
+    c1, c2 = _K1**2, _K2**2
+
+    def mean(m: Float) -> Float:
+        blurred = cv2.GaussianBlur(m, (_WINDOW, _WINDOW), _SIGMA, borderType=cv2.BORDER_REFLECT)
+        edge = [_WINDOW // 2 if size >= _WINDOW else 0 for size in m.shape]
+        inside = blurred[edge[0] : m.shape[0] - edge[0], edge[1] : m.shape[1] - edge[1]]
+        return np.asarray(inside, np.float64)
+
+    mu1, mu2 = mean(first), mean(second)
+    var1, var2 = mean(first * first) - mu1 * mu1, mean(second * second) - mu2 * mu2
+    covariance = mean(first * second) - mu1 * mu2
+    alike = (2 * mu1 * mu2 + c1) * (2 * covariance + c2)
+    return float(np.mean(alike / ((mu1 * mu1 + mu2 * mu2 + c1) * (var1 + var2 + c2))))
+
+
+def overlap(a: npt.ArrayLike, b: npt.ArrayLike, share: float = TOP) -> float:
+    """Return how much of the strongest parts of two maps is common, 0..1.
+
+    Parameters
+    ----------
+    a, b : array-like
+        Maps.
+    share : float
+        How much of a map is its strongest part; at least one position.
+    """
+    if not 0 < share <= 1:
+        raise OptionError(f"share={share} is no part of a map; give a number above 0, up to 1")
+    first, second = same_size(a, b)
+    count = max(1, round(share * first.size))
+    strongest = [set(np.argsort(-m, axis=None, kind="stable")[:count].tolist()) for m in (first, second)]
+    return len(strongest[0] & strongest[1]) / count
+
+
+def peak_distance(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Return how far the peaks of two maps lie apart, as a share of the longer side.
+
+    The peak is that of the map averaged over a Gaussian of a third of `TOLERANCE`, so that one hot pixel is none.
+    """
+    first, second = same_size(a, b)
+    side = max(first.shape)
+    peaks = [np.array(np.unravel_index(int(_calm(m, TOLERANCE / 3 * side).argmax()), m.shape)) for m in (first, second)]
+    return float(np.linalg.norm(peaks[0] - peaks[1])) / side
+
+
+def pointing(a: npt.ArrayLike, b: npt.ArrayLike, tolerance: float = TOLERANCE) -> float:
+    """Return 1 where the peak of one map lies within a tolerance of the other's, else 0.
+
+    After the pointing game of Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, with the
+    peak of the other map in place of an annotated object.
+    """
+    return float(peak_distance(a, b) <= tolerance)
+
+
+def _flat(saliency: npt.ArrayLike) -> Float:
+    map_ = np.asarray(saliency, np.float64)
+    while map_.ndim > 2:
+        map_ = map_.sum(axis=0)
+    map_ = np.atleast_2d(map_)
+    if not map_.size:
+        raise InputError("a map to compare is empty")
+    if not np.isfinite(map_).all():
+        raise InputError("a map to compare holds NaN or infinity: check the model's weights and its input")
+    return map_
+
+
+def _ranks(m: Float) -> Float:
+    _, place, count = np.unique(m.ravel(), return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return (last - (count - 1) / 2.0)[place].reshape(m.shape)
+
+
+def _rescaled(m: Float) -> Float:
+    spread = float(np.ptp(m))
+    return (m - m.min()) / spread if spread else np.zeros_like(m)
+
+
+def _calm(m: Float, sigma: float) -> Float:
+    return np.asarray(cv2.GaussianBlur(m, (0, 0), sigma, borderType=cv2.BORDER_REFLECT), np.float64)

@@ -1,0 +1,112 @@
+"""Models with several inputs: fixed beforehand, or given with every sample; states without a batch axis in front."""
+
+import json
+
+import numpy as np
+import pytest
+
+import fgonnx
+from fgonnx import Explainer, binding
+from fgonnx.errors import InputError, ModelError, OptionError
+from fgonnx.model import load
+from tests.support import draw, model, run
+
+#: A signal, a state of two layers with the batch in its middle, and a rate that decides about a branch.
+SOURCE = model(
+    """(float[batch,16] x, float[2,batch,3] state, int64 rate) => (float[batch,3] y) {
+        limit = Constant<value_int=16000>()
+        fast = Equal(rate, limit)
+        h = Gemm(x, w, b)
+        first = Constant<value_int=0>()
+        s = Gather<axis=0>(state, first)
+        z = Add(h, s)
+        y = If(fast) <
+            then_branch = fast_branch () => (float[batch,3] p) { p = Sigmoid(z) },
+            else_branch = slow_branch () => (float[batch,3] q) { q = Tanh(z) }
+        >
+    }""",
+    weights=draw(w=(16, 3), b=(3,)),
+)
+X = np.random.default_rng(0).standard_normal((2, 16)).astype(np.float32)
+STATE = np.random.default_rng(1).standard_normal((2, 1, 3)).astype(np.float32)
+RATE = np.array(16000)
+
+
+class TestBound:
+    def test_inputs_are_gone_and_outputs_the_same(self):
+        e = Explainer(SOURCE, bind={"rate": 16000, "state": STATE})(X)
+        expected = [run(SOURCE, {"x": X[i : i + 1], "state": STATE, "rate": RATE})["y"][0] for i in range(2)]
+        np.testing.assert_allclose(e.outputs["y"], expected, rtol=1e-5)
+        assert e.rounding_residual().max() < 1e-6
+
+    def test_the_branch_that_is_taken_lets_its_sigmoid_be_set_aside(self):
+        assert Explainer(SOURCE, bind={"rate": 16000, "state": 0})(X).head_stripped == "Sigmoid"
+
+    def test_a_number_fills_the_shape(self):
+        found = Explainer(SOURCE, bind={"rate": 16000, "state": 0})(X).score
+        np.testing.assert_array_equal(found, Explainer(SOURCE, bind={"rate": 16000, "state": 0 * STATE})(X).score)
+
+    def test_explanations_say_so(self):
+        settings = Explainer(SOURCE, bind={"rate": 16000, "state": 0})(X).settings
+        assert settings["bound"] == {"rate": "int64 16000", "state": "float32 [2, 1, 3], all 0.0"}
+
+    def test_rewritten_models_say_so(self):
+        proto = fgonnx.rewrite(SOURCE, bind={"rate": 16000, "state": STATE})
+        assert [v.name for v in proto.graph.input] == ["x", "target_index"]
+        stored = json.loads({p.key: p.value for p in proto.metadata_props}["fgonnx.bound"])
+        assert stored["state"].startswith("float32 [2, 1, 3], sha256 ")
+
+    def test_the_model_given_is_not_changed(self):
+        loaded = load(SOURCE)
+        binding.bind(loaded, {"rate": 1})
+        assert [v.name for v in loaded.ir.graph.inputs] == ["x", "state", "rate"]
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"speed": 1}, "has no input 'speed' that could be bound; it has: x, state, rate"),
+            ({"state": np.zeros((2, 3))}, r"'state' has the shape \(2, \?, 3\), its bound value \(2, 3\)"),
+            ({"rate": 0.5}, "'rate' is int64; its bound value does not fit"),
+            ({"rate": "fast"}, "'rate' is int64; its bound value does not fit"),
+            ({"x": 0, "state": 0, "rate": 0}, "all of its inputs are bound"),
+        ],
+    )
+    def test_values_that_do_not_fit_are_refused(self, values, message):
+        with pytest.raises(OptionError, match=message):
+            Explainer(SOURCE, bind=values)
+
+
+class TestText:
+    def test_is_read(self, tmp_path):
+        np.save(tmp_path / "s.npy", STATE)
+        found = binding.parse(["rate=16000", "gain=0.5", "mask=zeros", f"state={tmp_path / 's.npy'}"])
+        np.testing.assert_array_equal(found.pop("state"), STATE)
+        assert found == {"rate": 16000, "gain": 0.5, "mask": 0}
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("rate", "binds nothing; write NAME=VALUE"),
+            ("rate=fast", "neither a number, nor zeros, nor a .npy file"),
+            ("state=none.npy", "'none.npy' cannot be read"),
+        ],
+    )
+    def test_that_means_nothing_is_refused(self, text, message):
+        with pytest.raises(OptionError, match=message):
+            binding.parse([text])
+
+
+class TestGiven:
+    E = Explainer(SOURCE, input="x", bind={"rate": 16000})
+
+    def test_a_state_serves_all_samples(self):
+        found = self.E({"x": X, "state": STATE})
+        np.testing.assert_allclose(found.score, Explainer(SOURCE, bind={"rate": 16000, "state": STATE})(X).score)
+
+    def test_missing_inputs_are_named(self):
+        with pytest.raises(InputError, match=r"takes the inputs x, state; missing: state; .*bind="):
+            self.E(X)
+
+    def test_several_that_could_be_meant_ask(self):
+        with pytest.raises(ModelError, match="several inputs could be explained; name one"):
+            Explainer(SOURCE, bind={"rate": 16000})({"x": X, "state": STATE})
