@@ -35,7 +35,7 @@ from fgonnx.cli.options import (
     Threads,
 )  # fmt: skip
 from fgonnx.cli.samples import Reader, Sample, digest, find, is_picture
-from fgonnx.comparison import MEASURES, SMALLER_IS_BETTER, Comparer, Comparison, parted
+from fgonnx.comparison import MEASURES, NOTICEABLE, SMALLER_IS_BETTER, Comparer, Comparison, parted
 from fgonnx.errors import FgonnxError, NumericError, OptionError, TargetError
 from fgonnx.labels import align
 from fgonnx.labels import load as load_labels
@@ -600,7 +600,12 @@ def _show_measures(summary: Mapping[str, Any]) -> None:
 
 def _show_layers(summary: Mapping[str, Any]) -> None:
     layers, apart = summary["layers"], summary["parted"]
-    title = f"They part at {_short(apart[0]['node_b'])}" if apart else "No layer stands out; those that add most"
+    if apart:
+        title = f"They part at {_short(apart[0]['node_b'])}"
+    elif max(e["added"] for e in layers) > NOTICEABLE:
+        title = "They differ in many layers, none stands out; those that add most"
+    else:
+        title = "No layer stands out; those that add most"
     made = terminal.table(
         "layer of A", "in B", "compared", "added here", "so far", title=title, numbers=("added here", "so far")
     )

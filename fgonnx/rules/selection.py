@@ -62,7 +62,10 @@ def gather(op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value, *, axis:
     dims, picked = op.dims(data), op.dims(indices)
     count = int(np.prod([d for d in picked if isinstance(d, int)], initial=1))
     if not all(isinstance(d, int) for d in picked):
-        raise Unsupported("its indices depend on the batch size", "Fix the batch size to 1")
+        # as_strided picks from the data of all samples, flattened, by indices that are computed from its shape
+        if not all(isinstance(d, int) for i, d in enumerate(dims) if i != axis):
+            raise Unsupported("its indices depend on the batch size", "Fix the batch size to 1")
+        count = -1
 
     def vjp(g: ir.Value) -> ir.Value:
         # (before, indices..., after) -> (before, K, after)
