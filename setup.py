@@ -14,7 +14,15 @@ if _match is None:
     raise SystemExit('fgonnx/_version.py holds no line __version__ = "..."')
 
 ONNXRUNTIME = "1.20"
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.14", "onnxscript>=0.5", "onnx-ad==0.3.0", "torch==2.13.0"]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "ruff>=0.9",
+    "mypy>=1.14",
+    "onnxscript>=0.5",
+    "onnx-ad==0.3.0",
+    "torch==2.13.0",
+]
 
 setup(
     name="fgonnx",

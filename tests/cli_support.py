@@ -16,6 +16,7 @@ CIRCLE = IMAGES / "circle.png"
 
 WEIGHTS = ",".join(f"{w:.3f}" for w in np.random.default_rng(0).normal(size=108))
 HEADER = '<ir_version: 8, opset_import: ["": 18]>'
+CUSTOM = '<ir_version: 8, opset_import: ["": 18, "com.microsoft": 1]>'
 SMALL = (
     HEADER
     + """

@@ -16,7 +16,7 @@ from fgonnx import storage
 from fgonnx.cli import app as cli
 from fgonnx.cli import record
 from fgonnx.cli.samples import find
-from tests.cli_support import CIRCLE, HEADER, IMAGES, ROOT, SHAPES, SMALL, good, model, refused, run, written
+from tests.cli_support import CIRCLE, CUSTOM, IMAGES, ROOT, SHAPES, SMALL, good, model, refused, run, written
 
 
 @pytest.fixture
@@ -181,11 +181,14 @@ class TestInspect:
         assert found["model"]["parameters"] > 100_000
 
     def test_what_cannot_be_explained_is_an_answer(self, tmp_path):
-        path = model(HEADER + "g (float[N,3,8,8] x) => (float[N,3] y) { [culprit] y = Det(x) }", tmp_path / "m.onnx")
+        path = model(
+            CUSTOM + "g (float[N,3,8,8] x) => (float[N,3,8,8] y) { [culprit] y = com.microsoft.Inverse(x) }",
+            tmp_path / "m.onnx",
+        )
         text = good("inspect", path)
         assert "cannot be explained: 1 node(s)" in text
         assert "culprit" in text
-        assert json.loads(run("inspect", path, "--json").stdout)["refusals"][0]["op_type"] == "Det"
+        assert json.loads(run("inspect", path, "--json").stdout)["refusals"][0]["op_type"] == "com.microsoft.Inverse"
 
     def test_free_sizes_ask_for_a_shape(self, tmp_path):
         path = model(SMALL.replace("3,8,8", "3,H,W"), tmp_path / "m.onnx")
