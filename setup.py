@@ -35,7 +35,16 @@ setup(
     author="The fgonnx authors",
     keywords=["onnx", "explainability", "saliency", "full-gradients", "fullgrad", "onnxruntime", "attribution"],
     python_requires=">=3.11",
-    packages=["fgonnx", "fgonnx.cli", "fgonnx.expand", "fgonnx.rules", "fgonnx.converters"],
+    packages=[
+        "fgonnx",
+        "fgonnx.cli",
+        "fgonnx.comparison",
+        "fgonnx.converters",
+        "fgonnx.expand",
+        "fgonnx.read",
+        "fgonnx.rules",
+        "fgonnx.show",
+    ],
     package_dir={"fgonnx.converters": "converters"},
     package_data={"fgonnx": ["py.typed"]},
     install_requires=[

@@ -12,7 +12,7 @@ from fgonnx.explainer import Explainer
 from fgonnx.explanation import Explanation
 from fgonnx.gradient import grad
 from fgonnx.gradient_operator import lower_gradients
-from fgonnx.preprocess import Preprocessing
+from fgonnx.read.preprocess import Preprocessing
 from fgonnx.rewrite import rewrite
 from fgonnx.rules.registry import Local, rule
 

@@ -19,7 +19,7 @@ from fgonnx.errors import OptionError
 from fgonnx.explainer import Explainer
 from fgonnx.explanation import Explanation
 from fgonnx.model import LoadedModel, ModelLike, load
-from fgonnx.preprocess import Preprocessing
+from fgonnx.read.preprocess import Preprocessing
 from fgonnx.rewrite import TARGET_INPUT, Options, Rewritten, build
 from fgonnx.runtime import Session
 from fgonnx.targets import Target, takes_seed

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import TargetError
-from fgonnx.labels import BACKGROUND, align
-from fgonnx.labels import resolve as resolve_label
+from fgonnx.read.labels import BACKGROUND, align
+from fgonnx.read.labels import resolve as resolve_label
 from fgonnx.targets import Cotangent, Detection, Position, Region, Similarity, Target, parse
 
 Array = npt.NDArray[Any]

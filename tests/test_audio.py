@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from fgonnx import audio
 from fgonnx.errors import InputError
+from fgonnx.read import audio
 from tests.cli_support import good, refused, written
 from tests.support import draw
 from tests.support import model as parsed

@@ -16,7 +16,7 @@ from fgonnx import storage
 from fgonnx.cli import app as cli
 from fgonnx.cli import record
 from fgonnx.cli.samples import find
-from tests.cli_support import CIRCLE, CUSTOM, IMAGES, ROOT, SHAPES, SMALL, good, model, refused, run, written
+from tests.cli_support import CIRCLE, CUSTOM, HEADER, IMAGES, ROOT, SHAPES, SMALL, good, model, refused, run, written
 
 
 @pytest.fixture

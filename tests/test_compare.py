@@ -11,10 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import fgonnx
-from fgonnx import images, measures, pair, preprocess
-from fgonnx.comparison import Comparer, parted
+from fgonnx.comparison import Comparer, measures, parted
 from fgonnx.errors import InputError, ModelError
 from fgonnx.model import load
+from fgonnx.read import images, preprocess
+from fgonnx.show import pair
 from fgonnx.targets import Cotangent
 from tests.cli_support import HEADER, IMAGES, SHAPES, good, model, refused, run, written
 from tests.support import run as plain_run

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from fgonnx.errors import InputError, TargetError
-from fgonnx.labels import Label, align, from_json, load, resolve, to_json
+from fgonnx.read.labels import Label, align, from_json, load, resolve, to_json
 
 FILES = {
     "plain text": ("l.txt", "cat\ndog\n", ("cat", "dog"), (None, None)),

@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
-from fgonnx import Explainer, plots
+from fgonnx import Explainer
 from fgonnx.errors import InputError, OptionError
-from fgonnx.sheet import NEGATIVE, POSITIVE
+from fgonnx.show import plots
+from fgonnx.show.sheet import NEGATIVE, POSITIVE
 from tests.cli_support import good
 from tests.support import draw, model, pictures
 

@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from fgonnx import Explainer, images, preprocess, presets
+from fgonnx import Explainer
 from fgonnx.errors import ModelError
+from fgonnx.read import images, preprocess, presets
 from tests.conftest import SHARED
 from tests.support import run
 

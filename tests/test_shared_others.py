@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from fgonnx import Explainer, images, preprocess, presets
-from fgonnx.labels import load as load_labels
+from fgonnx import Explainer
+from fgonnx.read import images, preprocess, presets
+from fgonnx.read.labels import load as load_labels
 from tests.cli_support import good, refused, written
 from tests.conftest import SHARED
 from tests.support import run

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from fgonnx import sheet
 from fgonnx.errors import InputError, OptionError
-from fgonnx.visual import COLORMAPS, heat, overlay, panel
+from fgonnx.show import sheet
+from fgonnx.show.visual import COLORMAPS, heat, overlay, panel
 
 GREY = np.full((40, 60, 3), 128, np.uint8)
 RED, BLUE = np.array(sheet.POSITIVE), np.array(sheet.NEGATIVE)

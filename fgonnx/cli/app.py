@@ -12,7 +12,7 @@ import onnx
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fgonnx import binding, inspection, labels, storage
+from fgonnx import binding, inspection, storage
 from fgonnx._version import __version__
 from fgonnx.check import check as run_checks
 from fgonnx.check import random_pictures
@@ -46,6 +46,7 @@ from fgonnx.cli.samples import Reader, Sound, find, is_picture
 from fgonnx.errors import OptionError
 from fgonnx.model import LoadedModel, load
 from fgonnx.normalise import choose_input
+from fgonnx.read import labels
 from fgonnx.rewrite import CERTIFICATE, rewrite, sites_of
 
 _ROWS = 40  # of the table at the end

@@ -16,8 +16,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from fgonnx import images, measures, pair, storage
-from fgonnx.alignment import GIVES, HEAD, READS, Point
+from fgonnx import storage
 from fgonnx.cli import record, terminal
 from fgonnx.cli.job import picture_preprocessing
 from fgonnx.cli.options import (
@@ -35,12 +34,15 @@ from fgonnx.cli.options import (
     Threads,
 )  # fmt: skip
 from fgonnx.cli.samples import Reader, Sample, digest, find, is_picture
-from fgonnx.comparison import MEASURES, NOTICEABLE, SMALLER_IS_BETTER, Comparer, Comparison, parted
+from fgonnx.comparison import MEASURES, NOTICEABLE, SMALLER_IS_BETTER, Comparer, Comparison, measures, parted
+from fgonnx.comparison.alignment import GIVES, HEAD, READS, Point
 from fgonnx.errors import FgonnxError, NumericError, OptionError, TargetError
-from fgonnx.labels import align
-from fgonnx.labels import load as load_labels
 from fgonnx.model import LoadedModel, load
 from fgonnx.normalise import choose_input
+from fgonnx.read import images
+from fgonnx.read.labels import align
+from fgonnx.read.labels import load as load_labels
+from fgonnx.show import pair
 
 Float = npt.NDArray[np.float64]
 

@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from fgonnx import binding, images, preprocess, presets, storage, targets
-from fgonnx.audio import RATE_KEY
+from fgonnx import binding, storage, targets
 from fgonnx.cli import record
 from fgonnx.cli.record import Decision
 from fgonnx.cli.samples import Reader, Sample, Sound, Source, digest, find, is_picture, unknown_preprocessing
 from fgonnx.errors import FgonnxError, ModelError, NumericError, OptionError, PreprocessingError, TargetError
 from fgonnx.explainer import Explainer
-from fgonnx.labels import align
-from fgonnx.labels import load as load_labels
 from fgonnx.model import LoadedModel, load
 from fgonnx.normalise import choose_input
-from fgonnx.preprocess import Preprocessing
+from fgonnx.read import images, preprocess, presets
+from fgonnx.read.audio import RATE_KEY
+from fgonnx.read.labels import align
+from fgonnx.read.labels import load as load_labels
+from fgonnx.read.preprocess import Preprocessing
 from fgonnx.rewrite import Rewritten
 from fgonnx.runtime import choose_providers
 
@@ -101,7 +102,7 @@ class Job:
     settings : Settings
         What is asked for.
     preprocessing : str, optional
-        As `fgonnx.presets.parse` takes it.
+        As `fgonnx.read.presets.parse` takes it.
     labels : Path, optional
         File of class names.
     target : str, optional

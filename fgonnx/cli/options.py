@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fgonnx.presets import PRESETS
+from fgonnx.read.presets import PRESETS
 
 EXPLANATION, PICTURES, RUNNING = "What is explained", "What the model takes", "How it runs"
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from fgonnx import plots, visual
 from fgonnx._version import __version__
 from fgonnx.choice import ONLY
 from fgonnx.cli.samples import Sample
 from fgonnx.explanation import Explanation
 from fgonnx.rewrite import Rewritten
+from fgonnx.show import plots, visual
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fgonnx import audio, images
 from fgonnx.errors import InputError, OptionError, PreprocessingError
-from fgonnx.preprocess import Preprocessing
-from fgonnx.presets import PRESETS
+from fgonnx.read import audio, images
+from fgonnx.read.preprocess import Preprocessing
+from fgonnx.read.presets import PRESETS
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
@@ -76,7 +76,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Sound:
-    """How recordings are read; see `fgonnx.audio.prepare`."""
+    """How recordings are read; see `fgonnx.read.audio.prepare`."""
 
     rate: int | None = None
     channel: int | None = None

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import InputError, OptionError
-from fgonnx.sheet import FAINT, PAPER, Sheet, checked, finish, resized
+from fgonnx.show.sheet import FAINT, PAPER, Sheet, checked, finish, resized
 
 RGB = npt.NDArray[np.uint8]
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx.sheet import FAINT, NEGATIVE, PAPER, POSITIVE, Sheet, checked, finish, resized
-from fgonnx.visual import overlay, scaled
+from fgonnx.show.sheet import FAINT, NEGATIVE, PAPER, POSITIVE, Sheet, checked, finish, resized
+from fgonnx.show.visual import overlay, scaled
 
 RGB = npt.NDArray[np.uint8]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fgonnx.errors import PreprocessingError
-from fgonnx.preprocess import CHOICES, Preprocessing, check_key, near
+from fgonnx.read.preprocess import CHOICES, Preprocessing, check_key, near
 
 PRESETS: Mapping[str, Preprocessing] = {
     preset.name or "": preset

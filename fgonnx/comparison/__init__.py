@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fgonnx import measures
-from fgonnx.alignment import Alignment, Measured, Point, Side
+from fgonnx.comparison import measures
+from fgonnx.comparison.alignment import Alignment, Measured, Point, Side
 from fgonnx.errors import InputError, ModelError, NumericError
 from fgonnx.explainer import Explainer
 from fgonnx.explanation import Explanation

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx import visual
 from fgonnx.errors import InputError
-from fgonnx.sheet import FAINT, INK, NEGATIVE, POSITIVE, RULE, Sheet, checked, finish, resized
+from fgonnx.show import visual
+from fgonnx.show.sheet import FAINT, INK, NEGATIVE, POSITIVE, RULE, Sheet, checked, finish, resized
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
@@ -40,7 +40,7 @@ def sequence(
     saliency : numpy array, (T,)
         The map.
     title, lines, bars, signed, height
-        As for `fgonnx.visual.panel`.
+        As for `fgonnx.show.visual.panel`.
     rate : float, optional
         Positions per second; positions are counted without it.
     start : int
@@ -168,7 +168,7 @@ def volume(
     values, saliency : numpy array, (D, H, W)
         The volume and its map.
     title, lines, bars, signed, height
-        As for `fgonnx.visual.panel`.
+        As for `fgonnx.show.visual.panel`.
 
     Returns
     -------

@@ -1,0 +1,1 @@
+"""What comes in: pictures, sound, labels, and the preprocessing a model expects."""
