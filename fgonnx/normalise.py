@@ -21,7 +21,7 @@ import onnx_ir.passes.common as common
 from fgonnx import probe
 from fgonnx.dequantise import dequantise, is_quantised
 from fgonnx.emit import PREFIX
-from fgonnx.errors import ModelError, OptionError
+from fgonnx.errors import ModelError, OptionError, Refusal, UnsupportedError
 from fgonnx.expand import expand
 from fgonnx.half import is_half, widen
 from fgonnx.model import LoadedModel
@@ -151,6 +151,7 @@ def raise_opset(model: ir.Model, notes: list[str]) -> None:
     if version >= OPSET:
         return
     graph = model.graph
+    _refuse_unknown(graph, version)
     tensors = {name: v.const_value for name, v in graph.initializers.items()}
     own_inputs = {v.name for v in graph.inputs}
     aside = {n: t for n, t in tensors.items() if t is not None and t.nbytes > _BIG}
@@ -187,6 +188,21 @@ def raise_opset(model: ir.Model, notes: list[str]) -> None:
             )
     model.graph = converted.graph
     notes.append(f"opset {version} raised to {OPSET}")
+
+
+def _refuse_unknown(graph: ir.Graph, version: int) -> None:
+    """Name the operators that the standard does not have; onnx's converter would stop at the first of them."""
+    unknown = [n for n in graph if n.domain in ("", "ai.onnx") and not onnx.defs.has(n.op_type, "")]
+    if unknown:
+        advice = "Export the model again, so that it holds operators of the ONNX standard"
+        raise UnsupportedError(
+            [
+                Refusal(
+                    n.name or str(n.outputs[0].name), n.op_type, version, "the standard has no such operator", advice
+                )
+                for n in unknown
+            ]
+        )
 
 
 def _keep_old_resize(graph: ir.Graph) -> None:

@@ -22,6 +22,7 @@ from fgonnx.errors import ModelError, OptionError, TargetError, UnsupportedError
 from fgonnx.model import LoadedModel, ModelLike, load, metadata
 from fgonnx.normalise import Normal, normalise
 from fgonnx.probe import batch_factor
+from fgonnx.rules.registry import FIX_BATCH
 
 HEADS = ("logits", "output")
 CERTIFICATE = ("saliency", "target", "score", "completeness", "contributions")
@@ -30,7 +31,6 @@ SEED_INPUT = "seed"
 
 _HEAD_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}
 _SEE_THROUGH = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout", "StraightThrough"}
-_FIX_BATCH = "Fix the batch size to 1"  # what rules advise where a free batch is what stands in the way
 _REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"}
 
 
@@ -215,7 +215,7 @@ def build(loaded: LoadedModel, options: Options) -> Rewritten:
     except BatchLostError:
         return build(loaded, replace(options, one_by_one=True))
     except UnsupportedError as error:
-        if not normal.batched or not any(r.what_to_do == _FIX_BATCH for r in error.refusals):
+        if not normal.batched or not any(r.what_to_do == FIX_BATCH for r in error.refusals):
             raise
         return build(loaded, replace(options, one_by_one=True))
 

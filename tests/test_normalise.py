@@ -10,7 +10,7 @@ from onnx import numpy_helper, parser
 
 import fgonnx
 from fgonnx import normalise as passes
-from fgonnx.errors import ModelError
+from fgonnx.errors import ModelError, UnsupportedError
 from fgonnx.model import load
 from fgonnx.normalise import normalise
 from fgonnx.probe import BATCH, Probe, batch_factor, merge
@@ -235,3 +235,12 @@ def test_leaves_the_model_given_alone():
     before = ir.to_proto(loaded.ir)
     normalise(loaded)
     assert ir.to_proto(loaded.ir) == before
+
+
+def test_operators_outside_the_standard_are_all_named_before_the_opset_is_raised() -> None:
+    source = """<ir_version: 8, opset_import: ["": 13]> g (float[N, 4] x) => (float[N, 4] y) {
+        [first] a = StatefulPartitionedCall (x)
+        [second] y = Unheard (a)
+    }"""
+    with pytest.raises(UnsupportedError, match=r"(?s)'first' \(StatefulPartitionedCall.*'second' \(Unheard"):
+        fgonnx.rewrite(onnx.parser.parse_model(source))

@@ -375,3 +375,19 @@ def test_a_branch_that_takes_the_input_from_outside(taken, slope):
 def test_options_are_kept_with_the_result():
     options = Options(profile="paper")
     assert build(load(small_cnn()), options).options is options
+
+
+def test_rows_picked_by_indices_that_follow_the_batch_keep_their_gradient() -> None:
+    """What exporters make of as_strided: the data of all samples, flattened, picked by numbers made of its shape."""
+    source = """<ir_version: 8, opset_import: ["": 18]> g (float[N, 4] x) => (float[N, 4] y)
+        <int64[1] flat = {-1}, int64[2] rows = {-1, 4}, int64 zero = {0}, int64 one = {1}> {
+        f = Reshape (x, flat)
+        n = Size (x)
+        i = Range (zero, n, one)
+        p = Gather (f, i)
+        s = Mul (p, p)
+        y = Reshape (s, rows)
+    }"""
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    explanation = fgonnx.Explainer(onnx.parser.parse_model(source), input_gradient=True)(x, 1)
+    np.testing.assert_allclose(explanation.input_gradient, 2 * x * np.eye(4)[1])

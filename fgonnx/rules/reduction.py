@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from fgonnx.emit import Emitter
 from fgonnx.lowerings import indicator, nonzero
-from fgonnx.rules.registry import Local, Unsupported, rule
+from fgonnx.rules.registry import FIX_BATCH, Local, Unsupported, rule
 
 # slope(op, y, x, axes, count) -> dy/dx with y already of x's rank; degree k gives c = (1 - k) y.
 Slope = Callable[[Emitter, ir.Value, ir.Value, list[int], float], ir.Value | float]
@@ -42,7 +42,7 @@ def _reduction(op_type: str, slope: Slope, degree: float | None, note: str, *, v
         # Sizes along the batch axis are not known before the model runs.
         sizes = [s for s in (op.dims(x)[a] for a in along) if isinstance(s, int)]
         if len(sizes) < len(along) and op_type == "ReduceMean":
-            raise Unsupported("it averages over the batch", "Fix the batch size to 1")
+            raise Unsupported("it averages over the batch", FIX_BATCH)
         count = float(math.prod(sizes))
 
         def restore(v: ir.Value) -> ir.Value:

@@ -17,6 +17,10 @@ Cotangent = ir.Value | None
 Vjp = Callable[..., Cotangent | Sequence[Cotangent]]
 
 
+#: What a rule advises where a free batch is what stands in its way; the rewriter then takes the advice itself.
+FIX_BATCH = "Fix the batch size to 1"
+
+
 class Unsupported(Exception):  # noqa: N818  - not an error of the user's: the walk collects these into one UnsupportedError
     """Raised by a rule that cannot linearise this particular node.
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from fgonnx.emit import Emitter
 from fgonnx.lowerings import along_axis, apply_along, scatter_add
-from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
+from fgonnx.rules.registry import FIX_BATCH, Cotangent, Local, Unsupported, Vjp, linear, rule
 
 
 @rule("Slice", since=10, family="linear", note="c = 0 (linear); bounds must be constant")
@@ -35,7 +35,7 @@ def slice_(
             if not isinstance(size, int) or not isinstance(count, int):
                 if size == count and s == 1:
                     continue
-                raise Unsupported("it cuts the batch axis", "Fix the batch size to 1")
+                raise Unsupported("it cuts the batch axis", FIX_BATCH)
             start = slice(int(first[i]), int(last[i]), s).indices(size)[0]
             if s < 0:  # the last element taken becomes the first one
                 start, s = start + (count - 1) * s, -s
@@ -64,7 +64,7 @@ def gather(op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value, *, axis:
     if not all(isinstance(d, int) for d in picked):
         # as_strided picks from the data of all samples, flattened, by indices that are computed from its shape
         if not all(isinstance(d, int) for i, d in enumerate(dims) if i != axis):
-            raise Unsupported("its indices depend on the batch size", "Fix the batch size to 1")
+            raise Unsupported("its indices depend on the batch size", FIX_BATCH)
         count = -1
 
     def vjp(g: ir.Value) -> ir.Value:
@@ -187,7 +187,7 @@ def resize(
             if before == after and scale in (None, 1.0) and bounds == [0.0, 1.0]:
                 continue
             if not isinstance(before, int) or not isinstance(after, int):
-                raise Unsupported("it resizes the batch axis", "Fix the batch size to 1")
+                raise Unsupported("it resizes the batch axis", FIX_BATCH)
             # The matrix of this axis is what the runtime itself makes of unit vectors: constant, so it is folded when
             # the session loads. Row i of it is the response to unit vector i.
             assert x.dtype is not None
