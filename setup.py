@@ -21,6 +21,7 @@ TEST = [
     "mypy>=1.14",
     "onnxscript>=0.5",
     "onnx-ad==0.3.0",
+    "scikit-image>=0.24",
     "torch==2.13.0",
 ]
 

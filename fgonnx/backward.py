@@ -67,8 +67,8 @@ class Walk:
 
 
 def differentiable(v: ir.Value | None) -> bool:
-    """Tell whether a value can carry a cotangent."""
-    return v is not None and (v.dtype is None or v.dtype.is_floating_point())
+    """Tell whether a value can carry a cotangent; one of 8 bits or fewer is a quantised one."""
+    return v is not None and (v.dtype is None or (v.dtype.is_floating_point() and v.dtype.bitwidth >= 16))
 
 
 def inputs_of(node: ir.Node) -> list[ir.Value]:

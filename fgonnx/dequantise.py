@@ -199,11 +199,12 @@ class _Writer:
         real = real_of(q)
         bounds: list[ir.Value] = []
         if saturates and q.dtype is not None:
-            for bound in _range(q.dtype):
-                if scale is not None and scale.shape is not None and scale.shape.rank() == 0:
-                    bounds.append(real_of(op.constant(np.array(bound, q.dtype.numpy()))))
-                else:
-                    bounds.append(real_of(op.Expand(op.constant(np.array(bound, q.dtype.numpy())), op.Shape(q))))
+            known = _known_bounds(q, scale, zero, 1 if axis is None else axis, block or 0)
+            bounds = [op.constant(b) for b in known]
+            if not known:
+                ends = [op.constant(np.array(bound, q.dtype.numpy())) for bound in _range(q.dtype)]
+                plain = scale is not None and scale.shape is not None and scale.shape.rank() == 0
+                bounds = [real_of(end if plain else op.Expand(end, op.Shape(q))) for end in ends]
         tied = op.emit("StraightThrough", x, real, *bounds, domain=DOMAIN, name=f"{q.name}::real")
         assert isinstance(tied, ir.Value)
         tied.shape, tied.type = q.shape, real.type
@@ -379,6 +380,24 @@ def _same(a: ir.Value | None, b: ir.Value | None) -> bool:
     if first.size == second.size == 1:
         return bool(first.item() == second.item())
     return first.shape == second.shape and bool(np.array_equal(first, second))
+
+
+def _known_bounds(
+    q: ir.Value, scale: ir.Value | None, zero: ir.Value | None, axis: int, block: int
+) -> list[np.ndarray]:
+    """Return s (min - z) and s (max - z), broadcastable to q, where scale and zero point are constants."""
+    steps = None if scale is None or scale.const_value is None else scale.const_value.numpy()
+    if steps is None or (zero is not None and zero.const_value is None) or q.dtype is None or q.shape is None:
+        return []
+    offset = np.zeros(()) if zero is None or zero.const_value is None else zero.const_value.numpy().astype(np.float64)
+    ends = [(steps.astype(np.float64) * (end - offset)).astype(steps.dtype) for end in _range(q.dtype)]
+    rank = q.shape.rank()
+    if block:
+        size = q.shape.dims[axis]
+        return [np.repeat(e, block, axis).take(range(size), axis) for e in ends] if isinstance(size, int) else []
+    if steps.ndim == 1 and steps.size > 1:
+        return [e.reshape([-1 if i == axis % rank else 1 for i in range(rank)]) for e in ends]
+    return [e.reshape(()) for e in ends]
 
 
 def _range(dtype: ir.DataType) -> tuple[float, float]:

@@ -527,6 +527,8 @@ def _annotate(
         for v in node.outputs:
             if str(v.name) in dims:
                 v.shape = ir.Shape(dims[str(v.name)])
+            elif node.op_type == "QuantizeLinear" and node.inputs[0] is not None:  # to fewer than 8 bits
+                v.shape = node.inputs[0].shape
             array = constants.get(str(v.name))
             if array is not None:
                 if v.dtype is None:

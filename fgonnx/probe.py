@@ -61,9 +61,7 @@ class Prober:
     def __init__(self, model: ir.Model, folder: Path | None = None) -> None:
         copy = model.clone()
         graph = copy.graph
-        values = [
-            v for node in graph for v in node.outputs if v.name and isinstance(v.type, (ir.TensorType, type(None)))
-        ]
+        values = [v for node in graph for v in node.outputs if v.name and _has_shape(v)]
         self.outputs = [str(v.name) for v in graph.outputs]
         self.constants = [str(v.name) for v in _shape_only(graph) if v.name]
         shapes = []
@@ -100,6 +98,11 @@ class Prober:
             {n: results[n] for n in self.constants if results[n].size <= _SMALL},
             {n: results[n] for n in self.outputs},
         )
+
+
+def _has_shape(v: ir.Value) -> bool:
+    """Tell whether onnxruntime can say a value's shape: its Shape takes tensors of whole bytes."""
+    return v.type is None or (isinstance(v.type, ir.TensorType) and v.type.dtype.bitwidth >= 8)
 
 
 def _data_type(text: str) -> ir.DataType | None:

@@ -102,6 +102,10 @@ g (float[5, 4] x) => (float[4] y, float[5, 4] rows) {
 }"""
 
 NORM: Arrays = {"x": rng(1, 4, 5, 5), "s": rng(4), "b": rng(4, seed=1)}
+ROI: Arrays = {
+    "x": rng(1, 2, 8, 8),
+    "r": np.array([[0, 1, 2, 11, 13], [0, 8, 8, 9, 20]], np.float32),
+}
 ROTARY: Arrays = {"x": rng(1, 2, 6, 4), "c": rng(1, 6, 2), "s": rng(1, 6, 2, seed=1)}
 
 CASES = {
@@ -116,6 +120,10 @@ CASES = {
     "GroupNormalization": body("GroupNormalization", 21, NORM, {"s", "b"}, num_groups=2),
     "RMSNormalization": body("RMSNormalization", 23, {"x": rng(1, 6, 4), "s": rng(4)}, {"s"}),
     "RotaryEmbedding": body("RotaryEmbedding", 23, ROTARY, {"c", "s"}),
+    "MaxRoiPool": (
+        one_node("MaxRoiPool", ROI, {"r"}, (2, 2, 3, 3), 18, pooled_shape=[3, 3], spatial_scale=0.5),
+        {"x": ROI["x"]},
+    ),
     "Attention": body("Attention", 23, qkv(), set()),
     "Attention, causal": body("Attention", 23, qkv(), set(), is_causal=1),
     "GridSample": sampled((1, 2, 5, 5), (1, 3, 3, 2)),

@@ -103,6 +103,7 @@ def test_every_pattern_has_a_case() -> None:
 
 
 def test_operators_without_a_case_are_known() -> None:
-    """Those of If have a condition alone that goes in, those of Trilu integers; MaxRoiPool is refused."""
+    """Those of If have a condition alone that goes in, those of Trilu integers, those of MaxRoiPool
+    and GlobalLpPool do not exist."""
     empty = [name for name, cases in node_cases.collect().items() if not cases]
     assert empty == ["GlobalLpPool", "If", "MaxRoiPool", "Trilu"]

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import fgonnx
 from fgonnx.errors import UnsupportedError
+from fgonnx.rules import registry
 from fgonnx.runtime import Session
 
 MICROSOFT = "com.microsoft"
@@ -130,3 +131,19 @@ def test_an_unknown_custom_operator_is_refused_by_name() -> None:
     model = model_of("Inverse", {"x": random(2, 3, 3)}, {})
     with pytest.raises(UnsupportedError, match=r"com\.microsoft\.Inverse"):
         fgonnx.grad(model)
+
+
+def test_a_rule_of_the_users_own_explains_a_custom_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_RULES", {k: list(v) for k, v in registry._RULES.items()})
+
+    @fgonnx.rule("Inverse", domain=MICROSOFT, note="degree -1: c = 2 y")
+    def inverse(op: Any, y: Any, x: Any) -> fgonnx.Local:
+        # d(x^-1) = -x^-1 dx x^-1
+        turned = op.Transpose(y, perm=[0, 2, 1])
+        return fgonnx.Local(lambda g: op.Neg(op.MatMul(turned, op.MatMul(g, turned))), op.Add(y, y), "implicit")
+
+    x = random(2, 3, 3) + 3 * np.eye(3, dtype=np.float32)
+    explanation = fgonnx.Explainer(model_of("Inverse", {"x": x[:1]}, {}), input_gradient=True)(x, 4)
+    assert explanation.rounding_residual().max() < 1e-6
+    truth = [-np.outer(np.linalg.inv(m)[1, :], np.linalg.inv(m)[:, 1]) for m in x]
+    np.testing.assert_allclose(explanation.input_gradient, truth, rtol=1e-4, atol=1e-6)

@@ -149,3 +149,50 @@ def test_an_integer_image_input_is_explained_in_grey_levels() -> None:
     model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in arrays.items())
     explanation = fgonnx.Explainer(model, input_gradient=True)(np.full((2, 3, 4, 4), 130, np.uint8))
     np.testing.assert_array_equal(explanation.input_gradient, np.full((2, 3, 4, 4), 0.5, np.float32))
+
+
+KINDS = {
+    "int8": (TensorProto.INT8, 0),
+    "uint8": (TensorProto.UINT8, 128),
+    "int16": (TensorProto.INT16, 5),
+    "uint16": (TensorProto.UINT16, 30000),
+    "int4": (TensorProto.INT4, 1),
+    "uint4": (TensorProto.UINT4, 8),
+    "float8e4m3fn": (TensorProto.FLOAT8E4M3FN, 0),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", ["per tensor", "per channel", "blocked"])
+def test_every_integer_and_float8_type_of_the_schema_is_accounted_for(kind: str, form: str) -> None:
+    """y = W dequantise(quantise(x)): the certificate closes on what the runtime gives, the gradient is that of W."""
+    code, zero = KINDS[kind]
+    steps = {"per tensor": (), "per channel": (8,), "blocked": (2, 8)}[form]
+    attributes = {"per tensor": {}, "per channel": {"axis": 1}, "blocked": {"axis": 0, "block_size": 1}}[form]
+    scale = np.full(steps, 0.4, np.float32) * (1 + 0.1 * np.arange(8) if steps else np.float32(1))
+    w = random(8, 3)
+    initializers = [
+        numpy_helper.from_array(scale.astype(np.float32), "s"),
+        helper.make_tensor("z", code, steps, np.full(int(np.prod(steps)), zero)),
+        numpy_helper.from_array(w, "w"),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], **attributes),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], **attributes),
+        helper.make_node("MatMul", ["d", "w"], ["y"]),
+    ]
+    # A block of one row fixes the number of rows; the other forms take any batch.
+    rows: int | str = 2 if form == "blocked" else "N"
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, 3])],
+        initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    x = np.clip(random(2, 8), -1, 1)
+    gradient = Session(fgonnx.grad(model)).run({"x": x, "y_grad": np.ones((2, 3), np.float32)})
+    np.testing.assert_allclose(gradient["x_grad"], np.broadcast_to(w.sum(axis=1), (2, 8)), rtol=1e-5)
+    if form != "blocked":
+        assert fgonnx.Explainer(model)(x, 1).rounding_residual().max() < 1e-6

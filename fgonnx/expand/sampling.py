@@ -1,5 +1,7 @@
 """Samplers written out: GridSample, RoiAlign and DeformConv are gathers at computed places, times weights.
 
+MaxRoiPool takes maxima under masks of the same kind of places.
+
 A coordinate c lies between whole positions; each of them (a tap) has a weight that depends on c, and a value of n axes
 is the sum over all combinations of taps. CumProd and TensorScatter are here too: products and writes, step by step.
 Definitions: https://onnx.ai/onnx/operators/onnx__GridSample.html, onnx__RoiAlign.html, onnx__DeformConv.html.
@@ -211,6 +213,37 @@ def roi_align(
     return y
 
 
+def max_roi_pool(
+    op: Emitter, x: ir.Value, rois: ir.Value, *, pooled_shape: list[int], spatial_scale: float = 1.0
+) -> ir.Value:
+    """Maxima over the cells of a grid laid on each region, whole pixels; an empty cell gives 0.
+
+    https://onnx.ai/onnx/operators/onnx__MaxRoiPool.html; cells overlap, from floor(k b) to ceil((k + 1) b).
+    """
+    batch, x0, y0, x1, y1 = op.Split(rois, [1] * 5, axis=1, outputs=5)
+    picked = op.Gather(x, op.Cast(op.Reshape(batch, [-1]), to=_INT64), axis=0)
+    lowest = -6e4 if x.dtype == ir.DataType.FLOAT16 else -3e38
+
+    def cells(first: ir.Value, last: ir.Value, count: int, size: int) -> ir.Value:
+        # (regions, count, size): which positions belong to which cell
+        start, stop = (op.Floor(op.Add(op.Mul(v, spatial_scale), 0.5)) for v in (first, last))
+        length = op.Max(op.Add(op.Sub(stop, start), 1.0), 1.0)
+        steps = [np.arange(count)[None, :] + k for k in (0.0, 1.0)]
+        low = op.Add(op.Floor(op.Mul(op.Div(length, float(count)), steps[0])), start)
+        high = op.Add(op.Ceil(op.Mul(op.Div(length, float(count)), steps[1])), start)
+        low, high = (op.Unsqueeze(op.Clip(v, 0.0, float(size)), [2]) for v in (low, high))
+        position = op.Reshape(op.CastLike(np.arange(size), x), [1, 1, size])
+        inside: ir.Value = op.And(op.LessOrEqual(low, position), op.Less(position, high))
+        return inside
+
+    rows = op.Unsqueeze(cells(y0, y1, pooled_shape[0], op.size(x, 2)), [1, 4])  # (R, 1, PH, H, 1)
+    columns = op.Unsqueeze(cells(x0, x1, pooled_shape[1], op.size(x, 3)), [1, 2])  # (R, 1, 1, PW, W)
+    across = op.ReduceMax(op.Where(columns, op.Unsqueeze(picked, [3]), lowest), [4], keepdims=0)
+    best = op.ReduceMax(op.Where(rows, op.Unsqueeze(across, [2]), lowest), [3], keepdims=0)
+    result: ir.Value = op.Where(op.Greater(best, lowest / 2), best, 0.0)
+    return result
+
+
 def cumulative_product(op: Emitter, x: ir.Value, axis: ir.Value, *, exclusive: int = 0, reverse: int = 0) -> ir.Value:
     """Products of all that came before along an axis, one step after the other: exact with zeros too."""
     where = op.array(axis)
@@ -249,6 +282,7 @@ def tensor_scatter(
 
 
 BUILDERS: dict[tuple[str, str], Builder] = {
+    ("", "MaxRoiPool"): max_roi_pool,
     ("", "GridSample"): grid_sample,
     ("", "DeformConv"): deform_conv,
     ("", "RoiAlign"): roi_align,

@@ -19,7 +19,6 @@ REASONS: dict[str, tuple[str, str]] = {
     "If": ("its condition follows from the input, and its branches may differ in shape", _INSTEAD),
     "Loop": ("its number of steps is unknown or above 512, or its condition changes", "Export the model unrolled"),
     "LSTM": ("its sequence length is unknown or above 512", _STEPS),
-    "MaxRoiPool": ("it is not built", "Replace it by RoiAlign"),
     "Multinomial": _RANDOM,
     "OneHot": ("its values follow from the input", "Replace it by Where"),
     "Optional": _SEQUENCE,
