@@ -19,6 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -698,7 +699,8 @@ def page(rows: Sequence[Row]) -> str:
         "Definitions come from the packages named, with random weights that are made to look trained (normalisation",
         "statistics of real activations on pictures, biases, scales, tokens and positions away from 0, logits of",
         f"deviation 2) and {CLASSES} classes. Explained is the largest logit of {SAMPLES} pictures, with onnxruntime",
-        "on CPU in float32. A family is a row of `FAMILIES` in `benchmarks/families.py`.",
+        "on CPU in float32. A family is a row of `FAMILIES` in `benchmarks/families.py`. Rows are kept as they finish,",
+        "so a page may hold rows of neighbouring states of the engine; `--again` measures all of them afresh.",
         "",
         "- **gradient**: max |g - truth| / max |truth|, truth being the framework's autograd in float64; in brackets",
         "  the same for the framework's own autograd in float32. Where a pre-activation lies within rounding of a kink",
@@ -743,7 +745,8 @@ def _line(r: Row) -> str:
     head = f"| {r.family} | {r.package} | {size} | {r.exporter} {r.opset} "
     if r.failure:
         what = "not exported" if r.failure.startswith("torch.onnx") else "not explained"
-        return f"{head}| | | {what}: {r.failure.replace('|', '/')} | | | | | |"
+        why = textwrap.shorten(r.failure.replace("|", "/"), 320, placeholder=" ...")
+        return f"{head}| | | {what}: {why} | | | | | |"
     exact = r.exact_failure if r.exact_gradient is None else f"{r.exact_gradient:.0e}, {r.exact_residual:.0e}"
     if r.as_is is not None:
         exact = exact.replace(",", f" (as is {r.as_is:.0e}),", 1)
