@@ -527,7 +527,7 @@ def _annotate(
         for v in node.outputs:
             if str(v.name) in dims:
                 v.shape = ir.Shape(dims[str(v.name)])
-            elif node.op_type == "QuantizeLinear" and node.inputs[0] is not None:  # to fewer than 8 bits
+            elif node.op_type in ("QuantizeLinear", "Cast") and node.inputs[0] is not None:  # to float8 or int4
                 v.shape = node.inputs[0].shape
             array = constants.get(str(v.name))
             if array is not None:

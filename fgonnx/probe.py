@@ -101,8 +101,10 @@ class Prober:
 
 
 def _has_shape(v: ir.Value) -> bool:
-    """Tell whether onnxruntime can say a value's shape: its Shape takes tensors of whole bytes."""
-    return v.type is None or (isinstance(v.type, ir.TensorType) and v.type.dtype.bitwidth >= 8)
+    """Tell whether onnxruntime can say a value's shape: its Shape takes no float8 and nothing below 8 bits."""
+    if not isinstance(v.type, ir.TensorType):
+        return v.type is None
+    return v.type.dtype.bitwidth >= (16 if v.type.dtype.is_floating_point() else 8)
 
 
 def _data_type(text: str) -> ir.DataType | None:

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import fgonnx
+from fgonnx.errors import UnsupportedError
 from fgonnx.runtime import Session
 
 quantization = pytest.importorskip("onnxruntime.quantization")
@@ -196,3 +197,12 @@ def test_every_integer_and_float8_type_of_the_schema_is_accounted_for(kind: str,
     np.testing.assert_allclose(gradient["x_grad"], np.broadcast_to(w.sum(axis=1), (2, 8)), rtol=1e-5)
     if form != "blocked":
         assert fgonnx.Explainer(model)(x, 1).rounding_residual().max() < 1e-6
+
+
+def test_a_cast_to_float8_is_named_as_what_stands_in_the_way() -> None:
+    source = """<ir_version: 9, opset_import: ["": 19]> g (float[N, 4] x) => (float[N, 4] y) {
+        [narrow] q = Cast <to = 17> (x)
+        y = Cast <to = 1> (q)
+    }"""
+    with pytest.raises(UnsupportedError, match=r"'narrow' \(Cast.*float8e4m3fn values, which carry no gradient"):
+        fgonnx.rewrite(onnx.parser.parse_model(source))
