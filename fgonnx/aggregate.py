@@ -216,9 +216,9 @@ class Signed:
 
 
 def signed_maps(
-    op: Emitter, parts: Sequence[Summand], *, method: str, profile: str, blocks: Sequence[Sequence[int]]
+    op: Emitter, parts: Sequence[Summand], *, method: str, blocks: Sequence[Sequence[int]] = ()
 ) -> list[Signed]:
-    """Return what psi is applied to: one signed tensor per site, or per linear block in profile "paper".
+    """Return what psi is applied to: one signed tensor per site, or per block of sites.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def signed_maps(
     """
     simple = method == "simple-fullgrad"
     maps: list[Signed] = []
-    grouped = {i: tuple(b) for b in blocks for i in b} if profile == "paper" else {}
+    grouped = {i: tuple(b) for b in blocks for i in b}
     for i, s in enumerate(parts):
         if not s.site.in_map:
             continue

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fgonnx import aggregate, smooth
+from fgonnx import smooth
 from fgonnx.binding import bind as bound_to
 from fgonnx.choice import ONLY, Head, Resolved, resolve
 from fgonnx.errors import NumericError, OptionError, TargetError
@@ -19,7 +19,7 @@ from fgonnx.explanation import Explanation
 from fgonnx.inputs import feeds, rows
 from fgonnx.model import LoadedModel, ModelLike, load
 from fgonnx.normalise import choose_input
-from fgonnx.rewrite import CERTIFICATE, Options, Rewritten, build
+from fgonnx.rewrite import Options, Rewritten, build
 from fgonnx.runtime import Session, choose_providers
 from fgonnx.targets import Target, takes_seed
 
@@ -333,6 +333,3 @@ def _first_bad(explainer: Explainer, r: Rewritten, x: Array, name: str) -> str:
     except Exception:  # the search is a courtesy: types that cannot be outputs must not hide the real message
         return fallback
     return f"{fallback}, while the model's own values are finite: the gradient overflows"
-
-
-__all__ = ["CERTIFICATE", "Engine", "Explainer", "aggregate"]

@@ -14,10 +14,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from fgonnx.errors import ModelError
-
-#: Keys of `metadata_props` that fgonnx reads.
-PREPROCESSING_KEY = "fgonnx.preprocessing"
-LABELS_KEY = "fgonnx.labels"
+from fgonnx.read import labels, preprocess
 
 OLDEST_OPSET = 7
 
@@ -58,7 +55,7 @@ class LoadedModel:
 
     def preprocessing_json(self) -> str | None:
         """Return the preprocessing stored in the model's metadata, as JSON text."""
-        return self.ir.metadata_props.get(PREPROCESSING_KEY)
+        return self.ir.metadata_props.get(preprocess.METADATA_KEY)
 
     def labels(self) -> tuple[str, ...] | None:
         """Return the class labels stored in the model's metadata.
@@ -68,16 +65,18 @@ class LoadedModel:
         ModelError
             If the entry is not a JSON list of strings.
         """
-        text = self.ir.metadata_props.get(LABELS_KEY)
+        text = self.ir.metadata_props.get(labels.METADATA_KEY)
         if text is None:
             return None
         try:
-            labels = json.loads(text)
+            names = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ModelError(f"{self.name}: its metadata entry '{LABELS_KEY}' is not JSON ({error})") from error
-        if not isinstance(labels, list) or not all(isinstance(v, str) for v in labels):
-            raise ModelError(f"{self.name}: its metadata entry '{LABELS_KEY}' is not a JSON list of strings")
-        return tuple(labels)
+            raise ModelError(
+                f"{self.name}: its metadata entry '{labels.METADATA_KEY}' is not JSON ({error})"
+            ) from error
+        if not isinstance(names, list) or not all(isinstance(v, str) for v in names):
+            raise ModelError(f"{self.name}: its metadata entry '{labels.METADATA_KEY}' is not a JSON list of strings")
+        return tuple(names)
 
 
 def load(source: ModelLike | LoadedModel) -> LoadedModel:

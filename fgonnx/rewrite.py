@@ -406,8 +406,8 @@ def _write_outputs(
 ) -> None:  # fmt: skip
     op = writer.op
     if "saliency" in options.outputs or "signed_maps" in options.outputs:
-        blocks = aggregate.linear_blocks(walked.terms, path)
-        maps = aggregate.signed_maps(op, parts, method=options.method, profile=options.profile, blocks=blocks)
+        blocks = aggregate.linear_blocks(walked.terms, path) if options.profile == "paper" else []
+        maps = aggregate.signed_maps(op, parts, method=options.method, blocks=blocks)
         if "saliency" in options.outputs:
             writer.add("saliency", aggregate.saliency(op, maps, grid, psi=options.psi, profile=options.profile), grid)
         if "signed_maps" in options.outputs:

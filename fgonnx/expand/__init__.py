@@ -50,8 +50,3 @@ def depends_on_inputs(graph: ir.Graph) -> set[ir.Value]:
         if any(v in found for v in node.inputs) or node.op_type in ("If", "Loop", "Scan"):
             found.update(node.outputs)
     return found
-
-
-def expandable(op_type: str, opset: int, domain: str = "") -> bool:
-    """Tell whether an operator has an expansion."""
-    return (domain, op_type) in EXPANDERS or functions.has_body(op_type, opset, domain)
