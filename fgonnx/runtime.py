@@ -114,7 +114,7 @@ class Session:
         feeds : dict of str to numpy array
             One array per input.
         outputs : sequence of str, optional
-            What to fetch; all outputs by default.
+            What to fetch; all outputs by default. Nothing is computed that they do not need.
 
         Raises
         ------
@@ -122,8 +122,12 @@ class Session:
             If onnxruntime fails on it.
         """
         names = list(outputs if outputs is not None else self.outputs)
+        options = None
+        if len(names) < len(self.outputs):
+            options = ort.RunOptions()
+            options.only_execute_path_to_fetches = True
         try:
-            results = self._session.run(names, feeds)
+            results = self._session.run(names, feeds, options)
         except Exception as error:  # as above
             raise ModelError(f"onnxruntime failed to run the model: {_first_line(error)}") from error
         return {name: np.asarray(value) for name, value in zip(names, results, strict=True)}
