@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,10 +14,20 @@ from fgonnx import lowerings
 from fgonnx.axes import Crop, Layout, Placement, place
 from fgonnx.backward import Term
 from fgonnx.emit import Emitter
+from fgonnx.psi import (
+    ABS,
+    POSITIVE,
+    SIGNED,
+    Signed,
+    cell_sums,
+    factored,
+    matrix,
+    rescaled_sums,
+    sample_sums,
+)
 
 PROFILES = ("full", "reference", "paper")
-PSIS = ("abs", "positive", "signed")
-METHODS = ("fullgrad", "simple-fullgrad", "smooth-fullgrad")
+PSIS = (ABS, POSITIVE, SIGNED)
 
 EPS = 1e-6
 INPUT = "input"
@@ -70,6 +80,8 @@ class Summand:
         `g * c`, the per-neuron bias-gradient, in the layout of the site.
     placement : Placement
         How to bring it to (N, channels, *grid).
+    signed : Signed
+        The same product, factors per channel apart where that spares a pass over memory.
     """
 
     site: Site
@@ -77,6 +89,7 @@ class Summand:
     c: ir.Value
     product: ir.Value
     placement: Placement
+    signed: Signed
 
 
 def widen(op: Emitter, v: ir.Value) -> ir.Value:
@@ -132,7 +145,7 @@ def _summand(
     one_cell = profile != "full" and op.rank(y) == rank + 2
     grid = placement.grid if placement.spatial else ()
     site = replace(site, grid=grid, in_map=site.in_map and (placement.spatial or one_cell))
-    return Summand(site, g, c, product, placement)
+    return Summand(site, g, c, product, placement, factored(op, y, g, c, placement))
 
 
 def _in_map(op: Emitter, t: Term, profile: str) -> bool:
@@ -159,24 +172,6 @@ def _is_convolution_bias(op: Emitter, t: Term) -> bool:
     return producer is not None and producer.op_type == "Conv" and per_channel
 
 
-def canonical(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
-    """Bring a value to (N, channels, *grid), without what stands beside its patches."""
-    if p.trivial:
-        return v
-    if p.crop is not None:
-        v = _run(op, v, p.crop, p.crop.start, p.crop.stop)
-    if p.perm == tuple(range(len(p.perm))):
-        placed = op.Reshape(v, list(p.shape))
-    else:
-        split = op.Reshape(v, list(p.split)) if p.split else v
-        placed = op.Reshape(op.Transpose(split, perm=list(p.perm)), list(p.shape))
-    for i, (first, size) in enumerate(zip(p.roll, p.grid, strict=False)):
-        if first:  # entry 0 belongs at `first`: the last ones come round to the front
-            last = op.Slice(placed, [size - first], [size], [2 + i])
-            placed = op.Concat(last, op.Slice(placed, [0], [size - first], [2 + i]), axis=2 + i)
-    return placed
-
-
 def _run(op: Emitter, v: ir.Value, crop: Crop, start: int, stop: int) -> ir.Value:
     return op.Slice(op.Reshape(v, list(crop.shape)), [start], [stop], [crop.axis])
 
@@ -186,6 +181,9 @@ def totals(op: Emitter, parts: Sequence[Summand]) -> ir.Value:
     columns, apart = [], []
     for s in parts:
         p = s.placement
+        if p.crop is None and p.spatial:
+            columns.append(sample_sums(op, matrix(op, s.signed)))
+            continue
         if p.crop is None:
             v = s.product if p.trivial else op.Reshape(s.product, list(p.split) or [1])
             columns.append(_per_sample(op, v, (-1, *p.shape[1:]) if p.trivial else p.split))
@@ -207,16 +205,8 @@ def _per_sample(op: Emitter, v: ir.Value, shape: Sequence[int]) -> ir.Value:
     return op.Reshape(op.ReduceSum(v, axes, keepdims=0) if axes else v, [-1, 1])
 
 
-@dataclass(frozen=True)
-class Signed:
-    """A signed map over (N, channels, *grid) before psi: one site, or a linear block of several."""
-
-    value: ir.Value
-    placement: Placement
-
-
 def signed_maps(
-    op: Emitter, parts: Sequence[Summand], *, method: str, blocks: Sequence[Sequence[int]] = ()
+    op: Emitter, parts: Sequence[Summand], *, simple: bool, blocks: Sequence[Sequence[int]] = ()
 ) -> list[Signed]:
     """Return what psi is applied to: one signed tensor per site, or per block of sites.
 
@@ -224,12 +214,11 @@ def signed_maps(
     ----------
     parts : sequence of Summand
         All sites, the input first.
-    method : str
-        "simple-fullgrad" takes the cotangent alone, the others the product with the intercept.
+    simple : bool
+        Take the cotangent alone, not its product with the intercept.
     blocks : sequence of sequence of int
         Indices of the sites that are summed before psi; a site that is in none stands alone.
     """
-    simple = method == "simple-fullgrad"
     maps: list[Signed] = []
     grouped = {i: tuple(b) for b in blocks for i in b}
     for i, s in enumerate(parts):
@@ -238,9 +227,10 @@ def signed_maps(
         members = grouped.get(i, (i,))
         if i != members[0]:
             continue
-        values = [parts[m].g if simple and m != 0 else parts[m].product for m in members]
-        value = values[0] if len(values) == 1 else op.Sum(*values)
-        maps.append(Signed(canonical(op, value, s.placement), s.placement))
+        if len(members) > 1:
+            maps.append(Signed(op.Sum(*(parts[m].g if simple else parts[m].product for m in members)), s.placement))
+        else:
+            maps.append(Signed(s.g, s.placement) if simple and i else s.signed)
     return maps
 
 
@@ -285,50 +275,25 @@ def saliency(op: Emitter, maps: Sequence[Signed], grid: Sequence[int], *, psi: s
     """
     by_grid: dict[tuple[int, ...], list[ir.Value]] = {}
     for m in maps:
-        summed = (
-            _signed_sum(op, m) if psi == "signed" else _rescaled_sum(op, m, psi, 0.0 if profile == "paper" else EPS)
-        )
+        if psi == SIGNED:
+            summed = cell_sums(op, matrix(op, m))
+        else:
+            summed = rescaled_sums(op, m, psi, 0.0 if profile == "paper" else EPS)
         by_grid.setdefault(m.placement.grid, []).append(summed)
     resized = []
     for size, group in by_grid.items():
-        total = group[0] if len(group) == 1 else op.Sum(*group)
-        resized.append(_upsample(op, total, size, grid, signed=psi == "signed", align_corners=profile != "paper"))
+        # One Add per site, the deepest layer first, written behind all sites: onnxruntime orders nodes depth first,
+        # last written inputs first, so that each site is summed while its cotangent is at hand.
+        total = functools.reduce(op.Add, reversed(group))
+        resized.append(upsample(op, total, size, grid, signed=psi == SIGNED, align_corners=profile != "paper"))
     total = resized[0] if len(resized) == 1 else op.Sum(*resized)
     return op.Reshape(total, [-1, *grid])
 
 
-def _signed_sum(op: Emitter, m: Signed) -> ir.Value:
-    return _channel_sum(op, m.value, m.placement)
-
-
-def _channel_sum(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
-    """Sum (N, channels, *grid) over channels, as a row of ones times a matrix: one streaming pass over memory."""
-    channels = p.shape[1]
-    if channels == 1:
-        return v
-    flat = op.Reshape(v, [-1, channels, math.prod(p.grid)])
-    return op.Reshape(op.MatMul(np.ones((1, channels), np.float32), flat), [-1, 1, *p.grid])
-
-
-def _rescaled_sum(op: Emitter, m: Signed, psi: str, eps: float) -> ir.Value:
-    rank = len(m.placement.shape)
-    everything = list(range(1, rank))
-    p = op.Abs(m.value) if psi == "abs" else op.Relu(m.value)
-    high = op.ReduceMax(p, everything, keepdims=1)
-    low = op.ReduceMin(p, everything, keepdims=1)
-    spread = op.Sub(high, low)
-    if eps:
-        spread = op.Add(spread, eps)
-    else:  # a constant tensor has no contrast: zero, not 0 / 0
-        spread = op.Where(op.Greater(spread, 0.0), spread, 1.0)
-    channels = m.placement.shape[1]
-    summed = _channel_sum(op, p, m.placement)
-    return op.Div(op.Sub(summed, op.Mul(low, float(channels))), spread)
-
-
-def _upsample(
+def upsample(
     op: Emitter, v: ir.Value, size: Sequence[int], grid: Sequence[int], *, signed: bool, align_corners: bool
 ) -> ir.Value:
+    """Enlarge (N, 1, *size) to (N, 1, *grid), linearly; signed maps keep their sum."""
     if tuple(size) == tuple(grid):
         return v
     rank = len(grid)
@@ -346,9 +311,12 @@ def _upsample(
     return op.Squeeze(v, [2]) if rank == 1 else v
 
 
-def interpolation(before: int, after: int) -> npt.NDArray[np.float64]:
-    """Return the (after, before) matrix of linear interpolation with aligned corners."""
-    position = np.linspace(0.0, before - 1.0, after) if after > 1 else np.zeros(1)
+def interpolation(before: int, after: int, *, align_corners: bool = True) -> npt.NDArray[np.float64]:
+    """Return the (after, before) matrix of linear interpolation, corners aligned or half a pixel in."""
+    if align_corners:
+        position = np.linspace(0.0, before - 1.0, after) if after > 1 else np.zeros(1)
+    else:
+        position = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0.0, before - 1.0)
     low = np.clip(np.floor(position).astype(int), 0, max(before - 2, 0))
     matrix = np.zeros((after, before))
     rows = np.arange(after)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -24,6 +24,10 @@ CONTENT = {
 }  # fmt: skip
 _PORTABLE = "Explain the model it was made from, or save it with the optimisation level ORT_ENABLE_EXTENDED"
 _FLOATING = "Explain the floating-point model it was made from, or an output before it"
+
+
+#: Takes the rule of an operator and returns the one to walk back with.
+Modify = Callable[[rules.Rule], rules.Rule]
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def obstacles(nodes: Sequence[ir.Node], source: ir.Value, head: ir.Value, opset:
             taken = [v for v in inputs_of(node) if v in reached and differentiable(v)]
             way_out = f"Explain the tensor '{taken[0].name}' instead (output=)" if taken else _FLOATING
             error = Unsupported(f"its output holds {kind} values, which carry no gradient", way_out)
-            found[bool(taken)].append(_refusal(node, opset, error))
+            found[bool(taken)].append(refusal(node, opset, error))
     return found[True] or found[False]
 
 
@@ -132,7 +136,7 @@ def refusals(nodes: Sequence[ir.Node], opset: int) -> list[Refusal]:
         try:
             _bound(node, opset)
         except Unsupported as error:
-            found.append(_refusal(node, opset, error))
+            found.append(refusal(node, opset, error))
     return found
 
 
@@ -147,12 +151,28 @@ def _bound(node: ir.Node, opset: int) -> tuple[rules.Rule, dict[str, object]]:
     return r, bind(r, node, opset)
 
 
-def _refusal(node: ir.Node, opset: int, error: Unsupported) -> Refusal:
+def _linearise(op: Emitter, node: ir.Node, opset: int, modify: Modify | None = None) -> rules.Local:
+    r, attributes = _bound(node, opset)
+    r = modify(r) if modify is not None else r
+    _check_arity(r, node)
+    outputs = tuple(node.outputs)
+    return r.linearise(op, outputs if len(outputs) > 1 else outputs[0], *node.inputs, **attributes)
+
+
+def refusal(node: ir.Node, opset: int, error: Unsupported) -> Refusal:
+    """Return the record of why a node cannot be explained."""
     op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
     return Refusal(node.name or str(node.outputs[0].name), op, opset, error.why, error.what_to_do)
 
 
-def walk(op: Emitter, nodes: Sequence[ir.Node], head: ir.Value, seed: ir.Value, opset: int) -> Walk:
+def walk(
+    op: Emitter,
+    nodes: Sequence[ir.Node],
+    head: ir.Value,
+    seed: ir.Value,
+    opset: int,
+    modify: Modify | None = None,
+) -> Walk:
     """Walk back from the head and emit every cotangent and intercept.
 
     Parameters
@@ -167,6 +187,8 @@ def walk(op: Emitter, nodes: Sequence[ir.Node], head: ir.Value, seed: ir.Value, 
         Its cotangent.
     opset : int
         Version of the default operator set.
+    modify : callable, optional
+        Changes rules for this walk: another method than the gradient.
 
     Raises
     ------
@@ -181,16 +203,12 @@ def walk(op: Emitter, nodes: Sequence[ir.Node], head: ir.Value, seed: ir.Value, 
         if all(g is None for g in incoming):
             continue
         try:
-            r, attributes = _bound(node, opset)
-            outputs = tuple(node.outputs)
-            linearise = r.linearise
-            _check_arity(r, node)
-            local = linearise(op, outputs if len(outputs) > 1 else outputs[0], *node.inputs, **attributes)
+            local = _linearise(op, node, opset, modify)
             returned = local.vjp(*incoming)
         except Unsupported as error:
-            refusal = _refusal(node, opset, error)
-            if refusal not in refused:
-                refused.append(refusal)
+            record = refusal(node, opset, error)
+            if record not in refused:
+                refused.append(record)
             # Whatever comes before is still looked at, so that all refusals are told at once.
             returned = [op.zeros_like(v) if v is not None and op.is_active(v) else None for v in node.inputs]
             local = rules.Local(lambda *g: None)
@@ -204,6 +222,25 @@ def walk(op: Emitter, nodes: Sequence[ir.Node], head: ir.Value, seed: ir.Value, 
     for v in list(pending):
         _total(op, result, pending, v)
     result.terms.reverse()
+    return result
+
+
+def attach(op: Emitter, nodes: Sequence[ir.Node], cotangents: Mapping[ir.Value, ir.Value], opset: int) -> Walk:
+    """Emit the intercepts alone, for cotangents that something else has computed; see `walk`."""
+    refused = refusals(nodes, opset)
+    result = Walk({v: _typed(g, v) for v, g in cotangents.items()})
+    for node in nodes:
+        incoming = [cotangents.get(v) for v in node.outputs]
+        if all(g is None for g in incoming):
+            continue
+        try:
+            _collect(op, result, node, incoming, _linearise(op, node, opset))
+        except Unsupported as error:
+            record = refusal(node, opset, error)
+            if record not in refused:
+                refused.append(record)
+    if refused:
+        raise UnsupportedError(refused)
     return result
 
 

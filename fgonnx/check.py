@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx import probe
+from fgonnx.engines import agreement
 from fgonnx.errors import OptionError
 from fgonnx.explainer import Explainer
 from fgonnx.explanation import Explanation
@@ -100,6 +101,7 @@ def check(
     directions: int = 8,
     tolerance: float | None = None,
     random_state: int = 0,
+    engine: str = "fgonnx",
 ) -> CheckResult:
     """Check the explanation of a model on the model itself.
 
@@ -128,6 +130,9 @@ def check(
         Allowed relative error of outputs and of completeness; 1e-4 by default, more in half precision.
     random_state : int
         Seed of samples and directions.
+    engine : {"fgonnx", "ort-training", "both"}
+        Which engine is checked; with "both", fgonnx's, and then every tensor is compared with that of ONNX Runtime's
+        gradient builder.
 
     Returns
     -------
@@ -146,7 +151,7 @@ def check(
     rng = np.random.default_rng(random_state)
     explainer = Explainer(
         loaded, head=head, output=output, input=input, layout=layout, labels=labels, providers=providers,
-        threads=threads, input_gradient=True,
+        threads=threads, input_gradient=True, engine="fgonnx" if engine == "both" else engine,
     )  # fmt: skip
     options = Options(
         head=head, output=output, input=input, layout=layout, input_shape=tuple(input_shape) if input_shape else None,
@@ -175,7 +180,20 @@ def check(
             f"the graph holds {', '.join(steps)}: a step function has no useful slope, the straight-through one is used"
         )
         checks = [replace(c, verdict="undecided") if c.verdict == "failed" and "slope" in c.name else c for c in checks]
+    if engine == "both":
+        checks += _agreement(loaded, options, feeds, explanation)
     return CheckResult(tuple(checks), explanation, tuple(notes))
+
+
+def _agreement(
+    loaded: LoadedModel, options: Options, feeds: Mapping[str, Array], explanation: Explanation
+) -> list[Check]:
+    checks = []
+    for d in agreement.compare(loaded, options, feeds, explanation.target):
+        detail = f"largest difference of {d.count} tensor(s)" + (f", in '{d.where}'" if d.where else "")
+        verdict: Verdict = "passed" if d.value <= agreement.TOLERANCE else "failed"
+        checks.append(Check(f"engines agree: {d.group}", verdict, d.value, agreement.TOLERANCE, detail))
+    return checks
 
 
 def random_inputs(r: Rewritten, samples: int, random_state: int = 0) -> dict[str, Array]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fgonnx import smooth
+from fgonnx import drive, methods
 from fgonnx.binding import bind as bound_to
 from fgonnx.choice import ONLY, Head, Resolved, resolve
 from fgonnx.errors import NumericError, OptionError, TargetError
@@ -43,8 +43,8 @@ class Explainer:
     ----------
     model : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
         The model.
-    method : {"fullgrad", "simple-fullgrad", "smooth-fullgrad"}
-        Full-gradients; the variant whose map leaves the bias out; the mean over noisy copies of the input.
+    method : str
+        One of `fgonnx.methods.names()`.
     profile, psi, head, output, input, layout, expose
         See `fgonnx.rewrite`.
     input_gradient, bias_gradients : bool
@@ -59,14 +59,10 @@ class Explainer:
         Threads within an operator.
     batch_size : int
         Largest number of samples in one run; bounds the memory.
-    samples : int
-        Noisy copies per input for "smooth-fullgrad" (25, as published).
-    sigma : float
-        Their noise, as a fraction of max - min of the input (0.15).
-    random_state : int
-        Seed of that noise.
     bind : mapping of str to number or array, optional
         Inputs to fix beforehand, such as a sampling rate or the state of a recurrent network; a number fills the shape.
+    engine : {"fgonnx", "ort-training"}
+        Where cotangents come from: fgonnx's rules, or ONNX Runtime's gradient builder, which needs the training build.
 
     Notes
     -----
@@ -93,44 +89,47 @@ class Explainer:
         providers: Sequence[str] | None = None,
         threads: int | None = None,
         batch_size: int = 8,
-        samples: int = 25,
-        sigma: float = 0.15,
-        random_state: int = 0,
         bind: Mapping[str, Any] | None = None,
+        engine: str = "fgonnx",
+        **settings: Any,
     ) -> None:
         if batch_size < 1:
             raise OptionError(f"batch_size={batch_size} is not a number of samples; give 1 or more")
         self.loaded = bound_to(load(model), bind)
         self.labels = tuple(labels) if labels is not None else self.loaded.labels()
         self.batch_size = batch_size
-        self.smoothing = smooth.Smoothing(samples, sigma, random_state) if method == "smooth-fullgrad" else None
-        wanted = ["saliency", "target", "score"]
-        if certificate and method != "simple-fullgrad":
+        self.method = methods.find(method)
+        maps = [name for name in ("saliency", "attribution") if name in self.method.writes]
+        wanted = ["target", "score", *(self.method.needs or maps)]
+        if certificate and self.method.certificate:
             wanted += ["contributions", "completeness"]
         wanted += ["input_gradient"] * input_gradient + ["bias_gradients"] * bias_gradients
-        if self.smoothing is not None:
-            if input_gradient or bias_gradients or expose:
-                raise OptionError(
-                    "smooth-fullgrad averages over runs: it has no input_gradient, bias_gradients or exposed values"
-                )
-            wanted[0] = "signed_maps"
+        if self.method.drive is not None and (input_gradient or bias_gradients or expose):
+            raise OptionError(
+                f"{method} is made of several runs: it has no input_gradient, bias_gradients or exposed values"
+            )
         self.options = Options(
             method=method, profile=profile, psi=psi, head=head, output=output, input=input, layout=layout,
-            outputs=tuple(wanted), expose=tuple(expose),
+            outputs=tuple(wanted), expose=tuple(expose), engine=engine,
+            settings=self.method.set(settings),
         )  # fmt: skip
         self._providers = choose_providers(providers)
         self._threads = threads
-        self._engines: dict[tuple[tuple[int, ...] | None, bool], Engine] = {}
+        self._engines: dict[tuple[tuple[int, ...] | None, bool, bool], Engine] = {}
         self._lock = threading.Lock()
         _check_weights(self.loaded)
 
-    def engine(self, shape: Sequence[int] | None = None, *, seed: bool = False) -> Engine:
-        """Return the rewritten model and its session for inputs of a shape (needed where sizes are free)."""
-        key = (tuple(int(s) for s in shape[1:]) if shape is not None and self._free() else None, seed)
+    def engine(self, shape: Sequence[int] | None = None, *, seed: bool = False, forward: bool = False) -> Engine:
+        """Return the rewritten model and its session for inputs of a shape (needed where sizes are free).
+
+        With `forward`, one that computes the tensor explained and nothing behind it.
+        """
+        key = (tuple(int(s) for s in shape[1:]) if shape is not None and self._free() else None, seed, forward)
         with self._lock:
             if key not in self._engines:
                 given = None if key[0] is None else (1, *key[0])
-                rewritten = build(self.loaded, replace(self.options, input_shape=given, seed=seed))
+                options = replace(self.options, outputs=("head",), expose=()) if forward else self.options
+                rewritten = build(self.loaded, replace(options, input_shape=given, seed=seed))
                 folder = self.loaded.path.parent if self.loaded.path is not None else None
                 session = Session(rewritten.model, folder=folder, providers=self._providers, threads=self._threads)
                 while len(self._engines) >= _KEPT_SIZES:
@@ -184,14 +183,36 @@ class Explainer:
         assert chosen is not None
         fed[r.selector] = chosen
         step = self.batch_size if r.normal.batched else 1
-        if self.smoothing is not None:
-            results = [
-                smooth.explain(r, engine.session, self.smoothing, rows(r, fed, i, i + 1), i, step) for i in range(count)
-            ]
+        if self.method.drive is not None:
+            results = [drive.explain(r, engine.session, rows(r, fed, i, i + 1), i, step) for i in range(count)]
         else:
             results = [engine.session.run(rows(r, fed, i, i + step)) for i in range(0, count, step)]
         merged = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
         return self._explanation(r, merged, main, resolved.described)
+
+    def head(self, x: Array | Mapping[str, Array]) -> Array:
+        """Return the tensor whose entries are explained, (N, *head shape), by a forward run without the gradient.
+
+        Parameters
+        ----------
+        x : numpy array, or mapping of input names to arrays
+            As for a call.
+
+        Raises
+        ------
+        InputError
+            If the array has the wrong shape or type, or holds NaN or infinity.
+        """
+        engine = self.engine(self._explained_shape(x), forward=True)
+        r = engine.rewritten
+        fed = feeds(self.loaded.name, r, x)
+        step = self.batch_size if r.normal.batched else 1
+        name = r.names["head"]
+        parts = [
+            engine.session.run(rows(r, fed, i, i + step), [name])[name]
+            for i in range(0, fed[r.normal.input_name].shape[0], step)
+        ]
+        return np.concatenate(parts)
 
     def _explained_shape(self, x: Array | Mapping[str, Array]) -> tuple[int, ...] | None:
         """Return the shape of the explained input among those given; None where it is not there."""
@@ -239,7 +260,7 @@ class Explainer:
         self, r: Rewritten, results: dict[str, Array], x: Array, described: tuple[str, ...]
     ) -> Explanation:
         named = {ours: results[theirs] for ours, theirs in r.names.items() if theirs in results}
-        where = r.names.get("saliency", smooth.SALIENCY)
+        where = drive.named(r, "saliency")
         for name in (*r.source_outputs, r.names["score"], where):
             if results[name].dtype.kind == "f" and not np.isfinite(results[name]).all():
                 raise NumericError(_first_bad(self, r, x, name))
@@ -258,15 +279,17 @@ class Explainer:
             contributions=named.get("contributions"),
             completeness=named.get("completeness"),
             input_gradient=named.get("input_gradient"),
+            attribution=results.get(drive.named(r, "attribution")),
+            delta=results.get(drive.named(r, "delta")),
             bias_gradients={n.partition(":")[2]: v for n, v in named.items() if n.startswith("bias_gradient:")},
             exposed={n: named[n] for n in o.expose if n in named},
             head=r.head,
             head_stripped=r.stripped,
             settings={
-                "method": o.method, "profile": o.profile, "psi": o.psi, "head": o.head,
+                "method": o.method, "profile": o.profile, "psi": o.psi, "head": o.head, "engine": o.engine,
                 "source_sha256": self.loaded.sha256,
                 "batch": "any" if r.normal.batched else "1", "notes": list(r.normal.notes),
-                "bound": dict(self.loaded.bound),
+                "bound": dict(self.loaded.bound), **r.facts,
             },
             described=described,
         )  # fmt: skip

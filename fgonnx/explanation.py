@@ -34,6 +34,10 @@ class Explanation:
         `<g_y, c>` per site: how much of the score each layer's biases and non-linearities bring.
     completeness : numpy array, (N,), or None
         Residual: score minus the sum of all contributions; zero up to rounding.
+    attribution : numpy array or None
+        What the method gives every entry of the input, signed, of the input's shape, where it gives something.
+    delta : numpy array, (N,), or None
+        Of integrated gradients: the sum of the attribution minus the difference of the scores at the path's ends.
     input_gradient : numpy array or None
         Gradient of the score with respect to the input, of the input's shape.
     bias_gradients : dict of str to numpy array
@@ -57,6 +61,8 @@ class Explanation:
     sites: tuple[Site, ...]
     contributions: Array | None = None
     completeness: Array | None = None
+    attribution: Array | None = None
+    delta: Array | None = None
     input_gradient: Array | None = None
     bias_gradients: dict[str, Array] = field(default_factory=dict)
     exposed: dict[str, Array] = field(default_factory=dict)

@@ -36,6 +36,17 @@ def below(op: Emitter, x: ir.Value, bound: float) -> ir.Value:
     return indicator(op, op.Less(x, bound), x)
 
 
+def reaches(op: Emitter, x: ir.Value, bound: float) -> ir.Value:
+    """Return 1 where `x >= bound` and 0 elsewhere, in the type of `x`: what `below` leaves."""
+    if x.dtype == ir.DataType.FLOAT and 2.0**-60 < bound < 2.0**60:
+        # The bound becomes an integer of 24 bits, its neighbour below the integer before it: 1 and 0, both exact.
+        exact = float(np.float32(bound))
+        mantissa, exponent = math.frexp(exact)
+        alpha = 2.0 ** ((25 if mantissa == 0.5 else 24) - exponent)
+        return op.HardSigmoid(x, alpha=alpha, beta=1.0 - alpha * exact)
+    return indicator(op, op.GreaterOrEqual(x, bound), x)
+
+
 def indicator(op: Emitter, condition: ir.Value, like: ir.Value) -> ir.Value:
     """Return 1 where a condition holds and 0 elsewhere, in the type of `like`."""
     assert like.dtype is not None

@@ -12,12 +12,13 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from fgonnx import aggregate, axes, backward
+from fgonnx import aggregate, axes, backward, methods
 from fgonnx._version import __version__
-from fgonnx.aggregate import BatchLostError, Site, Summand
+from fgonnx.aggregate import BatchLostError, Site
 from fgonnx.binding import bind as bound_to
 from fgonnx.dequantise import resolve_straight_through
 from fgonnx.emit import Emitter
+from fgonnx.engines import ENGINES
 from fgonnx.errors import ModelError, OptionError, TargetError, UnsupportedError
 from fgonnx.model import LoadedModel, ModelLike, load, metadata
 from fgonnx.normalise import Normal, normalise
@@ -51,22 +52,37 @@ class Options:
     outputs: tuple[str, ...] = CERTIFICATE
     expose: tuple[str, ...] = ()
     one_by_one: bool = False
+    engine: str = "fgonnx"
+    settings: Any = None
 
     def __post_init__(self) -> None:
+        method = methods.find(self.method)
+        if self.settings is None:
+            object.__setattr__(self, "settings", method.set({}))
         for name, value, known in (
-            ("method", self.method, aggregate.METHODS),
             ("profile", self.profile, aggregate.PROFILES),
             ("psi", self.psi, aggregate.PSIS),
             ("head", self.head, HEADS),
+            ("engine", self.engine, ENGINES),
         ):
             if value not in known:
                 raise OptionError(f"{name}={value!r} does not exist; choose one of: {', '.join(known)}")
-        unknown = [
-            o for o in self.outputs if o not in (*CERTIFICATE, "input_gradient", "bias_gradients", "signed_maps")
-        ]
-        if unknown:
-            possible = ", ".join((*CERTIFICATE, "input_gradient", "bias_gradients"))
-            raise OptionError(f"there is no output {unknown[0]!r}; choose from: {possible}")
+        _check_method(method, self)
+
+
+def _check_method(method: methods.Method, o: Options) -> None:
+    """Refuse what means nothing for a method: outputs that it does not have, a psi or profile without effect."""
+    known = [*method.writes, "target", "score", "head"]
+    known += ["completeness", "contributions", "bias_gradients"] * method.sites + ["input_gradient"] * method.gradient
+    unknown = [name for name in o.outputs if name not in known]
+    if unknown:
+        raise OptionError(f"with {method.name} there is no output {unknown[0]!r}; choose from: {', '.join(known)}")
+    if o.psi not in method.psis:
+        raise OptionError(f"psi={o.psi!r} means nothing for {method.name}; leave it at {method.psis[0]!r}")
+    if o.profile != "full" and not method.sites:
+        raise OptionError(f"profile={o.profile!r} means nothing for {method.name}, which shows no layers; leave it out")
+    if o.engine != "fgonnx" and method.modify is not None:
+        raise OptionError(f"{method.name} changes the rules, which engine={o.engine!r} does not have; leave it out")
 
 
 @dataclass
@@ -99,6 +115,8 @@ class Rewritten:
         What was changed on the way, in words.
     head_axes : tuple of int or None
         Which axis of the input's grid each axis of the head is, where it is known to be one.
+    facts : dict of str to str
+        What the method chose by itself: the layer of a class activation map.
     """
 
     model: ir.Model
@@ -113,6 +131,7 @@ class Rewritten:
     source_outputs: tuple[str, ...]
     notes: list[str] = field(default_factory=list)
     head_axes: tuple[int | None, ...] = ()
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 def rewrite(
@@ -128,9 +147,10 @@ def rewrite(
     layout: str | None = None,
     target: int | None = None,
     seed: bool = False,
-    outputs: Sequence[str] = CERTIFICATE,
+    outputs: Sequence[str] | None = None,
     expose: Sequence[str] = (),
     bind: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> onnx.ModelProto:
     """Return a model that computes what the given one does and explains it.
 
@@ -142,14 +162,15 @@ def rewrite(
     ----------
     model : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
         The model to explain.
-    method : {"fullgrad", "simple-fullgrad"}
-        Full-gradients, or the variant that leaves the bias out of the map. "smooth-fullgrad" needs several runs: use
+    method : str
+        One of `fgonnx.methods.names()` that is one feed-forward graph; those that need several runs are for
         `fgonnx.Explainer`.
     profile : {"full", "reference", "paper"}
         Which sites the map shows: all spatial ones, those of the authors' code, or one per linear block.
     psi : {"abs", "positive", "signed"}
         Post-processing of a site: absolute value or positive part, both rescaled to 0..1 per sample; or none, and then
-        the map sums to the part of the score that is localised.
+        the map sums to the part of the score that is localised. For other methods: what of every entry of the
+        attribution is summed over channels.
     head : {"logits", "output"}
         Explain what stands before a final Softmax, LogSoftmax or Sigmoid, or the output itself.
     output : str, optional
@@ -164,14 +185,18 @@ def rewrite(
         Default of `target_index`.
     seed : bool
         Replace `target_index` by an input `seed` of the head's shape: a cotangent for detectors and the like.
-    outputs : sequence of str
+    outputs : sequence of str, optional
         From "saliency" (N, H, W), "target" (N,) int64, "score" (N,), "completeness" (N,): score minus all
-        contributions, "contributions" (N, sites), "input_gradient", "bias_gradients" (of every site).
+        contributions, "contributions" (N, sites), "input_gradient", "bias_gradients" (of every site), "head" (N, ...):
+        all entries of the tensor explained, "attribution" (N, ...): that of every entry of the input, where the method
+        has one. By default map, target, score and the certificate, where the method has one.
     expose : sequence of str
         More outputs: the name of any value of the graph, "gradient:NAME" for its cotangent, "bias:SITE" for the
         intercept and "bias_gradient:SITE" for the per-neuron bias-gradient of a site.
     bind : mapping of str to number or array, optional
         Inputs to fix; the result does not have them. A number fills the input's shape.
+    **settings
+        The method's own, such as `layer` of the class activation maps.
 
     Returns
     -------
@@ -183,16 +208,19 @@ def rewrite(
     ModelError, UnsupportedError, OptionError, TargetError
         If the model cannot be loaded or explained, or an option does not exist.
     """
+    chosen = methods.find(method)
+    if chosen.drive is not None:
+        raise OptionError(
+            f"{method} needs several runs or more than the graph, and is not one feed-forward file; use "
+            f"fgonnx.Explainer(model, method={method!r}) or 'fgonnx explain'"
+        )
+    if outputs is None:
+        outputs = CERTIFICATE if chosen.certificate else CERTIFICATE[:3]
     options = Options(
         method=method, profile=profile, psi=psi, head=head, output=output, input=input,
         input_shape=tuple(input_shape) if input_shape is not None else None, layout=layout, target=target, seed=seed,
-        outputs=tuple(outputs), expose=tuple(expose),
+        outputs=tuple(outputs), expose=tuple(expose), settings=chosen.set(settings),
     )  # fmt: skip
-    if method == "smooth-fullgrad":
-        raise OptionError(
-            "smooth-fullgrad averages over noisy runs of the model and is not one feed-forward file; "
-            "use fgonnx.Explainer(model, method='smooth-fullgrad') or 'fgonnx explain'"
-        )
     proto: onnx.ModelProto = ir.to_proto(build(bound_to(load(model), bind), options).model)
     return proto
 
@@ -228,8 +256,9 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     head, stripped = find_head(normal, options, loaded)
     head_shape = per_sample_shape(head, normal.batched, loaded.name)
 
+    method = methods.find(options.method)
     active = backward.active_values(nodes, [normal.x])
-    if head not in active:
+    if head not in active and method.gradient:
         if obstacles := backward.obstacles(nodes, normal.x, head, opset):
             raise UnsupportedError(obstacles)
         raise ModelError(
@@ -241,18 +270,25 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     writer = _Outputs(op, normal)
     selector = writer.claim(SEED_INPUT if options.seed else TARGET_INPUT)
     seed, chosen, score = _seed(op, head, head_shape, selector, options)
-    walked = backward.walk(op, path, head, seed, opset)
-    gx = walked.cotangents.get(normal.x)
-    if gx is None:
+    if not method.gradient:
+        walked = backward.Walk({})
+    elif method.modify is not None:
+        walked = backward.walk(op, path, head, seed, opset, method.modify(options.settings))
+    else:
+        walked = ENGINES[options.engine](op, path, head, seed, opset)
+    if method.gradient and normal.x not in walked.cotangents:
         raise ModelError(f"{loaded.name}: the gradient of '{head.name}' with respect to its input is zero everywhere")
 
     layout = axes.input_layout(normal.layout, normal.x.shape.dims if normal.x.shape else (), normal.batched)
     layouts = axes.propagate(path, normal.x, layout, active)
     grid = tuple(a[0].size if a else 1 for a, letter in zip(layout, normal.layout, strict=False) if letter in "DHWF")
-    parts = aggregate.summands(
-        op, normal.x, gx, walked.terms, layouts, len(grid), batched=normal.batched, profile=options.profile
+    view = methods.View(
+        op, normal.x, path, walked, layouts, grid, normal.batched, options.psi, options.profile, options.settings
     )
-    _write_outputs(writer, options, parts, walked, path, grid, gx, chosen, score)
+    parts = view.parts if method.sites else []
+    _write_outputs(writer, options, method.write(view), view, parts, chosen, score)
+    if "head" in options.outputs:
+        writer.add("head", op.Reshape(head, [-1, *head_shape]), head_shape)
     _expose(writer, options, parts, walked, nodes, loaded.name)
     head_name = str(head.name)  # the next step takes names away
     resolve_straight_through(graph)
@@ -260,7 +296,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     rewritten = Rewritten(
         normal.model, options, normal, head_name, head_shape, stripped,
         (*(p.site for p in parts), *aggregate.beside(parts)), writer.names, selector, source_outputs, normal.notes,
-        axes.grid_axes(layouts.get(head, ()))[-len(head_shape) :] if head_shape else (),
+        axes.grid_axes(layouts.get(head, ()))[-len(head_shape) :] if head_shape else (), view.facts,
     )  # fmt: skip
     _describe(rewritten, loaded)
     return rewritten
@@ -401,18 +437,13 @@ class _Outputs:
 
 
 def _write_outputs(
-    writer: _Outputs, options: Options, parts: list[Summand], walked: backward.Walk, path: Sequence[ir.Node],
-    grid: tuple[int, ...], gx: ir.Value, chosen: ir.Value | None, score: ir.Value,
+    writer: _Outputs, options: Options, written: Mapping[str, methods.Written], view: methods.View,
+    parts: Sequence[aggregate.Summand], chosen: ir.Value | None, score: ir.Value,
 ) -> None:  # fmt: skip
     op = writer.op
-    if "saliency" in options.outputs or "signed_maps" in options.outputs:
-        blocks = aggregate.linear_blocks(walked.terms, path) if options.profile == "paper" else []
-        maps = aggregate.signed_maps(op, parts, method=options.method, blocks=blocks)
-        if "saliency" in options.outputs:
-            writer.add("saliency", aggregate.saliency(op, maps, grid, psi=options.psi, profile=options.profile), grid)
-        if "signed_maps" in options.outputs:
-            for i, m in enumerate(maps):
-                writer.add(f"signed_map_{i}", m.value, m.placement.shape[1:])
+    for name, value in written.items():
+        if name in options.outputs or (name.startswith("signed_map_") and "signed_maps" in options.outputs):
+            writer.add(name, value.value, value.dims)
     if "target" in options.outputs and chosen is not None:
         writer.add("target", chosen, ())
     if "score" in options.outputs:
@@ -424,7 +455,7 @@ def _write_outputs(
         if "contributions" in options.outputs:
             writer.add("contributions", columns, (len(parts) + len(aggregate.beside(parts)),))
     if "input_gradient" in options.outputs:
-        writer.add("input_gradient", gx)
+        writer.add("input_gradient", view.walked.cotangents[view.x])
     if "bias_gradients" in options.outputs:
         for p in parts[1:]:
             writer.add(f"bias_gradient:{p.site.name}", p.product)
@@ -433,7 +464,7 @@ def _write_outputs(
 def _expose(
     writer: _Outputs,
     options: Options,
-    parts: Sequence[Summand],
+    parts: Sequence[aggregate.Summand],
     walked: backward.Walk,
     nodes: Sequence[ir.Node],
     where: str,
@@ -474,6 +505,7 @@ def _describe(r: Rewritten, loaded: LoadedModel) -> None:
             source_sha256=loaded.sha256,
             source_producer=f"{loaded.ir.producer_name or '?'} {loaded.ir.producer_version or ''}".strip(),
             method=o.method,
+            **r.facts,
             profile=o.profile,
             psi=o.psi,
             head=o.head,

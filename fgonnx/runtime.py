@@ -16,6 +16,7 @@ from fgonnx.errors import ModelError, ProviderError
 
 try:
     import onnxruntime as ort
+    from onnxruntime.capi import _pybind_state
 except ImportError as error:  # any of the three wheels provides it, none is a hard dependency
     raise ProviderError(
         "ONNX Runtime is missing. Install one of its wheels, never two in one environment: "
@@ -24,6 +25,9 @@ except ImportError as error:  # any of the three wheels provides it, none is a h
 
 Array = npt.NDArray[Any]
 
+#: Whether this is the build that has a gradient builder (onnxruntime-training).
+TRAINING: bool = hasattr(_pybind_state, "GradientGraphBuilder")
+
 
 def choose_providers(requested: Sequence[str] | None = None) -> list[str]:
     """Return the execution providers to use.
@@ -31,7 +35,8 @@ def choose_providers(requested: Sequence[str] | None = None) -> list[str]:
     Parameters
     ----------
     requested : sequence of str, optional
-        Full names ("CUDAExecutionProvider") or short ones ("cuda", "cpu"). Default: CUDA when it is there, then CPU.
+        Full names ("CUDAExecutionProvider") or short ones ("cuda", "cpu"). Default: CUDA when it is there, then CPU;
+        CPU alone with the training build.
 
     Raises
     ------
@@ -39,6 +44,8 @@ def choose_providers(requested: Sequence[str] | None = None) -> list[str]:
         If one is not available in the onnxruntime that is installed.
     """
     available = list(ort.get_available_providers())
+    if not requested and TRAINING:  # it names CUDA whether its libraries are there or not
+        return ["CPUExecutionProvider"]
     if not requested:
         return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available] or available
     by_short = {p.removesuffix("ExecutionProvider").lower(): p for p in available}
@@ -88,6 +95,8 @@ class Session:
         proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        # The planned block comes on top of what the first run has left in the arena: half as much again, and no faster.
+        options.enable_mem_pattern = False
         if threads is not None:
             options.intra_op_num_threads = threads
         if not optimise:

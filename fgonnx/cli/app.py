@@ -1,4 +1,4 @@
-"""The command line: explain, inspect, check, compare, rewrite."""
+"""The command line: explain, inspect, check, compare, convert, evaluate, rewrite."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import onnx
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fgonnx import binding, inspection, storage
+from fgonnx import binding, inspection, methods, storage
 from fgonnx._version import __version__
 from fgonnx.check import check as run_checks
 from fgonnx.check import random_pictures
-from fgonnx.cli import compare, terminal
+from fgonnx.cli import compare, convert, evaluate, terminal
 from fgonnx.cli.job import Job, Settings, picture_preprocessing
 from fgonnx.cli.options import (
     EXPLANATION,
@@ -37,6 +37,7 @@ from fgonnx.cli.options import (
     Providers,
     Psi,
     Rate,
+    Set,
     SomeImages,
     Span,
     Target,
@@ -102,13 +103,26 @@ def explain(
         str, typer.Option(help="The .png: panel (photo, map, certificate), overlay (on the whole photo), heat.")
     ] = "panel",
     samples: Annotated[
-        int, typer.Option(min=1, rich_help_panel=EXPLANATION, help="Noisy copies for smooth-fullgrad.")
-    ] = 25,
+        int | None,
+        typer.Option(
+            min=1, rich_help_panel=EXPLANATION, help="Noisy copies, references or masks of a method that draws."
+        ),
+    ] = None,
     sigma: Annotated[
-        float,
-        typer.Option(min=0, rich_help_panel=EXPLANATION, help="Their noise, as a fraction of max - min of the input."),
-    ] = 0.15,
-    random_state: Annotated[int, typer.Option(min=0, rich_help_panel=EXPLANATION, help="Seed of that noise.")] = 0,
+        float | None,
+        typer.Option(min=0, rich_help_panel=EXPLANATION, help="Noise, as a fraction of max - min of the input."),
+    ] = None,
+    random_state: Annotated[
+        int | None, typer.Option(min=0, rich_help_panel=EXPLANATION, help="Seed of what is drawn.")
+    ] = None,
+    set: Set = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=RUNNING,
+            help="Where gradients come from: fgonnx, or ort-training (ONNX Runtime's training build, docs/engines.md).",
+        ),
+    ] = "fgonnx",
     providers: Providers = None,
     threads: Threads = None,
     batch_size: Annotated[
@@ -124,6 +138,7 @@ def explain(
 
     - `fgonnx explain resnet.onnx cat.jpg -o out --preprocess imagenet --labels synset.txt`
     - `fgonnx explain resnet.onnx photos/ -o out --preprocess imagenet --target 'tabby cat'` : why a tabby cat?
+    - `fgonnx explain resnet.onnx cat.jpg -o out --preprocess imagenet --method grad-cam` : another method
     - `fgonnx explain mobilenet.onnx 'photos/*.jpg' -o out --preprocess tf --psi signed` : what speaks for and against
     - `fgonnx explain yolo.onnx street.jpg -o out --preprocess yolo,layout=NCHW --picture overlay`
     - `fgonnx explain sensor.onnx batch.npy -o out` : arrays need no preprocessing
@@ -132,7 +147,9 @@ def explain(
     The record holds the five largest classes, the score, how exactly the contributions sum to it (completeness), what
     share of them the map shows, and every layer's part. Exit code: 0, or 2 where input or options are wrong.
     """
-    settings = Settings(method, profile, psi, head, output, input, samples, sigma, random_state)
+    drawn = {"samples": samples, "sigma": sigma, "random_state": random_state}
+    given = (*(f"{name}={value}" for name, value in drawn.items() if value is not None), *(set or ()))
+    settings = Settings(method, profile, psi, head, output, input, given, engine)
     job = Job(
         model, inputs, folder, settings, preprocessing=preprocess, labels=labels, target=target, picture=picture,
         providers=_split(providers), threads=threads, batch_size=batch_size, resume=resume,
@@ -226,6 +243,12 @@ def check(
     samples: Annotated[int, typer.Option(min=1, help="Random samples, where no pictures are given.")] = 2,
     directions: Annotated[int, typer.Option(min=1, help="Directions of each kind for the slopes.")] = 8,
     random_state: Annotated[int, typer.Option(min=0, help="Seed of samples and directions.")] = 0,
+    engine: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=RUNNING, help="What is checked: fgonnx, ort-training, or both and that they agree."
+        ),
+    ] = "fgonnx",
     providers: Providers = None,
     threads: Threads = None,
 ) -> None:
@@ -235,6 +258,7 @@ def check(
 
     - `fgonnx check model.onnx`
     - `fgonnx check model.onnx photos/ --preprocess imagenet`
+    - `fgonnx check model.onnx --engine both` : every tensor against ONNX Runtime's own gradient graph
 
     Exit code: 0 where no check fails, 1 where one does, 2 where input or options are wrong.
     """
@@ -245,7 +269,7 @@ def check(
         result = run_checks(
             loaded, x, target, head=head, output=output, input=input, input_shape=shape, layout=layout,
             labels=_labels(labels), providers=_split(providers), threads=threads, samples=samples,
-            directions=directions, tolerance=tolerance, random_state=random_state,
+            directions=directions, tolerance=tolerance, random_state=random_state, engine=engine,
         )  # fmt: skip
     terminal.show_check(result)
     if not result.passed:
@@ -282,6 +306,8 @@ def _samples(
 
 
 app.command("compare")(terminal.command(compare.compare))
+app.command("convert")(terminal.command(convert.command))
+app.command("evaluate")(terminal.command(evaluate.command))
 
 
 @app.command("rewrite")
@@ -290,9 +316,13 @@ def rewrite_command(
     model: ModelPath,
     out: Annotated[Path, typer.Option("--output-file", "-o", metavar="OUT.onnx", help="The file to write.")],
     outputs: Annotated[
-        str,
-        typer.Option(metavar="A,B", help=f"What to add: {', '.join(CERTIFICATE)}, input_gradient, bias_gradients."),
-    ] = ",".join(CERTIFICATE),
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help=f"What to add: {', '.join(CERTIFICATE)}, input_gradient, bias_gradients, attribution, head. Default: "
+            "the first five, as far as the method has them.",
+        ),
+    ] = None,
     expose: Annotated[
         list[str] | None,
         typer.Option(
@@ -308,6 +338,7 @@ def rewrite_command(
         bool, typer.Option("--seed", help="Take a cotangent of the head as an input instead of a class index.")
     ] = False,
     method: Method = "fullgrad",
+    set: Set = None,
     profile: Profile = "full",
     psi: Psi = "abs",
     head: Head = "logits",
@@ -335,7 +366,7 @@ def rewrite_command(
     proto = rewrite(
         loaded, method=method, profile=profile, psi=psi, head=head, output=output, input=input,
         input_shape=_shape(input_shape), layout=layout, target=_target(target, labels, loaded), seed=seed,
-        outputs=_split(outputs) or (), expose=expose or (),
+        outputs=_split(outputs), expose=expose or (), **methods.find(method).parse(set or ()),
     )  # fmt: skip
     files = storage.save(proto, out, folder=loaded.path.parent if loaded.path is not None else None)
     known = {p.key: p.value for p in proto.metadata_props}

@@ -6,13 +6,13 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fgonnx import binding, storage, targets
+from fgonnx import binding, methods, storage, targets
 from fgonnx.cli import record
 from fgonnx.cli.record import Decision
 from fgonnx.cli.samples import Reader, Sample, Sound, Source, digest, find, is_picture, unknown_preprocessing
@@ -39,16 +39,20 @@ class Settings:
     head: str = "logits"
     output: str | None = None
     input: str | None = None
-    samples: int = 25
-    sigma: float = 0.15
-    random_state: int = 0
+    given: tuple[str, ...] = ()
+    engine: str = "fgonnx"
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The method's own settings that were given, NAME=VALUE each, as the engine takes them."""
+        return methods.find(self.method).parse(self.given)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return those that have an effect."""
+        """Return those that have an effect; arrays by the names of their files."""
         kept = {k: getattr(self, k) for k in ("method", "profile", "psi", "head", "output", "input")}
-        if self.method == "smooth-fullgrad":
-            kept |= {k: getattr(self, k) for k in ("samples", "sigma", "random_state")}
-        return kept
+        files = dict(pair.split("=", 1) for pair in self.given if pair.endswith(".npy"))
+        other = {"engine": self.engine} if self.engine != "fgonnx" else {}
+        return {**kept, **asdict(methods.find(self.method).set(self.own)), **files, **other}
 
 
 def picture_preprocessing(
@@ -148,8 +152,9 @@ class Job:
             raise OptionError(f"'{folder}' is a file; give a folder to write to")
         self.folder, self.settings, self.picture, self.resume = folder, settings, picture, resume
         self.model_path, self.target, self.threads = model, target, threads
-        # Noise is drawn by a sample's place in its batch: alone, it does not depend on its neighbours.
-        self.batch_size = 1 if settings.method == "smooth-fullgrad" else batch_size
+        # What is drawn depends on a sample's place in its batch: alone, it does not depend on its neighbours.
+        self.together = 1 if methods.find(settings.method).drive is not None else batch_size
+        self.batch_size = batch_size
         self.providers = choose_providers(providers)
         self.loaded = binding.bind(load(model), binding.parse(bind))
         self.sound = sound or Sound()
@@ -184,7 +189,7 @@ class Job:
             except FgonnxError:
                 yield from self._finish(pending)
                 raise
-            if pending and (sample is None or len(pending) >= self.batch_size or sample.x.shape != pending[0].x.shape):
+            if pending and (sample is None or len(pending) >= self.together or sample.x.shape != pending[0].x.shape):
                 yield from self._finish(pending)
                 pending = []
             if sample is not None:
@@ -231,7 +236,7 @@ class Job:
         if self._explainer is None:
             first = self._new_explainer(())
             rewritten = first.engine(shape).rewritten
-            hidden = rewritten.head not in rewritten.source_outputs and self.settings.method != "smooth-fullgrad"
+            hidden = rewritten.head not in rewritten.source_outputs and first.method.drive is None
             self._explainer = self._new_explainer((rewritten.head,)) if hidden else first
         return self._explainer
 
@@ -242,7 +247,7 @@ class Job:
             self.loaded, s.method, profile=s.profile, psi=s.psi, head=s.head, output=s.output, input=s.input,
             layout=self.preprocessing.layout if self.preprocessing is not None and pictures else None,
             expose=expose, providers=self.providers, threads=self.threads, batch_size=self.batch_size,
-            samples=s.samples, sigma=s.sigma, random_state=s.random_state, labels=self._given_labels,
+            labels=self._given_labels, engine=s.engine, **s.own,
         )  # fmt: skip
 
     def _labels(self, rewritten: Rewritten) -> tuple[str, ...] | None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fgonnx import methods
 from fgonnx.read.presets import PRESETS
 
 EXPLANATION, PICTURES, RUNNING = "What is explained", "What the model takes", "How it runs"
@@ -78,7 +79,17 @@ Method = Annotated[
     str,
     typer.Option(
         rich_help_panel=EXPLANATION,
-        help="fullgrad; simple-fullgrad (no bias in the map, no certificate); smooth-fullgrad (mean of noisy copies).",
+        help=f"How the map is made: {', '.join(methods.names())}. Only fullgrad and smooth-fullgrad are certified; "
+        "docs/methods.md says what each computes.",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        rich_help_panel=EXPLANATION,
+        metavar="NAME=VALUE",
+        help="A setting of the method, such as steps=100, layer=conv5 or references=inputs.npy. Repeatable.",
     ),
 ]
 Profile = Annotated[

@@ -335,7 +335,8 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
     if localised is not None:
         lines.append(f"the map shows {localised['share']:.1%} of what contributes")
     s = record["settings"]
-    lines.append(f"{s['method']}, profile {s['profile']}, psi {s['psi']}")
+    layers = f", profile {s['profile']}" if record["sites"] else ""
+    lines.append(f"{s['method']}{layers}, psi {s['psi']}")
     if s["psi"] == "signed":
         lines.append("drawn as an average over neighbouring pixels; the .npy is not averaged")
     return lines

@@ -202,9 +202,7 @@ class Reader:
         """
         if source.path.suffix.lower() == ".npy":
             array = _load(source.path)
-            x = np.array(array if source.row is None else array[source.row])
-            self._check(x, source)
-            return Sample(source, x, self._shown(x), None, ())
+            return self.prepared(np.array(array if source.row is None else array[source.row]), source)
         if source.path.suffix.lower() == ".wav":
             recording, s = audio.read(source.path), self.sound
             x, notes = audio.prepare(recording, self.dims, rate=s.rate, channel=s.channel, span=s.span)
@@ -217,6 +215,17 @@ class Reader:
         self._check(x, source)
         shown = _finer(self.preprocessing, picture.rgb).to_display(picture.rgb)
         return Sample(source, x, shown, picture.rgb, picture.notes)
+
+    def prepared(self, x: Array, source: Source) -> Sample:
+        """Return an array that is ready as a sample.
+
+        Raises
+        ------
+        InputError
+            It does not fit the input.
+        """
+        self._check(x, source)
+        return Sample(source, x, self._shown(x), None, ())
 
     def _check(self, x: Array, source: Source) -> None:
         where = f"'{source.path}'" + ("" if source.row is None else f", sample {source.row},")

@@ -61,6 +61,13 @@ def neg(op: Emitter, y: ir.Value, x: ir.Value) -> Vjp:
 def clip(op: Emitter, y: ir.Value, x: ir.Value, low: ir.Value | None = None, high: ir.Value | None = None) -> Local:
     if op.is_active(low) or op.is_active(high):
         raise Unsupported("its bounds depend on the input", "Replace it by Min and Max")
+    top = op.array(high)
+    if top is not None and top.size == 1 and low is not None and (zero := op.array(low)) is not None and not zero.any():
+        # 0 <= y <= top: the intercept is the bound wherever it is reached
+        inside, reached = lowerings.below(op, y, float(top)), lowerings.reaches(op, y, float(top))
+        return Local(
+            lambda g: op.Mul(op.Mul(g, inside), lowerings.positive(op, y)), op.Mul(reached, float(top)), "implicit"
+        )
     mask: ir.Value | None = None
     for bound, side in ((low, "low"), (high, "high")):
         if bound is None:

@@ -45,7 +45,10 @@ def per_channel(op: Emitter, vector: ir.Value, rank: int) -> ir.Value:
     """Give a vector over channels the shape (C, 1, ...) that broadcasts to (N, C, *spatial)."""
     if rank == 2:
         return vector
-    return op.Reshape(vector, [-1, *([1] * (rank - 2))])
+    ones = [1] * (rank - 2)
+    placed: ir.Value = op.Reshape(vector, [-1, *ones])
+    placed.shape = ir.Shape([vector.shape[0] if vector.shape is not None else None, *ones])
+    return placed
 
 
 @rule("Conv", family="linear", note="c = bias; minus the product where input and weights are active")

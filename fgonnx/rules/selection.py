@@ -71,14 +71,23 @@ def gather(op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value, *, axis:
         # (before, indices..., after) -> (before, K, after)
         outer = [d if isinstance(d, int) else -1 for d in dims]
         flat = op.Reshape(g, [*outer[:axis], count, *outer[axis + 1 :]])
-        return _add_rows(op, flat, data, op.Cast(indices, to=ir.DataType.INT64.value), axis)
+        return _add_rows(op, flat, data, indices, axis)
 
     return Local(vjp)
 
 
 def _add_rows(op: Emitter, rows: ir.Value, data: ir.Value, indices: ir.Value, axis: int) -> ir.Value:
     """Add rows along an axis at their indices into zeros of the shape of `data`."""
-    index = op.Reshape(indices, [-1 if i == axis else 1 for i in range(op.rank(data))])
+    rank, size = op.rank(data), op.dims(data)[axis]
+    known = op.array(indices)
+    if known is not None and isinstance(size, int):
+        known = known.reshape(-1) % size
+        if len(known) and (np.diff(known) == 1).all():  # a run: no need to scatter
+            before, after = int(known[0]), size - int(known[-1]) - 1
+            edges = [before if i == axis else after if i == rank + axis else 0 for i in range(2 * rank)]
+            return op.Pad(rows, edges) if any(edges) else rows
+    wide = op.Cast(indices, to=ir.DataType.INT64.value)
+    index = op.Reshape(wide, [-1 if i == axis else 1 for i in range(rank)])
     spread = op.Expand(index, op.Shape(rows))
     return scatter_add(op, "ScatterElements", op.zeros_like(data), spread, rows, axis=axis)
 

@@ -1,0 +1,160 @@
+"""The training loop: epochs, a learning rate that falls, checkpoints that a killed run goes on from."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fgonnx import storage
+from fgonnx.errors import NumericError, OptionError
+from fgonnx.training.data import Batches
+from fgonnx.training.network import Network
+from fgonnx.training.optimisers import AdamW, Optimiser
+
+Array = npt.NDArray[Any]
+
+SCHEDULES = ("cosine", "constant")
+_MOMENTUM = 0.9  # of running statistics
+_REQUEST, _HISTORY = "request", "history"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch of training was like.
+
+    Attributes
+    ----------
+    loss : float
+        Mean cross-entropy over its batches.
+    accuracy : float
+        Share of its samples that got the right class, by the statistics of their batch.
+    validation : float or None
+        Accuracy on held-out samples behind it.
+    """
+
+    loss: float
+    accuracy: float
+    validation: float | None = None
+
+
+def fit(
+    network: Network,
+    batches: Batches,
+    epochs: int,
+    *,
+    optimiser: Optimiser | None = None,
+    rate: float = 1e-3,
+    schedule: str = "cosine",
+    validation: Batches | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+) -> list[Epoch]:
+    """Train the weights of a network, in place.
+
+    Parameters
+    ----------
+    network : Network
+        From its weights as they are; `reinitialise` first to train from scratch.
+    batches : Batches
+        Training samples.
+    epochs : int
+        How often all of them are seen.
+    optimiser : Optimiser, optional
+        AdamW by default.
+    rate : float
+        Learning rate at the beginning.
+    schedule : {"cosine", "constant"}
+        Whether it falls to zero along half a cosine (Loshchilov and Hutter, ICLR 2017), step by step, or stays.
+    validation : Batches, optional
+        Held-out samples, tried behind every epoch.
+    checkpoint : path, optional
+        File that the state goes to behind every epoch, whole or not at all. Where it is there, training goes on from
+        it, to the same weights as without interruption.
+    progress : bool
+        Whether to show a bar.
+
+    Returns
+    -------
+    list of Epoch
+
+    Raises
+    ------
+    OptionError
+        If an option has no such value, or the checkpoint is of another training.
+    NumericError
+        If the loss is no longer finite.
+    """
+    if schedule not in SCHEDULES:
+        raise OptionError(f"schedule={schedule!r} does not exist; choose one of: {', '.join(SCHEDULES)}")
+    if epochs < 1 or rate <= 0:
+        raise OptionError(f"epochs={epochs}, rate={rate}: give at least one epoch and a rate above 0")
+    optimiser = optimiser or AdamW()
+    file = Path(checkpoint) if checkpoint is not None else None
+    request = {
+        "epochs": epochs, "rate": rate, "schedule": schedule, "optimiser": repr(optimiser), "size": batches.size,
+        "seed": batches.seed, "samples": len(batches.x), "model": network.loaded.sha256,
+    }  # fmt: skip
+    history = _restore(file, request, network, optimiser) if file is not None and file.exists() else []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not progress) as bar:
+        task = bar.add_task("training", total=epochs * len(batches), completed=len(history) * len(batches))
+        for number in range(len(history), epochs):
+            losses, hits = [], 0
+            for i, (x, labels) in enumerate(batches.epoch(number)):
+                found = network.step(x, labels)
+                if not math.isfinite(found.loss):
+                    raise NumericError(f"the loss is {found.loss} in epoch {number + 1}; give a lower rate")
+                along = (number + i / len(batches)) / epochs
+                falling = 0.5 * (1 + math.cos(math.pi * along)) if schedule == "cosine" else 1.0
+                optimiser.update(network.weights, found.gradients, rate * falling)
+                for name, running in network.statistics.items():
+                    running += (1 - _MOMENTUM) * (found.statistics[name] - running)
+                losses.append(found.loss)
+                hits += found.hits
+                bar.advance(task)
+            held_out = None if validation is None else accuracy(network, validation)
+            history.append(Epoch(float(np.mean(losses)), hits / (len(batches) * batches.size), held_out))
+            bar.update(task, description=f"loss {history[-1].loss:.3f}")
+            if file is not None:
+                _store(file, request, network, optimiser, history)
+    return history
+
+
+def accuracy(network: Network, samples: Batches) -> float:
+    """Return the share of samples whose largest logit is that of their class."""
+    found = network.logits(samples.ready(samples.x)).argmax(axis=1)
+    return float(np.mean(found == samples.labels))
+
+
+def _store(
+    file: Path, request: Mapping[str, Any], network: Network, optimiser: Optimiser, history: list[Epoch]
+) -> None:
+    arrays = {f"w:{n}": a for n, a in network.weights.items()} | {f"s:{n}": a for n, a in network.statistics.items()}
+    arrays |= {f"o:{n}": a for n, a in optimiser.state.items()}
+    texts = {_REQUEST: json.dumps(request), _HISTORY: json.dumps([asdict(e) for e in history])}
+    storage.make_folder(file.parent)
+    with storage.replacing(file) as temporary, temporary.open("xb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays, **{k: np.array(v) for k, v in texts.items()})
+
+
+def _restore(file: Path, request: Mapping[str, Any], network: Network, optimiser: Optimiser) -> list[Epoch]:
+    with np.load(file, allow_pickle=False) as stored:
+        found = json.loads(str(stored[_REQUEST]))
+        if differing := sorted(k for k in {*found, *request} if found.get(k) != request.get(k)):
+            raise OptionError(
+                f"'{file}' is the checkpoint of another training ({', '.join(differing)} differ); give another name, "
+                "or remove it"
+            )
+        for key, place in (("w:", network.weights), ("s:", network.statistics)):
+            for name in place:
+                place[name][...] = stored[key + name]
+        optimiser.state.update({k[2:]: stored[k] for k in stored.files if k.startswith("o:")})
+        return [Epoch(**entry) for entry in json.loads(str(stored[_HISTORY]))]

@@ -1,0 +1,92 @@
+"""AdamW and SGD, on arrays in place. Weights of rank 2 or more decay; biases and normalisations do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+class Optimiser(Protocol):
+    """What `fit` needs of an optimiser."""
+
+    #: Arrays that a checkpoint has to hold, by name.
+    state: dict[str, Array]
+
+    def update(self, weights: Mapping[str, Array], gradients: Mapping[str, Array], rate: float) -> None:
+        """Move weights in place, by a learning rate."""
+
+
+def _decay(weight: Array, rate: float, decay: float) -> None:
+    if decay and weight.ndim > 1:
+        weight *= 1 - rate * decay
+
+
+@dataclass
+class SGD:
+    """Stochastic gradient descent with momentum (Sutskever et al., ICML 2013), decay decoupled from the gradient.
+
+    Parameters
+    ----------
+    momentum : float
+        Share of the last step that is taken again.
+    nesterov : bool
+        Whether the gradient counts once more behind the momentum.
+    decay : float
+        Weights shrink by `rate * decay` in every step.
+    """
+
+    momentum: float = 0.9
+    nesterov: bool = True
+    decay: float = 0.0
+    state: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
+
+    def update(self, weights: Mapping[str, Array], gradients: Mapping[str, Array], rate: float) -> None:
+        """Move weights in place, by a learning rate."""
+        for name, weight in weights.items():
+            velocity = self.state.setdefault(f"velocity:{name}", np.zeros_like(weight))
+            velocity *= self.momentum
+            velocity += gradients[name]
+            _decay(weight, rate, self.decay)
+            weight -= rate * (gradients[name] + self.momentum * velocity if self.nesterov else velocity)
+
+
+@dataclass
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019).
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        How long gradients and their squares are remembered.
+    epsilon : float
+        Added to the root of the mean square.
+    decay : float
+        Weights shrink by `rate * decay` in every step.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    decay: float = 0.01
+    state: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
+
+    def update(self, weights: Mapping[str, Array], gradients: Mapping[str, Array], rate: float) -> None:
+        """Move weights in place, by a learning rate."""
+        count = self.state.setdefault("count", np.zeros((), np.int64))
+        count += 1
+        steps = int(count)
+        for name, weight in weights.items():
+            g = gradients[name]
+            mean = self.state.setdefault(f"mean:{name}", np.zeros_like(weight))
+            square = self.state.setdefault(f"square:{name}", np.zeros_like(weight))
+            mean += (1 - self.beta1) * (g - mean)
+            square += (1 - self.beta2) * (g * g - square)
+            _decay(weight, rate, self.decay)
+            root = np.sqrt(square / (1 - self.beta2**steps)) + self.epsilon
+            weight -= rate / (1 - self.beta1**steps) * mean / root
