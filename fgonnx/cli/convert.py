@@ -56,9 +56,7 @@ def command(
     ] = None,
     example: Annotated[
         list[Path] | None,
-        typer.Option(
-            rich_help_panel=PICTURES, metavar="X.npy", help="An example input with a batch axis. Repeatable."
-        ),
+        typer.Option(rich_help_panel=PICTURES, metavar="X.npy", help="An example input with a batch axis. Repeatable."),
     ] = None,
     preprocess: Preprocess = None,
     labels: Labels = None,
@@ -83,10 +81,13 @@ def command(
     ] = False,
     allow_pickle: Annotated[
         bool,
-        typer.Option("--allow-pickle", help="Load a pickle. That runs whatever code the file names: only if you trust it."),
+        typer.Option(
+            "--allow-pickle", help="Load a pickle. That runs whatever code the file names: only if you trust it."
+        ),
     ] = False,
     tolerance: Annotated[
-        float, typer.Option(min=0, rich_help_panel=_PROOF, help="Allowed difference of outputs, relative to the largest.")
+        float,
+        typer.Option(min=0, rich_help_panel=_PROOF, help="Allowed difference of outputs, relative to the largest."),
     ] = 1e-5,
     random_state: Annotated[int, typer.Option(min=0, rich_help_panel=_PROOF, help="Seed of random samples.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -175,7 +176,9 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 def _show(source: str, report: Any) -> None:
     terminal.say("source", f"{source}  ({report.framework}: {report.source})")
-    terminal.say("written", f"{report.path}  ({terminal.file_size(report.path)}, opset {report.opset}, {report.exporter})")
+    terminal.say(
+        "written", f"{report.path}  ({terminal.file_size(report.path)}, opset {report.opset}, {report.exporter})"
+    )
     for kind, faces in (("input", report.inputs), ("output", report.outputs)):
         for name, dims in faces.items():
             terminal.say(kind, f"{name}  [{', '.join(map(str, dims))}]")

@@ -133,6 +133,7 @@ def describe(
             *sample.notes,
             *explanation.settings["notes"],
             *([SMOOTHED] if request["settings"]["method"] == "smooth-fullgrad" else []),
+            *([f"layer: {explanation.settings['layer']}"] if "layer" in explanation.settings else []),
         ],
         "explained": {
             "value": explanation.head,

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from onnxruntime.capi._pybind_state import GradientGraphBuilder
 
@@ -19,13 +20,18 @@ _TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)
 
 
 def build(model: bytes, head: str, sources: set[str]) -> bytes:
-    """Return the model with its gradient: `<head>_grad` is read and given by nobody, `<source>_grad` are outputs."""
+    """Return the model with its gradient: `<head>_grad` is an input, `<source>_grad` are outputs."""
     options = ort.SessionOptions()
     options.log_severity_level = _SEVERE
     builder = GradientGraphBuilder(model, {head}, sources, "", options)
     builder.build()
-    graph: bytes = builder.get_model()
-    return graph
+    built = onnx.load_from_string(builder.get_model())
+    (value,) = [v for v in built.graph.output if v.name == head]
+    cotangent = built.graph.input.add()
+    cotangent.CopyFrom(value)
+    cotangent.name = f"{head}_grad"  # the builder leaves it to whoever runs it
+    content: bytes = built.SerializeToString()
+    return content
 
 
 def try_out(model: bytes) -> None:
@@ -45,8 +51,8 @@ def main(source: str, target: str, head: str, *sources: str) -> None:
     """Read a model from a file and write its gradient graph to another, having run it."""
     graph = build(Path(source).read_bytes(), head, set(sources))
     Path(target).write_bytes(graph)
-    with contextlib.suppress(Exception):  # numbers at random need not fit; what matters is that the process lives
-        try_out(graph)
+    with contextlib.suppress(ort.capi.onnxruntime_pybind11_state.RuntimeException):
+        try_out(graph)  # numbers at random need not fit; what matters is that the process lives
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Which operators ONNX Runtime's gradient builder takes, as they are or written out; everything else is refused.
 
-Measured on onnxruntime-training 1.19.2: its builder has no gradient for many operators, a wrong one for some attributes,
-and ends the process on some graphs.
+Measured on onnxruntime-training 1.19.2: its builder has no gradient for many operators, a wrong one for some
+attributes, and ends the process on some graphs.
 """
 
 from __future__ import annotations

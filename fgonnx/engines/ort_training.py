@@ -151,6 +151,8 @@ class Copy:
     def _add(self, node: ir.Node) -> None:
         inputs = [None if v is None else self.twins[v] for v in node.inputs]
         made = lower(self._op, node, inputs, self._lowerings)
+        if any(v in self._source_op.active and v.uses() for v in node.outputs[len(made) :]):
+            raise Unsupported("ONNX Runtime's training build has a gradient for its first output alone", WAY_OUT)
         for v, twin in zip(node.outputs, made, strict=False):
             twin.type, twin.shape = v.type, v.shape
             self._pair(v, twin)
@@ -188,9 +190,7 @@ def build(model: onnx.ModelProto, head: str, sources: Sequence[str]) -> ir.Model
         if done.returncode:
             said = done.stderr.strip().splitlines()[-1:] or [f"it ended with status {done.returncode}"]
             raise ModelError(f"ONNX Runtime's gradient builder fails on the model: {said[0]}. {WAY_OUT}")
-        built = onnx.load(target)
-    built.graph.input.append(onnx.ValueInfoProto(name=f"{head}_grad"))  # the builder leaves it to whoever runs it
-    return ir.from_proto(built)
+        return ir.from_proto(onnx.load(target))
 
 
 def _import(op: Emitter, built: ir.Model, known: dict[str, ir.Value]) -> dict[str, ir.Value]:

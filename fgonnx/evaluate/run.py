@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,11 @@ from fgonnx.errors import FgonnxError, OptionError
 from fgonnx.evaluate.data import Data, Float, Subject
 from fgonnx.evaluate.journal import Journal, Row
 from fgonnx.evaluate.registry import Measure
+
+
+def file_name(name: str) -> str:
+    """Return the name of a method or measure, with its settings, as one that every file system takes."""
+    return re.sub(r"[^\w.+=-]", "_", name)
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class Run:
 
     def map_path(self, method: str, number: int) -> Path:
         """Return where the map of a sample is kept."""
-        return self.maps / method / f"{number:06}.npy"
+        return self.maps / file_name(method) / f"{number:06}.npy"
 
     def _method(self, method: str) -> Iterator[int]:
         subject: Subject | None = None
@@ -112,7 +118,7 @@ class Run:
 
     def _keep(self, method: str, data: Data, wanted: Sequence[int]) -> None:
         if wanted:
-            storage.make_folder(self.maps / method)
+            storage.make_folder(self.maps / file_name(method))
         for row, number in enumerate(data.numbers.tolist()):
             if number in wanted and data.saliency is not None:
                 storage.write_array(self.map_path(method, number), data.saliency[row].astype(np.float32))

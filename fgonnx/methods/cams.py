@@ -15,7 +15,7 @@ from fgonnx.emit import Emitter
 from fgonnx.errors import OptionError
 from fgonnx.lowerings import nonzero
 from fgonnx.methods.registry import Array, Sample, View, Written, driven, written
-from fgonnx.psi import canonical
+from fgonnx.psi import ABS, SIGNED, canonical
 
 _PICKS = {"Gather", "Slice", "Split"}
 _LISTED = 8  # names in a message, the last ones
@@ -63,7 +63,7 @@ def find_layer(view: View) -> tuple[ir.Value, Placement]:
     return chosen[-1]
 
 
-def _last(view: View, found: Sequence[ir.Value]) -> str | None:
+def _last(view: View, found: Sequence[ir.Value]) -> str:
     """Return the name of the last value that all that the score takes from the grid passes through.
 
     A sweep back from the head keeps what is still to be produced; where that is one value, it is a cut. Where only
@@ -111,14 +111,16 @@ def cam(name: str, *, source: str) -> Callable[[Terms], Terms]:
             op = view.op
             layer, placed = find_layer(view)
             a = canonical(op, widen(op, layer), placed)
+            if layer not in view.walked.cotangents:
+                raise OptionError(f"no gradient reaches the layer '{layer.name}'; choose another (layer=)")
             g = canonical(op, widen(op, view.walked.cotangents[layer]), placed)
             summed = op.ReduceSum(terms(op, a, g, list(range(2, len(placed.shape)))), [1])
-            summed = summed if view.psi == "signed" else op.Relu(summed)
+            summed = summed if view.psi == SIGNED else op.Relu(summed)
             enlarged = aggregate.upsample(op, summed, placed.grid, view.grid, signed=False, align_corners=False)
             return {"saliency": Written(op.Reshape(enlarged, [-1, *view.grid]), view.grid)}
 
         write.__doc__ = terms.__doc__
-        written(name, source=source, settings=Layer, psis=("abs", "signed"))(write)
+        written(name, source=source, settings=Layer, psis=(ABS, SIGNED))(write)
         return terms
 
     return register

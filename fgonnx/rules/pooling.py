@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from fgonnx import lowerings
+from fgonnx import lowerings, routing
 from fgonnx.emit import Emitter
+from fgonnx.routing import Axis
 from fgonnx.rules.linear import explicit_pads, spatial
 from fgonnx.rules.registry import Local, Unsupported, rule
 
@@ -34,15 +35,26 @@ def max_pool(
     storage_order: int = 0, strides: list[int] | None = None,
 ) -> Local:  # fmt: skip
     values = y[0] if isinstance(y, tuple) else y
-    if storage_order:  # its own indices are column-major; row-major ones come from a pool of our own
+
+    def vjp(g: ir.Value, *_: ir.Value) -> ir.Value:
+        rank = op.rank(x) - 2
+        steps, gaps = strides or [1] * rank, dilations or [1] * rank
+        size_in, size_out = spatial(op, x), spatial(op, values)
+        begins = explicit_pads(auto_pad, pads, size_in, size_out, kernel_shape, steps, gaps)[:rank]
+        axes = [Axis(*each) for each in zip(size_in, size_out, kernel_shape, steps, begins, strict=True)]
+        if all(d == 1 for d in gaps) and routing.applies(x, axes):
+            return routing.undo_max_pool(op, g, values, x, axes)
+        if not storage_order:
+            return lowerings.scatter_to_argmax(op, g, _indices(op, values), x)
+        # its own indices are column-major; row-major ones come from a pool of our own
         _, indices = op.MaxPool(
             x, outputs=2, auto_pad=auto_pad, ceil_mode=ceil_mode, dilations=dilations, kernel_shape=kernel_shape,
             pads=pads, strides=strides,
         )  # fmt: skip
         indices.dtype = ir.DataType.INT64
-    else:
-        indices = _indices(op, values)
-    return Local(lambda g, *_: lowerings.scatter_to_argmax(op, g, indices, x))
+        return lowerings.scatter_to_argmax(op, g, indices, x)
+
+    return Local(vjp)
 
 
 @rule("AveragePool", family="linear", note="c = 0")
