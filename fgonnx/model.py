@@ -17,6 +17,8 @@ from fgonnx.errors import ModelError
 from fgonnx.read import labels, preprocess
 
 OLDEST_OPSET = 7
+_BIG = 1 << 12  # bytes
+_PLAIN = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
 
 #: What `load` takes.
 ModelLike = str | Path | bytes | onnx.ModelProto | ir.Model
@@ -148,9 +150,19 @@ def _deserialise(proto: onnx.ModelProto, where: str) -> ir.Model:
     if not proto.ir_version or not proto.graph.output:
         raise ModelError(f"{where}: is not an ONNX model, or is truncated: it holds no graph with outputs")
     try:
-        return ir.from_proto(proto)
+        model = ir.from_proto(proto)
+        _unpack(model)
     except Exception as error:  # onnx_ir raises many kinds on malformed protobufs
         raise ModelError(f"{where}: is not a valid ONNX model ({error})") from error
+    return model
+
+
+def _unpack(model: ir.Model) -> None:
+    """Turn weights into arrays: a protobuf hands out another copy whenever it is asked for its content."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.TensorProtoTensor) and tensor.nbytes >= _BIG and tensor.dtype in _PLAIN:
+            value.const_value = ir.tensor(tensor.numpy(), name=tensor.name, doc_string=tensor.doc_string)
 
 
 def _checked(loaded: LoadedModel) -> LoadedModel:

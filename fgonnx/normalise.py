@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
+from onnx_ir.traversal import RecursiveGraphIterator
 
 from fgonnx import probe
 from fgonnx.dequantise import dequantise, is_quantised
@@ -109,7 +110,7 @@ def normalise(
     notes: list[str] = []
     model.ir_version = max(model.ir_version, IR_VERSION)
     inline_functions(model)
-    raise_opset(model, notes)
+    converted = raise_opset(model, notes)
     lift_constants(model)
     infer_types(model)
     x = choose_input(model, input_name, loaded.name, per_sample=per_sample)
@@ -122,7 +123,7 @@ def normalise(
         infer_types(model)
         model, batched = settle_batch(model, str(x.name), shape, folder, notes, one_by_one=one_by_one or not batched)
     x = next(v for v in model.graph.inputs if v.name == x.name)
-    if loaded.opset < OPSET:
+    if converted:
         check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
     axes = layout or find_layout(x, shape)
     explained = x
@@ -142,14 +143,18 @@ def inline_functions(model: ir.Model) -> None:
         common.NameFixPass()(model)
 
 
-def raise_opset(model: ir.Model, notes: list[str]) -> None:
-    """Requires: no functions, opset 7 or newer. Ensures: opset 18 or newer.
+def raise_opset(model: ir.Model, notes: list[str]) -> bool:
+    """Requires: no functions, opset 7 or newer. Ensures: opset 18 or newer. Returns whether nodes were converted.
 
     onnx's converter serialises the model, so big weights are set aside as inputs while it runs.
     """
     version = model.opset_imports.get("", 1)
     if version >= OPSET:
-        return
+        return False
+    if all(_unchanged_since(node, version) for node in RecursiveGraphIterator(model.graph)):
+        model.opset_imports[""] = OPSET
+        notes.append(f"opset {version} raised to {OPSET}: the same operators in both")
+        return False
     graph = model.graph
     _refuse_unknown(graph, version)
     tensors = {name: v.const_value for name, v in graph.initializers.items()}
@@ -188,6 +193,17 @@ def raise_opset(model: ir.Model, notes: list[str]) -> None:
             )
     model.graph = converted.graph
     notes.append(f"opset {version} raised to {OPSET}")
+    return True
+
+
+def _unchanged_since(node: ir.Node, version: int) -> bool:
+    if node.domain not in ("", "ai.onnx"):
+        return True
+    try:
+        old, new = (onnx.defs.get_schema(node.op_type, opset, "") for opset in (version, OPSET))
+    except onnx.defs.SchemaError:
+        return False
+    return bool(old.since_version == new.since_version)
 
 
 def _refuse_unknown(graph: ir.Graph, version: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ except ImportError as error:  # any of the three wheels provides it, none is a h
     ) from error
 
 Array = npt.NDArray[Any]
+
+_BIG = 1 << 16  # bytes from which a weight is not written into the model that a session is made from
+_NOWHERE = "in-memory"  # the file such weights would be in; onnxruntime replaces them before it would look for it
+_SHARED = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.INT64}
 
 #: Whether this is the build that has a gradient builder (onnxruntime-training).
 TRAINING: bool = hasattr(_pybind_state, "GradientGraphBuilder")
@@ -92,8 +96,12 @@ class Session:
         threads: int | None = None,
         optimise: bool = True,
     ) -> None:
-        proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
         options = ort.SessionOptions()
+        # onnxruntime reads these weights where they lie: they must live as long as the session.
+        self._weights = _set_aside(model) if isinstance(model, ir.Model) else {}
+        if self._weights:
+            options.add_external_initializers(list(self._weights), list(self._weights.values()))
+        proto = _without(model, self._weights) if isinstance(model, ir.Model) else model
         options.log_severity_level = 4
         # The planned block comes on top of what the first run has left in the arena: half as much again, and no faster.
         options.enable_mem_pattern = False
@@ -101,6 +109,7 @@ class Session:
             options.intra_op_num_threads = threads
         if not optimise:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.add_session_config_entry("session.disable_prepacking", "1")  # a second copy of the weights
         if folder is not None:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", os.fspath(folder.resolve())
@@ -140,6 +149,31 @@ class Session:
         except Exception as error:  # as above
             raise ModelError(f"onnxruntime failed to run the model: {_first_line(error)}") from error
         return {name: np.asarray(value) for name, value in zip(names, results, strict=True)}
+
+
+def _set_aside(model: ir.Model) -> dict[str, ort.OrtValue]:
+    """Return the big weights of a model, as they lie in memory."""
+    return {
+        name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor.numpy()))
+        for name, v in model.graph.initializers.items()
+        if (tensor := v.const_value) is not None
+        and not isinstance(tensor, ir.ExternalTensor)
+        and tensor.nbytes >= _BIG
+        and tensor.dtype in _SHARED
+    }
+
+
+def _without(model: ir.Model, weights: Mapping[str, ort.OrtValue]) -> onnx.ModelProto:
+    """Serialise a model without the content of these weights."""
+    slim = model.clone()
+    for name in weights:
+        value = slim.graph.initializers[name]
+        tensor = value.const_value
+        assert tensor is not None
+        value.const_value = ir.ExternalTensor(
+            _NOWHERE, 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name, base_dir=""
+        )
+    return ir.to_proto(slim)
 
 
 def _first_line(error: Exception) -> str:

@@ -107,12 +107,12 @@ def command(
     far as the framework has autograd. The report is stored in the file. Exit code: 0, 1 where the comparison fails (the
     file is written nevertheless), 2 where source or options are wrong.
     """
-    from fgonnx import converters
+    from fgonnx.converters import convert  # with what it needs of the engine, only where it is asked for
 
     if out.is_dir():
         raise OptionError(f"'{out}' is a folder; give a file name such as {out / 'model.onnx'}")
     own = {"exporter": exporter, "fold": fold, "signature": signature, "allow_pickle": allow_pickle or None}
-    report = converters.convert(
+    report = convert(
         _source(source), out, framework, example_input=_example(example or (), input_shape or ()), opset=opset,
         preprocessing=presets.parse(preprocess) if preprocess is not None else None,
         labels=names.load(labels) if labels is not None else None, head=head, simplify=simplify,
@@ -194,8 +194,8 @@ def _show(source: str, report: Any) -> None:
         unit = " steps" if m.unit != "relative" else ""
         verdict = Text(m.verdict, style=_VERDICTS[m.verdict])
         terminal.row(
-            made, m.quantity, m.samples, f"{m.maximum:.1e}{unit}", f"{m.relative:.1e}", f"{m.allowed:.0e}{unit}", verdict,
-            m.detail,
+            made, m.quantity, m.samples, f"{m.maximum:.1e}{unit}", f"{m.relative:.1e}", f"{m.allowed:.0e}{unit}",
+            verdict, m.detail,
         )  # fmt: skip
     terminal.out().print(made)
     terminal.out().print(

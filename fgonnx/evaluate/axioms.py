@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fgonnx.evaluate.data import Array, Data, Explains, Subject
+from fgonnx.evaluate.data import Array, Data, Explains, Subject, ratio
 from fgonnx.evaluate.registry import Measured, measure
 
 _PAPER = "Srinivas and Fleuret, Full-Gradient Representation for Neural Network Visualization, NeurIPS 2019"
@@ -70,7 +70,7 @@ def weak_dependence(subject: Subject, data: Data) -> Measured:
             if change <= _SAME * np.linalg.norm(gradient):
                 changed = subject(moved[None], data.target[i : i + 1].tolist()).saliency[0]
                 step = np.linalg.norm(moved - x) / np.linalg.norm(x)
-                found[i] = np.linalg.norm(changed - maps[i]) / (np.linalg.norm(maps[i]) * step)
+                found[i] = ratio(np.linalg.norm(changed - maps[i]), np.linalg.norm(maps[i]) * step)
                 break
     return Measured({"change": found})
 

@@ -238,6 +238,12 @@ class Data:
         return np.stack(rows)
 
 
+def ratio(a: npt.ArrayLike, b: npt.ArrayLike) -> Float:
+    """Return a / b for b of at least 0; NaN where b is 0."""
+    a, b = np.broadcast_arrays(np.asarray(a, np.float64), np.asarray(b, np.float64))
+    return np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)
+
+
 def _chunks(items: Iterable[Array]) -> Iterator[list[Array]]:
     iterator = iter(items)
     while part := list(islice(iterator, _CHUNK)):

@@ -77,7 +77,7 @@ def number(value: float | None) -> str:
     if value is None:
         return "–"
     if value == 0 or 1e-3 <= abs(value) < 1e4:
-        digits = 3 if abs(value) < 1 else max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+        digits = 3 if abs(value) < 1 else max(0, 2 - math.floor(math.log10(abs(value))))
         return f"{value:.{digits}f}"
     return f"{value:.0e}"
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import OptionError
-from fgonnx.evaluate.data import Data, Explains
+from fgonnx.evaluate.data import Data, Explains, ratio
 from fgonnx.evaluate.fill import filled
 from fgonnx.evaluate.registry import Measured, measure
 
@@ -66,5 +66,5 @@ def pixel_perturbation(
 
     scores = data.scores(explainer, variants, of)
     before = scores[:, :1]
-    curve = np.abs(scores[:, 1:] - before) / np.maximum(np.abs(before), np.finfo(np.float64).tiny)
+    curve = ratio(np.abs(scores[:, 1:] - before), np.abs(before))
     return Measured({"change": curve.mean(axis=1)}, np.array(SHARES), curve)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fgonnx.evaluate.data import Data, Explains
+from fgonnx.evaluate.data import Data, Explains, ratio
 from fgonnx.evaluate.registry import Measured, measure
 
 
@@ -31,7 +31,7 @@ def max_sensitivity(explainer: Explains, data: Data, *, radius: float = 0.02, sa
     Returns
     -------
     Measured
-        "change": max over copies of |S(x') - S(x)| / |S(x)|, norms of Frobenius.
+        "change": max over copies of |S(x') - S(x)| / |S(x)|, norms of Frobenius; NaN for an empty map.
     """
     maps = data.maps(explainer)
     norms = np.array([np.linalg.norm(m) for m in maps])
@@ -42,5 +42,5 @@ def max_sensitivity(explainer: Explains, data: Data, *, radius: float = 0.02, sa
         noisy = np.stack([x + rng.uniform(-r, r, x.shape) for x, rng, r in zip(data.x, generators, reach, strict=True)])
         changed = explainer(data.as_input(noisy), data.target.tolist()).saliency
         distance = np.array([np.linalg.norm(b - a) for a, b in zip(maps, changed, strict=True)])
-        largest = np.maximum(largest, distance / np.maximum(norms, np.finfo(np.float64).tiny))
-    return Measured({"change": largest})
+        largest = np.maximum(largest, distance)
+    return Measured({"change": ratio(largest, norms)})

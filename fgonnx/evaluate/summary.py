@@ -80,18 +80,24 @@ def summarise(
                 mean = float(values.mean()) if values.size else None
                 low, high = interval(values, seed)
                 entries.append(Entry(method, measure, quantity, values.size, mean, low, high))
-            stacked = [p.measured.curve for p in parts if p.measured.curve is not None]
-            at = parts[0].measured.at if parts else None
-            if stacked and at is not None:
-                whole = np.concatenate(stacked)
-                mean_curve = whole.mean(axis=0)
-                bounds = [interval(column, seed) for column in whole.T]
-                low_curve, high_curve = (
-                    np.array([m if b[side] is None else b[side] for m, b in zip(mean_curve, bounds, strict=True)])
-                    for side in (0, 1)
-                )
-                curves.append(Curve(method, measure, at, mean_curve, low_curve, high_curve))
+            if (curve := _curve(method, measure, parts, seed)) is not None:
+                curves.append(curve)
     return entries, curves
+
+
+def _curve(method: str, measure: str, parts: Sequence[Row], seed: int) -> Curve | None:
+    """Return the mean curve over images that have one."""
+    found = [p.measured.curve for p in parts if p.measured.curve is not None]
+    whole = np.concatenate(found) if found else np.zeros((0, 0))
+    whole = whole[np.isfinite(whole).all(axis=1)]
+    if not len(whole) or parts[0].measured.at is None:
+        return None
+    mean = whole.mean(axis=0)
+    bounds = [interval(column, seed) for column in whole.T]
+    low, high = (
+        np.array([m if b[side] is None else b[side] for m, b in zip(mean, bounds, strict=True)]) for side in (0, 1)
+    )
+    return Curve(method, measure, parts[0].measured.at, mean, low, high)
 
 
 def interval(values: Float, seed: int) -> tuple[float | None, float | None]:
