@@ -14,13 +14,18 @@ if _match is None:
     raise SystemExit('fgonnx/_version.py holds no line __version__ = "..."')
 
 ONNXRUNTIME = "1.20"
+EVALUATE = ["jinja2>=3.1", "matplotlib>=3.9", "scipy>=1.15"]
+# tensorflow-cpu serves as well; tf2onnx before 1.17 pins protobuf 3, which onnx has left.
+TENSORFLOW = ["tensorflow>=2.18", "keras>=3.8", "tf2onnx>=1.17"]
 TEST = [
+    "captum>=0.8",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.9",
     "mypy>=1.14",
     "onnxscript>=0.5",
     "onnx-ad==0.3.0",
+    "quantus>=0.6",
     "scikit-image>=0.24",
     "torch==2.13.0",
 ]
@@ -41,13 +46,17 @@ setup(
         "fgonnx.cli",
         "fgonnx.comparison",
         "fgonnx.converters",
+        "fgonnx.engines",
+        "fgonnx.evaluate",
         "fgonnx.expand",
+        "fgonnx.methods",
         "fgonnx.read",
         "fgonnx.rules",
         "fgonnx.show",
+        "fgonnx.training",
     ],
     package_dir={"fgonnx.converters": "converters"},
-    package_data={"fgonnx": ["py.typed"]},
+    package_data={"fgonnx": ["py.typed"], "fgonnx.evaluate": ["page.html"]},
     install_requires=[
         "numpy>=1.26",
         "onnx>=1.17",
@@ -60,8 +69,19 @@ setup(
         # The three runtime wheels overwrite one another: one of them in one environment.
         "cpu": [f"onnxruntime>={ONNXRUNTIME}"],
         "gpu": [f"onnxruntime-gpu>={ONNXRUNTIME}"],
+        # What `fgonnx.converters` needs of each framework. paddle2onnx pins an older onnx: an environment of its own.
+        "torch": ["torch>=2.6", "onnxscript>=0.5"],
+        "tensorflow": TENSORFLOW,
+        "keras": TENSORFLOW,
+        "tflite": [*TENSORFLOW, "ai-edge-litert>=2"],
+        "jax": ["jax>=0.6", "flax>=0.11", "jax2onnx>=0.12"],
+        "sklearn": ["scikit-learn>=1.5", "skl2onnx>=1.18"],
+        "paddle": ["paddlepaddle>=3", "paddle2onnx>=2"],
+        "simplify": ["onnxslim>=0.1.50"],
         "training": ["onnxruntime-training==1.19.2"],
-        "test": TEST,
+        "evaluate": EVALUATE,
+        "test": [*TEST, *EVALUATE],
+        "test-training": ["pytest>=8", "pytest-xdist>=3.6", "torch==2.13.0"],
     },
     entry_points={"console_scripts": ["fgonnx = fgonnx.cli:main"]},
     classifiers=[

@@ -176,7 +176,7 @@ def pictures(count: int, shape: Sequence[int], seed: int = 0) -> Array:
 # torch
 
 
-def _declare_torchvision_operators() -> Any:
+def declare_torchvision_operators() -> Any:
     """Let torchvision be imported without its compiled part, which its definitions of networks do not need.
 
     Its wheels are built for CUDA or fit another torch; the import only fails because two operators are not declared.
@@ -326,7 +326,7 @@ def torch_case(family: Family, exporter: str, opset: int) -> Case:
     """Build, prepare and export a torch network."""
     import torch
 
-    keep = _declare_torchvision_operators()
+    keep = declare_torchvision_operators()
     torch.set_num_threads(2)
     torch.manual_seed(0)
     net = family.build().eval()

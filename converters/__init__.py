@@ -1,4 +1,8 @@
-"""Converters from training frameworks to ONNX files that fgonnx explains (installed as `fgonnx.converters`)."""
+"""Converters from training frameworks to ONNX files that fgonnx explains (installed as `fgonnx.converters`).
+
+One module per framework, each with the same function `convert(model, path, ...)`; a framework is imported when its
+module is, and never before.
+"""
 
 from __future__ import annotations
 
@@ -7,5 +11,63 @@ if __name__ != "fgonnx.converters":
         f"this package is fgonnx.converters; it was imported as {__name__!r}: use 'import fgonnx.converters'"
     )
 
-#: Frameworks that have a converter module of their own.
-FRAMEWORKS: tuple[str, ...] = ()
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+from fgonnx.errors import OptionError
+
+from .detect import FRAMEWORKS, Kind, of_object, recognise
+from .finish import Finishing
+from .network import MissingFrameworkError
+from .report import ConversionReport, Measurement
+
+__all__ = [
+    "FRAMEWORKS",
+    "ConversionReport",
+    "Finishing",
+    "Kind",
+    "Measurement",
+    "MissingFrameworkError",
+    "convert",
+    "recognise",
+]
+
+
+def convert(source: Any, path: str | Path, framework: str | None = None, **options: Any) -> ConversionReport:
+    """Convert a network to an ONNX file and prove that nothing changed on the way.
+
+    Parameters
+    ----------
+    source : object or path
+        A network in its framework, or a file or folder that holds one.
+    path : path-like
+        The .onnx file to write.
+    framework : str, optional
+        One of `FRAMEWORKS`; told from the object's classes or the file's content by default.
+    **options
+        Those of the framework's own `convert`: example_input, opset, preprocessing, labels, head and more.
+
+    Returns
+    -------
+    ConversionReport
+        `report.passed` says whether source and file agree.
+
+    Raises
+    ------
+    MissingFrameworkError
+        If the framework or its exporter is not installed; the extra to install is named.
+    FgonnxError
+        If the source is not a network, or cannot be converted.
+    """
+    if framework is None:
+        framework = recognise(Path(source)).framework if isinstance(source, str | Path) else of_object(source)
+    if framework not in FRAMEWORKS:
+        raise OptionError(f"framework={framework!r} does not exist; choose one of: {', '.join(FRAMEWORKS)}")
+    module = importlib.import_module(f"{__name__}.{framework}")
+    known = {*inspect.signature(module.convert).parameters, *Finishing.__annotations__}
+    if unknown := sorted(set(options) - known):
+        raise OptionError(f"{framework} knows no option {', '.join(unknown)}")
+    report: ConversionReport = module.convert(source, path, **options)
+    return report

@@ -192,8 +192,9 @@ def runner(
 
 
 def emit(
-    case: Case, arrays: Sequence[Array | None], ys: Sequence[Array], *, batched: bool = False
-) -> tuple[onnx.ModelProto, list[int], backward.Walk]:
+    case: Case, arrays: Sequence[Array | None], ys: Sequence[Array], *, batched: bool = False,
+    walk: Callable[..., backward.Walk] = backward.walk,
+) -> tuple[onnx.ModelProto, list[int], backward.Walk]:  # fmt: skip
     """Return the model with the emitted linearisation, the active inputs that got a cotangent, and the walk."""
 
     def dims(a: Array) -> list[int | ir.SymbolicDim]:
@@ -243,27 +244,28 @@ def emit(
         op.active.update([*flat, head])
     seed = ir.Value(name="g", shape=head.shape, type=head.type)
     graph.inputs.append(seed)
-    walk = backward.walk(op, list(graph), head, seed, case.opset)
-    reached = [i for i, v in sources.items() if v in walk.cotangents]
-    terms = [t for t in walk.terms if t.node is node]
+    walked = walk(op, list(graph), head, seed, case.opset)
+    reached = [i for i, v in sources.items() if v in walked.cotangents]
+    terms = [t for t in walked.terms if t.node is node]
     for v in (
         *used,
-        *(walk.cotangents[v] for v in used),
-        *(walk.cotangents[sources[i]] for i in reached),
+        *(walked.cotangents[v] for v in used),
+        *(walked.cotangents[sources[i]] for i in reached),
         *(v for t in terms for v in (t.g, t.c)),
     ):
         out = op.Identity(v)
         out.type, out.shape = v.type, v.shape
         graph.outputs.append(out)
     model = ir.to_proto(ir.Model(graph, ir_version=IR_VERSION))
-    return model, reached, walk
+    return model, reached, walked
 
 
 def evaluate(
-    case: Case, arrays: Sequence[Array | None], g: Array, ys: Sequence[Array], *, reference: bool, batched: bool = False
-) -> Linearised:
+    case: Case, arrays: Sequence[Array | None], g: Array, ys: Sequence[Array], *, reference: bool, batched: bool = False,
+    walk: Callable[..., backward.Walk] = backward.walk,
+) -> Linearised:  # fmt: skip
     """Emit the rule and run it."""
-    model, reached, _ = emit(case, arrays, ys, batched=batched)
+    model, reached, _ = emit(case, arrays, ys, batched=batched, walk=walk)
     run = runner(model, reference=reference)
     return _read(case, run, reached, arrays, g)
 

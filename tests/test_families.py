@@ -17,6 +17,7 @@ from fgonnx import aggregate, axes, backward  # noqa: E402
 from fgonnx.emit import Emitter  # noqa: E402
 from fgonnx.model import load  # noqa: E402
 from fgonnx.normalise import normalise  # noqa: E402
+from fgonnx.psi import canonical  # noqa: E402
 from fgonnx.runtime import Session  # noqa: E402
 from tests.witness import autograd  # noqa: E402
 from tests.witness.tokennets import NETS  # noqa: E402
@@ -182,7 +183,7 @@ def placed(model, x):
     for v, its in layouts.items():
         placement = axes.place(its, 2, normal.batched)
         if placement is not None and placement.spatial:
-            out = op.Identity(aggregate.canonical(op, v, placement))
+            out = op.Identity(canonical(op, v, placement))
             graph.outputs.append(out)
             found[v.name] = out.name
     results = Session(normal.model, optimise=False).run({normal.input_name: x})

@@ -1,0 +1,1 @@
+"""What an explanation costs, beside everything else that could be called: `python -m benchmarks.speed`."""

@@ -1,0 +1,136 @@
+"""What a source is: told from the object, or from the content of the file; nothing is loaded for it."""
+
+from __future__ import annotations
+
+import pickletools
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fgonnx.errors import ModelError
+
+FRAMEWORKS = ("torch", "tensorflow", "keras", "tflite", "jax", "sklearn", "paddle")
+"""Frameworks that have a converter module of their own."""
+
+_PACKAGES = {
+    "torch": "torch", "keras": "keras", "tensorflow": "tensorflow", "flax": "jax", "jax": "jax", "jaxlib": "jax",
+    "equinox": "jax", "sklearn": "sklearn", "paddle": "paddle",
+}  # fmt: skip
+_HEAD = 4096  # bytes that tell the kind of a file
+_KNOWN = (
+    "torch (.pt, .pt2), TensorFlow (a SavedModel folder, a frozen .pb), Keras (.keras, .h5), .tflite, scikit-learn "
+    "(.joblib, .pkl) or Paddle (.pdmodel, .json)"
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a source is.
+
+    Attributes
+    ----------
+    framework : str
+        One of FRAMEWORKS.
+    kind : str
+        In words: "TorchScript", "SavedModel", "pickle"...
+    """
+
+    framework: str
+    kind: str
+
+
+def of_object(source: Any) -> str:
+    """Return the framework of an object, by the packages that define its classes.
+
+    Raises
+    ------
+    ModelError
+        If none is known.
+    """
+    if isinstance(source, Mapping) and source:
+        return of_object(next(iter(source.values())))  # a state dict: its framework will say what is missing
+    if isinstance(source, tuple) and source:
+        return of_object(source[0])
+    roots = [c.__module__.partition(".")[0] for c in type(source).__mro__]
+    # A Keras model may also be a tf.Module: Keras is the closer description.
+    found = {_PACKAGES[r] for r in roots if r in _PACKAGES}
+    if not found:
+        raise ModelError(
+            f"cannot tell the framework of a {type(source).__module__}.{type(source).__name__}: say framework= one of "
+            f"{', '.join(FRAMEWORKS)}"
+        )
+    return "keras" if "keras" in found else next(_PACKAGES[r] for r in roots if r in _PACKAGES)
+
+
+def recognise(path: Path) -> Kind:
+    """Tell what a file or folder holds, from its content.
+
+    Raises
+    ------
+    ModelError
+        If it is missing, is ONNX already, holds only weights, or is of no known kind.
+    """
+    if not path.exists():
+        raise ModelError(f"'{path}': no such file or folder")
+    if path.is_dir():
+        return _folder(path)
+    with path.open("rb") as file:
+        start = file.read(_HEAD)
+    if zipfile.is_zipfile(path):
+        return _archive(path)
+    if start[4:8] == b"TFL3":
+        return Kind("tflite", "TensorFlow Lite")
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return Kind("keras", "HDF5")
+    if start[:1] == b"\x80" or path.suffix.lower() in (".joblib", ".pkl", ".pickle"):
+        return Kind(_framework_of_pickle(path), "pickle")
+    if start[8:9] == b"{" and path.suffix.lower() == ".safetensors":
+        raise ModelError(
+            f"'{path}' holds only weights (safetensors), not the network: load them into an instance of its class in "
+            "Python and pass that to fgonnx.converters.convert"
+        )
+    if path.suffix.lower() == ".onnx":
+        raise ModelError(f"'{path}' is an ONNX file already: fgonnx explains it as it is (fgonnx explain)")
+    if path.suffix.lower() == ".pdmodel" or (path.suffix.lower() == ".json" and b'"base_code"' in start):
+        return Kind("paddle", "inference model")
+    if path.suffix.lower() == ".pb" and start[:1] == b"\n":
+        return Kind("tensorflow", "frozen graph")
+    raise ModelError(f"'{path}' is of no known kind: give {_KNOWN}")
+
+
+def _folder(path: Path) -> Kind:
+    if (path / "saved_model.pb").is_file():
+        return Kind("tensorflow", "SavedModel")
+    if any(path.glob("*.pdmodel")) or any(path.glob("inference.json")):
+        return Kind("paddle", "inference model")
+    raise ModelError(f"'{path}' is a folder without saved_model.pb: give {_KNOWN}")
+
+
+def _archive(path: Path) -> Kind:
+    names = zipfile.ZipFile(path).namelist()
+    # torch puts everything below one folder of the archive's own name
+    inner = {n.partition("/")[2] for n in names}
+    if "model.weights.h5" in names and "config.json" in names:
+        return Kind("keras", ".keras")
+    if "archive_format" in inner or "serialized_exported_program.json" in names:
+        return Kind("torch", "ExportedProgram")
+    if "constants.pkl" in inner and any(n.startswith("code/") for n in inner):
+        return Kind("torch", "TorchScript")
+    if "data.pkl" in inner:
+        return Kind("torch", "pickle")
+    raise ModelError(f"'{path}' is a zip archive of no known kind: give {_KNOWN}")
+
+
+def _framework_of_pickle(path: Path) -> str:
+    """Read the names in a pickle's opcodes, which executes nothing."""
+    found = []
+    with path.open("rb") as file:
+        try:
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name in ("GLOBAL", "SHORT_BINUNICODE", "BINUNICODE") and isinstance(argument, str):
+                    found.append(argument.partition(".")[0].partition(" ")[0])
+        except (ValueError, UnicodeDecodeError):
+            pass  # joblib writes arrays between the opcodes, or compresses all of it
+    return next((_PACKAGES[name] for name in found if name in _PACKAGES), "sklearn")

@@ -1,0 +1,222 @@
+"""A network in its own framework, as far as a proof of parity has to know it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx.errors import FgonnxError, InputError, ModelError
+
+Array = npt.NDArray[Any]
+Inputs = tuple[Array, ...]
+
+
+class MissingFrameworkError(FgonnxError):
+    """The framework or the exporter that a conversion needs is not installed."""
+
+
+@dataclass(frozen=True)
+class Seed:
+    """The scalar of every sample that is differentiated: `<weights, link(output)>`.
+
+    Attributes
+    ----------
+    output : int
+        Which output of the network.
+    input : int
+        With respect to which of its inputs.
+    weights : numpy array, (N, ...)
+        Cotangent of the head, of the output's shape.
+    link : {"", "Softmax", "Sigmoid"}
+        The activation that the output ends in and the head stands before: undone by its inverse. A Softmax is undone
+        up to a constant per sample, log p = z - logsumexp(z): weights then sum to zero, which no constant changes.
+    """
+
+    output: int
+    input: int
+    weights: Array
+    link: str
+
+    def scores(self, y: Any, log: Callable[[Any], Any], weights: Any) -> Any:
+        """Return the products to be summed, in the tensors of any framework, given its logarithm and the weights."""
+        if self.link == "Softmax":
+            y = log(y)
+        elif self.link == "Sigmoid":
+            y = log(y) - log(1 - y)
+        return y * weights
+
+
+@dataclass(frozen=True)
+class Block:
+    """A linear block: a convolution, and a BatchNormalization that alone reads it; or one of them.
+
+    Attributes
+    ----------
+    parts : tuple of numpy array, each (N, C, ...)
+        Per-neuron bias-gradients, channels second, in forward order.
+    transposed : bool
+        Whether the first is a transposed convolution, whose bias the authors' code leaves out.
+    """
+
+    parts: tuple[Array, ...]
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Linearised:
+    """A network at one input.
+
+    Attributes
+    ----------
+    gradient : numpy array
+        Of the scores with respect to the input, of its shape.
+    blocks : tuple of Block, or None
+        All convolutions and BatchNormalizations in forward order; None where the framework does not show its layers.
+    """
+
+    gradient: Array
+    blocks: tuple[Block, ...] | None
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a proof of parity needs of a source.
+
+    Attributes
+    ----------
+    framework, source, exporter : str
+        Names for the report.
+    run : callable
+        Arrays, one per input of the file and in its order, to the outputs in the order of the file.
+    linearise : callable or None
+        `linearise(inputs, seed)`; None where there is no autograd.
+    steps : sequence of float
+        For each output what one step of quantisation is; 0 for outputs in floating point.
+    packages : tuple of str
+        Distributions whose versions the report names.
+    notes : tuple of str
+        What was found or assumed on the way.
+    """
+
+    framework: str
+    source: str
+    exporter: str
+    run: Callable[[Inputs], list[Array]]
+    linearise: Callable[[Inputs, Seed], Linearised] | None
+    steps: Sequence[float] = ()
+    packages: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def paired(sites: Iterable[tuple[Any, Any, Array, bool, bool]]) -> tuple[Block, ...]:
+    """Join every BatchNormalization with the convolution whose output it reads.
+
+    Parameters
+    ----------
+    sites : iterable of (source, output, bias-gradient, normalises, transposed)
+        One per call of a layer, in forward order: the tensors it read and gave, told apart by identity.
+    """
+    found: list[Block] = []
+    place: dict[int, int] = {}  # from a convolution's output to its block
+    for source, output, product, normalises, transposed in sites:
+        at = place.pop(id(source), None)
+        if normalises and at is not None:
+            found[at] = Block((*found[at].parts, product), found[at].transposed)
+        else:
+            place[id(output)] = len(found)
+            found.append(Block((product,), transposed))
+    return tuple(found)
+
+
+@contextlib.contextmanager
+def needs(extra: str, what: str) -> Iterator[None]:
+    """Turn a failed import into an error that names the extra to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingFrameworkError(
+            f'{what} is needed for this conversion and cannot be imported ({error}): pip install "fgonnx[{extra}]"'
+        ) from error
+
+
+@contextlib.contextmanager
+def exporting(exporter: str, where: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Turn an exporter's failure, of whatever kind, into a ModelError with its reason.
+
+    Parameters
+    ----------
+    exporter : str
+        Its name, for the message.
+    where : callable
+        Returns the place in the network that was being worked on, or "".
+    """
+    try:
+        yield
+    except FgonnxError:
+        raise
+    except Exception as error:  # exporters raise many kinds
+        place = where()
+        raise ModelError(
+            f"{exporter} cannot export the model{f', at {place}' if place else ''}: {reason(error)}. Replace what it "
+            "names by standard layers without decisions that depend on values"
+        ) from error
+
+
+def reason(error: BaseException) -> str:
+    """Return the first cause of an error as one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}"[:400] if lines else type(error).__name__
+
+
+def refused_pickle(path: Path) -> str:
+    """Say why a pickle is not loaded, and what to do."""
+    return (
+        f"'{path}' is a pickle: loading it runs whatever code it names, so that is not done unasked. If you trust "
+        "where it comes from, give allow_pickle=True (--allow-pickle); else save the network by torch.export or as "
+        "TorchScript (torch), or pass the object from Python"
+    )
+
+
+def as_inputs(example: Any) -> Inputs:
+    """Return an example input as a tuple of arrays with a batch axis: an array, a tensor, or several of them.
+
+    Raises
+    ------
+    InputError
+        An input has no batch axis, is empty or not finite.
+    """
+    several = example if isinstance(example, tuple | list) else (example,)
+    arrays = tuple(np.asarray(e.detach().cpu() if hasattr(e, "detach") else e) for e in several)
+    for i, a in enumerate(arrays):
+        if a.ndim == 0 or a.size == 0:
+            raise InputError(f"example input {i} has the shape {a.shape}: give an array with a batch axis in front")
+        if a.dtype.kind == "f" and not np.isfinite(a).all():
+            raise InputError(f"example input {i} holds NaN or infinity")
+    return tuple(a.astype(np.float32) if a.dtype == np.float64 else a for a in arrays)
+
+
+def example_of(shape: Sequence[int | None], dtype: npt.DTypeLike = np.float32, random_state: int = 0) -> Array:
+    """Return a seeded example of a shape: normal numbers, or integers from 0 to 255 as the type allows.
+
+    Raises
+    ------
+    InputError
+        If a size other than the batch is not known.
+    """
+    if any(s is None or s < 1 for s in shape[1:]):
+        known = ", ".join("?" if s is None or s < 1 else str(s) for s in shape)
+        raise InputError(f"the input has the shape ({known}): give example_input (--input-shape) with all sizes")
+    sizes = (shape[0] or 2, *(int(s) for s in shape[1:] if s is not None)) if shape else ()
+    rng, dtype = np.random.default_rng(random_state), np.dtype(dtype)
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        return rng.integers(max(info.min, -128), min(info.max, 255), sizes, endpoint=True).astype(dtype)
+    return rng.standard_normal(sizes).astype(dtype)

@@ -1,0 +1,32 @@
+"""Converters from frameworks that live in an environment of their own (`.ci/run` makes it); skipped elsewhere."""
+
+import os
+import warnings
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def needed(*names):
+    """Import packages, or skip; what they warn of while they are imported is not ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = [pytest.importorskip(name) for name in names]
+    return found[0] if len(found) == 1 else found
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def agrees(report, *, explained=True, maps=True):
+    """Assert what every conversion must show: outputs to 1e-5, the gradient and the literal map to 1e-4."""
+    assert report.passed, report.measurements
+    quantities = {m.quantity.split()[0] for m in report.measurements}
+    wanted = {"output", *(["input-gradient"] if explained else []), *(["FullGrad"] if explained and maps else [])}
+    assert quantities == wanted
+    assert report.worst("output") < 1e-5
+    assert {m.verdict for m in report.measurements} == {"passed"}
+    assert all(dims[0] == "N" for dims in (*report.inputs.values(), *report.outputs.values()))

@@ -1,0 +1,59 @@
+"""scikit-learn: perceptrons and pipelines."""
+
+import numpy as np
+import pytest
+
+import fgonnx
+from fgonnx import converters
+from fgonnx.errors import FgonnxError
+from tests.frameworks import agrees, needed, noise
+
+_, _, joblib = needed("sklearn", "skl2onnx", "joblib")
+
+from sklearn.neural_network import MLPClassifier, MLPRegressor  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import StandardScaler  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+X = noise(200, 12)
+CLASSES = np.array(["ant", "bee", "cat"])[X[:, :3].argmax(1)]
+
+
+def pipeline():
+    return make_pipeline(StandardScaler(), MLPClassifier((16, 8), max_iter=40, random_state=0)).fit(5 * X + 3, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: MLPClassifier((16,), max_iter=40, random_state=0).fit(X, CLASSES),
+        lambda: MLPClassifier((8,), activation="tanh", max_iter=40, random_state=0).fit(X, X[:, 0] > 0),
+        lambda: MLPRegressor(hidden_layer_sizes=(8,), max_iter=40, random_state=0).fit(X, X[:, :2]),
+        pipeline,
+    ],
+    ids=["three classes", "two classes", "regression", "pipeline"],
+)
+def test_the_file_is_the_estimator(build, tmp_path):
+    report = converters.convert(build(), tmp_path / "net.onnx")
+    agrees(report, explained=False)
+    explanation = fgonnx.Explainer(tmp_path / "net.onnx")(X[:2])
+    assert explanation.rounding_residual().max() < 1e-5
+
+
+def test_its_classes_are_the_labels(tmp_path):
+    report = converters.convert(pipeline(), tmp_path / "net.onnx", example_input=X[:4])
+    assert report.head_stripped == "Softmax"
+    assert fgonnx.Explainer(tmp_path / "net.onnx").labels == ("ant", "bee", "cat")
+
+
+def test_a_pickle_is_loaded_only_where_that_is_allowed(tmp_path):
+    joblib.dump(pipeline(), tmp_path / "net.joblib")
+    with pytest.raises(FgonnxError, match="runs whatever code it names"):
+        converters.convert(tmp_path / "net.joblib", tmp_path / "net.onnx")
+    assert converters.convert(tmp_path / "net.joblib", tmp_path / "net.onnx", allow_pickle=True).passed
+
+
+def test_an_estimator_that_is_not_fitted_is_refused(tmp_path):
+    with pytest.raises(FgonnxError, match="the MLPRegressor is not fitted"):
+        converters.convert(MLPRegressor(), tmp_path / "net.onnx")
