@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -273,21 +272,22 @@ def saliency(op: Emitter, maps: Sequence[Signed], grid: Sequence[int], *, psi: s
     summed over the sites of one resolution before one upsampling. signed: no rescaling, and an upsampling that keeps
     the sum, so that the map sums to the part of the output that it shows.
     """
-    by_grid: dict[tuple[int, ...], list[ir.Value]] = {}
+    by_grid: dict[tuple[int, ...], list[Signed]] = {}
     for m in maps:
-        if psi == SIGNED:
-            summed = cell_sums(op, matrix(op, m))
-        else:
-            summed = rescaled_sums(op, m, psi, 0.0 if profile == "paper" else EPS)
-        by_grid.setdefault(m.placement.grid, []).append(summed)
+        by_grid.setdefault(m.placement.grid, []).append(m)
     resized = []
     for size, group in by_grid.items():
-        # One Add per site, the deepest layer first, written behind all sites: onnxruntime orders nodes depth first,
-        # last written inputs first, so that each site is summed while its cotangent is at hand.
-        total = functools.reduce(op.Add, reversed(group))
+        if psi == SIGNED:
+            total = _sum(op, [cell_sums(op, matrix(op, m)) for m in group])
+        else:
+            total = rescaled_sums(op, group, psi, 0.0 if profile == "paper" else EPS)
         resized.append(upsample(op, total, size, grid, signed=psi == SIGNED, align_corners=profile != "paper"))
-    total = resized[0] if len(resized) == 1 else op.Sum(*resized)
+    total = _sum(op, resized)
     return op.Reshape(total, [-1, *grid])
+
+
+def _sum(op: Emitter, values: Sequence[ir.Value]) -> ir.Value:
+    return values[0] if len(values) == 1 else op.Sum(*values)
 
 
 def upsample(

@@ -53,6 +53,13 @@ def indicator(op: Emitter, condition: ir.Value, like: ir.Value) -> ir.Value:
     return op.Cast(condition, to=like.dtype.value)
 
 
+def complement(op: Emitter, y: ir.Value) -> ir.Value:
+    """Return `1 - y` for `y` in 0..1."""
+    if y.dtype == ir.DataType.FLOAT:
+        return op.HardSigmoid(y, alpha=-1.0, beta=1.0)
+    return op.Sub(1.0, y)
+
+
 def finite(op: Emitter, v: ir.Value) -> ir.Value:
     """Return a value with its infinities as the largest numbers, so that a vanishing cotangent times it vanishes.
 

@@ -7,6 +7,7 @@ channel of `|g|` and then scaled, and the sum over channels is a matrix product 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,7 +144,8 @@ def written_out(op: Emitter, m: Signed) -> ir.Value:
 
 def cell_sums(op: Emitter, m: Matrix) -> ir.Value:
     """Sum over channels: (N, 1, *grid)."""
-    size = m.placement.shape[1]
+    p = m.placement
+    size = p.shape[1]
     total = m.value
     if m.weights is not None or size > 1:
         assert m.value.dtype is not None
@@ -153,7 +155,7 @@ def cell_sums(op: Emitter, m: Matrix) -> ir.Value:
             total = op.MatMul(row, m.value)
         else:
             total = op.MatMul(m.value, op.Reshape(row, [size, 1]))
-    return _rolled(op, op.Reshape(total, [-1, 1, *m.placement.grid]), m.placement)
+    return _rolled(op, op.Reshape(total, [-1, 1, *p.grid]), p)
 
 
 def sample_sums(op: Emitter, m: Matrix) -> ir.Value:
@@ -166,24 +168,37 @@ def sample_sums(op: Emitter, m: Matrix) -> ir.Value:
     return op.ReduceSum(sums, [1], keepdims=1)
 
 
-def rescaled_sums(op: Emitter, m: Signed, psi: str, eps: float) -> ir.Value:
-    """Apply psi and sum over channels, `sum_c (P - min) / (max - min + eps)`: (N, 1, *grid).
+def rescaled_sums(op: Emitter, maps: Sequence[Signed], psi: str, eps: float) -> ir.Value:
+    """Apply psi to maps on one grid and add them up, `sum_s sum_c (P - min) / (max - min + eps)`: (N, 1, *grid).
 
-    The extrema are those of a sample, over channels and cells jointly.
+    The extrema are those of a sample and a map, over channels and cells jointly. A map is read while it is at hand, and
+    leaves one row: its extrema and its sums over channels. The arithmetic is then done for all rows at once.
     """
+    grid = maps[0].placement.grid
+    count, cells = len(maps), math.prod(grid)
+    rows = op.Concat(*(_row(op, m, psi) for m in maps), axis=1)
+    high, low, sums = op.Split(rows, [1, 1, cells], outputs=3, axis=2)
+    spread = op.Sub(high, low)
+    if eps:
+        spread = op.Add(spread, eps)
+    else:  # a constant tensor has no contrast: zero, not 0 / 0
+        spread = op.Where(op.Greater(spread, 0.0), spread, 1.0)
+    channels = np.array([[m.placement.shape[1]] for m in maps], np.float64)
+    above = op.Sub(sums, op.Mul(low, channels))
+    total = op.MatMul(op.Reshape(op.Reciprocal(spread), [-1, 1, count]), above)
+    return op.Reshape(total, [-1, 1, *grid])
+
+
+def _row(op: Emitter, m: Signed, psi: str) -> ir.Value:
+    """Return maximum, minimum and sums over channels of psi of a map: (N, 1, 2 + cells)."""
     if m.weights is not None and (psi == POSITIVE or (_channels_last(m.placement) and not m.placement.trivial)):
         # The sign of a product is not that of a factor, and extrema per channel are slow where channels come last.
         m = Signed(op.Mul(m.value, _along_channels(op, m)), m.placement)
     signed = matrix(op, m)
     weights = op.Abs(signed.weights) if signed.weights is not None else None
     p = Matrix(op.Abs(signed.value) if psi == ABS else op.Relu(signed.value), m.placement, signed.channels, weights)
-    high, low = _extremum(op, p, "ReduceMax"), _extremum(op, p, "ReduceMin")
-    spread = op.Sub(high, low)
-    if eps:
-        spread = op.Add(spread, eps)
-    else:  # a constant tensor has no contrast: zero, not 0 / 0
-        spread = op.Where(op.Greater(spread, 0.0), spread, 1.0)
-    return op.Div(op.Sub(cell_sums(op, p), op.Mul(low, float(m.placement.shape[1]))), spread)
+    sums = op.Reshape(cell_sums(op, p), [-1, 1, math.prod(m.placement.grid)])
+    return op.Concat(_extremum(op, p, "ReduceMax"), _extremum(op, p, "ReduceMin"), sums, axis=2)
 
 
 def _along_channels(op: Emitter, m: Signed) -> ir.Value:
@@ -193,9 +208,9 @@ def _along_channels(op: Emitter, m: Signed) -> ir.Value:
 
 
 def _extremum(op: Emitter, m: Matrix, reduce: str) -> ir.Value:
-    """Return the extremum of every sample, (N, 1, ...): first over what is side by side in memory."""
+    """Return the extremum of every sample, (N, 1, 1): first over what is side by side in memory."""
     extremum = getattr(op, reduce)
-    rows = extremum(m.value, [2], keepdims=0)
+    rows = extremum(m.value, [2], keepdims=1)
     if m.weights is not None:
-        rows = op.Mul(rows, m.weights)
-    return op.Reshape(extremum(rows, [1], keepdims=0), [-1, *([1] * (len(m.placement.grid) + 1))])
+        rows = op.Mul(rows, op.Reshape(m.weights, [-1, 1]))
+    return extremum(rows, [1], keepdims=1)

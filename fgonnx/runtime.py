@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 
 _BIG = 1 << 16  # bytes from which a weight is not written into the model that a session is made from
 _NOWHERE = "in-memory"  # the file such weights would be in; onnxruntime replaces them before it would look for it
-_SHARED = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.INT64}
+_SHARED = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT8, ir.DataType.UINT8}
 
 #: Whether this is the build that has a gradient builder (onnxruntime-training).
 TRAINING: bool = hasattr(_pybind_state, "GradientGraphBuilder")
@@ -171,7 +171,7 @@ def _without(model: ir.Model, weights: Mapping[str, ort.OrtValue]) -> onnx.Model
         tensor = value.const_value
         assert tensor is not None
         value.const_value = ir.ExternalTensor(
-            _NOWHERE, 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name, base_dir=""
+            _NOWHERE, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=name, base_dir=""
         )
     return ir.to_proto(slim)
 

@@ -261,8 +261,8 @@ def emit(
 
 
 def evaluate(
-    case: Case, arrays: Sequence[Array | None], g: Array, ys: Sequence[Array], *, reference: bool, batched: bool = False,
-    walk: Callable[..., backward.Walk] = backward.walk,
+    case: Case, arrays: Sequence[Array | None], g: Array, ys: Sequence[Array], *, reference: bool,
+    batched: bool = False, walk: Callable[..., backward.Walk] = backward.walk,
 ) -> Linearised:  # fmt: skip
     """Emit the rule and run it."""
     model, reached, _ = emit(case, arrays, ys, batched=batched, walk=walk)

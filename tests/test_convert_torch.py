@@ -49,6 +49,7 @@ def made(tmp_path_factory):
     return make
 
 
+@pytest.mark.slow
 @both_exporters
 @every_net
 def test_the_file_is_the_network(name, exporter, made):
@@ -59,6 +60,7 @@ def test_the_file_is_the_network(name, exporter, made):
     assert report.inputs["input"][0] == report.outputs["output"][0] == "N"
 
 
+@pytest.mark.slow
 @both_exporters
 @pytest.mark.parametrize("name", UNFOLDED)
 def test_the_map_is_that_of_the_literal_algorithm(name, exporter, made):
@@ -69,6 +71,7 @@ def test_the_map_is_that_of_the_literal_algorithm(name, exporter, made):
 
 
 # Only dynamo folds BatchNormalization into transposed convolutions.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "fold"), [*((n, True) for n in BUILD if n != "convtranspose"), *((n, False) for n in UNFOLDED)]
 )
@@ -241,6 +244,7 @@ def test_the_command_refuses(arguments, message, tmp_path):
     assert message in refused("convert", *arguments, "-o", tmp_path / "net.onnx")
 
 
+@pytest.mark.slow
 def test_following_the_tutorial(tmp_path, monkeypatch):
     from tests.tutorials import follow
 

@@ -117,7 +117,7 @@ def shrink(op: Emitter, y: ir.Value, x: ir.Value, *, bias: float = 0.0, lambd: f
 
 @elementwise("Sigmoid")
 def sigmoid(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Mul(y, op.Sub(1.0, y))
+    return op.Mul(y, lowerings.complement(op, y))
 
 
 @elementwise("Tanh")

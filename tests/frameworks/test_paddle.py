@@ -15,7 +15,7 @@ SHAPE = (2, 3, 16, 24)
 
 
 class Attention(nn.Layer):
-    """Without LayerNorm, whose derivative behind a convolution Paddle 3.3.1 gets wrong, as differences of outputs show."""
+    """Without LayerNorm: behind a convolution, Paddle 3.3.1 contradicts the differences of its own outputs."""
 
     def __init__(self):
         super().__init__()
