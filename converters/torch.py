@@ -242,12 +242,13 @@ def _torchscript(module: Any, example: Inputs, opset: int, fold: bool, notes: li
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporters' remarks on themselves from the user; what matters becomes an error or a note."""
-    loggers = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "torch.export")]
+    loggers = [logging.getLogger(n) for n in ("torch", "torch.onnx", "onnxscript")]
     before = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        silent = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -44,10 +44,15 @@ class Emitter:
         Values that depend on what is differentiated; rules ask for it through `is_active`.
     prefix : str
         What the names of all nodes and values that are written begin with.
+    portable : bool
+        Whether plain forms of a gradient are wanted, for any runtime, or those that are fast on onnxruntime.
     """
 
-    def __init__(self, graph: ir.Graph, active: set[ir.Value] | None = None, prefix: str = PREFIX) -> None:
+    def __init__(
+        self, graph: ir.Graph, active: set[ir.Value] | None = None, prefix: str = PREFIX, *, portable: bool = False
+    ) -> None:
         self.graph = graph
+        self.portable = portable
         self._prefix = prefix
         self.active: set[ir.Value] = active if active is not None else set()
         self._constants: dict[tuple[Any, ...], ir.Value] = {}

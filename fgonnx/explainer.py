@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from fgonnx import cache as caches
 from fgonnx import drive, methods
 from fgonnx.binding import bind as bound_to
 from fgonnx.choice import ONLY, Head, Resolved, resolve
@@ -21,9 +25,11 @@ from fgonnx.model import LoadedModel, ModelLike, load
 from fgonnx.normalise import choose_input
 from fgonnx.rewrite import Options, Rewritten, build
 from fgonnx.runtime import Session, choose_providers
+from fgonnx.stream import grouped, in_order
 from fgonnx.targets import Target, takes_seed
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 _KEPT_SIZES = 4
 
@@ -63,6 +69,11 @@ class Explainer:
         Inputs to fix beforehand, such as a sampling rate or the state of a recurrent network; a number fills the shape.
     engine : {"fgonnx", "ort-training"}
         Where cotangents come from: fgonnx's rules, or ONNX Runtime's gradient builder, which needs the training build.
+    scores : bool
+        Whether explanations hold all entries of the tensor explained.
+    cache : bool or path-like
+        Keep rewritten graphs on disk and take them from there: in this folder, or (True) in that of the environment
+        variable FGONNX_CACHE ("off" for none), else in the user's cache folder. See `fgonnx.cache`.
 
     Notes
     -----
@@ -91,6 +102,8 @@ class Explainer:
         batch_size: int = 8,
         bind: Mapping[str, Any] | None = None,
         engine: str = "fgonnx",
+        scores: bool = False,
+        cache: bool | str | os.PathLike[str] = False,
         **settings: Any,
     ) -> None:
         if batch_size < 1:
@@ -103,10 +116,10 @@ class Explainer:
         wanted = ["target", "score", *(self.method.needs or maps)]
         if certificate and self.method.certificate:
             wanted += ["contributions", "completeness"]
-        wanted += ["input_gradient"] * input_gradient + ["bias_gradients"] * bias_gradients
-        if self.method.drive is not None and (input_gradient or bias_gradients or expose):
+        wanted += ["input_gradient"] * input_gradient + ["bias_gradients"] * bias_gradients + ["head"] * scores
+        if self.method.drive is not None and (input_gradient or bias_gradients or expose or scores):
             raise OptionError(
-                f"{method} is made of several runs: it has no input_gradient, bias_gradients or exposed values"
+                f"{method} is made of several runs: it has no input_gradient, bias_gradients, scores or exposed values"
             )
         self.options = Options(
             method=method, profile=profile, psi=psi, head=head, output=output, input=input, layout=layout,
@@ -115,6 +128,8 @@ class Explainer:
         )  # fmt: skip
         self._providers = choose_providers(providers)
         self._threads = threads
+        kept = caches.opened(cache)
+        self._build = build if kept is None else kept.build
         self._engines: dict[tuple[tuple[int, ...] | None, bool, bool], Engine] = {}
         self._lock = threading.Lock()
         _check_weights(self.loaded)
@@ -129,7 +144,7 @@ class Explainer:
             if key not in self._engines:
                 given = None if key[0] is None else (1, *key[0])
                 options = replace(self.options, outputs=("head",), expose=()) if forward else self.options
-                rewritten = build(self.loaded, replace(options, input_shape=given, seed=seed))
+                rewritten = self._build(self.loaded, replace(options, input_shape=given, seed=seed))
                 folder = self.loaded.path.parent if self.loaded.path is not None else None
                 session = Session(rewritten.model, folder=folder, providers=self._providers, threads=self._threads)
                 while len(self._engines) >= _KEPT_SIZES:
@@ -189,6 +204,46 @@ class Explainer:
             results = [engine.session.run(rows(r, fed, i, i + step)) for i in range(0, count, step)]
         merged = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
         return self._explanation(r, merged, main, resolved.described)
+
+    def stream(
+        self, items: Iterable[T], read: Callable[[T], Array] = np.asarray, target: Target = None, *, workers: int = 2
+    ) -> Iterator[Explanation]:
+        """Explain any number of samples in bounded memory, while the next ones are being read.
+
+        Parameters
+        ----------
+        items : iterable
+            What samples are made of, such as paths; drawn as needed.
+        read : callable
+            Makes one sample of an item, without the batch axis; called in threads. By default items are samples.
+        target : optional
+            What to explain of each, as for a call; not a list.
+        workers : int
+            Threads that read.
+
+        Yields
+        ------
+        Explanation
+            Of neighbouring samples of one shape, `batch_size` at most, in their order.
+
+        Raises
+        ------
+        Exception
+            What `read` or a call raises, after the explanations of the batches before.
+        """
+        if workers < 1:
+            raise OptionError(f"workers={workers} is not a number of threads; give 1 or more")
+        readers, runner = ThreadPoolExecutor(workers), ThreadPoolExecutor(1)
+        try:
+            samples = in_order(readers, (partial(read, item) for item in items), max(self.batch_size, workers))
+            batches = grouped(samples, self.batch_size, np.shape)
+            yield from in_order(runner, (partial(self._explain_samples, b, target) for b in batches), 1)
+        finally:
+            readers.shutdown(cancel_futures=True)
+            runner.shutdown(cancel_futures=True)
+
+    def _explain_samples(self, samples: Sequence[Array], target: Target) -> Explanation:
+        return self(np.stack(samples), target)
 
     def head(self, x: Array | Mapping[str, Array]) -> Array:
         """Return the tensor whose entries are explained, (N, *head shape), by a forward run without the gradient.
@@ -283,6 +338,7 @@ class Explainer:
             delta=results.get(drive.named(r, "delta")),
             bias_gradients={n.partition(":")[2]: v for n, v in named.items() if n.startswith("bias_gradient:")},
             exposed={n: named[n] for n in o.expose if n in named},
+            scores=named.get("head"),
             head=r.head,
             head_stripped=r.stripped,
             settings={

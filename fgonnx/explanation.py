@@ -44,6 +44,8 @@ class Explanation:
         Per-neuron bias-gradients by site, where asked for.
     exposed : dict of str to numpy array
         Other values asked for.
+    scores : numpy array, (N, *head), or None
+        All entries of the tensor explained, where asked for.
     head : str
         Name of the value explained.
     head_stripped : str
@@ -66,6 +68,7 @@ class Explanation:
     input_gradient: Array | None = None
     bias_gradients: dict[str, Array] = field(default_factory=dict)
     exposed: dict[str, Array] = field(default_factory=dict)
+    scores: Array | None = None
     head: str = ""
     head_stripped: str = ""
     settings: dict[str, Any] = field(default_factory=dict)

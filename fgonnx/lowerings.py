@@ -17,19 +17,19 @@ from fgonnx.emit import Emitter
 
 # 2**127 maps every normal float32 to 2 or more, so that minus 1 clamps to 1; infinity clamps too. OpenVINO reads an
 # explicit beta=0 as its default 0.5, hence -1.
-STEEP = 2.0**127
+_STEEP = 2.0**127
 
 
 def positive(op: Emitter, x: ir.Value) -> ir.Value:
     """Return 1 where `x > 0` and 0 elsewhere, in the type of `x`; subnormal float32 count as 0, or as less than 1."""
-    if x.dtype == ir.DataType.FLOAT:
-        return op.HardSigmoid(x, alpha=STEEP, beta=-1.0)
+    if x.dtype == ir.DataType.FLOAT and not op.portable:
+        return op.HardSigmoid(x, alpha=_STEEP, beta=-1.0)
     return indicator(op, op.Greater(x, 0.0), x)
 
 
 def below(op: Emitter, x: ir.Value, bound: float) -> ir.Value:
     """Return 1 where `x < bound` and 0 elsewhere, in the type of `x`."""
-    if x.dtype == ir.DataType.FLOAT and 2.0**-60 < bound < 2.0**60:
+    if x.dtype == ir.DataType.FLOAT and not op.portable and 2.0**-60 < bound < 2.0**60:
         # A power of two makes alpha * x exact and one unit in the last place of the bound at least 4.
         alpha = 2.0 ** (26 - math.floor(math.log2(bound)))
         return op.HardSigmoid(x, alpha=-alpha, beta=float(np.float32(alpha) * np.float32(bound)))
@@ -38,7 +38,7 @@ def below(op: Emitter, x: ir.Value, bound: float) -> ir.Value:
 
 def reaches(op: Emitter, x: ir.Value, bound: float) -> ir.Value:
     """Return 1 where `x >= bound` and 0 elsewhere, in the type of `x`: what `below` leaves."""
-    if x.dtype == ir.DataType.FLOAT and 2.0**-60 < bound < 2.0**60:
+    if x.dtype == ir.DataType.FLOAT and not op.portable and 2.0**-60 < bound < 2.0**60:
         # The bound becomes an integer of 24 bits, its neighbour below the integer before it: 1 and 0, both exact.
         exact = float(np.float32(bound))
         mantissa, exponent = math.frexp(exact)
@@ -55,7 +55,7 @@ def indicator(op: Emitter, condition: ir.Value, like: ir.Value) -> ir.Value:
 
 def complement(op: Emitter, y: ir.Value) -> ir.Value:
     """Return `1 - y` for `y` in 0..1."""
-    if y.dtype == ir.DataType.FLOAT:
+    if y.dtype == ir.DataType.FLOAT and not op.portable:
         return op.HardSigmoid(y, alpha=-1.0, beta=1.0)
     return op.Sub(1.0, y)
 

@@ -104,6 +104,8 @@ def _has_shape(v: ir.Value) -> bool:
     """Tell whether onnxruntime can say a value's shape: its Shape takes no float8 and nothing below 8 bits."""
     if not isinstance(v.type, ir.TensorType):
         return v.type is None
+    if v.type.dtype == ir.DataType.STRING:
+        return True
     return v.type.dtype.bitwidth >= (16 if v.type.dtype.is_floating_point() else 8)
 
 

@@ -26,6 +26,7 @@ from fgonnx.probe import batch_factor
 from fgonnx.rules.registry import FIX_BATCH
 
 HEADS = ("logits", "output")
+FORMS = ("fast", "portable")
 CERTIFICATE = ("saliency", "target", "score", "completeness", "contributions")
 TARGET_INPUT = "target_index"
 SEED_INPUT = "seed"
@@ -53,6 +54,7 @@ class Options:
     expose: tuple[str, ...] = ()
     one_by_one: bool = False
     engine: str = "fgonnx"
+    form: str = "fast"
     settings: Any = None
 
     def __post_init__(self) -> None:
@@ -64,6 +66,7 @@ class Options:
             ("psi", self.psi, aggregate.PSIS),
             ("head", self.head, HEADS),
             ("engine", self.engine, ENGINES),
+            ("form", self.form, FORMS),
         ):
             if value not in known:
                 raise OptionError(f"{name}={value!r} does not exist; choose one of: {', '.join(known)}")
@@ -150,6 +153,7 @@ def rewrite(
     outputs: Sequence[str] | None = None,
     expose: Sequence[str] = (),
     bind: Mapping[str, Any] | None = None,
+    form: str = "fast",
     **settings: Any,
 ) -> onnx.ModelProto:
     """Return a model that computes what the given one does and explains it.
@@ -195,6 +199,9 @@ def rewrite(
         intercept and "bias_gradient:SITE" for the per-neuron bias-gradient of a site.
     bind : mapping of str to number or array, optional
         Inputs to fix; the result does not have them. A number fills the input's shape.
+    form : {"fast", "portable"}
+        Forms of the gradient: those that are fast on onnxruntime, or plain ones for any runtime, with masks as
+        comparisons and max pools without indices wherever their windows allow it.
     **settings
         The method's own, such as `layer` of the class activation maps.
 
@@ -219,7 +226,7 @@ def rewrite(
     options = Options(
         method=method, profile=profile, psi=psi, head=head, output=output, input=input,
         input_shape=tuple(input_shape) if input_shape is not None else None, layout=layout, target=target, seed=seed,
-        outputs=tuple(outputs), expose=tuple(expose), settings=chosen.set(settings),
+        outputs=tuple(outputs), expose=tuple(expose), form=form, settings=chosen.set(settings),
     )  # fmt: skip
     proto: onnx.ModelProto = ir.to_proto(build(bound_to(load(model), bind), options).model)
     return proto
@@ -266,7 +273,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
             "another output (output=) or input (input=)"
         )
     path = backward.path(nodes, active, head)
-    op = Emitter(graph, active)
+    op = Emitter(graph, active, portable=options.form == "portable")
     writer = _Outputs(op, normal)
     selector = writer.claim(SEED_INPUT if options.seed else TARGET_INPUT)
     seed, chosen, score = _seed(op, head, head_shape, selector, options)

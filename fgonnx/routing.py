@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
-from fgonnx.lowerings import STEEP
+from fgonnx.lowerings import complement, positive
 
 _MOST_TAPS = 3
 _BLOCK = 16  # channels; others are not in the blocked layout
@@ -60,10 +60,9 @@ class Axis:
         return {"kernel_shape": window, "strides": steps, "pads": pads}
 
 
-def applies(x: ir.Value, axes: Sequence[Axis]) -> bool:
-    """Tell whether `undo_max_pool` takes a pool: small windows over pictures of many channels in float32."""
-    channels = x.shape[1] if x.shape is not None else 0
-    blocked = isinstance(channels, int) and channels % _BLOCK == 0
+def applies(op: Emitter, x: ir.Value, axes: Sequence[Axis]) -> bool:
+    """Tell whether `undo_max_pool` takes a pool, and is the better form: small windows, many channels in float32."""
+    blocked = op.portable or op.size(x, 1) % _BLOCK == 0
     return len(axes) == 2 and x.dtype == ir.DataType.FLOAT and blocked and all(a.decided() for a in axes)
 
 
@@ -89,8 +88,8 @@ def _undo(op: Emitter, g: ir.Value, y: ir.Value, x: ir.Value, along: Axis, axis:
         pick = np.zeros((channels, 1, k), np.float32)
         pick[:, :, t] = -1.0
         gap = op.Add(op.Conv(x, pick.reshape(channels, 1, *window), group=channels, **attributes), y)  # max - tap >= 0
-        shares[t] = op.Mul(rest, op.HardSigmoid(gap, alpha=-STEEP, beta=1.0))
-        rest = op.Mul(rest, op.HardSigmoid(gap, alpha=STEEP, beta=-1.0))
+        mask = positive(op, gap)
+        shares[t], rest = op.Mul(rest, complement(op, mask)), op.Mul(rest, mask)
     shares[last] = rest
     # The shares of a channel side by side; a transposed convolution with unit weights puts each back at its tap.
     beside = op.Concat(*(op.Unsqueeze(shares[t], [2]) for t in range(k)), axis=2)

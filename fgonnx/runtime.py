@@ -171,7 +171,7 @@ def _without(model: ir.Model, weights: Mapping[str, ort.OrtValue]) -> onnx.Model
         tensor = value.const_value
         assert tensor is not None
         value.const_value = ir.ExternalTensor(
-            _NOWHERE, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=name, base_dir=""
+            _NOWHERE, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.numpy().shape), name=name, base_dir=""
         )
     return ir.to_proto(slim)
 

@@ -1,6 +1,8 @@
 """Fixtures of all tests: one thread for torch, the folder of shared models and pictures."""
 
 import importlib.util
+import os
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +12,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_configure():
+    # Before any command runs: rewritten graphs of tests are not for the user's own cache.
+    os.environ["FGONNX_CACHE"] = tempfile.mkdtemp(prefix="fgonnx-cache-")
     if importlib.util.find_spec("torch") is not None:
         import torch
 

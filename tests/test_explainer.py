@@ -5,6 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from fgonnx import Explainer
 from fgonnx.errors import InputError, NumericError, OptionError, ProviderError, TargetError
@@ -278,3 +279,18 @@ class TestNumericTrouble:
 
     def test_ordinary_inputs_pass(self):
         assert Explainer(self.OVERFLOW)(X).relative_residual().max() < 1e-5
+
+
+def test_a_model_that_also_says_the_name_of_the_class_is_explained():
+    names = numpy_helper.from_array(np.array(["cat", "dog", "owl"], dtype=object), "names")
+    proto = model(
+        """(float[N,4] x) => (string[N] label, float[N,3] y) {
+            y = MatMul(x, w)
+            best = ArgMax<axis=1, keepdims=0>(y)
+            label = Gather(names, best)
+        }""",
+        weights=draw(w=(4, 3)),
+    )
+    proto.graph.initializer.append(names)
+    explanation = Explainer(proto)(pictures(5, (4,)))
+    assert explanation.outputs["label"].tolist() == [["cat", "dog", "owl"][i] for i in explanation.target]

@@ -131,6 +131,12 @@ def explain(
     resume: Annotated[
         bool, typer.Option("--resume", help="Leave out what an earlier run with the same settings has done.")
     ] = False,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache", rich_help_panel=RUNNING, help="Rewrite the model, even where a kept rewrite would serve."
+        ),
+    ] = False,
 ) -> None:
     """Explain the decisions on pictures: for each a .png, the raw map (.npy) and a .json record.
 
@@ -153,7 +159,7 @@ def explain(
     job = Job(
         model, inputs, folder, settings, preprocessing=preprocess, labels=labels, target=target, picture=picture,
         providers=_split(providers), threads=threads, batch_size=batch_size, resume=resume,
-        bind=bind or (), sound=Sound.of(rate, channel, span),
+        bind=bind or (), sound=Sound.of(rate, channel, span), cache=not no_cache,
     )  # fmt: skip
     terminal.say("model", f"{model}  (sha256 {job.loaded.sha256[:12]})")
     if job.preprocessing is not None:
@@ -347,6 +353,13 @@ def rewrite_command(
     input_shape: InputShape = None,
     layout: Layout = None,
     bind: Bind = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            metavar="FORM",
+            help="fast: as fast as it goes on ONNX Runtime. portable: plain operators for other runtimes.",
+        ),
+    ] = "fast",
 ) -> None:
     """Write a model that explains itself: the same outputs, plus the map and its certificate, in standard ONNX.
 
@@ -366,7 +379,7 @@ def rewrite_command(
     proto = rewrite(
         loaded, method=method, profile=profile, psi=psi, head=head, output=output, input=input,
         input_shape=_shape(input_shape), layout=layout, target=_target(target, labels, loaded), seed=seed,
-        outputs=_split(outputs), expose=expose or (), **methods.find(method).parse(set or ()),
+        outputs=_split(outputs), expose=expose or (), form=form, **methods.find(method).parse(set or ()),
     )  # fmt: skip
     files = storage.save(proto, out, folder=loaded.path.parent if loaded.path is not None else None)
     known = {p.key: p.value for p in proto.metadata_props}

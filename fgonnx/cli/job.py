@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from fgonnx.cli.record import Decision
 from fgonnx.cli.samples import Reader, Sample, Sound, Source, digest, find, is_picture, unknown_preprocessing
 from fgonnx.errors import FgonnxError, ModelError, NumericError, OptionError, PreprocessingError, TargetError
 from fgonnx.explainer import Explainer
+from fgonnx.explanation import Explanation
 from fgonnx.model import LoadedModel, load
 from fgonnx.normalise import choose_input
 from fgonnx.read import images, preprocess, presets
@@ -27,6 +30,15 @@ from fgonnx.read.labels import load as load_labels
 from fgonnx.read.preprocess import Preprocessing
 from fgonnx.rewrite import Rewritten
 from fgonnx.runtime import choose_providers
+from fgonnx.stream import grouped, in_order
+
+WORKERS = 2
+"""Threads that read and write while the next batch is explained."""
+
+#: What reading a source gives: a sample, the record of an earlier run, or why it cannot be read.
+Found = Sample | dict[str, Any] | FgonnxError
+#: What is left to do for a sample that is explained; gives its record.
+Task = Callable[[], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,8 @@ class Job:
         Inputs to fix, as `fgonnx.binding.parse` takes them.
     sound : Sound, optional
         How recordings are read.
+    cache : bool
+        As for `fgonnx.Explainer`.
 
     Attributes
     ----------
@@ -145,12 +159,14 @@ class Job:
         resume: bool = False,
         bind: Sequence[str] = (),
         sound: Sound | None = None,
+        cache: bool = False,
     ) -> None:
         if picture not in record.PICTURES:
             raise OptionError(f"picture '{picture}' does not exist; choose one of: {', '.join(record.PICTURES)}")
         if folder.exists() and not folder.is_dir():
             raise OptionError(f"'{folder}' is a file; give a folder to write to")
         self.folder, self.settings, self.picture, self.resume = folder, settings, picture, resume
+        self.cache = cache
         self.model_path, self.target, self.threads = model, target, threads
         # What is drawn depends on a sample's place in its batch: alone, it does not depend on its neighbours.
         self.together = 1 if methods.find(settings.method).drive is not None else batch_size
@@ -171,7 +187,6 @@ class Job:
         self.reader = Reader(face, self.preprocessing, replace(self.sound, rate=known))
         self._given_labels = load_labels(labels) if labels is not None else None
         self.notes: dict[str, None] = {record.SMOOTHED: None} if settings.method == "smooth-fullgrad" else {}
-        self._explainer: Explainer | None = None
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Explain sample after sample and yield their records, once their files are written.
@@ -181,73 +196,85 @@ class Job:
         FgonnxError
             A sample cannot be read or explained; those before it are done, of it nothing is written.
         """
-        pending: list[Sample] = []
-        for source in self.sources:
-            try:
-                done = self._stored(source)
-                sample = self.reader.read(source) if done is None else None
-            except FgonnxError:
-                yield from self._finish(pending)
-                raise
-            if pending and (sample is None or len(pending) >= self.together or sample.x.shape != pending[0].x.shape):
-                yield from self._finish(pending)
-                pending = []
-            if sample is not None:
-                pending.append(sample)
-            elif done is not None:
-                yield done
-        yield from self._finish(pending)
+        pool = ThreadPoolExecutor(WORKERS)
+        ahead = max(self.together, WORKERS)
+        try:
+            found = in_order(pool, (partial(self._read, source) for source in self.sources), ahead)
+            yield from in_order(pool, self._explained(found), ahead)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def _finish(self, batch: list[Sample]) -> Iterator[dict[str, Any]]:
-        if not batch:
+    def _read(self, source: Source) -> Found:
+        try:
+            stored = self._stored(source)
+            return self.reader.read(source) if stored is None else stored
+        except FgonnxError as error:
+            return error  # its turn comes when the samples before it are done
+
+    def _explained(self, found: Iterator[Found]) -> Iterator[Task]:
+        """Explain what was read and yield what is left to do; an error is the last task."""
+        for batch in grouped(found, self.together, lambda item: item.x.shape if isinstance(item, Sample) else None):
+            try:
+                yield from self._tasks(batch)
+            except FgonnxError as error:
+                yield partial(_fail, error)
+                return
+
+    def _tasks(self, batch: Sequence[Found]) -> Iterator[Task]:
+        samples = []
+        for item in batch:
+            if isinstance(item, FgonnxError):
+                raise item
+            if isinstance(item, Sample):
+                samples.append(item)
+            else:
+                yield partial(dict, item)
+        if not samples:
             return
-        x = np.stack([sample.x for sample in batch])
-        explainer = self._prepared(x.shape)
-        rewritten = explainer.engine(x.shape).rewritten
+        x = np.stack([sample.x for sample in samples])
+        explainer = self._explainer
+        rewritten = explainer.engine(x.shape, seed=targets.takes_seed(self.target)).rewritten
         labels = self._labels(rewritten)
         try:
             explanation = explainer(x, self.target)
         except NumericError as error:
-            if len(batch) == 1:
-                raise NumericError(f"'{batch[0].source.path}': {error}") from error
-            for sample in batch:
-                yield from self._finish([sample])
+            if len(samples) == 1:
+                raise NumericError(f"'{samples[0].source.path}': {error}") from error
+            for sample in samples:
+                yield from self._tasks([sample])
             return
         decision = Decision.of(explanation, rewritten, labels)
         self.notes.update(dict.fromkeys(explanation.settings["notes"]))
-        for row, sample in enumerate(batch):
-            files = self._files(sample.source)
-            made = record.describe(self._request(sample.source), explanation, decision, sample, row, files)
-            saliency = explanation.saliency[row]
-            placed = None
-            if self.picture == "overlay" and sample.photo is not None and self.preprocessing is not None:
-                placed = self.preprocessing.place(record.flat(saliency), sample.photo.shape)
-            values = record.arranged(sample.x, rewritten.normal.layout)
-            drawn = record.draw(made, sample, saliency, self.picture, placed, values)
-            storage.make_folder(self.folder)
-            storage.write_array(self.folder / files["map"], saliency.astype("float32", copy=False))
-            images.write_png(self.folder / files["picture"], drawn)
-            # Last: where the record is, the others are too.
-            storage.write_json(self._record_path(sample.source), made)
-            yield made
+        for row, sample in enumerate(samples):
+            yield partial(self._write, sample, row, explanation, decision, rewritten.normal.layout)
 
-    def _prepared(self, shape: tuple[int, ...]) -> Explainer:
-        """Return the explainer; where the head is no output of the model, one that exposes it."""
-        if self._explainer is None:
-            first = self._new_explainer(())
-            rewritten = first.engine(shape).rewritten
-            hidden = rewritten.head not in rewritten.source_outputs and first.method.drive is None
-            self._explainer = self._new_explainer((rewritten.head,)) if hidden else first
-        return self._explainer
+    def _write(
+        self, sample: Sample, row: int, explanation: Explanation, decision: Decision, layout: str
+    ) -> dict[str, Any]:
+        """Draw and write what was found about one sample."""
+        files = self._files(sample.source)
+        made = record.describe(self._request(sample.source), explanation, decision, sample, row, files)
+        saliency = explanation.saliency[row]
+        placed = None
+        if self.picture == "overlay" and sample.photo is not None and self.preprocessing is not None:
+            placed = self.preprocessing.place(record.flat(saliency), sample.photo.shape)
+        drawn = record.draw(made, sample, saliency, self.picture, placed, record.arranged(sample.x, layout))
+        storage.make_folder(self.folder)
+        storage.write_array(self.folder / files["map"], saliency.astype("float32", copy=False))
+        images.write_png(self.folder / files["picture"], drawn)
+        # Last: where the record is, the others are too.
+        storage.write_json(self._record_path(sample.source), made)
+        return made
 
-    def _new_explainer(self, expose: tuple[str, ...]) -> Explainer:
+    @cached_property
+    def _explainer(self) -> Explainer:
         s = self.settings
         pictures = any(is_picture(source.path) for source in self.sources)
         return Explainer(
             self.loaded, s.method, profile=s.profile, psi=s.psi, head=s.head, output=s.output, input=s.input,
             layout=self.preprocessing.layout if self.preprocessing is not None and pictures else None,
-            expose=expose, providers=self.providers, threads=self.threads, batch_size=self.batch_size,
-            labels=self._given_labels, engine=s.engine, **s.own,
+            providers=self.providers, threads=self.threads, batch_size=self.batch_size, labels=self._given_labels,
+            engine=s.engine, scores=methods.find(s.method).drive is None, cache=self.cache, **s.own,
         )  # fmt: skip
 
     def _labels(self, rewritten: Rewritten) -> tuple[str, ...] | None:
@@ -309,6 +336,10 @@ class Job:
             return None
         same = isinstance(stored, dict) and all(stored.get(k) == v for k, v in self._request(source).items())
         return stored if same else None
+
+
+def _fail(error: FgonnxError) -> NoReturn:
+    raise error
 
 
 def _stored_rate(loaded: LoadedModel) -> int | None:

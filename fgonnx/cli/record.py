@@ -64,7 +64,7 @@ class Decision:
             return array.reshape(count, -1) if array is not None and array.size == count * entries else None
 
         outputs = explanation.outputs
-        scores = rows(explanation.exposed.get(rewritten.head, outputs.get(rewritten.head)))
+        scores = rows(explanation.scores if explanation.scores is not None else outputs.get(rewritten.head))
         probabilities = None
         if rewritten.stripped:
             # A model that ends in integers gives its probabilities in steps of its own: they are not read here.

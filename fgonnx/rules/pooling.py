@@ -28,7 +28,7 @@ def _indices(op: Emitter, y: ir.Value) -> ir.Value:
     return indices
 
 
-@rule("MaxPool", family="homogeneous", note="c = 0; ties route as the runtime's own MaxPool picks")
+@rule("MaxPool", family="homogeneous", note="c = 0; of equal elements the first, or one beside the padding, gets the cotangent")
 def max_pool(
     op: Emitter, y: ir.Value | tuple[ir.Value, ...], x: ir.Value, *, auto_pad: str = "NOTSET", ceil_mode: int = 0,
     dilations: list[int] | None = None, kernel_shape: list[int], pads: list[int] | None = None,
@@ -42,7 +42,7 @@ def max_pool(
         size_in, size_out = spatial(op, x), spatial(op, values)
         begins = explicit_pads(auto_pad, pads, size_in, size_out, kernel_shape, steps, gaps)[:rank]
         axes = [Axis(*each) for each in zip(size_in, size_out, kernel_shape, steps, begins, strict=True)]
-        if all(d == 1 for d in gaps) and routing.applies(x, axes):
+        if all(d == 1 for d in gaps) and routing.applies(op, x, axes):
             return routing.undo_max_pool(op, g, values, x, axes)
         if not storage_order:
             return lowerings.scatter_to_argmax(op, g, _indices(op, values), x)

@@ -146,6 +146,7 @@ def elementwise(op_type: str, *, since: int = 1, note: str = "") -> Callable[[De
             return Local(lambda g: op.Mul(g, d), op.Sub(y, op.Mul(d, x)), "implicit")
 
         linearise.__signature__ = inspect.signature(derivative)  # type: ignore[attr-defined]
+        linearise.__module__ = derivative.__module__
         _register(Rule(op_type, "", since, linearise, "elementwise", note or "c = y - h'(x) x"))
         return derivative
 
@@ -160,6 +161,7 @@ def homogeneous(op_type: str, *, since: int = 1, note: str = "") -> Callable[[De
             return Local(lambda g: op.Mul(g, derivative(op, y, x, *rest, **attributes)))
 
         linearise.__signature__ = inspect.signature(derivative)  # type: ignore[attr-defined]
+        linearise.__module__ = derivative.__module__
         _register(Rule(op_type, "", since, linearise, "homogeneous", note or "c = 0 (degree 1)"))
         return derivative
 
@@ -174,6 +176,7 @@ def linear(op_type: str, *, since: int = 1, note: str = "") -> Callable[[Callabl
             return Local(transpose(op, y, *inputs, **attributes))
 
         linearise.__signature__ = inspect.signature(transpose)  # type: ignore[attr-defined]
+        linearise.__module__ = transpose.__module__
         _register(Rule(op_type, "", since, linearise, "linear", note or "c = 0 (linear)"))
         return transpose
 

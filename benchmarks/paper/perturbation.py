@@ -1,0 +1,147 @@
+"""Section 5.1, the pixel-perturbation figure: what removing the least salient pixels does to the score."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from benchmarks.evaluation import SHARED, evaluated
+from benchmarks.paper import record
+from fgonnx.evaluate.perturbation import SHARES
+
+OURS, NULL = "fullgrad", "random"
+METHODS = (
+    NULL, "gradient", "gradient-x-input", "integrated-gradients", "smoothgrad", "grad-cam", "simple-fullgrad", OURS,
+)  # fmt: skip
+MEASURES = {
+    "pixel-perturbation": "least salient, logit",
+    "pixel-perturbation:of=probability": "least salient, probability",
+    "pixel-perturbation-most": "most salient, logit",
+}
+REFERENCE = {name: NULL if "most" in name else OURS for name in MEASURES}
+"""What a method is held against: the paper says who is least, and that removing the most tells few from chance."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A classifier.
+
+    Attributes
+    ----------
+    path : Path
+        The ONNX file.
+    preprocess : str
+        As for `fgonnx evaluate`; "" for what the file says.
+    """
+
+    path: Path
+    preprocess: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Network:
+        """Read MODEL.onnx or MODEL.onnx=PREPROCESS."""
+        path, _, preprocess = text.partition("=")
+        return cls(Path(path).resolve(), preprocess)
+
+    def options(self, threads: int | None) -> list[str]:
+        """Return what the command line is told of it."""
+        chosen = ["--preprocess", self.preprocess] if self.preprocess else []
+        return [*chosen, *(["--threads", str(threads)] if threads else [])]
+
+
+NETWORKS = (
+    Network(SHARED / "models" / "squeezenet1_0_fp32.onnx", "caffe"),
+    Network(SHARED / "models" / "mobilenet_v2_tf_fp32.onnx", "tf"),
+)
+PICTURES = SHARED / "data" / "imagenet50"
+
+
+def run(
+    out: Path, networks: Sequence[Network], pictures: Path, images: int, methods: Sequence[str], threads: int | None
+) -> dict[str, Any]:
+    """Measure, or go on measuring, into a folder.
+
+    Parameters
+    ----------
+    out : Path
+        For the runs of `fgonnx evaluate`.
+    networks : sequence of Network
+        The classifiers.
+    pictures : Path
+        Folder of pictures.
+    images : int
+        How many of them.
+    methods : sequence of str
+        As for `fgonnx evaluate`; "fullgrad" and "random" among them.
+    threads : int, optional
+        Of a run.
+    """
+    found = []
+    for network in networks:
+        folder = out / f"{network.path.stem}-{images}"
+        arguments = [
+            str(network.path), str(pictures), "--methods", ",".join(methods), "--measures", ",".join(MEASURES),
+            "--limit", str(images), "--shown", "0", *network.options(threads),
+        ]  # fmt: skip
+        found.append(_network(evaluated(folder, arguments), folder, methods))
+    return {**record.made_on(), "shares": list(SHARES), "methods": list(methods), "networks": found}
+
+
+def _network(summary: Mapping[str, Any], folder: Path, methods: Sequence[str]) -> dict[str, Any]:
+    values: dict[record.Key, dict[str, float]] = {}
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            key = row["method"], row["measure"], row["quantity"]
+            values.setdefault(key, {})[row["image"]] = float(row["value"] or "nan")
+    curves = {(c["measure"], c["method"]): c for c in summary["curves"]}
+    kept = ("mean", "low", "high")
+    return {
+        "name": summary["model"]["name"],
+        "sha256": summary["model"]["sha256"],
+        "preprocessing": summary["settings"]["preprocessing"],
+        "images": summary["data"]["images"],
+        "skipped": summary["data"]["skipped"],
+        "failed": summary["failed"],
+        "measures": {
+            name: {
+                "reference": REFERENCE[name],
+                "means": record.against(values, name, "change", methods, REFERENCE[name]),
+                "curves": {m: {key: curves[name, m][key] for key in kept} for m in methods if (name, m) in curves},
+            }
+            for name in MEASURES
+        },
+    }
+
+
+def draw(stored: Mapping[str, Any]) -> Figure:
+    """Draw a row of panels for every network, with the bands of the 95 % bootstrap intervals."""
+    networks = stored["networks"]
+    percent = [100 * share for share in stored["shares"]]
+    figure = Figure(figsize=(11, 3.1 * len(networks) + 0.6), layout="constrained")
+    panels = figure.subplots(len(networks), len(MEASURES), squeeze=False)
+    colours = mpl.color_sequences["tab10"]
+    for line, network in zip(panels, networks, strict=True):
+        for panel, (name, title) in zip(line, MEASURES.items(), strict=True):
+            for i, (method, curve) in enumerate(network["measures"][name]["curves"].items()):
+                strong = method == OURS
+                colour = "black" if strong else colours[i % len(colours)]
+                style = "--" if method == NULL else "-"
+                panel.plot(
+                    percent, curve["mean"], style, color=colour, linewidth=2.2 if strong else 1.2, label=method,
+                    zorder=3 if strong else 2,
+                )  # fmt: skip
+                panel.fill_between(percent, curve["low"], curve["high"], color=colour, alpha=0.08, linewidth=0)
+            panel.set_xscale("log")
+            panel.grid(alpha=0.25)
+            panel.set_title(f"{network['name']}: {title}", fontsize=9)
+            panel.set_xlabel("pixels removed (%)", fontsize=8)
+        line[0].set_ylabel("absolute fractional change", fontsize=8)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False)
+    return figure
