@@ -25,12 +25,20 @@ def in_order(pool: Executor, tasks: Iterable[Callable[[], T]], ahead: int) -> It
     Raises
     ------
     Exception
-        What a task raises, where its result would stand.
+        What a task raises, or the drawing of one, where its result would stand.
     """
     pending: deque[Future[T]] = deque()
+    drawn = iter(tasks)
     try:
-        for task in tasks:
-            pending.append(pool.submit(task))
+        while True:
+            try:
+                pending.append(pool.submit(next(drawn)))
+            except StopIteration:
+                break
+            except Exception as error:
+                pending.append(Future())
+                pending[-1].set_exception(error)
+                break
             if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:
@@ -41,12 +49,18 @@ def in_order(pool: Executor, tasks: Iterable[Callable[[], T]], ahead: int) -> It
 
 
 def grouped(items: Iterable[T], size: int, kind: Callable[[T], Hashable]) -> Iterator[list[T]]:
-    """Yield neighbours of one kind together, at most `size` of them."""
+    """Yield neighbours of one kind together, at most `size` of them; an error of `items` comes after them."""
     group: list[T] = []
-    for item in items:
-        if group and (len(group) >= size or kind(item) != kind(group[0])):
-            yield group
-            group = []
-        group.append(item)
+    failed: Exception | None = None
+    try:
+        for item in items:
+            if group and (len(group) >= size or kind(item) != kind(group[0])):
+                yield group
+                group = []
+            group.append(item)
+    except Exception as error:
+        failed = error
     if group:
         yield group
+    if failed is not None:
+        raise failed

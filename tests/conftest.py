@@ -11,9 +11,11 @@ import pytest
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-def pytest_configure():
+def pytest_configure(config):
     # Before any command runs: rewritten graphs of tests are not for the user's own cache.
-    os.environ["FGONNX_CACHE"] = tempfile.mkdtemp(prefix="fgonnx-cache-")
+    folder = tempfile.TemporaryDirectory(prefix="fgonnx-cache-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["FGONNX_CACHE"] = folder.name
     if importlib.util.find_spec("torch") is not None:
         import torch
 

@@ -1,4 +1,4 @@
-"""Section 4, the choice of psi: sign, absolute value or positive part, and which biases, where the evidence is known."""
+"""Section 4, the choice of psi and of the biases, on drawn pictures whose evidence is known."""
 
 from __future__ import annotations
 

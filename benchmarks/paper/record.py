@@ -36,7 +36,9 @@ def estimate(values: Iterable[float]) -> dict[str, Any]:
     return {"mean": float(found.mean()) if found.size else None, "low": low, "high": high, "count": found.size}
 
 
-def against(values: Values, measure: str, quantity: str, methods: Iterable[str], reference: str) -> list[dict[str, Any]]:
+def against(
+    values: Values, measure: str, quantity: str, methods: Iterable[str], reference: str
+) -> list[dict[str, Any]]:
     """Return the mean of every method, and its difference from a reference, image by image.
 
     Pictures differ more than methods do, so that the interval of the difference says more than those of two means.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +18,11 @@ from fgonnx import Explainer, Explanation, evaluate
 Array = npt.NDArray[Any]
 
 PSIS = ("signed", "abs", "positive")
-ATTRIBUTIONS = ("gradient-x-input", "integrated-gradients")
+ATTRIBUTIONS: Mapping[str, Mapping[str, Any]] = {"gradient-x-input": {}, "integrated-gradients": {"steps": 200}}
+"""Methods that add up, with settings that make quadrature no matter."""
+
 FULL = "full-gradient"
-SWEPT = tuple(round(0.25 * i, 2) for i in range(13))
+SWEPT = [0.25 * i for i in range(13)]
 
 _WIDTH = 4
 _PIXELS = f"float[N,1,1,{_WIDTH}] x"
@@ -80,10 +82,10 @@ def run() -> dict[str, Any]:
         **record.made_on(),
         "saturation": {
             **_maps(SATURATION, [3.0, 0.5, 0.0, 0.0]),
-            "sweep": _sweep((SATURATION, [t, 0.0, 0.0, 0.0]) for t in SWEPT),
+            "sweep": {"at": SWEPT, **_sums(SATURATION, [[t, 0.0, 0.0, 0.0] for t in SWEPT])},
         },
         "darkness": _maps(DARKNESS, [0.0, 1.0, 1.0, 1.0]),
-        "bias": _sweep((BIAS.replace("BIAS", str(b)), [1.0, 0.0, 0.0, 0.0]) for b in SWEPT),
+        "bias": _biases(SWEPT[::4]),
         "pairs": [_pair(name, matrix) for name, matrix in MAPS.items()],
         "axioms": _axioms(),
     }
@@ -95,7 +97,7 @@ def _explain(text: str, pixels: list[float], method: str, **options: Any) -> Exp
 
 def _maps(text: str, pixels: list[float]) -> dict[str, Any]:
     """Return the maps of one picture of one row; those of methods that have a sign, with it."""
-    signed = {m: _explain(text, pixels, m).attribution for m in ("gradient", *ATTRIBUTIONS)}
+    signed = {m: _explain(text, pixels, m, **o).attribution for m, o in {"gradient": {}, **ATTRIBUTIONS}.items()}
     full = {psi: _explain(text, pixels, "fullgrad", psi=psi) for psi in PSIS}
     found = signed | {f"fullgrad, {psi}": e.saliency for psi, e in full.items()}
     return {
@@ -105,23 +107,31 @@ def _maps(text: str, pixels: list[float]) -> dict[str, Any]:
     }
 
 
-def _sweep(cases: Iterable[tuple[str, list[float]]]) -> dict[str, list[float]]:
-    """Return by case the score, and what every method adds up to."""
-    found: dict[str, list[float]] = {name: [] for name in ("at", "score", *ATTRIBUTIONS, FULL, "biases")}
-    for at, (text, pixels) in zip(SWEPT, cases, strict=True):
-        full = _explain(text, pixels, "fullgrad")
-        contributions = _certificate(full)
-        sums = {m: float(np.sum(_explain(text, pixels, m).attribution)) for m in ATTRIBUTIONS}
-        sums |= {"at": at, "score": float(full.score[0]), FULL: float(contributions.sum())}
-        sums["biases"] = float(contributions[1:].sum())
-        for name, value in sums.items():
-            found[name].append(value)
+def _sums(text: str, rows: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+    """Return for pictures of one row the score, and what every method adds up to."""
+    x = np.array(rows, np.float32)[:, None, None]
+    proto = parser.parse_model(text)
+    full = Explainer(proto)(x)
+    contributions = _certificate(full)
+    found = {"score": full.score, FULL: contributions.sum(axis=1), "biases": contributions[:, 1:].sum(axis=1)}
+    for method, options in ATTRIBUTIONS.items():
+        attribution = Explainer(proto, method, **options)(x).attribution
+        found[method] = np.sum(attribution, axis=(1, 2, 3))  # type: ignore[arg-type]
+    return {name: values.tolist() for name, values in found.items()}
+
+
+def _biases(values: Sequence[float]) -> dict[str, list[float]]:
+    """Return the same by bias, for one picture."""
+    found: dict[str, list[float]] = {"at": list(values)}
+    for b in values:
+        for name, value in _sums(BIAS.replace("BIAS", str(b)), [[1.0, 0.0, 0.0, 0.0]]).items():
+            found.setdefault(name, []).extend(value)
     return found
 
 
 def _certificate(found: Explanation) -> Array:
     assert found.contributions is not None
-    return found.contributions[0].astype(np.float64)
+    return found.contributions.astype(np.float64)
 
 
 def piece(parameters: Array) -> onnx.ModelProto:
@@ -143,7 +153,7 @@ def _pair(name: str, matrix: Array) -> dict[str, Any]:
     for parameters in (FIRST, FIRST + lost):
         e = Explainer(piece(parameters), input_gradient=True)(X[None].astype(np.float32))
         assert e.input_gradient is not None
-        found = np.array([*e.input_gradient[0], _certificate(e)[1:].sum()])  # w and b, as the explanation has them
+        found = np.array([*e.input_gradient[0], _certificate(e)[0, 1:].sum()])  # w and b, as the explanation has them
         rows.append({"parameters": found.tolist(), "map": (matrix @ found).tolist(), "score": float(e.score[0])})
     return {"map": name, "x": X.tolist(), "networks": rows}
 
@@ -175,16 +185,17 @@ def _axioms() -> list[dict[str, Any]]:
         change = evaluate.get("weak-dependence")(subject, data).values["change"]
         return {"map": name, "told": told, "error": value, "change": record.estimate(change)["mean"]}
 
-    subjects = {m: evaluate.Subject(proto, m) for m in ("gradient", *ATTRIBUTIONS)}
-    attributed = {m: s(x).attribution for m, s in subjects.items()}
+    def plain(method: str) -> evaluate.Subject:
+        return evaluate.Subject(proto, method, **ATTRIBUTIONS.get(method, {}))
+
+    gradient, product, integrated = map(plain, ("gradient", *ATTRIBUTIONS))
     rows = [
-        row("gradient", "<S, x>", error(summed(x * attributed["gradient"])), subjects["gradient"]),
-        row("gradient-x-input", "sum of S", error(summed(attributed["gradient-x-input"])), subjects["gradient-x-input"]),
+        row("gradient", "<S, x>", error(summed(x * gradient(x).attribution)), gradient),
+        row("gradient-x-input", "sum of S", error(summed(product(x).attribution)), product),
         row(
-            "integrated-gradients", "sum of S, and f(0)",
-            error(summed(attributed["integrated-gradients"]) + origin), subjects["integrated-gradients"],
+            "integrated-gradients", "sum of S, and f(0)", error(summed(integrated(x).attribution) + origin), integrated
         ),
-    ]  # fmt: skip
+    ]
     for psi in PSIS[:2]:
         subject = evaluate.Subject(proto, "fullgrad", psi=psi)
         rows.append(row(f"fullgrad, {psi}", "sum of S", error(summed(subject(x).saliency)), subject))

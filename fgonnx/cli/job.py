@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from fgonnx import binding, methods, storage, targets
 from fgonnx.cli import record
 from fgonnx.cli.record import Decision
 from fgonnx.cli.samples import Reader, Sample, Sound, Source, digest, find, is_picture, unknown_preprocessing
-from fgonnx.errors import FgonnxError, ModelError, NumericError, OptionError, PreprocessingError, TargetError
+from fgonnx.errors import ModelError, NumericError, OptionError, PreprocessingError, TargetError
 from fgonnx.explainer import Explainer
 from fgonnx.explanation import Explanation
 from fgonnx.model import LoadedModel, load
@@ -35,8 +35,8 @@ from fgonnx.stream import grouped, in_order
 WORKERS = 2
 """Threads that read and write while the next batch is explained."""
 
-#: What reading a source gives: a sample, the record of an earlier run, or why it cannot be read.
-Found = Sample | dict[str, Any] | FgonnxError
+#: What reading a source gives: a sample, or the record of an earlier run.
+Found = Sample | dict[str, Any]
 #: What is left to do for a sample that is explained; gives its record.
 Task = Callable[[], dict[str, Any]]
 
@@ -205,32 +205,18 @@ class Job:
             pool.shutdown(cancel_futures=True)
 
     def _read(self, source: Source) -> Found:
-        try:
-            stored = self._stored(source)
-            return self.reader.read(source) if stored is None else stored
-        except FgonnxError as error:
-            return error  # its turn comes when the samples before it are done
+        stored = self._stored(source)
+        return self.reader.read(source) if stored is None else stored
 
     def _explained(self, found: Iterator[Found]) -> Iterator[Task]:
-        """Explain what was read and yield what is left to do; an error is the last task."""
-        for batch in grouped(found, self.together, lambda item: item.x.shape if isinstance(item, Sample) else None):
-            try:
-                yield from self._tasks(batch)
-            except FgonnxError as error:
-                yield partial(_fail, error)
-                return
-
-    def _tasks(self, batch: Sequence[Found]) -> Iterator[Task]:
-        samples = []
-        for item in batch:
-            if isinstance(item, FgonnxError):
-                raise item
-            if isinstance(item, Sample):
-                samples.append(item)
+        """Explain what was read and yield what is left to do."""
+        for group in grouped(found, self.together, lambda item: item.x.shape if isinstance(item, Sample) else None):
+            if samples := [item for item in group if isinstance(item, Sample)]:
+                yield from self._tasks(samples)
             else:
-                yield partial(dict, item)
-        if not samples:
-            return
+                yield from (partial(dict, item) for item in group)
+
+    def _tasks(self, samples: Sequence[Sample]) -> Iterator[Task]:
         x = np.stack([sample.x for sample in samples])
         explainer = self._explainer
         rewritten = explainer.engine(x.shape, seed=targets.takes_seed(self.target)).rewritten
@@ -336,10 +322,6 @@ class Job:
             return None
         same = isinstance(stored, dict) and all(stored.get(k) == v for k, v in self._request(source).items())
         return stored if same else None
-
-
-def _fail(error: FgonnxError) -> NoReturn:
-    raise error
 
 
 def _stored_rate(loaded: LoadedModel) -> int | None:

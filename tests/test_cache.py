@@ -1,0 +1,289 @@
+"""Rewritten graphs on disk: the same explanation to the last bit, and never one of another model, version or rule."""
+
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import external_data_helper
+
+from fgonnx import Explainer, cache
+from fgonnx.rules import registry
+from tests.cli_support import CIRCLE, SHAPES, good
+from tests.support import draw, model, pictures, small_cnn
+
+ROOT = Path(__file__).resolve().parents[1]
+CNN = small_cnn()
+X = pictures(3)
+NHWC = model(
+    """(float[N,8,6,3] x) => (float[N,4] y) {
+        t = Transpose<perm=[0,3,1,2]>(x)  a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(t, w, b)  s = HardSwish(a)
+        p = GlobalAveragePool(s)  y = Flatten(p)
+    }""",
+    weights=draw(w=(4, 3, 3, 3), b=(4,)),
+)
+QUANTISED = model(
+    """(float[N,3,8,6] x) => (float[N,4] y) <float s = {0.05}, int8 z = {0}> {
+        q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  a = Conv<kernel_shape=[3,3]>(d, w, b)
+        r = Relu(a)  p = GlobalAveragePool(r)  f = Flatten(p)
+        qf = QuantizeLinear(f, s, z)  y = DequantizeLinear(qf, s, z)
+    }""",
+    weights=draw(w=(4, 3, 3, 3), b=(4,)),
+)
+FREE = model(
+    """(float[N,3,H,W] x) => (float[N,4] y) {
+        a = Conv<kernel_shape=[3,3]>(x, w, b)  r = Relu(a)  p = GlobalAveragePool(r)  f = Flatten(p)  y = Softmax(f)
+    }""",
+    weights=draw(w=(4, 3, 3, 3), b=(4,)),
+)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A folder for rewritten graphs that is not there yet."""
+    return tmp_path / "kept"
+
+
+@pytest.fixture
+def from_disk_only(monkeypatch):
+    """Let what is not in the cache be an error, from the call on."""
+
+    def refuse(loaded, options):
+        raise AssertionError("rewritten anew")
+
+    return lambda: monkeypatch.setattr(cache, "build", refuse)
+
+
+def entries(folder):
+    return sorted(folder.glob("*")) if folder.exists() else []
+
+
+def assert_identical(a, b):
+    for field in fields(a):
+        np.testing.assert_equal(getattr(a, field.name), getattr(b, field.name), err_msg=field.name)
+
+
+class TestResults:
+    @pytest.mark.parametrize(
+        ("source", "x", "options"),
+        [
+            (CNN, X, {}),
+            (CNN, X, {"profile": "paper", "psi": "signed"}),
+            (CNN, X, {"method": "grad-cam"}),
+            (CNN, X, {"method": "integrated-gradients", "baseline": np.full((3, 8, 6), 0.1, np.float32)}),
+            (CNN, X, {"method": "smooth-fullgrad", "samples": 3}),
+            (CNN, X, {"method": "occlusion", "window": 3}),
+            (CNN, X, {"bias_gradients": True, "input_gradient": True, "scores": True, "expose": ("b", "gradient:d")}),
+            (NHWC, X.transpose(0, 2, 3, 1), {}),
+            (QUANTISED, X, {}),
+            (FREE, X, {"scores": True}),
+            (small_cnn(batch=1, opset=11), X, {}),
+            (SHAPES, pictures(2, (3, 64, 64)), {}),
+        ],
+        ids=lambda v: v.get("method", "-".join(v)) if isinstance(v, dict) else "",
+    )
+    def test_are_those_of_a_fresh_rewrite(self, kept, from_disk_only, source, x, options):
+        fresh = Explainer(source, threads=1, **options)(x)
+        assert_identical(Explainer(source, threads=1, cache=kept, **options)(x), fresh)
+        from_disk_only()
+        assert_identical(Explainer(source, threads=1, cache=kept, **options)(x), fresh)
+
+    def test_with_a_seed_too(self, kept, from_disk_only):
+        seed = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+        fresh = Explainer(CNN, threads=1, cache=kept)(X, seed=seed)
+        from_disk_only()
+        assert_identical(Explainer(CNN, threads=1, cache=kept)(X, seed=seed), fresh)
+
+    @pytest.mark.parametrize(
+        ("name", "shape"),
+        [
+            ("cifar10_resnet2b", (3, 32, 32)),
+            ("resnet8_cifar10_mlperf", (32, 32, 3)),
+            ("squeezenet1_1_qdq_int8", (3, 224, 224)),
+        ],
+    )
+    def test_on_trained_models(self, kept, from_disk_only, shared, name, shape):
+        path = shared / "models" / f"{name}.onnx"
+        x = pictures(1, shape)
+        fresh = Explainer(path, threads=1)(x)
+        Explainer(path, threads=1, cache=kept)(x)
+        from_disk_only()
+        assert_identical(Explainer(path, threads=1, cache=kept)(x), fresh)
+
+    def test_weights_beside_the_file_stay_there(self, kept, from_disk_only, tmp_path):
+        path = beside(tmp_path)
+        fresh = Explainer(path, threads=1, cache=kept)(X)
+        from_disk_only()
+        assert_identical(Explainer(path, threads=1, cache=kept)(X), fresh)
+
+
+def beside(folder, seed=0):
+    """Save a network with its weights in a file of their own."""
+    proto = small_cnn(seed=seed)
+    external_data_helper.convert_model_to_external_data(proto, location="weights.bin", size_threshold=0)
+    onnx.save(proto, folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+class TestEntries:
+    def test_large_weights_are_not_in_them(self, kept):
+        wide = model(
+            """(float[N,3,8,6] x) => (float[N,4] y) {
+                a = Conv(x, w, b)  r = Relu(a)  p = GlobalAveragePool(r)  f = Flatten(p)  y = MatMul(f, v)
+            }""",
+            weights=draw(w=(4096, 3, 1, 1), b=(4096,), v=(4096, 4)),
+        )
+        Explainer(wide, cache=kept).engine()
+        (entry,) = entries(kept)
+        assert entry.stat().st_size < 40_000 < len(wide.SerializeToString())
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            lambda: Explainer(small_cnn(seed=1), cache=True),
+            lambda: Explainer(CNN, psi="positive", cache=True),
+            lambda: Explainer(CNN, certificate=False, cache=True),
+            lambda: Explainer(CNN, "grad-cam", cache=True),
+        ],
+        ids=["weights", "psi", "outputs", "method"],
+    )
+    def test_another_model_or_option_has_another(self, kept, monkeypatch, other):
+        monkeypatch.setenv(cache.VARIABLE, os.fspath(kept))
+        Explainer(CNN, cache=True).engine()
+        other().engine()
+        assert len(entries(kept)) == 2
+
+    @pytest.mark.parametrize("value", [0, 1])
+    def test_a_bound_input_decides_too(self, kept, value):
+        proto = model("(float[N,3] x, float s) => (float[N,3] y) { a = Mul(x, s)  y = Sigmoid(a) }")
+        x = pictures(2, (3,))
+        Explainer(proto, bind={"s": 2}, cache=kept)(x)
+        found = Explainer(proto, bind={"s": value}, cache=kept)(x)
+        assert_identical(found, Explainer(proto, bind={"s": value})(x))
+
+    @pytest.mark.parametrize("name", ["__version__", "onnxruntime.__version__", "ir.__version__"])
+    def test_another_version_has_another(self, kept, monkeypatch, name):
+        Explainer(CNN, cache=kept).engine()
+        monkeypatch.setattr(f"fgonnx.cache.{name}", "0.0.other")
+        Explainer(CNN, cache=kept).engine()
+        assert len(entries(kept)) == 2
+
+    def test_another_source_of_fgonnx_has_another(self, kept, monkeypatch):
+        Explainer(CNN, cache=kept).engine()
+        monkeypatch.setattr(cache, "_own_source", lambda: "edited")
+        Explainer(CNN, cache=kept).engine()
+        assert len(entries(kept)) == 2
+
+    def test_changed_weights_beside_the_file_have_another(self, kept, tmp_path):
+        Explainer(beside(tmp_path), cache=kept).engine()
+        path = beside(tmp_path, seed=1)
+        os.utime(tmp_path / "weights.bin", ns=(0, 0))
+        assert_identical(Explainer(path, threads=1, cache=kept)(X), Explainer(path, threads=1)(X))
+        assert len(entries(kept)) == 2
+
+    def test_there_are_none_with_rules_of_ones_own(self, kept, monkeypatch):
+        monkeypatch.setattr(registry, "_RULES", {k: list(v) for k, v in registry._RULES.items()})
+
+        @registry.homogeneous("Inverse")
+        def inverse(op, y, x):
+            return y
+
+        Explainer(CNN, cache=kept).engine()
+        assert entries(kept) == []
+
+    def test_there_are_none_of_options_that_cannot_be_told_apart(self, kept):
+        Explainer(CNN, "integrated-gradients", baseline=[{1.5}], cache=kept).engine()
+        assert entries(kept) == []
+
+    @pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:-1] + b"\0"])
+    def test_a_broken_one_is_replaced(self, kept, spoil):
+        fresh = Explainer(CNN, threads=1, cache=kept)(X)
+        (entry,) = entries(kept)
+        whole = entry.read_bytes()
+        entry.write_bytes(spoil(whole))
+        assert_identical(Explainer(CNN, threads=1, cache=kept)(X), fresh)
+        assert entry.read_bytes() == whole
+
+    def test_one_under_a_foreign_name_is_replaced(self, kept):
+        Explainer(CNN, cache=kept).engine()
+        (entry,) = entries(kept)
+        Explainer(CNN, psi="signed", cache=kept).engine()
+        (other,) = set(entries(kept)) - {entry}
+        entry.write_bytes(other.read_bytes())
+        assert_identical(Explainer(CNN, threads=1, cache=kept)(X), Explainer(CNN, threads=1)(X))
+
+    def test_the_one_used_longest_ago_leaves_first(self, kept, monkeypatch):
+        monkeypatch.setattr(cache, "KEPT_FILES", 2)
+        kept.mkdir()
+        (kept / "notes.txt").write_text("not of the cache")
+
+        def keep(psi):
+            before = set(entries(kept))
+            Explainer(CNN, psi=psi, cache=kept).engine()
+            (new,) = set(entries(kept)) - before
+            return new
+
+        first, second = keep("abs"), keep("positive")
+        os.utime(first, ns=(0, 0))
+        os.utime(second, ns=(1, 1))
+        Explainer(CNN, psi="abs", cache=kept).engine()  # used again
+        assert keep("signed").exists()
+        assert (first.exists(), second.exists(), (kept / "notes.txt").exists()) == (True, False, True)
+
+    def test_large_ones_leave_for_their_size(self, kept, monkeypatch):
+        monkeypatch.setattr(cache, "KEPT_BYTES", 1)
+        Explainer(CNN, cache=kept).engine()
+        assert entries(kept) == []
+
+    def test_a_folder_that_cannot_be_written_is_no_error(self, tmp_path):
+        (tmp_path / "file").write_text("in the way")
+        assert_identical(Explainer(CNN, threads=1, cache=tmp_path / "file")(X), Explainer(CNN, threads=1)(X))
+
+
+def test_two_processes_may_race_for_an_entry(kept, from_disk_only):
+    code = f"""
+import fgonnx, sys
+from tests.support import pictures, small_cnn
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(3):
+    print(fgonnx.Explainer(small_cnn(), threads=1, cache={os.fspath(kept)!r})(pictures(3)).saliency.tobytes().hex())
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) for _ in range(2)]
+    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 2
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    printed = [racer.communicate()[0].split() for racer in racers]
+    assert [racer.returncode for racer in racers] == [0, 0]
+    from_disk_only()
+    found = Explainer(CNN, threads=1, cache=kept)(X).saliency.tobytes().hex()
+    assert printed == [[found] * 3] * 2
+    assert len(entries(kept)) == 1
+
+
+class TestFolder:
+    def test_none_is_used_unasked(self, kept, monkeypatch):
+        monkeypatch.setenv(cache.VARIABLE, os.fspath(kept))
+        Explainer(CNN).engine()
+        assert entries(kept) == []
+
+    def test_can_be_switched_off(self, monkeypatch):
+        monkeypatch.setenv(cache.VARIABLE, "off")
+        assert cache.opened(True) is None
+
+    def test_is_the_users_by_default(self, monkeypatch):
+        platformdirs = pytest.importorskip("platformdirs")
+        monkeypatch.delenv(cache.VARIABLE)
+        assert cache.opened(True).folder == platformdirs.user_cache_path("fgonnx", appauthor=False)
+
+    @pytest.mark.parametrize(("options", "count"), [((), 1), (("--no-cache",), 0)])
+    def test_is_used_by_the_command_line(self, kept, tmp_path, monkeypatch, options, count):
+        monkeypatch.setenv(cache.VARIABLE, os.fspath(kept))
+        good("explain", SHAPES, CIRCLE, "-o", tmp_path / "out", *options)
+        assert len(entries(kept)) == count
