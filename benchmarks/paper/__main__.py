@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the page")
     parser.add_argument("--methods", default=",".join(perturbation.METHODS))
     parser.add_argument("--images", type=int, default=50, help="pictures of the perturbation")
-    parser.add_argument("--shapes", type=int, default=120, help="drawn pictures of the ablation")
+    parser.add_argument("--shapes", type=int, default=80, help="drawn pictures of the ablation")
     parser.add_argument("--threads", type=int, help="of a run")
     known = "a model, as MODEL.onnx or MODEL.onnx=PREPROCESS"
     parser.add_argument("--network", type=Network.parse, action="append", help=f"{known}; may be repeated")

@@ -5,24 +5,29 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
 from rich.progress import Progress
 
 from benchmarks.evaluation import ROOT, SEED
 from benchmarks.paper import record
 from benchmarks.paper.perturbation import OURS
-from fgonnx import Explainer, evaluate, storage
+from fgonnx import Explainer, Explanation, evaluate, storage
 from fgonnx.evaluate.journal import Journal
 from fgonnx.evaluate.run import Run, Shard
 from fgonnx.model import load
 from fgonnx.read.preprocess import Preprocessing
 
 MODEL = ROOT / "examples" / "shapes.onnx"
-PROFILES, PSIS = ("full", "reference", "paper"), ("abs", "positive", "signed")
+MAGNITUDE = "|signed|"
+"""The absolute value of the signed map: taken of the sum, where psi "abs" takes it of every term."""
+
+PROFILES, PSIS = ("full", "reference", "paper"), ("abs", "positive", "signed", MAGNITUDE)
 VARIANTS = {f"{OURS}, {profile}, {psi}": (profile, psi) for profile in PROFILES for psi in PSIS}
 DEFAULT = next(iter(VARIANTS))
 OTHERS = ("random", "edge", "gradient", "gradient-x-input", "integrated-gradients", "smoothgrad", "grad-cam")
@@ -36,6 +41,12 @@ MEASURES = {
 """Measures, and the quantity of each that is compared."""
 
 _SHARD = 8
+
+
+class _Magnitude(evaluate.Subject):
+    def __call__(self, x: npt.NDArray[Any], target: Any = None, /) -> Explanation:
+        found = super().__call__(x, target)
+        return replace(found, saliency=np.abs(found.saliency))
 
 
 def run(out: Path, shapes: int, threads: int | None) -> dict[str, Any]:
@@ -61,7 +72,8 @@ def run(out: Path, shapes: int, threads: int | None) -> dict[str, Any]:
     def subject(name: str) -> evaluate.Subject:
         if name in VARIANTS:
             profile, psi = VARIANTS[name]
-            return evaluate.Subject(loaded, OURS, forward=forward, profile=profile, psi=psi, threads=threads)
+            made, psi = (_Magnitude, "signed") if psi == MAGNITUDE else (evaluate.Subject, psi)
+            return made(loaded, OURS, forward=forward, profile=profile, psi=psi, threads=threads)
         return evaluate.Subject(loaded, name, forward=forward, threads=threads)
 
     def read(k: int) -> Shard:

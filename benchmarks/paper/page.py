@@ -12,7 +12,7 @@ from benchmarks.paper import perturbation, record, toys
 from fgonnx.evaluate.page import number
 
 Record = Mapping[str, Any]
-Table = tuple[Sequence[str], list[Sequence[str]]]
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 PUBLISHED = ("random", "gradient", "integrated-gradients", "smoothgrad", "grad-cam")
 """What the paper's figure holds FullGrad against."""
@@ -51,11 +51,11 @@ def _of_perturbation(stored: Record) -> Iterator[Sequence[str]]:
         for name, measure in network["measures"].items():
             quantity = perturbation.MEASURES[name].partition(", ")[2]
             if measure["reference"] == perturbation.OURS:
-                verdict, told = _verdict(measure["means"], 1, ("changes less than", "changes more than"))
+                found, told = verdict(measure["means"], 1, ("changes less than", "changes more than"))
                 lowest = f"lowest of them at {_lowest(measure['curves'])} of {len(stored['shares'])} shares"
                 yield (
                     "Without the least salient pixels, the score changes least by FullGrad's map", "5.1, figure 3a",
-                    verdict, f"{network['name']}, {quantity}: {told}; {lowest}",
+                    found, f"{network['name']}, {quantity}: {told}; {lowest}",
                 )  # fmt: skip
             else:
                 others = [row for row in measure["means"] if row["method"] in PUBLISHED and "difference" in row]
@@ -95,19 +95,34 @@ def _of_ablation(stored: Record) -> Iterator[Sequence[str]]:
         ("pointing-game", "largest value on the object", "Maps of FullGrad are confined to objects more tightly"),
         ("sparseness", "Gini index", "Maps of FullGrad are sharper"),
     ):
-        verdict, told = _verdict(stored["measures"][name]["means"], -1, ("above", "below"))
-        yield claim, "abstract, 5.3", verdict, f"drawn shapes, {what}: {told}"
+        found, told = verdict(stored["measures"][name]["means"], -1, ("above", "below"))
+        yield claim, "abstract, 5.3", found, f"drawn shapes, {what}: {told}"
 
 
-def _verdict(means: Sequence[Record], wanted: int, words: tuple[str, str]) -> tuple[str, str]:
-    """Hold FullGrad against the published methods, where `wanted` is the sign of theirs minus ours as published."""
+def verdict(means: Sequence[Record], wanted: int, words: tuple[str, str]) -> tuple[str, str]:
+    """Hold FullGrad against the methods of the paper's figure.
+
+    Parameters
+    ----------
+    means : sequence of mapping
+        As `record.against` gives them, with FullGrad as the reference.
+    wanted : {1, -1}
+        The sign of the other's mean minus FullGrad's, as published.
+    words : pair of str
+        How FullGrad is to a method that the paper is right about, and to one that it is wrong about.
+
+    Returns
+    -------
+    pair of str
+        "agrees", "disagrees" or "open"; and how it is to which method.
+    """
     signs = {row["method"]: record.sign(row["difference"]) for row in means if row["method"] in PUBLISHED}
     groups = {
         word: [method for method, found in signs.items() if found == sign]
         for word, sign in ((words[0], wanted), ("not told from", 0), (words[1], -wanted))
     }
-    verdict = "agrees" if len(groups[words[0]]) == len(signs) else "disagrees" if groups[words[1]] else "open"
-    return verdict, "; ".join(f"{word} {', '.join(found)}" for word, found in groups.items() if found)
+    result = "agrees" if len(groups[words[0]]) == len(signs) else "disagrees" if groups[words[1]] else "open"
+    return result, "; ".join(f"{word} {', '.join(found)}" for word, found in groups.items() if found)
 
 
 def _lowest(curves: Record) -> int:

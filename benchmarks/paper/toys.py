@@ -103,7 +103,7 @@ def _maps(text: str, pixels: list[float]) -> dict[str, Any]:
     return {
         "pixels": pixels,
         "score": float(full["signed"].score[0]),
-        "maps": {name: np.ravel(values).tolist() for name, values in found.items()},
+        "maps": {name: np.asarray(values).ravel().tolist() for name, values in found.items()},
     }
 
 
@@ -116,7 +116,7 @@ def _sums(text: str, rows: Sequence[Sequence[float]]) -> dict[str, list[float]]:
     found = {"score": full.score, FULL: contributions.sum(axis=1), "biases": contributions[:, 1:].sum(axis=1)}
     for method, options in ATTRIBUTIONS.items():
         attribution = Explainer(proto, method, **options)(x).attribution
-        found[method] = np.sum(attribution, axis=(1, 2, 3))  # type: ignore[arg-type]
+        found[method] = np.asarray(attribution).sum(axis=(1, 2, 3))
     return {name: values.tolist() for name, values in found.items()}
 
 
@@ -178,8 +178,8 @@ def _axioms() -> list[dict[str, Any]]:
     def error(told: Array) -> float:
         return float(np.mean(np.abs(told - score) / np.abs(score)))
 
-    def summed(values: Array | None) -> Array:
-        return np.asarray(values, np.float64).reshape(len(x), -1).sum(axis=1)
+    def summed(values: Array | None, factor: Array | float = 1.0) -> Array:
+        return (np.asarray(values, np.float64) * factor).reshape(len(x), -1).sum(axis=1)
 
     def row(name: str, told: str, value: float, subject: evaluate.Subject) -> dict[str, Any]:
         change = evaluate.get("weak-dependence")(subject, data).values["change"]
@@ -190,7 +190,7 @@ def _axioms() -> list[dict[str, Any]]:
 
     gradient, product, integrated = map(plain, ("gradient", *ATTRIBUTIONS))
     rows = [
-        row("gradient", "<S, x>", error(summed(x * gradient(x).attribution)), gradient),
+        row("gradient", "<S, x>", error(summed(gradient(x).attribution, x)), gradient),
         row("gradient-x-input", "sum of S", error(summed(product(x).attribution)), product),
         row(
             "integrated-gradients", "sum of S, and f(0)", error(summed(integrated(x).attribution) + origin), integrated
@@ -200,7 +200,7 @@ def _axioms() -> list[dict[str, Any]]:
         subject = evaluate.Subject(proto, "fullgrad", psi=psi)
         rows.append(row(f"fullgrad, {psi}", "sum of S", error(summed(subject(x).saliency)), subject))
     biases = _Biases(proto, "fullgrad", bias_gradients=True)
-    told = summed(x * full.input_gradient) + summed(biases(x).saliency)
+    told = summed(full.input_gradient, x) + summed(biases(x).saliency)
     rows.append(row(f"{FULL} (gradient and bias-gradients)", "<g, x> + sum of f_b", error(told), biases))
     return rows
 
