@@ -55,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "perturbation" in parts:
         networks = args.network or perturbation.NETWORKS
         missing = [str(p) for p in (args.pictures, *(n.path for n in networks)) if not p.exists()]
-        if missing:
-            print(f"perturbation left out, not there: {', '.join(missing)}; give --network and --pictures")
+        if missing and args.parts:
+            parser.error(f"not there: {', '.join(missing)}; give --network and --pictures")
+        elif missing:
+            print(f"perturbation left out, not there: {', '.join(missing)}")
         else:
             given = (networks, args.pictures.resolve(), args.images, methods, args.threads)
             found = perturbation.run(out / "perturbation", *given)

@@ -24,7 +24,7 @@ from fgonnx.model import load
 from fgonnx.read.preprocess import Preprocessing
 
 MODEL = ROOT / "examples" / "shapes.onnx"
-MAGNITUDE = "|signed|"
+MAGNITUDE = "magnitude"
 """The absolute value of the signed map: taken of the sum, where psi "abs" takes it of every term."""
 
 PROFILES, PSIS = ("full", "reference", "paper"), ("abs", "positive", "signed", MAGNITUDE)
@@ -129,6 +129,8 @@ def draw(stored: dict[str, Any]) -> Figure:
             panel.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.2)
             panel.plot(row["mean"], place, "o", color=colour, markersize=3.5)
         panel.set_title(title.replace(":", "\n") + {"higher": " ↑", "lower": " ↓"}[measure["better"]], fontsize=8)
+        if measure["better"] == "lower":
+            panel.set_xscale("log")
         panel.grid(alpha=0.25)
         panel.tick_params(labelsize=7)
     panels[0].set_yticks(places, names)

@@ -198,7 +198,7 @@ def _toys(stored: Record) -> dict[str, Any]:
             for pair in stored["pairs"]
             for n in pair["networks"]
         ],
-        "axioms": [(r["map"], r["told"], f"{r['error']:.1e}", f"{r['change']:.1e}") for r in stored["axioms"]],
+        "axioms": [(r["map"], f"`{r['told']}`", f"{r['error']:.1e}", f"{r['change']:.1e}") for r in stored["axioms"]],
     }
 
 

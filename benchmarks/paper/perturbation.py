@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.evaluation import SHARED, evaluated
 from benchmarks.paper import record
+from fgonnx import Explainer
 from fgonnx.evaluate.perturbation import SHARES
+from fgonnx.model import ModelLike
+from fgonnx.normalise import choose_input
 
 OURS, NULL = "fullgrad", "random"
 METHODS = (
@@ -89,8 +93,22 @@ def run(
             str(network.path), str(pictures), "--methods", ",".join(methods), "--measures", ",".join(MEASURES),
             "--limit", str(images), "--shown", "0", *network.options(threads),
         ]  # fmt: skip
-        found.append(_network(evaluated(folder, arguments), folder, methods))
+        about = {"unread": unread(network.path)}  # before what takes long
+        found.append({**_network(evaluated(folder, arguments), folder, methods), **about})
     return {**record.made_on(), "shares": list(SHARES), "methods": list(methods), "networks": found}
+
+
+def unread(model: ModelLike, samples: int = 8) -> float:
+    """Return the share of pixels that no score depends on: those whose gradient is 0 for every one of some noise.
+
+    A convolution with a stride and no padding may leave out the last rows and columns. To remove those changes nothing,
+    which favours maps that are exactly 0 there and nowhere else.
+    """
+    explainer = Explainer(model, "gradient")
+    shape = choose_input(explainer.loaded.ir, None, explainer.loaded.name).shape
+    assert shape is not None
+    noise = np.random.default_rng(0).normal(size=(samples, *(d for d in shape[1:] if isinstance(d, int))))
+    return float((explainer(noise.astype(np.float32)).saliency == 0).all(axis=0).mean())
 
 
 def _network(summary: Mapping[str, Any], folder: Path, methods: Sequence[str]) -> dict[str, Any]:
