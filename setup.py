@@ -62,6 +62,7 @@ setup(
         "onnx>=1.17",
         "onnx-ir>=0.1.12,<2",
         "opencv-python>=4.8",
+        "platformdirs>=4",
         "typer>=0.12",
         "rich>=13",
     ],

@@ -63,6 +63,8 @@ class Explainer:
         Execution providers, by full or short name.
     threads : int, optional
         Threads within an operator.
+    spin : bool
+        Whether they wait for work by spinning; False where other threads want the cores, as with `stream`.
     batch_size : int
         Largest number of samples in one run; bounds the memory.
     bind : mapping of str to number or array, optional
@@ -99,6 +101,7 @@ class Explainer:
         labels: Sequence[str] | None = None,
         providers: Sequence[str] | None = None,
         threads: int | None = None,
+        spin: bool = True,
         batch_size: int = 8,
         bind: Mapping[str, Any] | None = None,
         engine: str = "fgonnx",
@@ -127,7 +130,7 @@ class Explainer:
             settings=self.method.set(settings),
         )  # fmt: skip
         self._providers = choose_providers(providers)
-        self._threads = threads
+        self._threads, self._spin = threads, spin
         kept = caches.opened(cache)
         self._build = build if kept is None else kept.build
         self._engines: dict[tuple[tuple[int, ...] | None, bool, bool], Engine] = {}
@@ -146,7 +149,9 @@ class Explainer:
                 options = replace(self.options, outputs=("head",), expose=()) if forward else self.options
                 rewritten = self._build(self.loaded, replace(options, input_shape=given, seed=seed))
                 folder = self.loaded.path.parent if self.loaded.path is not None else None
-                session = Session(rewritten.model, folder=folder, providers=self._providers, threads=self._threads)
+                session = Session(
+                    rewritten.model, folder=folder, providers=self._providers, threads=self._threads, spin=self._spin
+                )
                 while len(self._engines) >= _KEPT_SIZES:
                     self._engines.pop(next(iter(self._engines)))
                 self._engines[key] = Engine(rewritten, session)
