@@ -91,14 +91,17 @@ def _undo(op: Emitter, g: ir.Value, y: ir.Value, x: ir.Value, along: Axis, axis:
         mask = positive(op, gap)
         shares[t], rest = op.Mul(rest, complement(op, mask)), op.Mul(rest, mask)
     shares[last] = rest
-    # The shares of a channel side by side; a transposed convolution with unit weights puts each back at its tap.
+    # The shares of a channel side by side; a transposed convolution with unit weights puts each back at its tap, with
+    # channels as samples.
     beside = op.Concat(*(op.Unsqueeze(shares[t], [2]) for t in range(k)), axis=2)
-    units = np.tile(np.eye(k, dtype=np.float32), (channels, 1)).reshape(channels * k, 1, *window)
     extra = [0, 0]
     extra[axis] = max(-along.end, 0)
-    result = op.ConvTranspose(
-        op.Reshape(beside, [-1, channels * k, *(op.size(y, 2 + a) for a in range(2))]), units, group=channels,
-        output_padding=extra if any(extra) else None, **attributes,
-    )  # fmt: skip
+    spread = op.ConvTranspose(
+        op.Reshape(beside, [-1, k, op.size(y, 2), op.size(y, 3)]),
+        np.eye(k, dtype=np.float32).reshape(k, 1, *window),
+        output_padding=extra if any(extra) else None,
+        **attributes,
+    )
+    result = op.reshape_like(spread, x)
     result.shape = x.shape
     return result

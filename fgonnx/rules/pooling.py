@@ -28,7 +28,11 @@ def _indices(op: Emitter, y: ir.Value) -> ir.Value:
     return indices
 
 
-@rule("MaxPool", family="homogeneous", note="c = 0; of equal elements the first, or one beside the padding, gets the cotangent")
+@rule(
+    "MaxPool",
+    family="homogeneous",
+    note="c = 0; of equal elements the first, or one beside the padding, gets the cotangent",
+)
 def max_pool(
     op: Emitter, y: ir.Value | tuple[ir.Value, ...], x: ir.Value, *, auto_pad: str = "NOTSET", ceil_mode: int = 0,
     dilations: list[int] | None = None, kernel_shape: list[int], pads: list[int] | None = None,
