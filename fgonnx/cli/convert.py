@@ -186,16 +186,17 @@ def _show(source: str, report: Any) -> None:
         behind = f", before the final {report.head_stripped}" if report.head_stripped else ""
         terminal.say("explained", f"{report.head}{behind}")
     terminal.notes(report.notes)
+    terminal.notes(dict.fromkeys(f"{m.quantity}: {m.detail}" for m in report.measurements if m.detail))
     made = terminal.table(
-        "compared", "samples", "largest difference", "relative", "allowed", "result", "how",
-        numbers=("largest difference", "relative", "allowed"),
+        "compared", "samples", "difference", "relative", "allowed", "result",
+        numbers=("difference", "relative", "allowed"),
     )  # fmt: skip
     for m in report.measurements:
         unit = " steps" if m.unit != "relative" else ""
         verdict = Text(m.verdict, style=_VERDICTS[m.verdict])
         terminal.row(
             made, m.quantity, m.samples, f"{m.maximum:.1e}{unit}", f"{m.relative:.1e}", f"{m.allowed:.0e}{unit}",
-            verdict, m.detail,
+            verdict,
         )  # fmt: skip
     terminal.out().print(made)
     terminal.out().print(
