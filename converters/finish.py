@@ -14,8 +14,9 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from fgonnx import storage
+from fgonnx.backward import inputs_of
 from fgonnx.check import random_pictures
-from fgonnx.errors import InputError, ModelError, OptionError
+from fgonnx.errors import InputError, ModelError, OptionError, Refusal, UnsupportedError
 from fgonnx.read import images, labels, preprocess
 from fgonnx.read.preprocess import Preprocessing
 from fgonnx.runtime import Session
@@ -96,6 +97,7 @@ def finish(
         proto = _slimmed(proto)
     model = ir.from_proto(proto)
     common.RemoveUnusedNodesPass()(model)
+    _refuse_decisions(model)
     _rename(model, proto.graph.name)
     _free_batch(model, example, notes)
     found, obstacle = parity.explainable(model, example, head)
@@ -120,6 +122,27 @@ def finish(
     _describe(model, result, pre, names)
     storage.save(model, path)
     return result
+
+
+def _refuse_decisions(model: ir.Model) -> None:
+    """Name the nodes that take one of two branches by what is in the input."""
+    reached: set[ir.Value] = set(model.graph.inputs)
+    refused = []
+    for node in model.graph:
+        if node.op_type == "If" and node.inputs[0] in reached:
+            refused.append(
+                Refusal(
+                    node.name or str(node.outputs[0].name),
+                    "If",
+                    model.opset_imports[""],
+                    "it takes one of two branches by what is in the input",
+                    "Convert a network without the decision, or each branch on its own",
+                )
+            )
+        if any(v in reached for v in inputs_of(node)):
+            reached.update(node.outputs)
+    if refused:
+        raise UnsupportedError(refused)
 
 
 def _slimmed(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -5,7 +5,7 @@ import pytest
 
 import fgonnx
 from fgonnx import converters
-from fgonnx.errors import FgonnxError
+from fgonnx.errors import FgonnxError, UnsupportedError
 from tests.frameworks import agrees, needed, noise
 
 keras, _, _ = needed("keras", "tensorflow", "tf2onnx")
@@ -114,7 +114,7 @@ def test_labels_and_preprocessing_are_in_the_file(tmp_path):
     assert '"layout": "NHWC"' in explainer.loaded.preprocessing_json()
 
 
-def test_a_decision_is_named_as_what_cannot_be_explained(tmp_path):
+def test_a_decision_is_refused_by_the_name_of_its_layer(tmp_path):
     import tensorflow as tf
 
     class Decides(L.Layer):
@@ -122,9 +122,8 @@ def test_a_decision_is_named_as_what_cannot_be_explained(tmp_path):
             return tf.cond(tf.reduce_sum(x) > 0, lambda: x * 2.0, lambda: x + 1.0)
 
     net = keras.Sequential([keras.Input(SHAPE), L.Conv2D(4, 3), Decides(name="decides")])
-    report = converters.convert(net, tmp_path / "net.onnx")
-    assert report.head == ""
-    assert any("cannot explain this file" in note and "/decides" in note for note in report.notes)
+    with pytest.raises(UnsupportedError, match=r"/decides.*one of two branches"):
+        converters.convert(net, tmp_path / "net.onnx")
 
 
 class Own(L.Layer):
