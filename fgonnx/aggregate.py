@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx import lowerings
-from fgonnx.axes import Crop, Layout, Placement, place
+from fgonnx.axes import Layout, Placement, place
 from fgonnx.backward import Term
 from fgonnx.emit import Emitter
 from fgonnx.psi import (
@@ -22,6 +22,7 @@ from fgonnx.psi import (
     factored,
     matrix,
     rescaled_sums,
+    run_of,
     sample_sums,
 )
 
@@ -144,7 +145,7 @@ def _summand(
     one_cell = profile != "full" and op.rank(y) == rank + 2
     grid = placement.grid if placement.spatial else ()
     site = replace(site, grid=grid, in_map=site.in_map and (placement.spatial or one_cell))
-    return Summand(site, g, c, product, placement, factored(op, y, g, c, placement))
+    return Summand(site, g, c, product, placement, factored(op, product, g, c, placement))
 
 
 def _in_map(op: Emitter, t: Term, profile: str) -> bool:
@@ -171,10 +172,6 @@ def _is_convolution_bias(op: Emitter, t: Term) -> bool:
     return producer is not None and producer.op_type == "Conv" and per_channel
 
 
-def _run(op: Emitter, v: ir.Value, crop: Crop, start: int, stop: int) -> ir.Value:
-    return op.Slice(op.Reshape(v, list(crop.shape)), [start], [stop], [crop.axis])
-
-
 def totals(op: Emitter, parts: Sequence[Summand]) -> ir.Value:
     """Return `<g_y, c>` of every site per sample: (N, sites), and behind them the sites of `beside`."""
     columns, apart = [], []
@@ -189,7 +186,7 @@ def totals(op: Emitter, parts: Sequence[Summand]) -> ir.Value:
             continue
         size = p.crop.shape[p.crop.axis]
         inside, *outside = [
-            _per_sample(op, _run(op, s.product, p.crop, start, stop), p.crop.shape)
+            _per_sample(op, run_of(op, s.product, p.crop, start, stop), p.crop.shape)
             for start, stop in ((p.crop.start, p.crop.stop), (0, p.crop.start), (p.crop.stop, size))
             if start < stop
         ]

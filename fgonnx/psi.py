@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from fgonnx.axes import Placement
+from fgonnx.axes import Crop, Placement
 from fgonnx.emit import Emitter
 
 ABS, POSITIVE, SIGNED = "abs", "positive", "signed"
@@ -38,19 +38,17 @@ class Signed:
     weights: ir.Value | None = None
 
 
-def factored(op: Emitter, y: ir.Value, g: ir.Value, c: ir.Value, p: Placement) -> Signed:
-    """Return `g * c` with as much of `c` as weights per channel as there is in it: all of a bias, or a number."""
-    if p.spatial and (vector := _channel_vector(op, y, c, p)) is not None:
+def factored(op: Emitter, product: ir.Value, g: ir.Value, c: ir.Value, p: Placement) -> Signed:
+    """Return the product `g * c` with what of `c` can be weights per channel set apart: all of a bias, or a number."""
+    if p.spatial and (vector := _channel_vector(op, product, c, p)) is not None:
         return Signed(g, p, vector)
     node = c.producer()
     if p.spatial and node is not None and node.op_type in ("Mul", "Neg"):
         number = op.array(node.inputs[1]) if node.op_type == "Mul" else np.array(-1.0)
         if number is not None and number.size == 1:
-            product = op.Mul(g, node.inputs[0])
-            product.shape = y.shape
-            return Signed(product, p, op.constant(number.reshape(1).astype(product.dtype.numpy())))
-    product = op.Mul(g, c)
-    product.shape = y.shape
+            rest = op.Mul(g, node.inputs[0])
+            rest.shape = product.shape
+            return Signed(rest, p, op.constant(number.reshape(1).astype(rest.dtype.numpy())))
     return Signed(product, p)
 
 
@@ -70,7 +68,7 @@ def _channel_vector(op: Emitter, y: ir.Value, c: ir.Value, p: Placement) -> ir.V
 def _channels_last(p: Placement) -> bool:
     """Tell whether a value is (N, *grid, channels), apart from what is cropped and rolled."""
     spatial = len(p.perm) - 2
-    return spatial > 0 and p.split[:1] == (-1,) and p.perm == (0, spatial + 1, *range(1, spatial + 1))
+    return not p.trivial and spatial > 0 and p.split[:1] == (-1,) and p.perm == (0, spatial + 1, *range(1, spatial + 1))
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def matrix(op: Emitter, m: Signed) -> Matrix:
     """Bring a signed map to a matrix, without what stands beside its patches."""
     p = m.placement
     count = math.prod(p.grid)
-    if _channels_last(p) and not p.trivial:
+    if _channels_last(p):
         return Matrix(op.Reshape(cropped(op, m.value, p), [-1, count, p.shape[1]]), p, 2, m.weights)
     return Matrix(op.Reshape(_transposed(op, m.value, p), [-1, p.shape[1], count]), p, 1, m.weights)
 
@@ -108,7 +106,12 @@ def cropped(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
     """Leave out what stands beside the patches of a value."""
     if p.crop is None:
         return v
-    return op.Slice(op.Reshape(v, list(p.crop.shape)), [p.crop.start], [p.crop.stop], [p.crop.axis])
+    return run_of(op, v, p.crop, p.crop.start, p.crop.stop)
+
+
+def run_of(op: Emitter, v: ir.Value, crop: Crop, start: int, stop: int) -> ir.Value:
+    """Return a run of entries along the axis on which patches and what stands beside them lie."""
+    return op.Slice(op.Reshape(v, list(crop.shape)), [start], [stop], [crop.axis])
 
 
 def _transposed(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
@@ -191,7 +194,7 @@ def rescaled_sums(op: Emitter, maps: Sequence[Signed], psi: str, eps: float) -> 
 
 def _row(op: Emitter, m: Signed, psi: str) -> ir.Value:
     """Return maximum, minimum and sums over channels of psi of a map: (N, 1, 2 + cells)."""
-    if m.weights is not None and (psi == POSITIVE or (_channels_last(m.placement) and not m.placement.trivial)):
+    if m.weights is not None and (psi == POSITIVE or _channels_last(m.placement)):
         # The sign of a product is not that of a factor, and extrema per channel are slow where channels come last.
         m = Signed(op.Mul(m.value, _along_channels(op, m)), m.placement)
     signed = matrix(op, m)
