@@ -119,6 +119,12 @@ def opened(given: bool | str | os.PathLike[str] | None) -> Cache | None:
     return Cache(platformdirs.user_cache_path("fgonnx", appauthor=False))
 
 
+def builder(given: bool | str | os.PathLike[str] | None) -> Callable[[LoadedModel, Options], Rewritten]:
+    """Return what rewrites a model by way of the cache that is asked for; see `opened` and `fgonnx.rewrite.build`."""
+    kept = opened(given)
+    return build if kept is None else kept.build
+
+
 def _key(loaded: LoadedModel, options: Options) -> str | None:
     """Return the hash of all that decides about a graph; None where that cannot be told."""
     method = methods.find(options.method)

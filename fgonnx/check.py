@@ -5,6 +5,7 @@ Completeness cannot see a wrong derivative and finite differences cannot see a f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from fgonnx import cache as caches
 from fgonnx import probe
 from fgonnx.engines import agreement
 from fgonnx.errors import OptionError
@@ -21,7 +23,7 @@ from fgonnx.explainer import Explainer
 from fgonnx.explanation import Explanation
 from fgonnx.model import LoadedModel, ModelLike, load
 from fgonnx.read.preprocess import Preprocessing
-from fgonnx.rewrite import TARGET_INPUT, Options, Rewritten, build
+from fgonnx.rewrite import TARGET_INPUT, Options, Rewritten
 from fgonnx.runtime import Session
 from fgonnx.targets import Target, takes_seed
 
@@ -102,6 +104,7 @@ def check(
     tolerance: float | None = None,
     random_state: int = 0,
     engine: str = "fgonnx",
+    cache: bool | str | os.PathLike[str] = False,
 ) -> CheckResult:
     """Check the explanation of a model on the model itself.
 
@@ -133,6 +136,8 @@ def check(
     engine : {"fgonnx", "ort-training", "both"}
         Which engine is checked; with "both", fgonnx's, and then every tensor is compared with that of ONNX Runtime's
         gradient builder.
+    cache : bool or path-like
+        As for `Explainer`.
 
     Returns
     -------
@@ -151,7 +156,7 @@ def check(
     rng = np.random.default_rng(random_state)
     explainer = Explainer(
         loaded, head=head, output=output, input=input, layout=layout, labels=labels, providers=providers,
-        threads=threads, input_gradient=True, engine="fgonnx" if engine == "both" else engine,
+        threads=threads, input_gradient=True, engine="fgonnx" if engine == "both" else engine, cache=cache,
     )  # fmt: skip
     options = Options(
         head=head, output=output, input=input, layout=layout, input_shape=tuple(input_shape) if input_shape else None,
@@ -159,6 +164,7 @@ def check(
     )  # fmt: skip
     if not isinstance(x, Mapping) and x is not None:
         options = replace(options, input_shape=options.input_shape or tuple(np.shape(x)))
+    build = caches.builder(cache)
     scorer = build(loaded, options)
     name = scorer.normal.input_name
     if x is None:
@@ -181,15 +187,16 @@ def check(
         )
         checks = [replace(c, verdict="undecided") if c.verdict == "failed" and "slope" in c.name else c for c in checks]
     if engine == "both":
-        checks += _agreement(loaded, options, feeds, explanation)
+        checks += _agreement(loaded, options, feeds, explanation, build)
     return CheckResult(tuple(checks), explanation, tuple(notes))
 
 
 def _agreement(
-    loaded: LoadedModel, options: Options, feeds: Mapping[str, Array], explanation: Explanation
-) -> list[Check]:
+    loaded: LoadedModel, options: Options, feeds: Mapping[str, Array], explanation: Explanation,
+    build: Callable[[LoadedModel, Options], Rewritten],
+) -> list[Check]:  # fmt: skip
     checks = []
-    for d in agreement.compare(loaded, options, feeds, explanation.target):
+    for d in agreement.compare(loaded, options, feeds, explanation.target, build):
         detail = f"largest difference of {d.count} tensor(s)" + (f", in '{d.where}'" if d.where else "")
         verdict: Verdict = "passed" if d.value <= agreement.TOLERANCE else "failed"
         checks.append(Check(f"engines agree: {d.group}", verdict, d.value, agreement.TOLERANCE, detail))

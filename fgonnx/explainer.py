@@ -23,7 +23,7 @@ from fgonnx.explanation import Explanation
 from fgonnx.inputs import feeds, rows
 from fgonnx.model import LoadedModel, ModelLike, load
 from fgonnx.normalise import choose_input
-from fgonnx.rewrite import Options, Rewritten, build
+from fgonnx.rewrite import Options, Rewritten
 from fgonnx.runtime import Session, choose_providers
 from fgonnx.stream import grouped, in_order
 from fgonnx.targets import Target, takes_seed
@@ -131,8 +131,7 @@ class Explainer:
         )  # fmt: skip
         self._providers = choose_providers(providers)
         self._threads, self._spin = threads, spin
-        kept = caches.opened(cache)
-        self._build = build if kept is None else kept.build
+        self._build = caches.builder(cache)
         self._engines: dict[tuple[tuple[int, ...] | None, bool, bool], Engine] = {}
         self._lock = threading.Lock()
         _check_weights(self.loaded)

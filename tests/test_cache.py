@@ -11,9 +11,13 @@ import onnx
 import pytest
 from onnx import external_data_helper
 
-from fgonnx import Explainer, cache
+import fgonnx
+from fgonnx import Explainer, cache, evaluate
+from fgonnx.check import check
+from fgonnx.evaluate.randomisation import layers, permuted
+from fgonnx.model import load
 from fgonnx.rules import registry
-from tests.cli_support import CIRCLE, SHAPES, good
+from tests.cli_support import CIRCLE, IMAGES, SHAPES, good
 from tests.support import draw, model, pictures, small_cnn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +41,13 @@ QUANTISED = model(
 FREE = model(
     """(float[N,3,H,W] x) => (float[N,4] y) {
         a = Conv<kernel_shape=[3,3]>(x, w, b)  r = Relu(a)  p = GlobalAveragePool(r)  f = Flatten(p)  y = Softmax(f)
+    }""",
+    weights=draw(w=(4, 3, 3, 3), b=(4,)),
+)
+
+BYTES = model(
+    """(uint8[N,3,8,6] x) => (float[N,4] y) {
+        v = Cast<to=1>(x)  a = Conv(v, w, b)  r = Relu(a)  p = GlobalAveragePool(r)  y = Flatten(p)
     }""",
     weights=draw(w=(4, 3, 3, 3), b=(4,)),
 )
@@ -120,6 +131,34 @@ class TestResults:
         from_disk_only()
         assert_identical(Explainer(path, threads=1, cache=kept)(X), fresh)
 
+    @pytest.mark.parametrize("source", [CNN, QUANTISED, BYTES, small_cnn(batch=1)], ids=["", "int8", "uint8", "single"])
+    def test_are_checked_as_a_fresh_rewrite_is(self, kept, from_disk_only, source):
+        fresh = check(source, threads=1, directions=1)
+        check(source, threads=1, directions=1, cache=kept)
+        from_disk_only()
+        found = check(source, threads=1, directions=1, cache=kept)
+        assert (found.checks, found.notes) == (fresh.checks, fresh.notes)
+
+    def test_are_compared_as_fresh_rewrites_are(self, kept, from_disk_only):
+        fresh = fgonnx.compare(CNN, small_cnn(seed=1), X, threads=1)
+        fgonnx.compare(CNN, small_cnn(seed=1), X, threads=1, cache=kept)
+        from_disk_only()
+        found = fgonnx.compare(CNN, small_cnn(seed=1), X, threads=1, cache=kept)
+        np.testing.assert_equal(found.measures, fresh.measures)
+        for side in ("a", "b"):
+            assert_identical(getattr(found, side), getattr(fresh, side))
+
+    def test_are_measured_as_fresh_rewrites_are(self, kept, from_disk_only):
+        def measured(**options):
+            subject = evaluate.Subject(CNN, threads=1, **options)
+            data = evaluate.Data.of(Explainer(CNN, threads=1, **options), X)
+            return [evaluate.get(name)(subject, data).values for name in ("deletion:steps=3", "weak-dependence")]
+
+        fresh = measured()
+        measured(cache=kept)
+        from_disk_only()
+        np.testing.assert_equal(measured(cache=kept), fresh)
+
 
 def beside(folder, seed=0):
     """Save a network with its weights in a file of their own."""
@@ -164,6 +203,18 @@ class TestEntries:
         Explainer(proto, bind={"s": 2}, cache=kept)(x)
         found = Explainer(proto, bind={"s": value}, cache=kept)(x)
         assert_identical(found, Explainer(proto, bind={"s": value})(x))
+
+    def test_permuted_weights_have_another(self, kept):
+        found = layers(load(CNN).ir)
+        for _, weights in found:
+            source = permuted(load(CNN), weights, seed=0)
+            assert_identical(Explainer(source, threads=1, cache=kept)(X), Explainer(source, threads=1)(X))
+        assert len(entries(kept)) == len(found) > 1
+
+    def test_there_are_none_of_models_that_are_made_to_be_measured_once(self, kept):
+        subject = evaluate.Subject(CNN, threads=1, cache=kept)
+        evaluate.get("randomisation:stages=2")(subject, evaluate.Data.of(Explainer(CNN), X))
+        assert len(entries(kept)) == 1
 
     @pytest.mark.parametrize("name", ["__version__", "onnxruntime.__version__", "ir.__version__"])
     def test_another_version_has_another(self, kept, monkeypatch, name):
@@ -282,8 +333,35 @@ class TestFolder:
         monkeypatch.delenv(cache.VARIABLE)
         assert cache.opened(True).folder == platformdirs.user_cache_path("fgonnx", appauthor=False)
 
-    @pytest.mark.parametrize(("options", "count"), [((), 1), (("--no-cache",), 0)])
-    def test_is_used_by_the_command_line(self, kept, tmp_path, monkeypatch, options, count):
+
+COMMANDS = {
+    "explain": (CIRCLE,),
+    "check": (CIRCLE, "--directions", 1),
+    "compare": (SHAPES, CIRCLE),
+    "evaluate": (IMAGES, "--limit", 2, "--methods", "edge,rise:samples=3", "--measures", "deletion,weak-dependence"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+class TestCommands:
+    @pytest.fixture(autouse=True)
+    def _folder(self, kept, monkeypatch):
         monkeypatch.setenv(cache.VARIABLE, os.fspath(kept))
-        good("explain", SHAPES, CIRCLE, "-o", tmp_path / "out", *options)
-        assert len(entries(kept)) == count
+
+    def said(self, command, folder, *options):
+        """Return what a command prints, or the files that it writes."""
+        out = () if command == "check" else ("-o", folder)
+        text = good(command, SHAPES, *COMMANDS[command], *out, "--threads", 1, *options)
+        return text if command == "check" else {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.*")}
+
+    def test_take_graphs_from_disk_and_say_the_same(self, command, tmp_path, from_disk_only):
+        fresh = self.said(command, tmp_path / "fresh", "--no-cache")
+        assert self.said(command, tmp_path / "first") == fresh
+        from_disk_only()
+        assert self.said(command, tmp_path / "second") == fresh
+
+    @pytest.mark.parametrize(("folder", "options"), [("off", ()), ("kept", ("--no-cache",))])
+    def test_keep_none_where_they_are_asked_not_to(self, command, tmp_path, monkeypatch, folder, options):
+        monkeypatch.setattr(cache, "_packed", lambda *_: pytest.fail("a graph is kept"))
+        monkeypatch.setenv(cache.VARIABLE, folder)
+        self.said(command, tmp_path / "out", *options)

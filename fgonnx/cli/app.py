@@ -31,6 +31,7 @@ from fgonnx.cli.options import (
     Layout,
     Method,
     ModelPath,
+    NoCache,
     Output,
     Preprocess,
     Profile,
@@ -131,12 +132,7 @@ def explain(
     resume: Annotated[
         bool, typer.Option("--resume", help="Leave out what an earlier run with the same settings has done.")
     ] = False,
-    no_cache: Annotated[
-        bool,
-        typer.Option(
-            "--no-cache", rich_help_panel=RUNNING, help="Rewrite the model, even where a kept rewrite would serve."
-        ),
-    ] = False,
+    no_cache: NoCache = False,
 ) -> None:
     """Explain the decisions on pictures: for each a .png, the raw map (.npy) and a .json record.
 
@@ -257,6 +253,7 @@ def check(
     ] = "fgonnx",
     providers: Providers = None,
     threads: Threads = None,
+    no_cache: NoCache = False,
 ) -> None:
     """Check the explanation of this very model: outputs unchanged, completeness, and the gradient by differences.
 
@@ -275,7 +272,7 @@ def check(
         result = run_checks(
             loaded, x, target, head=head, output=output, input=input, input_shape=shape, layout=layout,
             labels=_labels(labels), providers=_split(providers), threads=threads, samples=samples,
-            directions=directions, tolerance=tolerance, random_state=random_state, engine=engine,
+            directions=directions, tolerance=tolerance, random_state=random_state, engine=engine, cache=not no_cache,
         )  # fmt: skip
     terminal.show_check(result)
     if not result.passed:

@@ -26,6 +26,7 @@ from fgonnx.cli.options import (
     Head,
     Images,
     Labels,
+    NoCache,
     Preprocess,
     Profile,
     Providers,
@@ -205,6 +206,7 @@ def compare(
     batch_size: Annotated[
         int, typer.Option(min=1, rich_help_panel=RUNNING, help="Pictures in one run; bounds the memory.")
     ] = 8,
+    no_cache: NoCache = False,
 ) -> None:
     """Compare a deployed model with the approved one: decisions, scores, maps, and the layers where they part.
 
@@ -236,7 +238,7 @@ def compare(
         inputs, folder, limits, target=target, labels=labels, profile=profile, psi=psi, head=head,
         inputs_named=(input_a, input_b), outputs_named=(output_a, output_b),
         providers=[p.strip() for p in providers.split(",") if p.strip()] if providers else None, threads=threads,
-        batch_size=batch_size,
+        batch_size=batch_size, cache=not no_cache,
     )  # fmt: skip
     for letter, model in zip("AB", run.models, strict=True):
         terminal.say(f"model {letter}", f"{model.path}  (sha256 {model.loaded.sha256[:12]})")
@@ -267,7 +269,7 @@ class _Run:
         self, a: _Model, b: _Model, inputs: Sequence[Path], folder: Path, limits: Sequence[Limit], *,
         target: str | None, labels: Path | None, profile: str, psi: str, head: str,
         inputs_named: tuple[str | None, str | None], outputs_named: tuple[str | None, str | None],
-        providers: Sequence[str] | None, threads: int | None, batch_size: int,
+        providers: Sequence[str] | None, threads: int | None, batch_size: int, cache: bool,
     ) -> None:  # fmt: skip
         self.models = a, b
         self.folder, self.limits, self.batch_size = folder, limits, batch_size
@@ -284,7 +286,7 @@ class _Run:
         self.comparer = Comparer(
             a.loaded, b.loaded, profile=profile, psi=psi, head=head, input_a=inputs_named[0], input_b=inputs_named[1],
             output_a=outputs_named[0], output_b=outputs_named[1], layout_a=layouts[0], layout_b=layouts[1],
-            labels=self._given, providers=providers, threads=threads, batch_size=batch_size,
+            labels=self._given, providers=providers, threads=threads, batch_size=batch_size, cache=cache,
         )  # fmt: skip
         self._rows: list[dict[str, Any]] = []
         self._points: tuple[Point, ...] = ()

@@ -13,7 +13,18 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from fgonnx import evaluate
 from fgonnx.cli import terminal
 from fgonnx.cli.evaluation import METHODS, EvaluationJob
-from fgonnx.cli.options import EXPLANATION, PICTURES, RUNNING, Bind, Labels, ModelPath, Preprocess, Providers, Threads
+from fgonnx.cli.options import (
+    EXPLANATION,
+    PICTURES,
+    RUNNING,
+    Bind,
+    Labels,
+    ModelPath,
+    NoCache,
+    Preprocess,
+    Providers,
+    Threads,
+)  # fmt: skip
 from fgonnx.errors import OptionError
 from fgonnx.evaluate.run import Run
 
@@ -81,6 +92,7 @@ def command(
     batch_size: Annotated[
         int, typer.Option(min=1, rich_help_panel=RUNNING, help="Images that are measured together; bounds the memory.")
     ] = 16,
+    no_cache: NoCache = False,
 ) -> None:
     """Measure which methods explain a model rightly: results per image, a summary, curves, maps, one HTML page.
 
@@ -99,6 +111,7 @@ def command(
     job = EvaluationJob(
         model, data, folder, chosen, measured, masks, target, preprocess, labels, bind or (), limit, seed, shown,
         [p.strip() for p in providers.split(",") if p.strip()] if providers else None, threads, batch_size,
+        cache=not no_cache,
     )  # fmt: skip
     terminal.say("model", f"{model}  (sha256 {job.loaded.sha256[:12]})")
     if job.preprocessing is not None:

@@ -48,7 +48,7 @@ class EvaluationJob:
     def __init__(
         self, model: Path, data: Path, folder: Path, chosen: str | None, measured: str | None, masks: Path | None,
         target: str, preprocess: str | None, labels: Path | None, bind: Sequence[str], limit: int | None, seed: int,
-        shown: int, providers: Sequence[str] | None, threads: int | None, batch_size: int,
+        shown: int, providers: Sequence[str] | None, threads: int | None, batch_size: int, *, cache: bool,
     ) -> None:  # fmt: skip
         if target not in TARGETS:
             raise OptionError(f"target '{target}' does not exist; choose one of: {', '.join(TARGETS)}")
@@ -59,7 +59,7 @@ class EvaluationJob:
         face = choose_input(self.loaded.ir, None, self.loaded.name)
         self.preprocessing, self.origin = picture_preprocessing(self.loaded, preprocess, None, required=data.is_dir())
         self._options: dict[str, Any] = {
-            "providers": providers, "threads": threads, "batch_size": batch_size,
+            "providers": providers, "threads": threads, "batch_size": batch_size, "cache": cache,
             "layout": self.preprocessing.layout if self.preprocessing is not None else None,
         }  # fmt: skip
         self.forward = Explainer(self.loaded, **self._options)

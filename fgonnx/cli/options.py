@@ -141,6 +141,12 @@ Providers = Annotated[
         help="Execution providers. Default: cuda where it is there, then cpu.",
     ),
 ]
+NoCache = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache", rich_help_panel=RUNNING, help="Rewrite the model, even where a kept rewrite would serve."
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option(rich_help_panel=RUNNING, min=1, help="Threads within an operator. Default: all cores.")
 ]

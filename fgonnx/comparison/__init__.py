@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -186,7 +187,7 @@ class Comparer:
         Axes of the inputs; found out by default.
     labels : sequence of str, optional
         Class names; A's metadata by default.
-    providers, threads, batch_size
+    providers, threads, batch_size, cache
         As for `fgonnx.Explainer`.
     """
 
@@ -208,6 +209,7 @@ class Comparer:
         providers: Sequence[str] | None = None,
         threads: int | None = None,
         batch_size: int = 8,
+        cache: bool | str | os.PathLike[str] = False,
     ) -> None:
         loaded = load(a), load(b)
         for model in loaded:
@@ -217,7 +219,7 @@ class Comparer:
         def explainer(model: LoadedModel, input: str | None, output: str | None, layout: str | None) -> Explainer:
             return Explainer(
                 model, profile=profile, psi=psi, head=head, input=input, output=output, layout=layout, labels=labels,
-                providers=providers, threads=threads, batch_size=batch_size,
+                providers=providers, threads=threads, batch_size=batch_size, cache=cache,
             )  # fmt: skip
 
         self.a = explainer(loaded[0], input_a, output_a, layout_a)

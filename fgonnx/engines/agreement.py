@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,7 +44,11 @@ class Difference:
 
 
 def compare(
-    loaded: LoadedModel, options: Options, feeds: Mapping[str, Array], targets: Sequence[int] | Array | None = None
+    loaded: LoadedModel,
+    options: Options,
+    feeds: Mapping[str, Array],
+    targets: Sequence[int] | Array | None = None,
+    build: Callable[[LoadedModel, Options], Rewritten] = build,
 ) -> list[Difference]:
     """Explain the same samples by both engines and compare.
 
@@ -61,6 +65,8 @@ def compare(
         Samples for all inputs of the model.
     targets : sequence of int, optional
         What to explain of each sample; the largest entry by default.
+    build : callable
+        What rewrites: `fgonnx.rewrite.build`, or one that keeps graphs on disk.
 
     Returns
     -------

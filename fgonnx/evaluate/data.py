@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -50,6 +51,8 @@ class Subject:
         As for `fgonnx.Explainer`.
     forward : Explainer, optional
         Computes scores in place of the method's own explainer, so that many methods share one session.
+    cache : bool or path-like
+        As for `fgonnx.Explainer`; of this model alone, since those made from it are needed once.
     **options
         As for `fgonnx.Explainer`.
     """
@@ -60,12 +63,13 @@ class Subject:
         method: str = "fullgrad",
         *,
         forward: Explainer | None = None,
+        cache: bool | str | os.PathLike[str] = False,
         **options: Any,
     ) -> None:
         self.loaded = load(model)
         self.method = method
-        self._options = options
-        self._explainer = self.on(self.loaded)
+        self._options, self._cache = options, cache
+        self._explainer = Explainer(self.loaded, method, cache=cache, **options)
         self._forward = forward or self._explainer
         self._gradient: Explainer | None = None
         self._altered: dict[Hashable, Explainer] = {}
@@ -98,7 +102,7 @@ class Subject:
         """Return the gradient of the score with respect to the input, of the input's shape."""
         if self._gradient is None:
             common = {name: value for name, value in self._options.items() if name in _COMMON}
-            self._gradient = Explainer(self.loaded, certificate=False, input_gradient=True, **common)
+            self._gradient = Explainer(self.loaded, certificate=False, input_gradient=True, cache=self._cache, **common)
         gradient = self._gradient(x, target).input_gradient
         assert gradient is not None
         return gradient

@@ -72,7 +72,7 @@ def permuted(loaded: LoadedModel, weights: Sequence[str], seed: int) -> LoadedMo
         values[name].const_value = new
         if producer is not None:
             producer.attributes["value"] = ir.AttrTensor("value", new)
-    return LoadedModel(model, loaded.path, f"{loaded.sha256}, permuted", loaded.bound)
+    return LoadedModel(model, loaded.path, f"{loaded.sha256}, permuted by {seed}: {', '.join(weights)}", loaded.bound)
 
 
 @measure("randomisation", better="lower", source=_SOURCE, runs=12, needs="model", axes=_AXES)
