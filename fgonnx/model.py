@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from fgonnx.errors import ModelError
+from fgonnx.errors import InputError, ModelError
 from fgonnx.read import labels, preprocess
 
 OLDEST_OPSET = 7
@@ -60,25 +60,20 @@ class LoadedModel:
         return self.ir.metadata_props.get(preprocess.METADATA_KEY)
 
     def labels(self) -> tuple[str, ...] | None:
-        """Return the class labels stored in the model's metadata.
+        """Return the class labels stored in the model's metadata, as `fgonnx.read.labels.from_json` reads them.
 
         Raises
         ------
         ModelError
-            If the entry is not a JSON list of strings.
+            If the entry does not hold names of classes.
         """
         text = self.ir.metadata_props.get(labels.METADATA_KEY)
         if text is None:
             return None
         try:
-            names = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ModelError(
-                f"{self.name}: its metadata entry '{labels.METADATA_KEY}' is not JSON ({error})"
-            ) from error
-        if not isinstance(names, list) or not all(isinstance(v, str) for v in names):
-            raise ModelError(f"{self.name}: its metadata entry '{labels.METADATA_KEY}' is not a JSON list of strings")
-        return tuple(names)
+            return labels.from_json(text, f"{self.name}: its metadata entry '{labels.METADATA_KEY}'")
+        except InputError as error:
+            raise ModelError(str(error)) from error
 
 
 def load(source: ModelLike | LoadedModel) -> LoadedModel:
@@ -107,9 +102,8 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
     if isinstance(source, onnx.ModelProto):
         return _checked(LoadedModel(_deserialise(source, "the ModelProto"), None, _digest(_bytes_of(source))))
     if isinstance(source, bytes):
-        return _checked(
-            LoadedModel(_deserialise(_parse(source, "the bytes given"), "the bytes given"), None, _digest(source))
-        )
+        where = "the bytes given"
+        return _checked(LoadedModel(_emptied(_parse(source, where), where), None, _digest(source)))
     path = Path(source)
     if not path.exists():
         raise ModelError(f"{path}: no such file")
@@ -119,10 +113,12 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-    model = _deserialise(_parse(content, str(path)), str(path))
+    digest, proto = _digest(content), _parse(content, str(path))
+    del content  # at most two copies of the weights at a time, one in the end
+    model = _emptied(proto, str(path))
     ir.external_data.set_base_dir(model.graph, path.parent)
     _check_external(model, path)
-    return _checked(LoadedModel(model, path, _digest(content)))
+    return _checked(LoadedModel(model, path, digest))
 
 
 def _digest(content: bytes) -> str:
@@ -146,15 +142,36 @@ def _parse(content: bytes, where: str) -> onnx.ModelProto:
     return proto
 
 
-def _deserialise(proto: onnx.ModelProto, where: str) -> ir.Model:
+def _deserialise(
+    proto: onnx.ModelProto, where: str, weights: Mapping[str, ir.TensorProtocol] | None = None
+) -> ir.Model:
     if not proto.ir_version or not proto.graph.output:
         raise ModelError(f"{where}: is not an ONNX model, or is truncated: it holds no graph with outputs")
     try:
         model = ir.from_proto(proto)
+        for name, weight in (weights or {}).items():
+            model.graph.initializers[name].const_value = weight
         _unpack(model)
     except Exception as error:  # onnx_ir raises many kinds on malformed protobufs
         raise ModelError(f"{where}: is not a valid ONNX model ({error})") from error
     return model
+
+
+def _emptied(proto: onnx.ModelProto, where: str) -> ir.Model:
+    """Deserialise a protobuf that nobody else holds, its big weights taken out of it.
+
+    A protobuf frees nothing that is taken out: what is left of it is written and read again.
+    """
+    taken: dict[str, ir.TensorProtocol] = {}
+    for initializer in proto.graph.initializer:
+        tensor = ir.from_proto(initializer)
+        fits = len(initializer.raw_data) == tensor.nbytes and initializer.name not in taken
+        if fits and tensor.nbytes >= _BIG and tensor.dtype in _PLAIN:
+            taken[initializer.name] = ir.tensor(tensor.numpy(), name=tensor.name, doc_string=tensor.doc_string)
+            initializer.ClearField("raw_data")
+    if taken:
+        proto = _parse(proto.SerializeToString(), where)
+    return _deserialise(proto, where, taken)
 
 
 def _unpack(model: ir.Model) -> None:

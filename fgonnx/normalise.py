@@ -23,7 +23,7 @@ from fgonnx import probe
 from fgonnx.dequantise import dequantise, is_quantised
 from fgonnx.emit import PREFIX
 from fgonnx.errors import ModelError, OptionError, Refusal, UnsupportedError
-from fgonnx.expand import expand
+from fgonnx.expand import depends_on_inputs, expand
 from fgonnx.half import is_half, widen
 from fgonnx.model import LoadedModel
 from fgonnx.runtime import Session
@@ -418,7 +418,7 @@ def _free_batch(model: ir.Model) -> None:
     for v in model.graph.inputs:
         if v.shape is not None and v.shape.rank() and v.shape.dims[0] == 1:
             v.shape = ir.Shape([probe.BATCH, *v.shape.dims[1:]])
-    dependent = _dependent(model.graph)
+    dependent = depends_on_inputs(model.graph)
     for node in list(model.graph):
         if node.op_type == "Concat":
             _repeat_tokens(model.graph, node, dependent)
@@ -461,14 +461,6 @@ def _repeat_tokens(graph: ir.Graph, node: ir.Node, dependent: set[ir.Value]) -> 
             new.outputs[0].type = ir.TensorType(v.dtype if new is repeated else ir.DataType.INT64)
         graph.insert_before(node, (batch, rest, shape, repeated))
         node.replace_input_with(i, repeated.outputs[0])
-
-
-def _dependent(graph: ir.Graph) -> set[ir.Value]:
-    found: set[ir.Value] = {v for v in graph.inputs if v.name not in graph.initializers}
-    for node in graph:
-        if any(v in found for v in node.inputs):
-            found.update(node.outputs)
-    return found
 
 
 def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:

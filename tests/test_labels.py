@@ -4,10 +4,13 @@ import json
 import pickle
 import re
 
+import onnx
 import pytest
 
-from fgonnx.errors import InputError, TargetError
+from fgonnx.errors import InputError, ModelError, TargetError
+from fgonnx.model import load as load_model
 from fgonnx.read.labels import Label, align, from_json, load, resolve, to_json
+from tests.support import small_cnn
 
 FILES = {
     "plain text": ("l.txt", "cat\ndog\n", ("cat", "dog"), (None, None)),
@@ -81,6 +84,23 @@ def test_metadata_keeps_the_identifiers():
 def test_metadata_errors_name_the_key():
     with pytest.raises(InputError, match=r"metadata 'fgonnx\.labels' must hold a JSON list"):
         from_json("3")
+
+
+def test_a_model_gives_them_with_their_identifiers():
+    first, second = stored_in_a_model('["n01440764 tench, Tinca tinca", "cat"]')
+    assert (first, first.wnid, second) == ("tench, Tinca tinca", "n01440764", "cat")
+
+
+@pytest.mark.parametrize(("text", "message"), [("cat", "is not JSON"), ("[1]", "must hold a JSON list of names")])
+def test_a_model_whose_metadata_holds_none_is_named(text, message):
+    with pytest.raises(ModelError, match=rf"its metadata entry 'fgonnx\.labels' {message}"):
+        stored_in_a_model(text)
+
+
+def stored_in_a_model(text):
+    proto = small_cnn()
+    onnx.helper.set_model_props(proto, {"fgonnx.labels": text})
+    return load_model(proto).labels()
 
 
 def test_a_label_survives_pickling():
