@@ -1,4 +1,4 @@
-"""Bare onnxruntime sessions of a file and of its rewritten twin, opened the same way: threads given, batch fixed."""
+"""Bare onnxruntime sessions of a file, its batch fixed, and of its rewritten twin, opened as fgonnx opens it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class Bare:
 
 
 def bare(model: onnx.ModelProto | Path, x: Array, threads: int, **settings: Any) -> Bare:
-    """Open a model, or one that explains itself (for the largest entry), for batches like `x`.
+    """Open a model for batches like `x`, or one that explains itself (for the largest entry).
+
+    The batch of the former is fixed, which is when onnxruntime runs it fastest. One that fgonnx wrote is opened as
+    docs/forms.md recommends: its batch left free, without memory patterns.
 
     Parameters
     ----------
@@ -59,9 +62,11 @@ def bare(model: onnx.ModelProto | Path, x: Array, threads: int, **settings: Any)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
-    free = {BATCH} if isinstance(model, Path) else free_dimensions(model)
-    for name in free:
-        options.add_free_dimension_override_by_name(name, len(x))
+    if isinstance(model, onnx.ModelProto) and model.producer_name == "fgonnx":
+        options.enable_mem_pattern = False
+    else:
+        for name in {BATCH} if isinstance(model, Path) else free_dimensions(model):
+            options.add_free_dimension_override_by_name(name, len(x))
     for name, value in settings.items():
         setattr(options, name, value)
     source = model if isinstance(model, Path) else model.SerializeToString()

@@ -183,8 +183,8 @@ convolutions; PyTorch runs the modules as they are. Every column has a process o
 and batch size are called in turn, one call each and round after round, {rounds} rounds at most, fewer for what takes
 long (*calls*). *ms* is the median, with quartiles. *Hot* is the median in blocks of calls of one kind, when caches hold
 what the call before left. *MB* is the peak of resident memory while called, less what the imports took. onnxruntime's
-sessions are opened for their batch size. Targets are the largest logit; captum, onnx-ad, RISE and openvino-xai are told
-it beforehand.
+sessions are opened for their batch size, those of files that fgonnx wrote as docs/forms.md has it. Targets are the
+largest logit; captum, onnx-ad, RISE and openvino-xai are told it beforehand.
 
 Versions: {versions}.
 
