@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,6 +82,8 @@ class Summand:
         How to bring it to (N, channels, *grid).
     signed : Signed
         The same product, factors per channel apart where that spares a pass over memory.
+    total : ir.Value, optional
+        Its sum per sample, (N, 1); None where something stands beside its patches, or it has none.
     """
 
     site: Site
@@ -90,6 +92,7 @@ class Summand:
     product: ir.Value
     placement: Placement
     signed: Signed
+    total: ir.Value | None
 
 
 def widen(op: Emitter, v: ir.Value) -> ir.Value:
@@ -115,7 +118,7 @@ def summands(
     found = [_summand(op, Site(INPUT, INPUT, "", "input", (), True), x, gx, x, layouts[x], rank, batched, profile)]
     for t in terms:
         site = Site(t.name, t.node.name or t.name, t.node.op_type, t.kind, (), _in_map(op, t, profile))
-        found.append(_summand(op, site, t.y, t.g, t.c, layouts[t.y], rank, batched, profile))
+        found.append(_summand(op, site, t.y, t.g, t.c, layouts[t.y], rank, batched, profile, t.product))
     return found
 
 
@@ -133,19 +136,22 @@ def beside(parts: Sequence[Summand]) -> list[Site]:
 
 def _summand(
     op: Emitter, site: Site, y: ir.Value, g: ir.Value, c: ir.Value, layout: Layout, rank: int, batched: bool,
-    profile: str,
+    profile: str, known: ir.Value | None = None,
 ) -> Summand:  # fmt: skip
     placement = place(layout, rank, batched)
     if placement is None:
         raise BatchLostError(site.name)
-    g, c = widen(op, g), widen(op, c)
-    product = op.Mul(g, c)
+    narrow, g, c = g, widen(op, g), widen(op, c)
+    product = known if known is not None and g is narrow else op.Mul(g, c)
     product.shape = y.shape
     # The author's code also takes maps of one cell (a convolution after global pooling), which localise nothing.
     one_cell = profile != "full" and op.rank(y) == rank + 2
     grid = placement.grid if placement.spatial else ()
     site = replace(site, grid=grid, in_map=site.in_map and (placement.spatial or one_cell))
-    return Summand(site, g, c, product, placement, factored(op, product, g, c, placement))
+    signed = factored(op, product, g, c, placement)
+    plain = placement.spatial and placement.crop is None
+    total = sample_sums(op, matrix(op, signed)) if plain else None
+    return Summand(site, g, c, product, placement, signed, total)
 
 
 def _in_map(op: Emitter, t: Term, profile: str) -> bool:
@@ -172,13 +178,16 @@ def _is_convolution_bias(op: Emitter, t: Term) -> bool:
     return producer is not None and producer.op_type == "Conv" and per_channel
 
 
-def totals(op: Emitter, parts: Sequence[Summand]) -> ir.Value:
-    """Return `<g_y, c>` of every site per sample: (N, sites), and behind them the sites of `beside`."""
+def totals(op: Emitter, parts: Sequence[Summand], carried: Mapping[ir.Value, ir.Value]) -> ir.Value:
+    """Return `<g_y, c>` of every site per sample: (N, sites), and behind them the sites of `beside`.
+
+    `carried` are totals that were taken when the map of their site was read.
+    """
     columns, apart = [], []
     for s in parts:
         p = s.placement
-        if p.crop is None and p.spatial:
-            columns.append(sample_sums(op, matrix(op, s.signed)))
+        if s.total is not None:
+            columns.append(carried.get(s.total, s.total))
             continue
         if p.crop is None:
             v = s.product if p.trivial else op.Reshape(s.product, list(p.split) or [1])
@@ -202,7 +211,7 @@ def _per_sample(op: Emitter, v: ir.Value, shape: Sequence[int]) -> ir.Value:
 
 
 def signed_maps(
-    op: Emitter, parts: Sequence[Summand], *, simple: bool, blocks: Sequence[Sequence[int]] = ()
+    op: Emitter, parts: Sequence[Summand], *, simple: bool, blocks: Sequence[Sequence[int]] = (), totals: bool = False
 ) -> list[Signed]:
     """Return what psi is applied to: one signed tensor per site, or per block of sites.
 
@@ -214,6 +223,8 @@ def signed_maps(
         Take the cotangent alone, not its product with the intercept.
     blocks : sequence of sequence of int
         Indices of the sites that are summed before psi; a site that is in none stands alone.
+    totals : bool
+        Whether the totals of sites are to be taken when their maps are read.
     """
     maps: list[Signed] = []
     grouped = {i: tuple(b) for b in blocks for i in b}
@@ -226,7 +237,8 @@ def signed_maps(
         if len(members) > 1:
             maps.append(Signed(op.Sum(*(parts[m].g if simple else parts[m].product for m in members)), s.placement))
         else:
-            maps.append(Signed(s.g, s.placement) if simple and i else s.signed)
+            signed = Signed(s.g, s.placement) if simple and i else s.signed
+            maps.append(replace(signed, total=s.total) if totals else signed)
     return maps
 
 
@@ -262,8 +274,10 @@ def linear_blocks(terms: Sequence[Term], nodes: Sequence[ir.Node]) -> list[list[
     return [b for b in blocks.values() if len(b) > 1]
 
 
-def saliency(op: Emitter, maps: Sequence[Signed], grid: Sequence[int], *, psi: str, profile: str) -> ir.Value:
-    """Return the map, (N, *grid).
+def saliency(
+    op: Emitter, maps: Sequence[Signed], grid: Sequence[int], *, psi: str, profile: str
+) -> tuple[ir.Value, dict[ir.Value, ir.Value]]:
+    """Return the map, (N, *grid), and the totals of its sites that were taken on the way.
 
     abs and positive: `sum_c (P - min) / (max - min + eps)` per sample with the extrema over channels and grid jointly,
     summed over the sites of one resolution before one upsampling. signed: no rescaling, and an upsampling that keeps
@@ -273,14 +287,16 @@ def saliency(op: Emitter, maps: Sequence[Signed], grid: Sequence[int], *, psi: s
     for m in maps:
         by_grid.setdefault(m.placement.grid, []).append(m)
     resized = []
+    carried: dict[ir.Value, ir.Value] = {}
     for size, group in by_grid.items():
         if psi == SIGNED:
             total = _sum(op, [cell_sums(op, matrix(op, m)) for m in group])
         else:
-            total = rescaled_sums(op, group, psi, 0.0 if profile == "paper" else EPS)
+            total, taken = rescaled_sums(op, group, psi, 0.0 if profile == "paper" else EPS)
+            carried |= taken
         resized.append(upsample(op, total, size, grid, signed=psi == SIGNED, align_corners=profile != "paper"))
     total = _sum(op, resized)
-    return op.Reshape(total, [-1, *grid])
+    return op.Reshape(total, [-1, *grid]), carried
 
 
 def _sum(op: Emitter, values: Sequence[ir.Value]) -> ir.Value:

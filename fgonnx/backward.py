@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
 
 from fgonnx import rules
-from fgonnx.emit import Emitter
+from fgonnx.emit import Emitter, Recipe
 from fgonnx.errors import Refusal, UnsupportedError
 from fgonnx.rules.refused import REASONS
 from fgonnx.rules.registry import Kind, Unsupported, bind
@@ -44,6 +44,8 @@ class Term:
         Whether the intercept comes from a parameter or a non-linearity.
     y, g, c : ir.Value
         Output, its cotangent, and the intercept (broadcastable to y).
+    product : ir.Value, optional
+        `g * c`, where the rule has written it.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Term:
     y: ir.Value
     g: ir.Value
     c: ir.Value
+    product: ir.Value | None = None
 
 
 @dataclass
@@ -268,9 +271,23 @@ def _total(op: Emitter, result: Walk, pending: dict[ir.Value, list[ir.Value]], v
     arrived = pending.pop(v, None)
     if not arrived or v not in op.active:
         return None
-    g = arrived[0] if len(arrived) == 1 else op.Sum(*arrived)
-    result.cotangents[v] = _typed(g, v)
+    result.cotangents[v] = _typed(_sum(op, arrived), v)
     return result.cotangents[v]
+
+
+def _sum(op: Emitter, arrived: Sequence[ir.Value]) -> ir.Value:
+    if len(arrived) == 1:
+        return arrived[0]
+    total: ir.Value = op.Sum(*arrived)
+    by_channels = [r.channels for g in arrived if (r := op.recipes.get(g)) is not None and r.channels is not None]
+    if len(by_channels) == len(arrived):
+
+        def channels(start: int, stop: int, part: ir.Value) -> ir.Value:
+            cut: ir.Value = op.Sum(*(_typed(each(start, stop, part), part) for each in by_channels))
+            return cut
+
+        op.recipes[total] = Recipe(channels=channels)
+    return total
 
 
 def _collect(op: Emitter, result: Walk, node: ir.Node, incoming: Sequence[ir.Value | None], local: rules.Local) -> None:
@@ -281,4 +298,5 @@ def _collect(op: Emitter, result: Walk, node: ir.Node, incoming: Sequence[ir.Val
         intercepts = [intercepts]
     for y, g, c in zip(node.outputs, incoming, intercepts, strict=False):
         if g is not None and c is not None:
-            result.terms.append(Term(str(y.name), node, local.kind, y, g, c))
+            product = local.product(g) if local.product is not None else None
+            result.terms.append(Term(str(y.name), node, local.kind, y, g, c, product))

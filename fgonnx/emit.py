@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,53 @@ _BOOL_RESULT = {
 _INT64_RESULT = {"Shape", "Size", "ArgMax", "ArgMin", "NonZero"}
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What there is of a cotangent that vanishes but for one entry of axis 1, per sample.
+
+    Attributes
+    ----------
+    index : ir.Value
+        Which entry, (N,) int64.
+    count : int
+        How many entries the axis has.
+    values : ir.Value, optional
+        What it holds, broadcastable to (N, 1, *spatial); ones where there are no further axes.
+    """
+
+    index: ir.Value
+    count: int
+    values: ir.Value | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is known of a cotangent, and how it can be written in another way, where only a part of it is wanted.
+
+    What nobody uses in the end is removed from the graph.
+
+    Attributes
+    ----------
+    channels : callable, optional
+        Takes the first channel, the one behind the last, and the part of the primal with these channels; returns the
+        cotangent of that part.
+    gated : callable, optional
+        Returns the cotangent with zeros where its primal is zero, for a primal that is nowhere negative.
+    entry : Entry, optional
+        The only entry that does not vanish.
+    vanishes : bool
+        Whether every sample has a zero in it, whatever the input.
+    times_primal : ir.Value, optional
+        The cotangent times its primal, elementwise.
+    """
+
+    channels: Callable[[int, int, ir.Value], ir.Value] | None = None
+    gated: Callable[[], ir.Value] | None = None
+    entry: Entry | None = None
+    vanishes: bool = False
+    times_primal: ir.Value | None = None
+
+
 class Emitter:
     """Appends nodes to a graph; every attribute of it is an operator of the default domain.
 
@@ -55,6 +103,8 @@ class Emitter:
         self.portable = portable
         self._prefix = prefix
         self.active: set[ir.Value] = active if active is not None else set()
+        #: Of cotangents that more is known of.
+        self.recipes: dict[ir.Value, Recipe] = {}
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._taken = {v.name for v in graph.inputs} | set(graph.initializers)
         for node in graph:
@@ -149,6 +199,11 @@ class Emitter:
 
     # What rules ask about values.
 
+    def entry(self, g: ir.Value) -> Entry | None:
+        """Return the only entry of axis 1 of a cotangent that does not vanish, where that is known."""
+        recipe = self.recipes.get(g)
+        return None if recipe is None else recipe.entry
+
     def is_active(self, value: ir.Value | None) -> bool:
         """Tell whether a value depends on what is differentiated."""
         return value is not None and value in self.active
@@ -191,7 +246,15 @@ class Emitter:
         """Give a tensor the shape of `primal`, which has as many elements."""
         empty = 0 in self.dims(primal)  # without allowzero a 0 would copy a dimension
         result: ir.Value = self.Reshape(tensor, self.shape_of(primal), allowzero=1 if empty else None)
+        entry = self.entry(tensor)
+        if entry is not None and entry.values is None and self._is_vector(primal, entry.count):
+            self.recipes[result] = Recipe(entry=entry)
         return result
+
+    def _is_vector(self, value: ir.Value, count: int) -> bool:
+        """Tell whether a value is (N, count), with any number of axes of size 1 behind."""
+        dims = self.dims(value)
+        return len(dims) > 1 and dims[1] == count and all(d == 1 for d in dims[2:])
 
     def zeros_like(self, value: ir.Value) -> ir.Value:
         """Return zeros of the shape and type of a value."""

@@ -1,4 +1,4 @@
-"""Forms of a gradient in standard operators that run fast on onnxruntime: masks, transposed convolutions, window sums.
+"""Forms of a gradient in standard operators that run fast on onnxruntime: masks, window sums, scattering.
 
 The CPU provider keeps convolutions, pools and a few elementwise operators in a blocked layout, which Where, Greater and
 Cast leave. A mask as a steep HardSigmoid stays in it.
@@ -7,13 +7,13 @@ Cast leave. A mask as a steep HardSigmoid stays in it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
+from fgonnx.layout import blockable
 
 # 2**127 maps every normal float32 to 2 or more, so that minus 1 clamps to 1; infinity clamps too. OpenVINO reads an
 # explicit beta=0 as its default 0.5, hence -1.
@@ -53,11 +53,34 @@ def indicator(op: Emitter, condition: ir.Value, like: ir.Value) -> ir.Value:
     return op.Cast(condition, to=like.dtype.value)
 
 
+def vanishes(op: Emitter, x: ir.Value) -> ir.Value:
+    """Return 1 where `x = 0` and 0 elsewhere for `x >= 0`, in the type of `x`; subnormal float32 may lie between."""
+    if x.dtype == ir.DataType.FLOAT and not op.portable:
+        return op.HardSigmoid(x, alpha=-_STEEP, beta=1.0)
+    return indicator(op, op.LessOrEqual(x, 0.0), x)
+
+
 def complement(op: Emitter, y: ir.Value) -> ir.Value:
     """Return `1 - y` for `y` in 0..1."""
     if y.dtype == ir.DataType.FLOAT and not op.portable:
         return op.HardSigmoid(y, alpha=-1.0, beta=1.0)
     return op.Sub(1.0, y)
+
+
+def minus(op: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
+    """Return `a - b` for two values of one shape."""
+    if not blockable(op, a):
+        return op.Sub(a, b)
+    # Sub is not in the blocked layout; a depthwise convolution with an addition is, and is as fast.
+    channels = op.size(a, 1)
+    return op.Add(op.Conv(b, each_channel(op, np.full((1, 1, 1, 1), -1.0, np.float32), channels), group=channels), a)
+
+
+def each_channel(op: Emitter, kernel: npt.NDArray[np.float32], channels: int) -> ir.Value:
+    """Return weights (channels, 1, *kernel) with one kernel for all; folded when the session loads."""
+    weights: ir.Value = op.Expand(op.constant(kernel), [channels, 1, 1, 1])
+    weights.shape = ir.Shape([channels, *kernel.shape[1:]])
+    return weights
 
 
 def finite(op: Emitter, v: ir.Value) -> ir.Value:
@@ -76,141 +99,6 @@ def finite(op: Emitter, v: ir.Value) -> ir.Value:
 def nonzero(op: Emitter, x: ir.Value) -> ir.Value:
     """Return `x` with 1 in place of 0: a divisor for numerators that vanish with it."""
     return op.Add(x, indicator(op, op.Equal(x, 0.0), x))
-
-
-def transposed_convolution(
-    op: Emitter,
-    g: ir.Value,
-    w: ir.Value,
-    *,
-    spatial_in: Sequence[int],
-    spatial_out: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    begins: Sequence[int],
-    group: int,
-) -> ir.Value:
-    """Return the transpose of a convolution applied to `g`: the data gradient.
-
-    Parameters
-    ----------
-    g : ir.Value
-        Cotangent of the convolution's output, (N, M, *spatial_out).
-    w : ir.Value
-        Weights of the convolution, (M, C / group, *kernel).
-    spatial_in, spatial_out : sequence of int
-        Spatial sizes of the convolution's input and output.
-    strides, dilations, group
-        Of the convolution.
-    begins : sequence of int
-        What the convolution pads before each spatial axis; what it pads behind follows from the sizes.
-    """
-    rank = len(spatial_in)
-    kernel = [op.size(w, 2 + i) for i in range(rank)]
-    reach = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
-    # The windows end at (out - 1) s + reach + 1 - begin: behind the input by `ends`, or before its end by -ends.
-    ends = [
-        (o - 1) * s + r + 1 - b - i
-        for i, o, s, r, b in zip(spatial_in, spatial_out, strides, reach, begins, strict=True)
-    ]
-    if all(s == 1 for s in strides) and all(p <= r for p, r in zip([*begins, *ends], [*reach, *reach], strict=True)):
-        # Stride 1: x'[c, p] = sum_{m, k} g[m, p + begin - d k] w[m, c, k] is a convolution of g, padded by
-        # d (k - 1) - pad, with the kernel flipped in space and its channels swapped within each group.
-        return op.Conv(
-            g,
-            _swap_and_flip(op, w, kernel, group),
-            pads=[r - p for p, r in zip([*begins, *ends], [*reach, *reach], strict=True)],
-            dilations=list(dilations),
-            group=group,
-            kernel_shape=kernel,
-        )
-    after = [i - o * s + b for i, o, s, b in zip(spatial_in, spatial_out, strides, begins, strict=True)]
-    depthwise = rank == 2 and 1 < group == op.size(w, 0) and op.size(w, 1) == 1
-    if depthwise and all(0 <= b <= r for b, r in zip(begins, reach, strict=True)) and min(after) >= 0:
-        # x' is the convolution of g with s - 1 zeros behind every entry: faster than ConvTranspose, and in its layout.
-        return op.Conv(
-            _zero_stuffed(op, g, spatial_out, strides),
-            _swap_and_flip(op, w, kernel, group),
-            pads=[*(r - b for r, b in zip(reach, begins, strict=True)), *after],
-            dilations=list(dilations),
-            group=group,
-            kernel_shape=kernel,
-        )
-    extra = [max(-e, 0) for e in ends]
-    return op.ConvTranspose(
-        g,
-        w,
-        pads=[*begins, *(max(e, 0) for e in ends)],
-        strides=list(strides),
-        dilations=list(dilations),
-        group=group,
-        kernel_shape=kernel,
-        output_padding=extra if any(extra) else None,
-    )
-
-
-def _zero_stuffed(op: Emitter, g: ir.Value, size: Sequence[int], strides: Sequence[int]) -> ir.Value:
-    """Put s - 1 zeros behind every entry of the last two axes: whole rows as padding, columns by a 0/1 matrix."""
-    assert g.dtype is not None
-    (rows, columns), (down, across) = size, strides
-    spread = np.zeros((columns, columns * across), g.dtype.numpy())
-    spread[np.arange(columns), across * np.arange(columns)] = 1
-    wide = op.Reshape(op.MatMul(g, spread), [-1, op.size(g, 1), rows, 1, columns * across])
-    padded = op.Pad(wide, [0, 0, 0, 0, 0, 0, 0, 0, down - 1, 0])
-    return op.Reshape(padded, [-1, op.size(g, 1), rows * down, columns * across])
-
-
-def _swap_and_flip(op: Emitter, w: ir.Value, kernel: Sequence[int], group: int) -> ir.Value:
-    """(M, C/g, *k) -> (C, M/g, *k) within each group, kernel reversed. Folded when the session loads."""
-    m, c = op.size(w, 0), op.size(w, 1)
-    rank = len(kernel)
-    axes = list(range(2, 2 + rank))
-    if group == 1:
-        swapped = op.Transpose(w, perm=[1, 0, *axes])
-    elif m == group and c == 1:
-        swapped = w
-    else:
-        parts = op.Reshape(w, [group, m // group, c, *kernel])
-        swapped = op.Transpose(parts, perm=[0, 2, 1, *(a + 1 for a in axes)])
-        swapped = op.Reshape(swapped, [group * c, m // group, *kernel])
-    flips = [a for a, k in zip(axes, kernel, strict=True) if k > 1]
-    if flips:
-        lowest = int(np.iinfo(np.int64).min)
-        swapped = op.Slice(swapped, [-1] * len(flips), [lowest] * len(flips), flips, [-1] * len(flips))
-    swapped.shape = ir.Shape([group * c, m // group, *kernel])
-    return swapped
-
-
-def window_sum_transpose(
-    op: Emitter,
-    g: ir.Value,
-    *,
-    spatial_in: Sequence[int],
-    spatial_out: Sequence[int],
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    begins: Sequence[int],
-    channels: int,
-) -> ir.Value:
-    """Return the transpose of a per-channel window sum: every window's cotangent spread over its window.
-
-    Channels are folded into the batch, which makes one single-channel convolution of it.
-    """
-    folded = op.Reshape(g, [-1, 1, *spatial_out])
-    ones = op.constant(np.ones((1, 1, *kernel), g.dtype.numpy() if g.dtype else np.float32))
-    spread = transposed_convolution(
-        op,
-        folded,
-        ones,
-        spatial_in=spatial_in,
-        spatial_out=spatial_out,
-        strides=strides,
-        dilations=dilations,
-        begins=begins,
-        group=1,
-    )
-    return op.Reshape(spread, [-1, channels, *spatial_in])
 
 
 def scatter_to_argmax(op: Emitter, g: ir.Value, indices: ir.Value, x: ir.Value) -> ir.Value:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from fgonnx.axes import Crop, Placement
-from fgonnx.emit import Emitter
+from fgonnx.emit import Emitter, Recipe
 
 ABS, POSITIVE, SIGNED = "abs", "positive", "signed"
 
@@ -31,25 +31,45 @@ class Signed:
         How to bring it to (N, channels, *grid).
     weights : ir.Value, optional
         Factors per channel, (channels,) or broadcastable to it; the map is the product.
+    vanishes : bool
+        Whether every sample is known to have a zero in it.
+    entry : ir.Value, optional
+        The only channel that does not vanish, (N, 1, *grid), weights multiplied in.
+    total : ir.Value, optional
+        Its sum per sample, (N, 1), which is to be taken when the map is read.
     """
 
     value: ir.Value
     placement: Placement
     weights: ir.Value | None = None
+    vanishes: bool = False
+    entry: ir.Value | None = None
+    total: ir.Value | None = None
 
 
 def factored(op: Emitter, product: ir.Value, g: ir.Value, c: ir.Value, p: Placement) -> Signed:
     """Return the product `g * c` with what of `c` can be weights per channel set apart: all of a bias, or a number."""
+    recipe = op.recipes.get(g, Recipe())
     if p.spatial and (vector := _channel_vector(op, product, c, p)) is not None:
-        return Signed(g, p, vector)
-    node = c.producer()
-    if p.spatial and node is not None and node.op_type in ("Mul", "Neg"):
+        entry, found = recipe.entry, None
+        if p.trivial and entry is not None and entry.values is not None and entry.count == op.size(vector, 0) > 1:
+            chosen = op.Reshape(op.Gather(vector, entry.index, axis=0), [-1, *([1] * (len(p.shape) - 1))])
+            found = op.Mul(entry.values, chosen)
+        return Signed(g, p, vector, recipe.vanishes, found)
+    # A number that multiplies the intercept, or what the rule has written as the product.
+    assert product.dtype is not None
+    for value, times in ((product, None), (c, g)):
+        node = value.producer()
+        if not p.spatial or node is None or node.op_type not in ("Mul", "Neg"):
+            continue
         number = op.array(node.inputs[1]) if node.op_type == "Mul" else np.array(-1.0)
         if number is not None and number.size == 1:
-            rest = op.Mul(g, node.inputs[0])
+            rest = node.inputs[0] if times is None else op.Mul(times, node.inputs[0])
+            assert rest is not None
             rest.shape = product.shape
-            return Signed(rest, p, op.constant(number.reshape(1).astype(rest.dtype.numpy())))
-    return Signed(product, p)
+            factor = op.constant(number.reshape(1).astype(product.dtype.numpy()))
+            return Signed(rest, p, factor, recipe.vanishes)
+    return Signed(product, p, vanishes=recipe.vanishes)
 
 
 def _channel_vector(op: Emitter, y: ir.Value, c: ir.Value, p: Placement) -> ir.Value | None:
@@ -62,7 +82,9 @@ def _channel_vector(op: Emitter, y: ir.Value, c: ir.Value, p: Placement) -> ir.V
         return None
     if any(d != 1 for i, d in enumerate(dims) if i != axis) or dims[axis] not in (1, p.shape[1]):
         return None
-    return op.Reshape(c, [-1])
+    vector: ir.Value = op.Reshape(c, [-1])
+    vector.shape = ir.Shape([dims[axis]])
+    return vector
 
 
 def _channels_last(p: Placement) -> bool:
@@ -147,18 +169,18 @@ def written_out(op: Emitter, m: Signed) -> ir.Value:
 
 def cell_sums(op: Emitter, m: Matrix) -> ir.Value:
     """Sum over channels: (N, 1, *grid)."""
-    p = m.placement
-    size = p.shape[1]
-    total = m.value
-    if m.weights is not None or size > 1:
-        assert m.value.dtype is not None
-        ones = np.ones((1, size), m.value.dtype.numpy())
-        row = ones if m.weights is None else op.Mul(ones, m.weights)
-        if m.channels == 1:
-            total = op.MatMul(row, m.value)
-        else:
-            total = op.MatMul(m.value, op.Reshape(row, [size, 1]))
-    return _rolled(op, op.Reshape(total, [-1, 1, *p.grid]), p)
+    return _rolled(op, op.Reshape(_column_sums(op, m), [-1, 1, *m.placement.grid]), m.placement)
+
+
+def _column_sums(op: Emitter, m: Matrix) -> ir.Value:
+    """Sum over channels: (N, cells), in the order in which the cells lie in memory."""
+    size = m.placement.shape[1]
+    if m.weights is None and size == 1:
+        return op.Reshape(m.value, [-1, math.prod(m.placement.grid)])
+    assert m.value.dtype is not None
+    ones = np.ones(size, m.value.dtype.numpy())
+    vector = ones if m.weights is None else op.Mul(ones, m.weights)
+    return op.MatMul(vector, m.value) if m.channels == 1 else op.MatMul(m.value, vector)
 
 
 def sample_sums(op: Emitter, m: Matrix) -> ir.Value:
@@ -171,49 +193,107 @@ def sample_sums(op: Emitter, m: Matrix) -> ir.Value:
     return op.ReduceSum(sums, [1], keepdims=1)
 
 
-def rescaled_sums(op: Emitter, maps: Sequence[Signed], psi: str, eps: float) -> ir.Value:
+@dataclass(frozen=True)
+class _Row:
+    """What is left of a map once it has been read.
+
+    Attributes
+    ----------
+    value : ir.Value
+        (N, cells + 2 count): sums over channels, then maxima, then minima; behind them the total, if it is there.
+    count : int
+        How many maxima there are, one per channel, or per cell where channels come last.
+    weights : ir.Value, optional
+        Factors that the extrema still lack, (count,) or (1,).
+    channels : int
+        How many numbers every sum has.
+    total : ir.Value, optional
+        What travels with the row.
+    """
+
+    value: ir.Value
+    count: int
+    weights: ir.Value | None
+    channels: int
+    total: ir.Value | None
+
+
+def rescaled_sums(
+    op: Emitter, maps: Sequence[Signed], psi: str, eps: float
+) -> tuple[ir.Value, dict[ir.Value, ir.Value]]:
     """Apply psi to maps on one grid and add them up, `sum_s sum_c (P - min) / (max - min + eps)`: (N, 1, *grid).
 
     The extrema are those of a sample and a map, over channels and cells jointly. A map is read while it is at hand, and
-    leaves one row: its extrema and its sums over channels. The arithmetic is then done for all rows at once.
+    leaves one row; all arithmetic is then done for all rows at once, in as many nodes as for one. Totals of maps travel
+    with the rows, so that they too are taken while the map is at hand; they are returned beside the sum.
     """
     grid = maps[0].placement.grid
     count, cells = len(maps), math.prod(grid)
-    rows = op.Concat(*(_row(op, m, psi) for m in maps), axis=1)
-    high, low, sums = op.Split(rows, [1, 1, cells], outputs=3, axis=2)
+    rows = [_row(op, m, psi) for m in maps]
+    sizes = [n for r in rows for n in ([cells, 2 * r.count] if r.total is None else [cells, 2 * r.count, 1])]
+    parts = iter(op.Split(op.Concat(*(r.value for r in rows), axis=1), sizes, outputs=len(sizes), axis=1))
+    sums, extrema, carried = [], [], {}
+    for r in rows:
+        sums.append(next(parts))
+        extrema.append(next(parts))
+        if r.total is not None:
+            carried[r.total] = next(parts)
+    alike: dict[tuple[int, int], list[int]] = {}
+    for i, r in enumerate(rows):
+        alike.setdefault((r.count, 0 if r.weights is None else op.size(r.weights, 0)), []).append(i)
+    order = [i for group in alike.values() for i in group]
+    found = [_extrema(op, [extrema[i] for i in group], [rows[i] for i in group]) for group in alike.values()]
+    high, low = (op.Unsqueeze(op.Concat(*each, axis=1), [2]) for each in zip(*found, strict=True))
     spread = op.Sub(high, low)
     if eps:
         spread = op.Add(spread, eps)
     else:  # a constant tensor has no contrast: zero, not 0 / 0
         spread = op.Where(op.Greater(spread, 0.0), spread, 1.0)
-    channels = np.array([[m.placement.shape[1]] for m in maps], np.float64)
-    above = op.Sub(sums, op.Mul(low, channels))
+    channels = np.array([[rows[i].channels] for i in order], np.float64)
+    by_row = op.Reshape(op.Concat(*(sums[i] for i in order), axis=1), [-1, count, cells])
+    above = op.Sub(by_row, op.Mul(low, channels))
     total = op.MatMul(op.Reshape(op.Reciprocal(spread), [-1, 1, count]), above)
-    return op.Reshape(total, [-1, 1, *grid])
+    return op.Reshape(total, [-1, 1, *grid]), carried
 
 
-def _row(op: Emitter, m: Signed, psi: str) -> ir.Value:
-    """Return maximum, minimum and sums over channels of psi of a map: (N, 1, 2 + cells)."""
+def _extrema(op: Emitter, parts: Sequence[ir.Value], rows: Sequence[_Row]) -> tuple[ir.Value, ir.Value]:
+    """Return maximum and minimum of rows with equally many extrema, (N, rows) each, from these (N, 2 count)."""
+    both = op.Reshape(op.Concat(*parts, axis=1), [-1, len(rows), 2, rows[0].count])
+    weights = [r.weights for r in rows if r.weights is not None]
+    if weights:  # of all of these rows or of none
+        both = op.Mul(both, op.Reshape(op.Concat(*weights, axis=0), [len(rows), 1, -1]))
+    high, low = op.Split(both, [1, 1], outputs=2, axis=2)
+    return op.ReduceMax(high, [2, 3], keepdims=0), op.ReduceMin(low, [2, 3], keepdims=0)
+
+
+def _row(op: Emitter, m: Signed, psi: str) -> _Row:
+    last = () if m.total is None else (m.total,)
+    rectify = op.Abs if psi == ABS else op.Relu
+    if m.entry is not None:
+        sums = op.Reshape(rectify(m.entry), [-1, math.prod(m.placement.grid)])
+        high = op.ReduceMax(sums, [1], keepdims=1)
+        row = op.Concat(sums, high, op.Mul(high, 0.0), *last, axis=1)
+        return _Row(row, 1, None, m.placement.shape[1], m.total)
     if m.weights is not None and (psi == POSITIVE or _channels_last(m.placement)):
         # The sign of a product is not that of a factor, and extrema per channel are slow where channels come last.
-        m = Signed(op.Mul(m.value, _along_channels(op, m)), m.placement)
-    signed = matrix(op, m)
-    weights = op.Abs(signed.weights) if signed.weights is not None else None
-    p = Matrix(op.Abs(signed.value) if psi == ABS else op.Relu(signed.value), m.placement, signed.channels, weights)
-    sums = op.Reshape(cell_sums(op, p), [-1, 1, math.prod(m.placement.grid)])
-    return op.Concat(_extremum(op, p, "ReduceMax"), _extremum(op, p, "ReduceMin"), sums, axis=2)
+        m = replace(m, value=op.Mul(m.value, _along_channels(op, m)), weights=None)
+    signed, p = matrix(op, m), m.placement
+    weights = None
+    if signed.weights is not None:
+        weights = op.Abs(signed.weights)
+        weights.shape = signed.weights.shape
+    v = Matrix(rectify(signed.value), p, signed.channels, weights)
+    sums = _column_sums(op, v)
+    if any(p.roll):
+        sums = op.Reshape(cell_sums(op, v), [-1, math.prod(p.grid)])
+    # First over what is side by side in memory.
+    high = op.ReduceMax(v.value, [2], keepdims=0)
+    low = op.Mul(high, 0.0) if m.vanishes else op.ReduceMin(v.value, [2], keepdims=0)
+    count = p.shape[1] if v.channels == 1 else math.prod(p.grid)
+    return _Row(op.Concat(sums, high, low, *last, axis=1), count, weights, p.shape[1], m.total)
 
 
 def _along_channels(op: Emitter, m: Signed) -> ir.Value:
     """Return the weights in a shape that broadcasts to the value."""
     assert m.weights is not None
     return op.Reshape(m.weights, [-1, *([1] * len(m.placement.grid))]) if m.placement.trivial else m.weights
-
-
-def _extremum(op: Emitter, m: Matrix, reduce: str) -> ir.Value:
-    """Return the extremum of every sample, (N, 1, 1): first over what is side by side in memory."""
-    extremum = getattr(op, reduce)
-    rows = extremum(m.value, [2], keepdims=1)
-    if m.weights is not None:
-        rows = op.Mul(rows, op.Reshape(m.weights, [-1, 1]))
-    return extremum(rows, [1], keepdims=1)

@@ -17,7 +17,7 @@ from fgonnx._version import __version__
 from fgonnx.aggregate import BatchLostError, Site
 from fgonnx.binding import bind as bound_to
 from fgonnx.dequantise import resolve_straight_through
-from fgonnx.emit import Emitter
+from fgonnx.emit import Emitter, Entry, Recipe
 from fgonnx.engines import ENGINES
 from fgonnx.errors import ModelError, OptionError, TargetError, UnsupportedError
 from fgonnx.model import LoadedModel, ModelLike, load, metadata
@@ -290,7 +290,17 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     layouts = axes.propagate(path, normal.x, layout, active)
     grid = tuple(a[0].size if a else 1 for a, letter in zip(layout, normal.layout, strict=False) if letter in "DHWF")
     view = methods.View(
-        op, normal.x, path, walked, layouts, grid, normal.batched, options.psi, options.profile, options.settings
+        op,
+        normal.x,
+        path,
+        walked,
+        layouts,
+        grid,
+        normal.batched,
+        options.psi,
+        options.profile,
+        options.settings,
+        certificate=bool({"contributions", "completeness"} & set(options.outputs)),
     )
     parts = view.parts if method.sites else []
     _write_outputs(writer, options, method.write(view), view, parts, chosen, score)
@@ -408,6 +418,7 @@ def _seed(
     if head.dtype != ir.DataType.FLOAT:
         hot = op.Cast(hot, to=head.dtype.value)
     score = op.Reshape(op.GatherElements(aggregate.widen(op, flat), op.Unsqueeze(chosen, [1]), axis=1), [-1])
+    op.recipes[hot] = Recipe(entry=Entry(chosen, count))
     return op.reshape_like(hot, head), chosen, score
 
 
@@ -456,7 +467,7 @@ def _write_outputs(
     if "score" in options.outputs:
         writer.add("score", score, ())
     if "completeness" in options.outputs or "contributions" in options.outputs:
-        columns = aggregate.totals(op, parts)
+        columns = aggregate.totals(op, parts, view.carried)
         if "completeness" in options.outputs:
             writer.add("completeness", op.Sub(score, op.ReduceSum(columns, [1], keepdims=0)), ())
         if "contributions" in options.outputs:

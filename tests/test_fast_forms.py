@@ -107,6 +107,168 @@ def test_strided_depthwise_convolution_equals_torch(kernel, size, stride):
     np.testing.assert_allclose(found, leaf.grad.numpy(), rtol=0, atol=1e-6)
 
 
+# kernel, stride, pad, size, whether a form in phases is taken
+STRIDED = [
+    (3, 2, 1, 16, True),
+    (3, 2, 1, 17, True),
+    (1, 2, 0, 16, True),
+    (1, 2, 0, 17, True),
+    (5, 2, 2, 16, True),
+    (7, 2, 3, 18, True),
+    (4, 2, 1, 16, True),
+    (2, 2, 0, 16, True),
+    (3, 2, 0, 17, True),
+    (3, 3, 1, 15, False),
+    (2, 3, 0, 12, False),
+]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pad", "size", "phases"), STRIDED)
+class TestStridedConvolution:
+    def gradients(self, kernel, stride, pad, size):
+        weights = draw(w=(32, 16, kernel, kernel))
+        proto = model(
+            f"""(float[N,16,{size},{size}] x) => (float[N,32,P,Q] y) {{
+                y = Conv<strides=[{stride},{stride}], pads=[{pad},{pad},{pad},{pad}]>(x, w)
+            }}""",
+            weights=weights,
+        )
+        x = np.random.default_rng(0).standard_normal((2, 16, size, size)).astype(np.float32)
+        return proto, x, torch.tensor(weights["w"])
+
+    def test_equals_torch(self, kernel, stride, pad, size, phases):
+        proto, x, w = self.gradients(kernel, stride, pad, size)
+        _, g, found = gradients(proto, x)
+        leaf = torch.tensor(x, requires_grad=True)
+        torch.nn.functional.conv2d(leaf, w, stride=stride, padding=pad).backward(torch.tensor(g))
+        np.testing.assert_allclose(found, leaf.grad.numpy(), rtol=0, atol=1e-5)
+
+    def test_is_in_phases_where_padding_allows_it(self, kernel, stride, pad, size, phases):
+        proto, *_ = self.gradients(kernel, stride, pad, size)
+        assert all(n.op_type != "ConvTranspose" for n in fgonnx.grad(proto).graph.node) == phases
+
+
+@pytest.mark.parametrize("include_pad", [0, 1])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad", "size"), [(3, 1, 1, 9), (2, 2, 0, 10), (3, 2, 1, 12), (7, 1, 0, 7)]
+)
+def test_average_pool_equals_torch(kernel, stride, pad, size, include_pad):
+    proto = model(f"""(float[N,16,{size},{size}] x) => (float[N,16,P,Q] y) {{
+        y = AveragePool<kernel_shape=[{kernel},{kernel}], strides=[{stride},{stride}], pads=[{pad},{pad},{pad},{pad}],
+                        count_include_pad={include_pad}>(x)
+    }}""")
+    x = np.random.default_rng(0).standard_normal((2, 16, size, size)).astype(np.float32)
+    _, g, found = gradients(proto, x)
+    leaf = torch.tensor(x, requires_grad=True)
+    truth = torch.nn.functional.avg_pool2d(leaf, kernel, stride, pad, count_include_pad=bool(include_pad))
+    truth.backward(torch.tensor(g))
+    np.testing.assert_allclose(found, leaf.grad.numpy(), rtol=0, atol=1e-6)
+
+
+FIRE = """(float[N,16,13,13] x) => (float[N,10] y) {
+    s = Conv<kernel_shape=[1,1]>(x, w1, b1)
+    r = Relu(s)
+    a = Conv<kernel_shape=[1,1]>(r, w2, b2)
+    b = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(r, w3, b3)
+    p = Relu(a)
+    q = Relu(b)
+    c = Concat<axis=1>(p, q)
+    m = MaxPool<kernel_shape=[3,3], strides=[2,2]>(c)
+    d = Conv<kernel_shape=[1,1]>(m, w4, b4)
+    e = Relu(d)
+    z = GlobalAveragePool(e)
+    y = Flatten(z)
+}"""
+
+
+class TestFireModule:
+    """Squeeze, expand twice, concatenate, pool; a convolution for classifier: what SqueezeNet is made of."""
+
+    WEIGHTS = draw(
+        w1=(16, 16, 1, 1), b1=(16,), w2=(32, 16, 1, 1), b2=(32,), w3=(16, 16, 3, 3), b3=(16,), w4=(10, 48, 1, 1),
+        b4=(10,),
+    )  # fmt: skip
+    OUTPUTS = ("saliency", "target", "contributions", "bias_gradients", "input_gradient")
+
+    @pytest.fixture
+    def net(self):
+        return model(FIRE, weights=self.WEIGHTS)
+
+    @pytest.fixture
+    def x(self):
+        return np.random.default_rng(0).standard_normal((3, 16, 13, 13)).astype(np.float32)
+
+    def test_gradient_equals_torch(self, net, x):
+        f, w = torch.nn.functional, {k: torch.tensor(v) for k, v in self.WEIGHTS.items()}
+        leaf = torch.tensor(x, requires_grad=True)
+        r = f.conv2d(leaf, w["w1"], w["b1"]).relu()
+        both = [f.conv2d(r, w["w2"], w["b2"]).relu(), f.conv2d(r, w["w3"], w["b3"], padding=1).relu()]
+        d = f.conv2d(f.max_pool2d(torch.cat(both, 1), 3, 2), w["w4"], w["b4"]).relu()
+        d.mean((2, 3)).max(1).values.sum().backward()
+        found = run(fgonnx.rewrite(net, outputs=("input_gradient",)), {"x": x})["input_gradient"]
+        np.testing.assert_allclose(found, leaf.grad.numpy(), rtol=0, atol=1e-6)
+
+    def test_an_index_and_its_cotangent_explain_alike(self, net, x):
+        # The index is followed as the one channel that does not vanish, a cotangent of the user's as any other.
+        by_index = run(fgonnx.rewrite(net, outputs=self.OUTPUTS), {"x": x})
+        seed = np.eye(10, dtype=np.float32)[by_index["target"]]
+        by_seed = run(fgonnx.rewrite(net, outputs=self.OUTPUTS, seed=True), {"x": x, "seed": seed})
+        for name in by_seed:
+            np.testing.assert_allclose(by_seed[name], by_index[name], rtol=0, atol=2e-6, err_msg=name)
+
+    def test_portable_form_explains_the_same(self, net, x):
+        fast, portable = (
+            run(fgonnx.rewrite(net, outputs=self.OUTPUTS, form=f), {"x": x}) for f in ("fast", "portable")
+        )
+        for name in fast:
+            np.testing.assert_allclose(portable[name], fast[name], rtol=0, atol=2e-6, err_msg=name)
+
+    def test_the_cotangent_of_a_concatenation_is_never_cut(self, net):
+        cut = [n for n in fgonnx.rewrite(net, outputs=("input_gradient",)).graph.node if n.op_type == "Split"]
+        assert cut == []
+
+    def test_totals_taken_with_the_map_are_those_taken_alone(self, net, x):
+        beside = run(fgonnx.rewrite(net, outputs=("saliency", "contributions")), {"x": x})["contributions"]
+        alone = run(fgonnx.rewrite(net, outputs=("contributions",)), {"x": x})["contributions"]
+        np.testing.assert_allclose(beside, alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("trans_b", [0, 1])
+def test_the_gradient_of_a_logit_is_a_row_of_the_last_layer(trans_b):
+    shape = (10, 64) if trans_b else (64, 10)
+    net = model(
+        f"(float[N,64] x) => (float[N,10] y) {{ r = Relu(x)\n y = Gemm<transB={trans_b}, alpha=0.5>(r, w, b) }}",
+        weights=draw(w=shape, b=(10,)),
+    )
+    x = np.random.default_rng(0).uniform(1, 2, (3, 64)).astype(np.float32)
+    found = run(fgonnx.rewrite(net, outputs=("input_gradient", "target")), {"x": x})
+    w = draw(w=shape, b=(10,))["w"]
+    rows = w if trans_b else w.T
+    np.testing.assert_allclose(found["input_gradient"], 0.5 * rows[found["target"]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("gate", ["x", "v"])
+def test_a_gated_sigmoid_writes_the_product_of_cotangent_and_intercept(gate):
+    # x sigmoid(x), and a gate that is not the gated value
+    net = model(
+        f"""(float[N,16,5,5] x) => (float[N,4] y) {{
+            v = Conv<kernel_shape=[1,1]>(x, w, b)
+            s = Sigmoid(x)
+            m = Mul({gate}, s)
+            p = GlobalAveragePool(m)
+            f = Flatten(p)
+            y = Gemm(f, u, c)
+        }}""",
+        weights=draw(w=(16, 16, 1, 1), b=(16,), u=(16, 4), c=(4,)),
+    )
+    x = np.random.default_rng(0).standard_normal((2, 16, 5, 5)).astype(np.float32)
+    outputs = ("bias_gradients", "completeness")
+    found = run(fgonnx.rewrite(net, outputs=outputs, expose=["gradient:s", "bias:s"]), {"x": x})
+    product = found["gradient:s"] * found["bias:s"]
+    np.testing.assert_allclose(found["bias_gradient:s"], product, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found["completeness"], 0, atol=1e-5)
+
+
 @pytest.mark.parametrize("bound", [6.0, 1.0, 0.7, 3.3, 4.0, 20.0, 1e-3, 255.0])
 @pytest.mark.parametrize(
     ("mask", "truth"), [(lowerings.below, np.less), (lowerings.reaches, np.greater_equal)], ids=["below", "reaches"]

@@ -43,8 +43,9 @@ def simple_fullgrad(view: View) -> Mapping[str, Written]:
 
 def _maps(view: View, *, simple: bool) -> dict[str, Written]:
     blocks = aggregate.linear_blocks(view.walked.terms, view.nodes) if view.profile == "paper" else []
-    maps = aggregate.signed_maps(view.op, view.parts, simple=simple, blocks=blocks)
-    saliency = aggregate.saliency(view.op, maps, view.grid, psi=view.psi, profile=view.profile)
+    maps = aggregate.signed_maps(view.op, view.parts, simple=simple, blocks=blocks, totals=view.certificate)
+    saliency, carried = aggregate.saliency(view.op, maps, view.grid, psi=view.psi, profile=view.profile)
+    view.carried.update(carried)
     signed = {f"{_SIGNED}{i}": Written(written_out(view.op, m), m.placement.shape[1:]) for i, m in enumerate(maps)}
     return {"saliency": Written(saliency, view.grid), **signed}
 
@@ -82,7 +83,7 @@ def combine(maps: list[Array], grid: tuple[int, ...], psi: str, profile: str) ->
         graph.inputs.append(value)
         axes = tuple(range(m.ndim))
         signed.append(Signed(value, Placement(m.shape, axes, (-1, *m.shape[1:]), True)))
-    result = aggregate.saliency(op, signed, grid, psi=psi, profile=profile)
+    result, _ = aggregate.saliency(op, signed, grid, psi=psi, profile=profile)
     result.shape = ir.Shape([1, *grid])
     graph.outputs.append(result)
     session = Session(ir.Model(graph, ir_version=8), providers=["cpu"])

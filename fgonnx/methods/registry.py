@@ -68,8 +68,12 @@ class View:
         As asked for.
     settings : object
         The method's own.
+    certificate : bool
+        Whether the totals of sites are asked for.
     facts : dict of str to str
         What the method chose by itself, for the record.
+    carried : dict of ir.Value to ir.Value
+        Totals of sites that the method has taken on its way.
     """
 
     op: Emitter
@@ -82,7 +86,9 @@ class View:
     psi: str
     profile: str
     settings: Any
+    certificate: bool = False
     facts: dict[str, str] = field(default_factory=dict)
+    carried: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     @property
     def gradient(self) -> ir.Value:

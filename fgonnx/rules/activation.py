@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from fgonnx import lowerings
-from fgonnx.emit import Emitter
+from fgonnx.emit import Emitter, Recipe
 from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, elementwise, homogeneous, linear, rule
 
 # Degree 1 in x: no intercept. The derivative at a kink is the one of the left side, as in torch (Relu'(0) = 0).
 
 
-@homogeneous("Relu", note="c = 0; Relu'(0) = 0")
-def relu(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return lowerings.positive(op, y)
+@rule("Relu", family="homogeneous", note="c = 0; Relu'(0) = 0")
+def relu(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
+    def vjp(g: ir.Value) -> ir.Value:
+        recipe = op.recipes.get(g)
+        if recipe is None:
+            return op.Mul(g, lowerings.positive(op, y))
+        if recipe.gated is not None:
+            return recipe.gated()
+        gated = op.Mul(g, lowerings.positive(op, y))
+        entry = recipe.entry
+        if entry is not None and entry.values is not None:
+            seen = op.Unsqueeze(op.GatherND(y, op.Unsqueeze(entry.index, [1]), batch_dims=1), [1])
+            entry = replace(entry, values=op.Mul(entry.values, lowerings.positive(op, seen)))
+        op.recipes[gated] = Recipe(entry=entry, vanishes=recipe.vanishes)
+        return gated
+
+    return Local(vjp)
 
 
 @homogeneous("LeakyRelu", note="c = 0; derivative alpha at 0")
@@ -63,10 +78,23 @@ def clip(op: Emitter, y: ir.Value, x: ir.Value, low: ir.Value | None = None, hig
         raise Unsupported("its bounds depend on the input", "Replace it by Min and Max")
     top = op.array(high)
     if top is not None and top.size == 1 and low is not None and (zero := op.array(low)) is not None and not zero.any():
-        # 0 <= y <= top: the intercept is the bound wherever it is reached
-        inside, reached = lowerings.below(op, y, float(top)), lowerings.reaches(op, y, float(top))
+        # 0 <= y <= top: the intercept is the bound wherever it is reached. What of the cotangent belongs to y > 0 is
+        # divided into what belongs to the bound and what goes on.
+        reached = lowerings.reaches(op, y, float(top))
+        divided: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+
+        def halves(g: ir.Value) -> tuple[ir.Value, ir.Value]:
+            if g not in divided:
+                alive = op.Mul(g, lowerings.positive(op, y))
+                alive.shape = y.shape
+                divided[g] = alive, op.Mul(alive, reached)
+            return divided[g]
+
         return Local(
-            lambda g: op.Mul(op.Mul(g, inside), lowerings.positive(op, y)), op.Mul(reached, float(top)), "implicit"
+            lambda g: lowerings.minus(op, *halves(g)),
+            op.Mul(reached, float(top)),
+            "implicit",
+            lambda g: op.Mul(halves(g)[1], float(top)),
         )
     mask: ir.Value | None = None
     for bound, side in ((low, "low"), (high, "high")):
@@ -115,9 +143,25 @@ def shrink(op: Emitter, y: ir.Value, x: ir.Value, *, bias: float = 0.0, lambd: f
 # Smooth activations.
 
 
-@elementwise("Sigmoid")
-def sigmoid(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
-    return op.Mul(y, lowerings.complement(op, y))
+@rule("Sigmoid", family="elementwise", note="c = y - h'(x) x")
+def sigmoid(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
+    # h' = y (1 - y). With p = g y, which a gate's product has at hand, g h' = p (1 - y) and g c = p - g h' x.
+    rest = lowerings.complement(op, y)
+    derivative = op.Mul(y, rest)
+
+    def times_primal(g: ir.Value) -> ir.Value | None:
+        recipe = op.recipes.get(g)
+        return None if recipe is None else recipe.times_primal
+
+    def vjp(g: ir.Value) -> ir.Value:
+        p = times_primal(g)
+        return op.Mul(g, derivative) if p is None else op.Mul(p, rest)
+
+    def product(g: ir.Value) -> ir.Value | None:
+        p = times_primal(g)
+        return None if p is None else lowerings.minus(op, p, op.Mul(op.Mul(p, rest), x))
+
+    return Local(vjp, op.Sub(y, op.Mul(derivative, x)), "implicit", product)
 
 
 @elementwise("Tanh")

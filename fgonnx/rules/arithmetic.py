@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from fgonnx.emit import Emitter
+from fgonnx.emit import Emitter, Recipe
 from fgonnx.lowerings import finite, indicator, nonzero
 from fgonnx.rules.registry import Cotangent, Local, Unsupported, rule
 
@@ -33,11 +33,18 @@ def sub(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
 
 @rule("Mul", note="c = 0 with a constant factor, -y with two active ones")
 def mul(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
+    def factor(g: ir.Value, of: ir.Value, other: ir.Value) -> Cotangent:
+        if not op.is_active(of):
+            return None
+        cotangent = op.unbroadcast(op.Mul(g, other), y, of)
+        if op.dims(of) == op.dims(y):
+            product = op.Mul(g, y)
+            product.shape = y.shape
+            op.recipes[cotangent] = Recipe(times_primal=product)
+        return cotangent
+
     def vjp(g: ir.Value) -> list[Cotangent]:
-        return [
-            op.unbroadcast(op.Mul(g, b), y, a) if op.is_active(a) else None,
-            op.unbroadcast(op.Mul(g, a), y, b) if op.is_active(b) else None,
-        ]
+        return [factor(g, a, b), factor(g, b, a)]
 
     return Local(vjp, op.Neg(y) if op.is_active(a) and op.is_active(b) else None, "implicit")
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from fgonnx import lowerings
 from fgonnx.emit import Emitter
 from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
+from fgonnx.transposed import Windows, transposed_convolution
+
+_HEAVY = 1 << 22  # elements of a matrix of weights
 
 
 def explicit_pads(
@@ -66,10 +68,8 @@ def conv(
     def vjp(g: ir.Value) -> list[Cotangent]:
         gx = gw = gb = None
         if op.is_active(x):
-            gx = lowerings.transposed_convolution(
-                op, g, w, spatial_in=size_in, spatial_out=size_out, strides=strides, dilations=dilations,
-                begins=begins_ends[:rank], group=group,
-            )  # fmt: skip
+            at = Windows(size_in, size_out, kernel, strides, dilations, begins_ends[:rank])
+            gx = transposed_convolution(op, g, w, at, group, x)
         if op.is_active(w):
             gw = _weight_gradient(op, g, x, w, strides, dilations, begins_ends, group, size_in, size_out)
         if op.is_active(b):
@@ -168,7 +168,11 @@ def gemm(
 ) -> Local:  # fmt: skip
     def vjp(g: ir.Value) -> list[Cotangent]:
         ga = gb = gc = None
-        if op.is_active(a):  # y = alpha A' B' with A' (M, K), B' (K, N): gA' = alpha g B'^T
+        if op.is_active(a) and not transA and (row := _row_of(op, g, b, transposed=bool(transB))) is not None:
+            ga = row if alpha == 1.0 else op.Mul(row, alpha)
+        elif op.is_active(a) and not transA and _is_heavy(b):
+            ga = op.Transpose(op.Gemm(b, g, alpha=alpha, transA=transB, transB=1), perm=[1, 0])
+        elif op.is_active(a):  # y = alpha A' B' with A' (M, K), B' (K, N): gA' = alpha g B'^T
             ga = (
                 op.Gemm(g, b, alpha=alpha, transB=1 - transB)
                 if not transA
@@ -189,6 +193,24 @@ def gemm(
     return _affine(op, vjp, y, op.is_active(a) + op.is_active(b), bias, varies=op.is_active(c))
 
 
+def _is_heavy(w: ir.Value) -> bool:
+    """Tell whether a matrix is so large that reading it is all that a product with it costs.
+
+    onnxruntime keeps a second, packed copy of a constant right factor, but none of a left one.
+    """
+    return w.const_value is not None and w.const_value.size >= _HEAVY
+
+
+def _row_of(op: Emitter, g: ir.Value, w: ir.Value, *, transposed: bool) -> ir.Value | None:
+    """Return `g W^T`, or `g W` with W transposed, where g picks one entry per sample: a column or row of the matrix."""
+    entry = op.entry(g)
+    if entry is None or entry.values is not None or op.rank(g) != 2 or op.rank(w) != 2:
+        return None
+    if transposed:
+        return op.Gather(w, entry.index, axis=0)
+    return op.Transpose(op.Gather(w, entry.index, axis=1), perm=[1, 0])
+
+
 def transpose_last(op: Emitter, v: ir.Value) -> ir.Value:
     """Swap the last two axes."""
     rank = op.rank(v)
@@ -206,7 +228,10 @@ def matmul(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
         if row:
             g2 = op.Unsqueeze(g2, [-2])
         ga = gb = None
-        if op.is_active(a):
+        picked = _row_of(op, g, b, transposed=False) if op.rank(a) == 2 else None
+        if op.is_active(a) and picked is not None:
+            ga = picked
+        elif op.is_active(a):
             right = op.Unsqueeze(b, [0]) if column else transpose_last(op, b)
             ga = _sum_batch(op, op.MatMul(g2, right), y, a, row, column)
         if op.is_active(b):

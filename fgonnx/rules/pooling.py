@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from fgonnx import lowerings, routing
-from fgonnx.emit import Emitter
+from fgonnx.emit import Emitter, Recipe
+from fgonnx.layout import blocked
 from fgonnx.routing import Axis
 from fgonnx.rules.linear import explicit_pads, spatial
 from fgonnx.rules.registry import Local, Unsupported, rule
+from fgonnx.transposed import Windows, window_sum_transpose
 
 
 def _indices(op: Emitter, y: ir.Value) -> ir.Value:
@@ -78,8 +81,7 @@ def average_pool(
         assert g.dtype is not None
         if all(o == 1 for o in size_out) and math.prod(size_in) == int(valid.reshape(-1)[0]):
             count = math.prod(kernel_shape) if count_include_pad else math.prod(size_in)
-            share = np.full((1, 1, *size_in), 1.0 / count, g.dtype.numpy())
-            return op.Mul(g, share)
+            return _shared(op, g, x, count)
         # The divisor of each window is what the runtime divides by: its pool of ones gives valid / divisor. Ones and
         # pool are constants, folded when the session loads.
         ones = op.constant(np.ones((1, 1, *size_in), g.dtype.numpy()))
@@ -89,10 +91,8 @@ def average_pool(
             strides=strides,
         )  # fmt: skip
         inverse = op.Div(pooled, valid.astype(g.dtype.numpy()))
-        return lowerings.window_sum_transpose(
-            op, op.Mul(g, inverse), spatial_in=size_in, spatial_out=size_out, kernel=kernel_shape, strides=strides,
-            dilations=dilations, begins=begins, channels=op.size(x, 1),
-        )  # fmt: skip
+        at = Windows(size_in, size_out, kernel_shape, strides, dilations, begins)
+        return window_sum_transpose(op, op.Mul(g, inverse), at, x)
 
     return Local(vjp)
 
@@ -125,10 +125,8 @@ def lp_pool(
 
     def vjp(g: ir.Value) -> ir.Value:
         # dy/dx = sign(x) |x|^(p-1) / y^(p-1)
-        spread = lowerings.window_sum_transpose(
-            op, op.Div(g, op.Pow(lowerings.nonzero(op, y), float(p - 1))), spatial_in=size_in, spatial_out=size_out,
-            kernel=kernel_shape, strides=strides, dilations=dilations, begins=begins, channels=op.size(x, 1),
-        )  # fmt: skip
+        at = Windows(size_in, size_out, kernel_shape, strides, dilations, begins)
+        spread = window_sum_transpose(op, op.Div(g, op.Pow(lowerings.nonzero(op, y), float(p - 1))), at, x)
         return op.Mul(spread, _signed_power(op, x, p))
 
     return Local(vjp)
@@ -163,9 +161,22 @@ def global_average_pool(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
 
     def vjp(g: ir.Value) -> ir.Value:
         assert g.dtype is not None
-        return op.Mul(g, np.full((1, 1, *size), 1.0 / math.prod(size), g.dtype.numpy()))
+        return _shared(op, g, x, math.prod(size))
 
     return Local(vjp)
+
+
+def _shared(op: Emitter, g: ir.Value, x: ir.Value, count: int) -> ir.Value:
+    """Give every cell its share of the cotangent of one mean."""
+    assert g.dtype is not None
+    share = op.constant(np.full((1, 1, *spatial(op, x)), 1.0 / count, g.dtype.numpy()))
+    spread: ir.Value = op.Mul(g, share)
+    spread.shape = x.shape
+    result = blocked(op, spread)
+    entry = op.entry(g)
+    if entry is not None and entry.values is None:
+        op.recipes[result] = Recipe(entry=replace(entry, values=share), vanishes=entry.count > 1)
+    return result
 
 
 @rule("GlobalMaxPool", family="homogeneous", note="c = 0; the first of equal elements gets the cotangent")

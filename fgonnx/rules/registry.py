@@ -53,11 +53,15 @@ class Local:
         `c`, broadcastable to `y`; one per output where there are several; None where it is zero.
     kind : {"bias", "implicit"}
         Whether the intercept comes from a parameter or from a non-linearity.
+    product : callable, optional
+        Takes the cotangent of the (only) output and returns `g * c` where it costs less than the multiplication, or
+        None.
     """
 
     vjp: Vjp
     intercept: ir.Value | Sequence[ir.Value | None] | None = None
     kind: Kind = "bias"
+    product: Callable[[ir.Value], ir.Value | None] | None = None
 
 
 @dataclass(frozen=True)

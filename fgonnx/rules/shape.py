@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
+from fgonnx.layout import blockable
 from fgonnx.lowerings import along_axis, finite
 from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
 
@@ -72,6 +73,10 @@ def concat(op: Emitter, y: ir.Value, *parts: ir.Value, axis: int) -> Local:
     varying = all(op.is_active(p) for p in parts)
 
     def vjp(g: ir.Value) -> list[Cotangent]:
+        recipe = op.recipes.get(g)
+        if varying and axis == 1 and recipe and recipe.channels and all(blockable(op, p) for p in parts):
+            bounds = itertools.accumulate((op.size(p, 1) for p in parts), initial=0)
+            return [recipe.channels(a, b, p) for (a, b), p in zip(itertools.pairwise(bounds), parts, strict=True)]
         if varying:
             return list(op.Split(g, [op.size(p, axis) for p in parts], axis=axis, outputs=len(parts)))
         cotangents: list[Cotangent] = []

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from fgonnx import lowerings
 from fgonnx.emit import Emitter
 from fgonnx.rules.registry import Local, Unsupported, rule
+from fgonnx.transposed import Windows, transposed_convolution
 
 
 @rule("DFT", since=17, family="linear", note="c = 0 (linear)")
@@ -74,14 +74,12 @@ def stft(
     # A convolution with stride: for bin k the filters w(t) cos(2 pi k t / n) and -w(t) sin(2 pi k t / n).
     turns = np.exp(-2j * np.pi * np.outer(np.arange(bins), np.arange(count)) / count)
     filters = np.stack([turns.real, turns.imag], 1).reshape(2 * bins, 1, count) * (1.0 if taper is None else taper)
+    at = Windows([op.size(x, 1)], [frames], [count], [int(stride.reshape(()))], [1], [0])
 
     def vjp(g: ir.Value) -> ir.Value:
         assert g.dtype is not None
         channels = op.Transpose(op.Reshape(g, [-1, frames, 2 * bins]), perm=[0, 2, 1])
-        spread = lowerings.transposed_convolution(
-            op, channels, op.constant(filters.astype(g.dtype.numpy())), spatial_in=[op.size(x, 1)],
-            spatial_out=[frames], strides=[int(stride.reshape(()))], dilations=[1], begins=[0], group=1,
-        )  # fmt: skip
-        return op.reshape_like(spread, x)
+        weights = op.constant(filters.astype(g.dtype.numpy()))
+        return op.reshape_like(transposed_convolution(op, channels, weights, at, 1, x), x)
 
     return Local(vjp)
