@@ -271,22 +271,22 @@ def _total(op: Emitter, result: Walk, pending: dict[ir.Value, list[ir.Value]], v
     arrived = pending.pop(v, None)
     if not arrived or v not in op.active:
         return None
-    result.cotangents[v] = _typed(_sum(op, arrived), v)
+    result.cotangents[v] = _typed(_sum(op, arrived, v), v)
     return result.cotangents[v]
 
 
-def _sum(op: Emitter, arrived: Sequence[ir.Value]) -> ir.Value:
+def _sum(op: Emitter, arrived: Sequence[ir.Value], v: ir.Value) -> ir.Value:
     if len(arrived) == 1:
         return arrived[0]
     total: ir.Value = op.Sum(*arrived)
-    by_channels = [r.channels for g in arrived if (r := op.recipes.get(g)) is not None and r.channels is not None]
+    by_channels = [r.channels for g in arrived if (r := op.recipe(g, v)) is not None and r.channels is not None]
     if len(by_channels) == len(arrived):
 
         def channels(start: int, stop: int, part: ir.Value) -> ir.Value:
             cut: ir.Value = op.Sum(*(_typed(each(start, stop, part), part) for each in by_channels))
             return cut
 
-        op.recipes[total] = Recipe(channels=channels)
+        op.recipes[total] = Recipe(channels=channels, primal=v)
     return total
 
 

@@ -69,6 +69,9 @@ class Recipe:
         Whether every sample has a zero in it, whatever the input.
     times_primal : ir.Value, optional
         The cotangent times its primal, elementwise.
+    primal : ir.Value, optional
+        The value whose cotangent it must be for `channels`, `gated` and `times_primal` to hold: an addition passes one
+        and the same cotangent on to several. None where they hold for any.
     """
 
     channels: Callable[[int, int, ir.Value], ir.Value] | None = None
@@ -76,6 +79,7 @@ class Recipe:
     entry: Entry | None = None
     vanishes: bool = False
     times_primal: ir.Value | None = None
+    primal: ir.Value | None = None
 
 
 class Emitter:
@@ -203,6 +207,11 @@ class Emitter:
         """Return the only entry of axis 1 of a cotangent that does not vanish, where that is known."""
         recipe = self.recipes.get(g)
         return None if recipe is None else recipe.entry
+
+    def recipe(self, g: ir.Value, primal: ir.Value) -> Recipe | None:
+        """Return what is known of the cotangent of a value, or None where that is said of another value."""
+        recipe = self.recipes.get(g)
+        return recipe if recipe is not None and recipe.primal in (None, primal) else None
 
     def is_active(self, value: ir.Value | None) -> bool:
         """Tell whether a value depends on what is differentiated."""

@@ -82,16 +82,16 @@ def undo_max_pool(op: Emitter, g: ir.Value, y: ir.Value, x: ir.Value, axes: Sequ
     def channels(start: int, stop: int, part: ir.Value) -> ir.Value:
         pooled = op.MaxPool(part, **_attributes(axes))
         pooled.shape = ir.Shape([*op.dims(part)[:2], *(a.size_out for a in axes)])
-        return undo_max_pool(op, channels_of(op, g, start, stop, pooled), pooled, part, axes)
+        return undo_max_pool(op, channels_of(op, g, y, start, stop, pooled), pooled, part, axes)
 
     sparse = math.prod(a.size_out for a in axes) < math.prod(a.size_in for a in axes)
-    op.recipes[result] = Recipe(channels=channels, gated=gated, vanishes=sparse)
+    op.recipes[result] = Recipe(channels=channels, gated=gated, vanishes=sparse, primal=x)
     return result
 
 
-def channels_of(op: Emitter, g: ir.Value, start: int, stop: int, part: ir.Value) -> ir.Value:
-    """Return some channels of a cotangent: written apart where that is possible, else cut out."""
-    recipe = op.recipes.get(g)
+def channels_of(op: Emitter, g: ir.Value, y: ir.Value, start: int, stop: int, part: ir.Value) -> ir.Value:
+    """Return some channels of the cotangent of `y`: written apart where that is possible, else cut out."""
+    recipe = op.recipe(g, y)
     if recipe is not None and recipe.channels is not None:
         return recipe.channels(start, stop, part)
     cut: ir.Value = op.Slice(g, [start], [stop], [1])

@@ -233,6 +233,35 @@ class TestFireModule:
         np.testing.assert_allclose(beside, alone, rtol=0, atol=1e-6)
 
 
+# An addition hands one cotangent to several values: what is known of it for one of them must not serve another.
+SHARED_COTANGENTS = {
+    "two ReLUs before a pool": (
+        "a = Relu(x)\n u = Neg(x)\n b = Relu(u)\n s = Add(a, b)\n y = MaxPool<kernel_shape=[2,2], strides=[2,2]>(s)",
+        lambda x: torch.nn.functional.max_pool2d(x.relu() + (-x).relu(), 2, 2),
+    ),
+    "a concatenation and a skip before a pool": (
+        "a = Relu(x)\n u = Neg(x)\n b = Relu(u)\n c = Concat<axis=1>(a, b)\n d = Concat<axis=1>(x, x)\n"
+        " s = Add(c, d)\n y = MaxPool<kernel_shape=[2,2], strides=[2,2]>(s)",
+        lambda x: torch.nn.functional.max_pool2d(torch.cat([x.relu(), (-x).relu()], 1) + torch.cat([x, x], 1), 2, 2),
+    ),
+    "a gate with an offset": (
+        "s = Sigmoid(x)\n t = Add(s, one)\n y = Mul(x, t)",
+        lambda x: x * (x.sigmoid() + 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHARED_COTANGENTS)
+def test_a_cotangent_of_several_values(name):
+    body, in_torch = SHARED_COTANGENTS[name]
+    proto = model(f"(float[N,16,6,6] x) => (float[N,C,P,Q] y) {{ {body} }}", weights={"one": np.float32(1)})
+    x = np.random.default_rng(0).standard_normal((2, 16, 6, 6)).astype(np.float32)
+    _, g, found = gradients(proto, x)
+    leaf = torch.tensor(x, requires_grad=True)
+    in_torch(leaf).backward(torch.tensor(g))
+    np.testing.assert_allclose(found, leaf.grad.numpy(), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("trans_b", [0, 1])
 def test_the_gradient_of_a_logit_is_a_row_of_the_last_layer(trans_b):
     shape = (10, 64) if trans_b else (64, 10)

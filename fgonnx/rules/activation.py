@@ -18,17 +18,16 @@ from fgonnx.rules.registry import Cotangent, Local, Unsupported, Vjp, elementwis
 @rule("Relu", family="homogeneous", note="c = 0; Relu'(0) = 0")
 def relu(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
     def vjp(g: ir.Value) -> ir.Value:
-        recipe = op.recipes.get(g)
-        if recipe is None:
-            return op.Mul(g, lowerings.positive(op, y))
-        if recipe.gated is not None:
+        recipe = op.recipe(g, y)
+        if recipe is not None and recipe.gated is not None:
             return recipe.gated()
         gated = op.Mul(g, lowerings.positive(op, y))
-        entry = recipe.entry
+        known = op.recipes.get(g, Recipe())
+        entry = known.entry
         if entry is not None and entry.values is not None:
             seen = op.Unsqueeze(op.GatherND(y, op.Unsqueeze(entry.index, [1]), batch_dims=1), [1])
             entry = replace(entry, values=op.Mul(entry.values, lowerings.positive(op, seen)))
-        op.recipes[gated] = Recipe(entry=entry, vanishes=recipe.vanishes)
+        op.recipes[gated] = Recipe(entry=entry, vanishes=known.vanishes)
         return gated
 
     return Local(vjp)
@@ -150,7 +149,7 @@ def sigmoid(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
     derivative = op.Mul(y, rest)
 
     def times_primal(g: ir.Value) -> ir.Value | None:
-        recipe = op.recipes.get(g)
+        recipe = op.recipe(g, y)
         return None if recipe is None else recipe.times_primal
 
     def vjp(g: ir.Value) -> ir.Value:

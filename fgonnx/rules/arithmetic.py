@@ -40,7 +40,7 @@ def mul(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
         if op.dims(of) == op.dims(y):
             product = op.Mul(g, y)
             product.shape = y.shape
-            op.recipes[cotangent] = Recipe(times_primal=product)
+            op.recipes[cotangent] = Recipe(times_primal=product, primal=of)
         return cotangent
 
     def vjp(g: ir.Value) -> list[Cotangent]:

@@ -73,7 +73,7 @@ def concat(op: Emitter, y: ir.Value, *parts: ir.Value, axis: int) -> Local:
     varying = all(op.is_active(p) for p in parts)
 
     def vjp(g: ir.Value) -> list[Cotangent]:
-        recipe = op.recipes.get(g)
+        recipe = op.recipe(g, y)
         if varying and axis == 1 and recipe and recipe.channels and all(blockable(op, p) for p in parts):
             bounds = itertools.accumulate((op.size(p, 1) for p in parts), initial=0)
             return [recipe.channels(a, b, p) for (a, b), p in zip(itertools.pairwise(bounds), parts, strict=True)]
