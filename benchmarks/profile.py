@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fgonnx
-from benchmarks import networks
+from benchmarks import machine, networks
 from benchmarks.sessions import alternate, bare
 from fgonnx.emit import PREFIX
 
@@ -160,6 +160,51 @@ def totals(profiles: dict[str, Profile]) -> Table:
     return table
 
 
+def summary(plain: Profile, explain: Profile, most: int = 8) -> dict[str, Any]:
+    """Return what is stored of a profile: whole runs, and the operators that take most of an explanation."""
+    operators = sorted(explain.by_operator, key=lambda o: -explain.kernels(o))[:most]
+    return {
+        "runs": {
+            name: {
+                "milliseconds": p.milliseconds, "kernels": p.kernels(), "nodes": len(p.nodes),
+                "reorders": sum(len(p.by_operator.get(r, [])) for r in REORDERS), "megabytes": _megabytes(p.nodes),
+            }
+            for name, p in ((PLAIN, plain), (EXPLAIN, explain))
+        },
+        "operators": [
+            {
+                "operator": o, "nodes": len(explain.by_operator[o]), "milliseconds": explain.kernels(o),
+                "plain": plain.kernels(o), "megabytes": _megabytes(explain.by_operator[o]),
+            }
+            for o in operators
+        ],
+    }  # fmt: skip
+
+
+def section(content: dict[str, Any]) -> str:
+    """Return stored profiles as a section of docs/speed.md."""
+    text = (
+        "Written by `python -m benchmarks.profile NETWORK -o docs/profile.json`. Kernel time of one run under "
+        "onnxruntime's\nprofiler, which itself costs some microseconds per node; *MB* is what kernels read and write.\n"
+    )
+    for name, p in content.items():
+        plain, explain = p["runs"][PLAIN], p["runs"][EXPLAIN]
+        ratio = explain["kernels"] / plain["kernels"]
+        rows = [
+            f"| {o['operator']} | {o['nodes']} | {o['plain']:.2f} | {o['milliseconds']:.2f} | {o['megabytes']:.0f} |\n"
+            for o in p["operators"]
+        ]
+        text += (
+            f"\n**{name}**, batch {p['batch']}, {p['threads']} threads, {p['date']}: {explain['nodes']} nodes, "
+            f"{explain['reorders']} of them reorderings, "
+            f"{plain['megabytes']:.0f} MB moved by inference and {explain['megabytes']:.0f} by an explanation; "
+            f"{plain['kernels']:.1f} and {explain['kernels']:.1f} ms in kernels, {ratio:.2f} times as much.\n\n"
+            "| operator | nodes | infer, ms | explain, ms | explain, MB |\n| --- | ---: | ---: | ---: | ---: |\n"
+            + "".join(rows)
+        )
+    return text
+
+
 def slowest(profile: Profile, count: int) -> Table:
     """Return the nodes that take longest."""
     table = Table(title=f"slowest {count} of {len(profile.nodes)} nodes of explain", title_justify="left")
@@ -197,6 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--nodes", type=int, default=25, help="how many of the slowest nodes are listed")
     parser.add_argument("--order", action="store_true", help="list all nodes of explain in the order they run")
     parser.add_argument("--outputs", nargs="+", default=["saliency"], help="what the rewritten model is asked for")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file to write or bring up to date, for docs/speed.md")
     options = parser.parse_args(arguments)
     path = Path(options.model) if Path(options.model).exists() else networks.find([options.model])[0].path()
     source = onnx.load(path)
@@ -213,6 +259,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         highlight=False,
     )
     console.print(totals(profiles), per_operator(profiles[PLAIN], explain), slowest(explain, options.nodes))
+    if options.output is not None:
+        old = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
+        conditions = {"batch": options.batch, "threads": options.threads, "date": machine.today()}
+        old[networks.find([options.model])[0].name] = conditions | summary(profiles[PLAIN], explain)
+        options.output.write_text(json.dumps(old, indent=1) + "\n", encoding="utf-8")
     if options.order:
         for n in explain.nodes:
             line = f"{n.milliseconds:8.3f} {n.operator:18} {n.shapes}  {n.name}"

@@ -15,8 +15,9 @@ import onnxruntime as ort
 
 Array = npt.NDArray[Any]
 
-#: Seconds: threads that have just worked keep spinning for a while; the next call starts when they sleep.
-PAUSE = 0.03
+#: Seconds: threads that have just worked keep spinning, those of onnxruntime for some 40 ms; the next call, in another
+#: process, starts when they sleep.
+PAUSE = 0.15
 #: Name of the free first axis in exported networks.
 BATCH = "N"
 

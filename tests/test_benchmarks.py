@@ -161,6 +161,14 @@ def test_a_profile_tells_what_fgonnx_wrote_from_what_was_there(tmp_path: Path) -
     assert all(p.milliseconds > 0 and p.kernels() > 0 and sum(n.bytes for n in p.nodes) > 0 for p in found.values())
 
 
+def test_a_stored_profile_becomes_a_section(tmp_path: Path) -> None:
+    record = tmp_path / "profile.json"
+    assert profile.main(["smallest", "--rounds", "1", "--nodes", "2", "-o", str(record)]) == 0
+    section = profile.section(json.loads(record.read_text(encoding="utf-8")))
+    assert "**smallest**, batch 1" in section
+    assert "| Conv |" in section
+
+
 def test_the_profile_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert profile.main(["smallest", "--rounds", "1", "--nodes", "2"]) == 0
     assert "ReorderOutput" in capsys.readouterr().out

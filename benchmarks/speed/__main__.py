@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import machine, networks, pipeline, scaling
+from benchmarks import machine, networks, pipeline, profile, scaling
 from benchmarks.speed import report
 from benchmarks.speed.clock import Cell, Plan, measure
 from benchmarks.speed.columns import BY_KEY, COLUMNS, OWN, Column, Setting
@@ -50,8 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     packages = [*_PACKAGES, *(p for c in columns for p in c.packages)]
     settings = {"threads": options.threads, **asdict(plan)}
     results = report.Results(machine.today(), machine.describe(), machine.versions(packages), settings, [])
+    if options.resume and output is not None and output.exists():
+        results.cells.extend(report.Results.read(json.loads(output.read_text(encoding="utf-8"))).cells)
+    there = {(c.network, c.batch) for c in results.cells}
     for network in chosen:
         for batch in options.batch:
+            if (network.name, batch) in there:
+                continue
             cells = _measured(console, columns, Setting(network, batch, options.threads), plan)
             results.cells.extend(cells)
             console.print(_shown(cells))
@@ -81,6 +86,7 @@ def page(results: report.Results) -> str:
     for title, path, section in (
         ("How cost grows", Path("docs/scaling.json"), scaling.section),
         ("From a folder to explanations", Path("docs/pipeline.json"), pipeline.section),
+        ("Where the time goes", Path("docs/profile.json"), profile.section),
     ):
         if path.exists():
             text += f"\n## {title}\n\n{section(json.loads(path.read_text(encoding='utf-8')))}"
@@ -122,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", "--output", type=Path, help=f"file of results; {RESULTS} for the whole table, none for parts of it"
     )
+    parser.add_argument("--resume", action="store_true", help="measure only what the file of results does not have")
     parser.add_argument("--readme", action="store_true", help="measure nothing, write the documents from the results")
     return parser
 
