@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = {"threads": options.threads, **asdict(plan)}
     results = report.Results(machine.today(), machine.describe(), machine.versions(packages), settings, [])
     if options.resume and output is not None and output.exists():
-        results.cells.extend(report.Results.read(json.loads(output.read_text(encoding="utf-8"))).cells)
+        old = report.Results.read(json.loads(output.read_text(encoding="utf-8")))
+        results = replace(results, cells=old.cells, versions=old.versions | results.versions)
     there = {(c.network, c.batch) for c in results.cells}
     for network in chosen:
         for batch in options.batch:
