@@ -58,7 +58,7 @@ def interleaved(op: Emitter, phases: Sequence[Sequence[ir.Value]], cells: Sequen
         lines.append(op.Reshape(beside, [-1, rows, 1, columns * across * channels]))
     below = lines[0] if down == 1 else op.Concat(*lines, axis=2)
     size = [rows * down, columns * across]
-    return _channels_first(op, op.Reshape(below, [-1, *size, channels]), size, like)
+    return _channels_first(op, op.Reshape(below, [-1, *size, channels]), size, ir.Shape(op.dims(like)))
 
 
 def stuffed(
@@ -78,15 +78,15 @@ def stuffed(
     apart = op.Reshape(op.Transpose(v, perm=[0, 2, 3, 1]), [-1, rows, 1, columns, 1, channels])
     padded = op.Pad(apart, [0, 0, a, 0, b, 0, 0, 0, down - 1 - a, 0, across - 1 - b, 0])
     found = [rows * down, columns * across]
-    like = ir.Value(name="", shape=ir.Shape([op.dims(v)[0], channels, *(size or found)]), type=v.type)
-    return _channels_first(op, op.Reshape(padded, [-1, *found, channels]), found, like)
+    shape = ir.Shape([op.dims(v)[0], channels, *(size or found)])
+    return _channels_first(op, op.Reshape(padded, [-1, *found, channels]), found, shape)
 
 
-def _channels_first(op: Emitter, v: ir.Value, size: Sequence[int], like: ir.Value) -> ir.Value:
-    """Turn (N, *size, C) into (N, C, H, W), leaving out what lies beyond."""
-    wanted = [op.size(like, 2), op.size(like, 3)]
+def _channels_first(op: Emitter, v: ir.Value, size: Sequence[int], shape: ir.Shape) -> ir.Value:
+    """Turn (N, *size, C) into (N, C, H, W), the shape given, leaving out what lies beyond."""
+    wanted = [d for d in shape.dims[2:] if isinstance(d, int)]
     result = op.Transpose(v if list(size) == wanted else op.Slice(v, [0, 0], wanted, [1, 2]), perm=[0, 3, 1, 2])
-    result.shape = like.shape
+    result.shape = shape
     return result
 
 

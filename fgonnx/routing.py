@@ -16,8 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter, Recipe
-from fgonnx.layout import BLOCK, blocked, interleaved, phase_count
-from fgonnx.lowerings import each_channel, positive, vanishes
+from fgonnx.layout import blockable, blocked, interleaved, phase_count
+from fgonnx.lowerings import each_channel, minus, positive, vanishes
 
 _MOST_TAPS = 3
 
@@ -62,7 +62,7 @@ class Axis:
 
 def applies(op: Emitter, x: ir.Value, axes: Sequence[Axis]) -> bool:
     """Tell whether `undo_max_pool` takes a pool, and is the better form: small windows, many channels in float32."""
-    in_blocks = op.portable or op.size(x, 1) % BLOCK == 0
+    in_blocks = op.portable or blockable(op, x)
     return len(axes) == 2 and x.dtype == ir.DataType.FLOAT and in_blocks and all(a.decided() for a in axes)
 
 
@@ -148,7 +148,8 @@ def _shares(op: Emitter, g: ir.Value, along: Axis, gap: Callable[[int], ir.Value
     for t in asked:
         shares[t] = op.Mul(rest, vanishes(op, gap(t)))
         shares[t].shape = g.shape
-        rest = _moved(op, shares[t], (0, 0), (op.size(g, 2), op.size(g, 3)), -1.0, rest)
+        rest = minus(op, rest, shares[t])
+        rest.shape = g.shape
     shares[last] = rest
     return [shares[t] for t in range(along.kernel)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import onnx_ir as ir
@@ -80,14 +81,12 @@ def clip(op: Emitter, y: ir.Value, x: ir.Value, low: ir.Value | None = None, hig
         # 0 <= y <= top: the intercept is the bound wherever it is reached. What of the cotangent belongs to y > 0 is
         # divided into what belongs to the bound and what goes on.
         reached = lowerings.reaches(op, y, float(top))
-        divided: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
 
+        @cache
         def halves(g: ir.Value) -> tuple[ir.Value, ir.Value]:
-            if g not in divided:
-                alive = op.Mul(g, lowerings.positive(op, y))
-                alive.shape = y.shape
-                divided[g] = alive, op.Mul(alive, reached)
-            return divided[g]
+            alive = op.Mul(g, lowerings.positive(op, y))
+            alive.shape = y.shape
+            return alive, op.Mul(alive, reached)
 
         return Local(
             lambda g: lowerings.minus(op, *halves(g)),
@@ -152,13 +151,14 @@ def sigmoid(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
         recipe = op.recipe(g, y)
         return None if recipe is None else recipe.times_primal
 
+    @cache
     def vjp(g: ir.Value) -> ir.Value:
         p = times_primal(g)
         return op.Mul(g, derivative) if p is None else op.Mul(p, rest)
 
     def product(g: ir.Value) -> ir.Value | None:
         p = times_primal(g)
-        return None if p is None else lowerings.minus(op, p, op.Mul(op.Mul(p, rest), x))
+        return None if p is None else lowerings.minus(op, p, op.Mul(vjp(g), x))
 
     return Local(vjp, op.Sub(y, op.Mul(derivative, x)), "implicit", product)
 
