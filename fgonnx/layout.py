@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
@@ -35,6 +36,27 @@ def blocked(op: Emitter, v: ir.Value) -> ir.Value:
     same: ir.Value = op.MaxPool(v, kernel_shape=[1, 1])
     same.shape = v.shape
     return same
+
+
+def spread(op: Emitter, v: ir.Value, like: ir.Value) -> ir.Value:
+    """Give all cells of (N, C, H, W) the one value of their channel, from (N, C, 1, 1), where that can be blocked.
+
+    Enlarging keeps the layout, broadcasting leaves it. Any other value is returned as it is.
+    """
+    if not blockable(op, like) or v.shape is None or v.shape.dims[1:] != (op.size(like, 1), 1, 1):
+        return v
+    return enlarged(op, v, [op.size(like, 2), op.size(like, 3)])
+
+
+def enlarged(op: Emitter, v: ir.Value, times: Sequence[int]) -> ir.Value:
+    """Repeat every cell of (N, C, h, w), so that it becomes s x t equal ones: (N, C, s h, t w), blocked if it can be."""
+    scales = np.array([1.0, 1.0, *times], np.float32)
+    result: ir.Value = op.Resize(
+        blocked(op, v), None, scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+    )
+    batch, channels, *cells = op.dims(v)
+    result.shape = ir.Shape([batch, channels, *(int(c) * t for c, t in zip(cells, times, strict=True))])
+    return result
 
 
 def interleaved(op: Emitter, phases: Sequence[Sequence[ir.Value]], cells: Sequence[int], like: ir.Value) -> ir.Value:

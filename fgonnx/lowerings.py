@@ -76,6 +76,16 @@ def minus(op: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
     return op.Add(op.Conv(b, each_channel(op, np.full((1, 1, 1, 1), -1.0, np.float32), channels), group=channels), a)
 
 
+def summed(op: Emitter, g: ir.Value, result: ir.Value, primal: ir.Value) -> ir.Value:
+    """Sum a cotangent of `result` to the shape of `primal`, which was broadcast to it: `unbroadcast`, but in the blocked
+    layout where one value per channel is left.
+    """
+    dims = op.dims(result)
+    if not blockable(op, result) or op.dims(primal) != (*dims[:2], 1, 1):
+        return op.unbroadcast(g, result, primal)
+    return op.Mul(op.GlobalAveragePool(g), float(math.prod(op.size(result, i) for i in (2, 3))))
+
+
 def each_channel(op: Emitter, kernel: npt.NDArray[np.float32], channels: int) -> ir.Value:
     """Return weights (channels, 1, *kernel) with one kernel for all; folded when the session loads."""
     weights: ir.Value = op.Expand(op.constant(kernel), [channels, 1, 1, 1])

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter, Recipe
-from fgonnx.layout import BLOCK, blockable, blocked, interleaved, phase_count, stuffed
+from fgonnx.layout import BLOCK, blockable, blocked, enlarged, interleaved, phase_count, stuffed
 from fgonnx.lowerings import each_channel
 
 _SMALL = 25  # taps of a window up to which a sum over it is written as a depthwise convolution
@@ -48,6 +49,12 @@ class Windows:
         return all(k == s == 1 for k, s in zip(self.kernel, self.strides, strict=True)) and not any(
             [*self.begins, *self.ends]
         )
+
+    @property
+    def tiling(self) -> bool:
+        """Whether every cell lies in exactly one window."""
+        side_by_side = list(self.kernel) == list(self.strides) and all(d == 1 for d in self.dilations)
+        return side_by_side and not any([*self.begins, *self.ends])
 
     @property
     def ends(self) -> list[int]:
@@ -229,17 +236,24 @@ def _swap_and_flip(op: Emitter, w: ir.Value, kernel: Sequence[int], group: int) 
     return swapped
 
 
-def window_sum_transpose(op: Emitter, g: ir.Value, at: Windows, like: ir.Value) -> ir.Value:
-    """Return the transpose of a per-channel window sum: every window's cotangent spread over its window.
+def window_sum_transpose(op: Emitter, g: ir.Value, at: Windows, like: ir.Value, weight: float = 1.0) -> ir.Value:
+    """Return the transpose of a weighted window sum per channel: every window's cotangent spread over its window.
 
-    A depthwise convolution in the blocked layout; elsewhere channels are folded into the batch, which makes one
-    single-channel convolution of it.
+    In the blocked layout windows side by side are enlarged cells, others a depthwise convolution; elsewhere channels are
+    folded into the batch, which makes one single-channel convolution of it.
     """
-    if blockable(op, like) and math.prod(at.kernel) <= _SMALL:
+
+    def taps(shape: Sequence[int]) -> npt.NDArray[np.float32]:
+        return np.full((1, 1, *shape), weight, np.float32)
+
+    if blockable(op, like) and (at.tiling or math.prod(at.kernel) <= _SMALL):
         channels = op.size(like, 1)
-        ones = each_channel(op, np.ones((1, 1, *at.kernel), np.float32), channels)
-        return transposed_convolution(op, g, ones, at, channels, like)
+        if not at.tiling:
+            return transposed_convolution(op, g, each_channel(op, taps(at.kernel), channels), at, channels, like)
+        scaled = op.Conv(g, each_channel(op, taps([1, 1]), channels), group=channels) if weight != 1.0 else g
+        scaled.shape = ir.Shape([*op.dims(like)[:2], *at.size_out])
+        return enlarged(op, scaled, at.strides)
     folded = op.Reshape(g, [-1, 1, *at.size_out])
     one = ir.Value(name="", shape=ir.Shape([None, 1, *at.size_in]), type=g.type)
-    ones = op.constant(np.ones((1, 1, *at.kernel), g.dtype.numpy() if g.dtype else np.float32))
+    ones = op.constant(taps(at.kernel).astype(g.dtype.numpy() if g.dtype else np.float32))
     return op.Reshape(transposed_convolution(op, folded, ones, at, 1, one), [-1, op.size(like, 1), *at.size_in])

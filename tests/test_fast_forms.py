@@ -150,7 +150,7 @@ class TestStridedConvolution:
 
 @pytest.mark.parametrize("include_pad", [0, 1])
 @pytest.mark.parametrize(
-    ("kernel", "stride", "pad", "size"), [(3, 1, 1, 9), (2, 2, 0, 10), (3, 2, 1, 12), (7, 1, 0, 7)]
+    ("kernel", "stride", "pad", "size"), [(3, 1, 1, 9), (2, 2, 0, 10), (2, 2, 0, 11), (3, 3, 0, 12), (3, 2, 0, 12), (3, 2, 1, 12), (7, 1, 0, 7)]
 )
 def test_average_pool_equals_torch(kernel, stride, pad, size, include_pad):
     proto = model(f"""(float[N,16,{size},{size}] x) => (float[N,16,P,Q] y) {{
@@ -163,6 +163,39 @@ def test_average_pool_equals_torch(kernel, stride, pad, size, include_pad):
     truth = torch.nn.functional.avg_pool2d(leaf, kernel, stride, pad, count_include_pad=bool(include_pad))
     truth.backward(torch.tensor(g))
     np.testing.assert_allclose(found, leaf.grad.numpy(), rtol=0, atol=1e-6)
+
+
+# What is enlarged or summed without leaving the blocked layout.
+PER_CHANNEL = {
+    "a gate for every channel": (
+        "p = GlobalAveragePool(x)\n s = Sigmoid(p)\n y = Mul(x, s)",
+        lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(),
+    ),
+    "a gate to the left": (
+        "p = GlobalAveragePool(x)\n s = Sigmoid(p)\n y = Mul(s, x)",
+        lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(),
+    ),
+    "a mean that keeps its axes": ("y = ReduceMean<axes=[2,3]>(x)", lambda x: x.mean((2, 3), keepdim=True)),
+    "a mean that leaves its axes out": ("y = ReduceMean<axes=[2,3], keepdims=0>(x)", lambda x: x.mean((2, 3))),
+    "a sum": ("y = ReduceSum<keepdims=0>(x, axes)", lambda x: x.sum((2, 3))),
+}
+
+
+@pytest.mark.parametrize("name", PER_CHANNEL)
+def test_one_value_for_a_channel(name):
+    body, in_torch = PER_CHANNEL[name]
+    rank = in_torch(torch.zeros(1, 16, 5, 6)).ndim
+    proto = model(
+        f"(float[N,16,5,6] x) => (float[{','.join('NCPQ'[:rank])}] y) {{ {body} }}",
+        opset=17,
+        weights={"axes": np.array([2, 3])},
+    )
+    x = np.random.default_rng(0).standard_normal((2, 16, 5, 6)).astype(np.float32)
+    _, g, found = gradients(proto, x)
+    leaf = torch.tensor(x, requires_grad=True)
+    in_torch(leaf).backward(torch.tensor(g))
+    np.testing.assert_allclose(found, leaf.grad.numpy(), rtol=0, atol=1e-6)
+    assert "Resize" in {node.op_type for node in fgonnx.grad(proto).graph.node}
 
 
 FIRE = """(float[N,16,13,13] x) => (float[N,10] y) {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter, Recipe
-from fgonnx.lowerings import finite, indicator, nonzero
+from fgonnx.layout import spread
+from fgonnx.lowerings import finite, indicator, nonzero, summed
 from fgonnx.rules.registry import Cotangent, Local, Unsupported, rule
 
 
@@ -36,8 +37,10 @@ def mul(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
     def factor(g: ir.Value, of: ir.Value, other: ir.Value) -> Cotangent:
         if not op.is_active(of):
             return None
-        cotangent = op.unbroadcast(op.Mul(g, other), y, of)
-        if op.dims(of) == op.dims(y):
+        if op.dims(of) != op.dims(y):
+            return summed(op, op.Mul(g, other), y, of)
+        cotangent = op.Mul(g, other if op.array(other) is not None else spread(op, other, y))
+        if op.is_active(other):
             product = op.Mul(g, y)
             product.shape = y.shape
             op.recipes[cotangent] = Recipe(times_primal=product, primal=of)

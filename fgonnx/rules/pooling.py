@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from fgonnx import lowerings, routing
 from fgonnx.emit import Emitter, Recipe
-from fgonnx.layout import blocked
+from fgonnx.layout import blockable, spread
 from fgonnx.routing import Axis
 from fgonnx.rules.linear import explicit_pads, spatial
 from fgonnx.rules.registry import Local, Unsupported, rule
@@ -82,6 +82,9 @@ def average_pool(
         if all(o == 1 for o in size_out) and math.prod(size_in) == int(valid.reshape(-1)[0]):
             count = math.prod(kernel_shape) if count_include_pad else math.prod(size_in)
             return _shared(op, g, x, count)
+        at = Windows(size_in, size_out, kernel_shape, strides, dilations, begins)
+        if not any([*at.begins, *(max(e, 0) for e in at.ends)]):
+            return window_sum_transpose(op, g, at, x, 1.0 / math.prod(kernel_shape))
         # The divisor of each window is what the runtime divides by: its pool of ones gives valid / divisor. Ones and
         # pool are constants, folded when the session loads.
         ones = op.constant(np.ones((1, 1, *size_in), g.dtype.numpy()))
@@ -91,7 +94,6 @@ def average_pool(
             strides=strides,
         )  # fmt: skip
         inverse = op.Div(pooled, valid.astype(g.dtype.numpy()))
-        at = Windows(size_in, size_out, kernel_shape, strides, dilations, begins)
         return window_sum_transpose(op, op.Mul(g, inverse), at, x)
 
     return Local(vjp)
@@ -170,9 +172,12 @@ def _shared(op: Emitter, g: ir.Value, x: ir.Value, count: int) -> ir.Value:
     """Give every cell its share of the cotangent of one mean."""
     assert g.dtype is not None
     share = op.constant(np.full((1, 1, *spatial(op, x)), 1.0 / count, g.dtype.numpy()))
-    spread: ir.Value = op.Mul(g, share)
-    spread.shape = x.shape
-    result = blocked(op, spread)
+    if blockable(op, x):
+        scaled = op.Mul(g, 1.0 / count)
+        scaled.shape = g.shape
+        result = spread(op, scaled, x)
+    else:
+        result = op.Mul(g, share)
     entry = op.entry(g)
     if entry is not None and entry.values is None:
         op.recipes[result] = Recipe(entry=replace(entry, values=share), vanishes=entry.count > 1)

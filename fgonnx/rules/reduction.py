@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter
+from fgonnx.layout import spread
 from fgonnx.lowerings import indicator, nonzero
 from fgonnx.rules.registry import FIX_BATCH, Local, Unsupported, rule
 
@@ -53,7 +54,12 @@ def _reduction(op_type: str, slope: Slope, degree: float | None, note: str, *, v
         def vjp(g: ir.Value) -> ir.Value:
             d = slope(op, kept, x, along, count)
             scaled = restore(g) if d == 1.0 else op.Mul(restore(g), d)
-            return scaled if varies else op.Expand(scaled, _shape(op, x))
+            if varies:
+                return scaled
+            if along == [2, 3]:
+                scaled.shape = ir.Shape([*op.dims(x)[:2], 1, 1])
+            wide = spread(op, scaled, x)
+            return wide if wide is not scaled else op.Expand(scaled, _shape(op, x))
 
         if degree == 1.0:
             return Local(vjp)
