@@ -83,7 +83,7 @@ class Summand:
     signed : Signed
         The same product, factors per channel apart where that spares a pass over memory.
     total : ir.Value, optional
-        Its sum per sample, (N, 1); None where something stands beside its patches, or it has none.
+        Its sum per sample, as `psi.sample_sums` returns it; None where it is not spatial, or that has none.
     """
 
     site: Site
@@ -149,8 +149,7 @@ def _summand(
     grid = placement.grid if placement.spatial else ()
     site = replace(site, grid=grid, in_map=site.in_map and (placement.spatial or one_cell))
     signed = factored(op, product, g, c, placement)
-    plain = placement.spatial and placement.crop is None
-    total = sample_sums(op, matrix(op, signed)) if plain else None
+    total = sample_sums(op, signed) if placement.spatial else None
     return Summand(site, g, c, product, placement, signed, total)
 
 
@@ -187,7 +186,11 @@ def totals(op: Emitter, parts: Sequence[Summand], carried: Mapping[ir.Value, ir.
     for s in parts:
         p = s.placement
         if s.total is not None:
-            columns.append(carried.get(s.total, s.total))
+            sums = carried.get(s.total, s.total)
+            if p.crop is not None:
+                sums, aside = op.Split(sums, [1, 1], outputs=2, axis=1)
+                apart.append(aside)
+            columns.append(sums)
             continue
         if p.crop is None:
             v = s.product if p.trivial else op.Reshape(s.product, list(p.split) or [1])

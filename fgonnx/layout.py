@@ -49,13 +49,12 @@ def spread(op: Emitter, v: ir.Value, like: ir.Value) -> ir.Value:
 
 
 def enlarged(op: Emitter, v: ir.Value, times: Sequence[int]) -> ir.Value:
-    """Repeat every cell of (N, C, h, w), so that it becomes s x t equal ones: (N, C, s h, t w), blocked if it can be."""
+    """Repeat each cell of (N, C, h, w): it becomes s x t equal ones: (N, C, s h, t w), blocked if it can be."""
     scales = np.array([1.0, 1.0, *times], np.float32)
     result: ir.Value = op.Resize(
         blocked(op, v), None, scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
     )
-    batch, channels, *cells = op.dims(v)
-    result.shape = ir.Shape([batch, channels, *(int(c) * t for c, t in zip(cells, times, strict=True))])
+    result.shape = ir.Shape([*op.dims(v)[:2], *(op.size(v, 2 + i) * t for i, t in enumerate(times))])
     return result
 
 

@@ -77,8 +77,9 @@ def minus(op: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
 
 
 def summed(op: Emitter, g: ir.Value, result: ir.Value, primal: ir.Value) -> ir.Value:
-    """Sum a cotangent of `result` to the shape of `primal`, which was broadcast to it: `unbroadcast`, but in the blocked
-    layout where one value per channel is left.
+    """Sum a cotangent of `result` to the shape of `primal`, which was broadcast to it, as `unbroadcast` does.
+
+    Where one value per channel is left, the blocked layout is kept.
     """
     dims = op.dims(result)
     if not blockable(op, result) or op.dims(primal) != (*dims[:2], 1, 1):

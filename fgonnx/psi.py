@@ -7,7 +7,7 @@ channel of `|g|` and then scaled, and the sum over channels is a matrix product 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,7 +36,7 @@ class Signed:
     entry : ir.Value, optional
         The only channel that does not vanish, (N, 1, *grid), weights multiplied in.
     total : ir.Value, optional
-        Its sum per sample, (N, 1), which is to be taken when the map is read.
+        Its sum per sample, as `sample_sums` returns it, which is to be taken when the map is read.
     """
 
     value: ir.Value
@@ -74,7 +74,7 @@ def factored(op: Emitter, product: ir.Value, g: ir.Value, c: ir.Value, p: Placem
 
 def _channel_vector(op: Emitter, y: ir.Value, c: ir.Value, p: Placement) -> ir.Value | None:
     """Return an intercept as a vector over channels, (channels,), where it is the same for all samples and cells."""
-    axis = 1 if p.trivial else len(y.shape or ()) - 1 if _channels_last(p) else None
+    axis = 1 if p.trivial else len(y.shape or ()) - 1 if _reading(p) is not None else None
     if axis is None or c.shape is None or y.shape is None:
         return None
     dims = [1] * (len(y.shape) - len(c.shape)) + list(c.shape.dims)
@@ -91,6 +91,53 @@ def _channels_last(p: Placement) -> bool:
     """Tell whether a value is (N, *grid, channels), apart from what is cropped and rolled."""
     spatial = len(p.perm) - 2
     return not p.trivial and spatial > 0 and p.split[:1] == (-1,) and p.perm == (0, spatial + 1, *range(1, spatial + 1))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How to read a map whose channels lie side by side in memory: what is left of it has one entry for every cell.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape with one axis per atom; where something stands beside the patches, with all of it in one axis.
+    others : tuple of int
+        Further axes of channels, which are read after the last one.
+    perm : tuple of int
+        Order of the axes that are left: batch first, if there is one, then the grid.
+    crop : Crop, optional
+        Which cells count.
+    """
+
+    shape: tuple[int, ...]
+    others: tuple[int, ...]
+    perm: tuple[int, ...]
+    crop: Crop | None
+
+
+def _reading(p: Placement) -> _Reading | None:
+    """Return how to read a map cell by cell, None where the last axis in memory is not one of channels."""
+    if p.trivial or not p.spatial:
+        return None
+    grid: list[int] = []
+    for k in reversed(p.perm):
+        if math.prod(p.split[j] for j in grid) == math.prod(p.grid):
+            break
+        grid.insert(0, k)
+    shape, batch = p.split, [k for k, size in enumerate(p.split) if size == -1]
+    if set(batch) & set(grid):
+        return None
+    if p.crop is not None:
+        if grid != list(range(p.crop.axis, p.crop.axis + len(p.split) - len(p.crop.shape) + 1)):
+            return None
+        shape, grid = p.crop.shape, [p.crop.axis]
+        batch = [k for k, size in enumerate(shape) if size == -1]
+    channels = [k for k in range(len(shape)) if k not in batch and k not in grid]
+    if channels[-1:] != [len(shape) - 1]:
+        return None
+    kept = sorted([*batch, *grid])
+    perm = tuple(kept.index(k) for k in [*batch, *grid])
+    return _Reading(shape, tuple(channels[:-1]), perm, p.crop)
 
 
 @dataclass(frozen=True)
@@ -178,19 +225,38 @@ def _column_sums(op: Emitter, m: Matrix) -> ir.Value:
     if m.weights is None and size == 1:
         return op.Reshape(m.value, [-1, math.prod(m.placement.grid)])
     assert m.value.dtype is not None
+    if m.channels == 2:  # a product of a matrix with a vector takes several times as long
+        return op.ReduceSum(m.value if m.weights is None else op.Mul(m.value, m.weights), [2], keepdims=0)
     ones = np.ones(size, m.value.dtype.numpy())
-    vector = ones if m.weights is None else op.Mul(ones, m.weights)
-    return op.MatMul(vector, m.value) if m.channels == 1 else op.MatMul(m.value, vector)
+    return op.MatMul(ones if m.weights is None else op.Mul(ones, m.weights), m.value)
 
 
-def sample_sums(op: Emitter, m: Matrix) -> ir.Value:
-    """Sum over channels and cells: (N, 1)."""
-    if m.channels == 2:
-        return op.Reshape(op.ReduceSum(cell_sums(op, m), list(range(1, 2 + len(m.placement.grid)))), [-1, 1])
-    sums = op.ReduceSum(m.value, [2], keepdims=0)
-    if m.weights is not None:
-        sums = op.Mul(sums, m.weights)
-    return op.ReduceSum(sums, [1], keepdims=1)
+def sample_sums(op: Emitter, m: Signed) -> ir.Value | None:
+    """Sum over channels and cells: (N, 1), or (N, 2) where something stands beside the patches, the sum of that behind.
+
+    None where that something would have to be cut out first.
+    """
+    p = m.placement
+    by_cell = _reading(p)
+    if by_cell is not None:
+        v = m.value if m.weights is None else op.Mul(m.value, _along_channels(op, m))
+        cells = _over_channels(op, op.Reshape(v, list(by_cell.shape)), by_cell, p, op.ReduceSum)
+        if p.crop is None:
+            return _sized(op.ReduceSum(cells, [2], keepdims=0), 1)
+        inside = op.ReduceSum(op.Slice(cells, [p.crop.start], [p.crop.stop], [2]), [2], keepdims=0)
+        return _sized(op.Concat(inside, op.Sub(op.ReduceSum(cells, [2], keepdims=0), inside), axis=1), 2)
+    if p.crop is not None:
+        return None
+    signed = matrix(op, m)
+    sums = op.ReduceSum(signed.value, [2], keepdims=0)
+    if signed.weights is not None:
+        sums = op.Mul(sums, signed.weights)
+    return _sized(op.ReduceSum(sums, [1], keepdims=1), 1)
+
+
+def _sized(v: ir.Value, columns: int) -> ir.Value:
+    v.shape = ir.Shape([None, columns])
+    return v
 
 
 @dataclass(frozen=True)
@@ -230,7 +296,7 @@ def rescaled_sums(
     grid = maps[0].placement.grid
     count, cells = len(maps), math.prod(grid)
     rows = [_row(op, m, psi) for m in maps]
-    sizes = [n for r in rows for n in ([cells, 2 * r.count] if r.total is None else [cells, 2 * r.count, 1])]
+    sizes = [n for r in rows for n in ([cells, 2 * r.count] + ([] if r.total is None else [op.size(r.total, 1)]))]
     parts = iter(op.Split(op.Concat(*(r.value for r in rows), axis=1), sizes, outputs=len(sizes), axis=1))
     sums, extrema, carried = [], [], {}
     for r in rows:
@@ -274,23 +340,55 @@ def _row(op: Emitter, m: Signed, psi: str) -> _Row:
         high = op.ReduceMax(sums, [1], keepdims=1)
         row = op.Concat(sums, high, op.Mul(high, 0.0), *last, axis=1)
         return _Row(row, 1, None, m.placement.shape[1], m.total)
-    if m.weights is not None and (psi == POSITIVE or _channels_last(m.placement)):
+    p = m.placement
+    by_cell = _reading(p)
+    if m.weights is not None and (psi == POSITIVE or by_cell is not None):
         # The sign of a product is not that of a factor, and extrema per channel are slow where channels come last.
         m = replace(m, value=op.Mul(m.value, _along_channels(op, m)), weights=None)
-    signed, p = matrix(op, m), m.placement
-    weights = None
+    if by_cell is not None:
+        read = _by_cell(op, rectify(m.value), by_cell, m)
+        return _Row(op.Concat(read, *last, axis=1) if last else read, math.prod(p.grid), None, p.shape[1], m.total)
+    signed, weights = matrix(op, m), None
     if signed.weights is not None:
         weights = op.Abs(signed.weights)
         weights.shape = signed.weights.shape
-    v = Matrix(rectify(signed.value), p, signed.channels, weights)
+    v = Matrix(rectify(signed.value), p, 1, weights)
     sums = _column_sums(op, v)
     if any(p.roll):
         sums = op.Reshape(cell_sums(op, v), [-1, math.prod(p.grid)])
     # First over what is side by side in memory.
     high = op.ReduceMax(v.value, [2], keepdims=0)
     low = op.Mul(high, 0.0) if m.vanishes else op.ReduceMin(v.value, [2], keepdims=0)
-    count = p.shape[1] if v.channels == 1 else math.prod(p.grid)
-    return _Row(op.Concat(sums, high, low, *last, axis=1), count, weights, p.shape[1], m.total)
+    return _Row(op.Concat(sums, high, low, *last, axis=1), p.shape[1], weights, p.shape[1], m.total)
+
+
+def _by_cell(op: Emitter, v: ir.Value, r: _Reading, m: Signed) -> ir.Value:
+    """Return sums, maxima and minima over the channels of every cell, (N, 3 cells).
+
+    What stands beside the patches is read as well and then left out: to leave it out before would be one more pass.
+    """
+    v = op.Reshape(v, list(r.shape))
+    high = _over_channels(op, v, r, m.placement, op.ReduceMax)
+    low = op.Mul(high, 0.0) if m.vanishes else _over_channels(op, v, r, m.placement, op.ReduceMin)
+    read = op.Concat(_over_channels(op, v, r, m.placement, op.ReduceSum), high, low, axis=1)
+    if r.crop is not None:
+        read = op.Slice(read, [r.crop.start], [r.crop.stop], [2])
+    grid = m.placement.grid
+    if any(m.placement.roll):
+        read = _rolled(op, op.Reshape(read, [-1, 3, *grid]), m.placement)
+    return op.Reshape(read, [-1, 3 * math.prod(grid)])
+
+
+def _over_channels(
+    op: Emitter, v: ir.Value, r: _Reading, p: Placement, reduce: Callable[..., ir.Value]
+) -> ir.Value:
+    """Reduce a map of the shape of its reading: (N, 1, cells), with the cells beside the patches."""
+    found = reduce(v, [len(r.shape) - 1], keepdims=0)
+    if r.others:
+        found = reduce(found, list(r.others), keepdims=0)
+    if r.perm != tuple(range(len(r.perm))):
+        found = op.Transpose(found, perm=list(r.perm))
+    return op.Reshape(found, [-1, 1, math.prod(p.grid) if r.crop is None else r.crop.shape[r.crop.axis]])
 
 
 def _along_channels(op: Emitter, m: Signed) -> ir.Value:

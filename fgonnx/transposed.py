@@ -239,8 +239,8 @@ def _swap_and_flip(op: Emitter, w: ir.Value, kernel: Sequence[int], group: int) 
 def window_sum_transpose(op: Emitter, g: ir.Value, at: Windows, like: ir.Value, weight: float = 1.0) -> ir.Value:
     """Return the transpose of a weighted window sum per channel: every window's cotangent spread over its window.
 
-    In the blocked layout windows side by side are enlarged cells, others a depthwise convolution; elsewhere channels are
-    folded into the batch, which makes one single-channel convolution of it.
+    In the blocked layout windows side by side are enlarged cells, others a depthwise convolution; elsewhere channels
+    are folded into the batch, which makes one single-channel convolution of it.
     """
 
     def taps(shape: Sequence[int]) -> npt.NDArray[np.float32]:

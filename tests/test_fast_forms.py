@@ -150,7 +150,8 @@ class TestStridedConvolution:
 
 @pytest.mark.parametrize("include_pad", [0, 1])
 @pytest.mark.parametrize(
-    ("kernel", "stride", "pad", "size"), [(3, 1, 1, 9), (2, 2, 0, 10), (2, 2, 0, 11), (3, 3, 0, 12), (3, 2, 0, 12), (3, 2, 1, 12), (7, 1, 0, 7)]
+    ("kernel", "stride", "pad", "size"),
+    [(3, 1, 1, 9), (2, 2, 0, 10), (2, 2, 0, 11), (3, 3, 0, 12), (3, 2, 0, 12), (3, 2, 1, 12), (7, 1, 0, 7)],
 )
 def test_average_pool_equals_torch(kernel, stride, pad, size, include_pad):
     proto = model(f"""(float[N,16,{size},{size}] x) => (float[N,16,P,Q] y) {{
