@@ -37,7 +37,7 @@ MAPS = {
 
 
 def written(shape, make, **vectors):
-    """A model of one map x and vectors; `make` is given the Emitter and their values and returns the outputs by name."""
+    """A model of one map x and vectors; `make` is given the Emitter and their values, and returns outputs by name."""
     values = {
         name: ir.Value(name=name, shape=ir.Shape(dims), type=ir.TensorType(ir.DataType.FLOAT))
         for name, dims in {"x": ("N", *shape), **vectors}.items()
