@@ -395,6 +395,7 @@ def settle_batch(
     truth = prober.run(probe.random_feeds(single.graph, x, shape, 1))
     if not one_by_one:
         alone = [truth, prober.run(halves[1])]
+        del prober  # it holds a copy of the weights, and so does the next one
         # A graph that says its batch is free is taken at its word first; constants may still fix it.
         for edited in (False, True) if free else (True,):
             candidate = model.clone()

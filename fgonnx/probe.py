@@ -65,7 +65,8 @@ class Prober:
         self.outputs = [str(v.name) for v in graph.outputs]
         self.constants = [str(v.name) for v in _shape_only(graph) if v.name]
         shapes = []
-        for v in values:
+        # onnxruntime begins with what was written last: a value is forgotten once its own shape is taken.
+        for v in reversed(values):
             node = ir.Node("", "Shape", [v], num_outputs=1)
             node.outputs[0].name = f"{v.name}{_SHAPE_SUFFIX}"
             node.outputs[0].type = ir.TensorType(ir.DataType.INT64)

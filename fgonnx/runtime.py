@@ -27,6 +27,7 @@ Array = npt.NDArray[Any]
 
 _BIG = 1 << 16  # bytes from which a weight is not written into the model that a session is made from
 _NOWHERE = "in-memory"  # the file such weights would be in; onnxruntime replaces them before it would look for it
+_BIG_RESULT = 1 << 24
 _SHARED = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT8, ir.DataType.UINT8}
 
 #: Whether this is the build that has a gradient builder (onnxruntime-training).
@@ -154,7 +155,7 @@ class Session:
             results = self._session.run(names, feeds, options)
         except Exception as error:  # as above
             raise ModelError(f"onnxruntime failed to run the model: {_first_line(error)}") from error
-        return {name: np.asarray(value) for name, value in zip(names, results, strict=True)}
+        return {name: _own(np.asarray(value)) for name, value in zip(names, results, strict=True)}
 
 
 def _set_aside(model: ir.Model) -> dict[str, ort.OrtValue]:
@@ -180,6 +181,11 @@ def _without(model: ir.Model, weights: Mapping[str, ort.OrtValue]) -> onnx.Model
             _NOWHERE, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.numpy().shape), name=name, base_dir=""
         )
     return ir.to_proto(slim)
+
+
+def _own(array: Array) -> Array:
+    """Take a result out of onnxruntime's arena, all of which one kept number would keep alive. Big ones stay there."""
+    return array.copy() if array.nbytes < _BIG_RESULT else array
 
 
 def _first_line(error: Exception) -> str:

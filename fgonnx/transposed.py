@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -243,8 +244,8 @@ def window_sum_transpose(op: Emitter, g: ir.Value, at: Windows, like: ir.Value, 
     are folded into the batch, which makes one single-channel convolution of it.
     """
 
-    def taps(shape: Sequence[int]) -> npt.NDArray[np.float32]:
-        return np.full((1, 1, *shape), weight, np.float32)
+    def taps(shape: Sequence[int]) -> npt.NDArray[Any]:
+        return np.full((1, 1, *shape), weight, g.dtype.numpy() if g.dtype else np.float32)
 
     if blockable(op, like) and (at.tiling or math.prod(at.kernel) <= _SMALL):
         channels = op.size(like, 1)
@@ -255,5 +256,5 @@ def window_sum_transpose(op: Emitter, g: ir.Value, at: Windows, like: ir.Value, 
         return enlarged(op, scaled, at.strides)
     folded = op.Reshape(g, [-1, 1, *at.size_out])
     one = ir.Value(name="", shape=ir.Shape([None, 1, *at.size_in]), type=g.type)
-    ones = op.constant(taps(at.kernel).astype(g.dtype.numpy() if g.dtype else np.float32))
+    ones = op.constant(taps(at.kernel))
     return op.Reshape(transposed_convolution(op, folded, ones, at, 1, one), [-1, op.size(like, 1), *at.size_in])

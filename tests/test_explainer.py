@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 from fgonnx import Explainer
 from fgonnx.errors import InputError, NumericError, OptionError, ProviderError, TargetError
+from fgonnx.runtime import Session
 from tests.support import draw, model, pictures, run, small_cnn
 
 X = pictures(4)
@@ -294,3 +295,9 @@ def test_a_model_that_also_says_the_name_of_the_class_is_explained():
     proto.graph.initializer.append(names)
     explanation = Explainer(proto)(pictures(5, (4,)))
     assert explanation.outputs["label"].tolist() == [["cat", "dog", "owl"][i] for i in explanation.target]
+
+
+def test_a_kept_result_does_not_keep_the_memory_of_its_session():
+    # An array in onnxruntime's arena keeps all of the arena alive, even when the session is gone.
+    found = Session(CNN, providers=["cpu"]).run({"x": X})["y"]
+    assert found.flags.owndata
