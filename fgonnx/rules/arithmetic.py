@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import onnx_ir as ir
 
 from fgonnx.emit import Emitter, Recipe
@@ -34,22 +36,37 @@ def sub(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
 
 @rule("Mul", note="c = 0 with a constant factor, -y with two active ones")
 def mul(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
+    whole = [v for v in (a, b) if op.is_active(v) and op.dims(v) == op.dims(y)]
+    # A sigmoid makes do with the product, and its own cotangent may never be written.
+    whole.sort(key=lambda v: (node := v.producer()) is not None and node.op_type == "Sigmoid")
+
+    @cache
+    def towards(g: ir.Value, of: ir.Value) -> ir.Value:
+        other = b if of is a else a
+        return op.Mul(g, other if op.array(other) is not None else spread(op, other, y))
+
+    @cache
+    def product(g: ir.Value) -> ir.Value:
+        # g y as cotangent times factor: both are there, and y, which nothing else may need, is not kept.
+        result = op.Mul(towards(g, whole[0]), whole[0]) if whole else op.Mul(g, y)
+        result.shape = y.shape
+        return result
+
     def factor(g: ir.Value, of: ir.Value, other: ir.Value) -> Cotangent:
         if not op.is_active(of):
             return None
         if op.dims(of) != op.dims(y):
             return summed(op, op.Mul(g, other), y, of)
-        cotangent = op.Mul(g, other if op.array(other) is not None else spread(op, other, y))
+        cotangent = towards(g, of)
         if op.is_active(other):
-            product = op.Mul(g, y)
-            product.shape = y.shape
-            op.recipes[cotangent] = Recipe(times_primal=product, primal=of)
+            op.recipes[cotangent] = Recipe(times_primal=product(g), primal=of)
         return cotangent
 
     def vjp(g: ir.Value) -> list[Cotangent]:
         return [factor(g, a, b), factor(g, b, a)]
 
-    return Local(vjp, op.Neg(y) if op.is_active(a) and op.is_active(b) else None, "implicit")
+    both = op.is_active(a) and op.is_active(b)
+    return Local(vjp, op.Neg(y) if both else None, "implicit", lambda g: op.Neg(product(g)))
 
 
 @rule("Div", note="c = 0 with a constant divisor, 2 y with a constant dividend, y with both active")
