@@ -83,7 +83,7 @@ class Summand:
     signed : Signed
         The same product, factors per channel apart where that spares a pass over memory.
     total : ir.Value, optional
-        Its sum per sample, as `psi.sample_sums` returns it; None where it is not spatial, or that has none.
+        Its sum per sample, as `psi.sample_sums` returns it; None where that has none.
     """
 
     site: Site
@@ -149,7 +149,8 @@ def _summand(
     grid = placement.grid if placement.spatial else ()
     site = replace(site, grid=grid, in_map=site.in_map and (placement.spatial or one_cell))
     signed = factored(op, product, g, c, placement)
-    total = sample_sums(op, signed) if placement.spatial else None
+    # Written here, before the rows of the maps, so that onnxruntime takes the rows first: each as its map is computed.
+    total = sample_sums(op, signed) if placement.spatial else _whole(op, product, placement)
     return Summand(site, g, c, product, placement, signed, total)
 
 
@@ -192,10 +193,7 @@ def totals(op: Emitter, parts: Sequence[Summand], carried: Mapping[ir.Value, ir.
                 apart.append(aside)
             columns.append(sums)
             continue
-        if p.crop is None:
-            v = s.product if p.trivial else op.Reshape(s.product, list(p.split) or [1])
-            columns.append(_per_sample(op, v, (-1, *p.shape[1:]) if p.trivial else p.split))
-            continue
+        assert p.crop is not None
         size = p.crop.shape[p.crop.axis]
         inside, *outside = [
             _per_sample(op, run_of(op, s.product, p.crop, start, stop), p.crop.shape)
@@ -207,10 +205,18 @@ def totals(op: Emitter, parts: Sequence[Summand], carried: Mapping[ir.Value, ir.
     return op.Concat(*columns, *apart, axis=1)
 
 
+def _whole(op: Emitter, product: ir.Value, p: Placement) -> ir.Value:
+    """Sum a value that is not spatial per sample: (N, 1)."""
+    v = product if p.trivial else op.Reshape(product, list(p.split) or [1])
+    return _per_sample(op, v, (-1, *p.shape[1:]) if p.trivial else p.split)
+
+
 def _per_sample(op: Emitter, v: ir.Value, shape: Sequence[int]) -> ir.Value:
     """Sum over all axes but the batch, which is the -1 of the shape, where there is one."""
     axes = [i for i, size in enumerate(shape) if size != -1]
-    return op.Reshape(op.ReduceSum(v, axes, keepdims=0) if axes else v, [-1, 1])
+    total: ir.Value = op.Reshape(op.ReduceSum(v, axes, keepdims=0) if axes else v, [-1, 1])
+    total.shape = ir.Shape([None, 1])
+    return total
 
 
 def signed_maps(
