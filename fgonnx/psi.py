@@ -379,9 +379,7 @@ def _by_cell(op: Emitter, v: ir.Value, r: _Reading, m: Signed) -> ir.Value:
     return op.Reshape(read, [-1, 3 * math.prod(grid)])
 
 
-def _over_channels(
-    op: Emitter, v: ir.Value, r: _Reading, p: Placement, reduce: Callable[..., ir.Value]
-) -> ir.Value:
+def _over_channels(op: Emitter, v: ir.Value, r: _Reading, p: Placement, reduce: Callable[..., ir.Value]) -> ir.Value:
     """Reduce a map of the shape of its reading: (N, 1, cells), with the cells beside the patches."""
     found = reduce(v, [len(r.shape) - 1], keepdims=0)
     if r.others:
