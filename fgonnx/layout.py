@@ -49,7 +49,7 @@ def spread(op: Emitter, v: ir.Value, like: ir.Value) -> ir.Value:
 
 
 def enlarged(op: Emitter, v: ir.Value, times: Sequence[int]) -> ir.Value:
-    """Repeat each cell of (N, C, h, w): it becomes s x t equal ones: (N, C, s h, t w), blocked if it can be."""
+    """Repeat each cell of (N, C, h, w): it becomes s x t equal ones, (N, C, s h, t w), blocked if it can be."""
     scales = np.array([1.0, 1.0, *times], np.float32)
     result: ir.Value = op.Resize(
         blocked(op, v), None, scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"

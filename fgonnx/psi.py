@@ -105,14 +105,11 @@ class _Reading:
         Further axes of channels, which are read after the last one.
     perm : tuple of int
         Order of the axes that are left: batch first, if there is one, then the grid.
-    crop : Crop, optional
-        Which cells count.
     """
 
     shape: tuple[int, ...]
     others: tuple[int, ...]
     perm: tuple[int, ...]
-    crop: Crop | None
 
 
 def _reading(p: Placement) -> _Reading | None:
@@ -137,7 +134,7 @@ def _reading(p: Placement) -> _Reading | None:
         return None
     kept = sorted([*batch, *grid])
     perm = tuple(kept.index(k) for k in [*batch, *grid])
-    return _Reading(shape, tuple(channels[:-1]), perm, p.crop)
+    return _Reading(shape, tuple(channels[:-1]), perm)
 
 
 @dataclass(frozen=True)
@@ -371,9 +368,9 @@ def _by_cell(op: Emitter, v: ir.Value, r: _Reading, m: Signed) -> ir.Value:
     high = _over_channels(op, v, r, m.placement, op.ReduceMax)
     low = op.Mul(high, 0.0) if m.vanishes else _over_channels(op, v, r, m.placement, op.ReduceMin)
     read = op.Concat(_over_channels(op, v, r, m.placement, op.ReduceSum), high, low, axis=1)
-    if r.crop is not None:
-        read = op.Slice(read, [r.crop.start], [r.crop.stop], [2])
-    grid = m.placement.grid
+    crop, grid = m.placement.crop, m.placement.grid
+    if crop is not None:
+        read = op.Slice(read, [crop.start], [crop.stop], [2])
     if any(m.placement.roll):
         read = _rolled(op, op.Reshape(read, [-1, 3, *grid]), m.placement)
     return op.Reshape(read, [-1, 3 * math.prod(grid)])
@@ -386,7 +383,7 @@ def _over_channels(op: Emitter, v: ir.Value, r: _Reading, p: Placement, reduce: 
         found = reduce(found, list(r.others), keepdims=0)
     if r.perm != tuple(range(len(r.perm))):
         found = op.Transpose(found, perm=list(r.perm))
-    return op.Reshape(found, [-1, 1, math.prod(p.grid) if r.crop is None else r.crop.shape[r.crop.axis]])
+    return op.Reshape(found, [-1, 1, math.prod(p.grid) if p.crop is None else p.crop.shape[p.crop.axis]])
 
 
 def _along_channels(op: Emitter, m: Signed) -> ir.Value:
