@@ -156,7 +156,9 @@ class Emitter:
             inputs.pop()
         kept = {k: v for k, v in attributes.items() if v is not None}
         base = self.unique(name or op_type)
-        node = ir.Node(domain, op_type, inputs, ir.convenience.convert_attributes(kept), num_outputs=outputs, name=base)
+        node = ir.Node(
+            domain, op_type, inputs, [_attribute(k, v) for k, v in kept.items()], num_outputs=outputs, name=base
+        )
         for i, out in enumerate(node.outputs):
             out.name = base if i == 0 else f"{base}:{i}"
             result = dtype or _result_dtype(op_type, operands, kept, partner)
@@ -287,6 +289,13 @@ class Emitter:
             return g
         summed: ir.Value = self.ReduceSum(g, axes, keepdims=1)
         return self.reshape_like(summed, primal) if lead else summed
+
+
+def _attribute(name: str, value: Any) -> ir.Attr:
+    # A list of integers is the last that onnx_ir thinks of, and it asks slowly.
+    if isinstance(value, list) and value and all(isinstance(v, int) for v in value):
+        return ir.AttrInt64s(name, value)
+    return ir.convenience.convert_attribute(name, value)
 
 
 def _result_dtype(

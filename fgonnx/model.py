@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from fgonnx import collector
 from fgonnx.errors import InputError, ModelError
 from fgonnx.read import labels, preprocess
 
@@ -76,6 +77,7 @@ class LoadedModel:
             raise ModelError(str(error)) from error
 
 
+@collector.paused
 def load(source: ModelLike | LoadedModel) -> LoadedModel:
     """Load a model.
 

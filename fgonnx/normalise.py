@@ -379,16 +379,20 @@ def settle_batch(
     x = next(v for v in model.graph.inputs if v.name == input_name)
     assert x.shape is not None
     free = x.shape.rank() > 0 and not isinstance(x.shape.dims[0], int)
-    single = model.clone()
-    x = next(v for v in single.graph.inputs if v.name == input_name)
-    both = probe.random_feeds(single.graph, x, shape, 2)
+    both = probe.random_feeds(model.graph, x, shape, 2)
     # States may have a first axis of two entries that is no batch.
-    whole = {str(v.name) for v in single.graph.inputs if v.shape is not None and v.shape.rank() and v.shape[0] == 2}
+    whole = {str(v.name) for v in model.graph.inputs if v.shape is not None and v.shape.rank() and v.shape[0] == 2}
     whole -= {input_name}
     halves = [
         {k: v[i : i + 1] if v.ndim and v.shape[0] == 2 and k not in whole else v for k, v in both.items()}
         for i in (0, 1)
     ]
+    # A graph that says its batch is free is taken at its word first; constants may still fix it.
+    if free and not one_by_one and (found := _try_batch(model, folder, both, halves)) is not None:
+        _annotate(model, *found)
+        return model, True
+    single = model.clone()
+    x = next(v for v in single.graph.inputs if v.name == input_name)
     x.shape = ir.Shape(shape)
     prober = probe.Prober(single, folder)
     _set_types(single.graph, prober.types)
@@ -396,17 +400,13 @@ def settle_batch(
     if not one_by_one:
         alone = [truth, prober.run(halves[1])]
         del prober  # it holds a copy of the weights, and so does the next one
-        # A graph that says its batch is free is taken at its word first; constants may still fix it.
-        for edited in (False, True) if free else (True,):
-            candidate = model.clone()
-            if edited:
-                _free_batch(candidate)
-            found = _try_batch(candidate, folder, both, halves[0], alone)
-            if found is not None:
-                if not free:
-                    notes.append("fixed batch size 1 made free, checked by running two samples")
-                _annotate(candidate, *found)
-                return candidate, True
+        _free_batch(model)
+        found = _try_batch(model, folder, both, halves, alone)
+        if found is not None:
+            if not free:
+                notes.append("fixed batch size 1 made free, checked by running two samples")
+            _annotate(model, *found)
+            return model, True
     merged = probe.merge(truth, None)
     assert merged is not None
     _annotate(single, merged, truth.constants)
@@ -477,14 +477,19 @@ def _try_batch(
     model: ir.Model,
     folder: Path | None,
     both: dict[str, np.ndarray],
-    half: dict[str, np.ndarray],
-    alone: Sequence[probe.Probe],
+    halves: Sequence[dict[str, np.ndarray]],
+    alone: Sequence[probe.Probe] = (),
 ) -> tuple[dict[str, tuple[int | ir.SymbolicDim, ...]], dict[str, np.ndarray]] | None:
-    """Run two samples at once; return shapes and constants if they give what each gives alone in the source."""
+    """Run two samples at once; return shapes and constants if they give what each gives alone.
+
+    Alone in the source, where those runs are given, else in the model itself.
+    """
     try:
         prober = probe.Prober(model, folder)
         _set_types(model.graph, prober.types)
-        two, one = prober.run(both), prober.run(half)
+        one = prober.run(halves[0])
+        alone = alone or [one, prober.run(halves[1])]
+        two = prober.run(both)
     except ModelError:
         return None
     for name, array in two.outputs.items():

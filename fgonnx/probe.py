@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 
-from fgonnx.runtime import Session
+from fgonnx.runtime import Session, slim
 
 Array = npt.NDArray[Any]
 Dims = tuple[int, ...]
@@ -59,33 +60,27 @@ class Prober:
     """
 
     def __init__(self, model: ir.Model, folder: Path | None = None) -> None:
-        copy = model.clone()
-        graph = copy.graph
+        graph = model.graph
         values = [v for node in graph for v in node.outputs if v.name and _has_shape(v)]
+        untyped = [v for v in values if v.type is None]
         self.outputs = [str(v.name) for v in graph.outputs]
         self.constants = [str(v.name) for v in _shape_only(graph) if v.name]
-        shapes = []
+        self._shapes = [f"{v.name}{_SHAPE_SUFFIX}" for v in reversed(values)]
+        known = {str(v.name): v.type for v in values}
+        written = slim(model)
+        proto = written.proto.graph
+        del proto.value_info[:]
+        for declared in proto.output:
+            if declared.type.HasField("tensor_type"):
+                declared.type.tensor_type.ClearField("shape")
         # onnxruntime begins with what was written last: a value is forgotten once its own shape is taken.
-        for v in reversed(values):
-            node = ir.Node("", "Shape", [v], num_outputs=1)
-            node.outputs[0].name = f"{v.name}{_SHAPE_SUFFIX}"
-            node.outputs[0].type = ir.TensorType(ir.DataType.INT64)
-            graph.append(node)
-            shapes.append(node.outputs[0])
-        kept = set(self.outputs)
-        by_name = {str(v.name): v for v in values}
-        graph.outputs.extend(shapes)
-        for name in self.constants:
-            if name not in kept:
-                by_name[name].shape = None
-                graph.outputs.append(by_name[name])
-        untyped = [v for v in values if v.type is None]
-        fetched = {v.name for v in graph.outputs}
-        graph.outputs.extend(v for v in untyped if v.name not in fetched)
-        for v in (*graph.outputs[: len(self.outputs)], *untyped):
-            v.shape = None
-        self._session = Session(copy, folder=folder, providers=["cpu"], optimise=False)
-        self._shapes = [str(s.name) for s in shapes]
+        for name, v in zip(self._shapes, reversed(values), strict=True):
+            proto.node.add(op_type="Shape", input=[str(v.name)], output=[name])
+            proto.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, None))
+        for name in dict.fromkeys([*self.constants, *(str(v.name) for v in untyped)]):
+            if name not in self.outputs:
+                proto.output.append(ir.to_proto(ir.Value(name=name, type=known[name])))
+        self._session = Session(written, folder=folder, providers=["cpu"], optimise=False)
         #: Element types that only onnxruntime's own inference knows (operators outside the standard).
         self.types = {str(v.name): _data_type(self._session.types[str(v.name)]) for v in untyped}
 

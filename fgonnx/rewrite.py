@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from fgonnx import aggregate, axes, backward, methods
+from fgonnx import aggregate, axes, backward, collector, methods
 from fgonnx._version import __version__
 from fgonnx.aggregate import BatchLostError, Site
 from fgonnx.binding import bind as bound_to
@@ -137,6 +137,7 @@ class Rewritten:
     facts: dict[str, str] = field(default_factory=dict)
 
 
+@collector.paused
 def rewrite(
     model: ModelLike | LoadedModel,
     *,
@@ -232,6 +233,7 @@ def rewrite(
     return proto
 
 
+@collector.paused
 def build(loaded: LoadedModel, options: Options) -> Rewritten:
     """Rewrite a loaded model; see `rewrite`.
 

@@ -1,0 +1,31 @@
+"""Python's search for unreachable cycles, put off while graphs are built.
+
+A graph is some hundred thousand objects that refer to one another, and all of them stay. The search, started anew after
+every so many, goes over them again and again: up to a third of the time that building takes.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def paused(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function run without the search; of several threads in one, the first to leave starts it again."""
+
+    @functools.wraps(function)
+    def undisturbed(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not gc.isenabled():
+            return function(*args, **kwargs)
+        gc.disable()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            gc.enable()
+
+    return undisturbed
