@@ -13,12 +13,13 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from fgonnx import collector
+from fgonnx import collector, stored
 from fgonnx.errors import InputError, ModelError
 from fgonnx.read import labels, preprocess
 
 OLDEST_OPSET = 7
 _BIG = 1 << 12  # bytes
+_FAR = 1 << 16  # bytes from which a weight stays in its file
 _PLAIN = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
 
 #: What `load` takes.
@@ -32,7 +33,8 @@ class LoadedModel:
     Attributes
     ----------
     ir : ir.Model
-        The graph; external weights stay on disk until they are read.
+        The graph. External weights stay on disk until they are read, and so do large ones of a file: asked for their
+        content they read it anew.
     path : Path or None
         The file it came from.
     sha256 : str
@@ -84,7 +86,8 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
     Parameters
     ----------
     source : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
-        The model. External weights of a path are looked for in its folder, and stay there.
+        The model. External weights of a path are looked for in its folder, and stay there. The file itself is kept open
+        and read again when another session needs its weights; it may be deleted or replaced meanwhile, not written to.
 
     Returns
     -------
@@ -116,8 +119,9 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
     digest, proto = _digest(content), _parse(content, str(path))
-    del content  # at most two copies of the weights at a time, one in the end
-    model = _emptied(proto, str(path))
+    places = stored.raw_places(content)
+    del content  # at most two copies of the weights at a time, none in the end
+    model = _emptied(proto, str(path), stored.opened(path), places)
     ir.external_data.set_base_dir(model.graph, path.parent)
     _check_external(model, path)
     return _checked(LoadedModel(model, path, digest))
@@ -159,17 +163,23 @@ def _deserialise(
     return model
 
 
-def _emptied(proto: onnx.ModelProto, where: str) -> ir.Model:
-    """Deserialise a protobuf that nobody else holds, its big weights taken out of it.
+def _emptied(
+    proto: onnx.ModelProto, where: str, file: stored.ModelFile | None = None, places: Mapping[str, int] | None = None
+) -> ir.Model:
+    """Deserialise a protobuf that nobody else holds, its big weights taken out of it or left in their file.
 
     A protobuf frees nothing that is taken out: what is left of it is written and read again.
     """
     taken: dict[str, ir.TensorProtocol] = {}
     for initializer in proto.graph.initializer:
         tensor = ir.from_proto(initializer)
-        fits = len(initializer.raw_data) == tensor.nbytes and initializer.name not in taken
+        name = initializer.name
+        fits = len(initializer.raw_data) == tensor.nbytes and name not in taken
         if fits and tensor.nbytes >= _BIG and tensor.dtype in _PLAIN:
-            taken[initializer.name] = ir.tensor(tensor.numpy(), name=tensor.name, doc_string=tensor.doc_string)
+            if file is not None and places and name in places and tensor.nbytes >= _FAR:
+                taken[name] = file.tensor(name, places[name], tensor.dtype, tuple(initializer.dims))
+            else:
+                taken[name] = ir.tensor(tensor.numpy(), name=tensor.name, doc_string=tensor.doc_string)
             initializer.ClearField("raw_data")
     if taken:
         proto = _parse(proto.SerializeToString(), where)

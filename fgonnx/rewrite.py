@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from fgonnx import aggregate, axes, backward, collector, methods
+from fgonnx import aggregate, axes, backward, collector, methods, recompute
 from fgonnx._version import __version__
 from fgonnx.aggregate import BatchLostError, Site
 from fgonnx.binding import bind as bound_to
@@ -309,6 +309,8 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     if "head" in options.outputs:
         writer.add("head", op.Reshape(head, [-1, *head_shape]), head_shape)
     _expose(writer, options, parts, walked, nodes, loaded.name)
+    if not op.portable:
+        recompute.error_functions(op, nodes)
     head_name = str(head.name)  # the next step takes names away
     resolve_straight_through(graph)
     common.RemoveUnusedNodesPass()(normal.model)

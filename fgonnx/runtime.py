@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -138,8 +139,6 @@ class Session:
         proto, weights = (model.proto, model.weights) if isinstance(model, Slim) else (model, {})
         if weights:
             options.add_external_initializers(list(weights), list(weights.values()))
-        # onnxruntime reads these weights where they lie: they must live as long as the session.
-        self._weights = weights
         options.log_severity_level = 4
         # The planned block comes on top of what the first run has left in the arena: half as much again, and no faster.
         options.enable_mem_pattern = False
@@ -159,6 +158,8 @@ class Session:
             self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=self.providers)
         except Exception as error:  # onnxruntime's own exceptions have no common base
             raise ModelError(f"onnxruntime does not take the model: {_first_line(error)}") from error
+        # Weights must live as long as a session that reads them where they lie, or falls back to another provider.
+        self._weights = {} if self.providers == ["CPUExecutionProvider"] and _copies_weights() else weights
         self.inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
         #: Types of the outputs, as onnxruntime writes them.
@@ -191,6 +192,21 @@ class Session:
         return {name: _own(np.asarray(value)) for name, value in zip(names, results, strict=True)}
 
 
+@cache
+def _copies_weights() -> bool:
+    """Tell whether this onnxruntime makes a copy of the weights it is given: then nothing else need keep them."""
+    weight = np.zeros(_BIG, np.float32)
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [_BIG]) for name in "xy")
+    added = [onnx.helper.make_node("Add", ["x", "w"], ["y"])]
+    graph = onnx.helper.make_graph(added, "sum", [x], [y], [ir.to_proto(_empty("w", ir.tensor(weight)))])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+    options = ort.SessionOptions()
+    options.add_external_initializers(["w"], [ort.OrtValue.ortvalue_from_numpy(weight)])
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    weight += 1.0
+    return not session.run(["y"], {"x": np.zeros(_BIG, np.float32)})[0].any()
+
+
 def _set_aside(model: ir.Model) -> dict[str, ort.OrtValue]:
     """Return the big weights of a model, as they lie in memory."""
     return {
@@ -205,11 +221,14 @@ def _set_aside(model: ir.Model) -> dict[str, ort.OrtValue]:
 
 def _elsewhere(weight: ir.Value) -> ir.Value:
     """Return an initializer like this one whose content is said to be in a file."""
-    name, tensor = str(weight.name), weight.const_value
-    assert tensor is not None
+    name = str(weight.name)
+    assert weight.const_value is not None
+    return ir.Value(name=name, shape=weight.shape, type=weight.type, const_value=_empty(name, weight.const_value))
+
+
+def _empty(name: str, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
     shape = ir.Shape(tensor.shape.numpy())
-    empty = ir.ExternalTensor(_NOWHERE, 0, tensor.nbytes, tensor.dtype, shape=shape, name=name, base_dir="")
-    return ir.Value(name=name, shape=weight.shape, type=weight.type, const_value=empty)
+    return ir.ExternalTensor(_NOWHERE, 0, tensor.nbytes, tensor.dtype, shape=shape, name=name, base_dir="")
 
 
 def _own(array: Array) -> Array:

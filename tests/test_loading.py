@@ -1,5 +1,7 @@
 """What can be explained: models from anywhere, weights beside them, every opset, batch, size, layout, element type."""
 
+import gc
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
 
 import fgonnx
 from fgonnx import Explainer
@@ -138,6 +141,68 @@ class TestExternalWeights:
         path.write_bytes(proto.SerializeToString())
         with pytest.raises(ModelError, match="outside the model's folder"):
             load(path)
+
+
+class TestWeightsInsideOfTheFile:
+    """Large ones are read when a session needs them."""
+
+    LARGE = model(
+        """(float[N,3,8,6] x) => (float[N,5] y) {
+            a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w1)
+            b = Relu(a)
+            f = Flatten(b)
+            y = Gemm(f, w2, b2)
+        }""",
+        weights=draw(w1=(120, 3, 3, 3), w2=(120 * 48, 5), b2=(5,)),
+    )
+
+    def stored(self, folder):
+        return saved(folder, self.LARGE)
+
+    def tensor(self, path):
+        return load(path).ir.graph.initializers["w2"].const_value
+
+    def test_are_what_the_file_holds(self, tmp_path):
+        wanted = numpy_helper.to_array(next(w for w in self.LARGE.graph.initializer if w.name == "w2"))
+        np.testing.assert_array_equal(self.tensor(self.stored(tmp_path)).numpy(), wanted)
+
+    def test_are_not_kept(self, tmp_path):
+        tensor = self.tensor(self.stored(tmp_path))
+        assert tensor.numpy() is not tensor.numpy()
+
+    def test_of_a_file_that_is_gone(self, tmp_path):
+        path = self.stored(tmp_path)
+        explainer = Explainer(path)
+        path.unlink()
+        np.testing.assert_allclose(explainer(X).saliency, Explainer(self.LARGE)(X).saliency, rtol=1e-6)
+
+    def test_of_a_file_that_another_has_replaced(self, tmp_path):
+        path = self.stored(tmp_path)
+        explainer = Explainer(path)
+        saved(tmp_path / "..", CNN).replace(path)
+        np.testing.assert_allclose(explainer(X).saliency, Explainer(self.LARGE)(X).saliency, rtol=1e-6)
+
+    def test_of_a_file_that_was_written_to(self, tmp_path):
+        path = self.stored(tmp_path)
+        explainer = Explainer(path)
+        saved(tmp_path)
+        with pytest.raises(ModelError, match="has been written to since it was loaded; load it again"):
+            explainer(X)
+
+    def test_go_into_the_rewritten_file(self, tmp_path):
+        path = self.stored(tmp_path)
+        rewritten = fgonnx.rewrite(path, outputs=("saliency",))
+        path.unlink()
+        np.testing.assert_allclose(run(rewritten, {"x": X})["saliency"], Explainer(self.LARGE)(X).saliency, rtol=1e-6)
+
+    def test_close_the_file_with_the_model(self, tmp_path, monkeypatch):
+        closed = []
+        monkeypatch.setattr(
+            "os.close", lambda descriptor, close=os.close: (closed.append(descriptor), close(descriptor))
+        )
+        load(self.stored(tmp_path))
+        gc.collect()
+        assert len(closed) == 1
 
 
 @pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23])

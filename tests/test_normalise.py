@@ -10,10 +10,12 @@ from onnx import numpy_helper, parser
 
 import fgonnx
 from fgonnx import normalise as passes
+from fgonnx import probe
 from fgonnx.errors import ModelError, UnsupportedError
 from fgonnx.model import load
 from fgonnx.normalise import normalise
 from fgonnx.probe import BATCH, Probe, batch_factor, merge
+from fgonnx.runtime import Session
 from tests.support import draw, model, pictures, run, small_cnn
 
 X = pictures(3)
@@ -169,6 +171,13 @@ class TestBatch:
 
     def test_freed_is_noted(self):
         assert "fixed batch size 1 made free, checked by running two samples" in normal(small_cnn(batch="1")).notes
+
+    @pytest.mark.parametrize(("batch", "sessions"), [("N", 1), ("1", 2)])
+    def test_takes_no_more_sessions_than_needed(self, batch, sessions, monkeypatch):
+        opened = []
+        monkeypatch.setattr(probe, "Session", lambda *a, **k: opened.append(a) or Session(*a, **k))
+        normal(small_cnn(batch=batch))
+        assert len(opened) == sessions
 
     def test_is_left_at_one_on_request(self):
         assert not normal(small_cnn(), one_by_one=True).batched

@@ -1,0 +1,127 @@
+"""Weights that stay in their model file: read when somebody asks for them, and forgotten again.
+
+A session has its own copy of every weight, packed for the processor. What is left in memory beside it would be a second
+one that nothing reads until another session is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from fgonnx.errors import ModelError
+
+# Numbers of protobuf fields (onnx.proto): ModelProto.graph, GraphProto.initializer, TensorProto.name and .raw_data.
+_GRAPH, _INITIALIZER, _NAME, _RAW = 7, 5, 8, 9
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+
+class ModelFile:
+    """A file that is kept open, so that it can be read when its name is gone or stands for another one.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._stamp = self._now()
+
+    def tensor(self, name: str, offset: int, dtype: ir.DataType, shape: tuple[int, ...]) -> ir.LazyTensor:
+        """Return a tensor that reads itself from the file whenever its content is asked for.
+
+        Its content raises `ModelError` where the file was written to in the meantime.
+        """
+
+        def read() -> ir.TensorProtocol:
+            kind = dtype.numpy()
+            array = np.frombuffer(self.read(offset, math.prod(shape) * kind.itemsize), kind)
+            return ir.Tensor(array.reshape(shape), name=name)
+
+        return ir.LazyTensor(read, dtype, ir.Shape(shape), name=name)
+
+    def read(self, offset: int, count: int) -> bytearray:
+        """Return so many bytes."""
+        content = bytearray(count)
+        done = 0
+        with memoryview(content) as view:
+            while done < count and (got := os.preadv(self._descriptor, [view[done:]], offset + done)):
+                done += got
+        if done < count or self._now() != self._stamp:
+            raise ModelError(f"{self._path}: has been written to since it was loaded; load it again")
+        return content
+
+    def _now(self) -> tuple[int, int]:
+        found = os.fstat(self._descriptor)
+        return found.st_size, found.st_mtime_ns
+
+
+def opened(path: Path) -> ModelFile | None:
+    """Return a file to leave weights in; None where that is not possible or not wise.
+
+    Windows neither reads at a place without moving there nor lets anybody delete a file that is open.
+    """
+    if not hasattr(os, "preadv"):
+        return None
+    with contextlib.suppress(OSError):
+        return ModelFile(path)
+    return None
+
+
+def raw_places(content: bytes) -> dict[str, int]:
+    """Return where in a serialised model the raw data of its initializers begins, by their names."""
+    found = {}
+    for graph in _spans(content, (0, len(content)), _GRAPH):
+        for initializer in _spans(content, graph, _INITIALIZER):
+            names, data = (list(_spans(content, initializer, field)) for field in (_NAME, _RAW))
+            if names and data:
+                found[content[slice(*names[-1])].decode()] = data[-1][0]
+    return found
+
+
+def _spans(content: bytes, within: tuple[int, int], wanted: int) -> Iterator[tuple[int, int]]:
+    """Yield where the contents of a message's fields of one number begin and end, those that have a length.
+
+    See https://protobuf.dev/programming-guides/encoding.
+    """
+    at, end = within
+    while at < end:
+        key, at = _varint(content, at)
+        number, kind = key >> 3, key & 7
+        if kind == _VARINT:
+            _, at = _varint(content, at)
+        elif kind == _LENGTH:
+            length, at = _varint(content, at)
+            if number == wanted:
+                yield at, at + length
+            at += length
+        else:
+            at += {_FIXED64: 8, _FIXED32: 4}[kind]
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """Return a number written in sevens of bits, the lowest first, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = content[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
