@@ -2,8 +2,11 @@
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 from onnx import TensorProto, numpy_helper, parser
+
+from fgonnx.emit import Emitter
 
 CPU = ["CPUExecutionProvider"]
 
@@ -42,6 +45,19 @@ def small_cnn(batch="N", opset=18, ir_version=8, seed=0):
         ir_version,
         draw(seed, w1=(4, 3, 3, 3), b1=(4,), w2=(6, 4, 3, 3), b2=(6,), w3=(72, 5), b3=(5,)),
     )
+
+
+def emitted(make, **shapes):
+    """Return a model of float32 inputs; `make` is given an Emitter and their values, and returns outputs by name."""
+    values = {
+        name: ir.Value(name=name, shape=ir.Shape(dims), type=ir.TensorType(ir.DataType.FLOAT))
+        for name, dims in shapes.items()
+    }
+    graph = ir.Graph(list(values.values()), [], nodes=[], opset_imports={"": 18}, name="net")
+    for name, v in make(Emitter(graph), *values.values()).items():
+        v.name, v.shape = name, None
+        graph.outputs.append(v)
+    return ir.to_proto(ir.Model(graph, ir_version=8))
 
 
 def draw(seed=0, **shapes):

@@ -1,13 +1,11 @@
 """Forms of a gradient that are chosen for their speed compute what the plain ones compute: torch is the witness."""
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 import fgonnx
 from fgonnx import lowerings
-from fgonnx.emit import Emitter
-from tests.support import draw, model, run
+from tests.support import draw, emitted, model, run
 
 torch = pytest.importorskip("torch")
 
@@ -339,18 +337,8 @@ def test_a_gated_sigmoid_writes_the_product_of_cotangent_and_intercept(gate):
 def test_masks_are_exact_beside_their_bound(mask, truth, bound):
     near = np.float32(bound)
     x = np.array([near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(1e9)), 0, -near], np.float32)
-    proto = written(lambda op, v: mask(op, v, bound))
+    proto = emitted(lambda op, v: {"y": mask(op, v, bound)}, x=(None,))
     np.testing.assert_array_equal(run(proto, {"x": x})["y"], truth(x, near))
-
-
-def written(make):
-    """A model of one vector x and what is made of it."""
-    x = ir.Value(name="x", shape=ir.Shape([None]), type=ir.TensorType(ir.DataType.FLOAT))
-    graph = ir.Graph([x], [], nodes=[], opset_imports={"": 18}, name="mask")
-    y = make(Emitter(graph), x)
-    y.name, y.shape = "y", ir.Shape([None])
-    graph.outputs.append(y)
-    return ir.to_proto(ir.Model(graph, ir_version=8))
 
 
 class TestPortable:

@@ -5,9 +5,8 @@ import onnx_ir as ir
 import pytest
 
 from fgonnx.axes import Atom, grid, other, place
-from fgonnx.emit import Emitter
 from fgonnx.psi import Signed, canonical, factored, rescaled_sums, sample_sums
-from tests.support import run
+from tests.support import emitted, run
 
 BATCH = (Atom("batch", 0),)
 ROWS, COLUMNS = grid(0, 3), grid(1, 4)
@@ -36,19 +35,6 @@ MAPS = {
 }
 
 
-def written(shape, make, **vectors):
-    """A model of one map x and vectors; `make` is given the Emitter and their values, and returns outputs by name."""
-    values = {
-        name: ir.Value(name=name, shape=ir.Shape(dims), type=ir.TensorType(ir.DataType.FLOAT))
-        for name, dims in {"x": ("N", *shape), **vectors}.items()
-    }
-    graph = ir.Graph(list(values.values()), [], nodes=[], opset_imports={"": 18}, name="psi")
-    for name, v in make(Emitter(graph), *values.values()).items():
-        v.name, v.shape = name, None
-        graph.outputs.append(v)
-    return ir.to_proto(ir.Model(graph, ir_version=8))
-
-
 @pytest.mark.parametrize("psi", ["abs", "positive"])
 @pytest.mark.parametrize("biased", [False, True], ids=["product", "bias"])
 @pytest.mark.parametrize("name", MAPS)
@@ -74,7 +60,7 @@ def test_a_map_is_read_where_it_lies(name, biased, psi):
     b_shape[channel_axis] = shape[channel_axis] if not (set(layout[channel_axis]) & set(TOKENS + PATCHES)) else 1
     x = rng.standard_normal(shape).astype(np.float32)
     b = rng.standard_normal(b_shape).astype(np.float32)
-    got = run(written(shape[1:], make, b=b_shape), {"x": x, "b": b})
+    got = run(emitted(make, x=("N", *shape[1:]), b=b_shape), {"x": x, "b": b})
     read = np.abs(got["plain"]) if psi == "abs" else np.maximum(got["plain"], 0)
     low, high = (each(axis=(1, 2, 3), keepdims=True) for each in (read.min, read.max))
     expected = ((read - low) / (high - low + 1e-6)).sum(1, keepdims=True)
