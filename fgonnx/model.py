@@ -114,14 +114,16 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
         raise ModelError(f"{path}: no such file")
     if path.is_dir():
         raise ModelError(f"{path}: is a folder; give the .onnx file in it")
+    file = stored.opened(path)
     try:
-        content = path.read_bytes()
+        # By the same handle: under its name there may be another file a moment later.
+        content = file.content() if file is not None else path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
     digest, proto = _digest(content), _parse(content, str(path))
     places = stored.raw_places(content)
     del content  # at most two copies of the weights at a time, none in the end
-    model = _emptied(proto, str(path), stored.opened(path), places)
+    model = _emptied(proto, str(path), file, places)
     ir.external_data.set_base_dir(model.graph, path.parent)
     _check_external(model, path)
     return _checked(LoadedModel(model, path, digest))

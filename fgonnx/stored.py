@@ -43,6 +43,12 @@ class ModelFile:
         weakref.finalize(self, os.close, self._descriptor)
         self._stamp = self._now()
 
+    def content(self) -> bytes:
+        """Return all of it."""
+        with open(self._descriptor, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.read()
+
     def tensor(self, name: str, offset: int, dtype: ir.DataType, shape: tuple[int, ...]) -> ir.LazyTensor:
         """Return a tensor that reads itself from the file whenever its content is asked for.
 
@@ -73,11 +79,11 @@ class ModelFile:
 
 
 def opened(path: Path) -> ModelFile | None:
-    """Return a file to leave weights in; None where that is not possible or not wise.
+    """Return a file to leave weights in; None where there is none, as of a pipe, or it cannot be opened.
 
-    Windows neither reads at a place without moving there nor lets anybody delete a file that is open.
+    None on Windows, which neither reads at a place without moving there nor lets anybody delete a file that is open.
     """
-    if not hasattr(os, "preadv"):
+    if not hasattr(os, "preadv") or not path.is_file():
         return None
     with contextlib.suppress(OSError):
         return ModelFile(path)

@@ -4,6 +4,7 @@ import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import onnx
@@ -194,6 +195,13 @@ class TestWeightsInsideOfTheFile:
         rewritten = fgonnx.rewrite(path, outputs=("saliency",))
         path.unlink()
         np.testing.assert_allclose(run(rewritten, {"x": X})["saliency"], Explainer(self.LARGE)(X).saliency, rtol=1e-6)
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+    def test_come_out_of_a_pipe(self, tmp_path):
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        Thread(target=pipe.write_bytes, args=(self.LARGE.SerializeToString(),), daemon=True).start()
+        np.testing.assert_allclose(Explainer(pipe)(X).saliency, Explainer(self.LARGE)(X).saliency, rtol=1e-6)
 
     def test_close_the_file_with_the_model(self, tmp_path, monkeypatch):
         closed = []
