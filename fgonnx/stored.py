@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import mmap
 import os
 import weakref
 from collections.abc import Iterator
@@ -62,9 +63,9 @@ class ModelFile:
 
         return ir.LazyTensor(read, dtype, ir.Shape(shape), name=name)
 
-    def read(self, offset: int, count: int) -> bytearray:
-        """Return so many bytes."""
-        content = bytearray(count)
+    def read(self, offset: int, count: int) -> mmap.mmap:
+        """Return so many bytes (1 and more), in pages of their own: the heap would keep the memory afterwards."""
+        content = mmap.mmap(-1, count)
         done = 0
         with memoryview(content) as view:
             while done < count and (got := os.preadv(self._descriptor, [view[done:]], offset + done)):
