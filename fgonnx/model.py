@@ -108,7 +108,7 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
         return _checked(LoadedModel(_deserialise(source, "the ModelProto"), None, _digest(_bytes_of(source))))
     if isinstance(source, bytes):
         where = "the bytes given"
-        return _checked(LoadedModel(_emptied(_parse(source, where), where), None, _digest(source)))
+        return _checked(LoadedModel(_emptied(_parse(source, where), where, None, {}), None, _digest(source)))
     path = Path(source)
     if not path.exists():
         raise ModelError(f"{path}: no such file")
@@ -121,7 +121,7 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
     digest, proto = _digest(content), _parse(content, str(path))
-    places = stored.raw_places(content)
+    places = stored.raw_places(content) if file is not None else {}
     del content  # at most two copies of the weights at a time, none in the end
     model = _emptied(proto, str(path), file, places)
     ir.external_data.set_base_dir(model.graph, path.parent)
@@ -165,9 +165,7 @@ def _deserialise(
     return model
 
 
-def _emptied(
-    proto: onnx.ModelProto, where: str, file: stored.ModelFile | None = None, places: Mapping[str, int] | None = None
-) -> ir.Model:
+def _emptied(proto: onnx.ModelProto, where: str, file: stored.ModelFile | None, places: Mapping[str, int]) -> ir.Model:
     """Deserialise a protobuf that nobody else holds, its big weights taken out of it or left in their file.
 
     A protobuf frees nothing that is taken out: what is left of it is written and read again.
@@ -178,7 +176,7 @@ def _emptied(
         name = initializer.name
         fits = len(initializer.raw_data) == tensor.nbytes and name not in taken
         if fits and tensor.nbytes >= _BIG and tensor.dtype in _PLAIN:
-            if file is not None and places and name in places and tensor.nbytes >= _FAR:
+            if file is not None and name in places and tensor.nbytes >= _FAR:
                 taken[name] = file.tensor(name, places[name], tensor.dtype, tuple(initializer.dims))
             else:
                 taken[name] = ir.tensor(tensor.numpy(), name=tensor.name, doc_string=tensor.doc_string)

@@ -180,7 +180,9 @@ class TestWeightsInsideOfTheFile:
     def test_of_a_file_that_another_has_replaced(self, tmp_path):
         path = self.stored(tmp_path)
         explainer = Explainer(path)
-        saved(tmp_path / "..", CNN).replace(path)
+        other = tmp_path / "other"
+        other.mkdir()
+        saved(other, CNN).replace(path)
         np.testing.assert_allclose(explainer(X).saliency, Explainer(self.LARGE)(X).saliency, rtol=1e-6)
 
     def test_of_a_file_that_was_written_to(self, tmp_path):
