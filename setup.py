@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 
@@ -41,22 +41,9 @@ setup(
     author="The fgonnx authors",
     keywords=["onnx", "explainability", "saliency", "full-gradients", "fullgrad", "onnxruntime", "attribution"],
     python_requires=">=3.11",
-    packages=[
-        "fgonnx",
-        "fgonnx.cli",
-        "fgonnx.comparison",
-        "fgonnx.converters",
-        "fgonnx.engines",
-        "fgonnx.evaluate",
-        "fgonnx.expand",
-        "fgonnx.methods",
-        "fgonnx.read",
-        "fgonnx.rules",
-        "fgonnx.show",
-        "fgonnx.training",
-    ],
+    packages=["fgonnx.converters", *find_packages(include=["fgonnx", "fgonnx.*"])],
     package_dir={"fgonnx.converters": "converters"},
-    package_data={"fgonnx": ["py.typed"], "fgonnx.evaluate": ["page.html"]},
+    package_data={"fgonnx": ["py.typed"], "fgonnx.audit.evaluate": ["page.html"]},
     install_requires=[
         "numpy>=1.26",
         "onnx>=1.17",

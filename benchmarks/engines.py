@@ -16,12 +16,13 @@ import onnx
 import onnxruntime
 from rich.console import Console
 
-from fgonnx import check, rules
-from fgonnx.engines import agreement
-from fgonnx.engines.lowering import LOWERINGS, TAKEN
+from fgonnx.audit import agreement, check
+from fgonnx.engine import rules
+from fgonnx.engine.model.load import LoadedModel, load
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.rewrite import build
+from fgonnx.engine.walk.witness.lower import LOWERINGS, TAKEN
 from fgonnx.errors import FgonnxError, UnsupportedError
-from fgonnx.model import LoadedModel, load
-from fgonnx.rewrite import Options, build
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "models"

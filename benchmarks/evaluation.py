@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from fgonnx import evaluate, methods
-from fgonnx.evaluate.page import number, table
+from fgonnx.audit import evaluate
+from fgonnx.audit.evaluate.page import number, table
+from fgonnx.engine import methods
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "evaluation.md"

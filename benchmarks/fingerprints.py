@@ -3,8 +3,8 @@
     python -m benchmarks.fingerprints -o before.json      # in a checkout of the one
     python -m benchmarks.fingerprints --against before.json    # in a checkout of the other
 
-Every array of an explanation (outputs, map, scores, certificate, gradient) is hashed: the shared models, the example with
-every method, and the token, window and convolutional networks of the tests, all on seeded random inputs in one thread.
+Every array of an explanation (outputs, map, scores, certificate, gradient) is hashed: of the shared models, the example
+with every method, and the networks of the tests, all on seeded random inputs in one thread.
 The two runs must be on the same machine and the same ONNX Runtime.
 """
 

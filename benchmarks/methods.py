@@ -6,7 +6,7 @@ import inspect
 import re
 from dataclasses import fields
 
-from fgonnx import methods
+from fgonnx.engine import methods
 
 
 def table() -> str:

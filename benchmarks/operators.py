@@ -10,10 +10,11 @@ from typing import Any
 
 import onnx
 
-from fgonnx import dequantise, rules
-from fgonnx.backward import CONTENT
-from fgonnx.expand import EXPANDERS, contrib, controlflow, functions
-from fgonnx.rules.refused import REASONS
+from fgonnx.engine import rules
+from fgonnx.engine.normal import quantised as dequantise
+from fgonnx.engine.normal.expand import EXPANDERS, contrib, controlflow, functions
+from fgonnx.engine.rules.refused import REASONS
+from fgonnx.engine.walk.backward import CONTENT
 
 HEAD = """# Operators
 
@@ -24,7 +25,7 @@ exceptions with their causes: `tests/test_onnx_node_cases.py`.
 - *linear*, *homogeneous*, *elementwise*, *general*: a rule of that family, for all versions from opset 18 on; older
   models are raised to it. A rule takes every attribute into account, but for those named under "refused when".
 - *function body*: written out by the definition that the standard itself gives.
-- *written out*: in operators that have rules, by `fgonnx/expand/`.
+- *written out*: in operators that have rules, by `fgonnx/engine/normal/expand/`.
 - *twin*: computed in real numbers beside the integers, rounding and saturation being terms of their own.
 - *shape or type alone*: what comes out does not depend on the numbers that go in.
 - *no derivative*: what comes out are indices, conditions or the like; the refusal names the tensor to explain instead.
@@ -131,7 +132,7 @@ def refusals(function: Callable[..., Any], op_type: str, depth: int = 2) -> list
             found.append(_text(call.args[0]))
             continue
         called = inspect.unwrap(function).__globals__.get(call.func.id)
-        if depth and inspect.isfunction(called) and called.__module__.startswith("fgonnx.rules."):
+        if depth and inspect.isfunction(called) and called.__module__.startswith("fgonnx.engine.rules."):
             found += refusals(called, op_type, depth - 1)
     return list(dict.fromkeys(found))
 

@@ -29,7 +29,7 @@ import fgonnx
 from benchmarks import families, machine, memory, networks
 from benchmarks.networks import Network
 from benchmarks.sessions import bare
-from fgonnx.read import images, preprocess, presets
+from fgonnx.pictures.read import images, preprocess, presets
 
 PRESET = "imagenet"
 HEADINGS = ("seconds", "start, s", "pictures/s", "of the bare session")

@@ -27,7 +27,7 @@ from rich.table import Table
 import fgonnx
 from benchmarks import machine, networks
 from benchmarks.sessions import alternate, bare
-from fgonnx.emit import PREFIX
+from fgonnx.engine.graph.emit import PREFIX
 
 Array = npt.NDArray[Any]
 

@@ -21,9 +21,9 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fgonnx import storage
-from fgonnx.evaluate import roar
-from fgonnx.read import preprocess, presets
+from fgonnx import files
+from fgonnx.audit.evaluate import roar
+from fgonnx.pictures.read import preprocess, presets
 
 Array = npt.NDArray[Any]
 Part = tuple[Array, Array]
@@ -140,7 +140,7 @@ def draw(path: Path, plan: roar.Plan, rows: Sequence[dict[str, Any]]) -> None:
         )  # fmt: skip
     axes.set(xlabel=f"pixels {'kept' if plan.keep else 'removed'} (%)", ylabel="test accuracy (%)")
     axes.legend(frameon=False)
-    with storage.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
     pyplot.close(figure)
 
@@ -175,8 +175,8 @@ def main() -> None:
             progress.advance(task)
     rows = roar.summary(experiment.cells())
     text = page(plan, rows, given.data, (len(train[0]), len(test[0])))
-    storage.write_json(given.folder / "roar.json", {"data": given.data, "epochs": plan.epochs, "rows": rows})
-    with storage.replacing(given.folder / "roar.md") as temporary:
+    files.write_json(given.folder / "roar.json", {"data": given.data, "epochs": plan.epochs, "rows": rows})
+    with files.replacing(given.folder / "roar.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     draw(given.folder / "roar.png", plan, rows)
     if given.docs:

@@ -13,13 +13,14 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from fgonnx import storage
-from fgonnx.backward import inputs_of
-from fgonnx.check import random_pictures
+from fgonnx import labels
+from fgonnx.audit.check import random_pictures
+from fgonnx.engine.graph.session import Session
+from fgonnx.engine.model import save
+from fgonnx.engine.walk.backward import inputs_of
 from fgonnx.errors import InputError, ModelError, OptionError, Refusal, UnsupportedError
-from fgonnx.read import images, labels, preprocess
-from fgonnx.read.preprocess import Preprocessing
-from fgonnx.runtime import Session
+from fgonnx.pictures.read import images, preprocess
+from fgonnx.pictures.read.preprocess import Preprocessing
 
 from . import parity, report
 from .network import Array, Inputs, Network, example_of, exporting, needs
@@ -120,7 +121,7 @@ def finish(
         found.name if found else "", found.stripped if found else "", tuple(measured), _versions(network), tuple(notes),
     )  # fmt: skip
     _describe(model, result, pre, names)
-    storage.save(model, path)
+    save.save(model, path)
     return result
 
 
@@ -310,7 +311,7 @@ def _describe(
 ) -> None:
     entries: dict[str, Any] = {report.METADATA_KEY: result.to_json()}
     if pre is not None:
-        entries[preprocess.METADATA_KEY] = pre.to_json()
+        entries[PREPROCESSING_KEY] = pre.to_json()
     if names is not None:
         entries[labels.METADATA_KEY] = labels.to_json(names)
     model.metadata_props.update(entries)

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from fgonnx.errors import InputError, ModelError
-from fgonnx.read.preprocess import Preprocessing
+from fgonnx.pictures.read.preprocess import Preprocessing
 
 from .finish import Finishing, finish
 from .network import Array, Block, Inputs, Linearised, Network, Seed, as_inputs, exporting, needs, paired, reason

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from fgonnx.engine.graph.session import Session
+from fgonnx.engine.model.load import load
 from fgonnx.errors import FgonnxError, InputError
-from fgonnx.explainer import Explainer
-from fgonnx.explanation import Explanation
-from fgonnx.model import load
-from fgonnx.runtime import Session
+from fgonnx.explain.explainer import Explainer
+from fgonnx.explain.explanation import Explanation
 
 from . import literal
 from .network import Array, Inputs, Linearised, Network, Seed

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from fgonnx.errors import InputError, ModelError
-from fgonnx.read.preprocess import Preprocessing
+from fgonnx.pictures.read.preprocess import Preprocessing
 
 from .finish import Finishing, finish
 from .network import Array, Inputs, Network, as_inputs, example_of, exporting, needs, reason, refused_pickle

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from fgonnx.errors import InputError, ModelError
-from fgonnx.read.preprocess import Preprocessing
+from fgonnx.pictures.read.preprocess import Preprocessing
 
 from . import tensorflow as by_tensorflow
 from .finish import Finishing, finish

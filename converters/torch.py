@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from fgonnx.errors import FgonnxError, InputError, ModelError, OptionError
-from fgonnx.read.preprocess import Preprocessing
+from fgonnx.pictures.read.preprocess import Preprocessing
 
 from .finish import Finishing, finish
 from .network import (

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from fgonnx._version import __version__
-from fgonnx.aggregate import Site
-from fgonnx.comparison import Comparison, compare
+from fgonnx.audit.comparison import Comparison, compare
+from fgonnx.engine.maps.aggregate import Site
+from fgonnx.engine.rewrite.gradient import grad
+from fgonnx.engine.rewrite.gradient_operator import lower_gradients
+from fgonnx.engine.rewrite.rewrite import rewrite
+from fgonnx.engine.rules.registry import Local, rule
 from fgonnx.errors import FgonnxError
-from fgonnx.explainer import Explainer
-from fgonnx.explanation import Explanation
-from fgonnx.gradient import grad
-from fgonnx.gradient_operator import lower_gradients
-from fgonnx.read.preprocess import Preprocessing
-from fgonnx.rewrite import rewrite
-from fgonnx.rules.registry import Local, rule
+from fgonnx.explain.explainer import Explainer
+from fgonnx.explain.explanation import Explanation
+from fgonnx.pictures.read.preprocess import Preprocessing
 
 # From a source checkout, `fgonnx.converters` is the folder beside this one.
 _root = Path(__file__).resolve().parent.parent

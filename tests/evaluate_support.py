@@ -6,7 +6,7 @@ import numpy as np
 from onnx import numpy_helper, parser
 
 import fgonnx
-from fgonnx import evaluate
+from fgonnx.audit import evaluate
 
 SIDE = 8
 

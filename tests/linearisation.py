@@ -25,8 +25,9 @@ import onnxruntime as ort
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from fgonnx import backward, rules
-from fgonnx.emit import Emitter
+from fgonnx.engine import rules
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.walk import backward
 
 Array = npt.NDArray[Any]
 OPSET = 18  # what every model is raised to, at least

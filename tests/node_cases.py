@@ -21,10 +21,10 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnx import TensorProto, helper, numpy_helper
 
-from fgonnx import backward
-from fgonnx.emit import Emitter
-from fgonnx.model import load
-from fgonnx.normalise import normalise
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.model.load import load
+from fgonnx.engine.normal.normalise import normalise
+from fgonnx.engine.walk import backward
 from tests.linearisation import runner
 
 Array = npt.NDArray[Any]

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import TensorProto, numpy_helper, parser
 
-from fgonnx.emit import Emitter
+from fgonnx.engine.graph.emit import Emitter
 
 CPU = ["CPUExecutionProvider"]
 

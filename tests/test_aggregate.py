@@ -5,9 +5,9 @@ import onnx_ir as ir
 import pytest
 
 from fgonnx import Explainer, rewrite
-from fgonnx.aggregate import interpolation, mass_preserving
-from fgonnx.methods.fullgrad import combine
-from fgonnx.rewrite import sites_of
+from fgonnx.engine.maps.aggregate import interpolation, mass_preserving
+from fgonnx.engine.methods.fullgrad import combine
+from fgonnx.engine.rewrite.rewritten import sites_of
 from tests.support import draw, model, pictures, run
 
 SIZES = [(1, 5), (2, 5), (3, 7), (5, 5), (4, 16), (7, 3), (16, 4), (5, 1)]

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from fgonnx.errors import InputError
-from fgonnx.read import audio
+from fgonnx.pictures.read import audio
 from tests.cli_support import good, refused, written
 from tests.support import draw
 from tests.support import model as parsed

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from fgonnx import Explainer, backward
-from fgonnx.axes import Atom, grid, input_layout, other, place, propagate, regroup
-from fgonnx.model import load
-from fgonnx.normalise import normalise
-from fgonnx.probe import BATCH
+from fgonnx import Explainer
+from fgonnx.engine.graph.probe import BATCH
+from fgonnx.engine.maps.axes import Atom, grid, input_layout, other, propagate, regroup
+from fgonnx.engine.maps.placement import place
+from fgonnx.engine.model.load import load
+from fgonnx.engine.normal.normalise import normalise
+from fgonnx.engine.walk import backward
 from tests.support import draw, model, pictures, run
 
 BATCH_AXIS = (Atom("batch", 0),)

@@ -12,11 +12,13 @@ import pytest
 from onnx import external_data_helper
 
 import fgonnx
-from fgonnx import Explainer, cache, evaluate
-from fgonnx.check import check
-from fgonnx.evaluate.randomisation import layers, permuted
-from fgonnx.model import load
-from fgonnx.rules import registry
+from fgonnx import Explainer
+from fgonnx.audit import evaluate
+from fgonnx.audit.check import check
+from fgonnx.audit.evaluate.randomisation import layers, permuted
+from fgonnx.engine.model.load import load
+from fgonnx.engine.rewrite import cache
+from fgonnx.engine.rules import registry
 from tests.cli_support import CIRCLE, IMAGES, SHAPES, good
 from tests.support import draw, model, pictures, small_cnn
 
@@ -219,7 +221,7 @@ class TestEntries:
     @pytest.mark.parametrize("name", ["__version__", "onnxruntime.__version__", "ir.__version__"])
     def test_another_version_has_another(self, kept, monkeypatch, name):
         Explainer(CNN, cache=kept).engine()
-        monkeypatch.setattr(f"fgonnx.cache.{name}", "0.0.other")
+        monkeypatch.setattr(f"fgonnx.engine.rewrite.cache.{name}", "0.0.other")
         Explainer(CNN, cache=kept).engine()
         assert len(entries(kept)) == 2
 

@@ -7,8 +7,8 @@ import numpy as np
 import onnx.parser
 import pytest
 
-import fgonnx.check as checks
-from fgonnx.check import check
+import fgonnx.audit.check as checks
+from fgonnx.audit.check import check
 from fgonnx.errors import OptionError, TargetError
 
 SHAPES = Path(__file__).resolve().parent.parent / "examples" / "shapes.onnx"

@@ -12,10 +12,11 @@ import onnx.parser
 import onnxruntime as ort
 import pytest
 
-from fgonnx import storage
+from fgonnx import files as storage
 from fgonnx.cli import app as cli
-from fgonnx.cli import record
-from fgonnx.cli.samples import find
+from fgonnx.engine.model import save
+from fgonnx.jobs import record
+from fgonnx.jobs.samples import find
 from tests.cli_support import CIRCLE, CUSTOM, HEADER, IMAGES, ROOT, SHAPES, SMALL, good, model, refused, run, written
 
 
@@ -253,7 +254,7 @@ class TestRewrite:
 
     def test_big_weights_stay_beside_the_file(self, small, out):
         proto = onnx.load(small)
-        files = storage.save(proto, out / "m.onnx", limit=100)
+        files = save.save(proto, out / "m.onnx", limit=100)
         assert [f.name for f in files] == ["m.onnx", "m.onnx.data"]
         assert written(out) == ["m.onnx", "m.onnx.data"]
         x = np.ones((1, 3, 8, 8), np.float32)
@@ -261,9 +262,9 @@ class TestRewrite:
         good("rewrite", out / "m.onnx", "-o", out / "r.onnx")
 
     def test_weights_of_the_source_are_not_replaced(self, small, out):
-        storage.save(onnx.load(small), out / "m.onnx", limit=100)
+        save.save(onnx.load(small), out / "m.onnx", limit=100)
         with pytest.raises(storage.OptionError, match="would be replaced"):
-            storage.save(onnx.load(out / "m.onnx", load_external_data=False), out / "m.onnx", folder=out, limit=100)
+            save.save(onnx.load(out / "m.onnx", load_external_data=False), out / "m.onnx", folder=out, limit=100)
 
     def test_the_source_is_not_replaced(self, small):
         before = small.read_bytes()

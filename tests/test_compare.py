@@ -11,12 +11,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import fgonnx
-from fgonnx.comparison import Comparer, measures, parted
+from fgonnx.audit.comparison import Comparer, measures, parted
+from fgonnx.engine.model.load import load
 from fgonnx.errors import InputError, ModelError
-from fgonnx.model import load
-from fgonnx.read import images, preprocess
-from fgonnx.show import pair
-from fgonnx.targets import Cotangent
+from fgonnx.explain.targets import Cotangent
+from fgonnx.pictures.read import images, preprocess
+from fgonnx.pictures.show import pair
 from tests.cli_support import HEADER, IMAGES, SHAPES, good, model, refused, run, written
 from tests.support import run as plain_run
 

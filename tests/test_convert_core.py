@@ -12,6 +12,7 @@ from fgonnx.converters import finish, literal, network, parity
 
 import fgonnx
 from fgonnx import converters
+from fgonnx.engine.model.load import load
 from fgonnx.errors import FgonnxError
 from tests.support import draw, model, pictures, run, small_cnn
 
@@ -207,8 +208,8 @@ def test_a_kink_is_no_difference(tmp_path):
         return np.where(x > 1e-9, 1, -1).astype(np.float32) * seed.weights.reshape(x.shape)
 
     first = parity.prove(
-        fgonnx.model.load(proto).ir, source(proto, linearise=linearised(slope)), {"here": (x,)},
-        parity.find_head(fgonnx.model.load(proto).ir, (x,), "logits"),
+        load(proto).ir, source(proto, linearise=linearised(slope)), {"here": (x,)},
+        parity.find_head(load(proto).ir, (x,), "logits"),
     )  # fmt: skip
     assert {m.verdict for m in first} <= {"passed", "undecided"}
 

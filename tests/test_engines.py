@@ -6,12 +6,13 @@ import pytest
 
 import fgonnx
 from benchmarks import engines
-from fgonnx import runtime, training
-from fgonnx.engines.lowering import LOWERINGS, TAKEN
+from fgonnx import training
+from fgonnx.engine.graph import session
+from fgonnx.engine.walk.witness.lower import LOWERINGS, TAKEN
 from fgonnx.errors import ProviderError
 from tests.support import pictures, small_cnn
 
-stock = pytest.mark.skipif(runtime.TRAINING, reason="this is the training build")
+stock = pytest.mark.skipif(session.TRAINING, reason="this is the training build")
 
 
 @stock

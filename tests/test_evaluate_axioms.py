@@ -8,7 +8,7 @@ import pytest
 from onnx import parser
 
 import fgonnx
-from fgonnx import evaluate
+from fgonnx.audit import evaluate
 from tests.evaluate_support import measured, of_net, relu_net, subject
 
 PAGE = Path(__file__).parents[1] / "docs" / "evaluation.md"

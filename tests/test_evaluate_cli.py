@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fgonnx.evaluate import journal
+from fgonnx.audit.evaluate import journal
 from tests.cli_support import IMAGES, ROOT, SHAPES, SMALL, good, model, refused, run, written
 
 DRAWN = ("--methods", "fullgrad,gradient", "--measures", "sparseness,deletion:steps=4")

@@ -7,14 +7,14 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from skimage.metrics import structural_similarity
 
-from fgonnx import evaluate
-from fgonnx.comparison import measures
+from fgonnx.audit import evaluate
+from fgonnx.audit.comparison import measures
+from fgonnx.audit.evaluate.fill import filled
+from fgonnx.audit.evaluate.perturbation import SHARES
+from fgonnx.audit.evaluate.randomisation import layers, permuted
+from fgonnx.audit.evaluate.road import impute
+from fgonnx.engine.model.load import load
 from fgonnx.errors import InputError, OptionError
-from fgonnx.evaluate.fill import filled
-from fgonnx.evaluate.perturbation import SHARES
-from fgonnx.evaluate.randomisation import layers, permuted
-from fgonnx.evaluate.road import impute
-from fgonnx.model import load
 from tests.evaluate_support import SIDE, Linear, data, draw, measured, of_net, relu_net, samples, subject
 
 WEIGHTS = np.abs(samples(1, seed=3)[0, 0]) + 0.5

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from fgonnx import Explainer, evaluate
+from fgonnx import Explainer
+from fgonnx.audit import evaluate
 from tests.evaluate_support import SIDE, draw, relu_net
 
 quantus = pytest.importorskip("quantus")
 pytest.importorskip("torch")
 
-from fgonnx.evaluate import quantus as bridge  # noqa: E402
+from fgonnx.audit.evaluate import quantus as bridge  # noqa: E402
 
 QUIET = {"disable_warnings": True, "display_progressbar": False, "normalise": False, "abs": True}
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from fgonnx.evaluate.journal import Row
-from fgonnx.evaluate.page import number, ranked
-from fgonnx.evaluate.registry import Measured
-from fgonnx.evaluate.summary import interval, summarise
+from fgonnx.audit.evaluate.journal import Row
+from fgonnx.audit.evaluate.page import number, ranked
+from fgonnx.audit.evaluate.registry import Measured
+from fgonnx.audit.evaluate.summary import interval, summarise
 
 
 def row(shard, values, curve=None):

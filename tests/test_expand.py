@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import fgonnx
+from fgonnx.engine.graph.session import Session
 from fgonnx.errors import UnsupportedError
-from fgonnx.runtime import Session
 
 Arrays = dict[str, np.ndarray]
 

@@ -8,8 +8,8 @@ import pytest
 from onnx import numpy_helper
 
 from fgonnx import Explainer
+from fgonnx.engine.graph.session import Session
 from fgonnx.errors import InputError, NumericError, OptionError, ProviderError, TargetError
-from fgonnx.runtime import Session
 from tests.support import draw, model, pictures, run, small_cnn
 
 X = pictures(4)

@@ -13,12 +13,13 @@ import onnx  # noqa: E402
 
 import fgonnx  # noqa: E402
 from benchmarks import families  # noqa: E402
-from fgonnx import aggregate, axes, backward  # noqa: E402
-from fgonnx.emit import Emitter  # noqa: E402
-from fgonnx.model import load  # noqa: E402
-from fgonnx.normalise import normalise  # noqa: E402
-from fgonnx.psi import canonical  # noqa: E402
-from fgonnx.runtime import Session  # noqa: E402
+from fgonnx.engine.graph.emit import Emitter  # noqa: E402
+from fgonnx.engine.graph.session import Session  # noqa: E402
+from fgonnx.engine.maps import aggregate, axes, placement  # noqa: E402
+from fgonnx.engine.maps.psi import canonical  # noqa: E402
+from fgonnx.engine.model.load import load  # noqa: E402
+from fgonnx.engine.normal.normalise import normalise  # noqa: E402
+from fgonnx.engine.walk import backward  # noqa: E402
 from tests.witness import autograd  # noqa: E402
 from tests.witness.tokennets import NETS  # noqa: E402
 from tests.witness.torchnets import export  # noqa: E402
@@ -181,9 +182,9 @@ def placed(model, x):
     op = Emitter(graph, active)
     found = {}
     for v, its in layouts.items():
-        placement = axes.place(its, 2, normal.batched)
-        if placement is not None and placement.spatial:
-            out = op.Identity(canonical(op, v, placement))
+        placed = placement.place(its, 2, normal.batched)
+        if placed is not None and placed.spatial:
+            out = op.Identity(canonical(op, v, placed))
             graph.outputs.append(out)
             found[v.name] = out.name
     results = Session(normal.model, optimise=False).run({normal.input_name: x})

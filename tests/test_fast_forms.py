@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fgonnx
-from fgonnx import lowerings
+from fgonnx.engine.rules.fast import masks
 from tests.support import draw, emitted, model, run
 
 torch = pytest.importorskip("torch")
@@ -332,7 +332,7 @@ def test_a_gated_sigmoid_writes_the_product_of_cotangent_and_intercept(gate):
 
 @pytest.mark.parametrize("bound", [6.0, 1.0, 0.7, 3.3, 4.0, 20.0, 1e-3, 255.0])
 @pytest.mark.parametrize(
-    ("mask", "truth"), [(lowerings.below, np.less), (lowerings.reaches, np.greater_equal)], ids=["below", "reaches"]
+    ("mask", "truth"), [(masks.below, np.less), (masks.reaches, np.greater_equal)], ids=["below", "reaches"]
 )
 def test_masks_are_exact_beside_their_bound(mask, truth, bound):
     near = np.float32(bound)

@@ -10,8 +10,8 @@ import pytest
 from onnx import numpy_helper
 
 import fgonnx
+from fgonnx.engine.graph.session import Session
 from fgonnx.errors import ModelError
-from fgonnx.runtime import Session
 
 SIMPLE = Path(onnx.__file__).parent / "backend" / "test" / "data" / "simple"
 HEAD = '<ir_version: 8, opset_import: ["": 18, "ai.onnx.preview.training": 1]>'

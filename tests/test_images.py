@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fgonnx.errors import InputError
-from fgonnx.read.images import Picture, expand, read, write_png
+from fgonnx.pictures.read.images import Picture, expand, read, write_png
 
 RED_BLUE = np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)
 

@@ -56,8 +56,6 @@ def test_converters_refuse_another_name():
     assert message.startswith("ImportError: this package is fgonnx.converters; it was imported as 'converters'")
 
 
-@pytest.mark.parametrize(
-    "name", ["fgonnx", "fgonnx.rewrite", "fgonnx.explainer", "fgonnx.read.preprocess", "fgonnx.show.visual"]
-)
+@pytest.mark.parametrize("name", ["fgonnx", "fgonnx.engine.rewrite.rewrite", "fgonnx.pictures.show.visual"])
 def test_modules_import_on_their_own(name):
     assert python(f"import {name}; print('fine')") == "fine"

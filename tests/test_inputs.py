@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import fgonnx
-from fgonnx import Explainer, binding
+from fgonnx import Explainer
+from fgonnx.engine.model import bind
+from fgonnx.engine.model.load import load
 from fgonnx.errors import InputError, ModelError, OptionError
-from fgonnx.model import load
 from tests.support import draw, model, run
 
 #: A signal, a state of two layers with the batch in its middle, and a rate that decides about a branch.
@@ -58,7 +59,7 @@ class TestBound:
 
     def test_the_model_given_is_not_changed(self):
         loaded = load(SOURCE)
-        binding.bind(loaded, {"rate": 1})
+        bind.bind(loaded, {"rate": 1})
         assert [v.name for v in loaded.ir.graph.inputs] == ["x", "state", "rate"]
 
     @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ class TestBound:
 class TestText:
     def test_is_read(self, tmp_path):
         np.save(tmp_path / "s.npy", STATE)
-        found = binding.parse(["rate=16000", "gain=0.5", "mask=zeros", f"state={tmp_path / 's.npy'}"])
+        found = bind.parse(["rate=16000", "gain=0.5", "mask=zeros", f"state={tmp_path / 's.npy'}"])
         np.testing.assert_array_equal(found.pop("state"), STATE)
         assert found == {"rate": 16000, "gain": 0.5, "mask": 0}
 
@@ -93,7 +94,7 @@ class TestText:
     )
     def test_that_means_nothing_is_refused(self, text, message):
         with pytest.raises(OptionError, match=message):
-            binding.parse([text])
+            bind.parse([text])
 
 
 class TestGiven:

@@ -7,9 +7,9 @@ import re
 import onnx
 import pytest
 
+from fgonnx.engine.model.load import load as load_model
 from fgonnx.errors import InputError, ModelError, TargetError
-from fgonnx.model import load as load_model
-from fgonnx.read.labels import Label, align, from_json, load, resolve, to_json
+from fgonnx.labels import Label, align, from_json, load, resolve, to_json
 from tests.support import small_cnn
 
 FILES = {

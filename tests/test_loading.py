@@ -14,8 +14,8 @@ from onnx import numpy_helper
 
 import fgonnx
 from fgonnx import Explainer
+from fgonnx.engine.model.load import external_tensors, load
 from fgonnx.errors import InputError, ModelError, NumericError, OptionError
-from fgonnx.model import external_tensors, load
 from tests.support import draw, model, pictures, run, small_cnn
 
 X = pictures(3)

@@ -10,9 +10,10 @@ import pytest
 
 import fgonnx
 from benchmarks import methods as page
-from fgonnx import Explainer, methods
+from fgonnx import Explainer
+from fgonnx.engine import methods
+from fgonnx.engine.graph.session import Session
 from fgonnx.errors import OptionError, UnsupportedError
-from fgonnx.runtime import Session
 from tests.cli_support import CIRCLE, IMAGES, SHAPES, good, refused
 from tests.support import draw, model, pictures, run, small_cnn
 

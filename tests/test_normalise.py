@@ -9,13 +9,13 @@ import pytest
 from onnx import numpy_helper, parser
 
 import fgonnx
-from fgonnx import normalise as passes
-from fgonnx import probe
+from fgonnx.engine.graph import probe
+from fgonnx.engine.graph.probe import BATCH, Probe, batch_factor, merge
+from fgonnx.engine.graph.session import Session
+from fgonnx.engine.model.load import load
+from fgonnx.engine.normal import normalise as passes
+from fgonnx.engine.normal.normalise import normalise
 from fgonnx.errors import ModelError, UnsupportedError
-from fgonnx.model import load
-from fgonnx.normalise import normalise
-from fgonnx.probe import BATCH, Probe, batch_factor, merge
-from fgonnx.runtime import Session
 from tests.support import draw, model, pictures, run, small_cnn
 
 X = pictures(3)

@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import fgonnx
+from fgonnx.engine.graph.session import Session
+from fgonnx.engine.rules import registry
 from fgonnx.errors import UnsupportedError
-from fgonnx.rules import registry
-from fgonnx.runtime import Session
 
 MICROSOFT = "com.microsoft"
 

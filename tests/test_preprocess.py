@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fgonnx.errors import InputError, PreprocessingError
-from fgonnx.read.preprocess import Preprocessing, complete
-from fgonnx.read.presets import PRESETS, parse
+from fgonnx.pictures.read.preprocess import Preprocessing, complete
+from fgonnx.pictures.read.presets import PRESETS, parse
 
 NCHW = {"layout": "NCHW", "channels": "RGB", "dtype": "float32"}
 COLOURS = np.array([[[255, 0, 51], [10, 20, 30]]], np.uint8)  # one row, two pixels

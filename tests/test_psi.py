@@ -4,8 +4,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from fgonnx.axes import Atom, grid, other, place
-from fgonnx.psi import Signed, canonical, factored, rescaled_sums, sample_sums
+from fgonnx.engine.maps.axes import Atom, grid, other
+from fgonnx.engine.maps.placement import place
+from fgonnx.engine.maps.psi import Signed, canonical, factored, rescaled_sums, sample_sums
 from tests.support import emitted, run
 
 BATCH = (Atom("batch", 0),)

@@ -8,9 +8,11 @@ import pytest
 from onnx import numpy_helper
 
 import fgonnx
+from fgonnx.engine.model.load import load
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.rewrite import build
+from fgonnx.engine.rewrite.rewritten import sites_of
 from fgonnx.errors import ModelError, OptionError, TargetError, UnsupportedError
-from fgonnx.model import load
-from fgonnx.rewrite import Options, build, sites_of
 from tests.support import draw, model, pictures, run, small_cnn
 
 X = pictures(3)

@@ -12,9 +12,9 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from fgonnx.emit import Emitter
-from fgonnx.rules import Local, Rule, find, rules
-from fgonnx.rules.registry import _RULES
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.rules import Local, Rule, find, rules
+from fgonnx.engine.rules.registry import _RULES
 from tests import linearisation
 from tests.linearisation import Case
 from tests.rule_cases import CASES

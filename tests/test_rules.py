@@ -10,8 +10,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from fgonnx import backward, lowerings, rules
-from fgonnx.emit import Emitter
+from fgonnx.engine import rules
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.rules.fast import masks
+from fgonnx.engine.walk import backward
 from fgonnx.errors import UnsupportedError
 from tests import linearisation
 from tests.linearisation import Array, Case, Draw, Given
@@ -100,13 +102,13 @@ def test_the_mask_of_positive_values_is_exact(dtype: type, optimise: bool) -> No
     info = np.finfo(dtype)
     numbers = [0.0, -0.0, info.tiny, 1.5 * info.tiny, 1e-4, 1.0, info.max, np.inf, -info.tiny, -1.0, info.min, -np.inf]
     x: Array = np.array(numbers, dtype)
-    assert (run(lowerings.positive, x, optimise=optimise) == (x > 0)).all()
+    assert (run(masks.positive, x, optimise=optimise) == (x > 0)).all()
 
 
 @pytest.mark.parametrize("optimise", [True, False])
 def test_the_mask_of_subnormal_values_stays_between_0_and_1(optimise: bool) -> None:
     x = np.array([2.0**-149, 2.0**-127, 1.5 * 2.0**-127, -(2.0**-149)], np.float32)
-    mask = run(lowerings.positive, x, optimise=optimise)
+    mask = run(masks.positive, x, optimise=optimise)
     assert ((mask >= 0) & (mask <= 1)).all()
     assert mask[0] == mask[3] == 0
 
@@ -124,7 +126,7 @@ def test_the_mask_below_a_bound_is_exact(bound: float, dtype: type, optimise: bo
     )
     if dtype == np.float32 and bound == 0.0:
         x[[0, 2]] = -TINY, TINY  # onnxruntime may flush subnormals
-    assert (run(lambda op, v: lowerings.below(op, v, float(b)), x, optimise=optimise) == (x < b)).all()
+    assert (run(lambda op, v: masks.below(op, v, float(b)), x, optimise=optimise) == (x < b)).all()
 
 
 def test_ties_of_max_pool_route_as_its_own_indices() -> None:

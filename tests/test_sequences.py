@@ -8,8 +8,8 @@ import pytest
 
 from fgonnx import Explainer
 from fgonnx.errors import InputError, OptionError
-from fgonnx.show import plots
-from fgonnx.show.sheet import NEGATIVE, POSITIVE
+from fgonnx.pictures.show import plots
+from fgonnx.pictures.show.sheet import NEGATIVE, POSITIVE
 from tests.cli_support import good
 from tests.support import draw, model, pictures
 

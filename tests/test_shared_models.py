@@ -10,7 +10,7 @@ import pytest
 
 from fgonnx import Explainer
 from fgonnx.errors import ModelError
-from fgonnx.read import images, preprocess, presets
+from fgonnx.pictures.read import images, preprocess, presets
 from tests.conftest import SHARED
 from tests.support import run
 

@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 from fgonnx import Explainer
-from fgonnx.read import images, preprocess, presets
-from fgonnx.read.labels import load as load_labels
+from fgonnx.labels import load as load_labels
+from fgonnx.pictures.read import images, preprocess, presets
 from tests.cli_support import good, refused, written
 from tests.conftest import SHARED
 from tests.support import run

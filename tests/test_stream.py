@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from fgonnx import Explainer
-from fgonnx.cli.job import Job, Settings
 from fgonnx.errors import OptionError
-from fgonnx.stream import grouped, in_order
+from fgonnx.explain.stream import grouped, in_order
+from fgonnx.jobs.explain import Job, Settings
 from tests.cli_support import CIRCLE, ROOT, SHAPES, refused, written
 from tests.support import pictures, small_cnn
 
@@ -177,7 +177,7 @@ import signal, sys
 from pathlib import Path
 import typer
 from fgonnx.cli import terminal
-from fgonnx.cli.job import Job, Settings
+from fgonnx.jobs.explain import Job, Settings
 
 @terminal.command
 def explain():

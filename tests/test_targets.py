@@ -5,7 +5,7 @@ import pytest
 
 from fgonnx import Explainer
 from fgonnx.errors import OptionError, TargetError
-from fgonnx.targets import Cotangent, Detection, Region, Similarity, parse, takes_seed
+from fgonnx.explain.targets import Cotangent, Detection, Region, Similarity, parse, takes_seed
 from tests.support import draw, model, pictures
 
 X = pictures(3)
@@ -260,7 +260,7 @@ class TestSimilarities:
 
 
 def test_check_takes_one_entry():
-    from fgonnx.check import check
+    from fgonnx.audit.check import check
 
     with pytest.raises(OptionError, match="check takes one entry of the head"):
         check(SEGMENTS, target="region=0:0:1:1")

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import fgonnx
-from fgonnx.runtime import Session
+from fgonnx.engine.graph.session import Session
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fgonnx.audit.evaluate import roar
 from fgonnx.errors import InputError, OptionError
-from fgonnx.evaluate import roar
 from fgonnx.training import SGD, AdamW, Batches
 
 X = np.arange(10 * 2 * 3, dtype=np.float32).reshape(10, 2, 3)

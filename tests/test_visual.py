@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fgonnx.errors import InputError, OptionError
-from fgonnx.show import sheet
-from fgonnx.show.visual import COLORMAPS, heat, overlay, panel
+from fgonnx.pictures.show import sheet
+from fgonnx.pictures.show.visual import COLORMAPS, heat, overlay, panel
 
 GREY = np.full((40, 60, 3), 128, np.uint8)
 RED, BLUE = np.array(sheet.POSITIVE), np.array(sheet.NEGATIVE)

@@ -17,7 +17,7 @@ from benchmarks.evaluation import ROOT
 from benchmarks.paper import ablation, grid, perturbation, toys
 from benchmarks.paper.page import page
 from benchmarks.paper.perturbation import Network
-from fgonnx import storage
+from fgonnx import files
 
 PARTS = ("toys", "grid", "ablation", "perturbation", "page")
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parts = args.parts or PARTS
     out, results = args.out.resolve(), args.docs.resolve() / "paper"
     methods = args.methods.split(",")
-    storage.make_folder(results)
+    files.make_folder(results)
     if "toys" in parts:
         _store(results / "toys", found := toys.run(), toys.draw(found))
     if "grid" in parts:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = perturbation.run(out / "perturbation", *given)
             _store(results / "perturbation", found, perturbation.draw(found))
     if "page" in parts:
-        with storage.replacing(results.parent / "paper.md") as temporary:
+        with files.replacing(results.parent / "paper.md") as temporary:
             temporary.write_text(page(stored(results)), encoding="utf-8")
 
 
@@ -74,11 +74,11 @@ def stored(folder: Path) -> dict[str, dict[str, object]]:
 
 
 def _store(path: Path, found: dict[str, object], figure: Figure | None = None) -> None:
-    storage.write_json(path.with_suffix(".json"), found)
+    files.write_json(path.with_suffix(".json"), found)
     if figure is not None:
         content = io.BytesIO()
         figure.savefig(content, dpi=130, metadata={"Software": None})
-        with storage.replacing(path.with_suffix(".png")) as temporary:
+        with files.replacing(path.with_suffix(".png")) as temporary:
             temporary.write_bytes(content.getvalue())
 
 

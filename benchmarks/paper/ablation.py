@@ -17,11 +17,12 @@ from rich.progress import Progress
 from benchmarks.evaluation import ROOT, SEED
 from benchmarks.paper import record
 from benchmarks.paper.perturbation import OURS
-from fgonnx import Explainer, Explanation, evaluate, storage
-from fgonnx.evaluate.journal import Journal
-from fgonnx.evaluate.run import Run, Shard
-from fgonnx.model import load
-from fgonnx.read.preprocess import Preprocessing
+from fgonnx import Explainer, Explanation, files
+from fgonnx.audit import evaluate
+from fgonnx.audit.evaluate.journal import Journal
+from fgonnx.audit.evaluate.run import Run, Shard
+from fgonnx.engine.model.load import load
+from fgonnx.pictures.read.preprocess import Preprocessing
 
 MODEL = ROOT / "examples" / "shapes.onnx"
 MAGNITUDE = "magnitude"
@@ -83,7 +84,7 @@ def run(out: Path, shapes: int, threads: int | None) -> dict[str, Any]:
         return Shard(tuple(map(str, rows)), data)
 
     folder = out / f"ablation-{shapes}"
-    storage.make_folder(folder)
+    files.make_folder(folder)
     made_on = record.made_on()
     journal = Journal(folder / "journal.jsonl", {"model": loaded.sha256, "versions": made_on["versions"]})
     names = [*VARIANTS, *OTHERS]

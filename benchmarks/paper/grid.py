@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.evaluation import ROOT, evaluated
 from benchmarks.paper import record
 from benchmarks.paper.perturbation import Network
-from fgonnx import storage
+from fgonnx import files
 
 NETWORK = Network(ROOT / "examples" / "shapes.onnx")
 PICTURES = ROOT / "examples" / "images"
@@ -44,7 +44,7 @@ def run(
         "--limit", str(images), "--shown", str(images), *network.options(threads),
     ]  # fmt: skip
     summary = evaluated(folder, arguments)
-    with storage.replacing(figure) as temporary:
+    with files.replacing(figure) as temporary:
         shutil.copyfile(folder / "maps.png", temporary)
     return {
         **record.made_on(),

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from benchmarks.paper import perturbation, record, toys
-from fgonnx.evaluate.page import number
+from fgonnx.audit.evaluate.page import number
 
 Record = Mapping[str, Any]
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]

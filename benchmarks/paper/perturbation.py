@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from benchmarks.evaluation import SHARED, evaluated
 from benchmarks.paper import record
 from fgonnx import Explainer
-from fgonnx.evaluate.perturbation import SHARES
-from fgonnx.model import ModelLike
-from fgonnx.normalise import choose_input
+from fgonnx.audit.evaluate.perturbation import SHARES
+from fgonnx.engine.model.inputs import choose_input
+from fgonnx.engine.model.load import ModelLike
 
 OURS, NULL = "fullgrad", "random"
 METHODS = (

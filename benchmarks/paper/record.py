@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from fgonnx.evaluate.summary import interval
+from fgonnx.audit.evaluate.summary import interval
 
 SEED = 0  # of the bootstrap
 

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from onnx import parser
 
 from benchmarks.paper import record
-from fgonnx import Explainer, Explanation, evaluate
+from fgonnx import Explainer, Explanation
+from fgonnx.audit import evaluate
 
 Array = npt.NDArray[Any]
 

@@ -12,12 +12,12 @@ import onnx
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fgonnx import binding, inspection, methods, storage
+from fgonnx import labels
 from fgonnx._version import __version__
-from fgonnx.check import check as run_checks
-from fgonnx.check import random_pictures
+from fgonnx.audit import inspection
+from fgonnx.audit.check import check as run_checks
+from fgonnx.audit.check import random_pictures
 from fgonnx.cli import compare, convert, evaluate, terminal
-from fgonnx.cli.job import Job, Settings, picture_preprocessing
 from fgonnx.cli.options import (
     EXPLANATION,
     RUNNING,
@@ -43,13 +43,18 @@ from fgonnx.cli.options import (
     Span,
     Target,
     Threads,
-)  # fmt: skip
-from fgonnx.cli.samples import Reader, Sound, find, is_picture
+)
+from fgonnx.engine import methods
+from fgonnx.engine.model import bind as binding
+from fgonnx.engine.model import save
+from fgonnx.engine.model.inputs import choose_input
+from fgonnx.engine.model.load import LoadedModel, load
+from fgonnx.engine.rewrite.options import CERTIFICATE
+from fgonnx.engine.rewrite.rewrite import rewrite
+from fgonnx.engine.rewrite.rewritten import sites_of
 from fgonnx.errors import OptionError
-from fgonnx.model import LoadedModel, load
-from fgonnx.normalise import choose_input
-from fgonnx.read import labels
-from fgonnx.rewrite import CERTIFICATE, rewrite, sites_of
+from fgonnx.jobs.explain import Job, Settings, picture_preprocessing
+from fgonnx.jobs.samples import Reader, Sound, find, is_picture
 
 _ROWS = 40  # of the table at the end
 _FEW = 3  # pictures that need no progress bar
@@ -378,7 +383,7 @@ def rewrite_command(
         input_shape=_shape(input_shape), layout=layout, target=_target(target, labels, loaded), seed=seed,
         outputs=_split(outputs), expose=expose or (), form=form, **methods.find(method).parse(set or ()),
     )  # fmt: skip
-    files = storage.save(proto, out, folder=loaded.path.parent if loaded.path is not None else None)
+    files = save.save(proto, out, folder=loaded.path.parent if loaded.path is not None else None)
     known = {p.key: p.value for p in proto.metadata_props}
     for file in files:
         terminal.say("written", f"{file}  ({terminal.file_size(file)})")

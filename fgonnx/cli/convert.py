@@ -13,11 +13,11 @@ import numpy as np
 import typer
 from rich.text import Text
 
+from fgonnx import labels as names
 from fgonnx.cli import terminal
 from fgonnx.cli.options import PICTURES, Head, Labels, Preprocess
 from fgonnx.errors import FgonnxError, InputError, OptionError
-from fgonnx.read import labels as names
-from fgonnx.read import presets
+from fgonnx.pictures.read import presets
 
 _EXPORT, _PROOF = "How it is exported", "The proof"
 _VERDICTS = {"passed": "green", "failed": "bold red", "undecided": "yellow"}

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from fgonnx import evaluate
+from fgonnx.audit import evaluate
+from fgonnx.audit.evaluate.run import Run
 from fgonnx.cli import terminal
-from fgonnx.cli.evaluation import METHODS, EvaluationJob
 from fgonnx.cli.options import (
     EXPLANATION,
     PICTURES,
@@ -24,9 +24,9 @@ from fgonnx.cli.options import (
     Preprocess,
     Providers,
     Threads,
-)  # fmt: skip
+)
 from fgonnx.errors import OptionError
-from fgonnx.evaluate.run import Run
+from fgonnx.jobs.evaluate import METHODS, EvaluationJob
 
 _EXTRA = ("jinja2", "matplotlib", "scipy")
 _PER_TABLE = 6
@@ -148,7 +148,7 @@ def _with_progress(run: Run) -> Iterator[int]:
 
 def _show(summary: Mapping[str, Any], folder: Path) -> None:
     """Print the table of methods by measures, and what was left out."""
-    from fgonnx.evaluate.page import number, table
+    from fgonnx.audit.evaluate.page import number, table
 
     columns = table(summary)
     for first in range(0, len(columns), _PER_TABLE):

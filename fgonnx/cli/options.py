@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fgonnx import methods
-from fgonnx.read.presets import PRESETS
+from fgonnx.engine import methods
+from fgonnx.pictures.read.presets import PRESETS
 
 EXPLANATION, PICTURES, RUNNING = "What is explained", "What the model takes", "How it runs"
 

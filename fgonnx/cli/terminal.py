@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fgonnx.check import CheckResult
-from fgonnx.cli.record import name_of, target_of, value_of
+from fgonnx.audit.check import CheckResult
 from fgonnx.errors import FgonnxError
+from fgonnx.jobs.record import name_of, target_of, value_of
 
 P = ParamSpec("P")
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fgonnx import storage
+from fgonnx import files
 from fgonnx.errors import NumericError, OptionError
 from fgonnx.training.data import Batches
 from fgonnx.training.network import Network
@@ -140,8 +140,8 @@ def _store(
     arrays = {f"w:{n}": a for n, a in network.weights.items()} | {f"s:{n}": a for n, a in network.statistics.items()}
     arrays |= {f"o:{n}": a for n, a in optimiser.state.items()}
     texts = {_REQUEST: json.dumps(request), _HISTORY: json.dumps([asdict(e) for e in history])}
-    storage.make_folder(file.parent)
-    with storage.replacing(file) as temporary, temporary.open("xb") as stream:
+    files.make_folder(file.parent)
+    with files.replacing(file) as temporary, temporary.open("xb") as stream:
         np.savez(stream, allow_pickle=False, **arrays, **{k: np.array(v) for k, v in texts.items()})
 
 

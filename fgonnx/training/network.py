@@ -12,16 +12,17 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from fgonnx import backward
-from fgonnx.emit import Emitter
-from fgonnx.engines import ort_training
-from fgonnx.engines.lowering import LOWERINGS, Lowering
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.session import Session
+from fgonnx.engine.model.load import LoadedModel, ModelLike, load
+from fgonnx.engine.normal.normalise import Normal, lift_constants, normalise
+from fgonnx.engine.rewrite.head import find_head, per_sample_shape
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rules.linear import per_channel
+from fgonnx.engine.walk import backward
+from fgonnx.engine.walk.witness import ort_training
+from fgonnx.engine.walk.witness.lower import LOWERINGS, Lowering
 from fgonnx.errors import ModelError
-from fgonnx.model import LoadedModel, ModelLike, load
-from fgonnx.normalise import Normal, lift_constants, normalise
-from fgonnx.rewrite import Options, find_head, per_sample_shape
-from fgonnx.rules.linear import per_channel
-from fgonnx.runtime import Session
 
 Array = npt.NDArray[Any]
 

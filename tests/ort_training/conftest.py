@@ -2,7 +2,7 @@
 
 import pytest
 
-from fgonnx.runtime import TRAINING
+from fgonnx.engine.graph.session import TRAINING
 
 
 def pytest_collection_modifyitems(items):

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgonnx import check
-from fgonnx.engines import agreement
-from fgonnx.model import load
-from fgonnx.rewrite import Options, build
+from fgonnx.audit import agreement, check
+from fgonnx.engine.model.load import load
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.rewrite import build
 from tests.conftest import SHARED
 
 try:
@@ -57,8 +57,8 @@ def test_trained_models(name):
 
 
 def test_a_wrong_rule_is_seen(monkeypatch):
-    from fgonnx import lowerings
+    from fgonnx.engine.rules.fast import masks
 
-    positive = lowerings.positive
-    monkeypatch.setattr(lowerings, "positive", lambda op, x: op.Mul(positive(op, x), np.float32(0.999)))
+    positive = masks.positive
+    monkeypatch.setattr(masks, "positive", lambda op, x: op.Mul(positive(op, x), np.float32(0.999)))
     assert differences(EXAMPLE)["input gradient"] > agreement.TOLERANCE

@@ -5,8 +5,8 @@ import onnx
 import pytest
 
 import fgonnx
-from fgonnx.check import check
-from fgonnx.engines import ort_training
+from fgonnx.audit.check import check
+from fgonnx.engine.walk.witness import ort_training
 from fgonnx.errors import ModelError, OptionError, UnsupportedError
 from tests.support import model, pictures, small_cnn
 

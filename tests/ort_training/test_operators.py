@@ -7,8 +7,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from fgonnx.engines import ort_training
-from fgonnx.engines.lowering import LOWERINGS, TAKEN
+from fgonnx.engine.walk.witness import ort_training
+from fgonnx.engine.walk.witness.lower import LOWERINGS, TAKEN
 from fgonnx.errors import UnsupportedError
 from tests import linearisation
 from tests.rule_cases import CASES
@@ -26,7 +26,7 @@ TOLERANCE = 1e-5
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
     """A process for each of a thousand rows would take minutes, and none of them ends it."""
-    from fgonnx.engines import builder
+    from fgonnx.engine.walk.witness import builder
 
     def build(model, head, sources):
         return ir.from_proto(onnx.load_from_string(builder.build(model.SerializeToString(), head, set(sources))))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks import roar as benchmark
+from fgonnx.audit.evaluate import roar
 from fgonnx.errors import OptionError
-from fgonnx.evaluate import roar
-from fgonnx.read import preprocess, presets
+from fgonnx.pictures.read import preprocess, presets
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 48

@@ -8,8 +8,8 @@ import onnx
 import pytest
 
 import fgonnx
+from fgonnx.engine.model.load import load
 from fgonnx.errors import ModelError, NumericError, OptionError
-from fgonnx.model import load
 from fgonnx.training import SGD, Batches, Network, accuracy, fit, reinitialise
 from tests.support import draw, model, pictures, run, small_cnn
 

@@ -1,0 +1,1 @@
+"""Is the explanation right, and do two models agree? Checks, comparisons and measures."""

@@ -1,0 +1,393 @@
+"""Checks on one model: its outputs are unchanged, its explanation is complete, its gradient is the derivative.
+
+Completeness cannot see a wrong derivative and finite differences cannot see a forgotten intercept, so both are done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx.audit import agreement
+from fgonnx.engine.graph import probe
+from fgonnx.engine.graph.session import Session
+from fgonnx.engine.model.load import LoadedModel, ModelLike, load
+from fgonnx.engine.rewrite import cache as caches
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.outputs import TARGET_INPUT
+from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.errors import OptionError
+from fgonnx.explain.explainer import Explainer
+from fgonnx.explain.explanation import Explanation
+from fgonnx.explain.targets import Target, takes_seed
+from fgonnx.pictures.read.preprocess import Preprocessing
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+Verdict = Literal["passed", "failed", "undecided"]
+
+# Steps of the finite differences, in units of the input's root mean square. Kinks want them small, rounding large.
+_STEPS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
+# Along the gradient the signal is strong; across it the score hardly moves and single precision drowns the slope.
+_ALONG, _ACROSS = 1e-2, 5e-2
+_SMALL_SCORE, _TOLERANCE = 1e-2, 1e-4
+_QUANTISERS = ("QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes
+    ----------
+    name : str
+        What was compared.
+    verdict : {"passed", "failed", "undecided"}
+        Undecided where the measurement itself is too uncertain to tell.
+    value, tolerance : float
+        The worst sample's error and what is allowed.
+    detail : str
+        How it was measured.
+    """
+
+    name: str
+    verdict: Verdict
+    value: float
+    tolerance: float
+    detail: str
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """All checks of one model.
+
+    Attributes
+    ----------
+    checks : tuple of Check
+        In the order in which they were made.
+    explanation : Explanation
+        Of the samples that were used.
+    notes : tuple of str
+        What the engine changed on the way, and what limits the checks.
+    """
+
+    checks: tuple[Check, ...]
+    explanation: Explanation
+    notes: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return all(c.verdict != "failed" for c in self.checks)
+
+
+def check(
+    model: ModelLike | LoadedModel,
+    x: Array | Mapping[str, Array] | None = None,
+    target: Target = None,
+    *,
+    head: str = "logits",
+    output: str | None = None,
+    input: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    layout: str | None = None,
+    labels: Sequence[str] | None = None,
+    providers: Sequence[str] | None = None,
+    threads: int | None = None,
+    samples: int = 2,
+    directions: int = 8,
+    tolerance: float | None = None,
+    random_state: int = 0,
+    engine: str = "fgonnx",
+    cache: bool | str | os.PathLike[str] = False,
+) -> CheckResult:
+    """Check the explanation of a model on the model itself.
+
+    Three things are compared: the outputs of the rewritten model with those of the source; the score with the sum of
+    all contributions; and `<gradient, v>` with central differences of the score, for directions v along and across
+    the gradient. The step of the differences is where two successive steps agree best, chosen without a look at the
+    gradient: choosing the best match instead would let a gradient pass that is too small by a tenth.
+
+    Parameters
+    ----------
+    model : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
+        The model.
+    x : numpy array or mapping of input names to arrays, optional
+        Samples to check on; seeded random ones by default, uniform in 0..1 (0..255 for a uint8 input).
+    target : int, str, or sequence of those, optional
+        As for `Explainer`.
+    head, output, input, input_shape, layout
+        As for `rewrite`.
+    labels, providers, threads
+        As for `Explainer`.
+    samples : int
+        How many random samples.
+    directions : int
+        Directions of each of the two kinds.
+    tolerance : float, optional
+        Allowed relative error of outputs and of completeness; 1e-4 by default, more in half precision.
+    random_state : int
+        Seed of samples and directions.
+    engine : {"fgonnx", "ort-training", "both"}
+        Which engine is checked; with "both", fgonnx's, and then every tensor is compared with that of ONNX Runtime's
+        gradient builder.
+    cache : bool or path-like
+        As for `Explainer`.
+
+    Returns
+    -------
+    CheckResult
+
+    Raises
+    ------
+    FgonnxError
+        If the model cannot be explained or the samples do not fit it.
+    """
+    if samples < 1 or directions < 1 or (tolerance is not None and tolerance <= 0):
+        raise OptionError("samples and directions must be 1 or more, and tolerance above 0")
+    if takes_seed(target):
+        raise OptionError("check takes one entry of the head as its target, not a region, a sum or a similarity")
+    loaded = load(model)
+    rng = np.random.default_rng(random_state)
+    explainer = Explainer(
+        loaded, head=head, output=output, input=input, layout=layout, labels=labels, providers=providers,
+        threads=threads, input_gradient=True, engine="fgonnx" if engine == "both" else engine, cache=cache,
+    )  # fmt: skip
+    options = Options(
+        head=head, output=output, input=input, layout=layout, input_shape=tuple(input_shape) if input_shape else None,
+        outputs=("target", "score"),
+    )  # fmt: skip
+    if not isinstance(x, Mapping) and x is not None:
+        options = replace(options, input_shape=options.input_shape or tuple(np.shape(x)))
+    build = caches.builder(cache)
+    scorer = build(loaded, options)
+    name = scorer.normal.input_name
+    if x is None:
+        feeds = random_inputs(scorer, samples, random_state)
+    else:
+        feeds = dict(x) if isinstance(x, Mapping) else {name: np.asarray(x)}
+    explanation = explainer(feeds, target)
+    checks = [
+        _outputs(loaded, explanation, feeds, name, tolerance, providers, threads),
+        _completeness(explanation, tolerance),
+    ]
+    score = _score(loaded, scorer, explanation, feeds, providers, threads)
+    point = feeds[name].astype(scorer.normal.x.dtype.numpy() if scorer.normal.x.dtype is not None else np.float32)
+    checks += _derivative(score, point, explanation, directions, rng)
+    notes = list(scorer.normal.notes)
+    steps = sorted({n.op_type for n in scorer.model.graph if n.op_type in _QUANTISERS})
+    if steps:
+        notes.append(
+            f"the graph holds {', '.join(steps)}: a step function has no useful slope, the straight-through one is used"
+        )
+        checks = [replace(c, verdict="undecided") if c.verdict == "failed" and "slope" in c.name else c for c in checks]
+    if engine == "both":
+        checks += _agreement(loaded, options, feeds, explanation, build)
+    return CheckResult(tuple(checks), explanation, tuple(notes))
+
+
+def _agreement(
+    loaded: LoadedModel, options: Options, feeds: Mapping[str, Array], explanation: Explanation,
+    build: Callable[[LoadedModel, Options], Rewritten],
+) -> list[Check]:  # fmt: skip
+    checks = []
+    for d in agreement.compare(loaded, options, feeds, explanation.target, build):
+        detail = f"largest difference of {d.count} tensor(s)" + (f", in '{d.where}'" if d.where else "")
+        verdict: Verdict = "passed" if d.value <= agreement.TOLERANCE else "failed"
+        checks.append(Check(f"engines agree: {d.group}", verdict, d.value, agreement.TOLERANCE, detail))
+    return checks
+
+
+def random_inputs(r: Rewritten, samples: int, random_state: int = 0) -> dict[str, Array]:
+    """Return seeded random samples for all inputs of a rewritten model."""
+    graph = r.model.graph
+    x = next(v for v in graph.inputs if v.name == r.normal.input_name)
+    return probe.random_feeds(graph, x, r.normal.input_shape, samples, random_state)
+
+
+def _outputs(
+    loaded: LoadedModel, explanation: Explanation, feeds: Mapping[str, Array], name: str, tolerance: float | None,
+    providers: Sequence[str] | None, threads: int | None,
+) -> Check:  # fmt: skip
+    """Compare the outputs with those of the source, run untouched, one sample at a time."""
+    folder = loaded.path.parent if loaded.path is not None else None
+    floats = [a.dtype for a in explanation.outputs.values() if a.dtype.kind == "f"]
+    allowed = tolerance if tolerance is not None else max(map(_usual, floats), default=_TOLERANCE)
+
+    def error(optimise: bool) -> tuple[float, str]:
+        session = Session(loaded.ir, folder=folder, providers=providers, threads=threads, optimise=optimise)
+        return _largest_difference(explanation.outputs, session, feeds, len(feeds[name]))
+
+    found, where = error(True)
+    detail = "largest difference to the source model, relative to its largest output"
+    if found > allowed:
+        # onnxruntime fuses quantised layers into integer kernels that round otherwise than the operators' definitions.
+        plain, plain_where = error(False)
+        if plain <= allowed:
+            detail = f"to the source run without onnxruntime's fusions, which alone move its outputs by {found:.1e}"
+            found, where = plain, plain_where
+    verdict: Verdict = "passed" if found <= allowed else "failed"
+    return Check("outputs unchanged", verdict, found, allowed, detail + (f"; worst: '{where}'" if where else ""))
+
+
+def _largest_difference(
+    ours: Mapping[str, Array], session: Session, feeds: Mapping[str, Array], count: int
+) -> tuple[float, str]:
+    """Return the largest relative difference to what a session computes, and the output it is in ("" for none)."""
+    batched = {n for n, a in feeds.items() if a.ndim and a.shape[0] == count}
+    runs = [session.run({n: a[i : i + 1] if n in batched else a for n, a in feeds.items()}) for i in range(count)]
+    worst, where = 0.0, ""
+    for output, array in ours.items():
+        a = array.astype(np.float64).reshape(-1)
+        b = np.concatenate([np.atleast_1d(run[output]) for run in runs]).astype(np.float64).reshape(-1)
+        error = float(np.abs(a - b).max(initial=0) / max(float(np.abs(b).max(initial=0)), 1e-30))
+        if error > worst:
+            worst, where = error, output
+    return worst, where
+
+
+def _completeness(explanation: Explanation, tolerance: float | None) -> Check:
+    """Hold the residual against the score, or against what was summed where the score is a small difference."""
+    relative, rounding = explanation.relative_residual(), explanation.rounding_residual()
+    allowed = tolerance if tolerance is not None else _usual(explanation.score.dtype)
+    # |score| / sum |contributions|
+    share = np.divide(rounding, relative, out=np.ones_like(rounding), where=relative > 0)
+    small = share < _SMALL_SCORE
+    errors = np.where(small, 10 * rounding, relative)
+    worst = int(errors.argmax())
+    detail = "|score - sum of contributions| / |score|"
+    value = float(relative[worst])
+    if small[worst]:
+        detail = "|score - sum| / sum of |contributions|, as the score is below 1 % of that sum"
+        value, allowed = float(rounding[worst]), allowed / 10
+    return Check("completeness", "passed" if value <= allowed else "failed", value, allowed, detail)
+
+
+def _usual(dtype: np.dtype[Any]) -> float:
+    """Return the relative error to allow where values of a type are summed."""
+    return max(_TOLERANCE, 32 * float(np.finfo(dtype).eps))
+
+
+def _score(
+    loaded: LoadedModel, scorer: Rewritten, explanation: Explanation, feeds: Mapping[str, Array],
+    providers: Sequence[str] | None, threads: int | None,
+) -> Callable[[Array], Floats]:  # fmt: skip
+    """Return the score as a function of the explained input, targets fixed: (N, ...) to (N,)."""
+    name = _floating_face(scorer)
+    folder = loaded.path.parent if loaded.path is not None else None
+    session = Session(scorer.model, folder=folder, providers=providers, threads=threads)
+    assert explanation.target is not None
+    fixed = {n: a for n, a in feeds.items() if n != scorer.normal.input_name}
+    targets = np.asarray(explanation.target, np.int64)
+    step = len(targets) if scorer.normal.batched else 1
+
+    def score(x: Array) -> Floats:
+        results = []
+        for i in range(0, len(x), step):
+            rows = {n: a[i : i + step] if a.ndim and len(a) == len(x) else a for n, a in fixed.items()}
+            rows |= {name: x[i : i + step], TARGET_INPUT: targets[i : i + step]}
+            results.append(session.run(rows, [scorer.names["score"]])[scorer.names["score"]])
+        return np.concatenate(results).astype(np.float64)
+
+    return score
+
+
+def _floating_face(r: Rewritten) -> str:
+    """Let an integer input's floating-point copy be the graph's input, so that it can be moved by less than one."""
+    x = r.normal.x
+    cast = x.producer()
+    if cast is not None:
+        graph = r.model.graph
+        face = ir.Value(name=f"{r.normal.input_name}::free", type=x.type, shape=x.shape)
+        x.replace_all_uses_with(face)
+        graph.remove(cast, safe=True)
+        graph.inputs[[v.name for v in graph.inputs].index(r.normal.input_name)] = face
+        x = face
+    return str(x.name)
+
+
+def _derivative(
+    score: Callable[[Array], Floats], x: Array, explanation: Explanation, directions: int, rng: np.random.Generator
+) -> list[Check]:
+    assert explanation.input_gradient is not None
+    gradient = explanation.input_gradient.astype(np.float64)
+    clean = x.astype(np.float64)
+    scale = np.sqrt(_mean(clean**2)) + 1e-12
+    # Random halves of the gradient: every part of it is tried, each with a strong signal.
+    strong = gradient if gradient.any() else rng.standard_normal(x.shape)
+    along = [strong * (rng.random(x.shape) < 0.5) for _ in range(directions)]
+    across = [clean, *(rng.standard_normal(x.shape) for _ in range(directions - 1))]
+    return [
+        _slopes("slope along the gradient", score, x, gradient, scale, along, _ALONG),
+        _slopes("slope in random directions", score, x, gradient, scale, across, _ACROSS),
+    ]
+
+
+def _slopes(
+    name: str, score: Callable[[Array], Floats], x: Array, gradient: Floats, scale: Floats,
+    directions: Sequence[Floats], tolerance: float,
+) -> Check:  # fmt: skip
+    """Compare slopes of the score with those the gradient promises, all directions together."""
+    shape = (len(_STEPS), len(directions), len(x))
+    promised, central, nearest = np.empty(shape), np.empty(shape), np.empty(shape)
+    here = score(x)
+    for k, direction in enumerate(directions):
+        v = direction / (np.sqrt(_mean(direction**2)) + 1e-300)
+        for j, step in enumerate(_STEPS):
+            ahead, behind = (x + step * scale * v).astype(x.dtype), (x - step * scale * v).astype(x.dtype)
+            up, down = score(ahead) - here, here - score(behind)
+            # What was moved is what survived rounding to the input's type.
+            up_promised, down_promised = _dot(ahead, x, gradient), _dot(x, behind, gradient)
+            promised[j, k] = (up_promised + down_promised) / (2 * step)
+            central[j, k] = (up + down) / (2 * step) - promised[j, k]
+            # The gradient is that of one side where the sample lies on a kink: one side has to agree.
+            sides = np.stack([central[j, k], (up - up_promised) / step, (down - down_promised) / step])
+            nearest[j, k] = np.take_along_axis(sides, np.abs(sides).argmin(0)[None], 0)[0]
+    # The larger of what is promised and what is found: a gradient of zeros promises nothing.
+    size = np.sqrt(np.maximum(promised**2, (promised + central) ** 2).mean(1)) + 1e-300
+    uncertain = np.sqrt(((central[1:] - central[:-1]) ** 2).mean(1)) / size[1:]
+    steady = uncertain.argmin(0)
+    rows = np.arange(len(x))
+    doubt = uncertain[steady, rows]
+    errors = np.sqrt((nearest**2).mean(1)) / size
+    error = np.minimum(errors[steady, rows], errors[steady + 1, rows])
+    worst = int(error.argmax())
+    value = float(error[worst])
+    verdict: Verdict = "passed" if value <= tolerance else "undecided" if value <= 5 * doubt[worst] else "failed"
+    detail = (
+        f"{len(directions)} directions, step {_STEPS[int(steady[worst]) + 1]:.0e} of the input's size; "
+        f"the measurement itself is good to {doubt[worst]:.1e}"
+    )
+    return Check(name, verdict, value, tolerance, detail)
+
+
+def _dot(after: Array, before: Array, gradient: Floats) -> Floats:
+    """Return `<gradient, after - before>` of every sample."""
+    products = (after.astype(np.float64) - before.astype(np.float64)) * gradient
+    return np.asarray(products.reshape(len(products), -1).sum(axis=1))
+
+
+def _mean(values: Floats) -> Floats:
+    """Return the mean of every sample, with axes kept."""
+    mean: Floats = values.mean(axis=tuple(range(1, values.ndim)), keepdims=True)
+    return mean
+
+
+def random_pictures(pre: Preprocessing, shape: Sequence[int] | None, samples: int, random_state: int = 0) -> Array:
+    """Return seeded random pictures, prepared as the model wants them: coloured clouds with grain, (N, ...)."""
+    assert pre.size is not None or shape is not None
+    size = pre.size or (shape[2:4] if pre.layout == "NCHW" else shape[1:3])  # type: ignore[index]
+    rng = np.random.default_rng(random_state)
+    rows = []
+    for _ in range(samples):
+        clouds = cv2.resize(rng.uniform(0, 255, (6, 6, 3)), (int(size[1]), int(size[0])), interpolation=cv2.INTER_CUBIC)
+        picture = np.clip(clouds + rng.normal(0, 12, clouds.shape), 0, 255)
+        rows.append(pre.apply(np.rint(picture).astype(np.uint8)))
+    return np.stack(rows)

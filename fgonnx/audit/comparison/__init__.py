@@ -1,0 +1,374 @@
+"""compare(a, b, x): do two models that should be the same look at the same thing, and if not, where do they part?"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx.audit.comparison import measures
+from fgonnx.audit.comparison.alignment import Alignment, Measured, Point, Side
+from fgonnx.engine.model.load import LoadedModel, ModelLike, load
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.errors import InputError, ModelError, NumericError
+from fgonnx.explain.explainer import Explainer
+from fgonnx.explain.explanation import Explanation
+
+Array = npt.NDArray[Any]
+Float = npt.NDArray[np.float64]
+Given = Array | Mapping[str, Array]
+
+MEASURES = {
+    "top1": "1 where both models choose the same entry, else 0",
+    "score_difference": "|score B - score A| of the entry explained, as a share of A's largest absolute score",
+    "rank_correlation": "Spearman's rank correlation of the maps, -1..1",
+    "correlation": "Pearson's correlation of the maps, -1..1",
+    "ssim": "structural similarity of the maps, rescaled to 0..1",
+    "overlap": "share of the strongest 5 % of the maps that they have in common",
+    "pointing": "1 where the peaks of the maps lie within 15/224 of the longer side, else 0",
+    "peak_distance": "how far the peaks lie apart, as a share of the longer side",
+    "quantisation_a": "share of rounding and saturation in A's absolute contributions",
+    "quantisation_b": "the same in B",
+    "layer_error": "the largest error that one stretch of layers of B adds by itself",
+}
+"""What is measured for every sample, and what the number means."""
+
+SMALLER_IS_BETTER = ("score_difference", "peak_distance", "quantisation_a", "quantisation_b", "layer_error")
+
+NOTICEABLE, ABOVE_OTHERS = 0.05, 4.0
+"""Models part at a point whose added error is above 5 %, and above four times the median over all points."""
+
+_MAPS: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
+    "rank_correlation": measures.rank_correlation,
+    "correlation": measures.correlation,
+    "ssim": measures.ssim,
+    "overlap": measures.overlap,
+    "peak_distance": measures.peak_distance,
+}
+
+# Where the scales of an operator stand among its inputs.
+_SCALES = {
+    "QuantizeLinear": (1,), "DequantizeLinear": (1,), "QLinearConv": (1, 4, 6), "QLinearMatMul": (1, 4, 6),
+    "QGemm": (1, 4, 7), "QLinearAdd": (1, 4, 6), "QLinearMul": (1, 4, 6), "QLinearGlobalAveragePool": (1, 3),
+    "QLinearAveragePool": (1, 3), "QLinearLeakyRelu": (1, 3), "QLinearSigmoid": (1, 3), "QLinearSoftmax": (1, 3),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on a batch of N samples.
+
+    Attributes
+    ----------
+    a, b : Explanation
+        Both, of the same target.
+    choice_a, choice_b : numpy array of int64, (N,)
+        The largest entry of either head.
+    probability_a, probability_b : numpy array, (N,), or None
+        What the operator set aside behind the head makes of the scores; None where there is none.
+    measures : dict of str to numpy array, (N,)
+        See `MEASURES`.
+    points : tuple of Point
+        Where the layers are compared, in the order of B; the head last.
+    error : numpy array, (N, points)
+        `||a - b|| / ||a||` at every point: how far the models have parted up to there.
+    added : numpy array, (N, points)
+        What each stretch adds by itself: the same, with B given A's values at all other points.
+    parts_a, parts_b : numpy array, (N, points + 1)
+        Contributions to the score by the stretch that leads up to a point, without rounding; the last column holds the
+        input and what lies in no stretch.
+    rounding_a, rounding_b : numpy array, (N, points + 1)
+        Contributions of kind "quantisation", likewise.
+    unmatched : pair of int
+        Layers with weights of A and of B that the other model has no counterpart of.
+    """
+
+    a: Explanation
+    b: Explanation
+    choice_a: npt.NDArray[np.int64]
+    choice_b: npt.NDArray[np.int64]
+    probability_a: Float | None
+    probability_b: Float | None
+    measures: dict[str, Float]
+    points: tuple[Point, ...]
+    error: Float
+    added: Float
+    parts_a: Float
+    parts_b: Float
+    rounding_a: Float
+    rounding_b: Float
+    unmatched: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    def residual(self) -> Float:
+        """Return score B - score A - (sum of B's contributions - sum of A's), (N,): zero up to rounding."""
+        difference = self.b.score.astype(np.float64) - self.a.score.astype(np.float64)
+        return difference - sum(
+            sign * (parts.sum(axis=1) + rounding.sum(axis=1))
+            for sign, parts, rounding in (
+                (1, self.parts_b, self.rounding_b),
+                (-1, self.parts_a, self.rounding_a),
+            )
+        )
+
+    def parted(self) -> list[tuple[Point, float]]:
+        """Return the points at which B does otherwise than A, with the mean error added there, the largest first."""
+        return parted(self.points, self.added.mean(axis=0))
+
+
+def parted(points: Sequence[Point], added: Float) -> list[tuple[Point, float]]:
+    """Return the points at which models part; see `NOTICEABLE`.
+
+    Parameters
+    ----------
+    points : sequence of Point
+        Points of a comparison.
+    added : numpy array, (points,)
+        What the stretch before each adds, a mean over samples.
+    """
+    least = max(NOTICEABLE, ABOVE_OTHERS * float(np.median(added)))
+    order = np.argsort(-added, kind="stable")
+    return [(points[i], float(added[i])) for i in order if added[i] > least]
+
+
+def compare(
+    a: ModelLike | LoadedModel,
+    b: ModelLike | LoadedModel,
+    x: Given,
+    x_b: Given | None = None,
+    target: Any = None,
+    **options: Any,
+) -> Comparison:
+    """Compare two models on a batch: decisions, scores, maps, and the layers where they part.
+
+    Parameters
+    ----------
+    a : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
+        The model that was approved.
+    b : the same
+        The one that is deployed.
+    x : numpy array, or mapping of input names to arrays
+        The samples as A takes them.
+    x_b : the same, optional
+        The same samples as B takes them, where it takes them otherwise.
+    target : optional
+        What to explain in both, as for `fgonnx.Explainer`; by default what A chooses.
+    **options
+        See `Comparer`.
+
+    Raises
+    ------
+    ModelError, InputError, NumericError
+        If a model cannot be explained, the heads have different numbers of entries, or a scale is no scale.
+    """
+    return Comparer(a, b, **options)(x, x_b, target)
+
+
+class Comparer:
+    """Two models, ready to be compared on one batch after the other.
+
+    Parameters
+    ----------
+    a, b : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
+        The model that was approved, and the one that is deployed.
+    profile, psi, head : str
+        As for `fgonnx.Explainer`.
+    input_a, input_b, output_a, output_b : str, optional
+        Names of the inputs and outputs, where several could be meant.
+    layout_a, layout_b : str, optional
+        Axes of the inputs; found out by default.
+    labels : sequence of str, optional
+        Class names; A's metadata by default.
+    providers, threads, batch_size, cache
+        As for `fgonnx.Explainer`.
+    """
+
+    def __init__(
+        self,
+        a: ModelLike | LoadedModel,
+        b: ModelLike | LoadedModel,
+        *,
+        profile: str = "full",
+        psi: str = "abs",
+        head: str = "logits",
+        input_a: str | None = None,
+        input_b: str | None = None,
+        output_a: str | None = None,
+        output_b: str | None = None,
+        layout_a: str | None = None,
+        layout_b: str | None = None,
+        labels: Sequence[str] | None = None,
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        batch_size: int = 8,
+        cache: bool | str | os.PathLike[str] = False,
+    ) -> None:
+        loaded = load(a), load(b)
+        for model in loaded:
+            check_scales(model)
+        self._providers, self._threads = providers, threads
+
+        def explainer(model: LoadedModel, input: str | None, output: str | None, layout: str | None) -> Explainer:
+            return Explainer(
+                model, profile=profile, psi=psi, head=head, input=input, output=output, layout=layout, labels=labels,
+                providers=providers, threads=threads, batch_size=batch_size, cache=cache,
+            )  # fmt: skip
+
+        self.a = explainer(loaded[0], input_a, output_a, layout_a)
+        self.b = explainer(loaded[1], input_b, output_b, layout_b)
+        self._aligned: tuple[tuple[Any, ...], Alignment] | None = None
+
+    def entries(self, shape_a: Sequence[int] | None = None, shape_b: Sequence[int] | None = None) -> int:
+        """Return the number of entries of the heads.
+
+        Raises
+        ------
+        ModelError
+            If the two differ.
+        """
+        shapes = [side.engine(shape).rewritten.head_shape for side, shape in ((self.a, shape_a), (self.b, shape_b))]
+        first, second = (math.prod(s) for s in shapes)
+        if first != second:
+            raise ModelError(
+                f"the models answer different questions: {self.a.loaded.name} has {first} entries, "
+                f"{self.b.loaded.name} has {second}; compare models of the same classes, or name the outputs"
+            )
+        return first
+
+    def __call__(self, x: Given, x_b: Given | None = None, target: Any = None) -> Comparison:
+        """Compare on one batch; see `compare`."""
+        x_b = x if x_b is None else x_b
+        counts = _length(x), _length(x_b)
+        if counts[0] != counts[1]:
+            raise InputError(f"there are {counts[0]} samples for the one model and {counts[1]} for the other")
+        self.entries(_shape(x), _shape(x_b))
+        a = self.a(x, target)
+        b = self.b(x_b, target if a.target is None else a.target.tolist())
+        alignment = self._alignment(x, x_b)
+        found = [alignment.measure(_row(x, i), _row(x_b, i)) for i in range(counts[0])]
+        heads = np.stack([m.head_a for m in found]), np.stack([m.head_b for m in found])
+        added = np.stack([m.added for m in found])
+        parts = [
+            _by_segment(e, segments, len(alignment.points))
+            for e, segments in zip((a, b), alignment.segments, strict=True)
+        ]
+        return Comparison(
+            a, b,
+            heads[0].argmax(axis=1), heads[1].argmax(axis=1),
+            _probability(a, heads[0]), _probability(b, heads[1]),
+            _measured(a, b, found),
+            alignment.points, np.stack([m.error for m in found]), added,
+            parts[0][0], parts[1][0], parts[0][1], parts[1][1], alignment.unmatched,
+        )  # fmt: skip
+
+    def _alignment(self, x: Given, x_b: Given) -> Alignment:
+        key = _shape(x), _shape(x_b)
+        if self._aligned is None or self._aligned[0] != key:
+            sides = [Side(e.loaded, _with_shape(e, shape)) for e, shape in zip((self.a, self.b), key, strict=True)]
+            self._aligned = key, Alignment(*sides, threads=self._threads, providers=self._providers)
+        return self._aligned[1]
+
+
+def check_scales(loaded: LoadedModel) -> None:
+    """Look at the scales of a quantised model.
+
+    Raises
+    ------
+    NumericError
+        If one is zero, negative, NaN or infinite.
+    """
+    for node in loaded.ir.graph:
+        for i in _SCALES.get(
+            node.op_type, (0, *range(2, len(node.inputs), 3)) if node.op_type == "QLinearConcat" else ()
+        ):
+            scale = node.inputs[i] if i < len(node.inputs) else None
+            tensor = ir.convenience.get_const_tensor(scale) if scale is not None else None
+            if tensor is None:
+                continue
+            values = np.asarray(tensor.numpy(), np.float64).ravel()
+            wrong = values[~(np.isfinite(values) & (values > 0))]
+            if wrong.size:
+                what = "zero: its calibration saw one value only" if wrong[0] == 0 else f"{wrong[0]:g}"
+                raise NumericError(
+                    f"{loaded.name}: the scale '{scale.name if scale else ''}' of node '{node.name or node.op_type}' "
+                    f"({node.op_type}) is {what}; calibrate the model again, on pictures that use this layer"
+                )
+
+
+def _measured(a: Explanation, b: Explanation, found: Sequence[Measured]) -> dict[str, Float]:
+    heads = [(m.head_a.astype(np.float64), m.head_b.astype(np.float64)) for m in found]
+    largest = np.array([max(float(np.abs(h).max()), np.finfo(np.float64).tiny) for h, _ in heads])
+    maps = [measures.same_size(m, n) for m, n in zip(a.saliency, b.saliency, strict=True)]
+    by_map = {name: np.array([f(m, n) for m, n in maps]) for name, f in _MAPS.items()}
+    values = {
+        "top1": np.array([float(h.argmax() == g.argmax()) for h, g in heads]),
+        "score_difference": np.abs(b.score.astype(np.float64) - a.score) / largest,
+        **by_map,
+        "pointing": (by_map["peak_distance"] <= measures.TOLERANCE).astype(np.float64),
+        "quantisation_a": _quantisation(a),
+        "quantisation_b": _quantisation(b),
+        "layer_error": np.array([float(m.added.max()) for m in found]),
+    }
+    return {name: values[name] for name in MEASURES}
+
+
+def _quantisation(e: Explanation) -> Float:
+    """Return the share of rounding and saturation in the absolute contributions, (N,)."""
+    assert e.contributions is not None
+    weights = np.abs(e.contributions.astype(np.float64))
+    of_kind = np.array([s.kind == "quantisation" for s in e.sites])
+    return np.asarray(weights[:, of_kind].sum(axis=1) / np.maximum(weights.sum(axis=1), np.finfo(np.float64).tiny))
+
+
+def _by_segment(e: Explanation, segments: Mapping[str, int], points: int) -> tuple[Float, Float]:
+    """Sum contributions by the stretch they lie in, those of rounding apart: two arrays (N, points + 1)."""
+    assert e.contributions is not None
+    sums = np.zeros((2, len(e), points + 1))
+    for column, site in enumerate(e.sites):
+        where = segments.get(site.node, points)
+        sums[int(site.kind == "quantisation"), :, where] += e.contributions[:, column]
+    return sums[0], sums[1]
+
+
+def _probability(e: Explanation, heads: Array) -> Float | None:
+    """Return what the operator set aside makes of the score explained."""
+    if e.target is None or e.head_stripped not in ("Softmax", "LogSoftmax", "Sigmoid"):
+        return None
+    scores = heads.astype(np.float64)
+    rows = np.arange(len(scores))
+    if e.head_stripped == "Sigmoid":
+        return np.asarray(1.0 / (1.0 + np.exp(-scores[rows, e.target])))
+    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(raised[rows, e.target] / raised.sum(axis=1))
+
+
+def _with_shape(e: Explainer, shape: tuple[int, ...] | None) -> Options:
+    options = e.options
+    return Options(
+        head=options.head, output=options.output, input=options.input, layout=options.layout,
+        input_shape=None if shape is None else (1, *shape[1:]),
+    )  # fmt: skip
+
+
+def _shape(x: Given) -> tuple[int, ...] | None:
+    if isinstance(x, Mapping):
+        return np.asarray(next(iter(x.values()))).shape if len(x) == 1 else None
+    return np.asarray(x).shape
+
+
+def _length(x: Given) -> int:
+    return len(next(iter(x.values())) if isinstance(x, Mapping) else x)
+
+
+def _row(x: Given, i: int) -> Given:
+    if isinstance(x, Mapping):
+        return {name: array[i : i + 1] if np.ndim(array) else array for name, array in x.items()}
+    return x[i : i + 1]

@@ -1,0 +1,461 @@
+"""Which layers of two models are the same, and where the two compute something else.
+
+Layers with weights (convolutions, dense layers) are matched by name and weight shape, in the order in which the head
+depends on them. What such a layer reads and what it gives, before its activation, are the points at which the models
+are compared, in real numbers: for a quantised model, its floating-point twins. Between the two points of a layer lie
+its weights; between two layers lie activations, sums, and rounding. So it does not matter that a quantiser has folded
+a Relu into its range or a normalisation into weights.
+
+A difference that is passed on grows or shrinks on its way and does not tell where it began. Therefore the second model
+is also run with every point set to what the *first* model has there: what a stretch between points then does otherwise
+is its own doing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.session import Session
+from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.normal.normalise import Normal, normalise
+from fgonnx.engine.normal.tie import DOMAIN, resolve_straight_through
+from fgonnx.engine.rewrite.head import find_head
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.walk import backward
+
+Array = npt.NDArray[Any]
+
+HEAD, READS, GIVES = "head", "reads", "gives"
+
+_PREFIX = "compared/"
+_TWINS = ("dequantised/", "widened/")
+# What quantisers append to the names of nodes: onnxruntime's, and tf2onnx's for TFLite.
+_APPENDED = re.compile(r"(_MatMul)?(_quant|_quantized|_prequant|_QuantizeLinear|_DequantizeLinear)$")
+_WITHOUT_EFFECT = ("StraightThrough", "Identity", "Cast")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place where two models are compared.
+
+    Attributes
+    ----------
+    name : str
+        The node of the first model whose result it is.
+    other : str
+        The node of the second model.
+    op_type : str
+        Operator of the first model's node.
+    where : {"reads", "gives", "head"}
+        Whether a layer with weights reads this value, gives it (before its activation), or it is what is explained.
+    layer : str
+        The layer with weights, in the first model; the name of the head for the last point.
+    """
+
+    name: str
+    other: str
+    op_type: str
+    where: str
+    layer: str
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer with weights: what it reads, what it gives, and how it is recognised."""
+
+    node: ir.Node
+    source: str
+    reads: ir.Value
+    gives: ir.Value
+    key: tuple[Any, ...]
+    stem: str
+
+
+class Side:
+    """One of the two models in normal form, and what of it lies between input and head.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model.
+    options : Options
+        Which input, output and head are meant.
+    """
+
+    def __init__(self, loaded: LoadedModel, options: Options) -> None:
+        self.folder = loaded.path.parent if loaded.path is not None else None
+        self.normal: Normal = normalise(
+            loaded, input_name=options.input, input_shape=options.input_shape, layout=options.layout
+        )
+        graph = self.normal.model.graph
+        nodes = list(graph)
+        self.head, _ = find_head(self.normal, options, loaded)
+        self.active = backward.active_values(nodes, [self.normal.x])
+        self.path = backward.path(nodes, self.active, self.head)
+        self._sources: dict[str, str] = {}
+        for node in nodes:
+            name = str(node.name)
+            if not name.startswith(_TWINS):
+                self._sources[name] = name
+                self._sources.update({str(v.name).removesuffix("::integer"): name for v in node.outputs})
+        self._uses: dict[ir.Value, list[ir.Node]] = {}
+        for node in self.path:
+            for v in node.inputs:
+                if v is not None:
+                    self._uses.setdefault(v, []).append(node)
+        self.layers = [self._layer(n) for n in self._ordered() if self._has_weights(n)]
+
+    def source(self, v: ir.Value) -> str:
+        """Return the node of the model as it was given that a value comes from, or "" where a twin has none."""
+        node = v.producer()
+        if node is None:
+            return self.normal.input_name
+        name = str(node.name)
+        prefix = next((p for p in _TWINS if name.startswith(p)), None)
+        if prefix is None:
+            return name
+        base, mark, _ = name.removeprefix(prefix).partition("::")
+        return self._sources.get(base, base) if mark else ""
+
+    def _ordered(self) -> list[ir.Node]:
+        """Return the path in the order in which the head depends on it.
+
+        It follows from the graph alone, while the order of nodes in a file is the exporter's.
+        """
+        on_path = set(self.path)
+        order: list[ir.Node] = []
+        seen: set[ir.Node] = set()
+        stack = [(node, False) for node in [self.head.producer()] if node in on_path]
+        while stack:
+            node, done = stack.pop()
+            assert node is not None
+            if done:
+                order.append(node)
+                continue
+            if node in seen:
+                continue
+            seen.add(node)
+            stack.append((node, True))
+            for v in reversed(backward.inputs_of(node)):
+                producer = v.producer()
+                if producer in on_path and producer not in seen:
+                    stack.append((producer, False))
+        return order
+
+    def _has_weights(self, node: ir.Node) -> bool:
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or node.domain:
+            return False
+        data, weight = node.inputs[:2]
+        known = weight is not None and weight.shape is not None and weight.shape.is_static()
+        return known and data in self.active and weight not in self.active
+
+    def _layer(self, node: ir.Node) -> _Layer:
+        data, weight = node.inputs[:2]
+        assert data is not None
+        assert weight is not None
+        assert weight.shape is not None
+        dims = weight.shape.numpy()
+        dense = node.op_type in ("Gemm", "MatMul")
+        source = self.source(node.outputs[0]) or str(node.name)
+        producer = data.producer()
+        # Integer products read q - z; its twin is s (q - z), and s differs from sample to sample.
+        if producer is not None and producer.op_type == "Div" and str(producer.name).startswith(_TWINS):
+            assert producer.inputs[0] is not None
+            data = producer.inputs[0]
+        key = ("dense", *sorted(dims)) if dense else (node.op_type, *dims)
+        return _Layer(node, source, data, self._linear_end(node), key, _stem(source))
+
+    def _linear_end(self, node: ir.Node) -> ir.Value:
+        """Return the value behind a layer's bias and normalisation, wherever the graph keeps them."""
+        end = value = node.outputs[0]
+        weight = node.inputs[1]
+        assert weight is not None
+        scaled = str(node.name).startswith(_TWINS) and _is_integer_product(node)
+        channels = {int(d) for d in value.shape.dims if isinstance(d, int)} if value.shape is not None else set()
+        while len(users := self._uses.get(value, [])) == 1:
+            user = users[0]
+            others = [v for v in user.inputs if v is not None and v is not value]
+            if user.op_type == "BatchNormalization" or (
+                user.op_type in ("Add", "Sub", "Mul", "Div")
+                and len(others) == 1
+                # A constant per channel is a bias or a normalisation, a single number part of an activation.
+                and (_size(others[0]) in channels - {1} or (scaled and user.op_type == "Mul"))
+                and others[0] not in self.active
+            ):
+                end = value = user.outputs[0]
+            elif user.op_type in _WITHOUT_EFFECT:
+                value = user.outputs[0]
+            else:
+                break
+        return end
+
+
+@dataclass(frozen=True)
+class _Pair:
+    point: Point
+    a: ir.Value
+    b: ir.Value
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Two models at every point, for one sample.
+
+    Attributes
+    ----------
+    error : numpy array, (points,)
+        `||a - b|| / ||a||`: how far the models have parted up to here.
+    added : numpy array, (points,)
+        The same where the second model is given the first one's values at all other points: what this stretch adds.
+    head_a, head_b : numpy array, (entries,)
+        What the models answer, before a final Softmax or Sigmoid where the options say so.
+    """
+
+    error: npt.NDArray[np.float64]
+    added: npt.NDArray[np.float64]
+    head_a: Array
+    head_b: Array
+
+
+class Alignment:
+    """The points that two models have in common, ready to be measured.
+
+    Parameters
+    ----------
+    a, b : Side
+        The models. Their graphs are written to.
+    threads : int, optional
+        Threads within an operator.
+    providers : sequence of str, optional
+        Execution providers.
+
+    Attributes
+    ----------
+    points : tuple of Point
+        In the order of the second model, the head last.
+    segments : pair of dict of str to int
+        For either model, the point that each node of the graph leads up to, by the node's name.
+    unmatched : pair of int
+        Layers with weights that the other model has no counterpart of.
+    """
+
+    def __init__(self, a: Side, b: Side, *, threads: int | None = None, providers: Sequence[str] | None = None) -> None:
+        matched = _matched(a.layers, b.layers)
+        self.unmatched = len(a.layers) - len(matched), len(b.layers) - len(matched)
+        pairs = list(_pairs(a, b, matched))
+        position = {v: i for i, node in enumerate(b.path) for v in node.outputs}
+        pairs.sort(key=lambda p: (p.point.where == HEAD, position.get(p.b, -1)))
+        self.points = tuple(p.point for p in pairs)
+        values = [p.a for p in pairs], [p.b for p in pairs]
+        self.segments = _segments(values[0]), _segments(values[1])
+        self._inputs = a.normal.input_name, b.normal.input_name
+
+        def session(side: Side, model: ir.Model) -> Session:
+            return Session(model, folder=side.folder, threads=threads, providers=providers)
+
+        copy = b.normal.model.clone()
+        named = {str(v.name): v for v in [*copy.graph.inputs, *(v for node in copy.graph for v in node.outputs)]}
+        _cut(copy, [named[str(v.name)] for v in values[1]])
+        self._forced = session(b, copy)
+        for side, mine in zip((a, b), values, strict=True):
+            _fetch(side.normal.model, mine)
+        self._a, self._b = session(a, a.normal.model), session(b, b.normal.model)
+
+    def measure(self, x_a: Array | Mapping[str, Array], x_b: Array | Mapping[str, Array]) -> Measured:
+        """Compare the two models at every point for one sample.
+
+        Parameters
+        ----------
+        x_a, x_b : numpy array, or mapping of input names to arrays
+            The sample as each of the models takes it, with a batch axis of 1.
+
+        """
+        feeds_a = dict(x_a) if isinstance(x_a, Mapping) else {self._inputs[0]: x_a}
+        feeds_b = dict(x_b) if isinstance(x_b, Mapping) else {self._inputs[1]: x_b}
+        names = [_fetched(i) for i in range(len(self.points))]
+        a = self._a.run(feeds_a)
+        b = self._b.run(feeds_b)
+        fed = {_fed(i): a[name] for i, name in enumerate(names)}
+        forced = self._forced.run({k: v for k, v in {**feeds_b, **fed}.items() if k in self._forced.inputs})
+        return Measured(
+            np.array([_distance(a[n], b[n]) for n in names]),
+            np.array([_distance(a[n], forced[n]) for n in names]),
+            a[names[-1]].ravel(),
+            b[names[-1]].ravel(),
+        )
+
+
+def _matched(a: Sequence[_Layer], b: Sequence[_Layer]) -> list[tuple[_Layer, _Layer]]:
+    """Return the longest common subsequence of two lists of layers; those of one name weigh double."""
+
+    def weight(one: _Layer, other: _Layer) -> int:
+        return 0 if one.key != other.key else 2 if one.stem == other.stem else 1
+
+    best = np.zeros((len(a) + 1, len(b) + 1), int)
+    for i in range(len(a) - 1, -1, -1):
+        for j in range(len(b) - 1, -1, -1):
+            w = weight(a[i], b[j])
+            both = best[i + 1, j + 1] + w if w else 0
+            best[i, j] = max(both, best[i + 1, j], best[i, j + 1])
+    found = []
+    i = j = 0
+    while i < len(a) and j < len(b):
+        w = weight(a[i], b[j])
+        if w and best[i, j] == best[i + 1, j + 1] + w:
+            found.append((a[i], b[j]))
+            i, j = i + 1, j + 1
+        elif best[i, j] == best[i + 1, j]:
+            i += 1
+        else:
+            j += 1
+    return found
+
+
+def _pairs(a: Side, b: Side, matched: Sequence[tuple[_Layer, _Layer]]) -> Iterator[_Pair]:
+    taken: set[ir.Value] = set()
+
+    def pair(first: ir.Value, second: ir.Value, where: str, layer: str, reader: str = "") -> Iterator[_Pair]:
+        if second in taken or (where != HEAD and _per_sample(first) != _per_sample(second)):
+            return
+        taken.add(second)
+        node = first.producer()
+        yield _Pair(
+            Point(
+                a.source(first) or layer,
+                # A twin without a source of its own converts scales: the reader takes them to be others.
+                b.source(second) or reader,
+                node.op_type if node is not None and node.domain != DOMAIN else "",
+                where,
+                layer,
+            ),
+            first,
+            second,
+        )
+
+    yield from pair(a.head, b.head, HEAD, str(a.head.name), str(b.head.name))
+    for one, other in matched:
+        yield from pair(one.reads, other.reads, READS, one.source, other.source)
+        yield from pair(one.gives, other.gives, GIVES, one.source, other.source)
+
+
+def _segments(values: Sequence[ir.Value]) -> dict[str, int]:
+    """Return, for every node, the first of these values that it leads up to."""
+    places = {v: i for i, v in reversed(list(enumerate(values)))}
+    found: dict[str, int] = {}
+    for i, value in enumerate(values):
+        stack = [value]
+        while stack:
+            node = stack.pop().producer()
+            if node is None or str(node.name) in found:
+                continue
+            found[str(node.name)] = i
+            stack += [v for v in backward.inputs_of(node) if v not in places]
+    return found
+
+
+def _fetched(i: int) -> str:
+    return f"{_PREFIX}value_{i}"
+
+
+def _fed(i: int) -> str:
+    return f"{_PREFIX}fed_{i}"
+
+
+def _fetch(model: ir.Model, values: Sequence[ir.Value]) -> None:
+    """Make values the outputs of a graph, and nothing else."""
+    graph = model.graph
+    graph.outputs.clear()
+    for i, v in enumerate(values):
+        node = ir.Node("", "Identity", [v], num_outputs=1, name=_fetched(i))
+        out = node.outputs[0]
+        out.name, out.type, out.shape = _fetched(i), v.type, v.shape
+        graph.append(node)
+        graph.outputs.append(out)
+    resolve_straight_through(graph)
+    graph.sort()
+    common.RemoveUnusedNodesPass()(model)
+
+
+def _cut(model: ir.Model, values: Sequence[ir.Value]) -> None:
+    """Let all that reads these values read new inputs instead, and round in real numbers, from what is read."""
+    graph = model.graph
+    graph.outputs.clear()
+    for i, v in enumerate(values):
+        fed = ir.Value(name=_fed(i), shape=v.shape, type=v.type)
+        v.replace_all_uses_with(fed)
+        graph.inputs.append(fed)
+    op = Emitter(graph, prefix=_PREFIX)
+    for node in list(graph):
+        if node.domain == DOMAIN and node.op_type == "StraightThrough":
+            _round_anew(op, node)
+    _fetch(model, values)
+    for v in [v for v in graph.inputs if str(v.name).startswith(_PREFIX) and not v.uses()]:
+        graph.inputs.remove(v)
+
+
+def _round_anew(op: Emitter, tie: ir.Node) -> None:
+    """Take what a tie passes on from its real-valued operand, not from the integers that were computed beside it."""
+    x, real = tie.inputs[:2]
+    assert x is not None
+    assert real is not None
+    back = real.producer()
+    assert back is not None
+    given = back.inputs[0]
+    assert given is not None
+    before = given.producer()
+    if back.op_type == "Cast":
+        assert given.dtype is not None
+        back.replace_input_with(0, op.Cast(x, to=given.dtype.value))
+    elif back.op_type == "DequantizeLinear" and (before is None or before.op_type != "DynamicQuantizeLinear"):
+        scale = back.inputs[1]
+        zero = back.inputs[2] if len(back.inputs) > 2 else None
+        assert scale is not None
+        assert given.dtype is not None
+        if zero is None:
+            zero = op.Expand(op.constant(np.zeros((), given.dtype.numpy())), op.Shape(scale))
+        kept = {n: a.value for n, a in back.attributes.items() if n in ("axis", "block_size")}
+        back.replace_input_with(0, op.QuantizeLinear(x, scale, zero, dtype=given.dtype, **kept))
+
+
+def _distance(a: Array, b: Array) -> float:
+    first, second = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    # Sums of squares, not numpy.linalg.norm: for one long vector BLAS starts threads that cost more than they save.
+    apart, length = (float(np.sqrt(np.square(v).sum())) for v in (first - second, first))
+    return apart / max(length, np.finfo(np.float64).tiny) if apart else 0.0
+
+
+def _per_sample(v: ir.Value) -> tuple[Any, ...]:
+    """Return a shape in which a free batch and a batch of one are the same."""
+    assert v.shape is not None
+    return tuple(d if isinstance(d, int) else _factor(d) for d in v.shape.dims)
+
+
+def _factor(dim: ir.SymbolicDim) -> int:
+    text = str(dim.value)
+    return int(text.split("*")[0]) if "*" in text else 1
+
+
+def _size(v: ir.Value) -> int:
+    return int(np.prod(v.shape.numpy())) if v.shape is not None and v.shape.is_static() else 0
+
+
+def _is_integer_product(node: ir.Node) -> bool:
+    return any(
+        v is not None and (p := v.producer()) is not None and p.op_type == "Div" and str(p.name).startswith(_TWINS)
+        for v in node.inputs[:1]
+    )
+
+
+def _stem(name: str) -> str:
+    while (shorter := _APPENDED.sub("", name)) != name:
+        name = shorter
+    return name

@@ -1,0 +1,80 @@
+"""Two properties that section 3 of the FullGrad paper sets against one another: completeness and weak dependence."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fgonnx.audit.evaluate.data import Array, Data, Explains, Subject, ratio
+from fgonnx.audit.evaluate.registry import Measured, measure
+
+_PAPER = "Srinivas and Fleuret, Full-Gradient Representation for Neural Network Visualization, NeurIPS 2019"
+_TRIES = 12
+_SAME = 1e-5  # relative change of a gradient that is rounding; curvature shows at the smallest step
+
+
+@measure("completeness", better="lower", source=f"{_PAPER}, proposition 2", runs=3)
+def completeness(explainer: Explains, data: Data) -> Measured:
+    """What the contributions leave unexplained of the score, relative to it; for path methods, their convergence delta.
+
+    Parameters
+    ----------
+    explainer : Explainer or Subject
+        The method.
+    data : Data
+        Samples.
+
+    Returns
+    -------
+    Measured
+        "residual": relative to the score; "rounding": relative to the sum of the absolute contributions. NaN for
+        methods without a certificate.
+    """
+    found = explainer(data.x, data.target.tolist())
+    unknown = np.full(len(data), np.nan)
+    if found.delta is not None:
+        return Measured({"residual": np.abs(found.delta / found.score), "rounding": unknown})
+    if found.contributions is None or found.completeness is None:
+        return Measured({"residual": unknown, "rounding": unknown})
+    return Measured({"residual": found.relative_residual(), "rounding": found.rounding_residual()})
+
+
+@measure("weak-dependence", better="", source=f"{_PAPER}, definition 2", runs=20, needs="model")
+def weak_dependence(subject: Subject, data: Data) -> Measured:
+    """Relative change of the map per relative change of the picture, within one linear piece of the model.
+
+    A step in a random direction is halved until the gradient stays what it is.
+
+    Parameters
+    ----------
+    subject : Subject
+        The method and its model, piecewise linear.
+    data : Data
+        Samples.
+
+    Returns
+    -------
+    Measured
+        "change": 0 where the map depends on the piece alone, about 1 where it is proportional to the picture; NaN where
+        no step stays within a piece, as in models that are not piecewise linear.
+    """
+    maps = data.maps(subject)
+    found = np.full(len(data), np.nan)
+    for i in range(len(data)):
+        x = data.x[i]
+        direction = data.rng(i, "direction").standard_normal(x.shape)
+        direction *= np.linalg.norm(x) / np.linalg.norm(direction)
+        gradient = _gradient(subject, data, i, x)
+        for k in range(1, _TRIES):
+            moved = (x + 2.0**-k * direction).astype(x.dtype)
+            change = np.linalg.norm(_gradient(subject, data, i, moved) - gradient)
+            if change <= _SAME * np.linalg.norm(gradient):
+                changed = subject(moved[None], data.target[i : i + 1].tolist()).saliency[0]
+                step = np.linalg.norm(moved - x) / np.linalg.norm(x)
+                found[i] = ratio(np.linalg.norm(changed - maps[i]), np.linalg.norm(maps[i]) * step)
+                break
+    return Measured({"change": found})
+
+
+def _gradient(subject: Subject, data: Data, i: int, x: Array) -> Array:
+    gradient = subject.gradient(x[None], data.target[i : i + 1].tolist())
+    return np.asarray(gradient[0], np.float64)

@@ -1,0 +1,86 @@
+"""One HTML page with all that a run found: no other file, no script, no network."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+
+def render(summary: Mapping[str, Any], figures: Mapping[str, Mapping[str, bytes]]) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    summary : mapping
+        What `summary.json` holds.
+    figures : mapping of str to (mapping of str to bytes)
+        By name, each as "png" and "svg"; "maps" is the grid, others are named after measures.
+    """
+    template = resources.files("fgonnx.audit.evaluate").joinpath("page.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["number"] = number
+    return environment.from_string(template).render(
+        summary=summary,
+        columns=table(summary),
+        grid=_embedded(figures["maps"]["png"], "png") if "maps" in figures else None,
+        curves={
+            name: _embedded(figure["svg"], "svg+xml") for name, figure in figures.items() if name != "maps"
+        },
+    )  # fmt: skip
+
+
+def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the table of methods by measures as columns: the first quantity of each measure.
+
+    Each has the "measure" with its "quantity", and "cells" by method: the entry of the results, its "rank" from 0, and
+    whether it is "best".
+    """
+    columns = []
+    for measure in summary["measures"]:
+        entries = [e for e in summary["results"] if e["measure"] == measure["name"]]
+        if not entries:
+            continue
+        quantity = entries[0]["quantity"]
+        cells = {e["method"]: e for e in entries if e["quantity"] == quantity}
+        order = ranked(list(cells.values()), measure["better"])
+        columns.append(
+            {
+                "measure": measure,
+                "quantity": quantity,
+                "cells": {
+                    name: {**cell, "rank": order.get(name), "best": order.get(name) == 0, "of": len(order)}
+                    for name, cell in cells.items()
+                },
+            }
+        )
+    return columns
+
+
+def ranked(cells: Sequence[Mapping[str, Any]], better: str) -> dict[str, int]:
+    """Return the place of every method, from 0; empty where no direction is better."""
+    known = [c for c in cells if c["mean"] is not None]
+    if not better:
+        return {}
+    known.sort(key=lambda c: c["mean"], reverse=better == "higher")
+    return {c["method"]: i for i, c in enumerate(known)}
+
+
+def number(value: float | None) -> str:
+    """Write a number with three digits that count."""
+    if value is None:
+        return "–"
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        digits = 3 if abs(value) < 1 else max(0, 2 - math.floor(math.log10(abs(value))))
+        return f"{value:.{digits}f}"
+    return f"{value:.0e}"
+
+
+def _embedded(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,150 @@
+"""Model-parameter randomisation: a map that does not change with the weights does not show the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import onnx_ir as ir
+
+from fgonnx.audit.comparison import measures
+from fgonnx.audit.evaluate.data import Data, Float, Subject
+from fgonnx.audit.evaluate.registry import Measured, measure
+from fgonnx.engine.model.load import LoadedModel
+from fgonnx.errors import ModelError
+
+_FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16}
+_BYTES = {ir.DataType.INT8, ir.DataType.UINT8}
+# Constants of these are sizes or scales, not weights.
+_SIZES = {"Resize", "Upsample", "QuantizeLinear"}
+_AXES = ("share of the layers with random weights", "rank correlation with the map of the trained model")
+_SOURCE = "Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, section 4.1"
+
+
+def layers(model: ir.Model) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the layers with weights from the input to the output: name of the node, names of its weights.
+
+    Weights are constant inputs of more than one number: real ones, and those of 8 bits that have several axes. Scales
+    of quantised layers are none.
+    """
+    found = []
+    for node in model.graph:
+        weights = tuple(str(v.name) for v in node.inputs if v is not None and _is_weight(node, v))
+        if weights:
+            found.append((node.name or str(node.outputs[0].name), weights))
+    return found
+
+
+def _is_weight(node: ir.Node, value: ir.Value) -> bool:
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is None or tensor.size < 2 or node.op_type in _SIZES:
+        return False
+    if tensor.dtype in _BYTES:
+        return len(tensor.shape) > 1
+    return tensor.dtype in _FLOATS and node.op_type != "DequantizeLinear" and not node.op_type.startswith("QLinear")
+
+
+def permuted(loaded: LoadedModel, weights: Sequence[str], seed: int) -> LoadedModel:
+    """Return a model with the numbers within each of some weights in random order.
+
+    That redraws them from their own distribution: scale and type stay, whatever the architecture.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model; it is not changed.
+    weights : sequence of str
+        Names of constant values.
+    seed : int
+        Seed; the order of a weight depends on its name beside it, not on which others are permuted.
+    """
+    model = loaded.ir.clone()
+    values = {str(v.name): v for node in model.graph for v in node.inputs if v is not None}
+    for name in weights:
+        tensor = ir.convenience.get_const_tensor(values[name])
+        assert tensor is not None
+        numbers = np.random.default_rng([seed, *name.encode()]).permutation(tensor.numpy().ravel())
+        new = ir.tensor(numbers.reshape(tensor.numpy().shape), dtype=tensor.dtype, name=name)
+        producer = values[name].producer()
+        values[name].const_value = new
+        if producer is not None:
+            producer.attributes["value"] = ir.AttrTensor("value", new)
+    return LoadedModel(model, loaded.path, f"{loaded.sha256}, permuted by {seed}: {', '.join(weights)}", loaded.bound)
+
+
+@measure("randomisation", better="lower", source=_SOURCE, runs=12, needs="model", axes=_AXES)
+def randomisation(subject: Subject, data: Data, *, stages: int = 4) -> Measured:
+    """How alike the map is to that of the model with random weights, made random layer after layer from the top.
+
+    Parameters
+    ----------
+    subject : Subject
+        The method and its model.
+    data : Data
+        Samples.
+    stages : int
+        After how many equal shares of the layers the maps are compared.
+
+    Returns
+    -------
+    Measured
+        With all weights random: "rank", rank correlation of absolute maps; "rank_signed" of the maps themselves; "ssim"
+        and "ssim_signed". The curve is "rank" by share of layers.
+    """
+    found = layers(subject.loaded.ir)
+    shares = [found[len(found) - math.ceil(j * len(found) / stages) :] for j in range(1, stages + 1)]
+    alike = _alike(subject, data, shares)
+    return Measured({name: v[:, -1] for name, v in alike.items()}, np.arange(1, stages + 1) / stages, alike["rank"])
+
+
+@measure("randomisation-independent", better="lower", source=_SOURCE, runs=12, needs="model", axes=_AXES)
+def randomisation_independent(subject: Subject, data: Data, *, stages: int = 4) -> Measured:
+    """How alike the map is to that of the model with random weights in one group of layers, mean over the groups.
+
+    Parameters
+    ----------
+    subject : Subject
+        The method and its model.
+    data : Data
+        Samples.
+    stages : int
+        Number of groups of equally many layers.
+
+    Returns
+    -------
+    Measured
+        As for `randomisation`; the curve is "rank" by group, the one at the output first.
+    """
+    found = layers(subject.loaded.ir)
+    ends = [len(found) - math.ceil(j * len(found) / stages) for j in range(stages + 1)]
+    alike = _alike(subject, data, [found[b:a] for a, b in pairwise(ends)])
+    return Measured({n: v.mean(axis=1) for n, v in alike.items()}, np.arange(1, stages + 1) / stages, alike["rank"])
+
+
+def _alike(subject: Subject, data: Data, shares: Sequence[Sequence[tuple[str, tuple[str, ...]]]]) -> dict[str, Float]:
+    """Compare maps with those of the model with some of its layers permuted: arrays (N, shares) by quantity."""
+    if not shares[0]:
+        raise ModelError(f"{subject.loaded.name}: its graph holds no weights that could be made random")
+    maps = data.maps(subject)
+    rows = [_compared(maps, changed) for changed in _changed(subject, data, shares)]
+    return {name: np.stack([row[name] for row in rows], axis=1) for name in rows[0]}
+
+
+def _changed(subject: Subject, data: Data, shares: Sequence[Sequence[tuple[str, tuple[str, ...]]]]) -> Iterator[Float]:
+    for share in shares:
+        names = tuple(dict.fromkeys(name for _, weights in share for name in weights))
+        explainer = subject.altered((data.seed, *names), partial(permuted, subject.loaded, names, data.seed))
+        yield np.asarray(explainer(data.x, data.target.tolist()).saliency, np.float64)
+
+
+def _compared(maps: Float, changed: Float) -> dict[str, Float]:
+    pairs = list(zip(maps, changed, strict=True))
+    return {
+        "rank": np.array([measures.rank_correlation(np.abs(a), np.abs(b)) for a, b in pairs]),
+        "rank_signed": np.array([measures.rank_correlation(a, b) for a, b in pairs]),
+        "ssim": np.array([measures.ssim(np.abs(a), np.abs(b)) for a, b in pairs]),
+        "ssim_signed": np.array([measures.ssim(a, b) for a, b in pairs]),
+    }

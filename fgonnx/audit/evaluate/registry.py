@@ -1,0 +1,134 @@
+"""The measures by name: what they are, where they come from, which direction is better."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx.audit.evaluate.data import Data, Explains
+from fgonnx.errors import OptionError
+
+Float = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a measure found on N samples.
+
+    Attributes
+    ----------
+    values : dict of str to numpy array, (N,)
+        By quantity, the one to compare methods by first; NaN where a sample has none (no mask, no certificate).
+    at : numpy array, (K,), or None
+        Where a curve was taken, such as shares of pixels.
+    curve : numpy array, (N, K), or None
+        The curve of every sample.
+    """
+
+    values: Mapping[str, Float]
+    at: Float | None = None
+    curve: Float | None = None
+
+
+F = TypeVar("F", bound=Callable[..., Measured])
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure, callable as `measure(explainer, data, **options) -> Measured`.
+
+    Attributes
+    ----------
+    name : str
+        Its name; options that differ from the defaults are part of it, as in "deletion:fill=black".
+    function : callable
+        What is called.
+    better : {"higher", "lower", ""}
+        Which values of the first quantity speak for a method; "" where neither does by itself.
+    source : str
+        Paper and section.
+    runs : int
+        Runs of the model per sample, about; for estimates of time.
+    needs : {"", "masks", "model"}
+        What it cannot do without: masks of the true evidence, or a `Subject`, whose model can be changed.
+    axes : pair of str
+        What the axes of its curve are called.
+    options : dict
+        What differs from the defaults.
+    """
+
+    name: str
+    function: Callable[..., Measured]
+    better: str
+    source: str
+    runs: int
+    needs: str = ""
+    axes: tuple[str, str] = ("", "")
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, explainer: Explains, data: Data, **options: Any) -> Measured:
+        """Measure a method on samples."""
+        return self.function(explainer, data, **{**self.options, **options})
+
+    @property
+    def meaning(self) -> str:
+        """What it measures, in one line."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+
+_MEASURES: dict[str, Measure] = {}
+
+
+def measure(
+    name: str, *, better: str, source: str, runs: int, needs: str = "", axes: tuple[str, str] = ("", ""), **options: Any
+) -> Callable[[F], F]:
+    """Register a function `(explainer, data, *, ...) -> Measured` under a name, with some of its options set."""
+
+    def register(function: F) -> F:
+        _MEASURES[name] = Measure(name, function, better, source, runs, needs, axes, options)
+        return function
+
+    return register
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all measures."""
+    return tuple(sorted(_MEASURES))
+
+
+def get(text: str) -> Measure:
+    """Return a measure by its name, with options as in "pixel-perturbation:fill=blur:of=probability".
+
+    Raises
+    ------
+    OptionError
+        There is no such measure or option, or the option's value is of another type.
+    """
+    name, *settings = text.split(":")
+    if name not in _MEASURES:
+        near = difflib.get_close_matches(name, _MEASURES, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names())}"
+        raise OptionError(f"there is no measure '{name}'; {hint}")
+    found = _MEASURES[name]
+    defaults = {
+        key: p.default for key, p in inspect.signature(found.function).parameters.items() if p.kind is p.KEYWORD_ONLY
+    }
+    options = dict(found.options)
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in defaults:
+            raise OptionError(f"the measure '{name}' has no option '{key}'; it has: {', '.join(defaults) or 'none'}")
+        try:
+            options[key] = type(defaults[key])(value)
+        except ValueError as error:
+            wanted = type(defaults[key]).__name__
+            raise OptionError(
+                f"'{setting}' of the measure '{name}' is no {wanted}; its default is {defaults[key]}"
+            ) from error
+    return replace(found, name=text, options=options)

@@ -1,0 +1,115 @@
+"""What a model is, what would be explained in it, and what stands in the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import onnx_ir as ir
+
+from fgonnx.engine.model.load import LoadedModel, ModelLike, external_tensors, load
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.rewrite import build
+from fgonnx.errors import ModelError, UnsupportedError
+
+
+def inspect(
+    model: ModelLike | LoadedModel,
+    *,
+    profile: str = "full",
+    head: str = "logits",
+    output: str | None = None,
+    input: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    layout: str | None = None,
+) -> dict[str, Any]:
+    """Look at a model and try to rewrite it.
+
+    Parameters
+    ----------
+    model : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
+        The model.
+    profile, head, output, input, input_shape, layout
+        As for `fgonnx.rewrite`.
+
+    Returns
+    -------
+    dict
+        Ready for JSON. `explanation` holds the head, the layout and the sites, or is None; then `obstacle` says why,
+        and `refusals` lists the nodes without a usable rule.
+
+    Raises
+    ------
+    ModelError, OptionError
+        If it cannot be loaded, or an option does not exist.
+    """
+    loaded = load(model)
+    options = Options(
+        profile=profile, head=head, output=output, input=input, layout=layout,
+        input_shape=tuple(input_shape) if input_shape is not None else None,
+    )  # fmt: skip
+    found = _file(loaded)
+    found |= {"explanation": None, "obstacle": None, "refusals": []}
+    try:
+        r = build(loaded, options)
+    except UnsupportedError as error:
+        found["obstacle"] = str(error).splitlines()[0]
+        found["refusals"] = [asdict(refusal) for refusal in error.refusals]
+        return found
+    except ModelError as error:
+        found["obstacle"] = str(error)
+        return found
+    found["explanation"] = {
+        "input": r.normal.input_name,
+        "input_shape": list(r.normal.input_shape),
+        "layout": r.normal.layout,
+        "batch": "any" if r.normal.batched else "one by one",
+        "head": r.head,
+        "head_shape": list(r.head_shape),
+        "head_stripped": r.stripped or None,
+        "profile": profile,
+        "notes": list(r.normal.notes),
+        "sites": [{**asdict(s), "grid": list(s.grid)} for s in r.sites],
+    }
+    return found
+
+
+def _file(loaded: LoadedModel) -> dict[str, Any]:
+    model, graph = loaded.ir, loaded.ir.graph
+    weights = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
+    beside = external_tensors(model)
+    labels = loaded.labels()
+    written = model.metadata_props.get("fgonnx.version")
+    return {
+        "model": {
+            "path": str(loaded.path) if loaded.path is not None else None,
+            "bytes": loaded.path.stat().st_size if loaded.path is not None else None,
+            "external_bytes": sum(t.nbytes for t in beside),
+            "sha256": loaded.sha256,
+            "producer": " ".join(filter(None, (model.producer_name, model.producer_version))) or None,
+            "ir_version": model.ir_version,
+            "opsets": {domain or "ai.onnx": version for domain, version in model.opset_imports.items()},
+            "written_by_fgonnx": written,
+            "parameters": sum(t.size for t in weights if t.dtype.is_floating_point() or t.dtype.is_integer()),
+        },
+        "inputs": [_face(v) for v in graph.inputs if v.name not in graph.initializers],
+        "outputs": [_face(v) for v in graph.outputs],
+        "operators": dict(
+            sorted(Counter(f"{n.domain}.{n.op_type}".lstrip(".") for n in graph).items(), key=lambda e: (-e[1], e[0]))
+        ),
+        "preprocessing": loaded.preprocessing_json(),
+        "labels": list(labels) if labels is not None else None,
+    }
+
+
+def _face(value: ir.Value) -> dict[str, Any]:
+    dims = None
+    if value.shape is not None:
+        dims = [d if isinstance(d, int) else (str(d.value) if d.value is not None else None) for d in value.shape.dims]
+    return {
+        "name": value.name,
+        "dtype": value.dtype.name.lower() if value.dtype is not None else None,
+        "shape": dims,
+    }

@@ -1,0 +1,1 @@
+"""Writing, probing and running graphs."""

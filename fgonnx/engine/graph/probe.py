@@ -1,0 +1,199 @@
+"""Exact shapes of all values, read off by running the model once or twice with small inputs.
+
+Shape inference gives up on data-dependent shapes (Reshape by a computed shape, exporters' Shape-Gather-Concat chains);
+running does not. Two batch sizes tell which dimensions follow the batch, and whether the model takes a batch at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from fgonnx.engine.graph.session import Session, slim
+
+Array = npt.NDArray[Any]
+Dims = tuple[int, ...]
+
+BATCH = "N"
+_SHAPE_SUFFIX = "::fg_shape"
+_SMALL = 4096
+_SHORT_NAMES = {
+    "float": "f32", "float16": "f16", "double": "f64", "bfloat16": "bf16", "int8": "i8", "uint8": "u8", "int16": "i16",
+    "uint16": "u16", "int32": "i32", "uint32": "u32", "int64": "i64", "uint64": "u64", "bool": "b8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one run showed.
+
+    Attributes
+    ----------
+    shapes : dict of str to tuple of int
+        Shape of every value.
+    constants : dict of str to numpy array
+        Content of the small values that follow from shapes and constants alone.
+    outputs : dict of str to numpy array
+        The model's outputs.
+    """
+
+    shapes: dict[str, Dims]
+    constants: dict[str, Array]
+    outputs: dict[str, Array]
+
+
+class Prober:
+    """A session that reports the shape of every value.
+
+    Parameters
+    ----------
+    model : ir.Model
+        The model; it is not changed.
+    folder : Path, optional
+        Folder of external weights.
+    """
+
+    def __init__(self, model: ir.Model, folder: Path | None = None) -> None:
+        graph = model.graph
+        values = [v for node in graph for v in node.outputs if v.name and _has_shape(v)]
+        untyped = [v for v in values if v.type is None]
+        self.outputs = [str(v.name) for v in graph.outputs]
+        self.constants = [str(v.name) for v in _shape_only(graph) if v.name]
+        self._shapes = [f"{v.name}{_SHAPE_SUFFIX}" for v in reversed(values)]
+        known = {str(v.name): v.type for v in values}
+        written = slim(model)
+        proto = written.proto.graph
+        del proto.value_info[:]
+        for declared in proto.output:
+            if declared.type.HasField("tensor_type"):
+                declared.type.tensor_type.ClearField("shape")
+        # onnxruntime begins with what was written last: a value is forgotten once its own shape is taken.
+        for name, v in zip(self._shapes, reversed(values), strict=True):
+            proto.node.add(op_type="Shape", input=[str(v.name)], output=[name])
+            proto.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, None))
+        for name in dict.fromkeys([*self.constants, *(str(v.name) for v in untyped)]):
+            if name not in self.outputs:
+                proto.output.append(ir.to_proto(ir.Value(name=name, type=known[name])))
+        self._session = Session(written, folder=folder, providers=["cpu"], optimise=False)
+        #: Element types that only onnxruntime's own inference knows (operators outside the standard).
+        self.types = {str(v.name): _data_type(self._session.types[str(v.name)]) for v in untyped}
+
+    def run(self, feeds: dict[str, Array]) -> Probe:
+        """Run with these inputs."""
+        results = self._session.run(feeds, list(dict.fromkeys([*self._shapes, *self.constants, *self.outputs])))
+        shapes = {n.removesuffix(_SHAPE_SUFFIX): tuple(int(d) for d in results[n]) for n in self._shapes}
+        shapes.update({name: array.shape for name, array in feeds.items()})
+        return Probe(
+            shapes,
+            {n: results[n] for n in self.constants if results[n].size <= _SMALL},
+            {n: results[n] for n in self.outputs},
+        )
+
+
+def _has_shape(v: ir.Value) -> bool:
+    """Tell whether onnxruntime can say a value's shape: its Shape takes no float8 and nothing below 8 bits."""
+    if not isinstance(v.type, ir.TensorType):
+        return v.type is None
+    if v.type.dtype == ir.DataType.STRING:
+        return True
+    return v.type.dtype.bitwidth >= (16 if v.type.dtype.is_floating_point() else 8)
+
+
+def _data_type(text: str) -> ir.DataType | None:
+    """Return the element type that onnxruntime writes as tensor(float), tensor(uint8), ...; None for other kinds."""
+    kind = text.removeprefix("tensor(").removesuffix(")")
+    return ir.DataType.from_short_name(_SHORT_NAMES[kind]) if kind in _SHORT_NAMES else None
+
+
+def _shape_only(graph: ir.Graph) -> list[ir.Value]:
+    """Return the values that follow from shapes and constants alone and may be needed as numbers.
+
+    Big floating-point results (weights computed in the graph) are left out by their declared rank.
+    """
+    known: set[ir.Value] = set(graph.initializers.values())
+    found: list[ir.Value] = []
+    for node in graph:
+        inputs = [v for v in node.inputs if v is not None]
+        if node.op_type in ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"):
+            continue
+        if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+            continue
+        if node.op_type in ("Shape", "Size") or all(v in known for v in inputs):
+            known.update(node.outputs)
+            for v in node.outputs:
+                floating = v.dtype is None or v.dtype.is_floating_point()
+                small = v.shape is not None and v.shape.rank() <= 1
+                if not floating or small:
+                    found.append(v)
+    return found
+
+
+def random_feeds(graph: ir.Graph, x: ir.Value, shape: Dims, batch: int, seed: int = 0) -> dict[str, Array]:
+    """Return seeded inputs for a probe: positive numbers for floats, zeros for the rest.
+
+    Parameters
+    ----------
+    graph : ir.Graph
+        The graph whose inputs are wanted.
+    x : ir.Value
+        The explained input.
+    shape : tuple of int
+        Its shape for one sample, batch axis included.
+    batch : int
+        Batch size; samples of a larger batch begin with those of a smaller one.
+    """
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, Array] = {}
+    for value in graph.inputs:
+        if value.name in graph.initializers:
+            continue
+        if value is x:
+            dims = shape if batch == 1 else (batch, *shape[1:])
+        else:
+            declared = value.shape.dims if value.shape is not None else ()
+            dims = tuple(d if isinstance(d, int) else (batch if i == 0 else 1) for i, d in enumerate(declared))
+        dtype = value.dtype or ir.DataType.FLOAT
+        if dtype.is_floating_point():
+            array = rng.uniform(0.0, 1.0, dims).astype(dtype.numpy())
+        elif value is x:
+            array = rng.integers(0, 256, dims).astype(dtype.numpy())
+        else:
+            array = np.zeros(dims, dtype.numpy())
+        feeds[str(value.name)] = array
+    return feeds
+
+
+def merge(one: Probe, two: Probe | None) -> dict[str, tuple[int | ir.SymbolicDim, ...]] | None:
+    """Combine runs at batch 1 and 2 into dimensions: integers, and symbols where they follow the batch.
+
+    Returns None where a shape depends on the batch in another way than proportionally.
+    """
+    merged: dict[str, tuple[int | ir.SymbolicDim, ...]] = {}
+    for name, first in one.shapes.items():
+        second = two.shapes[name] if two is not None else first
+        if len(first) != len(second):
+            return None
+        dims: list[int | ir.SymbolicDim] = []
+        for a, b in zip(first, second, strict=True):
+            if a == b:
+                dims.append(a)
+            elif b == 2 * a:
+                dims.append(ir.SymbolicDim(BATCH if a == 1 else f"{a}*{BATCH}"))
+            else:
+                return None
+        merged[name] = tuple(dims)
+    return merged
+
+
+def batch_factor(dim: int | ir.SymbolicDim) -> int:
+    """Return k for a dimension k N, 0 for one that does not depend on the batch."""
+    if isinstance(dim, int):
+        return 0
+    text = str(dim.value)
+    return 1 if text == BATCH else int(text.split("*")[0])

@@ -1,0 +1,361 @@
+"""From terms to the map and the certificate, in the graph: psi, channel sums, upsampling, totals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.maps.axes import Layout
+from fgonnx.engine.maps.placement import Placement, place
+from fgonnx.engine.maps.psi import (
+    ABS,
+    POSITIVE,
+    SIGNED,
+    Signed,
+    cell_sums,
+    factored,
+    matrix,
+    rescaled_sums,
+    run_of,
+    sample_sums,
+)
+from fgonnx.engine.rules.fast import masks
+from fgonnx.engine.walk.backward import Term
+
+PROFILES = ("full", "reference", "paper")
+PSIS = (ABS, POSITIVE, SIGNED)
+
+EPS = 1e-6
+INPUT = "input"
+BESIDE = "[class tokens]"
+
+_LINEAR_BLOCK_HEADS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+
+
+class BatchLostError(Exception):
+    """The batch axis of a term cannot be told from the others: samples must be run one by one."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A term of the decomposition, ready to be summed.
+
+    Attributes
+    ----------
+    name : str
+        Name of the site; "input" for `<g_x, x>`.
+    node, op_type : str
+        The node it belongs to and its operator.
+    kind : str
+        "input", "bias" or "implicit".
+    grid : tuple of int
+        Spatial sizes; empty where the value is not spatial.
+    in_map : bool
+        Whether the map shows it.
+    """
+
+    name: str
+    node: str
+    op_type: str
+    kind: str
+    grid: tuple[int, ...]
+    in_map: bool
+
+
+@dataclass(frozen=True)
+class Summand:
+    """The tensors of one site.
+
+    Attributes
+    ----------
+    site : Site
+        What it is.
+    g, c : ir.Value
+        Cotangent and intercept; for the input, gradient and the input itself.
+    product : ir.Value
+        `g * c`, the per-neuron bias-gradient, in the layout of the site.
+    placement : Placement
+        How to bring it to (N, channels, *grid).
+    signed : Signed
+        The same product, factors per channel apart where that spares a pass over memory.
+    total : ir.Value, optional
+        Its sum per sample, as `psi.sample_sums` returns it; None where that has none.
+    """
+
+    site: Site
+    g: ir.Value
+    c: ir.Value
+    product: ir.Value
+    placement: Placement
+    signed: Signed
+    total: ir.Value | None
+
+
+def widen(op: Emitter, v: ir.Value) -> ir.Value:
+    """Return a value in float32 at least: sums over a layer overflow and lose digits in half precision."""
+    if v.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+        result: ir.Value = op.Cast(v, to=ir.DataType.FLOAT.value)
+        result.shape = v.shape
+        return result
+    return v
+
+
+def summands(
+    op: Emitter, x: ir.Value, gx: ir.Value, terms: Sequence[Term], layouts: dict[ir.Value, Layout], rank: int,
+    *, batched: bool, profile: str,
+) -> list[Summand]:  # fmt: skip
+    """Return the sites of an explanation, the input first.
+
+    Raises
+    ------
+    BatchLostError
+        If the graph is batched and the batch axis of a term is not known.
+    """
+    found = [_summand(op, Site(INPUT, INPUT, "", "input", (), True), x, gx, x, layouts[x], rank, batched, profile)]
+    for t in terms:
+        site = Site(t.name, t.node.name or t.name, t.node.op_type, t.kind, (), _in_map(op, t, profile))
+        found.append(_summand(op, site, t.y, t.g, t.c, layouts[t.y], rank, batched, profile, t.product))
+    return found
+
+
+def beside(parts: Sequence[Summand]) -> list[Site]:
+    """Return the sites of what stands beside the patches of a site (class tokens), in the order of `totals`.
+
+    It has no place in the map, and the certificate counts it apart.
+    """
+    return [
+        replace(s.site, name=f"{s.site.name}{BESIDE}", grid=(), in_map=False)
+        for s in parts
+        if s.placement.crop is not None
+    ]
+
+
+def _summand(
+    op: Emitter, site: Site, y: ir.Value, g: ir.Value, c: ir.Value, layout: Layout, rank: int, batched: bool,
+    profile: str, known: ir.Value | None = None,
+) -> Summand:  # fmt: skip
+    placement = place(layout, rank, batched)
+    if placement is None:
+        raise BatchLostError(site.name)
+    narrow, g, c = g, widen(op, g), widen(op, c)
+    product = known if known is not None and g is narrow else op.Mul(g, c)
+    product.shape = y.shape
+    # The author's code also takes maps of one cell (a convolution after global pooling), which localise nothing.
+    one_cell = profile != "full" and op.rank(y) == rank + 2
+    grid = placement.grid if placement.spatial else ()
+    site = replace(site, grid=grid, in_map=site.in_map and (placement.spatial or one_cell))
+    signed = factored(op, product, g, c, placement)
+    # Written here, before the rows of the maps, so that onnxruntime takes the rows first: each as its map is computed.
+    total = sample_sums(op, signed) if placement.spatial else _whole(op, product, placement)
+    return Summand(site, g, c, product, placement, signed, total)
+
+
+def _in_map(op: Emitter, t: Term, profile: str) -> bool:
+    # Rounding is no evidence, and rescaling would blow it up to the size of one: the certificate counts it instead.
+    if t.kind == "quantisation":
+        return False
+    if profile == "full":
+        return True
+    if t.kind != "bias":
+        return False
+    if profile == "paper":
+        return True
+    return t.node.op_type in ("Conv", "BatchNormalization") or _is_convolution_bias(op, t)
+
+
+def _is_convolution_bias(op: Emitter, t: Term) -> bool:
+    """Exporters also write a convolution's bias as an Add of one number per channel behind it."""
+    if t.node.op_type != "Add":
+        return False
+    source = next(v for v in t.node.inputs if op.is_active(v))
+    producer = source.producer() if source is not None else None
+    dims = t.c.shape.dims if t.c.shape is not None else ()
+    per_channel = len(dims) >= 2 and all(d == 1 for i, d in enumerate(reversed(dims)) if i != len(t.y.shape or ()) - 2)
+    return producer is not None and producer.op_type == "Conv" and per_channel
+
+
+def totals(op: Emitter, parts: Sequence[Summand], carried: Mapping[ir.Value, ir.Value]) -> ir.Value:
+    """Return `<g_y, c>` of every site per sample: (N, sites), and behind them the sites of `beside`.
+
+    `carried` are totals that were taken when the map of their site was read.
+    """
+    columns, apart = [], []
+    for s in parts:
+        p = s.placement
+        if s.total is not None:
+            sums = carried.get(s.total, s.total)
+            if p.crop is not None:
+                sums, aside = op.Split(sums, [1, 1], outputs=2, axis=1)
+                apart.append(aside)
+            columns.append(sums)
+            continue
+        assert p.crop is not None
+        size = p.crop.shape[p.crop.axis]
+        inside, *outside = [
+            _per_sample(op, run_of(op, s.product, p.crop, start, stop), p.crop.shape)
+            for start, stop in ((p.crop.start, p.crop.stop), (0, p.crop.start), (p.crop.stop, size))
+            if start < stop
+        ]
+        columns.append(inside)
+        apart.append(outside[0] if len(outside) == 1 else op.Sum(*outside))
+    return op.Concat(*columns, *apart, axis=1)
+
+
+def _whole(op: Emitter, product: ir.Value, p: Placement) -> ir.Value:
+    """Sum a value that is not spatial per sample: (N, 1)."""
+    v = product if p.trivial else op.Reshape(product, list(p.split) or [1])
+    return _per_sample(op, v, (-1, *p.shape[1:]) if p.trivial else p.split)
+
+
+def _per_sample(op: Emitter, v: ir.Value, shape: Sequence[int]) -> ir.Value:
+    """Sum over all axes but the batch, which is the -1 of the shape, where there is one."""
+    axes = [i for i, size in enumerate(shape) if size != -1]
+    total: ir.Value = op.Reshape(op.ReduceSum(v, axes, keepdims=0) if axes else v, [-1, 1])
+    total.shape = ir.Shape([None, 1])
+    return total
+
+
+def signed_maps(
+    op: Emitter, parts: Sequence[Summand], *, simple: bool, blocks: Sequence[Sequence[int]] = (), totals: bool = False
+) -> list[Signed]:
+    """Return what psi is applied to: one signed tensor per site, or per block of sites.
+
+    Parameters
+    ----------
+    parts : sequence of Summand
+        All sites, the input first.
+    simple : bool
+        Take the cotangent alone, not its product with the intercept.
+    blocks : sequence of sequence of int
+        Indices of the sites that are summed before psi; a site that is in none stands alone.
+    totals : bool
+        Whether the totals of sites are to be taken when their maps are read.
+    """
+    maps: list[Signed] = []
+    grouped = {i: tuple(b) for b in blocks for i in b}
+    for i, s in enumerate(parts):
+        if not s.site.in_map:
+            continue
+        members = grouped.get(i, (i,))
+        if i != members[0]:
+            continue
+        if len(members) > 1:
+            maps.append(Signed(op.Sum(*(parts[m].g if simple else parts[m].product for m in members)), s.placement))
+        else:
+            signed = Signed(s.g, s.placement) if simple and i else s.signed
+            maps.append(replace(signed, total=s.total) if totals else signed)
+    return maps
+
+
+def linear_blocks(terms: Sequence[Term], nodes: Sequence[ir.Node]) -> list[list[int]]:
+    """Group the sites of one linear block: a convolution and what follows it with a constant, up to the next branch.
+
+    Returns indices into the list of summands (the input is 0, term i is i + 1).
+    """
+    uses: dict[ir.Value, int] = {}
+    for node in nodes:
+        for v in node.inputs:
+            if v is not None:
+                uses[v] = uses.get(v, 0) + 1
+    root: dict[ir.Node, ir.Node] = {}
+    for node in nodes:
+        source = next((v for v in node.inputs if v is not None and v.producer() in root), None)
+        if node.op_type in _LINEAR_BLOCK_HEADS:
+            root[node] = node
+        elif (
+            node.op_type in ("BatchNormalization", "Add", "Sub", "Mul", "Identity")
+            and source is not None
+            and uses[source] == 1
+        ):
+            constants = [v for v in node.inputs if v is not None and v is not source]
+            if all(v.const_value is not None for v in constants):
+                producer = source.producer()
+                assert producer is not None
+                root[node] = root[producer]
+    blocks: dict[ir.Node, list[int]] = {}
+    for i, t in enumerate(terms):
+        if t.node in root:
+            blocks.setdefault(root[t.node], []).append(i + 1)
+    return [b for b in blocks.values() if len(b) > 1]
+
+
+def saliency(
+    op: Emitter, maps: Sequence[Signed], grid: Sequence[int], *, psi: str, profile: str
+) -> tuple[ir.Value, dict[ir.Value, ir.Value]]:
+    """Return the map, (N, *grid), and the totals of its sites that were taken on the way.
+
+    abs and positive: `sum_c (P - min) / (max - min + eps)` per sample with the extrema over channels and grid jointly,
+    summed over the sites of one resolution before one upsampling. signed: no rescaling, and an upsampling that keeps
+    the sum, so that the map sums to the part of the output that it shows.
+    """
+    by_grid: dict[tuple[int, ...], list[Signed]] = {}
+    for m in maps:
+        by_grid.setdefault(m.placement.grid, []).append(m)
+    resized = []
+    carried: dict[ir.Value, ir.Value] = {}
+    for size, group in by_grid.items():
+        if psi == SIGNED:
+            total = _sum(op, [cell_sums(op, matrix(op, m)) for m in group])
+        else:
+            total, taken = rescaled_sums(op, group, psi, 0.0 if profile == "paper" else EPS)
+            carried |= taken
+        resized.append(upsample(op, total, size, grid, signed=psi == SIGNED, align_corners=profile != "paper"))
+    total = _sum(op, resized)
+    return op.Reshape(total, [-1, *grid]), carried
+
+
+def _sum(op: Emitter, values: Sequence[ir.Value]) -> ir.Value:
+    return values[0] if len(values) == 1 else op.Sum(*values)
+
+
+def upsample(
+    op: Emitter, v: ir.Value, size: Sequence[int], grid: Sequence[int], *, signed: bool, align_corners: bool
+) -> ir.Value:
+    """Enlarge (N, 1, *size) to (N, 1, *grid), linearly; signed maps keep their sum."""
+    if tuple(size) == tuple(grid):
+        return v
+    rank = len(grid)
+    if signed:
+        for i in range(rank):
+            if size[i] != grid[i]:
+                v = masks.along_axis(op, v, mass_preserving(size[i], grid[i]), 2 + i, 2 + rank)
+        return v
+    if rank == 1:  # runtimes interpolate over two or three axes
+        v = op.Unsqueeze(v, [2])
+    axes = list(range(2, 2 + max(rank, 2)))
+    sizes = [1, *grid] if rank == 1 else list(grid)
+    mode = "align_corners" if align_corners else "half_pixel"
+    v = op.Resize(v, None, None, sizes, axes=axes, mode="linear", coordinate_transformation_mode=mode)
+    return op.Squeeze(v, [2]) if rank == 1 else v
+
+
+def interpolation(before: int, after: int, *, align_corners: bool = True) -> npt.NDArray[np.float64]:
+    """Return the (after, before) matrix of linear interpolation, corners aligned or half a pixel in."""
+    if align_corners:
+        position = np.linspace(0.0, before - 1.0, after) if after > 1 else np.zeros(1)
+    else:
+        position = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0.0, before - 1.0)
+    low = np.clip(np.floor(position).astype(int), 0, max(before - 2, 0))
+    matrix = np.zeros((after, before))
+    rows = np.arange(after)
+    fraction = position - low
+    matrix[rows, low] += 1.0 - fraction
+    if before > 1:
+        matrix[rows, low + 1] += fraction
+    return matrix
+
+
+def mass_preserving(before: int, after: int) -> npt.NDArray[np.float64]:
+    """Return an (after, before) matrix whose columns sum to 1: every cell spreads what it holds, no more.
+
+    Upwards it is linear interpolation with its columns scaled, downwards the transpose of interpolation upwards.
+    """
+    if after < before:
+        return interpolation(after, before).T
+    matrix = interpolation(before, after)
+    return matrix / matrix.sum(axis=0, keepdims=True)

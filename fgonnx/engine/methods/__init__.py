@@ -1,0 +1,9 @@
+"""Attribution methods on the same engine: each writes its map into the graph, or asks the model several times."""
+
+from __future__ import annotations
+
+# ruff: noqa: I001  (imported in the order of `names`)
+from fgonnx.engine.methods import fullgrad, gradients, smoothgrad, path, relevance, cams, masks, baselines  # noqa: F401
+from fgonnx.engine.methods.registry import Method, Sample, View, Written, describe, find, names
+
+__all__ = ["Method", "Sample", "View", "Written", "describe", "find", "names"]

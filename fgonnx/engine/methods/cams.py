@@ -1,0 +1,208 @@
+"""Class activation maps: the channels of one layer, weighted, added up and enlarged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.maps import aggregate
+from fgonnx.engine.maps.aggregate import widen
+from fgonnx.engine.maps.placement import Placement
+from fgonnx.engine.maps.psi import ABS, SIGNED, canonical
+from fgonnx.engine.methods.registry import Array, Sample, View, Written, driven, written
+from fgonnx.engine.rules.fast.masks import nonzero
+from fgonnx.errors import OptionError
+
+_PICKS = {"Gather", "Slice", "Split"}
+_LISTED = 8  # names in a message, the last ones
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The layer whose channels are weighted.
+
+    Attributes
+    ----------
+    layer : str, optional
+        Name of a value of the graph with channels over a grid; by default the last one on the way to the score that
+        all of the grid passes through.
+    """
+
+    layer: str | None = None
+
+
+def find_layer(view: View) -> tuple[ir.Value, Placement]:
+    """Return the value whose channels are weighted, and how it is placed on the grid.
+
+    Raises
+    ------
+    OptionError
+        There is none, or the one named has no grid.
+    """
+    values = {str(v.name): v for node in view.nodes for v in node.outputs if v in view.layouts}
+    name = view.settings.layer
+    found = [(v, p) for v in values.values() if (p := view.place(v)).spatial and p.shape[1] > 1]
+    if name is None and not found:
+        raise OptionError(
+            "a class activation map needs a layer with channels over a grid, and no value on the way to the score has "
+            "one; choose a method that works on the input, such as gradient"
+        )
+    if name is None:
+        name = _last(view, [v for v, _ in found])
+    chosen = [(v, p) for v, p in found if v.name == name]
+    if not chosen:
+        raise OptionError(
+            f"layer={name!r} is no value with channels over a grid on the way to the score; there are: "
+            f"{', '.join(str(v.name) for v, _ in found[-_LISTED:]) or 'none'}"
+        )
+    view.facts["layer"] = str(chosen[-1][0].name)
+    return chosen[-1]
+
+
+def _last(view: View, found: Sequence[ir.Value]) -> str:
+    """Return the name of the last value that all that the score takes from the grid passes through.
+
+    A sweep back from the head keeps what is still to be produced; where that is one value, it is a cut. Where only
+    class tokens are read behind the last attention, the patches beside them count as read no more.
+    """
+    read, pending = {view.nodes[-1].outputs[0]}, set[ir.Value]()
+    for node in reversed(view.nodes):
+        pending.difference_update(node.outputs)
+        taken = {v for v in node.inputs if v in view.layouts and _has_grid(view, v) and _takes(view, node, v, read)}
+        read |= taken
+        pending |= taken
+        if len(pending) == 1 and (only := next(iter(pending))) in found:
+            return str(only.name)
+    return str(found[-1].name)
+
+
+def _has_grid(view: View, v: ir.Value) -> bool:
+    return any(atom.spatial or atom.inner for axis in view.layouts[v] for atom in axis)
+
+
+def _takes(view: View, node: ir.Node, v: ir.Value, read: set[ir.Value]) -> bool:
+    """Tell whether a node takes the patches of a value to where they are read."""
+    if view.place(v).crop is None:
+        return True
+    mixing = node.op_type in ("MatMul", "Einsum") and all(u in view.layouts for u in node.inputs)
+    for y in (y for y in node.outputs if y in view.layouts):
+        kept = view.place(y).crop is not None
+        if mixing or y in read or (not kept and (node.op_type not in _PICKS or view.place(y).spatial)):
+            return True
+    return False
+
+
+Terms = Callable[[Emitter, ir.Value, ir.Value, list[int]], ir.Value]
+
+
+def cam(name: str, *, source: str) -> Callable[[Terms], Terms]:
+    """Register a map that is the positive part of a sum over channels, by what is summed.
+
+    The decorated function gets the activations and their gradient, both (N, K, *grid), and the axes of the grid; it
+    returns the weighted activations. With psi "signed" the negative part stays.
+    """
+
+    def register(terms: Terms) -> Terms:
+        def write(view: View) -> Mapping[str, Written]:
+            op = view.op
+            layer, placed = find_layer(view)
+            a = canonical(op, widen(op, layer), placed)
+            if layer not in view.walked.cotangents:
+                raise OptionError(f"no gradient reaches the layer '{layer.name}'; choose another (layer=)")
+            g = canonical(op, widen(op, view.walked.cotangents[layer]), placed)
+            summed = op.ReduceSum(terms(op, a, g, list(range(2, len(placed.shape)))), [1])
+            summed = summed if view.psi == SIGNED else op.Relu(summed)
+            enlarged = aggregate.upsample(op, summed, placed.grid, view.grid, signed=False, align_corners=False)
+            return {"saliency": Written(op.Reshape(enlarged, [-1, *view.grid]), view.grid)}
+
+        write.__doc__ = terms.__doc__
+        written(name, source=source, settings=Layer, psis=(ABS, SIGNED))(write)
+        return terms
+
+    return register
+
+
+@cam("grad-cam", source="Selvaraju et al., ICCV 2017, section 3.")
+def grad_cam(op: Emitter, a: ir.Value, g: ir.Value, grid: list[int]) -> ir.Value:
+    """Activations of a layer, each channel weighted by the mean of its gradient."""
+    return op.Mul(op.ReduceMean(g, grid), a)
+
+
+@cam("grad-cam++", source="Chattopadhay, Sarkar, Howlader, Balasubramanian, WACV 2018.")
+def grad_cam_plus_plus(op: Emitter, a: ir.Value, g: ir.Value, grid: list[int]) -> ir.Value:
+    """Activations of a layer, each channel weighted by the positive gradients, those of few places more."""
+    # g^2 / (2 g^2 + sum(a) g^3) = 1 / (2 + sum(a) g)
+    alpha = op.Reciprocal(nonzero(op, op.Add(op.Mul(op.ReduceSum(a, grid), g), 2.0)))
+    return op.Mul(op.ReduceSum(op.Mul(alpha, op.Relu(g)), grid), a)
+
+
+@cam("xgrad-cam", source="Fu et al., BMVC 2020.")
+def xgrad_cam(op: Emitter, a: ir.Value, g: ir.Value, grid: list[int]) -> ir.Value:
+    """Activations of a layer, each channel weighted by its gradient, averaged with the activations as weights."""
+    return op.Mul(op.Div(op.ReduceSum(op.Mul(g, a), grid), nonzero(op, op.ReduceSum(a, grid))), a)
+
+
+@cam("layer-cam", source="Jiang, Zhang, Hou, Cheng, Wei, IEEE TIP 30, 2021.")
+def layer_cam(op: Emitter, a: ir.Value, g: ir.Value, grid: list[int]) -> ir.Value:
+    """Activations of a layer, each weighted by the positive part of its own gradient."""
+    return op.Mul(op.Relu(g), a)
+
+
+@cam("hires-cam", source="Draelos, Carin, arXiv:2011.08891, 2020.")
+def hires_cam(op: Emitter, a: ir.Value, g: ir.Value, grid: list[int]) -> ir.Value:
+    """Activations of a layer, each times its own gradient."""
+    return op.Mul(g, a)
+
+
+def activations(view: View) -> Mapping[str, Written]:
+    """Write the activations of the layer, (N, K, *grid)."""
+    layer, placed = find_layer(view)
+    return {"activations": Written(canonical(view.op, widen(view.op, layer), placed), placed.shape[1:])}
+
+
+@driven(
+    "eigen-cam", activations, ("activations",), source="Muhammad, Yeasin, IJCNN 2020.", cost="1 forward",
+    settings=Layer, gradient=False, psis=("abs",),
+)  # fmt: skip
+def eigen_cam(sample: Sample, layer: Layer) -> dict[str, Array]:
+    """Activations of a layer, centred, projected on their first principal direction; no target enters.
+
+    Its sign, which a decomposition leaves open, makes the largest absolute value positive.
+    """
+    a = sample.clean["activations"][0].astype(np.float64)
+    rows = a.reshape(len(a), -1).T
+    rows = rows - rows.mean(axis=0)
+    projected = rows @ np.linalg.svd(rows, full_matrices=False)[2][0]
+    projected *= np.sign(projected[np.abs(projected).argmax()])
+    return {"saliency": enlarged(np.maximum(projected, 0).reshape(1, *a.shape[1:]), sample.grid)}
+
+
+@driven(
+    "score-cam", activations, ("activations",), source="Wang et al., CVPR workshop 2020, algorithm 1.",
+    cost="1 forward, and 1 per channel of the layer", settings=Layer, gradient=False, psis=("abs",),
+)  # fmt: skip
+def score_cam(sample: Sample, layer: Layer) -> dict[str, Array]:
+    """Activations of a layer, each channel weighted by the score of the input masked with it, by a softmax."""
+    a = sample.clean["activations"][0].astype(np.float64)
+    scores = np.empty(len(a))
+    for part in sample.parts(len(a)):
+        masks = enlarged(a[part], sample.grid, align_corners=True)
+        low = masks.min(axis=tuple(range(1, masks.ndim)), keepdims=True)
+        high = masks.max(axis=tuple(range(1, masks.ndim)), keepdims=True)
+        masks = (masks - low) / np.where(high > low, high - low, 1)
+        scores[part] = sample.run(sample.x * sample.spread(masks), ["score"])["score"]
+    weights = np.exp(scores - scores.max())
+    summed = np.tensordot(weights / weights.sum(), a, axes=1)
+    return {"saliency": enlarged(np.maximum(summed, 0)[None], sample.grid)}
+
+
+def enlarged(maps: Array, grid: tuple[int, ...], *, align_corners: bool = False) -> Array:
+    """Enlarge maps (n, *cells) to (n, *grid), linearly."""
+    for axis, after in enumerate(grid, start=1):
+        matrix = aggregate.interpolation(maps.shape[axis], after, align_corners=align_corners)
+        maps = np.moveaxis(np.tensordot(matrix, maps, axes=(1, axis)), 0, axis)
+    return maps

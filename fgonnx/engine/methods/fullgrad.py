@@ -1,0 +1,90 @@
+"""Full-gradients, and their variants: without the bias, and averaged over noisy copies of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.session import Session
+from fgonnx.engine.maps import aggregate
+from fgonnx.engine.maps.placement import Placement
+from fgonnx.engine.maps.psi import Signed, written_out
+from fgonnx.engine.methods.noise import Noise, means
+from fgonnx.engine.methods.registry import Array, Sample, View, Written, driven, written
+
+_PAPER = "Srinivas, Fleuret, NeurIPS 2019"
+_SIGNED = "signed_map_"
+
+
+@written(
+    "fullgrad",
+    source=f"{_PAPER}, section 4.",
+    writes=("saliency", "signed_maps"),
+    sites=True,
+    certificate=True,
+)
+def fullgrad(view: View) -> Mapping[str, Written]:
+    """The input-gradient times the input and the bias-gradients of every layer, psi of each, added up."""
+    return _maps(view, simple=False)
+
+
+@written(
+    "simple-fullgrad",
+    source=f"The authors' code for {_PAPER}.",
+    writes=("saliency", "signed_maps"),
+    sites=True,
+)
+def simple_fullgrad(view: View) -> Mapping[str, Written]:
+    """Full-gradients with the gradient of every layer in place of its bias-gradient; it has no certificate."""
+    return _maps(view, simple=True)
+
+
+def _maps(view: View, *, simple: bool) -> dict[str, Written]:
+    blocks = aggregate.linear_blocks(view.walked.terms, view.nodes) if view.profile == "paper" else []
+    maps = aggregate.signed_maps(view.op, view.parts, simple=simple, blocks=blocks, totals=view.certificate)
+    saliency, carried = aggregate.saliency(view.op, maps, view.grid, psi=view.psi, profile=view.profile)
+    view.carried.update(carried)
+    signed = {f"{_SIGNED}{i}": Written(written_out(view.op, m), m.placement.shape[1:]) for i, m in enumerate(maps)}
+    return {"saliency": Written(saliency, view.grid), **signed}
+
+
+@driven(
+    "smooth-fullgrad",
+    fullgrad,
+    ("signed_maps",),
+    source=f"The authors' code for {_PAPER}.",
+    cost="26 forward, 26 backward",
+    settings=Noise,
+    sites=True,
+    certificate=True,
+)
+def smooth_fullgrad(sample: Sample, noise: Noise) -> dict[str, Array]:
+    """The signed maps of fullgrad averaged over noisy copies of the input, psi afterwards.
+
+    Score, contributions and completeness are means over the noisy copies too. A second, small graph turns the averaged
+    maps into the saliency map with the code that the one-run methods use.
+    """
+    averaged = [k for k in sample.clean if k in ("score", "contributions", "completeness") or k.startswith(_SIGNED)]
+    found = means(sample, noise, averaged)
+    maps = [v for k, v in found.items() if k.startswith(_SIGNED)]
+    kept = {k: v for k, v in found.items() if not k.startswith(_SIGNED)}
+    return {**kept, "saliency": combine(maps, sample.grid, sample.psi, sample.profile)}
+
+
+def combine(maps: list[Array], grid: tuple[int, ...], psi: str, profile: str) -> Array:
+    """Turn signed maps (1, channels, *grid) into the saliency map with onnxruntime."""
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 18}, name="combine")
+    op = Emitter(graph)
+    signed = []
+    for i, m in enumerate(maps):
+        value = ir.Value(name=f"map_{i}", shape=ir.Shape(m.shape), type=ir.TensorType(ir.DataType.from_numpy(m.dtype)))
+        graph.inputs.append(value)
+        axes = tuple(range(m.ndim))
+        signed.append(Signed(value, Placement(m.shape, axes, (-1, *m.shape[1:]), True)))
+    result, _ = aggregate.saliency(op, signed, grid, psi=psi, profile=profile)
+    result.shape = ir.Shape([1, *grid])
+    graph.outputs.append(result)
+    session = Session(ir.Model(graph, ir_version=8), providers=["cpu"])
+    return session.run({f"map_{i}": m for i, m in enumerate(maps)})[str(result.name)]

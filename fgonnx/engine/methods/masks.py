@@ -1,0 +1,120 @@
+"""Black-box methods: how the score changes when places of the input are hidden."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fgonnx.engine.maps.aggregate import interpolation
+from fgonnx.engine.methods.registry import Array, Sample, driven, nothing
+from fgonnx.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window that is moved over the input.
+
+    Attributes
+    ----------
+    window : int, optional
+        Its size along every axis of the grid; by default a seventh of the axis, rounded up.
+    stride : int, optional
+        How far it is moved; by default half of it, rounded up.
+    baseline : float or numpy array
+        What is put into it, in the units that the model takes: a number, or an array of one sample's shape.
+    """
+
+    window: int | None = None
+    stride: int | None = None
+    baseline: Any = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.window is not None and self.window < 1) or (self.stride is not None and self.stride < 1):
+            raise OptionError(f"window={self.window}, stride={self.stride}: give sizes of at least 1")
+
+    def spans(self, size: int) -> list[slice]:
+        """Return where the window stands along an axis; the last one ends with the axis."""
+        window = min(self.window or math.ceil(size / 7), size)
+        stride = self.stride or math.ceil(window / 2)
+        count = 1 + math.ceil((size - window) / stride)
+        return [slice(i * stride, min(i * stride + window, size)) for i in range(count)]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Random masks.
+
+    Attributes
+    ----------
+    samples : int
+        How many, 1 or more.
+    cells : int
+        Cells of a mask along every axis of the grid, before it is enlarged.
+    keep : float
+        Probability that a cell is kept, above 0, up to 1.
+    random_state : int
+        Seed.
+    """
+
+    samples: int = 4000
+    cells: int = 7
+    keep: float = 0.5
+    random_state: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.cells < 1 or not 0 < self.keep <= 1:
+            raise OptionError(
+                f"samples={self.samples}, cells={self.cells}, keep={self.keep}: give at least one sample and cell, and "
+                "a probability above 0"
+            )
+
+
+@driven(
+    "occlusion", nothing, source="Zeiler, Fergus, ECCV 2014, section 4.2.", cost="170 forward", settings=Window,
+    gradient=False,
+)  # fmt: skip
+def occlusion(sample: Sample, window: Window) -> dict[str, Array]:
+    """How much the score falls when a window hides a place, averaged over the windows that do."""
+    hidden = sample.baseline(window.baseline)
+    windows = list(itertools.product(*(window.spans(size) for size in sample.grid)))
+    drops, counts = np.zeros(sample.grid), np.zeros(sample.grid)
+    for part in sample.parts(len(windows)):
+        shown = np.ones((part.stop - part.start, *sample.grid))
+        for mask, where in zip(shown, windows[part], strict=True):
+            mask[where] = 0
+        mask = sample.spread(shown)
+        scores = sample.run(mask * sample.x + (1 - mask) * hidden, ["score"])["score"]
+        for score, where in zip(scores, windows[part], strict=True):
+            drops[where] += sample.score - float(score)
+            counts[where] += 1
+    return {"saliency": sample.rectified(drops / counts)[None]}
+
+
+@driven(
+    "rise", nothing, source="Petsiuk, Das, Saenko, BMVC 2018, section 3.", cost="4001 forward", settings=Masks,
+    gradient=False, psis=("abs",),
+)  # fmt: skip
+def rise(sample: Sample, masks: Masks) -> dict[str, Array]:
+    """The mean of random soft masks, each weighted by the score of what it leaves of the input."""
+    rng = sample.generator(masks.random_state)
+    total = np.zeros(sample.grid)
+    for part in sample.parts(masks.samples):
+        drawn = np.stack([_mask(rng, masks, sample.grid) for _ in range(part.start, part.stop)])
+        scores = sample.run(sample.x * sample.spread(drawn), ["score"])["score"]
+        total += np.tensordot(scores.astype(np.float64), drawn, axes=1)
+    return {"saliency": total[None] / (masks.samples * masks.keep)}
+
+
+def _mask(rng: np.random.Generator, masks: Masks, grid: tuple[int, ...]) -> Array:
+    """Return one mask: cells drawn, enlarged by one cell more than the grid has, and cut out at a random place."""
+    mask = (rng.random((masks.cells,) * len(grid)) < masks.keep).astype(np.float64)
+    for axis, size in enumerate(grid):
+        cell = math.ceil(size / masks.cells)
+        rows = interpolation(masks.cells, (masks.cells + 1) * cell, align_corners=False)
+        start = int(rng.integers(cell))
+        mask = np.moveaxis(np.tensordot(rows[start : start + size], mask, axes=(1, axis)), 0, axis)
+    return mask

@@ -1,0 +1,55 @@
+"""Noisy copies of the input, and means over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fgonnx.engine.methods.registry import Array, Sample
+from fgonnx.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noisy copies of the input.
+
+    Attributes
+    ----------
+    samples : int
+        Copies per input, 1 or more.
+    sigma : float
+        Standard deviation of the noise as a fraction of max - min of the input, 0 or more.
+    random_state : int
+        Seed.
+    """
+
+    samples: int = 25
+    sigma: float = 0.15
+    random_state: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.sigma < 0:
+            raise OptionError(
+                f"samples={self.samples}, sigma={self.sigma}: give at least one sample and a sigma of at least 0"
+            )
+
+
+def means(
+    sample: Sample, noise: Noise, names: Sequence[str], of: Callable[[Array], Array] = lambda v: v
+) -> dict[str, Array]:
+    """Return the means over noisy copies of what the graph gives, one row each.
+
+    `of` is what is averaged of each. Sums are made run by run, so that memory does not grow with the number of copies.
+    """
+    rng = sample.generator(noise.random_state)
+    scale = noise.sigma * float(sample.x.max() - sample.x.min())
+    sums: dict[str, Array] = {}
+    for part in sample.parts(noise.samples):
+        count = part.stop - part.start
+        found = sample.run(sample.x + rng.standard_normal((count, *sample.x.shape[1:])) * scale, names)
+        for k, v in found.items():
+            total = of(v.astype(np.float64)).sum(axis=0, keepdims=True)
+            sums[k] = sums[k] + total if k in sums else total
+    return {k: (v / noise.samples).astype(sample.clean[k].dtype) for k, v in sums.items()}

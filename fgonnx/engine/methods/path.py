@@ -1,0 +1,99 @@
+"""Gradients along paths from a baseline to the input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fgonnx.engine.methods.gradients import gradient
+from fgonnx.engine.methods.registry import Array, Sample, driven
+from fgonnx.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Path:
+    """A straight path to the input.
+
+    Attributes
+    ----------
+    steps : int
+        Points of the Gauss-Legendre quadrature, 1 or more.
+    baseline : float or numpy array
+        Where the path begins, in the units that the model takes: a number, or an array of one sample's shape.
+    """
+
+    steps: int = 50
+    baseline: Any = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise OptionError(f"steps={self.steps}: give at least one step")
+
+
+@dataclass(frozen=True)
+class References:
+    """Paths from examples of what the model sees otherwise.
+
+    Attributes
+    ----------
+    references : numpy array, (R, ...)
+        Inputs of the model, without those to explain.
+    samples : int
+        Pairs of a reference and a point on its path that are drawn, 1 or more.
+    random_state : int
+        Seed.
+    """
+
+    references: Any = None
+    samples: int = 200
+    random_state: int = 0
+
+    def __post_init__(self) -> None:
+        if self.references is None or np.ndim(self.references) < 1 or not len(self.references):
+            raise OptionError("expected-gradients needs references=, an array of inputs to compare with, samples first")
+        if self.samples < 1:
+            raise OptionError(f"samples={self.samples}: give at least one sample")
+
+
+@driven(
+    "integrated-gradients", gradient, ("attribution",), source="Sundararajan, Taly, Yan, ICML 2017, section 3.",
+    cost="52 forward, 51 backward", settings=Path,
+)  # fmt: skip
+def integrated_gradients(sample: Sample, path: Path) -> dict[str, Array]:
+    """The input minus a baseline, times the mean gradient on the straight path between them.
+
+    `delta` is the sum of the attribution minus what it should be, the difference of the scores at the path's ends.
+    """
+    start = sample.baseline(path.baseline)
+    points, weights = np.polynomial.legendre.leggauss(path.steps)  # on -1..1, with weights that sum to 2
+    along, shares = sample.column((points + 1) / 2), weights / 2
+    mean = np.zeros_like(sample.x)
+    for part in sample.parts(path.steps):
+        found = sample.run(start + along[part] * (sample.x - start), ["attribution"])["attribution"]
+        mean += np.tensordot(shares[part], found.astype(np.float64), axes=1)
+    attribution = (sample.x - start) * mean
+    gained = sample.score - float(sample.run(start, ["score"])["score"][0])
+    return {**sample.attributed(attribution), "delta": np.array([attribution.sum() - gained])}
+
+
+@driven(
+    "expected-gradients", gradient, ("attribution",),
+    source="Erion, Janizek, Sturmfels, Lundberg, Lee, Nature Machine Intelligence 3, 2021.",
+    cost="201 forward, 201 backward", settings=References,
+)  # fmt: skip
+def expected_gradients(sample: Sample, given: References) -> dict[str, Array]:
+    """Integrated gradients in expectation over baselines that are drawn from references."""
+    references = np.asarray(given.references, np.float64)
+    if references.shape[1:] != sample.x.shape[1:]:
+        raise OptionError(f"the references have the shape {references.shape}; give (R, {sample.x.shape[1:]})")
+    rng = sample.generator(given.random_state)
+    drawn = rng.integers(len(references), size=given.samples)
+    along = sample.column(rng.random(given.samples))
+    total = np.zeros_like(sample.x)
+    for part in sample.parts(given.samples):
+        difference = sample.x - references[drawn[part]]
+        found = sample.run(sample.x - along[part] * difference, ["attribution"])["attribution"]
+        total += (difference * found).sum(axis=0, keepdims=True)
+    return sample.attributed(total / given.samples)

@@ -1,0 +1,364 @@
+"""What a method is: what it writes into the graph, and what it asks of the model run by run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.maps import aggregate
+from fgonnx.engine.maps.aggregate import BatchLostError, Summand
+from fgonnx.engine.maps.axes import Layout
+from fgonnx.engine.maps.placement import Placement, place
+from fgonnx.engine.maps.psi import ABS, POSITIVE, Signed, cell_sums, matrix
+from fgonnx.engine.walk.backward import Modify, Walk
+from fgonnx.errors import OptionError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Settings of a method that has none."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A value that a method offers as an output of the graph.
+
+    Attributes
+    ----------
+    value : ir.Value
+        The value, samples first.
+    dims : tuple of int
+        Its dimensions behind the batch axis.
+    """
+
+    value: ir.Value
+    dims: tuple[int, ...]
+
+
+@dataclass
+class View:
+    """A graph that has been walked back, as a method sees it when it writes its map.
+
+    Attributes
+    ----------
+    op : Emitter
+        Writes into the graph.
+    x : ir.Value
+        The explained input.
+    nodes : sequence of ir.Node
+        The path from it to the head, in order.
+    walked : Walk
+        Cotangents and terms; empty for a method that takes no gradient.
+    layouts : dict of ir.Value to Layout
+        Of every active value.
+    grid : tuple of int
+        Spatial sizes of the input.
+    batched : bool
+        Whether the batch is free.
+    psi, profile : str
+        As asked for.
+    settings : object
+        The method's own.
+    certificate : bool
+        Whether the totals of sites are asked for.
+    facts : dict of str to str
+        What the method chose by itself, for the record.
+    carried : dict of ir.Value to ir.Value
+        Totals of sites that the method has taken on its way.
+    """
+
+    op: Emitter
+    x: ir.Value
+    nodes: Sequence[ir.Node]
+    walked: Walk
+    layouts: dict[ir.Value, Layout]
+    grid: tuple[int, ...]
+    batched: bool
+    psi: str
+    profile: str
+    settings: Any
+    certificate: bool = False
+    facts: dict[str, str] = field(default_factory=dict)
+    carried: dict[ir.Value, ir.Value] = field(default_factory=dict)
+
+    @property
+    def gradient(self) -> ir.Value:
+        """Cotangent of the input, in float32 at least."""
+        return aggregate.widen(self.op, self.walked.cotangents[self.x])
+
+    @cached_property
+    def parts(self) -> list[Summand]:
+        """The sites of the decomposition, the input first."""
+        return aggregate.summands(
+            self.op, self.x, self.walked.cotangents[self.x], self.walked.terms, self.layouts, len(self.grid),
+            batched=self.batched, profile=self.profile,
+        )  # fmt: skip
+
+    def place(self, v: ir.Value) -> Placement:
+        """Return how a value is brought to (N, channels, *grid)."""
+        found = place(self.layouts[v], len(self.grid), self.batched)
+        if found is None:
+            raise BatchLostError(str(v.name))
+        return found
+
+    def attributed(self, attribution: ir.Value) -> dict[str, Written]:
+        """Return an attribution of the input's shape, and its map: psi of every entry, summed over channels."""
+        op, placed = self.op, self.place(self.x)
+        v = op.Abs(attribution) if self.psi == ABS else op.Relu(attribution) if self.psi == POSITIVE else attribution
+        saliency = op.Reshape(cell_sums(op, matrix(op, Signed(v, placed))), [-1, *self.grid])
+        dims = tuple(int(d) for d in self.op.dims(self.x)[1:])  # type: ignore[arg-type]
+        return {"saliency": Written(saliency, self.grid), "attribution": Written(attribution, dims)}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample, and a way to run the model on variations of it.
+
+    Attributes
+    ----------
+    x : numpy array of float64, (1, ...)
+        The explained input.
+    index : int
+        Its place in the batch; what is drawn depends on it and on the seed alone.
+    layout : str
+        Axes of the input.
+    step : int
+        Largest number of variations in one run.
+    clean : mapping of str to numpy array
+        What the graph gives for the sample itself, one row each.
+    psi, profile : str
+        As asked for.
+    run : callable
+        Takes variations (n, ...), n up to `step`, and names of what the graph gives; returns those, n rows each.
+    """
+
+    x: Array
+    index: int
+    layout: str
+    step: int
+    clean: Mapping[str, Array]
+    psi: str
+    profile: str
+    run: Callable[[Array, Sequence[str]], dict[str, Array]]
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """Axes of the input that make up its grid."""
+        return tuple(i for i, letter in enumerate(self.layout[: self.x.ndim]) if letter in "DHWF")
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Spatial sizes of the input."""
+        return tuple(self.x.shape[i] for i in self.spatial)
+
+    @property
+    def score(self) -> float:
+        """The score of the sample itself."""
+        return float(self.clean["score"][0])
+
+    def parts(self, count: int) -> Iterator[slice]:
+        """Cut a number of variations into runs."""
+        for start in range(0, count, self.step):
+            yield slice(start, min(start + self.step, count))
+
+    def generator(self, random_state: int) -> np.random.Generator:
+        """Return a generator of the sample's own."""
+        return np.random.default_rng([random_state, self.index])
+
+    def column(self, values: Array) -> Array:
+        """Bring one number per variation to (n, 1, ...)."""
+        return values.reshape(-1, *([1] * (self.x.ndim - 1)))
+
+    def spread(self, maps: Array) -> Array:
+        """Bring maps (n, *grid) to a shape that broadcasts to the input's."""
+        shape = [len(maps), *([1] * (self.x.ndim - 1))]
+        for axis in self.spatial:
+            shape[axis] = self.x.shape[axis]
+        return maps.reshape(shape)
+
+    def rectified(self, signed: Array) -> Array:
+        """Apply psi, entry by entry."""
+        return np.abs(signed) if self.psi == ABS else np.maximum(signed, 0) if self.psi == POSITIVE else signed
+
+    def attributed(self, attribution: Array) -> dict[str, Array]:
+        """Return an attribution (1, ...) and its map: psi of every entry, summed over channels."""
+        v = self.rectified(attribution)
+        channels = tuple(i for i in range(1, v.ndim) if i not in self.spatial)
+        return {"saliency": v.sum(axis=channels), "attribution": attribution}
+
+    def baseline(self, given: Any) -> Array:
+        """Return a baseline, a number or an array of one sample's shape, as (1, ...)."""
+        array = np.asarray(given, np.float64)
+        if array.ndim and array.shape not in (self.x.shape, self.x.shape[1:]):
+            raise OptionError(f"the baseline has the shape {array.shape}; give a number or one of {self.x.shape[1:]}")
+        return np.broadcast_to(array, self.x.shape)
+
+
+Write = Callable[[View], Mapping[str, Written]]
+Drive = Callable[[Sample, Any], dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to make a map.
+
+    Attributes
+    ----------
+    name : str
+        What it is called.
+    note, source : str
+        What it computes in a line, and where it was published.
+    cost : str
+        Passes through the network with default settings.
+    write : callable
+        Writes into the graph and returns what it offers as outputs, by name.
+    writes : tuple of str
+        Those names.
+    drive : callable, optional
+        Makes the map of one sample out of several runs; None where the graph itself holds it.
+    needs : tuple of str
+        Which outputs of the graph `drive` takes.
+    settings : type
+        Dataclass of the method's own settings.
+    modify : callable, optional
+        Takes the settings and returns how rules are changed for the walk back.
+    gradient : bool
+        Whether the graph is walked back at all.
+    sites, certificate : bool
+        Whether it is a full-gradient method, with sites; whether its map is what the certificate speaks of.
+    psis : tuple of str
+        The post-processings that mean something for it.
+    """
+
+    name: str
+    note: str
+    source: str
+    cost: str
+    write: Write
+    writes: tuple[str, ...] = ("saliency",)
+    drive: Drive | None = None
+    needs: tuple[str, ...] = ()
+    settings: type = Plain
+    modify: Callable[[Any], Modify] | None = None
+    gradient: bool = True
+    sites: bool = False
+    certificate: bool = False
+    psis: tuple[str, ...] = aggregate.PSIS
+
+    def set(self, given: Mapping[str, Any]) -> Any:
+        """Return the settings.
+
+        Raises
+        ------
+        OptionError
+            The method does not have one of them, or a value is out of range.
+        """
+        known = [f.name for f in fields(self.settings)]
+        for name in given:
+            if name not in known:
+                has = f"it has: {', '.join(known)}" if known else "it has none"
+                raise OptionError(f"{self.name} has no setting '{name}'; {has}")
+        return self.settings(**given)
+
+    def parse(self, pairs: Sequence[str]) -> dict[str, Any]:
+        """Return settings given as text, NAME=VALUE each; a VALUE that ends in .npy names an array.
+
+        Raises
+        ------
+        OptionError
+            One is not of that form, not known, or its value not of its type.
+        """
+        kinds = {f.name: str(f.type) for f in fields(self.settings)}
+        found: dict[str, Any] = {}
+        for pair in pairs:
+            name, equals, text = pair.partition("=")
+            if not equals:
+                raise OptionError(f"{pair!r} is not of the form NAME=VALUE; {self.name} has: {', '.join(kinds)}")
+            try:
+                found[name] = _value_of(text, kinds.get(name, "str"))
+            except (ValueError, OSError) as error:
+                raise OptionError(f"{name} of {self.name} cannot be {text!r}: {error}") from error
+        return found
+
+
+def _value_of(text: str, kind: str) -> Any:
+    if kind.startswith("int"):
+        return int(text)
+    if kind.startswith("float"):
+        return float(text)
+    if kind.startswith("str"):
+        return text
+    return np.load(text, allow_pickle=False) if text.endswith(".npy") else float(text)
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def written(name: str, *, source: str, cost: str = "1 forward, 1 backward", **fields_: Any) -> Callable[[Write], Write]:
+    """Register a method that is one feed-forward graph, by what it writes; the first line of its docstring says what.
+
+    `fields_` are further fields of `Method`.
+    """
+
+    def register(write: Write) -> Write:
+        _METHODS[name] = Method(name, _first_line(write), source, cost, write, **fields_)
+        return write
+
+    return register
+
+
+def driven(
+    name: str, write: Write, needs: tuple[str, ...] = (), *, source: str, cost: str, **fields_: Any
+) -> Callable[[Drive], Drive]:
+    """Register a method that needs several runs of what `write` writes."""
+
+    def register(drive: Drive) -> Drive:
+        _METHODS[name] = Method(
+            name, _first_line(drive), source, cost, write, writes=needs, drive=drive, needs=needs, **fields_
+        )
+        return drive
+
+    return register
+
+
+def nothing(view: View) -> Mapping[str, Written]:
+    """Write nothing: for methods that take the score alone."""
+    return {}
+
+
+def _first_line(f: Callable[..., Any]) -> str:
+    return (inspect.getdoc(f) or "").split("\n")[0]
+
+
+def find(name: str) -> Method:
+    """Return a method.
+
+    Raises
+    ------
+    OptionError
+        There is none of that name.
+    """
+    if name not in _METHODS:
+        raise OptionError(f"method={name!r} does not exist; choose one of: {', '.join(_METHODS)}")
+    return _METHODS[name]
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all methods."""
+    return tuple(_METHODS)
+
+
+def describe(name: str) -> str:
+    """Return what a method computes, and its source, in one line."""
+    m = find(name)
+    return f"{m.note} {m.source}"

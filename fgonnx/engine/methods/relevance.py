@@ -1,0 +1,90 @@
+"""Layer-wise relevance propagation, written as a walk back with other rules.
+
+A value's relevance is its cotangent times itself, R_v = v g_v. For `z = W a + b`, R_a = a W^T (R_z / (z + eps sign z))
+is the vjp of `g z / (z + eps sign z)`; an activation passes its relevance on, R_x = R_y, which is `g_x = g_y y / x`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.maps.aggregate import widen
+from fgonnx.engine.methods.registry import View, Written, written
+from fgonnx.engine.rules.fast.masks import nonzero
+from fgonnx.engine.rules.registry import Cotangent, Local, Rule, Unsupported
+from fgonnx.engine.walk.backward import Modify
+from fgonnx.errors import OptionError
+
+_SUMS = {
+    "Add", "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Einsum", "Gemm", "GlobalAveragePool",
+    "MatMul", "Mean", "ReduceMean", "ReduceSum", "Sub", "Sum",
+}  # fmt: skip
+# Of degree one, entry by entry or by choosing an entry: the vjp passes relevance on as it is.
+_CHOICES = {
+    "Abs", "Div", "GlobalMaxPool", "LeakyRelu", "Max", "MaxPool", "Min", "Mul", "PRelu", "ReduceMax", "ReduceMin",
+    "Relu", "StraightThrough", "ThresholdedRelu", "TopK", "Where",
+}  # fmt: skip
+_OTHER = "Choose a method without relevance rules, such as gradient-x-input or integrated-gradients"
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """The stabiliser.
+
+    Attributes
+    ----------
+    epsilon : float
+        Added to the absolute value of every sum before it is divided by; above 0.
+    """
+
+    epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.epsilon <= 0:
+            raise OptionError(f"epsilon={self.epsilon}: give a number above 0")
+
+
+def relevance_rules(settings: Epsilon) -> Modify:
+    """Return how every rule is changed."""
+
+    def modify(r: Rule) -> Rule:
+        @functools.wraps(r.linearise)
+        def linearise(op: Emitter, y: Any, *inputs: ir.Value, **attributes: Any) -> Local:
+            local = r.linearise(op, y, *inputs, **attributes)
+            if r.family == "elementwise" and isinstance(y, ir.Value):
+                return Local(lambda g: op.Mul(g, op.Div(y, nonzero(op, inputs[0]))))
+            if r.op_type in _SUMS | _CHOICES and not (local.intercept is not None and local.kind == "implicit"):
+                return Local(_stabilised(op, y, local, settings.epsilon)) if r.op_type in _SUMS else local
+            if r.family == "linear" and r.op_type not in _SUMS:
+                return local
+            raise Unsupported("relevance propagation has no rule for it", _OTHER)
+
+        return replace(r, linearise=linearise)
+
+    return modify
+
+
+def _stabilised(op: Emitter, y: ir.Value, local: Local, epsilon: float) -> Any:
+    def vjp(g: ir.Value) -> Cotangent | Any:
+        divisor = op.Where(op.Less(y, 0.0), op.Sub(y, epsilon), op.Add(y, epsilon))
+        return local.vjp(op.Mul(g, op.Div(y, divisor)))
+
+    return vjp
+
+
+@written(
+    "lrp-epsilon",
+    source="Bach et al., PLoS ONE 10(7), 2015, equation 58.",
+    writes=("saliency", "attribution"),
+    settings=Epsilon,
+    modify=relevance_rules,
+)
+def lrp_epsilon(view: View) -> Mapping[str, Written]:
+    """Relevance: the score handed back layer by layer, to every input of a sum its share."""
+    return view.attributed(view.op.Mul(view.gradient, widen(view.op, view.x)))

@@ -1,0 +1,1 @@
+"""Loading and saving models: weights by reference, inputs, metadata."""

@@ -1,0 +1,116 @@
+"""Which input is explained, its shape for one sample, and its axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from fgonnx.errors import ModelError, OptionError
+
+
+def choose_input(model: ir.Model, name: str | None, where: str, *, per_sample: bool = True) -> ir.Value:
+    """Return the input to explain: the one asked for, or the only one that can be meant."""
+    inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
+    if not per_sample:
+        floating = [v for v in inputs if v.dtype is not None and v.dtype.is_floating_point() and v.shape is not None]
+        for v in floating:
+            if name in (None, v.name):
+                return v
+    candidates = [v for v in inputs if _explainable(v)]
+    if name is not None:
+        chosen = next((v for v in inputs if v.name == name), None)
+        if chosen is None:
+            raise OptionError(f"{where}: has no input '{name}'; it has: {described(inputs)}")
+        if not _explainable(chosen):
+            raise OptionError(
+                f"{where}: its input '{name}' is not an array of floats or of uint8: {described([chosen])}"
+            )
+        return chosen
+    if len(candidates) > 1:
+        candidates = [v for v in candidates if v.shape is not None and v.shape.rank() >= 4] or candidates
+    if not candidates:
+        raise ModelError(
+            f"{where}: no input is an array of floats or of uint8 that could be explained; it has: {described(inputs)}"
+        )
+    if len(candidates) > 1:
+        raise ModelError(
+            f"{where}: several inputs could be explained; name one (input=, --input): {described(candidates)}"
+        )
+    return candidates[0]
+
+
+def _explainable(v: ir.Value) -> bool:
+    dtype = v.dtype
+    right = dtype is not None and (dtype.is_floating_point() or dtype == ir.DataType.UINT8)
+    return right and v.shape is not None and v.shape.rank() >= 2
+
+
+def described(values: Sequence[ir.Value]) -> str:
+    """Return names, types and shapes of values, for messages."""
+
+    def one(v: ir.Value) -> str:
+        dims = (
+            "?"
+            if v.shape is None
+            else ", ".join(str(d if isinstance(d, int) else d.value or "?") for d in v.shape.dims)
+        )
+        return f"{v.name} ({v.dtype.name.lower() if v.dtype is not None else '?'} [{dims}])"
+
+    return "; ".join(one(v) for v in values) or "none"
+
+
+def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str, *, per_sample: bool = True) -> tuple[int, ...]:
+    """Return the input's shape for one sample: 1, then the model's sizes, or the given ones where they are free."""
+    assert x.shape is not None
+    declared = list(x.shape.dims)
+    if given is not None:
+        if len(given) != len(declared) or any(
+            isinstance(d, int) and d != g for d, g in zip(declared[1:], given[1:], strict=False)
+        ):
+            raise OptionError(f"{where}: the shape {tuple(given)} does not fit its input {described([x])}")
+        declared = [1, *(int(g) for g in given[1:])]
+    free = [i for i, d in enumerate(declared) if i > 0 and not isinstance(d, int)]
+    if free:
+        raise ModelError(
+            f"{where}: its input {described([x])} has free sizes; give them (input_shape=, --input-shape 1,3,224,224)"
+        )
+    if not per_sample:
+        return tuple(d if isinstance(d, int) else 1 for d in declared)
+    first = declared[0]
+    if isinstance(first, int) and first > 1:
+        # A batch that is baked in is run as it is: one "sample" of that many rows would not be per-sample.
+        raise ModelError(f"{where}: its batch size is fixed to {first}; export it with batch size 1 or a free one")
+    return (1, *(int(d) for d in declared[1:]))  # type: ignore[arg-type]
+
+
+def find_layout(x: ir.Value, shape: tuple[int, ...]) -> str:
+    """Return the axes of an input: by the node that takes it, then by which axis has 1, 3 or 4 entries."""
+    rank = len(shape)
+    channels_first = {2: "NF", 3: "NCW", 4: "NCHW", 5: "NCDHW"}.get(rank, "")
+    channels_last = {2: "NF", 3: "NWC", 4: "NHWC", 5: "NDHWC"}.get(rank, "")
+    if rank not in (3, 4, 5):
+        return channels_first
+    for node in _first_movers(x):
+        if node.op_type == "Transpose":
+            perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else []
+            return channels_last if list(perm) == [0, rank - 1, *range(1, rank - 1)] else channels_first
+        if node.op_type in ("Conv", "MaxPool", "AveragePool", "BatchNormalization"):
+            return channels_first
+    plausible = (1, 3, 4)
+    if shape[-1] in plausible and shape[1] not in plausible:
+        return channels_last
+    return channels_first
+
+
+def _first_movers(x: ir.Value) -> list[ir.Node]:
+    """Return the first consumers of a value that tell its layout, through elementwise nodes."""
+    queue, seen = [x], 0
+    while queue and seen < 32:
+        seen += 1
+        v = queue.pop(0)
+        for node in v.consumers():
+            if node.op_type in ("Transpose", "Conv", "MaxPool", "AveragePool", "BatchNormalization", "Reshape"):
+                return [node]
+            queue.extend(node.outputs[:1])
+    return []

@@ -1,0 +1,258 @@
+"""Loading a model from a path, bytes, ModelProto or ir.Model, weights by reference, and its metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from fgonnx.engine.graph import collector
+from fgonnx.engine.model import weights
+from fgonnx.errors import InputError, ModelError
+from fgonnx.labels import METADATA_KEY as LABELS_KEY
+from fgonnx.labels import from_json
+
+OLDEST_OPSET = 7
+PREPROCESSING_KEY = "fgonnx.preprocessing"
+"""Key of a model's metadata that holds how pictures become its input, a JSON object."""
+
+_BIG = 1 << 12  # bytes
+_FAR = 1 << 16  # bytes from which a weight stays in its file
+_PLAIN = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
+
+#: What `load` takes.
+ModelLike = str | Path | bytes | onnx.ModelProto | ir.Model
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model as it was given.
+
+    Attributes
+    ----------
+    ir : ir.Model
+        The graph. External weights stay on disk until they are read, and so do large ones of a file: asked for their
+        content they read it anew.
+    path : Path or None
+        The file it came from.
+    sha256 : str
+        Hash of the file or of the serialised model, in hexadecimal. External weights do not enter.
+    bound : mapping of str to str
+        Inputs that were fixed to a value (`fgonnx.engine.model.bind.bind`), and to which, in words.
+    """
+
+    ir: ir.Model
+    path: Path | None
+    sha256: str
+    bound: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """A short name for messages."""
+        return self.path.name if self.path is not None else (self.ir.graph.name or "model")
+
+    @property
+    def opset(self) -> int:
+        """Version of the default operator set."""
+        return self.ir.opset_imports.get("", 1)
+
+    def preprocessing_json(self) -> str | None:
+        """Return the preprocessing stored in the model's metadata, as JSON text."""
+        return self.ir.metadata_props.get(PREPROCESSING_KEY)
+
+    def labels(self) -> tuple[str, ...] | None:
+        """Return the class labels stored in the model's metadata, as `fgonnx.labels.from_json` reads them.
+
+        Raises
+        ------
+        ModelError
+            If the entry does not hold names of classes.
+        """
+        text = self.ir.metadata_props.get(LABELS_KEY)
+        if text is None:
+            return None
+        try:
+            return from_json(text, f"{self.name}: its metadata entry '{LABELS_KEY}'")
+        except InputError as error:
+            raise ModelError(str(error)) from error
+
+
+@collector.paused
+def load(source: ModelLike | LoadedModel) -> LoadedModel:
+    """Load a model.
+
+    Parameters
+    ----------
+    source : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
+        The model. External weights of a path are looked for in its folder, and stay there. The file itself is kept open
+        and read again when another session needs its weights; it may be deleted or replaced meanwhile, not written to.
+
+    Returns
+    -------
+    LoadedModel
+
+    Raises
+    ------
+    ModelError
+        If it is not an ONNX model, is older than opset 7, or its external weights are missing, truncated or outside
+        the model's folder.
+    """
+    if isinstance(source, LoadedModel):
+        return source
+    if isinstance(source, ir.Model):
+        proto = ir.to_proto(source)
+        return _checked(LoadedModel(source, None, _digest(proto.SerializeToString(deterministic=True))))
+    if isinstance(source, onnx.ModelProto):
+        return _checked(LoadedModel(_deserialise(source, "the ModelProto"), None, _digest(_bytes_of(source))))
+    if isinstance(source, bytes):
+        where = "the bytes given"
+        return _checked(LoadedModel(_emptied(_parse(source, where), where, None, {}), None, _digest(source)))
+    path = Path(source)
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder; give the .onnx file in it")
+    file = weights.opened(path)
+    try:
+        # By the same handle: under its name there may be another file a moment later.
+        content = file.content() if file is not None else path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+    digest, proto = _digest(content), _parse(content, str(path))
+    places = weights.raw_places(content) if file is not None else {}
+    del content  # at most two copies of the weights at a time, none in the end
+    model = _emptied(proto, str(path), file, places)
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    _check_external(model, path)
+    return _checked(LoadedModel(model, path, digest))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _bytes_of(proto: onnx.ModelProto) -> bytes:
+    return proto.SerializeToString(deterministic=True)
+
+
+def _parse(content: bytes, where: str) -> onnx.ModelProto:
+    if not content:
+        raise ModelError(f"{where}: is empty; an ONNX model was expected")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError as error:
+        raise ModelError(
+            f"{where}: is not an ONNX file, or is truncated ({error}); export or download it again"
+        ) from error
+    return proto
+
+
+def _deserialise(
+    proto: onnx.ModelProto, where: str, weights: Mapping[str, ir.TensorProtocol] | None = None
+) -> ir.Model:
+    if not proto.ir_version or not proto.graph.output:
+        raise ModelError(f"{where}: is not an ONNX model, or is truncated: it holds no graph with outputs")
+    try:
+        model = ir.from_proto(proto)
+        for name, weight in (weights or {}).items():
+            model.graph.initializers[name].const_value = weight
+        _unpack(model)
+    except Exception as error:  # onnx_ir raises many kinds on malformed protobufs
+        raise ModelError(f"{where}: is not a valid ONNX model ({error})") from error
+    return model
+
+
+def _emptied(proto: onnx.ModelProto, where: str, file: weights.ModelFile | None, places: Mapping[str, int]) -> ir.Model:
+    """Deserialise a protobuf that nobody else holds, its big weights taken out of it or left in their file.
+
+    A protobuf frees nothing that is taken out: what is left of it is written and read again.
+    """
+    taken: dict[str, ir.TensorProtocol] = {}
+    for initializer in proto.graph.initializer:
+        tensor = ir.from_proto(initializer)
+        name = initializer.name
+        fits = len(initializer.raw_data) == tensor.nbytes and name not in taken
+        if fits and tensor.nbytes >= _BIG and tensor.dtype in _PLAIN:
+            if file is not None and name in places and tensor.nbytes >= _FAR:
+                taken[name] = file.tensor(name, places[name], tensor.dtype, tuple(initializer.dims))
+            else:
+                taken[name] = ir.tensor(tensor.numpy(), name=tensor.name, doc_string=tensor.doc_string)
+            initializer.ClearField("raw_data")
+    if taken:
+        proto = _parse(proto.SerializeToString(), where)
+    return _deserialise(proto, where, taken)
+
+
+def _unpack(model: ir.Model) -> None:
+    """Turn weights into arrays: a protobuf hands out another copy whenever it is asked for its content."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.TensorProtoTensor) and tensor.nbytes >= _BIG and tensor.dtype in _PLAIN:
+            value.const_value = ir.tensor(tensor.numpy(), name=tensor.name, doc_string=tensor.doc_string)
+
+
+def _checked(loaded: LoadedModel) -> LoadedModel:
+    graph = loaded.ir.graph
+    if not graph.num_nodes():
+        raise ModelError(f"{loaded.name}: its graph has no nodes; there is nothing to explain")
+    for node in graph:
+        for v in node.inputs:
+            if v is not None and v.producer() is None and not v.is_graph_input() and not v.is_initializer():
+                raise ModelError(
+                    f"{loaded.name}: node '{node.name or node.op_type}' ({node.op_type}) reads '{v.name}', which "
+                    "nothing in the file provides; export the model again"
+                )
+    if loaded.opset < OLDEST_OPSET:
+        raise ModelError(
+            f"{loaded.name}: opset {loaded.opset} is older than {OLDEST_OPSET}; convert it with onnx.version_converter"
+        )
+    return loaded
+
+
+def external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
+    """Return the initializers of a model that are stored in files beside it."""
+    return [
+        v.const_value
+        for graph in model.graphs()
+        for v in graph.initializers.values()
+        if isinstance(v.const_value, ir.ExternalTensor)
+    ]
+
+
+def _check_external(model: ir.Model, path: Path) -> None:
+    folder = path.resolve().parent
+    for tensor in external_tensors(model):
+        location = str(tensor.location)
+        target = (folder / location).resolve()
+        if not target.is_relative_to(folder):
+            raise ModelError(
+                f"{path}: the weights of '{tensor.name}' point outside the model's folder ('{location}'); "
+                "this is refused: put the file beside the model"
+            )
+        if not target.is_file():
+            raise ModelError(
+                f"{path}: its weights file '{location}' is missing; put it into {folder.name}/ beside the model"
+            )
+        needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+        if target.stat().st_size < needed:
+            raise ModelError(
+                f"{path}: its weights file '{location}' is truncated: '{tensor.name}' ends at byte {needed}, "
+                f"the file at {target.stat().st_size}"
+            )
+
+
+def metadata(**entries: Any) -> dict[str, str]:
+    """Return metadata entries under fgonnx's prefix, as text (JSON where they are not text)."""
+    return {
+        f"fgonnx.{key}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in entries.items()
+        if value is not None
+    }

@@ -1,0 +1,75 @@
+"""Saving a model so that it loads again, wherever the source keeps its weights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from fgonnx.engine.model.load import external_tensors
+from fgonnx.errors import OptionError
+from fgonnx.files import make_folder, replacing, unwritable
+
+EMBED_LIMIT = 1_900_000_000
+"""Bytes of weights up to which they stay inside of the model file; protobuf ends at 2 GiB."""
+
+
+def save(
+    model: onnx.ModelProto | ir.Model,
+    path: str | os.PathLike[str],
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    limit: int = EMBED_LIMIT,
+) -> list[Path]:
+    """Save a model so that it loads again, wherever the source keeps its weights.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto or ir.Model
+        Such as `rewrite` returns.
+    path : path-like
+        The .onnx file. Its folder is made.
+    folder : path-like, optional
+        Where a ModelProto's external weights lie: the folder of its source.
+    limit : int
+        Bytes of weights up to which they are stored inside of the file; above, in ``<path>.data`` beside it.
+
+    Returns
+    -------
+    list of Path
+        The files written, the model first.
+
+    Raises
+    ------
+    OptionError
+        If the file cannot be written, or would replace weights that the model is made of.
+    """
+    path = Path(path)
+    own = ir.from_proto(model) if isinstance(model, onnx.ModelProto) else model.clone()
+    if folder is not None:
+        ir.external_data.set_base_dir(own.graph, Path(folder))
+    make_folder(path.parent)
+    tensors = external_tensors(own)
+    if sum(v.const_value.nbytes for v in own.graph.initializers.values() if v.const_value is not None) <= limit:
+        if tensors:
+            ir.external_data.load_to_model(own)
+        content = ir.to_proto(own).SerializeToString()
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+        return [path]
+    data = path.with_name(f"{path.name}.data")
+    if data.resolve() in {Path(t.path).resolve() for t in tensors}:
+        raise OptionError(f"'{data}' holds the weights of the source model and would be replaced; give another name")
+    try:
+        # The model names its weights file, so both get their final names in a folder of their own first.
+        with tempfile.TemporaryDirectory(prefix=".fgonnx-", dir=path.parent) as temporary_folder:
+            ir.save(own, Path(temporary_folder, path.name), external_data=data.name)
+            for file in (data, path):
+                shutil.move(Path(temporary_folder, file.name), file)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    return [path, data]

@@ -1,0 +1,1 @@
+"""Normal form: what every model is brought to before rules are applied."""

@@ -1,0 +1,224 @@
+"""Whether a graph takes any batch size, found by running it; exact shapes of all values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from fgonnx.engine.graph import probe
+from fgonnx.engine.normal.expand import depends_on_inputs
+from fgonnx.errors import ModelError
+
+
+def settle_batch(
+    model: ir.Model,
+    input_name: str,
+    shape: tuple[int, ...],
+    folder: Path | None,
+    notes: list[str],
+    *,
+    one_by_one: bool = False,
+) -> tuple[ir.Model, bool]:
+    """Requires: types. Ensures: exact shapes; a symbolic batch where running two samples at once proves it right.
+
+    Returns the model to go on with, and whether its batch is symbolic.
+    """
+    x = next(v for v in model.graph.inputs if v.name == input_name)
+    assert x.shape is not None
+    free = x.shape.rank() > 0 and not isinstance(x.shape.dims[0], int)
+    both = probe.random_feeds(model.graph, x, shape, 2)
+    # States may have a first axis of two entries that is no batch.
+    whole = {str(v.name) for v in model.graph.inputs if v.shape is not None and v.shape.rank() and v.shape[0] == 2}
+    whole -= {input_name}
+    halves = [
+        {k: v[i : i + 1] if v.ndim and v.shape[0] == 2 and k not in whole else v for k, v in both.items()}
+        for i in (0, 1)
+    ]
+    # A graph that says its batch is free is taken at its word first; constants may still fix it.
+    if free and not one_by_one and (found := _try_batch(model, folder, both, halves)) is not None:
+        _annotate(model, *found)
+        return model, True
+    single = model.clone()
+    x = next(v for v in single.graph.inputs if v.name == input_name)
+    x.shape = ir.Shape(shape)
+    prober = probe.Prober(single, folder)
+    _set_types(single.graph, prober.types)
+    truth = prober.run(probe.random_feeds(single.graph, x, shape, 1))
+    if not one_by_one:
+        alone = [truth, prober.run(halves[1])]
+        del prober  # it holds a copy of the weights, and so does the next one
+        _free_batch(model)
+        found = _try_batch(model, folder, both, halves, alone)
+        if found is not None:
+            if not free:
+                notes.append("fixed batch size 1 made free, checked by running two samples")
+            _annotate(model, *found)
+            return model, True
+    merged = probe.merge(truth, None)
+    assert merged is not None
+    _annotate(single, merged, truth.constants)
+    notes.append("the graph does not take a batch: samples are run one by one")
+    return single, False
+
+
+def _free_batch(model: ir.Model) -> None:
+    """Make batch 1 symbolic: on the inputs, in constant target shapes that begin with 1, for class tokens."""
+    for v in model.graph.inputs:
+        if v.shape is not None and v.shape.rank() and v.shape.dims[0] == 1:
+            v.shape = ir.Shape([probe.BATCH, *v.shape.dims[1:]])
+    dependent = depends_on_inputs(model.graph)
+    for node in list(model.graph):
+        if node.op_type == "Concat":
+            _repeat_tokens(model.graph, node, dependent)
+        if node.op_type != "Reshape" or node.inputs[0] not in dependent:
+            continue
+        if "allowzero" in node.attributes and node.attributes["allowzero"].as_int():
+            continue
+        target = node.inputs[1]
+        if target is None or target.const_value is None:
+            continue
+        array = target.const_value.numpy().copy()
+        if array.size and array[0] == 1:
+            # -1 needs nothing of the input; 0 copies its first axis, for targets that use their -1 elsewhere
+            array[0] = 0 if (array == -1).any() else -1
+            node.replace_input_with(1, initializer(model.graph, f"{target.name}::{node.name}::batch", array))
+    for v in model.graph.outputs:
+        v.shape = None
+
+
+def _repeat_tokens(graph: ir.Graph, node: ir.Node, dependent: set[ir.Value]) -> None:
+    """Give constants that are concatenated to the data (class tokens) the batch size of the data.
+
+    Where that is wrong the graph does not run, or not as one sample does, and stays at one sample.
+    """
+    data = next((v for v in node.inputs if v in dependent), None)
+    if data is None or node.attributes["axis"].as_int() == 0:
+        return
+    for i, v in enumerate(node.inputs):
+        if v is None or v in dependent or v.dtype is None or not v.dtype.is_floating_point():
+            continue
+        if v.shape is not None and isinstance(v.shape.dims[0], int) and v.shape.dims[0] != 1:
+            continue
+        batch = ir.Node("", "Shape", [data], ir.convenience.convert_attributes({"start": 0, "end": 1}))
+        rest = ir.Node("", "Shape", [v], ir.convenience.convert_attributes({"start": 1}))
+        axis = ir.convenience.convert_attributes({"axis": 0})
+        shape = ir.Node("", "Concat", [batch.outputs[0], rest.outputs[0]], axis)
+        repeated = ir.Node("", "Expand", [v, shape.outputs[0]])
+        for role, new in (("batch", batch), ("rest", rest), ("shape", shape), ("repeated", repeated)):
+            new.outputs[0].name = f"{v.name}::{node.name}::{role}"
+            new.outputs[0].type = ir.TensorType(v.dtype if new is repeated else ir.DataType.INT64)
+        graph.insert_before(node, (batch, rest, shape, repeated))
+        node.replace_input_with(i, repeated.outputs[0])
+
+
+def initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """Add an initializer to a graph."""
+    value = ir.Value(name=name)
+    value.const_value = ir.tensor(array, name=name)
+    value.dtype = value.const_value.dtype
+    value.shape = ir.Shape(array.shape)
+    graph.register_initializer(value)
+    return value
+
+
+def _try_batch(
+    model: ir.Model,
+    folder: Path | None,
+    both: dict[str, np.ndarray],
+    halves: Sequence[dict[str, np.ndarray]],
+    alone: Sequence[probe.Probe] = (),
+) -> tuple[dict[str, tuple[int | ir.SymbolicDim, ...]], dict[str, np.ndarray]] | None:
+    """Run two samples at once; return shapes and constants if they give what each gives alone.
+
+    Alone in the source, where those runs are given, else in the model itself.
+    """
+    try:
+        prober = probe.Prober(model, folder)
+        _set_types(model.graph, prober.types)
+        one = prober.run(halves[0])
+        alone = alone or [one, prober.run(halves[1])]
+        two = prober.run(both)
+    except ModelError:
+        return None
+    for name, array in two.outputs.items():
+        parts = [run.outputs[name] for run in alone]
+        if array.ndim == 0 or parts[0].ndim == 0 or array.shape[0] != 2 * parts[0].shape[0]:
+            return None
+        if not agree(array, np.concatenate(parts)):
+            return None
+    dims = probe.merge(one, two)
+    if dims is None:
+        return None
+    same = {
+        k: v
+        for k, v in one.constants.items()
+        if k in two.constants and np.array_equal(v, two.constants[k], equal_nan=False)
+    }
+    return dims, same
+
+
+def agree(found: np.ndarray, truth: np.ndarray) -> bool:
+    """Tell whether two results are equal but for rounding; a Sigmoid near 0 is only good to 1e-6 on some runtimes."""
+    if truth.dtype.kind not in "fiub":  # text
+        return np.array_equal(found, truth)
+    found, truth = found.astype(np.float64), truth.astype(np.float64)
+    scale = float(np.nanmax(np.abs(truth), initial=0.0))
+    return found.shape == truth.shape and np.allclose(found, truth, rtol=1e-3, atol=1e-3 * scale + 1e-6, equal_nan=True)
+
+
+def _set_types(graph: ir.Graph, types: dict[str, ir.DataType | None]) -> None:
+    for node in graph:
+        for v in node.outputs:
+            found = types.get(str(v.name))
+            if v.type is None and found is not None:
+                v.type = ir.TensorType(found)
+
+
+def _annotate(
+    model: ir.Model, dims: dict[str, tuple[int | ir.SymbolicDim, ...]], constants: dict[str, np.ndarray]
+) -> None:
+    """Write exact shapes onto all values and turn what follows from shapes alone into initializers."""
+    graph = model.graph
+    for v in graph.inputs:
+        if str(v.name) in dims:
+            v.shape = ir.Shape(dims[str(v.name)])
+    for v in graph.initializers.values():
+        if v.const_value is not None:
+            v.shape = ir.Shape(v.const_value.shape.numpy())
+            v.dtype = v.const_value.dtype
+    outputs = set(graph.outputs)
+    for node in list(graph):
+        for v in node.outputs:
+            if str(v.name) in dims:
+                v.shape = ir.Shape(dims[str(v.name)])
+            elif node.op_type in ("QuantizeLinear", "Cast") and node.inputs[0] is not None:  # to float8 or int4
+                v.shape = node.inputs[0].shape
+            array = constants.get(str(v.name))
+            if array is not None:
+                if v.dtype is None:
+                    v.dtype = ir.DataType.from_numpy(array.dtype)
+                if v not in outputs and len(node.outputs) == 1:
+                    folded = initializer(graph, f"{v.name}::folded", array)
+                    v.replace_all_uses_with(folded)
+    _settle_resizes(graph)
+    common.RemoveUnusedNodesPass()(model)
+
+
+def _settle_resizes(graph: ir.Graph) -> None:
+    """Name the axes that a Resize changes, so that a target size that holds the batch size becomes a constant."""
+    for node in graph:
+        sizes = node.inputs[3] if node.op_type == "Resize" and len(node.inputs) > 3 else None
+        if sizes is None or sizes.const_value is not None or "axes" in node.attributes:
+            continue
+        before, after = (v.shape.dims if v is not None and v.shape is not None else () for v in (
+            node.inputs[0], node.outputs[0]
+        ))  # fmt: skip
+        axes = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b or isinstance(b, int)]
+        if all(isinstance(after[i], int) for i in axes):
+            target = np.array([after[i] for i in axes], np.int64)
+            node.replace_input_with(3, initializer(graph, f"{sizes.name}::{node.name}::sizes", target))
+            node.attributes["axes"] = ir.AttrInt64s("axes", axes)

@@ -1,0 +1,183 @@
+"""Operators that onnxruntime's optimiser and vendors' tools write (com.microsoft), back in standard ones.
+
+Their definitions: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.normal.expand.build import Builder, expanders
+
+DOMAIN = "com.microsoft"
+
+
+def _activate(op: Emitter, v: ir.Value, name: str, parameters: Sequence[float]) -> ir.Value:
+    """Apply the activation that a fused operator names; parameters in its order."""
+    result: ir.Value
+    if not name:
+        return v
+    if name in ("Relu", "Sigmoid", "Tanh", "HardSwish"):
+        result = getattr(op, name)(v)
+    elif name in ("LeakyRelu", "Elu"):
+        result = getattr(op, name)(v, alpha=parameters[0])
+    elif name == "Clip":
+        result = op.Clip(v, parameters[0], parameters[1])
+    elif name == "HardSigmoid":
+        result = op.HardSigmoid(v, alpha=parameters[0], beta=parameters[1])
+    else:
+        raise NotImplementedError(name)
+    return result
+
+
+def fused_conv(
+    op: Emitter, x: ir.Value, w: ir.Value, b: ir.Value | None = None, z: ir.Value | None = None, *,
+    activation: str = "", activation_params: Sequence[float] = (), **convolution: Any,
+) -> ir.Value:  # fmt: skip
+    """activation(Conv(x, w, b) + z)."""
+    y = op.Conv(x, w, b, **convolution)
+    return _activate(op, y if z is None else op.Add(y, z), activation, activation_params)
+
+
+def fused_gemm(
+    op: Emitter, a: ir.Value, b: ir.Value, c: ir.Value | None = None, *, activation: str = "",
+    activation_alpha: float = 0.0, activation_beta: float = 0.0, activation_gamma: float = 0.0, **product: Any,
+) -> ir.Value:  # fmt: skip
+    """activation(Gemm(a, b, c))."""
+    return _activate(op, op.Gemm(a, b, c, **product), activation, (activation_alpha, activation_beta))
+
+
+def fused_matmul(
+    op: Emitter, a: ir.Value, b: ir.Value, *, alpha: float = 1.0, transA: int = 0, transB: int = 0,
+    transBatchA: int = 0, transBatchB: int = 0,
+) -> ir.Value:  # fmt: skip
+    """alpha a b, the last two axes of either transposed."""
+    if transBatchA or transBatchB:
+        raise NotImplementedError("transBatch")
+
+    def turned(v: ir.Value) -> ir.Value:
+        rank = op.rank(v)
+        result: ir.Value = op.Transpose(v, perm=[*range(rank - 2), rank - 1, rank - 2])
+        return result
+
+    y: ir.Value = op.MatMul(turned(a) if transA else a, turned(b) if transB else b)
+    return y if alpha == 1.0 else op.Mul(y, alpha)
+
+
+def gelu(op: Emitter, x: ir.Value) -> ir.Value:
+    """x Phi(x)."""
+    return op.Mul(op.Mul(x, 0.5), op.Add(op.Erf(op.Mul(x, 0.5**0.5)), 1.0))
+
+
+def bias_gelu(op: Emitter, x: ir.Value, bias: ir.Value) -> ir.Value:
+    """Gelu of x + bias."""
+    return gelu(op, op.Add(x, bias))
+
+
+def fast_gelu(op: Emitter, x: ir.Value, bias: ir.Value | None = None) -> ir.Value:
+    """The tanh form of Gelu, of x + bias."""
+    x = x if bias is None else op.Add(x, bias)
+    inner = op.Mul(x, op.Add(op.Mul(op.Mul(x, x), 0.035677408136300125), 0.7978845608028654))
+    return op.Mul(op.Mul(x, 0.5), op.Add(op.Tanh(inner), 1.0))
+
+
+def quick_gelu(op: Emitter, x: ir.Value, *, alpha: float = 1.702) -> ir.Value:
+    """x sigmoid(alpha x)."""
+    return op.Mul(x, op.Sigmoid(op.Mul(x, alpha)))
+
+
+def skip_layer_normalization(
+    op: Emitter, x: ir.Value, skip: ir.Value, gamma: ir.Value, beta: ir.Value | None = None,
+    bias: ir.Value | None = None, *, epsilon: float = 1e-12,
+) -> tuple[ir.Value | None, ...]:  # fmt: skip
+    """LayerNormalization of x + skip + bias; its fourth output is that sum."""
+    total = op.Add(x, skip)
+    if bias is not None:
+        total = op.Add(total, bias)
+    return (op.LayerNormalization(total, gamma, beta, axis=-1, epsilon=epsilon), None, None, total)
+
+
+def root_mean_square(
+    op: Emitter, x: ir.Value, scale: ir.Value, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+) -> ir.Value:
+    """x / sqrt(mean(x^2) + epsilon), scaled (SimplifiedLayerNormalization)."""
+    mean = op.ReduceMean(op.Mul(x, x), [axis], keepdims=1)
+    return op.Mul(op.Div(x, op.Sqrt(op.Add(mean, epsilon))), scale)
+
+
+def skip_root_mean_square(
+    op: Emitter, x: ir.Value, skip: ir.Value, gamma: ir.Value, bias: ir.Value | None = None, *, epsilon: float = 1e-12
+) -> tuple[ir.Value | None, ...]:
+    """The same of x + skip + bias; its fourth output is that sum."""
+    total = op.Add(x, skip)
+    if bias is not None:
+        total = op.Add(total, bias)
+    return (root_mean_square(op, total, gamma, epsilon=epsilon), None, None, total)
+
+
+def nhwc_max_pool(op: Emitter, x: ir.Value, **pool: Any) -> ir.Value:
+    """MaxPool with channels last."""
+    y = op.MaxPool(op.Transpose(x, perm=[0, 3, 1, 2]), **pool)
+    return op.Transpose(y, perm=[0, 2, 3, 1])
+
+
+def dynamic_quantize_matmul(
+    op: Emitter,
+    a: ir.Value,
+    b: ir.Value,
+    b_scale: ir.Value,
+    b_zero: ir.Value | None = None,
+    bias: ir.Value | None = None,
+) -> ir.Value:
+    """A quantised by its own range, times quantised b, in floating point."""
+    q, scale, zero = op.DynamicQuantizeLinear(a, outputs=3)
+    q.type = zero.type = ir.TensorType(ir.DataType.UINT8)
+    return integer_matmul_to_float(op, q, b, scale, b_scale, zero, b_zero, bias)
+
+
+def integer_matmul_to_float(
+    op: Emitter, a: ir.Value, b: ir.Value, a_scale: ir.Value, b_scale: ir.Value, a_zero: ir.Value | None = None,
+    b_zero: ir.Value | None = None, bias: ir.Value | None = None,
+) -> ir.Value:  # fmt: skip
+    """MatMulInteger times both scales, plus bias."""
+    product = op.Cast(op.MatMulInteger(a, b, a_zero, b_zero), to=ir.DataType.FLOAT.value)
+    y = op.Mul(product, op.Mul(a_scale, b_scale))
+    return y if bias is None else op.Add(y, bias)
+
+
+def quantize(op: Emitter, x: ir.Value, scale: ir.Value, zero: ir.Value | None = None, *, axis: int = 1) -> ir.Value:
+    """The standard operator of this name."""
+    return op.QuantizeLinear(x, scale, zero, axis=axis)
+
+
+def dequantize(op: Emitter, x: ir.Value, scale: ir.Value, zero: ir.Value | None = None, *, axis: int = 1) -> ir.Value:
+    """The standard operator of this name."""
+    return op.DequantizeLinear(x, scale, zero, axis=axis)
+
+
+BUILDERS: dict[tuple[str, str], Builder] = {
+    (DOMAIN, "FusedConv"): fused_conv,
+    (DOMAIN, "FusedGemm"): fused_gemm,
+    (DOMAIN, "FusedMatMul"): fused_matmul,
+    (DOMAIN, "TransposeMatMul"): fused_matmul,
+    (DOMAIN, "Gelu"): gelu,
+    (DOMAIN, "BiasGelu"): bias_gelu,
+    (DOMAIN, "FastGelu"): fast_gelu,
+    (DOMAIN, "QuickGelu"): quick_gelu,
+    (DOMAIN, "SkipLayerNormalization"): skip_layer_normalization,
+    (DOMAIN, "SkipSimplifiedLayerNormalization"): skip_root_mean_square,
+    (DOMAIN, "NhwcMaxPool"): nhwc_max_pool,
+    (DOMAIN, "DynamicQuantizeMatMul"): dynamic_quantize_matmul,
+    (DOMAIN, "MatMulIntegerToFloat"): integer_matmul_to_float,
+    (DOMAIN, "QuantizeLinear"): quantize,
+    (DOMAIN, "DequantizeLinear"): dequantize,
+    # onnxruntime puts this one into the standard's domain
+    ("", "SimplifiedLayerNormalization"): root_mean_square,
+}
+
+
+EXPANDERS = expanders(BUILDERS)

@@ -1,0 +1,104 @@
+"""Half-precision graphs beside their float32 twins, so that cotangents neither underflow nor overflow.
+
+A float16 node stays and computes the outputs. Beside it the same operator runs in float32 on the twins of its inputs;
+where it rounds, a StraightThrough node ties the twin to what the half-precision node really gave. Gradients flow
+through the twins, and what rounding to half precision adds to the output is a term of its own, as with int8.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.normal.tie import DOMAIN, dependent_nodes
+
+_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+# Operators whose result is one of their operands: they do not round.
+_EXACT = {
+    "Abs", "Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GatherElements", "GlobalMaxPool",
+    "Identity", "Max", "MaxPool", "Min", "Neg", "Relu", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
+    "Transpose", "Unsqueeze", "Where",
+}  # fmt: skip
+
+
+def is_half(graph: ir.Graph) -> bool:
+    """Tell whether a graph computes in half precision."""
+    return any(v.dtype in _HALF for node in graph for v in node.outputs)
+
+
+def widen(model: ir.Model, x: ir.Value) -> tuple[ir.Value, dict[ir.Value, ir.Value]]:
+    """Add the float32 twins to a graph.
+
+    Requires: exact shapes and types. Ensures: no half-precision value on the path from the explained input to the twins
+    of the outputs.
+
+    Returns
+    -------
+    ir.Value
+        The value to differentiate by: `x`, or its float32 copy.
+    dict of ir.Value to ir.Value
+        The twins of the graph's outputs.
+    """
+    graph = model.graph
+    nodes = dependent_nodes(graph, x)
+    op = Emitter(graph, prefix="widened/")
+    twins: dict[ir.Value, ir.Value] = {}
+    explained = x
+    if x.dtype in _HALF:
+        explained = _float32(op, x)
+        twins[x] = explained
+    for node in nodes:
+        if any(v in twins for v in node.inputs) or any(v.dtype in _HALF for v in node.outputs):
+            _visit(op, node, twins)
+    graph.sort()
+    return explained, {v: twins[v] for v in graph.outputs if v in twins}
+
+
+def _visit(op: Emitter, node: ir.Node, twins: dict[ir.Value, ir.Value]) -> None:
+    inputs = [None if v is None else twins.get(v) or (_float32(op, v) if v.dtype in _HALF else v) for v in node.inputs]
+    if node.op_type == "Cast" and inputs[0] is not None:
+        results: tuple[ir.Value, ...] = (inputs[0],) if _to_float(node) else (op.Cast(inputs[0], to=_target(node)),)
+    else:
+        kept = {name: a.value for name, a in node.attributes.items()}
+        made = op.emit(
+            node.op_type,
+            *inputs,
+            outputs=len(node.outputs),
+            domain=node.domain,
+            name=f"{node.outputs[0].name}::wide",
+            **kept,
+        )
+        results = made if isinstance(made, tuple) else (made,)
+    for y, wide in zip(node.outputs, results, strict=True):
+        if y.dtype in _HALF:
+            if wide is not inputs[0]:
+                wide.shape, wide.type = y.shape, ir.TensorType(ir.DataType.FLOAT)
+            twins[y] = wide if node.op_type in _EXACT else _tied(op, y, wide)
+        elif y.dtype is not None and y.dtype.is_floating_point():
+            # A wider result of half-precision operands: its consumers go on from the twin.
+            wide.shape, wide.type = y.shape, y.type
+            if not y.is_graph_output():
+                y.replace_all_uses_with(wide)
+            twins[y] = wide
+
+
+def _tied(op: Emitter, y: ir.Value, wide: ir.Value) -> ir.Value:
+    tied = op.emit("StraightThrough", wide, _float32(op, y), domain=DOMAIN, name=f"{y.name}::rounded")
+    assert isinstance(tied, ir.Value)
+    tied.shape, tied.type = y.shape, ir.TensorType(ir.DataType.FLOAT)
+    return tied
+
+
+def _float32(op: Emitter, v: ir.Value) -> ir.Value:
+    result: ir.Value = op.Cast(v, to=ir.DataType.FLOAT.value)
+    result.shape = v.shape
+    return result
+
+
+def _target(node: ir.Node) -> int:
+    return node.attributes["to"].as_int()
+
+
+def _to_float(node: ir.Node) -> bool:
+    return ir.DataType(_target(node)) in (*_HALF, ir.DataType.FLOAT)

@@ -1,0 +1,170 @@
+"""Normal form: ordered passes, each saying what it requires and ensures.
+
+After `normalise` the graph has no functions, opset 18 or newer, no Constant nodes and no initializers among its inputs;
+every value has an element type and an exact shape whose only symbols are multiples of the batch size N; what follows
+from shapes alone is an initializer; the explained input is floating-point; the explained output is the head.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from fgonnx.engine.graph import probe
+from fgonnx.engine.graph.emit import PREFIX
+from fgonnx.engine.model.inputs import choose_input, concrete_shape, find_layout
+from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.normal.batch import settle_batch
+from fgonnx.engine.normal.expand import expand
+from fgonnx.engine.normal.half import is_half, widen
+from fgonnx.engine.normal.opset import IR_VERSION, check_results, raise_opset
+from fgonnx.engine.normal.quantised import dequantise, is_quantised
+from fgonnx.errors import ModelError
+
+_SEQUENCE_RESULT = {"SplitToSequence", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SequenceEmpty"}
+
+
+@dataclass
+class Normal:
+    """A model in normal form.
+
+    Attributes
+    ----------
+    model : ir.Model
+        The graph, free to be written to.
+    x : ir.Value
+        The explained input: a graph input, or the floating-point copy of an integer one.
+    input_name : str
+        Name of the graph input behind `x`.
+    input_shape : tuple of int
+        Its shape for one sample, with the batch axis (1) in front where there is one.
+    layout : str
+        Axes of the input: "NCHW", "NHWC", "NCW", "NWC", "NCDHW", "NF" or "" for one without batch axis.
+    batched : bool
+        Whether the graph takes any batch size; otherwise samples are run one by one.
+    outputs : list of ir.Value
+        The model's own outputs.
+    notes : list of str
+        What was changed on the way, in words.
+    twins : dict of ir.Value to ir.Value
+        What the integer outputs stand for, floating-point.
+    """
+
+    model: ir.Model
+    x: ir.Value
+    input_name: str
+    input_shape: tuple[int, ...]
+    layout: str
+    batched: bool
+    outputs: list[ir.Value]
+    notes: list[str] = field(default_factory=list)
+    twins: dict[ir.Value, ir.Value] = field(default_factory=dict)
+
+
+def normalise(
+    loaded: LoadedModel,
+    *,
+    input_name: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    layout: str | None = None,
+    one_by_one: bool = False,
+    per_sample: bool = True,
+) -> Normal:
+    """Bring a model into normal form. The model given is not changed.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model.
+    input_name : str, optional
+        The input to explain; needed where several could be meant.
+    input_shape : sequence of int, optional
+        Shape of the input, for models with free sizes. Its first entry (the batch) is ignored.
+    layout : str, optional
+        Axes of the input; found out by default.
+    one_by_one : bool
+        Leave the batch at 1 even where the graph would take more.
+    per_sample : bool
+        Whether the first axis of the input is a batch of samples. Without (a plain gradient graph), fixed sizes are
+        kept as they are, and any floating-point input will do.
+
+    Raises
+    ------
+    ModelError
+        If no input can be explained, its size is free and not given, or onnxruntime does not run the model.
+    OptionError
+        If `input_name` or `input_shape` does not fit the model.
+    """
+    model = loaded.ir.clone()
+    folder = loaded.path.parent if loaded.path is not None else None
+    notes: list[str] = []
+    model.ir_version = max(model.ir_version, IR_VERSION)
+    inline_functions(model)
+    converted = raise_opset(model, notes)
+    lift_constants(model)
+    infer_types(model)
+    x = choose_input(model, input_name, loaded.name, per_sample=per_sample)
+    shape = concrete_shape(x, input_shape, loaded.name, per_sample=per_sample)
+    fixed = x.shape is not None and x.shape.is_static()
+    one_by_one = one_by_one or (fixed and not per_sample)
+    model, batched = settle_batch(model, str(x.name), shape, folder, notes, one_by_one=one_by_one)
+    while expand(model):
+        lift_constants(model)
+        infer_types(model)
+        model, batched = settle_batch(model, str(x.name), shape, folder, notes, one_by_one=one_by_one or not batched)
+    x = next(v for v in model.graph.inputs if v.name == x.name)
+    if converted:
+        check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
+    axes = layout or find_layout(x, shape)
+    explained = x
+    twins: dict[ir.Value, ir.Value] = {}
+    if is_quantised(model.graph) or not (x.dtype is not None and x.dtype.is_floating_point()):
+        explained, twins = dequantise(model, x)
+    elif is_half(model.graph):
+        explained, twins = widen(model, x)
+    said = list(dict.fromkeys(notes))
+    return Normal(model, explained, str(x.name), shape, axes, batched, list(model.graph.outputs), said, twins)
+
+
+def inline_functions(model: ir.Model) -> None:
+    """Requires: a valid model. Ensures: no model-local functions, unique names."""
+    if model.functions:
+        common.InlinePass()(model)
+        common.NameFixPass()(model)
+
+
+def lift_constants(model: ir.Model) -> None:
+    """Requires: opset 18. Ensures: constants are initializers and none of them is a graph input."""
+    common.RemoveInitializersFromInputsPass()(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    graph = model.graph
+    taken = {str(v.name) for v in graph.inputs} | set(graph.initializers)
+    for i, node in enumerate(list(graph)):
+        node.name = node.name or f"{node.op_type}_{i}"
+        for j, v in enumerate(node.outputs):
+            if v.name is None:
+                v.name = f"{node.name}:{j}"
+            taken.add(v.name)
+    reserved = sorted(n for n in taken if n.startswith(PREFIX))
+    if reserved:
+        raise ModelError(
+            f"the model has values named '{reserved[0]}' and the like: fgonnx wrote it; explain its source"
+        )
+
+
+def infer_types(model: ir.Model) -> None:
+    """Requires: constants lifted. Ensures: every value the standard's inference reaches has an element type."""
+    for node in model.graph:
+        for v in node.outputs:
+            v.shape = None if v not in model.graph.outputs else v.shape
+    with contextlib.redirect_stderr(io.StringIO()):
+        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+    for node in model.graph:
+        if node.op_type in _SEQUENCE_RESULT and node.outputs[0].dtype is not None:
+            # the pass takes over the type of the elements and forgets that they are in a sequence
+            node.outputs[0].type = ir.SequenceType(ir.TensorType(node.outputs[0].dtype))

@@ -1,0 +1,136 @@
+"""Raising a model to the operator set that the rules are written for."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.traversal import RecursiveGraphIterator
+
+from fgonnx.engine.graph.session import Session
+from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.normal.batch import agree
+from fgonnx.errors import ModelError, Refusal, UnsupportedError
+
+OPSET = 18
+
+
+IR_VERSION = 8  # the one of opset 18; before 4, initializers had to be inputs
+
+
+_BIG = 1024
+
+
+def raise_opset(model: ir.Model, notes: list[str]) -> bool:
+    """Requires: no functions, opset 7 or newer. Ensures: opset 18 or newer. Returns whether nodes were converted.
+
+    onnx's converter serialises the model, so big weights are set aside as inputs while it runs.
+    """
+    version = model.opset_imports.get("", 1)
+    if version >= OPSET:
+        return False
+    if all(_unchanged_since(node, version) for node in RecursiveGraphIterator(model.graph)):
+        model.opset_imports[""] = OPSET
+        notes.append(f"opset {version} raised to {OPSET}: the same operators in both")
+        return False
+    graph = model.graph
+    _refuse_unknown(graph, version)
+    tensors = {name: v.const_value for name, v in graph.initializers.items()}
+    own_inputs = {v.name for v in graph.inputs}
+    aside = {n: t for n, t in tensors.items() if t is not None and t.nbytes > _BIG}
+    slim = model.clone()
+    for name in aside:
+        value = slim.graph.initializers.pop(name)
+        value.const_value = None
+        if name not in own_inputs:
+            slim.graph.inputs.append(value)
+    proto = ir.to_proto(slim)
+    proto.ir_version = max(proto.ir_version, 4)
+    _forget_shapes(proto)
+    try:
+        converted = ir.from_proto(onnx.version_converter.convert_version(proto, OPSET))
+    except Exception as error:  # the converter raises RuntimeError and its own ConvertError
+        raise ModelError(
+            f"opset {version} cannot be raised to {OPSET}: {str(error).strip().splitlines()[0]}. "
+            "Export the model with opset 18 or newer"
+        ) from error
+    for name, tensor in aside.items():
+        value = next(v for v in converted.graph.inputs if v.name == name)
+        if name not in own_inputs:
+            converted.graph.inputs.remove(value)
+        value.const_value = tensor
+        converted.graph.register_initializer(value)
+    if version < 11:
+        _keep_old_resize(converted.graph)
+    ranks = {v.name: v.shape.rank() for v in graph.inputs if v.shape is not None}
+    for v in converted.graph.inputs:
+        if v.shape is not None and v.shape.rank() != ranks.get(v.name, v.shape.rank()):
+            raise ModelError(
+                f"raising opset {version} to {OPSET} changes the shape of its input '{v.name}'. "
+                "Export the model with opset 18 or newer"
+            )
+    model.graph = converted.graph
+    notes.append(f"opset {version} raised to {OPSET}")
+    return True
+
+
+def _unchanged_since(node: ir.Node, version: int) -> bool:
+    if node.domain not in ("", "ai.onnx"):
+        return True
+    try:
+        old, new = (onnx.defs.get_schema(node.op_type, opset, "") for opset in (version, OPSET))
+    except onnx.defs.SchemaError:
+        return False
+    return bool(old.since_version == new.since_version)
+
+
+def _refuse_unknown(graph: ir.Graph, version: int) -> None:
+    """Name the operators that the standard does not have; onnx's converter would stop at the first of them."""
+    unknown = [n for n in graph if n.domain in ("", "ai.onnx") and not onnx.defs.has(n.op_type, "")]
+    if unknown:
+        advice = "Export the model again, so that it holds operators of the ONNX standard"
+        raise UnsupportedError(
+            [
+                Refusal(
+                    n.name or str(n.outputs[0].name), n.op_type, version, "the standard has no such operator", advice
+                )
+                for n in unknown
+            ]
+        )
+
+
+def _keep_old_resize(graph: ir.Graph) -> None:
+    """Before opset 11 position i of a resized axis read position i / scale; onnx's converter leaves today's default."""
+    for node in graph:
+        if node.op_type == "Resize" and "coordinate_transformation_mode" not in node.attributes:
+            node.attributes["coordinate_transformation_mode"] = ir.AttrString(
+                "coordinate_transformation_mode", "asymmetric"
+            )
+            if "mode" not in node.attributes or node.attributes["mode"].as_string() == "nearest":
+                node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
+
+
+def check_results(loaded: LoadedModel, model: ir.Model, feeds: dict[str, np.ndarray]) -> None:
+    """Requires: the source's inputs and outputs. Ensures: the same results, whatever onnx's converter did.
+
+    Not checked: models that draw random numbers, and sources that this onnxruntime no longer runs.
+    """
+    if any(node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial") for node in model.graph):
+        return
+    folder = loaded.path.parent if loaded.path is not None else None
+    try:
+        before = Session(loaded.ir, folder=folder, providers=["cpu"], optimise=False).run(feeds)
+    except ModelError:
+        return
+    after = Session(model, folder=folder, providers=["cpu"], optimise=False).run(feeds)
+    for name, array in before.items():
+        if not agree(after[name], array):
+            raise ModelError(
+                f"{loaded.name}: raising its opset from {loaded.opset} to {OPSET} changes its output '{name}'. "
+                f"Export the model with opset {OPSET} or newer"
+            )
+
+
+def _forget_shapes(proto: onnx.ModelProto) -> None:
+    # Declared shapes of intermediate values may be wrong in old exports, and the converter checks them.
+    del proto.graph.value_info[:]

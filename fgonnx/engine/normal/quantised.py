@@ -1,0 +1,379 @@
+"""Quantised graphs in real numbers: every int8 value gets a floating-point twin that equals what it stands for.
+
+A value q with scale s and zero point z stands for r = s (q - z). Where an operator rounds to q, its real-valued
+counterpart is computed beside it from the twins of its inputs, and a StraightThrough node ties the two: its value is r,
+exactly what the model computes, its gradient goes to the real-valued result inside the representable range, and its
+intercept is the rounding and saturation error. Operators that only move elements move the twin alike. The integer
+nodes stay and compute the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.normal.tie import DOMAIN, dependent_nodes
+
+_MICROSOFT = "com.microsoft"
+
+MOVES = {
+    "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Resize", "Slice",
+    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The real-valued counterpart of an integer value.
+
+    Attributes
+    ----------
+    real : ir.Value
+        s (q - z), floating-point, of the value's shape.
+    scale, zero : ir.Value or None
+        s and z; None for plain integers (an accumulator, an image), which stand for themselves.
+    """
+
+    real: ir.Value
+    scale: ir.Value | None = None
+    zero: ir.Value | None = None
+
+
+def is_quantised(graph: ir.Graph) -> bool:
+    """Tell whether a graph computes with quantised activations."""
+    return any(_family(n) is not None or n.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for n in graph)
+
+
+def dequantise(model: ir.Model, x: ir.Value) -> tuple[ir.Value, dict[ir.Value, ir.Value]]:
+    """Add the twins to a graph.
+
+    Requires: exact shapes and types. Ensures: floating-point values on every path from the explained input to outputs.
+
+    Parameters
+    ----------
+    model : ir.Model
+        The graph, written to.
+    x : ir.Value
+        The explained input; an integer one is explained in its own units (grey levels).
+
+    Returns
+    -------
+    ir.Value
+        The floating-point value to differentiate by: `x`, or its twin.
+    dict of ir.Value to ir.Value
+        The twins of the integer outputs of the graph.
+    """
+    graph = model.graph
+    nodes = dependent_nodes(graph, x)
+    writer = _Writer(graph)
+    explained = x
+    if x.dtype is not None and not x.dtype.is_floating_point():
+        explained = writer.op.Cast(x, to=ir.DataType.FLOAT.value)
+        explained.shape = x.shape
+        writer.twins[x] = Twin(explained)
+    for node in nodes:
+        writer.visit(node)
+    graph.sort()
+    return explained, {v: t.real for v, t in writer.twins.items() if v.is_graph_output()}
+
+
+class _Writer:
+    """Walks a graph forward and writes twins; nodes go to the end and are sorted afterwards."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.twins: dict[ir.Value, Twin] = {}
+        self.op = Emitter(graph, prefix="dequantised/")
+
+    def visit(self, node: ir.Node) -> None:
+        """Write the twins of a node's outputs, where it computes with quantised values."""
+        family = _family(node)
+        if node.op_type == "QuantizeLinear":
+            self._round(node, self._float(node.inputs[0]), *_params(node, 1, 2))
+        elif node.op_type == "DynamicQuantizeLinear":
+            self._round(node, self._float(node.inputs[0]), node.outputs[1], node.outputs[2], saturates=False)
+        elif node.op_type == "DequantizeLinear" and node.inputs[0] in self.twins:
+            seen = self._as_seen(node.inputs[0], *_params(node, 1, 2))
+            node.outputs[0].replace_all_uses_with(seen, replace_graph_outputs=True)
+            self._keep_output_name(node.outputs[0], seen)
+        elif node.op_type == "Cast" and node.inputs[0] in self.twins and _floating(node.outputs[0]):
+            twin = self.twins[node.inputs[0]].real
+            cast = self.op.Cast(twin, to=node.attributes["to"].as_int())
+            cast.shape = node.outputs[0].shape
+            node.outputs[0].replace_all_uses_with(cast, replace_graph_outputs=True)
+            self._keep_output_name(node.outputs[0], cast)
+        elif family is not None:
+            family(self, node)
+        elif node.op_type in MOVES and not _floating(node.outputs[0]) and any(v in self.twins for v in node.inputs):
+            self._move(node)
+
+    def _keep_output_name(self, old: ir.Value, new: ir.Value) -> None:
+        if new.is_graph_output() and old.name:
+            old.name, new.name = f"{old.name}::integer", old.name
+
+    def _float(self, v: ir.Value | None) -> ir.Value:
+        assert v is not None
+        return self.twins[v].real if v in self.twins else v
+
+    def _as_seen(self, v: ir.Value | None, scale: ir.Value | None, zero: ir.Value | None, *, axis: int = 1) -> ir.Value:
+        """Return s' (q - z') as a consumer reads a value, from its twin or, for a constant, by DequantizeLinear."""
+        assert v is not None
+        if v not in self.twins:
+            result: ir.Value = v if _floating(v) else self.op.DequantizeLinear(v, scale, zero, axis=axis)
+            result.shape = v.shape
+            result.type = scale.type if scale is not None and not _floating(v) else v.type
+            return result
+        twin = self.twins[v]
+        if scale is None or (_same(twin.scale, scale) and _same(twin.zero, zero)):
+            return twin.real
+        # r = s (q - z): s' (q - z') = (s' / s) r + s' (z - z')
+        op = self.op
+        real = twin.real
+        own = op.Cast(twin.zero, to=_code(real)) if twin.zero is not None else np.zeros((), np.float32)
+        other = op.Cast(zero, to=_code(real)) if zero is not None else np.zeros((), np.float32)
+        ratio = scale if twin.scale is None else op.Div(scale, twin.scale)
+        shift = op.Sub(own, other) if twin.zero is not None or zero is not None else 0.0
+        product = op.Mul(real, ratio)
+        product.shape = v.shape
+        seen = op.Add(product, op.Mul(scale, shift))
+        seen.shape, seen.type = v.shape, real.type
+        return seen
+
+    def _round(
+        self, node: ir.Node, x: ir.Value, scale: ir.Value | None, zero: ir.Value | None, *, saturates: bool = True
+    ) -> None:
+        """Tie a node's integer output to the real-valued result `x` it rounds."""
+        q = node.outputs[0]
+        axis = (
+            node.attributes["axis"].as_int() if node.op_type == "QuantizeLinear" and "axis" in node.attributes else None
+        )
+        block = node.attributes["block_size"].as_int() if "block_size" in node.attributes else None
+        op = self.op
+
+        def real_of(v: ir.Value) -> ir.Value:
+            result: ir.Value = op.DequantizeLinear(v, scale, zero, axis=axis, block_size=block or None)
+            result.shape = q.shape
+            result.type = scale.type if scale is not None else None
+            return result
+
+        real = real_of(q)
+        bounds: list[ir.Value] = []
+        if saturates and q.dtype is not None:
+            known = _known_bounds(q, scale, zero, 1 if axis is None else axis, block or 0)
+            bounds = [op.constant(b) for b in known]
+            if not known:
+                ends = [op.constant(np.array(bound, q.dtype.numpy())) for bound in _range(q.dtype)]
+                plain = scale is not None and scale.shape is not None and scale.shape.rank() == 0
+                bounds = [real_of(end if plain else op.Expand(end, op.Shape(q))) for end in ends]
+        tied = op.emit("StraightThrough", x, real, *bounds, domain=DOMAIN, name=f"{q.name}::real")
+        assert isinstance(tied, ir.Value)
+        tied.shape, tied.type = q.shape, real.type
+        self.twins[q] = Twin(tied, scale, zero)
+
+    def _move(self, node: ir.Node) -> None:
+        """Move the twin as the node moves the integers; a value joined from several needs them in one scale."""
+        lead = next(v for v in node.inputs if v in self.twins)
+        assert lead is not None
+        twin = self.twins[lead]
+        data = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+        inputs: list[ir.Value | None] = [self._as_seen(v, twin.scale, twin.zero) for v in data]
+        inputs += node.inputs[len(data) :]  # shapes, indices, pads
+        if node.op_type == "Pad" and len(node.inputs) > 2 and node.inputs[2] is not None:
+            inputs[2] = self._as_seen(node.inputs[2], twin.scale, twin.zero)
+        kept = {name: a.value for name, a in node.attributes.items()}
+        moved = self.op.emit(node.op_type, *inputs, outputs=len(node.outputs), name=f"{node.name}::real", **kept)
+        for q, real in zip(node.outputs, moved if isinstance(moved, tuple) else (moved,), strict=True):
+            if _floating(q) or q.dtype == ir.DataType.INT64:
+                continue
+            real.shape, real.type = q.shape, twin.real.type
+            self.twins[q] = Twin(real, twin.scale, twin.zero)
+
+    # Families of integer operators: each computes its real-valued result from twins, then ties it.
+
+    def linear_convolution(self, node: ir.Node) -> None:
+        """QLinearConv: x, s, z, w, s, z, y s, y z, bias in units of s_x s_w."""
+        x, w = self._as_seen(*node.inputs[:3]), self._as_seen(*node.inputs[3:6], axis=0)
+        bias = None
+        if len(node.inputs) > 8 and node.inputs[8] is not None:
+            unit = self.op.Mul(node.inputs[1], node.inputs[4])
+            bias = self.op.Mul(self.op.Cast(node.inputs[8], to=_code(x)), unit)
+        self._tie(node, "Conv", [x, w, bias], node.inputs[6], node.inputs[7])
+
+    def linear_matmul(self, node: ir.Node) -> None:
+        """QLinearMatMul: a, s, z, b, s, z, y s, y z."""
+        a, b = self._as_seen(*node.inputs[:3]), self._as_seen(*node.inputs[3:6])
+        self._tie(node, "MatMul", [a, b], node.inputs[6], node.inputs[7])
+
+    def linear_gemm(self, node: ir.Node) -> None:
+        """com.microsoft QGemm: a, s, z, b, s, z, c in units of s_a s_b, y s, y z; a float without the last two."""
+        a = self._as_seen(*node.inputs[:3])
+        b = self._as_seen(*node.inputs[3:6], axis=0 if _flag(node, "transB") else 1)
+        c = None
+        if len(node.inputs) > 6 and node.inputs[6] is not None:
+            c = self.op.Mul(self.op.Cast(node.inputs[6], to=_code(a)), self.op.Mul(node.inputs[1], node.inputs[4]))
+        scale, zero = _params(node, 7, 8)
+        self._tie(node, "Gemm", [a, b, c], scale, zero)
+
+    def binary(self, node: ir.Node) -> None:
+        """com.microsoft QLinearAdd and QLinearMul: a, s, z, b, s, z, y s, y z."""
+        a, b = self._as_seen(*node.inputs[:3]), self._as_seen(*node.inputs[3:6])
+        self._tie(node, node.op_type.removeprefix("QLinear"), [a, b], *_params(node, 6, 7))
+
+    def unary(self, node: ir.Node) -> None:
+        """com.microsoft QLinear operators of one value: x, s, z, y s, y z."""
+        self._tie(node, node.op_type.removeprefix("QLinear"), [self._as_seen(*node.inputs[:3])], *_params(node, 3, 4))
+
+    def joined(self, node: ir.Node) -> None:
+        """com.microsoft QLinearConcat: y s, y z, then x, s, z of every part."""
+        rest = node.inputs[2:]
+        parts: list[ir.Value | None] = [self._as_seen(*rest[i : i + 3]) for i in range(0, len(rest), 3)]
+        self._tie(node, "Concat", parts, node.inputs[0], node.inputs[1])
+
+    def integer_product(self, node: ir.Node) -> None:
+        """ConvInteger and MatMulInteger: (a - z_a) (b - z_b), exact; a twin of s (a - z) is divided by s."""
+        op = self.op
+        factors = []
+        zeros = [node.inputs[i] if len(node.inputs) > i else None for i in (2, 3)]
+        for v, zero in zip(node.inputs[:2], zeros, strict=True):
+            assert v is not None
+            if v in self.twins:
+                twin = self.twins[v]
+                real = twin.real if _same(twin.zero, zero) else self._as_seen(v, twin.scale, zero)
+                value = real if twin.scale is None else op.Div(real, twin.scale)
+            else:
+                value = op.Cast(v, to=ir.DataType.FLOAT.value)
+                if zero is not None:
+                    value = op.Sub(value, op.Cast(zero, to=ir.DataType.FLOAT.value))
+            value.shape, value.type = v.shape, ir.TensorType(ir.DataType.FLOAT)
+            factors.append(value)
+        kept = {name: a.value for name, a in node.attributes.items()}
+        q = node.outputs[0]
+        product = op.emit(node.op_type.removesuffix("Integer"), *factors, name=f"{q.name}::product", **kept)
+        assert isinstance(product, ir.Value)
+        product.shape, product.type = q.shape, ir.TensorType(ir.DataType.FLOAT)
+        self.twins[q] = Twin(product)
+
+    def _permuted(self, v: ir.Value | None, perm: list[int]) -> ir.Value:
+        assert v is not None
+        assert v.shape is not None
+        result: ir.Value = self.op.Transpose(v, perm=perm)
+        result.shape = ir.Shape([v.shape.dims[p] for p in perm])
+        return result
+
+    def _tie(
+        self, node: ir.Node, op_type: str, inputs: list[ir.Value | None], scale: ir.Value | None, zero: ir.Value | None
+    ) -> None:
+        q = node.outputs[0]
+        kept = {name: a.value for name, a in node.attributes.items() if name not in ("channels_last", "opset")}
+        last = _flag(node, "channels_last")
+        rank = q.shape.rank() if q.shape is not None else 0
+        if last:
+            inputs = [self._permuted(inputs[0], [0, rank - 1, *range(1, rank - 1)]), *inputs[1:]]
+        result = self.op.emit(op_type, *inputs, name=f"{q.name}::product", **kept)
+        assert isinstance(result, ir.Value)
+        result.type = ir.TensorType(ir.DataType.FLOAT)
+        if last:
+            assert q.shape is not None
+            dims = list(q.shape.dims)
+            result.shape = ir.Shape([dims[0], dims[-1], *dims[1:-1]])
+            result = self._permuted(result, [0, *range(2, rank), 1])
+        result.shape = q.shape
+        if scale is None or _floating(q):
+            q.replace_all_uses_with(result, replace_graph_outputs=True)
+            self._keep_output_name(q, result)
+        else:
+            self._round(node, result, scale, zero)
+
+
+_Family = Callable[[_Writer, ir.Node], None]
+
+FAMILIES: dict[tuple[str, str], _Family] = {
+    ("", "QLinearConv"): _Writer.linear_convolution,
+    ("", "QLinearMatMul"): _Writer.linear_matmul,
+    ("", "ConvInteger"): _Writer.integer_product,
+    ("", "MatMulInteger"): _Writer.integer_product,
+    (_MICROSOFT, "QLinearConv"): _Writer.linear_convolution,
+    (_MICROSOFT, "QGemm"): _Writer.linear_gemm,
+    (_MICROSOFT, "QLinearAdd"): _Writer.binary,
+    (_MICROSOFT, "QLinearMul"): _Writer.binary,
+    (_MICROSOFT, "QLinearConcat"): _Writer.joined,
+    (_MICROSOFT, "QLinearGlobalAveragePool"): _Writer.unary,
+    (_MICROSOFT, "QLinearAveragePool"): _Writer.unary,
+    (_MICROSOFT, "QLinearLeakyRelu"): _Writer.unary,
+    (_MICROSOFT, "QLinearSigmoid"): _Writer.unary,
+    (_MICROSOFT, "QLinearSoftmax"): _Writer.unary,
+}
+
+
+def _family(node: ir.Node) -> _Family | None:
+    return FAMILIES.get((node.domain, node.op_type))
+
+
+def _params(node: ir.Node, scale: int, zero: int) -> tuple[ir.Value | None, ir.Value | None]:
+    return (
+        node.inputs[scale] if len(node.inputs) > scale else None,
+        node.inputs[zero] if len(node.inputs) > zero else None,
+    )
+
+
+def _floating(v: ir.Value) -> bool:
+    return v.dtype is not None and v.dtype.is_floating_point() and not v.dtype.name.startswith("FLOAT8")
+
+
+def _flag(node: ir.Node, name: str) -> bool:
+    return name in node.attributes and bool(node.attributes[name].as_int())
+
+
+def _code(v: ir.Value) -> int:
+    return v.dtype.value if v.dtype is not None else ir.DataType.FLOAT.value
+
+
+def _same(a: ir.Value | None, b: ir.Value | None) -> bool:
+    """Tell whether two quantisation parameters are equal; a missing zero point is zero."""
+    if a is b:
+        return True
+    first, second = (None if v is None or v.const_value is None else v.const_value.numpy() for v in (a, b))
+    if (a is not None and first is None) or (b is not None and second is None):
+        return False
+    first = np.zeros(()) if first is None else first
+    second = np.zeros(()) if second is None else second
+    if first.size == second.size == 1:
+        return bool(first.item() == second.item())
+    return first.shape == second.shape and bool(np.array_equal(first, second))
+
+
+def _known_bounds(
+    q: ir.Value, scale: ir.Value | None, zero: ir.Value | None, axis: int, block: int
+) -> list[np.ndarray]:
+    """Return s (min - z) and s (max - z), broadcastable to q, where scale and zero point are constants."""
+    steps = None if scale is None or scale.const_value is None else scale.const_value.numpy()
+    if steps is None or (zero is not None and zero.const_value is None) or q.dtype is None or q.shape is None:
+        return []
+    offset = np.zeros(()) if zero is None or zero.const_value is None else zero.const_value.numpy().astype(np.float64)
+    ends = [(steps.astype(np.float64) * (end - offset)).astype(steps.dtype) for end in _range(q.dtype)]
+    rank = q.shape.rank()
+    if block:
+        size = q.shape.dims[axis]
+        return [np.repeat(e, block, axis).take(range(size), axis) for e in ends] if isinstance(size, int) else []
+    if steps.ndim == 1 and steps.size > 1:
+        return [e.reshape([-1 if i == axis % rank else 1 for i in range(rank)]) for e in ends]
+    return [e.reshape(()) for e in ends]
+
+
+def _range(dtype: ir.DataType) -> tuple[float, float]:
+    """Return the smallest and largest number of an integer or float8 type."""
+    kind = dtype.numpy()
+    if np.issubdtype(kind, np.integer):
+        info = np.iinfo(kind)
+        return float(info.min), float(info.max)
+    import ml_dtypes  # comes with onnx_ir; knows int4 and float8
+
+    if "INT" in dtype.name:
+        small: Any = ml_dtypes.iinfo(kind)  # type: ignore[no-untyped-call]
+        return float(small.min), float(small.max)
+    limits: Any = ml_dtypes.finfo(kind)  # type: ignore[no-untyped-call]
+    return float(limits.min), float(limits.max)

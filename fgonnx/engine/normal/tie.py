@@ -1,0 +1,45 @@
+"""StraightThrough: the node that ties a real-valued twin to what the model really computes."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.rules.registry import Local, rule
+
+DOMAIN = "fgonnx"
+
+
+@rule("StraightThrough", domain=DOMAIN, note="gradient 1 inside the representable range; c = rounding and saturation")
+def straight_through(
+    op: Emitter, y: ir.Value, x: ir.Value, real: ir.Value, low: ir.Value | None = None, high: ir.Value | None = None
+) -> Local:
+    """Pass `real` on, differentiate `x` where it lies between the bounds."""
+    if low is None or high is None:
+        return Local(lambda g: g, op.Sub(real, x), "quantisation")
+    assert x.dtype is not None
+    inside = op.Cast(op.And(op.GreaterOrEqual(x, low), op.LessOrEqual(x, high)), to=x.dtype.value)
+    return Local(lambda g: op.Mul(g, inside), op.Sub(real, op.Mul(x, inside)), "quantisation")
+
+
+def dependent_nodes(graph: ir.Graph, x: ir.Value) -> list[ir.Node]:
+    """Return the nodes that depend on the explained input, in order."""
+    reached, nodes = {x}, []
+    for node in graph:
+        if any(v in reached for v in node.inputs):
+            reached.update(node.outputs)
+            nodes.append(node)
+    return nodes
+
+
+def resolve_straight_through(graph: ir.Graph) -> None:
+    """Replace every StraightThrough by the real value it passes on, once gradients are written."""
+    for node in list(graph):
+        if node.domain == DOMAIN and node.op_type == "StraightThrough":
+            real = node.inputs[1]
+            assert real is not None
+            tied = node.outputs[0]
+            if tied.is_graph_output():
+                tied.name, real.name = None, tied.name
+            tied.replace_all_uses_with(real, replace_graph_outputs=True)
+            graph.remove(node, safe=True)

@@ -1,0 +1,254 @@
+"""Rewritten graphs kept on disk: a model that was explained before starts without being rewritten.
+
+An entry holds the graph without the weights that it shares with the source, which are put back from the source, and
+what is known about it. Its name is the hash of all that decides about the graph, its first bytes are the hash of its
+content: whatever is there is complete and up to date, or is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache as once
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+
+from fgonnx._version import __version__
+from fgonnx.engine import methods
+from fgonnx.engine.model.load import LoadedModel, external_tensors
+from fgonnx.engine.normal.normalise import Normal
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.rewrite import build
+from fgonnx.engine.rewrite.rewritten import Rewritten, sites_of
+from fgonnx.engine.rules.registry import rules
+from fgonnx.errors import OptionError
+from fgonnx.files import make_folder, replacing
+
+VARIABLE = "FGONNX_CACHE"
+"""Environment variable: the folder of the cache, or "off"."""
+
+KEPT_FILES = 200
+KEPT_BYTES = 1_000_000_000
+
+_KNOWN = "fgonnx.cache"
+_SUFFIX = ".fgonnx"
+_DIGEST = hashlib.sha256().digest_size
+_SHARED = 1 << 12  # bytes from which a weight is left out of an entry
+
+
+class Cache:
+    """A folder of rewritten graphs. Several processes may use it at once.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder; it is made when the first graph is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def build(self, loaded: LoadedModel, options: Options) -> Rewritten:
+        """Return what `fgonnx.rewrite.build` does, from disk where it is there.
+
+        Nothing is kept where rules or methods of the user's own have a part in it, nor where the folder cannot be
+        written.
+        """
+        key = _key(loaded, options)
+        if key is None:
+            return build(loaded, options)
+        path = self.folder / f"{key}{_SUFFIX}"
+        content = _read(path, key)
+        if content is not None:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # the entries that leave are those used longest ago
+            return _unpacked(content, loaded, options)
+        rewritten = build(loaded, options)
+        content = _packed(rewritten, loaded)
+        with contextlib.suppress(OptionError):
+            make_folder(self.folder)
+            with replacing(path) as temporary:
+                temporary.write_bytes(_digest(key, content) + content)
+            self._bound()
+        return rewritten
+
+    def _bound(self) -> None:
+        """Let the oldest entries leave, and what interrupted processes left behind."""
+        found = []
+        for path in [*self.folder.glob(f"*{_SUFFIX}"), *self.folder.glob(f".*{_SUFFIX}.*.tmp")]:
+            with contextlib.suppress(OSError):  # another process may be faster
+                status = path.stat()
+                found.append((status.st_mtime_ns, status.st_size, path))
+        total = 0
+        for count, (_, size, path) in enumerate(sorted(found, reverse=True), 1):
+            total += size
+            if count > KEPT_FILES or total > KEPT_BYTES:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def opened(given: bool | str | os.PathLike[str] | None) -> Cache | None:
+    """Return the cache that is asked for.
+
+    Parameters
+    ----------
+    given : bool, path-like or None
+        A folder; True for the one of the environment variable FGONNX_CACHE, else the user's; False or None for none.
+
+    Returns
+    -------
+    Cache or None
+        None also for True where FGONNX_CACHE is "off".
+    """
+    if given is None or given is False:
+        return None
+    if given is not True:
+        return Cache(Path(given))
+    named = os.environ.get(VARIABLE)
+    if named:
+        return None if named == "off" else Cache(Path(named))
+    import platformdirs  # not needed by who names the folder
+
+    return Cache(platformdirs.user_cache_path("fgonnx", appauthor=False))
+
+
+def builder(given: bool | str | os.PathLike[str] | None) -> Callable[[LoadedModel, Options], Rewritten]:
+    """Return what rewrites a model by way of the cache that is asked for; see `opened` and `fgonnx.rewrite.build`."""
+    kept = opened(given)
+    return build if kept is None else kept.build
+
+
+def _key(loaded: LoadedModel, options: Options) -> str | None:
+    """Return the hash of all that decides about a graph; None where that cannot be told."""
+    method = methods.find(options.method)
+    if not all(map(_own, [r.linearise for r in rules()] + [f for f in (method.write, method.modify) if f])):
+        return None
+    try:
+        beside = [
+            (os.fspath(path), (status := path.stat()).st_size, status.st_mtime_ns)
+            for path in sorted({Path(t.path).resolve() for t in external_tensors(loaded.ir)})
+        ]
+        described = _described(options)
+    except (OSError, TypeError):
+        return None
+    versions = __version__, np.__version__, onnx.__version__, ir.__version__, onnxruntime.__version__
+    decisive = (*versions, _own_source(), loaded.sha256, sorted(loaded.bound.items()), beside, described)
+    return hashlib.sha256(repr(decisive).encode()).hexdigest()
+
+
+def _own(function: Callable[..., Any]) -> bool:
+    return function.__module__.partition(".")[0] == "fgonnx"
+
+
+@once
+def _own_source() -> str:
+    """Return the hash of the engine's source: a changed engine does not get graphs written by the old one."""
+    folder = Path(__file__).resolve().parents[1]
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _described(value: Any) -> Any:
+    """Return a value that is equal for equal options, and whose text tells different ones apart.
+
+    Raises
+    ------
+    TypeError
+        If it holds something that has no such text.
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return str(value.dtype), value.shape, hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+    if isinstance(value, (bool, int, float, str, np.generic, type(None))):
+        return value
+    if is_dataclass(value):
+        return type(value).__qualname__, [(f.name, _described(getattr(value, f.name))) for f in fields(value)]
+    if isinstance(value, (tuple, list)):
+        return [_described(v) for v in value]
+    raise TypeError(f"{type(value).__name__} cannot be told from another by its text")
+
+
+def _read(path: Path, key: str) -> bytes | None:
+    """Return the content of an entry; None where there is none, or it is broken or foreign."""
+    try:
+        entry = path.read_bytes()
+    except OSError:
+        return None
+    content = entry[_DIGEST:]
+    return content if entry[:_DIGEST] == _digest(key, content) else None
+
+
+def _digest(key: str, content: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + content).digest()
+
+
+def _packed(r: Rewritten, loaded: LoadedModel) -> bytes:
+    sources = _by_tensor(loaded)
+    slim = r.model.clone()
+    shared = {}
+    for name, value in slim.graph.initializers.items():
+        tensor = value.const_value
+        source = sources.get(id(tensor)) if tensor is not None else None
+        if tensor is not None and source is not None:
+            shared[name] = source
+            value.const_value = ir.ExternalTensor(
+                source, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.numpy().shape), name=name, base_dir=""
+            )
+    known = {
+        "head": r.head,
+        "head_shape": r.head_shape,
+        "stripped": r.stripped,
+        "names": r.names,
+        "selector": r.selector,
+        "source_outputs": r.source_outputs,
+        "notes": r.notes,
+        "head_axes": r.head_axes,
+        "facts": r.facts,
+        "x": str(r.normal.x.name),
+        "input_name": r.normal.input_name,
+        "input_shape": r.normal.input_shape,
+        "layout": r.normal.layout,
+        "batched": r.normal.batched,
+        "weights": shared,
+    }
+    slim.metadata_props[_KNOWN] = json.dumps(known)
+    return ir.to_proto(slim).SerializeToString()
+
+
+def _by_tensor(loaded: LoadedModel) -> Mapping[int, str]:
+    """Return the names of the source's large weights by the identity of their tensors."""
+    return {
+        id(v.const_value): name
+        for name, v in loaded.ir.graph.initializers.items()
+        if v.const_value is not None and v.const_value.nbytes >= _SHARED
+    }
+
+
+def _unpacked(content: bytes, loaded: LoadedModel, options: Options) -> Rewritten:
+    proto = onnx.ModelProto()
+    proto.ParseFromString(content)
+    model = ir.from_proto(proto)
+    known = json.loads(model.metadata_props.pop(_KNOWN))
+    weights, own = model.graph.initializers, loaded.ir.graph.initializers
+    for name, source in known["weights"].items():
+        weights[name].const_value = own[source].const_value
+    values = {v.name: v for v in model.graph.inputs} | {v.name: v for node in model.graph for v in node.outputs}
+    normal = Normal(
+        model, values[known["x"]], known["input_name"], tuple(known["input_shape"]), known["layout"], known["batched"],
+        [values[name] for name in known["source_outputs"]], known["notes"],
+    )  # fmt: skip
+    return Rewritten(
+        model, options, normal, known["head"], tuple(known["head_shape"]), known["stripped"], tuple(sites_of(proto)),
+        known["names"], known["selector"], tuple(known["source_outputs"]), known["notes"], tuple(known["head_axes"]),
+        known["facts"],
+    )  # fmt: skip

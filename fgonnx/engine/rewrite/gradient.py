@@ -1,0 +1,89 @@
+"""A plain gradient graph: any output with respect to any tensor, as one ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.model.load import ModelLike, load
+from fgonnx.engine.normal.normalise import normalise
+from fgonnx.engine.normal.tie import resolve_straight_through
+from fgonnx.engine.walk import backward
+from fgonnx.errors import ModelError, OptionError
+
+
+def grad(
+    model: ModelLike,
+    of: str | None = None,
+    wrt: Sequence[str] | str | None = None,
+    *,
+    input: str | None = None,
+    input_shape: Sequence[int] | None = None,
+) -> onnx.ModelProto:
+    """Return a model with the gradients of one value with respect to others.
+
+    Its inputs are the model's own and `<of>_grad`, the cotangent of `of` (ones give the gradient of its sum). Its
+    outputs are the model's own, then `<name>_grad` for every name in `wrt`.
+
+    Parameters
+    ----------
+    model : path, bytes, onnx.ModelProto or ir.Model
+        The model.
+    of : str, optional
+        Value to differentiate: an output or any value of the graph. The first output by default.
+    wrt : str or sequence of str, optional
+        What to differentiate by: inputs, weights (initializers) or any values of the graph. The input by default.
+    input, input_shape
+        As in `fgonnx.rewrite`.
+
+    Returns
+    -------
+    onnx.ModelProto
+
+    Raises
+    ------
+    OptionError
+        If a name does not exist, or is not floating-point.
+    ModelError
+        If `of` does not depend on one of `wrt`.
+    UnsupportedError
+        If an operator between them has no rule.
+    """
+    loaded = load(model)
+    wanted = [wrt] if isinstance(wrt, str) else list(wrt or ())
+    named = input or next((str(v.name) for v in loaded.ir.graph.inputs if v.name in wanted), None)
+    normal = normalise(loaded, input_name=named, input_shape=input_shape, per_sample=False)
+    graph = normal.model.graph
+    nodes = list(graph)
+    values = {str(v.name): v for v in [*graph.inputs, *graph.initializers.values()]}
+    values.update({str(v.name): v for node in nodes for v in node.outputs if v.name})
+    names = wanted or [normal.input_name]
+    of = of if of is not None else str(normal.outputs[0].name)
+    for name in (of, *names):
+        if name not in values:
+            raise OptionError(f"{loaded.name}: there is no value '{name}' in the graph")
+        if not backward.differentiable(values[name]):
+            raise OptionError(f"{loaded.name}: '{name}' is not floating-point, it has no gradient")
+    head, sources = values[of], [values[n] for n in names]
+    active = backward.active_values(nodes, sources)
+    op = Emitter(graph, active)
+    seed = ir.Value(name=f"{of}_grad", shape=head.shape, type=head.type)
+    graph.inputs.append(seed)
+    walked = backward.walk(op, backward.path(nodes, active, head), head, seed, normal.model.opset_imports[""])
+    unreached = [n for n, v in zip(names, sources, strict=True) if v not in walked.cotangents]
+    if unreached:
+        raise ModelError(
+            f"{loaded.name}: '{of}' does not depend on {', '.join(unreached)} through differentiable operators"
+        )
+    for name, v in zip(names, sources, strict=True):
+        out = op.Identity(walked.cotangents[v])
+        out.name, out.type, out.shape = f"{name}_grad", v.type, v.shape
+        graph.outputs.append(out)
+    resolve_straight_through(graph)
+    common.RemoveUnusedNodesPass()(normal.model)
+    proto: onnx.ModelProto = ir.to_proto(normal.model)
+    return proto

@@ -1,0 +1,164 @@
+"""ai.onnx.preview.training.Gradient, lowered to standard operators.
+
+The operator's page: https://onnx.ai/onnx/operators/onnx_aionnxpreviewtraining_Gradient.html. No runtime implements it;
+a model lowered here runs on all of them. Gradients of gradients work, as each one is ordinary nodes when the next is
+lowered.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from fgonnx.engine.graph import probe
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.model.load import ModelLike, load
+from fgonnx.engine.normal.expand import expand
+from fgonnx.engine.normal.normalise import infer_types, inline_functions, lift_constants
+from fgonnx.engine.normal.opset import IR_VERSION, raise_opset
+from fgonnx.engine.walk import backward
+from fgonnx.errors import ModelError
+
+DOMAIN = "ai.onnx.preview.training"
+
+
+def lower_gradients(model: ModelLike) -> onnx.ModelProto:
+    """Return the model with every Gradient operator replaced by the nodes that compute it.
+
+    Parameters
+    ----------
+    model : path, bytes, onnx.ModelProto or ir.Model
+        A model whose inputs have fixed sizes.
+
+    Returns
+    -------
+    onnx.ModelProto
+        With the same inputs and outputs, of standard operators only.
+
+    Raises
+    ------
+    ModelError
+        If an input has a free size, or a Gradient names a tensor that is not there or that its `y` does not depend on.
+    UnsupportedError
+        If an operator between them has no rule.
+    """
+    loaded = load(model)
+    work = loaded.ir.clone()
+    work.ir_version = max(work.ir_version, IR_VERSION)
+    inline_functions(work)
+    raise_opset(work, [])
+    lift_constants(work)
+    _shape_before_gradients(work, loaded.name)
+    while expand(work):
+        lift_constants(work)
+        _shape_before_gradients(work, loaded.name)
+    count = 0
+    while (node := next((n for n in work.graph if n.domain == DOMAIN and n.op_type == "Gradient"), None)) is not None:
+        node.name = node.name or f"Gradient_{count}"
+        _lower(work, node, loaded.name)
+        count += 1
+    work.opset_imports.pop(DOMAIN, None)
+    infer_types(work)
+    proto: onnx.ModelProto = ir.to_proto(work)
+    return proto
+
+
+def _lower(model: ir.Model, node: ir.Node, where: str) -> None:
+    graph = model.graph
+    xs = list(node.attributes["xs"].as_strings())
+    zs = list(node.attributes["zs"].as_strings()) if "zs" in node.attributes else []
+    y_name = node.attributes["y"].as_string()
+    _shape_before_gradients(model, where)
+    values = {str(v.name): v for v in [*graph.inputs, *graph.initializers.values()]}
+    values.update({str(v.name): v for n in graph for v in n.outputs})
+    missing = [name for name in (*xs, *zs, y_name) if name not in values]
+    if missing:
+        raise ModelError(f"{where}: Gradient '{node.name}' names {', '.join(missing)}, which the graph does not have")
+    independent = [values[name] for name in (*xs, *zs)]
+    y = values[y_name]
+    given = list(node.inputs)
+    if any(g is not v for g, v in zip(given, independent, strict=False)):
+        y = _evaluate_at(graph, node, independent, given, y)
+        _shape_before_gradients(model, where)
+        independent = [v for v in given if v is not None]
+    sources = independent[: len(xs)]
+    nodes = [n for n in graph if n.domain != DOMAIN]
+    op = Emitter(graph, backward.active_values(nodes, sources), prefix=f"{node.name}/")
+    path = backward.path(_cut(nodes, independent), op.active, y)
+    ones = op.zeros_like(y)
+    seed = op.Add(ones, 1.0)
+    seed.shape = y.shape
+    walked = backward.walk(op, path, y, seed, model.opset_imports[""])
+    for name, source, out in zip(xs, sources, node.outputs, strict=False):
+        if source not in walked.cotangents:
+            raise ModelError(f"{where}: Gradient '{node.name}': '{y_name}' does not depend on '{name}'")
+        result = op.Identity(walked.cotangents[source])
+        # Later Gradients refer to this one's outputs by name.
+        result.name, out.name, result.type, result.shape = out.name, None, source.type, source.shape
+        out.replace_all_uses_with(result, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    graph.sort()
+
+
+def _cut(nodes: list[ir.Node], independent: list[ir.Value]) -> list[ir.Node]:
+    """Leave out what computes an independent variable: the walk stops there."""
+    makers = {v.producer() for v in independent}
+    return [n for n in nodes if n not in makers]
+
+
+def _evaluate_at(
+    graph: ir.Graph, node: ir.Node, named: list[ir.Value], given: list[ir.Value | None], y: ir.Value
+) -> ir.Value:
+    """Copy what lies between the named tensors and y, with the given ones in their place."""
+    nodes = [n for n in graph if n.domain != DOMAIN]
+    dependent = backward.active_values(nodes, named)
+    between = backward.path(_cut(nodes, named), dependent, y)
+    bound: dict[ir.Value, ir.Value | None] = dict(zip(named, given, strict=False))
+    for original in between:
+        inputs = [bound.get(v, v) if v is not None else None for v in original.inputs]
+        copied = ir.Node(
+            original.domain, original.op_type, inputs, original.attributes.values(), num_outputs=len(original.outputs),
+            name=f"{node.name}/{original.name}",
+        )  # fmt: skip
+        for old, new in zip(original.outputs, copied.outputs, strict=True):
+            new.name, new.type = f"{node.name}/{old.name}", old.type
+            bound[old] = new
+        graph.insert_before(node, copied)
+    result = bound[y]
+    assert result is not None
+    return result
+
+
+def _shape_before_gradients(model: ir.Model, where: str) -> None:
+    """Give exact shapes to every value that no Gradient stands before, by running that part once."""
+    copy = model.clone()
+    graph = copy.graph
+    behind: set[ir.Value] = set()
+    for n in list(graph):
+        if n.domain == DOMAIN or any(v in behind for v in n.inputs):
+            behind.update(n.outputs)
+    graph.outputs[:] = [v for v in graph.outputs if v not in behind]
+    for n in reversed(list(graph)):
+        if any(v in behind for v in n.outputs):
+            graph.remove(n, safe=True)
+    if not len(graph.outputs):
+        graph.outputs.append(list(graph)[-1].outputs[0])
+    free = [v.name for v in graph.inputs if v.shape is None or not all(isinstance(d, int) for d in v.shape.dims)]
+    if free:
+        raise ModelError(
+            f"{where}: the inputs {', '.join(map(str, free))} have free sizes; fix them before gradients are lowered"
+        )
+    infer_types(copy)
+    x = graph.inputs[0]
+    assert x.shape is not None
+    shape = tuple(int(d) for d in x.shape.dims)  # type: ignore[arg-type]
+    shapes = probe.Prober(copy).run(probe.random_feeds(graph, x, shape, 1)).shapes
+    types = {str(v.name): v.type for n in graph for v in n.outputs}
+    for n in model.graph:
+        for v in n.outputs:
+            if str(v.name) in shapes:
+                v.shape = ir.Shape(shapes[str(v.name)])
+                v.type = types[str(v.name)] or v.type
+    for v in model.graph.initializers.values():
+        if v.const_value is not None:
+            v.shape = ir.Shape(v.const_value.shape.numpy())

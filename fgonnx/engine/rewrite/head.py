@@ -1,0 +1,127 @@
+"""The value that is explained: found behind the output, and seeded with a cotangent."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter, Entry, Recipe
+from fgonnx.engine.graph.probe import batch_factor
+from fgonnx.engine.maps import aggregate
+from fgonnx.engine.maps.aggregate import BatchLostError
+from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.normal.normalise import Normal
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.walk import backward
+from fgonnx.errors import OptionError, TargetError, UnsupportedError
+
+_HEAD_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}
+
+
+_SEE_THROUGH = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout", "StraightThrough"}
+
+
+_REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"}
+
+
+def find_head(normal: Normal, options: Options, loaded: LoadedModel) -> tuple[ir.Value, str]:
+    """Return the value to explain, and the operator that was set aside behind it ("" for none)."""
+    where = loaded.name
+    named = {str(v.name): v for v in normal.outputs}
+    if options.output is not None:
+        inner = {v.name: v for node in normal.model.graph for v in node.outputs}
+        if options.output not in named and options.output not in inner:
+            raise OptionError(f"{where}: has no output '{options.output}'; it has: {', '.join(named)}")
+        output = named.get(options.output) or inner[options.output]
+    else:
+        output = next((v for v in normal.outputs if backward.differentiable(v)), normal.outputs[0])
+    output = normal.twins.get(output, output)
+    if not backward.differentiable(output):
+        raise _no_derivative(normal, output, where)
+    if options.head == "output":
+        return output, ""
+    value = output
+    while (node := value.producer()) is not None:
+        source = node.inputs[0]
+        if source is None or not backward.differentiable(source):
+            break
+        if node.op_type in _HEAD_ACTIVATIONS and not node.domain:
+            return _step_back(source, {v.name for n in loaded.ir.graph for v in n.outputs}), node.op_type
+        if node.op_type not in _SEE_THROUGH and not _of_one(node):
+            break
+        value = source
+    return output, ""
+
+
+def _of_one(node: ir.Node) -> bool:
+    """Tell whether a mean, sum or extremum goes over axes of one entry only, and changes nothing."""
+    before, after = (v.shape for v in (node.inputs[0], node.outputs[0]) if v is not None)
+    if node.op_type not in _REDUCTIONS or before is None or after is None:
+        return False
+    return [d for d in before.dims if d != 1] == [d for d in after.dims if d != 1]
+
+
+def _no_derivative(normal: Normal, output: ir.Value, where: str) -> UnsupportedError | OptionError:
+    """Return what to raise for an output that holds no numbers with a derivative: what to explain instead of it."""
+    opset = normal.model.opset_imports[""]
+    if found := backward.obstacles(list(normal.model.graph), normal.x, output, opset):
+        return UnsupportedError(found)
+    return OptionError(
+        f"{where}: its output '{output.name}' is not floating-point, it has no derivative; choose another (output=)"
+    )
+
+
+def _step_back(value: ir.Value, known: set[str | None]) -> ir.Value:
+    """Step back to a value of the source, over reshapes that raising its opset put before a Softmax.
+
+    A Softmax of an old opset works on a matrix; the reshape to it may fold other axes into the batch.
+    """
+    while value.name not in known:
+        node = value.producer()
+        if node is None or node.op_type not in _SEE_THROUGH or node.inputs[0] is None:
+            break
+        value = node.inputs[0]
+    return value
+
+
+def per_sample_shape(head: ir.Value, batched: bool, where: str) -> tuple[int, ...]:
+    """Return the head's shape for one sample, without the batch axis."""
+    assert head.shape is not None
+    dims = list(head.shape.dims)
+    if dims and (batch_factor(dims[0]) == 1 or dims[0] == 1):
+        dims = dims[1:]
+    elif batched:
+        raise BatchLostError(str(head.name))
+    if not all(isinstance(d, int) for d in dims):
+        raise BatchLostError(str(head.name))
+    return tuple(int(d) for d in dims)  # type: ignore[arg-type]
+
+
+def seeded(
+    op: Emitter, head: ir.Value, shape: tuple[int, ...], name: str, options: Options
+) -> tuple[ir.Value, ir.Value | None, ir.Value]:
+    """Return the head's cotangent, the index explained per sample (None with a seed of the user's), and the score."""
+    assert head.dtype is not None
+    count = int(np.prod(shape, initial=1))
+    if options.seed:
+        seed = ir.Value(name=name, shape=head.shape, type=ir.TensorType(head.dtype))
+        op.graph.inputs.append(seed)
+        products = op.Reshape(op.Mul(aggregate.widen(op, seed), aggregate.widen(op, head)), [-1, count])
+        return seed, None, op.ReduceSum(products, [1], keepdims=0)
+    if options.target is not None and not -1 <= options.target < count:
+        raise TargetError(f"target {options.target} is out of range: '{head.name}' has {count} entries per sample")
+    default = np.array([-1 if options.target is None else options.target], np.int64)
+    index = ir.Value(name=name, shape=ir.Shape(["targets"]), type=ir.TensorType(ir.DataType.INT64))
+    index.const_value = ir.tensor(default, name=name)
+    op.graph.inputs.append(index)
+    op.graph.register_initializer(index)
+    flat = op.Reshape(head, [-1, count])
+    largest = op.ArgMax(flat, axis=1, keepdims=0)
+    chosen = op.Where(op.Less(index, 0), largest, index)
+    # onnxruntime has OneHot in float32, not in float64
+    hot = op.OneHot(chosen, np.array(count, np.int64), op.constant(np.array([0, 1], np.float32)), axis=1)
+    if head.dtype != ir.DataType.FLOAT:
+        hot = op.Cast(hot, to=head.dtype.value)
+    score = op.Reshape(op.GatherElements(aggregate.widen(op, flat), op.Unsqueeze(chosen, [1]), axis=1), [-1])
+    op.recipes[hot] = Recipe(entry=Entry(chosen, count))
+    return op.reshape_like(hot, head), chosen, score

@@ -1,0 +1,112 @@
+"""Inputs and outputs of a rewritten model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from fgonnx.engine import methods
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.maps import aggregate
+from fgonnx.engine.normal.normalise import Normal
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.walk import backward
+from fgonnx.errors import OptionError
+
+TARGET_INPUT = "target_index"
+
+
+SEED_INPUT = "seed"
+
+
+class Outputs:
+    """Adds inputs and outputs under the names users expect, stepping aside for names the model has."""
+
+    def __init__(self, op: Emitter, normal: Normal) -> None:
+        self.op = op
+        self.names: dict[str, str] = {}
+        graph = op.graph
+        self._faces = {v.name for v in [*graph.inputs, *graph.outputs]}
+        self._inner = {v.name: v for node in graph for v in node.outputs if v.name not in self._faces}
+        self._inner.update({n: v for n, v in graph.initializers.items() if n not in self._faces})
+        self._batch: list[int | str] = ["N"] if normal.batched else [1]
+
+    def claim(self, name: str) -> str:
+        """Return a name for a new input or output: the one asked for, behind "fg_" where an input or output has it."""
+        while name in self._faces:
+            name = f"fg_{name}"
+        if name in self._inner:
+            self._inner[name].name = f"{name}::inner"
+        self._faces.add(name)
+        return name
+
+    def add(self, name: str, value: ir.Value, dims: Sequence[int | str | ir.SymbolicDim] | None = None) -> None:
+        """Add an output; `dims` are its dimensions after the batch axis, or those of the value."""
+        graph = self.op.graph
+        out = self.op.Identity(value)
+        free = out.name = self.claim(name)
+        out.dtype = value.dtype
+        out.shape = ir.Shape([*self._batch, *dims]) if dims is not None else value.shape
+        graph.outputs.append(out)
+        self.names[name] = free
+
+
+def write_outputs(
+    writer: Outputs, options: Options, written: Mapping[str, methods.Written], view: methods.View,
+    parts: Sequence[aggregate.Summand], chosen: ir.Value | None, score: ir.Value,
+) -> None:  # fmt: skip
+    """Add the outputs that the options ask for."""
+    op = writer.op
+    for name, value in written.items():
+        if name in options.outputs or (name.startswith("signed_map_") and "signed_maps" in options.outputs):
+            writer.add(name, value.value, value.dims)
+    if "target" in options.outputs and chosen is not None:
+        writer.add("target", chosen, ())
+    if "score" in options.outputs:
+        writer.add("score", score, ())
+    if "completeness" in options.outputs or "contributions" in options.outputs:
+        columns = aggregate.totals(op, parts, view.carried)
+        if "completeness" in options.outputs:
+            writer.add("completeness", op.Sub(score, op.ReduceSum(columns, [1], keepdims=0)), ())
+        if "contributions" in options.outputs:
+            writer.add("contributions", columns, (len(parts) + len(aggregate.beside(parts)),))
+    if "input_gradient" in options.outputs:
+        writer.add("input_gradient", view.walked.cotangents[view.x])
+    if "bias_gradients" in options.outputs:
+        for p in parts[1:]:
+            writer.add(f"bias_gradient:{p.site.name}", p.product)
+
+
+def expose(
+    writer: Outputs,
+    options: Options,
+    parts: Sequence[aggregate.Summand],
+    walked: backward.Walk,
+    nodes: Sequence[ir.Node],
+    where: str,
+) -> None:
+    """Add what `expose` asks for: values, their cotangents, intercepts and bias-gradients of sites."""
+    values = {str(v.name): v for node in nodes for v in node.outputs if v.name}
+    sites = {p.site.name: p for p in parts[1:]}
+    gradients = {str(v.name): g for v, g in walked.cotangents.items()}
+    for name in options.expose:
+        if name in writer.names:
+            continue
+        if name in values:
+            if not values[name].is_graph_output():
+                writer.op.graph.outputs.append(values[name])
+            writer.names[name] = name
+            continue
+        kind, _, which = name.partition(":")
+        if kind == "gradient" and which in gradients:
+            writer.add(name, gradients[which])
+        elif kind == "bias" and which in sites:
+            writer.add(name, sites[which].c)
+        elif kind == "bias_gradient" and which in sites:
+            writer.add(name, sites[which].product)
+        else:
+            raise OptionError(
+                f"{where}: nothing to expose under {name!r}. Give the name of a value of the graph, 'gradient:NAME', "
+                "'bias:SITE' or 'bias_gradient:SITE'; 'fgonnx inspect' lists the sites"
+            )

@@ -1,0 +1,215 @@
+"""The graph rewriter: normalise, seed, walk back, aggregate, prune, and one ONNX model comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from fgonnx.engine import methods
+from fgonnx.engine.graph import collector
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.maps import aggregate, axes
+from fgonnx.engine.maps.aggregate import BatchLostError
+from fgonnx.engine.model.bind import bind as bound_to
+from fgonnx.engine.model.load import LoadedModel, ModelLike, load
+from fgonnx.engine.normal.normalise import Normal, normalise
+from fgonnx.engine.normal.tie import resolve_straight_through
+from fgonnx.engine.rewrite.head import find_head, per_sample_shape, seeded
+from fgonnx.engine.rewrite.options import CERTIFICATE, Options
+from fgonnx.engine.rewrite.outputs import SEED_INPUT, TARGET_INPUT, Outputs, expose, write_outputs
+from fgonnx.engine.rewrite.rewritten import Rewritten, describe
+from fgonnx.engine.rules.fast import recompute
+from fgonnx.engine.rules.registry import FIX_BATCH
+from fgonnx.engine.walk import ENGINES, backward
+from fgonnx.errors import ModelError, OptionError, UnsupportedError
+
+
+@collector.paused
+def rewrite(
+    model: ModelLike | LoadedModel,
+    *,
+    method: str = "fullgrad",
+    profile: str = "full",
+    psi: str = "abs",
+    head: str = "logits",
+    output: str | None = None,
+    input: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    layout: str | None = None,
+    target: int | None = None,
+    seed: bool = False,
+    outputs: Sequence[str] | None = None,
+    expose: Sequence[str] = (),
+    bind: Mapping[str, Any] | None = None,
+    form: str = "fast",
+    **settings: Any,
+) -> onnx.ModelProto:
+    """Return a model that computes what the given one does and explains it.
+
+    Its inputs are the model's own, and `target_index` (int64, one number or one per sample) with a default: the
+    flat index of the entry to explain, -1 for the largest. Its outputs are the model's own first, unchanged, then those
+    asked for.
+
+    Parameters
+    ----------
+    model : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
+        The model to explain.
+    method : str
+        One of `fgonnx.methods.names()` that is one feed-forward graph; those that need several runs are for
+        `fgonnx.Explainer`.
+    profile : {"full", "reference", "paper"}
+        Which sites the map shows: all spatial ones, those of the authors' code, or one per linear block.
+    psi : {"abs", "positive", "signed"}
+        Post-processing of a site: absolute value or positive part, both rescaled to 0..1 per sample; or none, and then
+        the map sums to the part of the score that is localised. For other methods: what of every entry of the
+        attribution is summed over channels.
+    head : {"logits", "output"}
+        Explain what stands before a final Softmax, LogSoftmax or Sigmoid, or the output itself.
+    output : str, optional
+        Which output to explain, or which tensor of the graph; the first output by default.
+    input : str, optional
+        Which input the explanation is about, where several could be meant.
+    input_shape : sequence of int, optional
+        Shape of that input, needed where its sizes are free.
+    layout : str, optional
+        Its axes, such as "NCHW" or "NHWC"; found out by default.
+    target : int, optional
+        Default of `target_index`.
+    seed : bool
+        Replace `target_index` by an input `seed` of the head's shape: a cotangent for detectors and the like.
+    outputs : sequence of str, optional
+        From "saliency" (N, H, W), "target" (N,) int64, "score" (N,), "completeness" (N,): score minus all
+        contributions, "contributions" (N, sites), "input_gradient", "bias_gradients" (of every site), "head" (N, ...):
+        all entries of the tensor explained, "attribution" (N, ...): that of every entry of the input, where the method
+        has one. By default map, target, score and the certificate, where the method has one.
+    expose : sequence of str
+        More outputs: the name of any value of the graph, "gradient:NAME" for its cotangent, "bias:SITE" for the
+        intercept and "bias_gradient:SITE" for the per-neuron bias-gradient of a site.
+    bind : mapping of str to number or array, optional
+        Inputs to fix; the result does not have them. A number fills the input's shape.
+    form : {"fast", "portable"}
+        Forms of the gradient: those that are fast on onnxruntime, or plain ones for any runtime, with masks as
+        comparisons and max pools without indices wherever their windows allow it.
+    **settings
+        The method's own, such as `layer` of the class activation maps.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Of standard operators only. Its metadata says what it is, under keys that begin with "fgonnx.".
+
+    Raises
+    ------
+    ModelError, UnsupportedError, OptionError, TargetError
+        If the model cannot be loaded or explained, or an option does not exist.
+    """
+    chosen = methods.find(method)
+    if chosen.drive is not None:
+        raise OptionError(
+            f"{method} needs several runs or more than the graph, and is not one feed-forward file; use "
+            f"fgonnx.Explainer(model, method={method!r}) or 'fgonnx explain'"
+        )
+    if outputs is None:
+        outputs = CERTIFICATE if chosen.certificate else CERTIFICATE[:3]
+    options = Options(
+        method=method, profile=profile, psi=psi, head=head, output=output, input=input,
+        input_shape=tuple(input_shape) if input_shape is not None else None, layout=layout, target=target, seed=seed,
+        outputs=tuple(outputs), expose=tuple(expose), form=form, settings=chosen.set(settings),
+    )  # fmt: skip
+    proto: onnx.ModelProto = ir.to_proto(build(bound_to(load(model), bind), options).model)
+    return proto
+
+
+@collector.paused
+def build(loaded: LoadedModel, options: Options) -> Rewritten:
+    """Rewrite a loaded model; see `rewrite`.
+
+    A graph that loses its batch axis, or has nodes that only a free batch makes unexplainable, takes one sample at a
+    time.
+    """
+    normal = normalise(
+        loaded,
+        input_name=options.input,
+        input_shape=options.input_shape,
+        layout=options.layout,
+        one_by_one=options.one_by_one,
+    )
+    try:
+        return _build(loaded, normal, options)
+    except BatchLostError:
+        return build(loaded, replace(options, one_by_one=True))
+    except UnsupportedError as error:
+        if not normal.batched or not any(r.what_to_do == FIX_BATCH for r in error.refusals):
+            raise
+        return build(loaded, replace(options, one_by_one=True))
+
+
+def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
+    graph = normal.model.graph
+    opset = normal.model.opset_imports[""]
+    nodes = list(graph)
+    source_outputs = tuple(str(v.name) for v in normal.outputs)
+    head, stripped = find_head(normal, options, loaded)
+    head_shape = per_sample_shape(head, normal.batched, loaded.name)
+
+    method = methods.find(options.method)
+    active = backward.active_values(nodes, [normal.x])
+    if head not in active and method.gradient:
+        if obstacles := backward.obstacles(nodes, normal.x, head, opset):
+            raise UnsupportedError(obstacles)
+        raise ModelError(
+            f"{loaded.name}: the output '{head.name}' does not depend on the input '{normal.input_name}'; explain "
+            "another output (output=) or input (input=)"
+        )
+    path = backward.path(nodes, active, head)
+    op = Emitter(graph, active, portable=options.form == "portable")
+    writer = Outputs(op, normal)
+    selector = writer.claim(SEED_INPUT if options.seed else TARGET_INPUT)
+    seed, chosen, score = seeded(op, head, head_shape, selector, options)
+    if not method.gradient:
+        walked = backward.Walk({})
+    elif method.modify is not None:
+        walked = backward.walk(op, path, head, seed, opset, method.modify(options.settings))
+    else:
+        walked = ENGINES[options.engine](op, path, head, seed, opset)
+    if method.gradient and normal.x not in walked.cotangents:
+        raise ModelError(f"{loaded.name}: the gradient of '{head.name}' with respect to its input is zero everywhere")
+
+    layout = axes.input_layout(normal.layout, normal.x.shape.dims if normal.x.shape else (), normal.batched)
+    layouts = axes.propagate(path, normal.x, layout, active)
+    grid = tuple(a[0].size if a else 1 for a, letter in zip(layout, normal.layout, strict=False) if letter in "DHWF")
+    view = methods.View(
+        op,
+        normal.x,
+        path,
+        walked,
+        layouts,
+        grid,
+        normal.batched,
+        options.psi,
+        options.profile,
+        options.settings,
+        certificate=bool({"contributions", "completeness"} & set(options.outputs)),
+    )
+    parts = view.parts if method.sites else []
+    write_outputs(writer, options, method.write(view), view, parts, chosen, score)
+    if "head" in options.outputs:
+        writer.add("head", op.Reshape(head, [-1, *head_shape]), head_shape)
+    expose(writer, options, parts, walked, nodes, loaded.name)
+    if not op.portable:
+        recompute.error_functions(op, nodes)
+    head_name = str(head.name)  # the next step takes names away
+    resolve_straight_through(graph)
+    common.RemoveUnusedNodesPass()(normal.model)
+    rewritten = Rewritten(
+        normal.model, options, normal, head_name, head_shape, stripped,
+        (*(p.site for p in parts), *aggregate.beside(parts)), writer.names, selector, source_outputs, normal.notes,
+        axes.grid_axes(layouts.get(head, ()))[-len(head_shape) :] if head_shape else (), view.facts,
+    )  # fmt: skip
+    describe(rewritten, loaded)
+    return rewritten

@@ -1,0 +1,102 @@
+"""A rewritten model and what is known about it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+
+import onnx
+import onnx_ir as ir
+
+from fgonnx._version import __version__
+from fgonnx.engine.maps.aggregate import Site
+from fgonnx.engine.model.load import LoadedModel, metadata
+from fgonnx.engine.normal.normalise import Normal
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.errors import ModelError
+
+
+@dataclass
+class Rewritten:
+    """A model that explains itself, and what is known about it.
+
+    Attributes
+    ----------
+    model : ir.Model
+        The graph.
+    options : Options
+        What was asked for.
+    normal : Normal
+        What the source was turned into.
+    head : str
+        Name of the value that is explained.
+    head_shape : tuple of int
+        Its shape per sample, without the batch axis.
+    stripped : str
+        Operator that was set aside behind the head, or "".
+    sites : tuple of Site
+        All terms, the input first, in the order of the columns of `contributions`.
+    names : dict of str to str
+        From the names fgonnx gives outputs to the names in the graph.
+    selector : str
+        Name of the input that says what is explained: `target_index` or `seed`, unless the model has such a name.
+    source_outputs : tuple of str
+        The model's own outputs.
+    notes : list of str
+        What was changed on the way, in words.
+    head_axes : tuple of int or None
+        Which axis of the input's grid each axis of the head is, where it is known to be one.
+    facts : dict of str to str
+        What the method chose by itself: the layer of a class activation map.
+    """
+
+    model: ir.Model
+    options: Options
+    normal: Normal
+    head: str
+    head_shape: tuple[int, ...]
+    stripped: str
+    sites: tuple[Site, ...]
+    names: dict[str, str]
+    selector: str
+    source_outputs: tuple[str, ...]
+    notes: list[str] = field(default_factory=list)
+    head_axes: tuple[int | None, ...] = ()
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def describe(r: Rewritten, loaded: LoadedModel) -> None:
+    """Write what is known about a rewritten model into its metadata."""
+    o = r.options
+    model = r.model
+    model.producer_name, model.producer_version = "fgonnx", __version__
+    folded = "no" if any(n.op_type == "BatchNormalization" for n in model.graph) else "yes, or none in the source"
+    model.metadata_props.update(
+        metadata(
+            version=__version__,
+            source_sha256=loaded.sha256,
+            source_producer=f"{loaded.ir.producer_name or '?'} {loaded.ir.producer_version or ''}".strip(),
+            method=o.method,
+            **r.facts,
+            profile=o.profile,
+            psi=o.psi,
+            head=o.head,
+            head_value=r.head,
+            head_stripped=r.stripped or None,
+            batchnormalization_folded=folded,
+            batch="any" if r.normal.batched else "1",
+            layout=r.normal.layout,
+            input=r.normal.input_name,
+            bound=dict(loaded.bound) or None,
+            outputs=r.names,
+            sites=[asdict(s) for s in r.sites],
+        )
+    )
+
+
+def sites_of(model: onnx.ModelProto) -> list[Site]:
+    """Return the sites of a rewritten model from its metadata, in the order of the columns of `contributions`."""
+    stored = {p.key: p.value for p in model.metadata_props}.get("fgonnx.sites")
+    if stored is None:
+        raise ModelError("the model was not written by fgonnx: it has no metadata entry 'fgonnx.sites'")
+    return [Site(**{**entry, "grid": tuple(entry["grid"])}) for entry in json.loads(stored)]

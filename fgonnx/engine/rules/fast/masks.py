@@ -1,0 +1,161 @@
+"""Forms of a gradient in standard operators that run fast on onnxruntime: masks, window sums, scattering.
+
+The CPU provider keeps convolutions, pools and a few elementwise operators in a blocked layout, which Where, Greater and
+Cast leave. A mask as a steep HardSigmoid stays in it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.rules.fast.blocked import blockable
+
+# 2**127 maps every normal float32 to 2 or more, so that minus 1 clamps to 1; infinity clamps too. OpenVINO reads an
+# explicit beta=0 as its default 0.5, hence -1.
+_STEEP = 2.0**127
+
+
+def positive(op: Emitter, x: ir.Value) -> ir.Value:
+    """Return 1 where `x > 0` and 0 elsewhere, in the type of `x`; subnormal float32 count as 0, or as less than 1."""
+    if x.dtype == ir.DataType.FLOAT and not op.portable:
+        return op.HardSigmoid(x, alpha=_STEEP, beta=-1.0)
+    return indicator(op, op.Greater(x, 0.0), x)
+
+
+def below(op: Emitter, x: ir.Value, bound: float) -> ir.Value:
+    """Return 1 where `x < bound` and 0 elsewhere, in the type of `x`."""
+    if x.dtype == ir.DataType.FLOAT and not op.portable and 2.0**-60 < bound < 2.0**60:
+        # A power of two makes alpha * x exact and one unit in the last place of the bound at least 4.
+        alpha = 2.0 ** (26 - math.floor(math.log2(bound)))
+        return op.HardSigmoid(x, alpha=-alpha, beta=float(np.float32(alpha) * np.float32(bound)))
+    return indicator(op, op.Less(x, bound), x)
+
+
+def reaches(op: Emitter, x: ir.Value, bound: float) -> ir.Value:
+    """Return 1 where `x >= bound` and 0 elsewhere, in the type of `x`: what `below` leaves."""
+    if x.dtype == ir.DataType.FLOAT and not op.portable and 2.0**-60 < bound < 2.0**60:
+        # The bound becomes an integer of 24 bits, its neighbour below the integer before it: 1 and 0, both exact.
+        exact = float(np.float32(bound))
+        mantissa, exponent = math.frexp(exact)
+        alpha = 2.0 ** ((25 if mantissa == 0.5 else 24) - exponent)
+        return op.HardSigmoid(x, alpha=alpha, beta=1.0 - alpha * exact)
+    return indicator(op, op.GreaterOrEqual(x, bound), x)
+
+
+def indicator(op: Emitter, condition: ir.Value, like: ir.Value) -> ir.Value:
+    """Return 1 where a condition holds and 0 elsewhere, in the type of `like`."""
+    assert like.dtype is not None
+    return op.Cast(condition, to=like.dtype.value)
+
+
+def vanishes(op: Emitter, x: ir.Value) -> ir.Value:
+    """Return 1 where `x = 0` and 0 elsewhere for `x >= 0`, in the type of `x`; subnormal float32 may lie between."""
+    if x.dtype == ir.DataType.FLOAT and not op.portable:
+        return op.HardSigmoid(x, alpha=-_STEEP, beta=1.0)
+    return indicator(op, op.LessOrEqual(x, 0.0), x)
+
+
+def complement(op: Emitter, y: ir.Value) -> ir.Value:
+    """Return `1 - y` for `y` in 0..1."""
+    if y.dtype == ir.DataType.FLOAT and not op.portable:
+        return op.HardSigmoid(y, alpha=-1.0, beta=1.0)
+    return op.Sub(1.0, y)
+
+
+def minus(op: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
+    """Return `a - b` for two values of one shape."""
+    if not blockable(op, a):
+        return op.Sub(a, b)
+    # Sub is not in the blocked layout; a depthwise convolution with an addition is, and is as fast.
+    channels = op.size(a, 1)
+    return op.Add(op.Conv(b, each_channel(op, np.full((1, 1, 1, 1), -1.0, np.float32), channels), group=channels), a)
+
+
+def summed(op: Emitter, g: ir.Value, result: ir.Value, primal: ir.Value) -> ir.Value:
+    """Sum a cotangent of `result` to the shape of `primal`, which was broadcast to it, as `unbroadcast` does.
+
+    Where one value per channel is left, the blocked layout is kept.
+    """
+    dims = op.dims(result)
+    if not blockable(op, result) or op.dims(primal) != (*dims[:2], 1, 1):
+        return op.unbroadcast(g, result, primal)
+    return op.Mul(op.GlobalAveragePool(g), float(math.prod(op.size(result, i) for i in (2, 3))))
+
+
+def each_channel(op: Emitter, kernel: npt.NDArray[np.float32], channels: int) -> ir.Value:
+    """Return weights (channels, 1, *kernel) with one kernel for all; folded when the session loads."""
+    weights: ir.Value = op.Expand(op.constant(kernel), [channels, 1, 1, 1])
+    weights.shape = ir.Shape([channels, *kernel.shape[1:]])
+    return weights
+
+
+def finite(op: Emitter, v: ir.Value) -> ir.Value:
+    """Return a value with its infinities as the largest numbers, so that a vanishing cotangent times it vanishes.
+
+    Attention masks add minus infinity.
+    """
+    assert v.dtype is not None
+    array = op.array(v)
+    if array is None:
+        limits = np.finfo(np.float32) if v.dtype.bitwidth >= 32 else np.finfo(np.float16)
+        return op.Clip(v, float(limits.min), float(limits.max))
+    return v if np.isfinite(array).all() else op.constant(np.nan_to_num(array))
+
+
+def nonzero(op: Emitter, x: ir.Value) -> ir.Value:
+    """Return `x` with 1 in place of 0: a divisor for numerators that vanish with it."""
+    return op.Add(x, indicator(op, op.Equal(x, 0.0), x))
+
+
+def scatter_to_argmax(op: Emitter, g: ir.Value, indices: ir.Value, x: ir.Value) -> ir.Value:
+    """Add every element of `g` at its flat index into a tensor of the shape of `x`, zero elsewhere."""
+    assert x.dtype is not None
+    kind = _summed_in(x.dtype)
+    zeros = op.ConstantOfShape(op.Reshape(op.Size(x), [1]), value=ir.tensor(np.zeros(1, kind.numpy())))
+    scattered = scatter_add(op, "ScatterElements", zeros, op.Reshape(indices, [-1]), op.Reshape(g, [-1]), axis=0)
+    return op.reshape_like(_cast(op, scattered, x.dtype), x)
+
+
+def scatter_add(
+    op: Emitter, op_type: str, into: ir.Value, indices: ir.Value, g: ir.Value, **attributes: int
+) -> ir.Value:
+    """Add `g` into a tensor at indices, by ScatterElements or ScatterND; 16-bit types in float32.
+
+    onnxruntime's CPU provider has no sums in float16.
+    """
+    assert into.dtype is not None
+    kind = _summed_in(into.dtype)
+    scatter = getattr(op, op_type)
+    summed = scatter(_cast(op, into, kind), indices, _cast(op, g, kind), reduction="add", **attributes)
+    return _cast(op, summed, into.dtype)
+
+
+def _summed_in(kind: ir.DataType) -> ir.DataType:
+    return ir.DataType.FLOAT if kind.bitwidth < 32 else kind
+
+
+def _cast(op: Emitter, v: ir.Value, kind: ir.DataType) -> ir.Value:
+    return v if v.dtype == kind else op.Cast(v, to=kind.value)
+
+
+def along_axis(op: Emitter, g: ir.Value, matrix: npt.NDArray[np.float64], axis: int, rank: int) -> ir.Value:
+    """Multiply every fibre of `g` along an axis by a constant matrix (out, in)."""
+    assert g.dtype is not None
+    return apply_along(op, g, op.constant(matrix.astype(g.dtype.numpy())), axis, rank)
+
+
+def apply_along(op: Emitter, g: ir.Value, matrix: ir.Value, axis: int, rank: int) -> ir.Value:
+    """Multiply every fibre of `g` along an axis by a matrix (out, in)."""
+    if axis == rank - 2:
+        return op.MatMul(matrix, g)
+    transposed = op.Transpose(matrix, perm=[1, 0])
+    if axis == rank - 1:
+        return op.MatMul(g, transposed)
+    perm = list(range(rank))
+    perm[axis], perm[-1] = perm[-1], perm[axis]
+    return op.Transpose(op.MatMul(op.Transpose(g, perm=perm), transposed), perm=perm)

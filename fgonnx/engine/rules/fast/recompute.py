@@ -1,0 +1,69 @@
+"""Values that the way back computes anew instead of keeping them.
+
+What the gradient reads of the way forth stays in memory from there to there, once per layer. Of a GELU that an exporter
+has written out, h (1 + erf(h / sqrt 2)) / 2, it reads up to four values of the widest layer, and all follow from h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+
+_AFFINE = ("Add", "Sub", "Mul", "Div")
+
+
+def error_functions(op: Emitter, nodes: Sequence[ir.Node]) -> None:
+    """Let what was written behind `nodes` read copies of their Erf and of the affine steps before and after it.
+
+    A copy runs when it is read. Results stay the same to the last bit.
+    """
+    known = set(nodes)
+    scalings = [v.producer() for n in nodes if n.op_type == "Erf" and not n.domain and (v := n.inputs[0]) is not None]
+    for base in dict.fromkeys(v for node in scalings if node is not None and (v := _operand(op, node)) is not None):
+        copies = _copies(op, base, known)
+        new = {v.producer() for v in copies.values()}
+        for v, copy in copies.items():
+            for reader, i in list(v.uses()):
+                if reader not in known and reader not in new:
+                    reader.replace_input_with(i, copy)
+
+
+def _operand(op: Emitter, node: ir.Node) -> ir.Value | None:
+    """Return the operand of an Erf, or of an affine step beside its one number; None of other nodes."""
+    if node.domain or node.op_type not in (*_AFFINE, "Erf"):
+        return None
+    rest = [v for v in node.inputs if (array := op.array(v)) is None or array.size != 1]
+    return rest[0] if len(rest) == 1 else None
+
+
+def _copies(op: Emitter, base: ir.Value, known: set[ir.Node]) -> dict[ir.Value, ir.Value]:
+    """Write all Erf and affine steps that follow from a value again, each right behind what it is a copy of."""
+    copies: dict[ir.Value, ir.Value] = {}
+    reached = [base]
+    while reached:
+        v = reached.pop()
+        for node in dict.fromkeys(n for n in v.consumers() if n in known and _operand(op, n) is v):
+            inputs = [copies[v] if w is v and w in copies else w for w in node.inputs]
+            if v is base:
+                inputs = [_told_apart(op, w, op.rank(base)) for w in inputs]
+            name = op.unique(node.op_type)
+            copy = ir.Node("", node.op_type, inputs, name=name)
+            original, result = node.outputs[0], copy.outputs[0]
+            result.name, result.type, result.shape = name, original.type, original.shape
+            op.graph.insert_after(node, copy)
+            copies[original] = result
+            reached.append(original)
+    return copies
+
+
+def _told_apart(op: Emitter, v: ir.Value | None, rank: int) -> ir.Value | None:
+    """Return a number with another count of axes: of two nodes that are alike onnxruntime makes one."""
+    array = op.array(v)
+    if array is None:
+        return v
+    axes = array.ndim + 1 if array.ndim < rank else array.ndim - 1
+    return op.constant(np.reshape(array, (1,) * axes))

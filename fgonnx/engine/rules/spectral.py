@@ -1,0 +1,85 @@
+"""Fourier transforms. All linear."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.rules.fast.convolution import Windows, transposed_convolution
+from fgonnx.engine.rules.registry import Local, Unsupported, rule
+
+
+@rule("DFT", since=17, family="linear", note="c = 0 (linear)")
+def dft_17(
+    op: Emitter, y: ir.Value, x: ir.Value, length: ir.Value | None = None, *, axis: int = 1, inverse: int = 0,
+    onesided: int = 0,
+) -> Local:  # fmt: skip
+    return _dft(op, y, x, length, axis % op.rank(x), inverse, onesided, {"axis": axis})
+
+
+@rule("DFT", since=20, family="linear", note="c = 0 (linear)")
+def dft(
+    op: Emitter, y: ir.Value, x: ir.Value, length: ir.Value | None = None, axis: ir.Value | None = None, *,
+    inverse: int = 0, onesided: int = 0,
+) -> Local:  # fmt: skip
+    place = np.array(-2) if axis is None else op.array(axis)
+    if place is None:
+        raise Unsupported("its axis is not constant")
+    return _dft(op, y, x, length, int(place.reshape(())) % op.rank(x), inverse, onesided, {})
+
+
+def _dft(
+    op: Emitter, y: ir.Value, x: ir.Value, length: ir.Value | None, axis: int, inverse: int, onesided: int,
+    attributes: dict[str, int],
+) -> Local:  # fmt: skip
+    if inverse and onesided:
+        raise Unsupported("it is one-sided and inverse")
+    size, points = op.size(x, axis), op.array(length)
+    if length is not None and points is None:
+        raise Unsupported("its length is not constant")
+    count = int(points.reshape(())) if points is not None else size
+
+    def vjp(g: ir.Value) -> ir.Value:
+        # F^T = n F^-1 for the plain transform, so the transpose is the other direction, rescaled; what is not in y
+        # (one side) is 0, what is not in x (padding, an imaginary part) is dropped.
+        full = _fit(op, g, axis, op.size(y, axis), count, op.rank(y))
+        operands = (full, None) if attributes else (full, None, np.array(axis))
+        back = op.Mul(op.DFT(*operands, inverse=1 - inverse, **attributes), 1.0 / count if inverse else float(count))
+        fitted = _fit(op, back, axis, count, size, op.rank(y))
+        return op.Slice(fitted, [0], [1], [-1]) if op.size(x, -1) == 1 else fitted
+
+    return Local(vjp)
+
+
+def _fit(op: Emitter, g: ir.Value, axis: int, size: int, wanted: int, rank: int) -> ir.Value:
+    """Cut an axis to a size, or fill it up with zeros."""
+    if wanted <= size:
+        return g if wanted == size else op.Slice(g, [0], [wanted], [axis])
+    return op.Pad(g, [*([0] * (rank + axis)), wanted - size, *([0] * (rank - axis - 1))])
+
+
+@rule("STFT", since=17, family="linear", note="c = 0 (linear)")
+def stft(
+    op: Emitter, y: ir.Value, x: ir.Value, step: ir.Value, window: ir.Value | None = None,
+    length: ir.Value | None = None, *, onesided: int = 1,
+) -> Local:  # fmt: skip
+    stride, taper, size = op.array(step), op.array(window), op.array(length)
+    if stride is None or (taper is None and size is None) or op.is_active(window):
+        raise Unsupported("its step, window or length is not constant")
+    if op.rank(x) == 3 and op.size(x, 2) != 1:
+        raise Unsupported("its signal is complex")
+    count = int(size.reshape(())) if size is not None else len(taper) if taper is not None else 0
+    frames, bins = op.size(y, 1), op.size(y, 2)
+    # A convolution with stride: for bin k the filters w(t) cos(2 pi k t / n) and -w(t) sin(2 pi k t / n).
+    turns = np.exp(-2j * np.pi * np.outer(np.arange(bins), np.arange(count)) / count)
+    filters = np.stack([turns.real, turns.imag], 1).reshape(2 * bins, 1, count) * (1.0 if taper is None else taper)
+    at = Windows([op.size(x, 1)], [frames], [count], [int(stride.reshape(()))], [1], [0])
+
+    def vjp(g: ir.Value) -> ir.Value:
+        assert g.dtype is not None
+        channels = op.Transpose(op.Reshape(g, [-1, frames, 2 * bins]), perm=[0, 2, 1])
+        weights = op.constant(filters.astype(g.dtype.numpy()))
+        return op.reshape_like(transposed_convolution(op, channels, weights, at, 1, x), x)
+
+    return Local(vjp)

@@ -1,0 +1,1 @@
+"""Cotangents by ONNX Runtime's gradient builder: a second, independent engine."""

@@ -1,0 +1,83 @@
+"""Which operators ONNX Runtime's gradient builder takes, as they are or written out; everything else is refused.
+
+Measured on onnxruntime-training 1.19.2: its builder has no gradient for many operators, a wrong one for some
+attributes, and ends the process on some graphs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.rules.registry import Unsupported
+from fgonnx.engine.walk.witness import operators
+from fgonnx.engine.walk.witness.operators import WAY_OUT
+
+Lowering = Callable[..., ir.Value | tuple[ir.Value, ...]]
+
+#: How an operator is written for the builder.
+LOWERINGS: dict[str, Lowering] = {
+    "AveragePool": operators.average_pool, "BatchNormalization": operators.batch_normalization, "Celu": operators.celu,
+    "Clip": operators.clip, "Conv": operators.conv, "ConvTranspose": operators.conv_transpose,
+    "DepthToSpace": operators.depth_to_space, "Dropout": operators.dropout, "Elu": operators.elu, "Gelu": operators.gelu,
+    "Gemm": operators.gemm, "GlobalMaxPool": operators.global_max_pool, "HardSigmoid": operators.hard_sigmoid,
+    "HardSwish": operators.hard_swish, "InstanceNormalization": operators.instance_normalization,
+    "LayerNormalization": operators.layer_normalization, "LeakyRelu": operators.leaky_relu, "MatMul": operators.matmul,
+    "MaxPool": operators.max_pool, "Mean": operators.mean, "Mish": operators.mish, "PRelu": operators.prelu, "Pad": operators.pad,
+    "Pow": operators.power, "ReduceL1": operators.reduce_l1, "ReduceSumSquare": operators.reduce_sum_square,
+    "Resize": operators.resize, "Selu": operators.selu, "Slice": operators.slice_, "Softplus": operators.softplus,
+    "Softsign": operators.softsign, "SpaceToDepth": operators.space_to_depth, "Split": operators.split, "Sum": operators.sum_,
+    "ThresholdedRelu": operators.thresholded_relu, "Where": operators.where,
+}  # fmt: skip
+
+#: Operators that the builder takes as they are.
+TAKEN = (
+    "Abs", "Add", "Cast", "Concat", "Cos", "Div", "Erf", "Exp", "Expand", "Flatten", "Gather", "GatherElements",
+    "GatherND", "GlobalAveragePool", "Identity", "Log", "LogSoftmax", "Max", "Min", "Mul", "Neg", "Reciprocal",
+    "ReduceMean", "ReduceSum", "Relu", "Reshape", "Sigmoid", "Sin", "Softmax", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile",
+    "TopK", "Transpose", "Unsqueeze",
+)  # fmt: skip
+
+
+def lower(
+    op: Emitter, node: ir.Node, inputs: Sequence[ir.Value | None], lowerings: Mapping[str, Lowering] = LOWERINGS
+) -> tuple[ir.Value, ...]:
+    """Write a node for the builder.
+
+    Parameters
+    ----------
+    op : Emitter
+        Of the copy that the builder gets; its `active` set says what has a gradient there.
+    node : ir.Node
+        The node.
+    inputs : sequence of ir.Value or None
+        What stands for its inputs in the copy.
+    lowerings : mapping of str to callable
+        How operators are written.
+
+    Raises
+    ------
+    Unsupported
+        If the builder has no right gradient for it.
+    """
+    kinds = {v.dtype for v in node.outputs if v.dtype is not None and v.dtype.is_floating_point()}
+    if node.domain or node.op_type not in (*lowerings, *TAKEN):
+        raise Unsupported("ONNX Runtime's training build has no gradient for it", WAY_OUT)
+    if kinds - {ir.DataType.FLOAT}:
+        raise Unsupported("ONNX Runtime's training build is used in float32 alone", WAY_OUT)
+    attributes: dict[str, Any] = {
+        a.name: list(a.value) if isinstance(a.value, tuple) else a.value for a in node.attributes.values()
+    }
+    outputs = tuple(node.outputs)
+    if (lowering := lowerings.get(node.op_type)) is None:
+        made = op.emit(node.op_type, *inputs, outputs=len(outputs), **attributes)
+        return made if isinstance(made, tuple) else (made,)
+    known = inspect.signature(lowering).parameters
+    if ignored := sorted(set(attributes) - set(known)):
+        raise Unsupported(f"ONNX Runtime's training build has no gradient for it with {', '.join(ignored)}", WAY_OUT)
+    made = lowering(op, outputs if len(outputs) > 1 else outputs[0], *inputs, **attributes)
+    return made if isinstance(made, tuple) else (made,)

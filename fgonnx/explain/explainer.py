@@ -1,0 +1,420 @@
+"""Explainer(model)(x, target) -> Explanation: arrays in, maps and certificates out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx.engine import methods
+from fgonnx.engine.graph.session import Session, choose_providers
+from fgonnx.engine.model.bind import bind as bound_to
+from fgonnx.engine.model.inputs import choose_input
+from fgonnx.engine.model.load import LoadedModel, ModelLike, load
+from fgonnx.engine.rewrite import cache as caches
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.errors import NumericError, OptionError, TargetError
+from fgonnx.explain import drive
+from fgonnx.explain.choice import ONLY, Head, Resolved, resolve
+from fgonnx.explain.explanation import Explanation
+from fgonnx.explain.feeds import feeds, rows
+from fgonnx.explain.stream import grouped, in_order
+from fgonnx.explain.targets import Target, takes_seed
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+_KEPT_SIZES = 4
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A rewritten model and its session, for one input size."""
+
+    rewritten: Rewritten
+    session: Session
+
+
+class Explainer:
+    """Explains the decisions of one ONNX model.
+
+    Parameters
+    ----------
+    model : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
+        The model.
+    method : str
+        One of `fgonnx.methods.names()`.
+    profile, psi, head, output, input, layout, expose
+        See `fgonnx.rewrite`.
+    input_gradient, bias_gradients : bool
+        Whether explanations hold them.
+    certificate : bool
+        Whether explanations hold contributions and completeness.
+    labels : sequence of str, optional
+        Class names, so that targets can be given by name; the model's own metadata by default.
+    providers : sequence of str, optional
+        Execution providers, by full or short name.
+    threads : int, optional
+        Threads within an operator.
+    spin : bool
+        Whether they wait for work by spinning; False where other threads want the cores, as with `stream`.
+    batch_size : int
+        Largest number of samples in one run; bounds the memory.
+    bind : mapping of str to number or array, optional
+        Inputs to fix beforehand, such as a sampling rate or the state of a recurrent network; a number fills the shape.
+    engine : {"fgonnx", "ort-training"}
+        Where cotangents come from: fgonnx's rules, or ONNX Runtime's gradient builder, which needs the training build.
+    scores : bool
+        Whether explanations hold all entries of the tensor explained.
+    cache : bool or path-like
+        Keep rewritten graphs on disk and take them from there: in this folder, or (True) in that of the environment
+        variable FGONNX_CACHE ("off" for none), else in the user's cache folder. See `fgonnx.engine.rewrite.cache`.
+
+    Notes
+    -----
+    An Explainer may be called from several threads at once. Models whose input sizes are free are rewritten for each
+    size that comes along; the last few are kept.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike | LoadedModel,
+        method: str = "fullgrad",
+        *,
+        profile: str = "full",
+        psi: str = "abs",
+        head: str = "logits",
+        output: str | None = None,
+        input: str | None = None,
+        layout: str | None = None,
+        expose: Sequence[str] = (),
+        input_gradient: bool = False,
+        bias_gradients: bool = False,
+        certificate: bool = True,
+        labels: Sequence[str] | None = None,
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        spin: bool = True,
+        batch_size: int = 8,
+        bind: Mapping[str, Any] | None = None,
+        engine: str = "fgonnx",
+        scores: bool = False,
+        cache: bool | str | os.PathLike[str] = False,
+        **settings: Any,
+    ) -> None:
+        if batch_size < 1:
+            raise OptionError(f"batch_size={batch_size} is not a number of samples; give 1 or more")
+        self.loaded = bound_to(load(model), bind)
+        self.labels = tuple(labels) if labels is not None else self.loaded.labels()
+        self.batch_size = batch_size
+        self.method = methods.find(method)
+        maps = [name for name in ("saliency", "attribution") if name in self.method.writes]
+        wanted = ["target", "score", *(self.method.needs or maps)]
+        if certificate and self.method.certificate:
+            wanted += ["contributions", "completeness"]
+        wanted += ["input_gradient"] * input_gradient + ["bias_gradients"] * bias_gradients + ["head"] * scores
+        if self.method.drive is not None and (input_gradient or bias_gradients or expose or scores):
+            raise OptionError(
+                f"{method} is made of several runs: it has no input_gradient, bias_gradients, scores or exposed values"
+            )
+        self.options = Options(
+            method=method, profile=profile, psi=psi, head=head, output=output, input=input, layout=layout,
+            outputs=tuple(wanted), expose=tuple(expose), engine=engine,
+            settings=self.method.set(settings),
+        )  # fmt: skip
+        self._providers = choose_providers(providers)
+        self._threads, self._spin = threads, spin
+        self._build = caches.builder(cache)
+        self._engines: dict[tuple[tuple[int, ...] | None, bool, bool], Engine] = {}
+        self._lock = threading.Lock()
+        _check_weights(self.loaded)
+
+    def engine(self, shape: Sequence[int] | None = None, *, seed: bool = False, forward: bool = False) -> Engine:
+        """Return the rewritten model and its session for inputs of a shape (needed where sizes are free).
+
+        With `forward`, one that computes the tensor explained and nothing behind it.
+        """
+        key = (tuple(int(s) for s in shape[1:]) if shape is not None and self._free() else None, seed, forward)
+        with self._lock:
+            if key not in self._engines:
+                given = None if key[0] is None else (1, *key[0])
+                options = replace(self.options, outputs=("head",), expose=()) if forward else self.options
+                rewritten = self._build(self.loaded, replace(options, input_shape=given, seed=seed))
+                folder = self.loaded.path.parent if self.loaded.path is not None else None
+                session = Session(
+                    rewritten.model, folder=folder, providers=self._providers, threads=self._threads, spin=self._spin
+                )
+                while len(self._engines) >= _KEPT_SIZES:
+                    self._engines.pop(next(iter(self._engines)))
+                self._engines[key] = Engine(rewritten, session)
+            return self._engines[key]
+
+    def _free(self) -> bool:
+        """Tell whether a candidate input has sizes that are not fixed, beside the batch."""
+        graph = self.loaded.ir.graph
+        return any(
+            v.shape is not None and any(not isinstance(d, int) for d in v.shape.dims[1:])
+            for v in graph.inputs
+            if v.name not in graph.initializers and self.options.input in (None, v.name)
+        )
+
+    def __call__(
+        self, x: Array | Mapping[str, Array], target: Target = None, *, seed: Array | None = None
+    ) -> Explanation:
+        """Explain a batch.
+
+        Parameters
+        ----------
+        x : numpy array, or mapping of input names to arrays
+            The input in the model's own layout, with the batch axis; a mapping for models with several inputs.
+        target : int, str, tuple, Region, Detection, Similarity, Cotangent, or list of those, optional
+            What to explain, for all samples or (a list) one each: the flat index of an entry of the head, a label, a
+            position as a tuple that may hold slices, or one of the objects of `fgonnx.targets`, also as text. By
+            default the largest entry of each sample.
+        seed : numpy array, optional
+            A cotangent of the head, of its shape, instead of a target: explains `<seed, head>`.
+
+        Raises
+        ------
+        InputError
+            If the array has the wrong shape or type, or holds NaN or infinity.
+        TargetError
+            If the target is out of range, unknown, or not one per sample.
+        NumericError
+            If the model's result holds NaN or infinity.
+        """
+        if seed is not None and target is not None:
+            raise OptionError("give a target or a seed, not both")
+        engine = self.engine(self._explained_shape(x), seed=seed is not None or takes_seed(target))
+        r = engine.rewritten
+        fed = feeds(self.loaded.name, r, x)
+        main = fed[r.normal.input_name]
+        count = main.shape[0]
+        resolved = self._resolved(target, seed, engine, fed, count)
+        chosen = resolved.seed if resolved.seed is not None else resolved.indices
+        assert chosen is not None
+        fed[r.selector] = chosen
+        step = self.batch_size if r.normal.batched else 1
+        if self.method.drive is not None:
+            results = [drive.explain(r, engine.session, rows(r, fed, i, i + 1), i, step) for i in range(count)]
+        else:
+            results = [engine.session.run(rows(r, fed, i, i + step)) for i in range(0, count, step)]
+        merged = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
+        return self._explanation(r, merged, main, resolved.described)
+
+    def stream(
+        self, items: Iterable[T], read: Callable[[T], Array] = np.asarray, target: Target = None, *, workers: int = 2
+    ) -> Iterator[Explanation]:
+        """Explain any number of samples in bounded memory, while the next ones are being read.
+
+        Parameters
+        ----------
+        items : iterable
+            What samples are made of, such as paths; drawn as needed.
+        read : callable
+            Makes one sample of an item, without the batch axis; called in threads. By default items are samples.
+        target : optional
+            What to explain of each, as for a call; not a list.
+        workers : int
+            Threads that read.
+
+        Yields
+        ------
+        Explanation
+            Of neighbouring samples of one shape, `batch_size` at most, in their order.
+
+        Raises
+        ------
+        Exception
+            What `read` or a call raises, after the explanations of the batches before.
+        """
+        if workers < 1:
+            raise OptionError(f"workers={workers} is not a number of threads; give 1 or more")
+        readers, runner = ThreadPoolExecutor(workers), ThreadPoolExecutor(1)
+        try:
+            samples = in_order(readers, (partial(read, item) for item in items), max(self.batch_size, workers))
+            batches = grouped(samples, self.batch_size, np.shape)
+            yield from in_order(runner, (partial(self._explain_samples, b, target) for b in batches), 1)
+        finally:
+            readers.shutdown(cancel_futures=True)
+            runner.shutdown(cancel_futures=True)
+
+    def _explain_samples(self, samples: Sequence[Array], target: Target) -> Explanation:
+        return self(np.stack(samples), target)
+
+    def head(self, x: Array | Mapping[str, Array]) -> Array:
+        """Return the tensor whose entries are explained, (N, *head shape), by a forward run without the gradient.
+
+        Parameters
+        ----------
+        x : numpy array, or mapping of input names to arrays
+            As for a call.
+
+        Raises
+        ------
+        InputError
+            If the array has the wrong shape or type, or holds NaN or infinity.
+        """
+        engine = self.engine(self._explained_shape(x), forward=True)
+        r = engine.rewritten
+        fed = feeds(self.loaded.name, r, x)
+        step = self.batch_size if r.normal.batched else 1
+        name = r.names["head"]
+        parts = [
+            engine.session.run(rows(r, fed, i, i + step), [name])[name]
+            for i in range(0, fed[r.normal.input_name].shape[0], step)
+        ]
+        return np.concatenate(parts)
+
+    def _explained_shape(self, x: Array | Mapping[str, Array]) -> tuple[int, ...] | None:
+        """Return the shape of the explained input among those given; None where it is not there."""
+        if not isinstance(x, Mapping):
+            return np.asarray(x).shape
+        name = self.options.input
+        if name is None and len(x) > 1:
+            name = choose_input(self.loaded.ir, None, self.loaded.name).name
+        found = next(iter(x.values())) if len(x) == 1 else x.get(str(name))
+        return np.asarray(found).shape if found is not None else None
+
+    def _resolved(
+        self, target: Target, seed: Array | None, engine: Engine, fed: Mapping[str, Array], count: int
+    ) -> Resolved:
+        r = engine.rewritten
+        if seed is not None:
+            array = _check_seed(seed, r, count, fed[r.normal.input_name])
+            return Resolved(None, array, ("sum weighted by the seed",) * count)
+        found: dict[str, Array] = {}
+
+        def outputs() -> dict[str, Array]:
+            found.update(found or self._outputs(engine, fed, count))
+            return found
+
+        def values() -> Array:
+            return outputs()[_own_output(r, outputs())].reshape(count, *r.head_shape)
+
+        head = Head(r.head_shape, count, r.head_axes, self.labels or (), values, outputs)
+        resolved = resolve(target, head)
+        if resolved.seed is None:
+            return resolved
+        return replace(resolved, seed=_check_seed(resolved.seed, r, count, fed[r.normal.input_name]))
+
+    def _outputs(self, engine: Engine, fed: Mapping[str, Array], count: int) -> dict[str, Array]:
+        """Run the model alone."""
+        r = engine.rewritten
+        given = dict(fed)
+        if r.options.seed:
+            given[r.selector] = _check_seed(np.zeros(r.head_shape), r, count, given[r.normal.input_name])
+        step = self.batch_size if r.normal.batched else 1
+        parts = [engine.session.run(rows(r, given, i, i + step), r.source_outputs) for i in range(0, count, step)]
+        return {name: np.concatenate([np.atleast_1d(p[name]) for p in parts]) for name in r.source_outputs}
+
+    def _explanation(
+        self, r: Rewritten, results: dict[str, Array], x: Array, described: tuple[str, ...]
+    ) -> Explanation:
+        named = {ours: results[theirs] for ours, theirs in r.names.items() if theirs in results}
+        where = drive.named(r, "saliency")
+        for name in (*r.source_outputs, r.names["score"], where):
+            if results[name].dtype.kind == "f" and not np.isfinite(results[name]).all():
+                raise NumericError(_first_bad(self, r, x, name))
+        o = r.options
+        if not described and "target" in named:
+            head = Head(r.head_shape, len(x), labels=self.labels or ())
+            described = tuple(
+                ONLY if head.entries == 1 else f"{head.name(int(i))}, the largest" for i in named["target"]
+            )
+        return Explanation(
+            saliency=results[where],
+            target=named.get("target"),
+            score=named["score"],
+            outputs={name: results[name] for name in r.source_outputs},
+            sites=r.sites,
+            contributions=named.get("contributions"),
+            completeness=named.get("completeness"),
+            input_gradient=named.get("input_gradient"),
+            attribution=results.get(drive.named(r, "attribution")),
+            delta=results.get(drive.named(r, "delta")),
+            bias_gradients={n.partition(":")[2]: v for n, v in named.items() if n.startswith("bias_gradient:")},
+            exposed={n: named[n] for n in o.expose if n in named},
+            scores=named.get("head"),
+            head=r.head,
+            head_stripped=r.stripped,
+            settings={
+                "method": o.method, "profile": o.profile, "psi": o.psi, "head": o.head, "engine": o.engine,
+                "source_sha256": self.loaded.sha256,
+                "batch": "any" if r.normal.batched else "1", "notes": list(r.normal.notes),
+                "bound": dict(self.loaded.bound), **r.facts,
+            },
+            described=described,
+        )  # fmt: skip
+
+
+def _own_output(r: Rewritten, outputs: Mapping[str, Array]) -> str:
+    """Return the output that stands behind the head: the one chosen, else the first of floating point."""
+    floating = next((n for n, a in outputs.items() if a.dtype.kind == "f"), r.source_outputs[0])
+    return r.options.output or floating
+
+
+def _check_seed(seed: Array, r: Rewritten, count: int, x: Array) -> Array:
+    seed = np.asarray(seed)
+    if seed.shape == r.head_shape:
+        seed = np.broadcast_to(seed, (count, *seed.shape))
+    if seed.shape != (count, *r.head_shape):
+        raise TargetError(f"the seed must have the head's shape {(count, *r.head_shape)}, it has {seed.shape}")
+    if not np.isfinite(seed).all():
+        raise TargetError("the seed holds NaN or infinity")
+    value = next(v for v in r.model.graph.inputs if v.name == r.selector)
+    assert value.dtype is not None
+    return np.ascontiguousarray(seed.astype(value.dtype.numpy()))
+
+
+def _check_weights(loaded: LoadedModel) -> None:
+    for name, value in loaded.ir.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE):
+            continue
+        array = tensor.numpy()
+        # Masks of attention hold infinities on purpose; NaN is never meant. A sum finds it in one pass without a copy.
+        if (
+            array.size
+            and np.isnan(np.sum(array, dtype=np.float64 if array.dtype == np.float16 else None))
+            and np.isnan(array).any()
+        ):
+            users = ", ".join(f"'{n.name or n.op_type}'" for n in value.consumers()[:3])
+            raise NumericError(
+                f"{loaded.name}: its weights '{name}' (used by {users}) hold NaN; export the model again"
+            )
+
+
+def _first_bad(explainer: Explainer, r: Rewritten, x: Array, name: str) -> str:
+    """Name the first node of the source whose result is not finite for some sample."""
+    graph = explainer.loaded.ir.clone()
+    values = [
+        (node, v) for node in graph.graph for v in node.outputs
+        if v.name and (v.dtype is None or v.dtype.is_floating_point()) and not node.domain
+    ]  # fmt: skip
+    for _, v in values:
+        v.shape = None
+        if not v.is_graph_output():
+            graph.graph.outputs.append(v)
+    fallback = f"{explainer.loaded.name}: its result '{name}' holds NaN or infinity"
+    try:
+        folder = explainer.loaded.path.parent if explainer.loaded.path is not None else None
+        session = Session(graph, folder=folder, providers=["cpu"], optimise=False)
+        for i in range(len(x)):
+            found = session.run({r.normal.input_name: x[i : i + 1]})
+            for node, v in values:
+                if v.name in found and found[v.name].dtype.kind == "f" and not np.isfinite(found[v.name]).all():
+                    first = f"'{node.name or v.name}' ({node.op_type})"
+                    return f"{fallback} for sample {i}; the first node to produce one is {first}"
+    except Exception:  # the search is a courtesy: types that cannot be outputs must not hide the real message
+        return fallback
+    return f"{fallback}, while the model's own values are finite: the gradient overflows"

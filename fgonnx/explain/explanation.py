@@ -1,0 +1,122 @@
+"""What an explanation holds, and the certificate that comes with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx.engine.maps.aggregate import Site
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The explanation of a batch of N samples.
+
+    Attributes
+    ----------
+    saliency : numpy array, (N, H, W)
+        The map; at least 0 for psi "abs" and "positive", of either sign for "signed". (N, T) for sequences,
+        (N, D, H, W) for volumes.
+    target : numpy array of int64, (N,), or None
+        Flat index of the entry explained, within one sample of the head; None where it is not one entry.
+    score : numpy array, (N,)
+        The value explained: that entry, before the final Softmax or Sigmoid where `head` says so.
+    outputs : dict of str to numpy array
+        The model's own outputs.
+    sites : tuple of Site
+        What the columns of `contributions` are, the input first.
+    contributions : numpy array, (N, sites), or None
+        `<g_y, c>` per site: how much of the score each layer's biases and non-linearities bring.
+    completeness : numpy array, (N,), or None
+        Residual: score minus the sum of all contributions; zero up to rounding.
+    attribution : numpy array or None
+        What the method gives every entry of the input, signed, of the input's shape, where it gives something.
+    delta : numpy array, (N,), or None
+        Of integrated gradients: the sum of the attribution minus the difference of the scores at the path's ends.
+    input_gradient : numpy array or None
+        Gradient of the score with respect to the input, of the input's shape.
+    bias_gradients : dict of str to numpy array
+        Per-neuron bias-gradients by site, where asked for.
+    exposed : dict of str to numpy array
+        Other values asked for.
+    scores : numpy array, (N, *head), or None
+        All entries of the tensor explained, where asked for.
+    head : str
+        Name of the value explained.
+    head_stripped : str
+        Operator set aside behind it, or "".
+    settings : dict
+        Method, profile, psi, head and the source's hash, for the record.
+    described : tuple of str
+        What is explained, in words, one per sample.
+    """
+
+    saliency: Array
+    target: Array | None
+    score: Array
+    outputs: dict[str, Array]
+    sites: tuple[Site, ...]
+    contributions: Array | None = None
+    completeness: Array | None = None
+    attribution: Array | None = None
+    delta: Array | None = None
+    input_gradient: Array | None = None
+    bias_gradients: dict[str, Array] = field(default_factory=dict)
+    exposed: dict[str, Array] = field(default_factory=dict)
+    scores: Array | None = None
+    head: str = ""
+    head_stripped: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    described: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return int(self.score.shape[0])
+
+    def relative_residual(self) -> Array:
+        """Return |residual| / |score| per sample, (N,): how exact the certificate is."""
+        residual = np.abs(self._certificate()[1].astype(np.float64))
+        score = np.abs(self.score.astype(np.float64))
+        return residual / np.maximum(score, np.finfo(np.float64).tiny)
+
+    def rounding_residual(self) -> Array:
+        """Return |residual| / sum of |contributions| per sample, (N,): the same against what was summed.
+
+        Where a small score is the difference of large contributions, this tells rounding from a missing term.
+        """
+        contributions, residual = self._certificate()
+        scale = np.abs(contributions.astype(np.float64)).sum(axis=1)
+        return np.abs(residual.astype(np.float64)) / np.maximum(scale, np.finfo(np.float64).tiny)
+
+    def localised(self) -> Array:
+        """Return the sum of the contributions that the map shows, in units of the score, (N,)."""
+        contributions, _ = self._certificate()
+        return contributions.astype(np.float64)[:, self._in_map()].sum(axis=1)
+
+    def localised_share(self) -> Array:
+        """Return the share of the absolute contributions that the map shows, 0..1, (N,).
+
+        Signed sums may cancel; shares of absolute values do not exceed one.
+        """
+        contributions, _ = self._certificate()
+        weights = np.abs(contributions.astype(np.float64))
+        return weights[:, self._in_map()].sum(axis=1) / np.maximum(weights.sum(axis=1), np.finfo(np.float64).tiny)
+
+    def table(self, sample: int = 0) -> list[tuple[Site, float]]:
+        """Return the sites of one sample with their contributions, in the order of the network."""
+        contributions, _ = self._certificate()
+        return [(site, float(value)) for site, value in zip(self.sites, contributions[sample], strict=True)]
+
+    def _in_map(self) -> npt.NDArray[np.bool_]:
+        return np.array([s.in_map for s in self.sites])
+
+    def _certificate(self) -> tuple[Array, Array]:
+        if self.contributions is None or self.completeness is None:
+            raise ValueError(
+                "this explanation holds no certificate: it was made without 'contributions' and 'completeness'"
+            )
+        return self.contributions, self.completeness

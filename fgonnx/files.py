@@ -1,0 +1,61 @@
+"""Files written whole or not at all: to a temporary name in the same folder, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx.errors import OptionError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`, which takes its place when the block ends without an error."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises
+    ------
+    OptionError
+        If it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write an object as JSON, its keys in their order; NaN and infinity are errors."""
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write an array as .npy."""
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def unwritable(path: Path, error: OSError) -> OptionError:
+    """Return the error for a file that cannot be written."""
+    return OptionError(f"'{path}' cannot be written: {error.strerror or error}; choose another place")

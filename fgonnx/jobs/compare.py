@@ -1,0 +1,393 @@
+"""One comparison of two models on many samples: rows, verdicts and pictures, in bounded memory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx import files
+from fgonnx.audit.comparison import MEASURES, SMALLER_IS_BETTER, Comparer, Comparison, measures, parted
+from fgonnx.audit.comparison.alignment import GIVES, HEAD, READS, Point
+from fgonnx.engine.model.inputs import choose_input
+from fgonnx.engine.model.load import LoadedModel, load
+from fgonnx.errors import FgonnxError, NumericError, TargetError
+from fgonnx.jobs import record
+from fgonnx.jobs.explain import picture_preprocessing
+from fgonnx.jobs.samples import Reader, Sample, digest, find, is_picture
+from fgonnx.labels import align
+from fgonnx.labels import load as load_labels
+from fgonnx.pictures.read import images
+from fgonnx.pictures.show import pair
+
+Float = npt.NDArray[np.float64]
+
+
+SCHEMA = 1
+"""Version of the summary's layout; it changes when a key changes its meaning or goes away."""
+
+
+SHARES = ("top1", "pointing")
+
+
+JUDGED = ("worst", "mean")
+
+
+_LAYERS = 6
+
+
+_NAME = 56
+
+
+# What the table at the end calls a measure; those without a name are in the files only.
+CALLED = {
+    "top1": "same decision", "score_difference": "score difference", "rank_correlation": "rank correlation",
+    "ssim": "SSIM", "overlap": "top 5 % in common", "pointing": "same peak", "quantisation_b": "rounding in B",
+    "layer_error": "largest layer error",
+}  # fmt: skip
+
+
+WHERE = {READS: "what it reads", GIVES: "what it gives", HEAD: "the answer"}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bound that a measure must keep.
+
+    Attributes
+    ----------
+    measure : str
+        Key of `MEASURES`.
+    bound : float
+        At most, for measures of difference; at least, for measures of agreement.
+    judged : {"worst", "mean"}
+        Whether every picture must keep it, or the mean over all.
+    """
+
+    measure: str
+    bound: float
+    judged: str
+
+    @property
+    def at_most(self) -> bool:
+        """Whether the bound is an upper one."""
+        return self.measure in SMALLER_IS_BETTER
+
+    def check(self, values: Float) -> dict[str, Any]:
+        """Return the verdict for the record."""
+        worst = float(values.max() if self.at_most else values.min())
+        found = float(values.mean()) if self.judged == "mean" else worst
+        return {
+            "measure": self.measure,
+            "bound": self.bound,
+            "kind": "at most" if self.at_most else "at least",
+            "judged": self.judged,
+            "found": found,
+            "holds": found <= self.bound if self.at_most else found >= self.bound,
+        }
+
+
+@dataclass(frozen=True)
+class Model:
+    """One of the two models, with all that turns files into its samples."""
+
+    path: Path
+    loaded: LoadedModel
+    reader: Reader
+    described: str | None
+    origin: str
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return self.path.name
+
+
+def prepared(path: Path, inputs: Sequence[Path], how: str | None, input: str | None) -> Model:
+    """Load a model and settle how pictures become its samples."""
+    loaded = load(path)
+    face = choose_input(loaded.ir, input, loaded.name)
+    assert face.shape is not None
+    pictures = any(is_picture(s.path) for s in find(inputs, face.shape.rank()))
+    pre, origin = picture_preprocessing(loaded, how, input, required=pictures)
+    return Model(path, loaded, Reader(face, pre), pre.describe() if pre is not None else None, origin)
+
+
+class CompareJob:
+    """Compares sample after sample, in bounded memory, and keeps a row of each."""
+
+    def __init__(
+        self, a: Model, b: Model, inputs: Sequence[Path], folder: Path, limits: Sequence[Limit], *,
+        target: str | None, labels: Path | None, profile: str, psi: str, head: str,
+        inputs_named: tuple[str | None, str | None], outputs_named: tuple[str | None, str | None],
+        providers: Sequence[str] | None, threads: int | None, batch_size: int, cache: bool,
+    ) -> None:  # fmt: skip
+        self.models = a, b
+        self.folder, self.limits, self.batch_size = folder, limits, batch_size
+        self.target, self.signed = target, psi == "signed"
+        self.sources = find(inputs, len(a.reader.dims))
+        self.notes: dict[str, None] = {}
+        self._given = load_labels(labels) if labels is not None else a.loaded.labels() or b.loaded.labels()
+        self._must_fit = labels is not None
+        self.settings = {"profile": profile, "psi": psi, "head": head, "target": target}
+        layouts = [
+            m.reader.preprocessing.layout if m.reader.preprocessing is not None and m.described else None
+            for m in self.models
+        ]
+        self.comparer = Comparer(
+            a.loaded, b.loaded, profile=profile, psi=psi, head=head, input_a=inputs_named[0], input_b=inputs_named[1],
+            output_a=outputs_named[0], output_b=outputs_named[1], layout_a=layouts[0], layout_b=layouts[1],
+            labels=self._given, providers=providers, threads=threads, batch_size=batch_size, cache=cache,
+        )  # fmt: skip
+        self._rows: list[dict[str, Any]] = []
+        self._points: tuple[Point, ...] = ()
+        self._sums: dict[str, Float] = {}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Compare sample after sample and yield their rows, once their pictures are written.
+
+        Raises
+        ------
+        FgonnxError
+            A sample cannot be read or compared; of those before it, pictures and a summary are written.
+        """
+        pending: list[tuple[Sample, Sample]] = []
+        try:
+            for source in self.sources:
+                try:
+                    both = self.models[0].reader.read(source), self.models[1].reader.read(source)
+                except FgonnxError:
+                    yield from self._finish(pending)
+                    raise
+                if pending and (
+                    len(pending) >= self.batch_size
+                    or any(new.x.shape != old.x.shape for new, old in zip(both, pending[0], strict=True))
+                ):
+                    yield from self._finish(pending)
+                    pending = []
+                pending.append(both)
+            yield from self._finish(pending)
+        except FgonnxError:
+            if self._rows:
+                self.write(self.summary(complete=False))
+            raise
+        self.write(self.summary(complete=True))
+
+    def _finish(self, batch: Sequence[tuple[Sample, Sample]]) -> Iterator[dict[str, Any]]:
+        if not batch:
+            return
+        arrays = [np.stack([both[side].x for both in batch]) for side in (0, 1)]
+        names = self._labels(self.comparer.entries(arrays[0].shape, arrays[1].shape))
+        try:
+            found = self.comparer(arrays[0], arrays[1], self.target)
+        except NumericError as error:
+            if len(batch) == 1:
+                raise NumericError(f"'{batch[0][0].source.path}': {error}") from error
+            for one in batch:
+                yield from self._finish([one])
+            return
+        self._collect(found)
+        for i, (sample, other) in enumerate(batch):
+            self.notes.update(dict.fromkeys(f"{sample.source.path.name}: {n}" for n in (*sample.notes, *other.notes)))
+            row = self._row(found, i, sample, names)
+            drawn = _picture(found, i, row, sample, (self.models[0].name, self.models[1].name), self.signed)
+            files.make_folder(self.folder)
+            images.write_png(self.folder / row["picture"], drawn)
+            self._rows.append(row)
+            yield row
+
+    def _collect(self, found: Comparison) -> None:
+        """Add to the means over samples, by layer."""
+        sums = {
+            "error": found.error, "added": found.added, "contribution_a": found.parts_a[:, :-1],
+            "contribution_b": found.parts_b[:, :-1], "rounding_a": found.rounding_a[:, :-1],
+            "rounding_b": found.rounding_b[:, :-1],
+        }  # fmt: skip
+        if self._points and self._points != found.points:
+            # Only pictures of very different sizes are unrolled into different layers.
+            self.notes["layers differ between pictures: those of the first ones are summed up"] = None
+            return
+        self._points = found.points
+        for name, values in sums.items():
+            self._sums[name] = self._sums.get(name, np.zeros(len(found.points))) + values.sum(axis=0)
+        self._sums["count"] = self._sums.get("count", np.zeros(1)) + len(found)
+        if any(found.unmatched):
+            self.notes[
+                f"layers with weights that the other model has no counterpart of: {found.unmatched[0]} of A, "
+                f"{found.unmatched[1]} of B"
+            ] = None
+
+    def _labels(self, entries: int) -> tuple[str, ...] | None:
+        if self._given is None:
+            return None
+        try:
+            aligned, note = align(self._given, entries)
+        except TargetError as error:
+            if self._must_fit:
+                raise
+            aligned, note = (), f"those of the model's metadata are not used: {error}"
+        self.notes.update({f"labels: {note}": None} if note else {})
+        return aligned or None
+
+    def _row(self, found: Comparison, i: int, sample: Sample, names: Sequence[str] | None) -> dict[str, Any]:
+        def label(index: int | None) -> str | None:
+            return names[index] if names is not None and index is not None else None
+
+        target = None if found.a.target is None else int(found.a.target[i])
+        choices = int(found.choice_a[i]), int(found.choice_b[i])
+        probabilities = [None if p is None else float(p[i]) for p in (found.probability_a, found.probability_b)]
+        return {
+            "image": str(sample.source.path),
+            "row": sample.source.row,
+            "sha256": digest(sample.source.path),
+            "target": target,
+            "target_label": label(target),
+            "explained": found.a.described[i],
+            "choice_a": choices[0],
+            "choice_b": choices[1],
+            "label_a": label(choices[0]),
+            "label_b": label(choices[1]),
+            "score_a": float(found.a.score[i]),
+            "score_b": float(found.b.score[i]),
+            "probability_a": probabilities[0],
+            "probability_b": probabilities[1],
+            **{name: float(values[i]) for name, values in found.measures.items()},
+            "rounding_a": float(found.rounding_a[i].sum()),
+            "rounding_b": float(found.rounding_b[i].sum()),
+            "residual": float(found.residual()[i]),
+            "picture": f"{sample.source.name}.png",
+        }
+
+    def summary(self, *, complete: bool) -> dict[str, Any]:
+        """Return what the rows come to; `complete` says whether all samples are in it."""
+        values = {name: np.array([row[name] for row in self._rows]) for name in MEASURES}
+        checks = [limit.check(values[limit.measure]) for limit in self.limits]
+        layers = self._layers()
+        return {
+            "schema": SCHEMA,
+            "complete": complete,
+            "passed": complete and all(c["holds"] for c in checks),
+            "models": {
+                letter.lower(): {
+                    "path": str(m.path),
+                    "sha256": m.loaded.sha256,
+                    "preprocessing": json.loads(m.reader.preprocessing.to_json()) if m.reader.preprocessing else None,
+                }
+                for letter, m in zip("AB", self.models, strict=True)
+            },
+            "versions": record.versions(),
+            "settings": self.settings,
+            "notes": list(self.notes),
+            "limits": checks,
+            "measures": {name: self._spread(name, v) for name, v in values.items()},
+            "parted": [layer for layer in sorted(layers, key=lambda e: -e["added"]) if layer["parted"]],
+            "layers": layers,
+            "images": self._rows,
+        }
+
+    def _spread(self, name: str, values: Float) -> dict[str, Any]:
+        worst = int(values.argmax() if name in SMALLER_IS_BETTER else values.argmin())
+        row = self._rows[worst]
+        return {
+            "meaning": MEASURES[name],
+            "mean": float(values.mean()),
+            "min": float(values.min()),
+            "max": float(values.max()),
+            "worst": {"image": row["image"], "row": row["row"]},
+        }
+
+    def _layers(self) -> list[dict[str, Any]]:
+        means = {n: v / self._sums["count"] for n, v in self._sums.items() if n != "count"}
+        apart = {p for p, _ in parted(self._points, means["added"])}
+        return [
+            {
+                "layer": p.layer,
+                "where": p.where,
+                "node_a": p.name,
+                "node_b": p.other,
+                "op_type": p.op_type,
+                **{name: float(values[i]) for name, values in means.items()},
+                "parted": p in apart,
+            }
+            for i, p in enumerate(self._points)
+        ]
+
+    def write(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json and summary.csv."""
+        files.make_folder(self.folder)
+        text = io.StringIO()
+        columns = [name for name in self._rows[0] if name != "sha256"]
+        table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        table.writerows(self._rows)
+        for kind in ("mean", "min", "max"):
+            table.writerow({"image": kind, **{n: s[kind] for n, s in summary["measures"].items()}})
+        with files.replacing(self.folder / "summary.csv") as temporary:
+            temporary.write_text(text.getvalue(), encoding="utf-8")
+        files.write_json(self.folder / "summary.json", summary)
+
+
+def _picture(
+    found: Comparison, i: int, row: Mapping[str, Any], sample: Sample, names: tuple[str, str], signed: bool
+) -> npt.NDArray[np.uint8]:
+    a, b = measures.same_size(found.a.saliency[i], found.b.saliency[i])
+    same = row["choice_a"] == row["choice_b"]
+    title = f"{'same decision' if same else 'OTHER DECISION'}: {called(row, 'b')}   ({sample.source.path.name})"
+    named = [{"name": p.layer if p.where != HEAD else p.name, "op_type": p.op_type} for p in found.points]
+    difference = (found.parts_b + found.rounding_b - found.parts_a - found.rounding_a)[i]
+    bars: dict[str, float] = {"input": float(difference[-1])}
+    once = list({entry["name"]: entry for entry in named}.values())
+    short = dict(zip([e["name"] for e in once], record.short_names(once), strict=True))
+    largest = int(found.added[i].argmax())
+    stands_out = f"{short[named[largest]['name']]}, {WHERE[found.points[largest].where]}"
+    for entry, value in zip(named, difference[:-1], strict=True):
+        name = short[entry["name"]]
+        bars[name] = bars.get(name, 0.0) + float(value)
+    return pair.draw(
+        sample.shown, a, b, title=title, lines=_lines(row, stands_out), bars=list(bars.items()), names=names,
+        signed=signed,
+    )  # fmt: skip
+
+
+def _lines(row: Mapping[str, Any], stands_out: str) -> list[str]:
+    """Put what was measured into words."""
+    target = row["target_label"] or row["explained"]
+    lines = []
+    for letter in "ab":
+        probability = row[f"probability_{letter}"]
+        own = row["target"] in (None, row[f"choice_{letter}"])
+        chosen = "" if own else f"; chooses {called(row, letter)}"
+        lines.append(
+            f"{letter.upper()}: score {row[f'score_{letter}']:.4g}"
+            + (f", probability {probability:.1%}" if probability is not None else "")
+            + f" for {target}"
+            + chosen
+        )
+    lines += [
+        f"score B - score A: {row['score_b'] - row['score_a']:+.3g}, {row['score_difference']:.1%} of A's largest",
+        f"maps: rank correlation {row['rank_correlation']:.3f}, correlation {row['correlation']:.3f}, "
+        f"SSIM {row['ssim']:.3f}",
+        f"strongest 5 %: {row['overlap']:.0%} in common; peaks {row['peak_distance']:.1%} of the side apart",
+        f"rounding: {row['quantisation_a']:.1%} of A's contributions, {row['quantisation_b']:.1%} of B's",
+        f"largest error of a layer: {row['layer_error']:.1%} ({stands_out})",
+    ]
+    return lines
+
+
+def called(row: Mapping[str, Any], letter: str) -> str:
+    """Return the name of a model's decision, or its index."""
+    label = row[f"label_{letter}"]
+    return str(row[f"choice_{letter}"]) if label is None else str(label)
+
+
+def short(name: str) -> str:
+    """Shorten what exporters join: names of fused layers by ";", and long paths in the middle."""
+    name = name.partition(";")[0]
+    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}...{name[3 - _NAME // 2 :]}"

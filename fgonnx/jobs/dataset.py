@@ -1,0 +1,270 @@
+"""What `fgonnx evaluate` measures on: pictures in a folder or in folders of classes, or an .npz; labels and masks."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx import labels
+from fgonnx.errors import InputError, OptionError, PreprocessingError, TargetError
+from fgonnx.jobs.samples import RGB, Reader, Source, digest
+from fgonnx.pictures.read import images
+from fgonnx.pictures.read.preprocess import Preprocessing
+
+Array = npt.NDArray[Any]
+Bool = npt.NDArray[np.bool_]
+
+BOXES = "boxes.csv"
+"""File in a folder of masks that holds boxes in their place: columns image, left, top, right, bottom, in pixels."""
+
+_LISTED = 6
+_HALF = 127  # grey level above which a pixel of a mask is part of the object
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to be measured on.
+
+    Attributes
+    ----------
+    name : str
+        What results call it: its path within the data, or its number in an array.
+    path : Path
+        The file.
+    row : int or None
+        Which row of an array.
+    label : int or None
+        The true class, where it is known.
+    """
+
+    name: str
+    path: Path
+    row: int | None = None
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that was read: the input, its mask (or None), and what people see."""
+
+    x: Array
+    mask: Bool | None
+    shown: RGB
+
+
+class Dataset:
+    """Images, labels and masks behind one path.
+
+    Parameters
+    ----------
+    path : Path
+        A folder of pictures, a folder of one folder per class, or an .npz with x, and y and mask where they are known.
+    face : ir.Value
+        The input of the model.
+    preprocessing : Preprocessing or None
+        How pictures become numbers.
+    names : sequence of str
+        Class names; may be empty.
+    entries : int
+        Classes of the model.
+    masks : Path, optional
+        Folder of masks: pictures of the same stem, white on the object, or a file boxes.csv.
+    limit : int, optional
+        How many images, the first ones in the order of their names.
+
+    Attributes
+    ----------
+    items : list of Item
+        What there is to measure on.
+    skipped : dict of str to str
+        What cannot be, and why.
+
+    Raises
+    ------
+    InputError, TargetError, OptionError
+        There is nothing to measure on, folders are no classes of the model, or arrays do not fit.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        face: ir.Value,
+        preprocessing: Preprocessing | None,
+        *,
+        names: Sequence[str] = (),
+        entries: int,
+        masks: Path | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self.path, self.preprocessing, self.skipped = path, preprocessing, dict[str, str]()
+        self._reader = Reader(face, preprocessing)
+        self._arrays: dict[str, Array] = {}
+        if path.is_dir():
+            self.items = self._folder(names, entries)
+        elif path.suffix.lower() == ".npz":
+            self.items = self._archive(entries)
+        else:
+            raise InputError(f"'{path}' is neither a folder of pictures nor an .npz file: give one of those")
+        if masks is not None and not masks.is_dir():
+            raise OptionError(f"the masks '{masks}' are no folder; give one with a picture for each image, or {BOXES}")
+        self._masks = masks
+        self._boxes = _boxes(masks / BOXES) if masks is not None and (masks / BOXES).is_file() else {}
+        self.masked = masks is not None or "mask" in self._arrays
+        if limit is not None:
+            self.items = self.items[:limit]
+        if not self.items:
+            raise InputError(f"'{path}' holds no picture{_why(self.skipped)}")
+
+    def digest(self) -> str:
+        """Return a hash of what the items and their masks are made of."""
+        state = hashlib.sha256()
+        for item in self.items:
+            state.update(f"{item.name}\n{item.label}\n".encode())
+            if not self._arrays:
+                state.update(digest(item.path).encode())
+        if self._arrays:
+            state.update(digest(self.path).encode())
+        if self._masks is not None:
+            for file in sorted(f for f in self._masks.rglob("*") if f.is_file()):
+                state.update(f"{file.relative_to(self._masks)}\n{digest(file)}\n".encode())
+        return state.hexdigest()
+
+    def read(self, item: Item) -> Picture:
+        """Read one image.
+
+        Raises
+        ------
+        InputError
+            It cannot be read, does not fit the model, or its mask is of another size.
+        """
+        if item.row is not None:
+            return self._row(item.row)
+        sample = self._reader.read(Source(item.path, None, item.name))
+        assert sample.photo is not None
+        return Picture(sample.x, self._mask(item, sample.photo.shape[:2]), sample.shown)
+
+    def _folder(self, names: Sequence[str], entries: int) -> list[Item]:
+        classes = sorted(p for p in self.path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        found = [Item(f.name, f) for f in self._pictures(self.path)]
+        if found and classes:
+            raise InputError(
+                f"'{self.path}' holds both pictures and folders; give pictures alone, or folders of classes alone"
+            )
+        known = _classes([p.name for p in classes], names, entries)
+        for folder in classes:
+            found += [Item(f"{folder.name}/{f.name}", f, None, known[folder.name]) for f in self._pictures(folder)]
+        return found
+
+    def _pictures(self, folder: Path) -> Iterator[Path]:
+        for file in sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")):
+            if file.suffix.lower() in images.SUFFIXES:
+                yield file
+            else:
+                self.skipped[str(file.relative_to(self.path))] = "is no picture"
+
+    def _archive(self, entries: int) -> list[Item]:
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                self._arrays = {name: archive[name] for name in ("x", "y", "mask") if name in archive}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"'{self.path}' cannot be read as .npz: {error}") from error
+        x, y, mask = (self._arrays.get(name) for name in ("x", "y", "mask"))
+        if x is None or not x.ndim or not len(x):
+            raise InputError(f"'{self.path}' holds no samples: write numpy.savez(file, x=..., y=..., mask=...)")
+        if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "ui" or y.min() < 0 or y.max() >= entries):
+            raise InputError(
+                f"'{self.path}': y must hold a class of 0..{entries - 1} for each of the {len(x)} samples, as integers"
+            )
+        if mask is not None and (mask.ndim != 3 or len(mask) != len(x)):
+            raise InputError(
+                f"'{self.path}': mask has the shape {mask.shape}; give one (H, W) for each of {len(x)} samples"
+            )
+        return [Item(f"{i:06}", self.path, i, None if y is None else int(y[i])) for i in range(len(x))]
+
+    def _row(self, row: int) -> Picture:
+        x = self._arrays["x"][row]
+        masks = self._arrays.get("mask")
+        mask = None if masks is None else masks[row] > 0
+        if x.dtype == np.uint8 and x.ndim == 3 and x.shape[2] == 3 and self._reader.dtype != np.uint8:
+            if self.preprocessing is None:
+                raise PreprocessingError("the array holds pictures; give --preprocess")
+            mask = None if mask is None else self._placed(mask, x.shape[:2], f"'{self.path}', row {row}")
+            return Picture(self.preprocessing.apply(x), mask, self.preprocessing.to_display(x))
+        sample = self._reader.prepared(x, Source(self.path, row, str(row)))
+        return Picture(sample.x, mask, sample.shown)
+
+    def _mask(self, item: Item, size: tuple[int, int]) -> Bool | None:
+        if self._masks is None:
+            return None
+        if item.name in self._boxes or item.path.name in self._boxes:
+            mask = np.zeros(size, bool)
+            for left, top, right, bottom in self._boxes.get(item.name) or self._boxes[item.path.name]:
+                mask[max(0, top) : bottom, max(0, left) : right] = True
+            return self._placed(mask, size, f"'{self._masks / BOXES}'")
+        within = Path(item.name).with_suffix(".png")
+        file = next((f for f in (self._masks / within, self._masks / within.name) if f.is_file()), None)
+        if file is None:
+            return None
+        return self._placed(images.read(file).rgb.max(axis=2) > _HALF, size, f"'{file}'")
+
+    def _placed(self, mask: Bool, size: tuple[int, int], where: str) -> Bool:
+        """Bring a mask to what the model sees of the picture."""
+        pre = self.preprocessing
+        assert pre is not None
+        if mask.shape == tuple(size):
+            return np.asarray(pre.to_display(np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2))[:, :, 0] > _HALF)
+        if mask.shape == pre.size:
+            return mask
+        raise InputError(
+            f"the mask {where} is {_size(mask.shape)}, its picture {_size(size)}: draw it at the size of the picture"
+        )
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, reversed(shape))) + " pixels"
+
+
+def _classes(folders: Sequence[str], names: Sequence[str], entries: int) -> dict[str, int]:
+    """Return the class of every folder: its index, its name or its synset."""
+    found, wrong = {}, {}
+    for folder in folders:
+        try:
+            found[folder] = labels.resolve(folder, names, entries)
+        except TargetError as error:
+            wrong[folder] = str(error)
+    if wrong:
+        some = ", ".join(f"'{f}'" for f in list(wrong)[:_LISTED]) + (", ..." if len(wrong) > _LISTED else "")
+        raise TargetError(
+            f"{len(wrong)} of {len(folders)} folders are no class of this model: {some} "
+            f"({next(iter(wrong.values()))}); name folders by index, label or synset, or give the right --labels"
+        )
+    return found
+
+
+def _boxes(file: Path) -> dict[str, list[tuple[int, int, int, int]]]:
+    """Read boxes by image."""
+    boxes: dict[str, list[tuple[int, int, int, int]]] = {}
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        for number, row in enumerate(csv.DictReader(text), 2):
+            try:
+                left, top, right, bottom = (round(float(row[key])) for key in ("left", "top", "right", "bottom"))
+                boxes.setdefault(row["image"], []).append((left, top, right, bottom))
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"'{file}', line {number}: no box; columns are image, left, top, right, bottom, in pixels"
+                ) from error
+    return boxes
+
+
+def _why(skipped: dict[str, str]) -> str:
+    few = ", ".join(f"{name} {why}" for name, why in list(skipped.items())[:_LISTED])
+    return f" ({few})" if few else ""

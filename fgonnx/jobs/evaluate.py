@@ -1,0 +1,301 @@
+"""One run of `fgonnx evaluate`: options become a run, what it found becomes files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgonnx import files
+from fgonnx.audit import evaluate
+from fgonnx.audit.evaluate.journal import Journal
+from fgonnx.audit.evaluate.run import Run, Shard, file_name
+from fgonnx.audit.evaluate.summary import summarise
+from fgonnx.engine import methods
+from fgonnx.engine.model import bind as binding
+from fgonnx.engine.model.inputs import choose_input
+from fgonnx.engine.model.load import load
+from fgonnx.errors import InputError, OptionError
+from fgonnx.explain.explainer import Explainer
+from fgonnx.jobs import record
+from fgonnx.jobs.dataset import Dataset, Picture
+from fgonnx.jobs.explain import picture_preprocessing
+from fgonnx.labels import align
+from fgonnx.labels import load as load_labels
+
+SCHEMA = 1
+"""Version of the summary's layout; it changes when a key changes its meaning or goes away."""
+
+METHODS = (
+    "fullgrad", "simple-fullgrad", "gradient", "gradient-x-input", "integrated-gradients", "grad-cam", "edge", "random",
+)  # fmt: skip
+MEASURES = (
+    "pixel-perturbation", "pixel-perturbation-most", "deletion", "insertion", "average-drop", "sparseness",
+    "pointing-game", "energy", "completeness",
+)  # fmt: skip
+TARGETS = ("predicted", "label")
+
+_REFERENCES = 16  # inputs that methods which need some are given to compare with
+
+
+class EvaluationJob:
+    """Turns the command's options into a run, and what it found into files."""
+
+    def __init__(
+        self, model: Path, data: Path, folder: Path, chosen: str | None, measured: str | None, masks: Path | None,
+        target: str, preprocess: str | None, labels: Path | None, bind: Sequence[str], limit: int | None, seed: int,
+        shown: int, providers: Sequence[str] | None, threads: int | None, batch_size: int, *, cache: bool,
+    ) -> None:  # fmt: skip
+        if target not in TARGETS:
+            raise OptionError(f"target '{target}' does not exist; choose one of: {', '.join(TARGETS)}")
+        if folder.exists() and not folder.is_dir():
+            raise OptionError(f"'{folder}' is a file; give a folder to write to")
+        self.model, self.folder, self.target, self.seed, self.batch_size = model, folder, target, seed, batch_size
+        self.loaded = binding.bind(load(model), binding.parse(bind))
+        face = choose_input(self.loaded.ir, None, self.loaded.name)
+        self.preprocessing, self.origin = picture_preprocessing(self.loaded, preprocess, None, required=data.is_dir())
+        self._options: dict[str, Any] = {
+            "providers": providers, "threads": threads, "batch_size": batch_size, "cache": cache,
+            "layout": self.preprocessing.layout if self.preprocessing is not None else None,
+        }  # fmt: skip
+        self.forward = Explainer(self.loaded, **self._options)
+        if self.preprocessing is not None and self.preprocessing.size is None:
+            raise OptionError(
+                f"{self.loaded.name} takes pictures of any size; fix it, as in --preprocess unit,size=224"
+            )
+        shape = None if self.preprocessing is None else self._sample_shape()
+        entries = math.prod(self.forward.engine(shape, forward=True).rewritten.head_shape)
+        given = load_labels(labels) if labels is not None else self.loaded.labels() or ()
+        self.names, note = align(given, entries) if given else ((), None)
+        self.notes = [f"labels: {note}"] if note else []
+        self.dataset = Dataset(
+            data, face, self.preprocessing, names=self.names, entries=entries, masks=masks, limit=limit
+        )
+        if target == "label" and any(item.label is None for item in self.dataset.items):
+            raise OptionError("--target label needs classes: folders named after them, or y in the .npz")
+        request = {
+            "schema": SCHEMA,
+            "model": self.loaded.sha256,
+            "data": self.dataset.digest(),
+            "preprocessing": json.loads(self.preprocessing.to_json()) if self.preprocessing is not None else None,
+            "bind": dict(self.loaded.bound),
+            "target": target,
+            "seed": seed,
+            "batch_size": batch_size,
+            "versions": record.versions(),
+        }
+        items = self.dataset.items
+        measures = self._measures(measured)
+        names = _methods(chosen)
+        files.make_folder(folder)
+        self.journal = Journal(folder / "journal.jsonl", request)
+        self.run = Run(
+            self._subject, self.journal, names, measures,
+            [len(items[i : i + batch_size]) for i in range(0, len(items), batch_size)], self._read,
+            folder / "maps", range(min(shown, len(items))),
+        )  # fmt: skip
+        self._last: tuple[int, Shard | None] | None = None
+
+    def _sample_shape(self) -> tuple[int, ...]:
+        assert self.preprocessing is not None
+        return (1, *self.preprocessing.apply(np.zeros((8, 8, 3), np.uint8)).shape)
+
+    def _measures(self, measured: str | None) -> list[evaluate.Measure]:
+        wanted = list(MEASURES) if measured is None else _split(measured)
+        every = wanted == ["all"]
+        found = [evaluate.get(name) for name in (evaluate.names() if every else wanted)]
+        if not self.dataset.masked:
+            blind = [m.name for m in found if m.needs == "masks"]
+            if blind and measured is not None and not every:
+                raise OptionError(f"{', '.join(blind)} cannot be measured without masks: give --masks")
+            found = [m for m in found if m.needs != "masks"]
+        return found
+
+    def _subject(self, text: str) -> evaluate.Subject:
+        name, settings = _settings(text, self._references)
+        return evaluate.Subject(self.loaded, name, forward=self.forward, **self._options, **settings)
+
+    def _references(self) -> Any:
+        """Return inputs to compare with, for methods that need some: the first images."""
+        first = next(shard for k in range(len(self.run.shards)) if (shard := self._read(k)) is not None)
+        return first.data.x[:_REFERENCES]
+
+    def _read(self, k: int) -> Shard | None:
+        """Read a shard; the last one is kept, since several measures in a row want it."""
+        if self._last is None or self._last[0] != k:
+            self._last = k, self._read_anew(k)
+        return self._last[1]
+
+    def _read_anew(self, k: int) -> Shard | None:
+        first = k * self.batch_size
+        read: dict[int, Picture] = {}
+        skipped = {}
+        for number, item in enumerate(self.dataset.items[first : first + self.batch_size], first):
+            try:
+                picture = self.dataset.read(item)
+                shape = next(iter(read.values()), picture).x.shape
+                if picture.x.shape != shape:
+                    raise InputError(f"it gives an input of {picture.x.shape}, others of {shape}")
+                read[number] = picture
+            except InputError as error:
+                skipped[item.name] = str(error)
+        shard = self._shard(read) if read else None
+        if k not in self.journal.shards:
+            known = self._about(shard) if shard is not None else []
+            self.journal.add_shard(k, known, skipped)
+        return shard
+
+    def _shard(self, read: Mapping[int, Picture]) -> Shard:
+        items = [self.dataset.items[number] for number in read]
+        x = np.stack([picture.x for picture in read.values()])
+        labels = [item.label for item in items if item.label is not None]
+        target = labels if self.target == "label" else None
+        data = evaluate.Data.of(self.forward, x, target, numbers=list(read), black=self._black(), seed=self.seed)
+        if self.dataset.masked:
+            none = np.zeros(data.grid, bool)
+            data = replace(data, masks=np.stack([none if p.mask is None else p.mask for p in read.values()]))
+        return Shard(tuple(item.name for item in items), data)
+
+    def _about(self, shard: Shard) -> list[dict[str, Any]]:
+        data = shard.data
+        labels = [self.dataset.items[number].label for number in data.numbers.tolist()]
+        predicted = self.forward.head(data.x).reshape(len(data), -1).argmax(axis=1)
+        return [
+            {"image": name, "label": label, "predicted": int(p), "target": int(t)}
+            for name, label, p, t in zip(shard.images, labels, predicted, data.target, strict=True)
+        ]
+
+    def _black(self) -> Any:
+        """Return the input of a black pixel; 0 for arrays that are ready."""
+        if self.preprocessing is None:
+            return 0.0
+        black = self.preprocessing.apply(np.zeros((8, 8, 3), np.uint8))
+        return black[:, :1, :1] if self.preprocessing.layout == "NCHW" else black[:1, :1, :]
+
+    def finish(self) -> dict[str, Any]:
+        """Write the files of a run that is done and return the summary."""
+        from fgonnx.audit.evaluate import figures, page
+
+        run = self.run
+        entries, curves = summarise(self.journal.rows(), run.methods, [m.name for m in run.measures], self.seed)
+        about = self.journal.about
+        labelled = [image for image in about.values() if image["label"] is not None]
+        pre = self.preprocessing
+        summary: dict[str, Any] = {
+            "schema": SCHEMA,
+            "model": {"path": str(self.model), "name": self.model.name, "sha256": self.loaded.sha256},
+            "data": {
+                "path": str(self.dataset.path),
+                "images": len(about),
+                "accuracy": float(np.mean([i["label"] == i["predicted"] for i in labelled])) if labelled else None,
+                "skipped": self.dataset.skipped | self.journal.skipped,
+            },
+            "settings": {
+                "target": self.target,
+                "seed": self.seed,
+                "preprocessing": pre.describe() if pre is not None else None,
+            },
+            "versions": record.versions(),
+            "notes": self.notes,
+            "failed": run.failed,
+            "methods": [{"name": name, "what": methods.describe(name.partition(":")[0])} for name in run.methods],
+            "measures": [
+                {"name": m.name, "meaning": m.meaning, "better": m.better, "source": m.source} for m in run.measures
+            ],
+            "results": [asdict(e) for e in entries],
+            "curves": [
+                {**asdict(c), **{key: getattr(c, key).tolist() for key in ("at", "mean", "low", "high")}}
+                for c in curves
+            ],
+        }
+        drawn = self._drawn(summary)
+        for name, figure in drawn.items():
+            figures.save(figure, self.folder / file_name(name))
+        self._write_rows(about)
+        _write_csv(
+            self.folder / "summary.csv", list(summary["results"][0]) if summary["results"] else [], summary["results"]
+        )
+        files.write_json(self.folder / "summary.json", summary)
+        with files.replacing(self.folder / "index.html") as temporary:
+            temporary.write_text(page.render(summary, drawn), encoding="utf-8")
+        return summary
+
+    def _drawn(self, summary: Mapping[str, Any]) -> dict[str, dict[str, bytes]]:
+        from fgonnx.audit.evaluate import figures
+
+        drawn = {}
+        rows = []
+        for number in self.run.kept:
+            item = self.dataset.items[number]
+            maps = [self.run.kept_map(method, number) for method in self.run.methods]
+            if any(m is not None for m in maps):
+                rows.append(
+                    (item.name if len(item.name) < 20 else f"...{item.name[-17:]}", self.dataset.read(item).shown, maps)
+                )
+        if rows:
+            drawn["maps"] = figures.grid(rows, self.run.methods)
+        for measure in self.run.measures:
+            found = [c for c in summary["curves"] if c["measure"] == measure.name]
+            if found:
+                drawn[measure.name] = figures.curves(measure.name, measure.axes, found)
+        return drawn
+
+    def _write_rows(self, about: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write results.csv, row by row: it is as long as images, methods, measures and quantities multiply to."""
+        path = self.folder / "results.csv"
+        columns = ("image", "label", "predicted", "target", "method", "measure", "quantity", "value")
+        wanted = {(method, m.name) for method in self.run.methods for m in self.run.measures}
+        with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, columns, lineterminator="\n")
+            table.writeheader()
+            for row in self.journal.rows():
+                if (row.method, row.measure) not in wanted:
+                    continue
+                for quantity, values in row.measured.values.items():
+                    for image, value in zip(row.images, values.tolist(), strict=True):
+                        table.writerow(
+                            {
+                                **about[image], "method": row.method, "measure": row.measure, "quantity": quantity,
+                                "value": value if math.isfinite(value) else None,
+                            }
+                        )  # fmt: skip
+
+
+def _split(text: str) -> list[str]:
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _methods(chosen: str | None) -> list[str]:
+    wanted = list(METHODS) if chosen is None else _split(chosen)
+    if wanted == ["all"]:
+        return list(methods.names())
+    for text in wanted:
+        name, settings = _settings(text, lambda: np.zeros((1, 1)))
+        methods.find(name).set(settings)
+    return wanted
+
+
+def _settings(text: str, references: Callable[[], Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name of a method and its settings; inputs to compare with where it needs some and none are given."""
+    name, *given = text.split(":")
+    method = methods.find(name)
+    settings = method.parse(given)
+    if "references" in {f.name for f in fields(method.settings)} - settings.keys():
+        settings["references"] = references()
+    return name, settings
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    with files.replacing(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")

@@ -1,0 +1,343 @@
+"""What is written about one explained sample: a JSON record, and the panel with its certificate."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from fgonnx._version import __version__
+from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.explain.choice import ONLY
+from fgonnx.explain.explanation import Explanation
+from fgonnx.jobs.samples import Sample
+from fgonnx.pictures.show import plots, visual
+
+Array = npt.NDArray[Any]
+RGB = npt.NDArray[np.uint8]
+
+SCHEMA = 1
+"""Version of the record's layout; it changes when a key changes its meaning or goes away."""
+
+SMOOTHED = "score, contributions and completeness are means over the noisy copies; top5 is of the clean input"
+
+PICTURES = ("panel", "overlay", "heat")
+_TOP = 5
+_CALM = 64  # of the picture's longer side, one part is the width of the average
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All entries of the head for the samples of one explanation.
+
+    Attributes
+    ----------
+    scores : numpy array, (N, entries), or None
+        Values of the head; None where they are not at hand (smooth-fullgrad before a Softmax).
+    probabilities : numpy array, (N, entries), or None
+        What the operator that was set aside makes of them; None where the head is the output.
+    labels : tuple of str or None
+        One name per entry.
+    shape : tuple of int
+        Shape of the head for one sample.
+    """
+
+    scores: Array | None
+    probabilities: Array | None
+    labels: tuple[str, ...] | None
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, explanation: Explanation, rewritten: Rewritten, labels: tuple[str, ...] | None) -> Decision:
+        """Read it off an explanation."""
+        count, entries = len(explanation), int(np.prod(rewritten.head_shape, initial=1))
+
+        def rows(array: Array | None) -> Array | None:
+            return array.reshape(count, -1) if array is not None and array.size == count * entries else None
+
+        outputs = explanation.outputs
+        scores = rows(explanation.scores if explanation.scores is not None else outputs.get(rewritten.head))
+        probabilities = None
+        if rewritten.stripped:
+            # A model that ends in integers gives its probabilities in steps of its own: they are not read here.
+            name = rewritten.options.output or next((n for n, a in outputs.items() if a.dtype.kind == "f"), "")
+            probabilities = rows(outputs[name]) if name and outputs[name].dtype.kind == "f" else None
+            if probabilities is not None and rewritten.stripped == "LogSoftmax":
+                probabilities = np.exp(probabilities)
+        return cls(scores, probabilities, labels, rewritten.head_shape)
+
+    def entry(self, sample: int, index: int) -> dict[str, Any]:
+        """Return one entry of the head for the record."""
+        return {
+            "index": index,
+            "position": [int(i) for i in np.unravel_index(index, self.shape)],
+            "label": self.labels[index] if self.labels is not None else None,
+            "score": float(self.scores[sample, index]) if self.scores is not None else None,
+            "probability": float(self.probabilities[sample, index]) if self.probabilities is not None else None,
+        }
+
+    def top(self, sample: int) -> list[dict[str, Any]]:
+        """Return the largest entries of the head."""
+        values = self.scores if self.scores is not None else self.probabilities
+        if values is None:
+            return []
+        order = np.argsort(-values[sample], kind="stable")[:_TOP]
+        return [self.entry(sample, int(i)) for i in order]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes an explanation."""
+    return {
+        "fgonnx": __version__,
+        "onnxruntime": onnxruntime.__version__,
+        "onnx": onnx.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def describe(
+    request: Mapping[str, Any], explanation: Explanation, decision: Decision, sample: Sample, row: int,
+    files: Mapping[str, str],
+) -> dict[str, Any]:  # fmt: skip
+    """Return the JSON record of one sample.
+
+    Parameters
+    ----------
+    request : mapping
+        What was asked for: the first keys of the record.
+    explanation : Explanation
+        Of the batch.
+    decision : Decision
+        The head of the batch.
+    sample : Sample
+        The sample.
+    row : int
+        Its row in the batch.
+    files : mapping of str to str
+        The other files about it, by kind.
+    """
+    index = int(explanation.target[row]) if explanation.target is not None else None
+    has_certificate = explanation.contributions is not None and explanation.completeness is not None
+    score = float(explanation.score[row])
+    return {
+        **request,
+        "notes": [
+            *sample.notes,
+            *explanation.settings["notes"],
+            *([SMOOTHED] if request["settings"]["method"] == "smooth-fullgrad" else []),
+            *([f"layer: {explanation.settings['layer']}"] if "layer" in explanation.settings else []),
+        ],
+        "explained": {
+            "value": explanation.head,
+            "before": explanation.head_stripped or None,
+            "described": explanation.described[row],
+        },
+        "top5": decision.top(row),
+        "target": decision.entry(row, index) if index is not None else None,
+        "score": score,
+        "completeness": {
+            "residual": float(explanation.completeness[row]),  # type: ignore[index]
+            "relative": float(explanation.relative_residual()[row]) if score else None,
+            "rounding": float(explanation.rounding_residual()[row]),
+        }
+        if has_certificate
+        else None,
+        "localised": {
+            "amount": float(explanation.localised()[row]),
+            "share": float(explanation.localised_share()[row]),
+        }
+        if has_certificate
+        else None,
+        "sites": _sites(explanation, row if has_certificate else None),
+        "files": dict(files),
+    }
+
+
+def _sites(explanation: Explanation, row: int | None) -> list[dict[str, Any]]:
+    values = [None] * len(explanation.sites) if row is None else [v for _, v in explanation.table(row)]
+    total = sum(abs(v) for v in values if v is not None) or 1.0
+    return [
+        {
+            "name": s.name,
+            "node": s.node,
+            "op_type": s.op_type,
+            "kind": s.kind,
+            "grid": list(s.grid),
+            "in_map": s.in_map,
+            "contribution": v,
+            "share": abs(v) / total if v is not None else None,
+        }
+        for s, v in zip(explanation.sites, values, strict=True)
+    ]
+
+
+def arranged(x: Array, layout: str) -> Array:
+    """Bring one sample of an input to (channels, *grid)."""
+    letters = layout[1:]
+    return np.moveaxis(x, letters.index("C"), 0) if "C" in letters else x[None]
+
+
+def target_of(record: Mapping[str, Any]) -> str:
+    """Return how what was explained is called."""
+    target = record["target"]
+    own = target is not None and (target["label"] is not None or record["settings"]["target"] is None)
+    described = str(record["explained"]["described"])
+    if described == ONLY:
+        return described
+    return name_of(target) if own else described.partition(", column")[0]
+
+
+def name_of(entry: Mapping[str, Any]) -> str:
+    """Return how an entry of the head is called: its label, or its index."""
+    label = entry["label"]
+    if label is not None:
+        return str(label)
+    several = sum(1 for i in entry["position"] if i) > 1
+    return f"{entry['index']} {tuple(entry['position'])}" if several else str(entry["index"])
+
+
+def value_of(entry: Mapping[str, Any]) -> str:
+    """Return score and probability of an entry of the head, as far as they are known."""
+    score, probability = entry["score"], entry["probability"]
+    parts = [f"{score:.4g}"] if score is not None else []
+    parts += [f"{probability:.1%}"] if probability is not None else []
+    return ", ".join(parts)
+
+
+def flat(saliency: Array) -> npt.NDArray[np.float64]:
+    """Return a map as a picture: sequences become one row, volumes are summed over depth."""
+    array = saliency.astype(np.float64)
+    while array.ndim > 2:
+        array = array.sum(axis=0)
+    return array.reshape(-1, array.shape[-1]) if array.ndim else array.reshape(1, 1)
+
+
+def draw(
+    record: Mapping[str, Any], sample: Sample, saliency: Array, kind: str, placed: Array | None, values: Array
+) -> RGB:
+    """Draw the picture of one sample.
+
+    Parameters
+    ----------
+    record : mapping
+        From `describe`.
+    sample : Sample
+        The sample.
+    saliency : numpy array
+        Its map.
+    kind : {"panel", "overlay", "heat"}
+        Photo, explanation and certificate; the map over the whole photo; or the map alone.
+    placed : numpy array, (H, W), or None
+        The map in the coordinates of the whole photo.
+    values : numpy array, (channels, *grid)
+        The input: sequences and volumes are drawn from it.
+    """
+    signed = record["settings"]["psi"] == "signed"
+    if (
+        kind == "panel"
+        and sample.photo is None
+        and (plotted := _plot(record, sample, saliency, values, signed)) is not None
+    ):
+        return plotted
+    map_ = _calm(flat(saliency)) if signed else flat(saliency)
+    if kind == "heat":
+        return visual.heat(map_, signed=signed)
+    if kind == "overlay" and placed is not None and sample.photo is not None:
+        return visual.overlay(sample.photo, _calm(placed) if signed else placed, signed=signed)
+    shown = _wide_enough(sample.shown)
+    if kind == "overlay":
+        return visual.overlay(shown, map_, signed=signed)
+    return visual.panel(
+        shown, map_, title=_title(record, sample), lines=_lines(record), bars=_bars(record), signed=signed, height=480
+    )
+
+
+def _plot(record: Mapping[str, Any], sample: Sample, saliency: Array, values: Array, signed: bool) -> RGB | None:
+    """Draw a sequence or a volume; None for what is a picture."""
+    grid = tuple(size for size in saliency.shape if size > 1)
+    map_, rows = saliency.reshape(grid), values.reshape(len(values), *grid)
+    title, lines, bars = _title(record, sample), _lines(record), _bars(record)
+    if len(grid) == 1:
+        return plots.sequence(
+            rows, map_, title=title, lines=lines, bars=bars, signed=signed, rate=sample.rate, start=sample.start
+        )
+    if len(grid) == 3:
+        return plots.volume(rows.mean(axis=0), map_, title=title, lines=lines, bars=bars, signed=signed)
+    return None
+
+
+def _bars(record: Mapping[str, Any]) -> list[tuple[str, float]]:
+    names = short_names(record["sites"])
+    values = [s["contribution"] for s in record["sites"]]
+    return [(n, v) for n, v in zip(names, values, strict=True) if v is not None]
+
+
+def short_names(sites: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Call layers by the parts of their names that few others share, and numbers by their operator too."""
+    names = [re.sub(r":\d+$", "", s["name"].partition(";")[0]) for s in sites]  # TFLite joins fused names with ";"
+    parts = [[p for p in re.split(r"[/:]", name) if p] for name in names]
+    count = Counter(p for some in parts for p in set(some))
+    own = ["/".join(p for p in some if count[p] <= max(2, len(names) // 3)) for some in parts]
+    often = Counter(own)
+    short = [o if o and often[o] == 1 else name for o, name in zip(own, names, strict=True)]
+    named = [f"{s['op_type']} {n}" if n.isdigit() else n for s, n in zip(sites, short, strict=True)]
+    often = Counter(named)
+    return [n if often[n] == 1 else str(s["name"]) for s, n in zip(sites, named, strict=True)]
+
+
+def _calm(map_: Array) -> Array:
+    """Average a signed map over neighbours: alone, pixels of either sign are a sprinkle that nobody can read."""
+    if min(map_.shape) == 1:
+        return map_
+    return np.asarray(cv2.GaussianBlur(map_, (0, 0), max(map_.shape) / _CALM), np.float64)
+
+
+def _wide_enough(rgb: RGB) -> RGB:
+    """Give sequences a strip that can be seen."""
+    height, width = rgb.shape[:2]
+    if height * 8 >= width:
+        return rgb
+    return np.asarray(cv2.resize(rgb, (width, max(1, width // 8)), interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def _title(record: Mapping[str, Any], sample: Sample) -> str:
+    return f"{target_of(record)}   ({sample.source.path.name})"
+
+
+def _lines(record: Mapping[str, Any]) -> Sequence[str]:
+    """Put the certificate into words."""
+    target, top = record["target"], record["top5"]
+    before = record["explained"]["before"]
+    known = target is not None and target["probability"] is not None
+    probability = f", probability {target['probability']:.1%}" if known else ""
+    described = record["explained"]["described"]
+    obvious = described == target_of(record) or described.endswith(", the largest")
+    lines = [] if obvious else [f"explained: {described}"]
+    lines += [f"score {record['score']:.5g}{f' before {before}' if before else ''}{probability}"]
+    # The largest entry of a head with several axes is no choice between classes.
+    classes = all(sum(i > 0 for i in entry["position"]) < 2 for entry in [*top, *([target] if target else [])])
+    if top and target is not None and classes and top[0]["index"] != target["index"]:
+        lines.append(f"the model's own choice: {name_of(top[0])} ({value_of(top[0])})")
+    completeness, localised = record["completeness"], record["localised"]
+    if completeness is not None:
+        relative = completeness["relative"]
+        lines.append(
+            f"sum of all contributions {record['score'] - completeness['residual']:.5g}"
+            + (f", off by {relative:.0e} of the score" if relative is not None else "")
+        )
+    if localised is not None:
+        lines.append(f"the map shows {localised['share']:.1%} of what contributes")
+    s = record["settings"]
+    layers = f", profile {s['profile']}" if record["sites"] else ""
+    lines.append(f"{s['method']}{layers}, psi {s['psi']}")
+    if s["psi"] == "signed":
+        lines.append("drawn as an average over neighbouring pixels; the .npy is not averaged")
+    return lines

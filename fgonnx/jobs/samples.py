@@ -1,0 +1,286 @@
+"""From files to samples of a model's input: pictures through their preprocessing, arrays as they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx.errors import InputError, OptionError, PreprocessingError
+from fgonnx.pictures.read import audio, images
+from fgonnx.pictures.read.preprocess import Preprocessing
+from fgonnx.pictures.read.presets import PRESETS
+
+Array = npt.NDArray[Any]
+RGB = npt.NDArray[np.uint8]
+
+_SHOWN_SIDE = 448  # pixels to which a large photo is shown, where the model sees a smaller one
+
+
+@dataclass(frozen=True)
+class Source:
+    """One sample to be: a picture, or one row of an array.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    row : int or None
+        Which sample of an array with a batch axis.
+    name : str
+        What files about it are called; no other source of the run has it.
+    """
+
+    path: Path
+    row: int | None
+    name: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample that was read.
+
+    Attributes
+    ----------
+    source : Source
+        Where it is from.
+    x : numpy array
+        The input of the model, without the batch axis.
+    shown : ndarray of uint8, (h, w, 3)
+        The part of the picture that the model sees, for the map to be laid over.
+    photo : ndarray of uint8, (H, W, 3), or None
+        The whole picture; None for an array.
+    notes : tuple of str
+        What was converted on the way.
+    rate : int or None
+        Samples per second of a recording.
+    start : int
+        Its first sample that the model sees.
+    """
+
+    source: Source
+    x: Array
+    shown: RGB
+    photo: RGB | None
+    notes: tuple[str, ...]
+    rate: int | None = None
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class Sound:
+    """How recordings are read; see `fgonnx.pictures.read.audio.prepare`."""
+
+    rate: int | None = None
+    channel: int | None = None
+    span: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, rate: int | None, channel: int | None, span: str | None) -> Sound:
+        """Read the span as it is typed: FIRST:END, in samples."""
+        if span is None:
+            return cls(rate, channel)
+        first, _, end = span.partition(":")
+        if not (first.isdigit() and end.isdigit()):
+            raise OptionError(f"span '{span}' is not a part of a recording; write for example 4000:4576, in samples")
+        return cls(rate, channel, (int(first), int(end)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was asked for."""
+        given = {"rate": self.rate, "channel": self.channel, "span": list(self.span) if self.span else None}
+        return {k: v for k, v in given.items() if v is not None}
+
+
+def is_picture(path: Path) -> bool:
+    """Tell whether a file is decoded as a picture: whether it is neither an array nor sound."""
+    return path.suffix.lower() not in (".npy", ".wav")
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find(paths: Iterable[Path], rank: int) -> list[Source]:
+    """List the samples behind files, folders and patterns, each with a name of its own.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Pictures, recordings, folders of them, patterns, and ``.npy`` arrays.
+    rank : int
+        Axes of the model's input, batch included; an array of that many holds several samples.
+    """
+    found: list[tuple[Path, int | None]] = []
+    for path in images.expand(paths, images.SUFFIXES | {".wav"}):
+        rows = _rows(path, rank) if path.suffix.lower() == ".npy" else None
+        found += [(path, None)] if rows is None else [(path, i) for i in range(rows)]
+    names = _names(found)
+    return [Source(path, row, name) for (path, row), name in zip(found, names, strict=True)]
+
+
+def _names(found: Sequence[tuple[Path, int | None]]) -> list[str]:
+    """Name samples after their file; those that share a stem get ending and folders until they differ."""
+
+    def name(path: Path, row: int | None, level: int) -> str:
+        parts = [path.stem] if level == 0 else [*path.parts[-level:-1], path.name.replace(".", "-")]
+        return "-".join([*parts, *([] if row is None else [f"{row:04}"])])
+
+    chosen: dict[int, str] = {}
+    deepest = max((len(path.parts) for path, _ in found), default=0)
+    for level in range(deepest + 1):
+        names = [name(path, row, level) for path, row in found]
+        # Some file systems do not tell capitals apart.
+        count = Counter(n.casefold() for n in names)
+        taken = {n.casefold() for n in chosen.values()}
+        for i, n in enumerate(names):
+            if i not in chosen and count[n.casefold()] == 1 and n.casefold() not in taken:
+                chosen[i] = n
+    return [chosen.get(i, f"{path.stem}-{i:04}") for i, (path, _) in enumerate(found)]
+
+
+def _rows(path: Path, rank: int) -> int | None:
+    array = _load(path)
+    if array.ndim not in (rank, rank - 1):
+        raise InputError(
+            f"'{path}' holds an array of shape {array.shape}: the model's input has {rank} axes with the batch; give "
+            f"{rank} axes, or {rank - 1} for one sample"
+        )
+    if array.ndim == rank and len(array) == 0:
+        raise InputError(f"'{path}' holds an array of shape {array.shape}: its batch is empty")
+    return len(array) if array.ndim == rank else None
+
+
+def _load(path: Path) -> Array:
+    try:
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no numeric .npy array"
+        raise InputError(f"'{path}' cannot be read: {why}; write it with numpy.save") from error
+    return array
+
+
+class Reader:
+    """Reads samples for one input of a model.
+
+    Parameters
+    ----------
+    face : ir.Value
+        The input.
+    preprocessing : Preprocessing, optional
+        Complete; needed for pictures.
+    sound : Sound
+        How recordings are read.
+    """
+
+    def __init__(self, face: ir.Value, preprocessing: Preprocessing | None, sound: Sound | None = None) -> None:
+        assert face.shape is not None
+        assert face.dtype is not None
+        self.name = str(face.name)
+        self.dims = tuple(face.shape.dims)
+        self.dtype = face.dtype.numpy()
+        self.preprocessing = preprocessing
+        self.sound = sound or Sound()
+
+    def read(self, source: Source) -> Sample:
+        """Read one sample.
+
+        Raises
+        ------
+        InputError
+            The file cannot be read, or does not fit the input; the message names it.
+        PreprocessingError
+            It is a picture and the preprocessing is not known.
+        """
+        if source.path.suffix.lower() == ".npy":
+            array = _load(source.path)
+            return self.prepared(np.array(array if source.row is None else array[source.row]), source)
+        if source.path.suffix.lower() == ".wav":
+            recording, s = audio.read(source.path), self.sound
+            x, notes = audio.prepare(recording, self.dims, rate=s.rate, channel=s.channel, span=s.span)
+            self._check(x, source)
+            return Sample(source, x, self._shown(x), None, notes, recording.rate, s.span[0] if s.span else 0)
+        if self.preprocessing is None:
+            raise PreprocessingError(unknown_preprocessing())
+        picture = images.read(source.path)
+        x = self.preprocessing.apply(picture.rgb)
+        self._check(x, source)
+        shown = _finer(self.preprocessing, picture.rgb).to_display(picture.rgb)
+        return Sample(source, x, shown, picture.rgb, picture.notes)
+
+    def prepared(self, x: Array, source: Source) -> Sample:
+        """Return an array that is ready as a sample.
+
+        Raises
+        ------
+        InputError
+            It does not fit the input.
+        """
+        self._check(x, source)
+        return Sample(source, x, self._shown(x), None, ())
+
+    def _check(self, x: Array, source: Source) -> None:
+        where = f"'{source.path}'" + ("" if source.row is None else f", sample {source.row},")
+        wanted = self.dims[1:]
+        if len(wanted) != x.ndim or any(isinstance(d, int) and d != s for d, s in zip(wanted, x.shape, strict=True)):
+            shape = ", ".join(str(d if isinstance(d, int) else "?") for d in wanted)
+            raise InputError(f"{where} has the shape {x.shape}: one sample of the input '{self.name}' is ({shape})")
+        if x.dtype != self.dtype and (x.dtype.kind != "f" or self.dtype.kind != "f"):
+            raise InputError(
+                f"{where} is {x.dtype}: the input '{self.name}' is {self.dtype}; convert it with array.astype"
+            )
+        if x.dtype.kind == "f" and not np.isfinite(x).all():
+            first = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+            raise InputError(f"{where} holds NaN or infinity, first at {first}: mend the array")
+
+    def _shown(self, x: Array) -> RGB:
+        """Make a picture of an array: back through its preprocessing, or stretched to the full range."""
+        values = x.astype(np.float64)
+        pre = self.preprocessing
+        if pre is not None and values.ndim == 3:
+            values = values.transpose(1, 2, 0) if pre.layout == "NCHW" else values
+            values = (values * np.asarray(pre.std) + np.asarray(pre.mean)) / pre.scale
+            values = values[:, :, ::-1] if pre.channels == "BGR" else values
+            return _rgb(values)
+        if values.ndim == 3:
+            values = values.transpose(1, 2, 0) if x.shape[0] in (1, 3) else values
+            if values.shape[2] not in (1, 3):
+                values = values.mean(axis=2, keepdims=True)
+        else:
+            values = values.reshape(*values.shape[:1], -1)[:, :, None] if values.ndim > 1 else values[None, :, None]
+        low, high = (float(np.percentile(values, p)) for p in (0.5, 99.5))
+        return _rgb((values - low) * (255 / ((high - low) or 1.0)))
+
+
+def unknown_preprocessing() -> str:
+    """Say what to do when nothing tells how pictures become numbers."""
+    return (
+        "the model does not say how its pictures were prepared (no 'fgonnx.preprocessing' in its metadata), and a "
+        f"guess would explain another picture than yours. Give --preprocess one of {', '.join(PRESETS)} "
+        "(--preprocess imagenet suits most PyTorch classifiers, tf most TensorFlow ones), changes to one "
+        "(--preprocess imagenet,size=256), or numbers (--preprocess scale=1/255,mean=0.5,std=0.5)"
+    )
+
+
+def _finer(pre: Preprocessing, photo: RGB) -> Preprocessing:
+    """Let a large photo be shown finer than the model sees it, framed alike."""
+    if pre.size is None:
+        return pre
+    factor = min(_SHOWN_SIDE // max(pre.size), min(photo.shape[:2]) // max(pre.size))
+    if factor < 2:
+        return pre
+    size = pre.size[0] * factor, pre.size[1] * factor
+    return replace(pre, size=size, resize_to=None if pre.resize_to is None else pre.resize_to * factor)
+
+
+def _rgb(values: npt.NDArray[np.float64]) -> RGB:
+    pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)

@@ -1,0 +1,1 @@
+"""Reading pictures and recordings, and drawing results."""

@@ -1,0 +1,463 @@
+"""From the pixels of a picture to the numbers a model was trained on, and back for the map.
+
+What a model does to a pixel before its first layer is not in its ONNX file. It is described here, stored in the
+model's metadata as JSON, completed from the shape of the model's input, and always printable with `describe`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, cast, get_args
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx.errors import InputError, PreprocessingError
+
+Layout = Literal["NCHW", "NHWC"]
+Resize = Literal["stretch", "crop", "letterbox"]
+Channels = Literal["RGB", "BGR", "GRAY"]
+DType = Literal["float32", "float16", "uint8"]
+Interpolation = Literal["auto", "nearest", "linear", "cubic", "area", "lanczos"]
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "layout": get_args(Layout),
+    "resize": get_args(Resize),
+    "channels": get_args(Channels),
+    "dtype": get_args(DType),
+    "interpolation": get_args(Interpolation),
+}
+_FLAGS = {
+    "nearest": cv2.INTER_NEAREST,
+    "linear": cv2.INTER_LINEAR,
+    "cubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the input of a model: ``x = (pixel * scale - mean) / std``, pixels 0..255.
+
+    Fields that are None are not known yet: `complete` takes them from the model.
+
+    Attributes
+    ----------
+    layout : {"NCHW", "NHWC"} or None
+        Place of the channels in the model's input.
+    size : (int, int) or None
+        Height and width of the model's input; None for a model that takes a picture at its own size.
+    resize : {"stretch", "crop", "letterbox"}
+        ``stretch`` changes the proportions. ``crop`` scales the picture so that its shorter side is `resize_to` (more
+        where the crop needs it) and cuts the centre out. ``letterbox`` fits the whole picture in and fills the rest.
+    resize_to : int or None
+        Shorter side before the centre crop, in pixels; None is 256/224 of the size. Only for ``crop``.
+    channels : {"RGB", "BGR", "GRAY"} or None
+        Order of the channels; GRAY is one channel of luminance.
+    scale : float
+        Multiplies a pixel first.
+    mean, std : tuple of float
+        Subtracted next, divided by last; one number for all channels, or one per channel in the order of `channels`.
+    dtype : {"float32", "float16", "uint8"} or None
+        Element type of the model's input. ``uint8`` takes pixels as they are: scale 1, mean 0, std 1.
+    interpolation : {"auto", "nearest", "linear", "cubic", "area", "lanczos"}
+        ``auto`` averages areas where the picture shrinks and interpolates linearly where it grows.
+    fill : int
+        Grey level around a letterboxed picture, 0..255.
+    name : str or None
+        Where the description comes from, such as the name of a preset; has no effect.
+
+    Raises
+    ------
+    PreprocessingError
+        A field has a value that does not exist or does not go with another one.
+    """
+
+    layout: Layout | None = None
+    size: tuple[int, int] | None = None
+    resize: Resize = "stretch"
+    resize_to: int | None = None
+    channels: Channels | None = None
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    dtype: DType | None = None
+    interpolation: Interpolation = "auto"
+    fill: int = 114
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        for field, allowed in CHOICES.items():
+            value = getattr(self, field)
+            if value not in allowed and not (value is None and field in ("layout", "channels", "dtype")):
+                raise PreprocessingError(f"{field} is {value!r}: choose one of {', '.join(allowed)}")
+        # Lists, as JSON has them, become tuples of plain numbers, so that equal descriptions compare equal.
+        object.__setattr__(self, "scale", _numbers("scale", self.scale)[0])
+        object.__setattr__(self, "mean", _numbers("mean", self.mean))
+        object.__setattr__(self, "std", _numbers("std", self.std))
+        if self.size is not None:
+            if not isinstance(self.size, Sequence) or len(self.size) != 2 or not all(map(_is_positive, self.size)):
+                raise PreprocessingError(f"size is {self.size!r}: give height and width, two integers above 0")
+            object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
+        if self.resize_to is not None:
+            if not _is_positive(self.resize_to):
+                raise PreprocessingError(f"resize_to is {self.resize_to!r}: give an integer above 0, in pixels")
+            if self.resize != "crop":
+                raise PreprocessingError(f"resize_to only goes with resize=crop, not {self.resize}: leave it out")
+        if isinstance(self.fill, bool) or not isinstance(self.fill, int) or not 0 <= self.fill <= 255:
+            raise PreprocessingError(f"fill is {self.fill!r}: give a grey level, an integer 0..255")
+        if self.name is not None and not isinstance(self.name, str):
+            raise PreprocessingError(f"name is {self.name!r}: give a text, or leave it out")
+        if self.scale <= 0:
+            raise PreprocessingError(f"scale is {self.scale}: give a number above 0, often 1/255")
+        for field, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self._n_channels or 3):
+                wanted = f"1 or {self._n_channels} for channels={self.channels}" if self.channels else "1 or 3"
+                raise PreprocessingError(f"{field} has {len(values)} numbers: give {wanted}")
+        if min(self.std) <= 0:
+            raise PreprocessingError(f"std is {_list(self.std)}: it divides, so every number must be above 0")
+        if self.dtype == "uint8" and (self.scale != 1 or set(self.mean) != {0.0} or set(self.std) != {1.0}):
+            raise PreprocessingError(
+                "a uint8 input takes pixels as they are: use scale=1, mean=0, std=1 (preset 'raw'), or dtype=float32"
+            )
+
+    @property
+    def _n_channels(self) -> int | None:
+        return None if self.channels is None else 1 if self.channels == "GRAY" else 3
+
+    def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Turn a picture into one sample of the model's input.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (H, W, 3)
+            RGB pixels, 0 to 255, of any size.
+
+        Returns
+        -------
+        ndarray of `dtype`, shape (C, h, w) or (h, w, C)
+            In the layout of the model, without a batch axis, contiguous.
+
+        Raises
+        ------
+        InputError
+            The array is not such a picture.
+        PreprocessingError
+            Layout, channels or dtype are not known yet.
+        """
+        for field in ("layout", "channels", "dtype"):
+            if getattr(self, field) is None:
+                raise PreprocessingError(
+                    f"{field} is not known: take it from the model with complete(), or set it to one of "
+                    f"{', '.join(CHOICES[field])}"
+                )
+        pixels = self._framed(image)
+        if self.channels == "GRAY":
+            pixels = cast("npt.NDArray[np.uint8]", cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))[:, :, None]
+        elif self.channels == "BGR":
+            pixels = pixels[:, :, ::-1]
+        sample: npt.NDArray[Any] = pixels
+        if self.dtype != "uint8":
+            mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+            sample = ((pixels.astype(np.float32) * np.float32(self.scale) - mean) / std).astype(self.dtype)
+        return np.ascontiguousarray(sample.transpose(2, 0, 1) if self.layout == "NCHW" else sample)
+
+    def to_display(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return the picture as the model sees it, for a map to be laid over.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (H, W, 3)
+            RGB pixels, 0 to 255.
+
+        Returns
+        -------
+        ndarray of uint8, shape (h, w, 3)
+            RGB pixels, resized, cropped or framed, grey where the model is colour-blind, not normalised.
+
+        Raises
+        ------
+        InputError
+            The array is not such a picture.
+        PreprocessingError
+            `resize_to` is set but not the size.
+        """
+        pixels = self._framed(image)
+        if self.channels == "GRAY":
+            grey = cast("npt.NDArray[np.uint8]", cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+            return np.repeat(grey[:, :, None], 3, axis=2)
+        return pixels
+
+    def place(self, saliency: npt.ArrayLike, image_shape: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Put a map of the model's input back in the coordinates of the original picture.
+
+        Parameters
+        ----------
+        saliency : array-like, shape (h, w)
+            A map over the picture as the model sees it.
+        image_shape : sequence of int
+            Shape of the original picture, (H, W) or (H, W, 3).
+
+        Returns
+        -------
+        ndarray of float32, shape (H, W)
+            Values are interpolated, not rescaled; 0 where the model did not look (outside of the crop).
+
+        Raises
+        ------
+        InputError
+            The map is not as large as the picture the model sees.
+        """
+        height, width = int(image_shape[0]), int(image_shape[1])
+        map_ = np.asarray(saliency, dtype=np.float32)
+        frame = self._frame(height, width)
+        if map_.shape != frame.size:
+            raise InputError(
+                f"the map has shape {map_.shape} but the model sees {frame.size} of this picture: pass one (h, w) map"
+            )
+        scaled = np.zeros(frame.scaled, np.float32)
+        scaled[frame.source] = map_[frame.target]
+        return self._resized(scaled, (height, width), smooth=True)
+
+    def to_json(self) -> str:
+        """Return the description as a JSON object of all known fields, for the model's metadata."""
+        return json.dumps({key: value for key, value in asdict(self).items() if value is not None})
+
+    @classmethod
+    def from_json(cls, text: str) -> Preprocessing:
+        """Read a description from a JSON object.
+
+        Parameters
+        ----------
+        text : str
+            Keys are the fields of this class, all optional; lists stand for tuples.
+
+        Returns
+        -------
+        Preprocessing
+            The description; absent keys have the defaults of the fields.
+
+        Raises
+        ------
+        PreprocessingError
+            Not a JSON object, an unknown key or a bad value.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise PreprocessingError(
+                f"the preprocessing is not JSON (line {error.lineno}: {error.msg}): write an object such as "
+                '{"layout": "NCHW", "scale": 0.0039}'
+            ) from None
+        if not isinstance(values, dict):
+            raise PreprocessingError(f"the preprocessing is a JSON {type(values).__name__}: write an object {{...}}")
+        for key in values:
+            check_key(key)
+        return cls(**values)
+
+    def describe(self) -> str:
+        """Say in one line what is done to a picture."""
+        resize = "the picture's own size"
+        if self.size is not None:
+            resize = {
+                "stretch": "stretch to {0}x{1}",
+                "crop": "shorter side to {2}, centre crop {0}x{1}",
+                "letterbox": "letterbox into {0}x{1} on grey {3}",
+            }[self.resize].format(*self.size, min(self._cover(self.size)), self.fill)
+            resize += "" if self.interpolation == "auto" else f" ({self.interpolation})"
+        x = "pixel" if self.scale == 1 else f"pixel * {self.scale:.6g}"
+        if any(self.mean):
+            x += f" - {_list(self.mean)}"
+        if set(self.std) != {1.0}:
+            x = f"({x}) / {_list(self.std)}" if x != "pixel" else f"pixel / {_list(self.std)}"
+        kinds = " ".join(getattr(self, field) or f"{field}?" for field in ("layout", "channels", "dtype"))
+        return f"{self.name + ': ' if self.name else ''}{resize}, {kinds}, x = {x}"
+
+    def _cover(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the height and width that a picture to be cropped must at least have after scaling."""
+        if self.resize_to is not None:
+            return max(self.resize_to, size[0]), max(self.resize_to, size[1])
+        return round(size[0] * 256 / 224), round(size[1] * 256 / 224)
+
+    def _frame(self, height: int, width: int) -> _Frame:
+        """Compute where a picture of that size lies in the model's input."""
+        if self.size is None:
+            if self.resize_to is not None:
+                raise PreprocessingError("resize_to is set but size is not: set size to the model's height and width")
+            return _Frame((height, width), (height, width))
+        if self.resize == "stretch":
+            return _Frame(self.size, self.size)
+        if self.resize == "letterbox":
+            factor = min(self.size[0] / height, self.size[1] / width)
+        else:
+            cover = self._cover(self.size)
+            factor = max(cover[0] / height, cover[1] / width)
+        return _Frame(self.size, (max(1, round(height * factor)), max(1, round(width * factor))))
+
+    def _framed(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Resize and crop or pad: (H, W, 3) to (h, w, 3)."""
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            got = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise InputError(f"a picture must be RGB, uint8 of shape (H, W, 3), got {got}: read it with images.read")
+        if image.size == 0:
+            raise InputError(f"the picture has shape {image.shape}: it must hold at least one pixel")
+        frame = self._frame(image.shape[0], image.shape[1])
+        scaled = self._resized(np.ascontiguousarray(image), frame.scaled)
+        out = np.full((*frame.size, 3), self.fill, np.uint8)
+        out[frame.target] = scaled[frame.source]
+        return out
+
+    def _resized(self, array: npt.NDArray[Any], size: tuple[int, int], *, smooth: bool = False) -> npt.NDArray[Any]:
+        if array.shape[:2] == size:
+            return array
+        name: str = "auto" if smooth else self.interpolation
+        if name == "auto":
+            name = "area" if size[0] * size[1] < array.shape[0] * array.shape[1] else "linear"
+        return cast("npt.NDArray[Any]", cv2.resize(array, (size[1], size[0]), interpolation=_FLAGS[name]))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A picture scaled to `scaled`, centred in a canvas of `size`; crop sticks out, letterbox leaves a rim."""
+
+    size: tuple[int, int]
+    scaled: tuple[int, int]
+
+    @property
+    def source(self) -> tuple[slice, slice]:
+        """Part of the scaled picture that is inside of the canvas."""
+        return self._overlap(self.scaled, self.size)
+
+    @property
+    def target(self) -> tuple[slice, slice]:
+        """Part of the canvas that the scaled picture covers."""
+        return self._overlap(self.size, self.scaled)
+
+    @staticmethod
+    def _overlap(mine: tuple[int, int], other: tuple[int, int]) -> tuple[slice, slice]:
+        starts = [max(0, round((m - o) / 2)) for m, o in zip(mine, other, strict=True)]
+        rows, columns = (slice(s, s + min(m, o)) for s, m, o in zip(starts, mine, other, strict=True))
+        return rows, columns
+
+
+def _numbers(field: str, value: object) -> tuple[float, ...]:
+    """Check that a value is one finite number or a list of them."""
+    values = tuple(value) if isinstance(value, list | tuple) and field != "scale" else (value,)
+    for v in values:
+        if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v):
+            raise PreprocessingError(f"{field} holds {v!r}: give finite numbers")
+    return tuple(float(cast("float", v)) for v in values)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _list(values: Sequence[float]) -> str:
+    return f"{values[0]:.6g}" if len(values) == 1 else "[" + ", ".join(f"{v:.6g}" for v in values) + "]"
+
+
+def complete(pre: Preprocessing, input_shape: Sequence[int | str | None], dtype: npt.DTypeLike) -> Preprocessing:
+    """Fill what a description leaves open from the input of a model.
+
+    Parameters
+    ----------
+    pre : Preprocessing
+        What is known; what it says is never changed.
+    input_shape : sequence of int, str or None
+        Shape of the model's input with its batch axis; a name or None stands for an axis of any length.
+    dtype : dtype-like
+        Element type of the model's input.
+
+    Returns
+    -------
+    Preprocessing
+        With layout, channels and dtype known; the size stays None where the model takes any.
+
+    Raises
+    ------
+    PreprocessingError
+        The model's input is no picture, leaves the layout open, or contradicts the description.
+    """
+    dims = tuple(d if isinstance(d, int) and d > 0 else None for d in input_shape)
+    shown = "(" + ", ".join("?" if d is None else str(d) for d in dims) + ")"
+    if len(dims) != 4:
+        raise PreprocessingError(
+            f"the model's input {shown} has {len(dims)} axes and a picture needs 4 (batch, channels, height, width): "
+            "pass arrays instead of pictures"
+        )
+    layout = pre.layout or _layout(dims, shown)
+    channel, height, width = (1, 2, 3) if layout == "NCHW" else (3, 1, 2)
+    found: dict[str, Any] = {"layout": layout}
+    if dims[channel] not in (1, 3, None):
+        raise PreprocessingError(
+            f"layout {layout} gives the model's input {shown} {dims[channel]} channels, and a picture has 1 or 3: "
+            "change the layout, or pass arrays instead of pictures"
+        )
+    if pre.channels is None:
+        if dims[channel] is None:
+            raise PreprocessingError(
+                f"the model's input {shown} leaves the number of channels open: set channels to RGB, BGR or GRAY"
+            )
+        found["channels"] = "GRAY" if dims[channel] == 1 else "RGB"
+    elif dims[channel] not in (None, pre._n_channels):
+        raise PreprocessingError(
+            f"channels={pre.channels} does not fit the model's input {shown} with {dims[channel]} channel(s): "
+            f"set channels={'GRAY' if dims[channel] == 1 else 'RGB or BGR'}, with one mean and std for each"
+        )
+    size = pre.size or (dims[height], dims[width])
+    if None not in size:
+        found["size"] = size
+    elif size != (None, None):
+        raise PreprocessingError(f"the model's input {shown} leaves one side open: set size to height and width")
+    if any(given not in (None, mine) for given, mine in zip((dims[height], dims[width]), size, strict=True)):
+        raise PreprocessingError(
+            f"size {size[0]}x{size[1]} does not fit the model's input {shown}: leave it out, the model says it"
+        )
+    found["dtype"] = _dtype(pre, dtype)
+    return replace(pre, **found)
+
+
+def _layout(dims: tuple[int | None, ...], shown: str) -> Layout:
+    """Find the channel axis by its length."""
+    first, last = dims[1] in (1, 3), dims[3] in (1, 3)
+    if first == last:
+        why = "could have its channels first or last" if first else "has no axis of 1 or 3 channels, second or last"
+        raise PreprocessingError(
+            f"the model's input {shown} {why}: set layout to NCHW or NHWC, or pass arrays instead of pictures"
+        )
+    return "NCHW" if first else "NHWC"
+
+
+def _dtype(pre: Preprocessing, dtype: npt.DTypeLike) -> str:
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if name not in CHOICES["dtype"]:
+        raise PreprocessingError(
+            f"the model's input is {name}, and pictures become {', '.join(CHOICES['dtype'])}: "
+            "pass arrays instead of pictures"
+        )
+    if pre.dtype not in (None, name):
+        raise PreprocessingError(f"dtype={pre.dtype} does not fit the model's input, which is {name}: leave it out")
+    return name
+
+
+def check_key(key: str) -> None:
+    """Raise PreprocessingError for a key that is not a field of Preprocessing, naming the closest one."""
+    names = [f.name for f in fields(Preprocessing)]
+    if key not in names:
+        raise PreprocessingError(f"key '{key}' does not exist{near(key, names)}: give some of {', '.join(names)}")
+
+
+def near(word: str, words: Sequence[str] | Mapping[str, object]) -> str:
+    """Return " (did you mean 'x'?)" for the closest of some words, or nothing."""
+    close = difflib.get_close_matches(word.lower(), words, n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -1,0 +1,108 @@
+"""The picture of a comparison: photo, both maps, where they differ, and in words and bars by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx.pictures.show.sheet import FAINT, NEGATIVE, PAPER, POSITIVE, Sheet, checked, finish, resized
+from fgonnx.pictures.show.visual import overlay, scaled
+
+RGB = npt.NDArray[np.uint8]
+
+PERCENTILE = 99.5
+
+
+def draw(
+    image: RGB,
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    title: str,
+    lines: Sequence[str] = (),
+    bars: Sequence[tuple[str, float]] = (),
+    names: tuple[str, str] = ("A", "B"),
+    signed: bool = False,
+    height: int = 720,
+) -> RGB:
+    """Draw photo and difference above, the maps of both models below, and to the right what was measured.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+        RGB pixels.
+    a, b : array-like, shape (h, w)
+        The maps, of one size.
+    title : str
+        What the picture is about.
+    lines : sequence of str
+        What was measured, one statement a line.
+    bars : sequence of (str, float)
+        What every stretch of layers adds to score B - score A, the input first.
+    names : pair of str
+        What the models are called.
+    signed : bool
+        The maps have a sign.
+    height : int
+        Height of the result in pixels, at least 200.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, 3)
+        RGB pixels.
+
+    Raises
+    ------
+    InputError
+        A map has a wrong shape, or a number is NaN or infinite.
+    OptionError
+        The height is too small.
+    """
+    checked(height, bars)
+    unit = height / 360
+    margin, caption = round(10 * unit), round(16 * unit)
+    room = (height - 3 * margin - 2 * caption) // 2
+    factor = min(room / image.shape[0], 1.6 * room / image.shape[1])
+    size = max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))
+    photo = resized(image, size)
+    column = max(size[1], round(110 * unit))
+    width = 2 * (margin + column)
+    text = Sheet(height, width, unit)
+    cells = (
+        (photo, "picture"),
+        (difference(photo, a, b, signed=signed), "difference: more in A blue, in B red"),
+        (overlay(photo, a, signed=signed), f"A: {names[0]}"),
+        (overlay(photo, b, signed=signed), f"B: {names[1]}"),
+    )
+    places = []
+    for i, (_, name) in enumerate(cells):
+        top = margin + (i // 2) * (room + caption + margin)
+        left = margin + (i % 2) * (column + margin)
+        places.append((top + (room - size[0]) // 2, left + (column - size[1]) // 2))
+        fitted = text.fitted(name, column / unit, 9)
+        text.write(fitted, left / unit, (top + room) / unit + 11, 9, FAINT)
+    out = text.finished()
+    for (picture, _), (top, left) in zip(cells, places, strict=True):
+        out[top : top + size[0], left : left + size[1]] = picture
+    gap = np.full((height, margin, 3), PAPER, np.uint8)
+    return finish(np.concatenate([out, gap], axis=1), title, lines, bars, caption="score B - score A, by layer")
+
+
+def difference(photo: RGB, a: npt.ArrayLike, b: npt.ArrayLike, *, signed: bool = False) -> RGB:
+    """Lay what two maps differ by over a faded photo: blue where A has more, red where B has.
+
+    Both are brought to the colour scale first, as they are drawn themselves, and the scale of the difference is fixed:
+    equal maps leave the photo as it is, and the colour is full where half of the scale lies between the maps.
+    """
+    levels = [
+        cv2.resize(scaled(m, signed, PERCENTILE), (photo.shape[1], photo.shape[0]), interpolation=cv2.INTER_LINEAR)
+        for m in (a, b)
+    ]
+    apart = np.asarray((levels[1] - levels[0]) / (2.0 if signed else 1.0), np.float32)[:, :, None]
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    faded = 150.0 + 0.41 * grey[:, :, None]
+    colour = np.where(apart > 0, np.array(POSITIVE, np.float32), np.array(NEGATIVE, np.float32))
+    return np.rint(faded + np.minimum(2.0 * np.abs(apart), 1.0) * (colour - faded)).astype(np.uint8)

@@ -1,0 +1,209 @@
+"""Plots of explanations that are no photos: sound and other sequences over time, volumes in three planes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx.errors import InputError
+from fgonnx.pictures.show import visual
+from fgonnx.pictures.show.sheet import FAINT, INK, NEGATIVE, POSITIVE, RULE, Sheet, checked, finish, resized
+
+Array = npt.NDArray[Any]
+RGB = npt.NDArray[np.uint8]
+
+_WIDTH, _MARGIN = 520, 14  # of a plot over time, in units of 1/360 of the height
+
+
+def sequence(
+    values: Array,
+    saliency: Array,
+    *,
+    title: str,
+    lines: Sequence[str] = (),
+    bars: Sequence[tuple[str, float]] = (),
+    signed: bool = False,
+    height: int = 480,
+    rate: float | None = None,
+    start: int = 0,
+) -> RGB:
+    """Draw a sequence, its map below it on the same time axis, and the certificate beside them.
+
+    Parameters
+    ----------
+    values : numpy array, (T,) or (channels, T)
+        The sequence: one channel is drawn as a wave, several as rows of brightness.
+    saliency : numpy array, (T,)
+        The map.
+    title, lines, bars, signed, height
+        As for `fgonnx.pictures.show.visual.panel`.
+    rate : float, optional
+        Positions per second; positions are counted without it.
+    start : int
+        Position of the first value in the recording.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, 3)
+        RGB pixels.
+
+    Raises
+    ------
+    InputError
+        The lengths differ, or a number is NaN or infinite.
+    OptionError
+        The height is too small.
+    """
+    checked(height, bars)
+    rows = np.atleast_2d(np.asarray(values, np.float64))
+    map_ = np.asarray(saliency, np.float64)
+    if rows.ndim != 2 or map_.shape != rows.shape[1:] or not rows.size:
+        raise InputError(f"a sequence of shape {rows.shape} and a map of shape {map_.shape} do not belong together")
+    if not (np.isfinite(rows).all() and np.isfinite(map_).all()):
+        raise InputError("the sequence or its map holds NaN or infinity: check the model's weights and its input")
+    unit = height / 360
+    sheet = Sheet(height, round((_WIDTH + 2 * _MARGIN) * unit), unit)
+    left, right = _MARGIN, _MARGIN + _WIDTH
+    sheet.write("input", left, 24, 11, FAINT)
+    if len(rows) == 1:
+        _wave(sheet, rows[0], left, 32, right, 172)
+    else:
+        sheet.box(left, 32, right, 172, _brightness(rows))
+    sheet.write("explanation", left, 196, 11, FAINT)
+    visual.legend(sheet, right, 187, _WIDTH, signed)
+    columns = _columns(map_, round(_WIDTH * sheet.fine))
+    sheet.box(left, 203, right, 233, visual.heat(columns[None], signed=signed))
+    _curve(sheet, columns, left, 240, right, 322)
+    _axis(sheet, left, right, 324, len(map_), rate, start)
+    return finish(sheet.finished(), title, lines, bars)
+
+
+def _columns(map_: Array, width: int) -> Array:
+    """Bring a map to the columns of a picture: means where it is longer, steps where it is shorter."""
+    count = len(map_)
+    if count <= width:
+        return np.asarray(map_[np.arange(width) * count // width])
+    edges = np.arange(width) * count // width
+    return np.asarray(np.add.reduceat(map_, edges) / np.diff([*edges, count]))
+
+
+def _wave(sheet: Sheet, wave: Array, left: float, top: float, right: float, bottom: float) -> None:
+    """Draw a wave: what it reaches within every column, or a line where columns are finer than positions."""
+    width, count = round((right - left) * sheet.fine), len(wave)
+    if count > width:
+        edges = np.arange(width) * count // width
+        # Neighbouring columns share a value, so that the wave does not fall apart.
+        low = np.minimum(np.minimum.reduceat(wave, edges), wave[edges])
+        high = np.maximum.reduceat(wave, edges)
+        low[1:], high[1:] = np.minimum(low[1:], wave[edges[1:] - 1]), np.maximum(high[1:], wave[edges[1:] - 1])
+    else:
+        positions = (np.arange(width) + 0.5) / width * count - 0.5
+        low = high = np.interp(positions, np.arange(count), wave)
+    reach = max(float(np.abs(wave).max()), 1e-30)
+    middle, half = (top + bottom) / 2 * sheet.fine, (bottom - top) / 2 * sheet.fine
+    sheet.box(left, (top + bottom) / 2 - 0.25, right, (top + bottom) / 2 + 0.25, RULE)
+    x = np.arange(width) + left * sheet.fine
+    upper, lower = middle - high / reach * half, middle - low / reach * half
+    outline = np.concatenate([np.stack([x, upper - 1], 1), np.stack([x, lower + 1], 1)[::-1]])
+    cv2.fillPoly(sheet.pixels, [np.rint(outline).astype(np.int32)], INK, cv2.LINE_AA)
+
+
+def _curve(sheet: Sheet, columns: Array, left: float, top: float, right: float, bottom: float) -> None:
+    """Draw the map as an area over its zero."""
+    low, high = min(0.0, float(columns.min())), max(0.0, float(columns.max()))
+    scale = (bottom - top) / ((high - low) or 1.0)
+    zero = top + high * scale
+    x = np.arange(len(columns)) + left * sheet.fine
+    base = np.full(len(x), zero * sheet.fine)
+    for part, colour in ((columns.clip(min=0), POSITIVE), (columns.clip(max=0), NEGATIVE)):
+        if part.any():
+            outline = np.concatenate(
+                [np.stack([x, (zero - part * scale) * sheet.fine], 1), np.stack([x, base], 1)[::-1]]
+            )
+            cv2.fillPoly(sheet.pixels, [np.rint(outline).astype(np.int32)], colour, cv2.LINE_AA)
+    sheet.box(left, zero - 0.25, right, zero + 0.25, FAINT)
+
+
+def _axis(sheet: Sheet, left: float, right: float, y: float, count: int, rate: float | None, start: int) -> None:
+    """Write five times under a plot."""
+    for i in range(5):
+        position = start + count * i / 4
+        text = f"{position:.0f}" if rate is None else f"{position / rate:.4g} s"
+        x = left + (right - left) * i / 4
+        sheet.box(x - 0.25, y, x + 0.25, y + 4, FAINT)
+        at = x - sheet.extent(text, 10) * i / 4
+        sheet.write(text, at, y + 15, 10, FAINT)
+    if rate is None:
+        sheet.write("position", left, y + 28, 10, FAINT)
+
+
+def _brightness(rows: Array) -> RGB:
+    """Show channels over time as a grey picture, the first at the bottom."""
+    low, high = (float(np.percentile(rows, p)) for p in (1, 99))
+    level = np.clip((rows[::-1] - low) / ((high - low) or 1.0), 0, 1)
+    pixels = np.repeat(np.rint(level * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    # Steps, not blends: neighbouring channels are different things.
+    factor = max(1, 320 // pixels.shape[0]), max(1, 1040 // pixels.shape[1])
+    return np.ascontiguousarray(np.kron(pixels, np.ones((*factor, 1), np.uint8)))
+
+
+def volume(
+    values: Array,
+    saliency: Array,
+    *,
+    title: str,
+    lines: Sequence[str] = (),
+    bars: Sequence[tuple[str, float]] = (),
+    signed: bool = False,
+    height: int = 480,
+) -> RGB:
+    """Draw three planes through the strongest place of a map, without and with the map, and the certificate.
+
+    Parameters
+    ----------
+    values, saliency : numpy array, (D, H, W)
+        The volume and its map.
+    title, lines, bars, signed, height
+        As for `fgonnx.pictures.show.visual.panel`.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width, 3)
+        RGB pixels.
+
+    Raises
+    ------
+    InputError
+        The shapes differ, or a number is NaN or infinite.
+    OptionError
+        The height is too small.
+    """
+    checked(height, bars)
+    grey, map_ = np.asarray(values, np.float64), np.asarray(saliency, np.float64)
+    if grey.ndim != 3 or grey.shape != map_.shape or not np.isfinite(grey).all():
+        raise InputError(f"a volume of shape {grey.shape} and a map of shape {map_.shape} cannot be drawn together")
+    level = visual.scaled(map_.reshape(len(map_), -1), signed, 99.5).reshape(map_.shape)
+    spread = float(grey.max() - grey.min()) or 1.0
+    pixels = np.rint((grey - grey.min()) / spread * 255).astype(np.uint8)
+    strongest = np.unravel_index(int(np.abs(map_).argmax()), map_.shape)
+    unit = height / 360
+    sheet = Sheet(height, round((3 * 158 + _MARGIN) * unit), unit)
+    for axis, name in enumerate("zyx"):
+        left = _MARGIN + axis * 158
+        index = int(strongest[axis])
+        planes = np.take(pixels, index, axis), np.take(level, index, axis)
+        size = planes[0].shape
+        factor = 144 / max(size)
+        below, across = size[0] * factor, size[1] * factor
+        fine = round(below * sheet.fine), round(across * sheet.fine)
+        photo = resized(np.repeat(planes[0][:, :, None], 3, axis=2), fine)
+        stretched = np.asarray(cv2.resize(planes[1], fine[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+        for top, picture in ((14, photo), (172, visual.blend(photo, stretched, 0.85, signed=signed))):
+            sheet.box(left, top, left + across, top + below, picture)
+        sheet.write(f"{name} = {index}", left, 334, 11, FAINT)
+    visual.legend(sheet, _MARGIN + 2 * 158 + 144, 339, 158, signed)
+    return finish(sheet.finished(), title, lines, bars)
