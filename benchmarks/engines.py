@@ -109,9 +109,12 @@ def page() -> str:
         worst, count = max(worst, *(d.value for d in found)), count + 1
         lines.append(f"| {name} | {origin} | " + " | ".join(f"{d.value:.0e}" for d in found) + " | |")
     head = HEAD.format(
-        python=platform.python_version(), ort=onnxruntime.__version__, onnx=onnx.__version__, samples=SAMPLES,
+        python=platform.python_version(),
+        ort=onnxruntime.__version__,
+        onnx=onnx.__version__,
+        samples=SAMPLES,
         worst=worst,
-    )  # fmt: skip
+    )
     names = " | ".join(agreement.GROUPS)
     columns = f"| model | from | {names} | |\n| --- | --- |{' ---: |' * len(agreement.GROUPS)} --- |\n"
     return head + columns + "\n".join(lines) + f"\n\n{count} models are explained by both.\n" + OPERATORS + operators()

@@ -29,10 +29,22 @@ SHARED = ROOT.parent / "shared"
 SEED = 7  # below 1 000 000: the shipped example was not trained on it
 
 MEASURES = (
-    "pixel-perturbation", "pixel-perturbation-most", "deletion", "insertion", "average-drop", "road", "sensitivity-n",
-    "infidelity", "max-sensitivity:samples=3", "sparseness", "complexity", "randomisation", "randomisation-independent",
-    "random-logit", "completeness",
-)  # fmt: skip
+    "pixel-perturbation",
+    "pixel-perturbation-most",
+    "deletion",
+    "insertion",
+    "average-drop",
+    "road",
+    "sensitivity-n",
+    "infidelity",
+    "max-sensitivity:samples=3",
+    "sparseness",
+    "complexity",
+    "randomisation",
+    "randomisation-independent",
+    "random-logit",
+    "completeness",
+)
 LOCAL = ("pointing-game", "energy")
 NULLS = ("edge", "random")
 _PER_TABLE = 6
@@ -73,9 +85,17 @@ def main() -> None:
     ]
     if args.imagenet.is_dir() and args.model.is_file():
         photos = [
-            str(args.model), str(args.imagenet), "--methods", args.imagenet_methods or args.methods,
-            "--measures", args.measures, "--preprocess", args.preprocess, "--limit", str(args.images),
-        ]  # fmt: skip
+            str(args.model),
+            str(args.imagenet),
+            "--methods",
+            args.imagenet_methods or args.methods,
+            "--measures",
+            args.measures,
+            "--preprocess",
+            args.preprocess,
+            "--limit",
+            str(args.images),
+        ]
         found = evaluated(args.out / f"imagenet{args.images}", [*photos, *rest])
         parts.append(section(f"ImageNet: {found['data']['images']} photos, {args.model.stem}", found))
     text = PAGE.read_text(encoding="utf-8")

@@ -48,9 +48,14 @@ Export = tuple[str, int]
 ONCE: tuple[Export, ...] = (("torchscript", 17), ("dynamo", 18))
 SCRIPTED: tuple[Export, ...] = (("torchscript", 17),)
 ALL: tuple[Export, ...] = (
-    ("torchscript", 13), ("torchscript", 17), ("torchscript", 18), ("torchscript", 20), ("dynamo", 18), ("dynamo", 20),
+    ("torchscript", 13),
+    ("torchscript", 17),
+    ("torchscript", 18),
+    ("torchscript", 20),
+    ("dynamo", 18),
+    ("dynamo", 20),
     ("dynamo", 23),
-)  # fmt: skip
+)
 KERAS: tuple[Export, ...] = (("tf2onnx", 17),)
 KERAS_ALL: tuple[Export, ...] = (("tf2onnx", 13), ("tf2onnx", 17), ("tf2onnx", 18))
 
@@ -362,15 +367,26 @@ def _torch_exported(net: Any, x: Array, exporter: str, opset: int, folded: bool)
     if exporter == "torchscript":
         buffer = io.BytesIO()
         torch.onnx.export(
-            net, example, buffer, dynamo=False, opset_version=opset,  # type: ignore[arg-type]
-            dynamic_axes={"x": {0: "N"}, "logits": {0: "N"}}, do_constant_folding=folded,
-            training=torch.onnx.TrainingMode.EVAL if folded else torch.onnx.TrainingMode.PRESERVE, **names,
-        )  # fmt: skip
+            net,
+            example,
+            buffer,
+            dynamo=False,
+            opset_version=opset,  # type: ignore[arg-type]
+            dynamic_axes={"x": {0: "N"}, "logits": {0: "N"}},
+            do_constant_folding=folded,
+            training=torch.onnx.TrainingMode.EVAL if folded else torch.onnx.TrainingMode.PRESERVE,
+            **names,
+        )
         return onnx.load_from_string(buffer.getvalue())
     program = torch.onnx.export(
-        net, example, dynamo=True, opset_version=opset, dynamic_shapes=({0: torch.export.Dim("N")},), verbose=False,
+        net,
+        example,
+        dynamo=True,
+        opset_version=opset,
+        dynamic_shapes=({0: torch.export.Dim("N")},),
+        verbose=False,
         **names,
-    )  # fmt: skip
+    )
     assert program is not None
     return program.model_proto
 
@@ -397,9 +413,11 @@ def _keras_grey_levels(name: str) -> Callable[[], Any]:
 
         inputs = keras.Input(shape[1:])
         return getattr(keras.applications, name)(
-            input_tensor=keras.layers.Rescaling(50.0, 120.0)(inputs), weights=None, classes=CLASSES,
+            input_tensor=keras.layers.Rescaling(50.0, 120.0)(inputs),
+            weights=None,
+            classes=CLASSES,
             classifier_activation=None,
-        )  # fmt: skip
+        )
 
     return build
 
@@ -552,21 +570,37 @@ def _distance(found: Array, truth: Array) -> float:
 # the table
 
 _DETR = {
-    "use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None,
-    "backbone_config": ("ResNetConfig", {
-        "embedding_size": 32, "hidden_sizes": [32, 64, 128, 256], "depths": [1, 1, 1, 1], "layer_type": "basic",
-        "out_features": ["stage4"],
-    }),
-    "d_model": 96, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 192, "decoder_ffn_dim": 192,
-    "encoder_attention_heads": 4, "decoder_attention_heads": 4, "num_queries": 10,
-}  # fmt: skip
+    "use_timm_backbone": False,
+    "use_pretrained_backbone": False,
+    "backbone": None,
+    "backbone_config": (
+        "ResNetConfig",
+        {
+            "embedding_size": 32,
+            "hidden_sizes": [32, 64, 128, 256],
+            "depths": [1, 1, 1, 1],
+            "layer_type": "basic",
+            "out_features": ["stage4"],
+        },
+    ),
+    "d_model": 96,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_ffn_dim": 192,
+    "decoder_ffn_dim": 192,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "num_queries": 10,
+}
 _YOLOS = {
-    "hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 3, "intermediate_size": 384,
-    "image_size": [96, 96], "num_detection_tokens": 10,
-}  # fmt: skip
-_MOBILEVIT = {
-    "hidden_sizes": [64, 80, 96], "neck_hidden_sizes": [16, 16, 24, 48, 64, 80, 320], "image_size": 96
-}  # fmt: skip
+    "hidden_size": 192,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 3,
+    "intermediate_size": 384,
+    "image_size": [96, 96],
+    "num_detection_tokens": 10,
+}
+_MOBILEVIT = {"hidden_sizes": [64, 80, 96], "neck_hidden_sizes": [16, 16, 24, 48, 64, 80, 320], "image_size": 96}
 _96: Shape = (SAMPLES, 3, 96, 96)
 _64: Shape = (SAMPLES, 3, 64, 64)
 _224: Shape = (SAMPLES, 3, 224, 224)  # what global pooling to 6 x 6 or 7 x 7 needs to be exported
@@ -584,8 +618,11 @@ FAMILIES: tuple[Family, ...] = (
     Family("DenseNet-121", "torchvision", _torchvision("densenet121"), _96, ONCE),
     Family("GoogLeNet", "torchvision", _torchvision("googlenet", aux_logits=False, init_weights=False), _96, ONCE),
     Family(
-        "Inception-v3", "torchvision", _torchvision("inception_v3", aux_logits=False, init_weights=False),
-        (SAMPLES, 3, 107, 107), ONCE,
+        "Inception-v3",
+        "torchvision",
+        _torchvision("inception_v3", aux_logits=False, init_weights=False),
+        (SAMPLES, 3, 107, 107),
+        ONCE,
     ),
     Family("SqueezeNet", "torchvision", _torchvision("squeezenet1_1"), _96, ONCE),
     Family("ShuffleNet v2", "torchvision", _torchvision("shufflenet_v2_x1_0"), _96, ONCE),
@@ -599,22 +636,34 @@ FAMILIES: tuple[Family, ...] = (
     Family("ConvNeXt-T", "torchvision", _torchvision("convnext_tiny"), _64, ONCE),
     Family("ViT-Ti/16", "timm", _timm("vit_tiny_patch16_224", img_size=96), _96, ALL),
     Family(
-        "ViT (nn.MultiheadAttention)", "torchvision", _torchvision_class("VisionTransformer", 96, 16, 6, 3, 192, 384),
-        _96, ONCE,
+        "ViT (nn.MultiheadAttention)",
+        "torchvision",
+        _torchvision_class("VisionTransformer", 96, 16, 6, 3, 192, 384),
+        _96,
+        ONCE,
     ),
     Family("DeiT-Ti (distilled)", "timm", _timm("deit_tiny_distilled_patch16_224", img_size=96), _96, ONCE),
     Family(
-        "Swin (timm)", "timm", _timm("swin_tiny_patch4_window7_224", img_size=112, embed_dim=48, depths=(2, 2, 2, 2)),
-        (SAMPLES, 3, 112, 112), ALL,
+        "Swin (timm)",
+        "timm",
+        _timm("swin_tiny_patch4_window7_224", img_size=112, embed_dim=48, depths=(2, 2, 2, 2)),
+        (SAMPLES, 3, 112, 112),
+        ALL,
     ),
     Family(
-        "Swin (torchvision)", "torchvision",
-        _torchvision_class("SwinTransformer", [4, 4], 48, [2, 2, 2], [3, 3, 6], [7, 7]), (SAMPLES, 3, 112, 112), ONCE,
+        "Swin (torchvision)",
+        "torchvision",
+        _torchvision_class("SwinTransformer", [4, 4], 48, [2, 2, 2], [3, 3, 6], [7, 7]),
+        (SAMPLES, 3, 112, 112),
+        ONCE,
     ),
     Family("MobileViT-XXS", "timm", _timm("mobilevit_xxs"), _96, ONCE),
     Family(
-        "MobileViT (transformers)", "transformers", _transformers("MobileViT", "ImageClassification", **_MOBILEVIT),
-        _96, ONCE,
+        "MobileViT (transformers)",
+        "transformers",
+        _transformers("MobileViT", "ImageClassification", **_MOBILEVIT),
+        _96,
+        ONCE,
     ),
     Family("SegFormer-B0", "transformers", _transformers("Segformer", "SemanticSegmentation"), _96, ONCE),
     Family("DETR", "transformers", _transformers("Detr", "ObjectDetection", **_DETR), _96, ONCE),
@@ -632,7 +681,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("EfficientNet-B0", "keras", _keras_grey_levels("EfficientNetB0"), _LAST, KERAS),
     Family("EfficientNet v2-B0", "keras", _keras("EfficientNetV2B0", include_preprocessing=False), _LAST, KERAS),
     Family("ConvNeXt-T", "keras", _keras("ConvNeXtTiny", include_preprocessing=False), _LAST, KERAS),
-)  # fmt: skip
+)
 
 
 def jobs(only: Iterable[str] = ()) -> list[tuple[int, str, int]]:
@@ -722,7 +771,7 @@ def page(rows: Sequence[Row]) -> str:
         "| network | from | input | export | nodes | operators | gradient | residual | in float64 | in the map | batch "
         "| rewritten in |",
         "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
-    ]  # fmt: skip
+    ]
     lines += [_line(r) for r in rows]
     bad = [r for r in done if r.residual > RESIDUAL]
     lines += [
@@ -783,8 +832,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.cache.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     wanted = jobs(options.only)
-    with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), TextColumn("{task.fields[what]}"),
-                  console=console) as progress:  # fmt: skip
+    with Progress(
+        *Progress.get_default_columns(), TimeElapsedColumn(), TextColumn("{task.fields[what]}"), console=console
+    ) as progress:
         task = progress.add_task("families", total=len(wanted), what="")
         for job in wanted:
             progress.update(task, what=f"{FAMILIES[job[0]].name} ({job[1]} {job[2]})")

@@ -72,9 +72,19 @@ def networks() -> Iterator[tuple[str, Any, tuple[int, ...], np.dtype[Any], dict[
 
 def fingerprint(e: fgonnx.Explanation) -> dict[str, str]:
     """Return the hash of every array of an explanation."""
-    arrays: dict[str, Any] = {name: getattr(e, name) for name in (
-        "saliency", "target", "score", "contributions", "completeness", "input_gradient", "attribution", "delta",
-    )}  # fmt: skip
+    arrays: dict[str, Any] = {
+        name: getattr(e, name)
+        for name in (
+            "saliency",
+            "target",
+            "score",
+            "contributions",
+            "completeness",
+            "input_gradient",
+            "attribution",
+            "delta",
+        )
+    }
     arrays |= {f"output {name}": a for name, a in e.outputs.items()}
     arrays |= {f"bias {name}": a for name, a in e.bias_gradients.items()}
     arrays["sites"] = np.array([f"{s.name} {s.kind} {s.grid} {s.node}" for s in e.sites])

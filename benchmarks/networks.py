@@ -108,9 +108,15 @@ def export(module: Any, x: Array, path: Path) -> None:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                module, (torch.from_numpy(x),), os.fspath(path), dynamo=False, opset_version=OPSET,
-                input_names=["x"], output_names=["logits"], dynamic_axes={"x": {0: BATCH}, "logits": {0: BATCH}},
-            )  # fmt: skip
+                module,
+                (torch.from_numpy(x),),
+                os.fspath(path),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["x"],
+                output_names=["logits"],
+                dynamic_axes={"x": {0: BATCH}, "logits": {0: BATCH}},
+            )
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
 

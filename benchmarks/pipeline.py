@@ -76,9 +76,20 @@ def command(model: Path, folder: Path, out: Path, preset: str, batch: int, threa
     """Return the command line that explains a folder."""
     where = map(os.fspath, (model, folder))
     return [
-        sys.executable, "-m", "fgonnx", "explain", *where, "-o", os.fspath(out), "--preprocess", preset,
-        "--batch-size", str(batch), "--threads", str(threads),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "fgonnx",
+        "explain",
+        *where,
+        "-o",
+        os.fspath(out),
+        "--preprocess",
+        preset,
+        "--batch-size",
+        str(batch),
+        "--threads",
+        str(threads),
+    ]
 
 
 def in_python(explainer: fgonnx.Explainer, network: Network, files: Sequence[Path], out: Path, preset: str) -> None:
@@ -211,10 +222,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (network,) = networks.find([options.model])
     console, size = Console(width=120), tuple(options.size)
     record: dict[str, Any] = {
-        "date": machine.today(), "machine": machine.describe(),
-        "versions": machine.versions(("onnxruntime", "opencv-python")), "network": network.name,
+        "date": machine.today(),
+        "machine": machine.describe(),
+        "versions": machine.versions(("onnxruntime", "opencv-python")),
+        "network": network.name,
         **{key: getattr(options, key) for key in ("count", "size", "batch", "threads", "rounds")},
-    }  # fmt: skip
+    }
     if options.watch:
         early, more = growth(watch(network, options.count, size, options.batch, options.threads))
         record.update(early=early, growth=more)

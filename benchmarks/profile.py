@@ -139,11 +139,18 @@ def per_operator(plain: Profile, explain: Profile) -> Table:
         before, after = plain.by_operator.get(operator, []), explain.by_operator.get(operator, [])
         time_after, moved = _milliseconds(after), _megabytes(after)
         table.add_row(
-            operator, str(len(before)), f"{_milliseconds(before):.2f}", f"{_megabytes(before):.1f}",
-            str(len(after)), f"{time_after:.2f}", f"{moved:.1f}", f"{moved / time_after:.1f}" if time_after else "",
-            f"{_milliseconds(n for n in after if n.written):.2f}", f"{time_after / total:.1%}",
+            operator,
+            str(len(before)),
+            f"{_milliseconds(before):.2f}",
+            f"{_megabytes(before):.1f}",
+            str(len(after)),
+            f"{time_after:.2f}",
+            f"{moved:.1f}",
+            f"{moved / time_after:.1f}" if time_after else "",
+            f"{_milliseconds(n for n in after if n.written):.2f}",
+            f"{time_after / total:.1%}",
             style="bold" if operator in REORDERS else None,
-        )  # fmt: skip
+        )
     return table
 
 
@@ -154,9 +161,15 @@ def totals(profiles: dict[str, Profile]) -> Table:
     for name, p in profiles.items():
         reorders = [p.by_operator.get(r, []) for r in REORDERS]
         table.add_row(
-            name, f"{p.milliseconds:.2f}", f"{p.milliseconds / base:.2f}", f"{p.kernels():.2f}", str(len(p.nodes)),
-            *(str(len(r)) for r in reorders), f"{sum(map(_milliseconds, reorders)):.2f}", f"{_megabytes(p.nodes):.0f}",
-        )  # fmt: skip
+            name,
+            f"{p.milliseconds:.2f}",
+            f"{p.milliseconds / base:.2f}",
+            f"{p.kernels():.2f}",
+            str(len(p.nodes)),
+            *(str(len(r)) for r in reorders),
+            f"{sum(map(_milliseconds, reorders)):.2f}",
+            f"{_megabytes(p.nodes):.0f}",
+        )
     return table
 
 
@@ -166,19 +179,25 @@ def summary(plain: Profile, explain: Profile, most: int = 8) -> dict[str, Any]:
     return {
         "runs": {
             name: {
-                "milliseconds": p.milliseconds, "kernels": p.kernels(), "nodes": len(p.nodes),
-                "reorders": sum(len(p.by_operator.get(r, [])) for r in REORDERS), "megabytes": _megabytes(p.nodes),
+                "milliseconds": p.milliseconds,
+                "kernels": p.kernels(),
+                "nodes": len(p.nodes),
+                "reorders": sum(len(p.by_operator.get(r, [])) for r in REORDERS),
+                "megabytes": _megabytes(p.nodes),
             }
             for name, p in ((PLAIN, plain), (EXPLAIN, explain))
         },
         "operators": [
             {
-                "operator": o, "nodes": len(explain.by_operator[o]), "milliseconds": explain.kernels(o),
-                "plain": plain.kernels(o), "megabytes": _megabytes(explain.by_operator[o]),
+                "operator": o,
+                "nodes": len(explain.by_operator[o]),
+                "milliseconds": explain.kernels(o),
+                "plain": plain.kernels(o),
+                "megabytes": _megabytes(explain.by_operator[o]),
             }
             for o in operators
         ],
-    }  # fmt: skip
+    }
 
 
 def section(content: dict[str, Any]) -> str:

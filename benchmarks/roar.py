@@ -99,14 +99,17 @@ def page(plan: roar.Plan, rows: Sequence[dict[str, Any]], data: str, counts: tup
     whole = found.get((roar.WHOLE, 0.0))
     goes = "kept, the others replaced" if plan.keep else "replaced"
     lines = [
-        f"# {'Keep' if plan.keep else 'Remove'} and retrain", "",
+        f"# {'Keep' if plan.keep else 'Remove'} and retrain",
+        "",
         f"Written by `python -m benchmarks.roar --data {data}`; do not edit by hand. Python "
-        f"{platform.python_version()}, onnxruntime {onnxruntime.__version__}.", "",
+        f"{platform.python_version()}, onnxruntime {onnxruntime.__version__}.",
+        "",
         f"Test accuracy in percent, mean and deviation over {len(plan.seeds)} seed(s), of a small CNN trained from "
         f"scratch for {plan.epochs} epochs on {counts[0]} pictures ({data}), tested on {counts[1]}. The given share of "
         f"the most salient pixels of every picture is {goes} by the training mean, in training and test "
-        "alike. Maps are those of one network trained on whole pictures, of its own decisions.", "",
-    ]  # fmt: skip
+        "alike. Maps are those of one network trained on whole pictures, of its own decisions.",
+        "",
+    ]
     if whole is not None:
         lines += [f"On whole pictures: {_percent(whole)}.", ""]
     lines.append("| method | " + " | ".join(f"{k:.0%}" for k in plan.shares) + " |")
@@ -134,10 +137,15 @@ def draw(path: Path, plan: roar.Plan, rows: Sequence[dict[str, Any]]) -> None:
     for method in plan.methods:
         line = [*whole, *sorted((r for r in rows if r["method"] == method), key=lambda r: r["share"])]
         axes.errorbar(
-            [100 * r["share"] for r in line], [100 * r["accuracy"] for r in line],
-            [100 * (r["deviation"] or 0) for r in line], label=method, marker="o", markersize=3, capsize=2,
+            [100 * r["share"] for r in line],
+            [100 * r["accuracy"] for r in line],
+            [100 * (r["deviation"] or 0) for r in line],
+            label=method,
+            marker="o",
+            markersize=3,
+            capsize=2,
             linewidth=1.2,
-        )  # fmt: skip
+        )
     axes.set(xlabel=f"pixels {'kept' if plan.keep else 'removed'} (%)", ylabel="test accuracy (%)")
     axes.legend(frameon=False)
     with files.replacing(path) as temporary:
@@ -163,9 +171,13 @@ def main() -> None:
     train, test, classes = pictures(given.data, given.train, given.test)
     size = train[0].shape[1]
     plan = roar.Plan(
-        tuple(given.methods), tuple(given.shares), tuple(given.seeds), given.keep, given.epochs,
+        tuple(given.methods),
+        tuple(given.shares),
+        tuple(given.seeds),
+        given.keep,
+        given.epochs,
         mirror=given.data == "cifar10",
-    )  # fmt: skip
+    )
     pre = preprocess.complete(presets.parse(_PREPROCESSING), (None, 3, size, size), np.dtype(np.float32))
     experiment = roar.Experiment(given.folder, network(size, classes), train, test, pre, plan)
     columns = (TextColumn("trainings"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())

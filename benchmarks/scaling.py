@@ -133,10 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for axis, point in track(wanted, "scaling", console=console)
     ]
     result: dict[str, Any] = {
-        "date": machine.today(), "machine": machine.describe(),
+        "date": machine.today(),
+        "machine": machine.describe(),
         "versions": machine.versions(("onnxruntime", "torch")),
-        "settings": {"threads": options.threads, "rounds": options.rounds}, "costs": [asdict(c) for c in costs],
-    }  # fmt: skip
+        "settings": {"threads": options.threads, "rounds": options.rounds},
+        "costs": [asdict(c) for c in costs],
+    }
     options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     figure(costs, options.figure)
     for c in costs:

@@ -15,9 +15,16 @@ FRAMEWORKS = ("torch", "tensorflow", "keras", "tflite", "jax", "sklearn", "paddl
 """Frameworks that have a converter module of their own."""
 
 _PACKAGES = {
-    "torch": "torch", "keras": "keras", "tensorflow": "tensorflow", "flax": "jax", "jax": "jax", "jaxlib": "jax",
-    "equinox": "jax", "sklearn": "sklearn", "paddle": "paddle",
-}  # fmt: skip
+    "torch": "torch",
+    "keras": "keras",
+    "tensorflow": "tensorflow",
+    "flax": "jax",
+    "jax": "jax",
+    "jaxlib": "jax",
+    "equinox": "jax",
+    "sklearn": "sklearn",
+    "paddle": "paddle",
+}
 _HEAD = 4096  # bytes that tell the kind of a file
 _KNOWN = (
     "torch (.pt, .pt2), TensorFlow (a SavedModel folder, a frozen .pb), Keras (.keras, .h5), .tflite, scikit-learn "

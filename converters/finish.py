@@ -17,6 +17,7 @@ from fgonnx import labels
 from fgonnx.audit.check import random_pictures
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.model import save
+from fgonnx.engine.model.load import PREPROCESSING_KEY
 from fgonnx.engine.walk.backward import inputs_of
 from fgonnx.errors import InputError, ModelError, OptionError, Refusal, UnsupportedError
 from fgonnx.pictures.read import images, preprocess
@@ -56,10 +57,19 @@ class Finishing(TypedDict, total=False):
 
 
 def finish(
-    proto: onnx.ModelProto, network: Network, path: str | Path, example: Inputs, *,
-    preprocessing: Preprocessing | None, names: Sequence[str] | None, head: str, simplify: bool = False,
-    pictures: Sequence[str | Path] = (), tolerance: float = parity.TOLERANCE, random_state: int = 0,
-) -> ConversionReport:  # fmt: skip
+    proto: onnx.ModelProto,
+    network: Network,
+    path: str | Path,
+    example: Inputs,
+    *,
+    preprocessing: Preprocessing | None,
+    names: Sequence[str] | None,
+    head: str,
+    simplify: bool = False,
+    pictures: Sequence[str | Path] = (),
+    tolerance: float = parity.TOLERANCE,
+    random_state: int = 0,
+) -> ConversionReport:
     """Make a good file of an exporter's graph, prove it against its source and save it.
 
     Parameters
@@ -116,10 +126,19 @@ def finish(
     if network.linearise is None:
         notes.append(f"{network.source}: has no autograd, so that only outputs are compared")
     result = ConversionReport(
-        Path(path), network.framework, network.source, network.exporter, model.opset_imports[""],
-        {str(v.name): _dims(v) for v in model.graph.inputs}, {str(v.name): _dims(v) for v in model.graph.outputs},
-        found.name if found else "", found.stripped if found else "", tuple(measured), _versions(network), tuple(notes),
-    )  # fmt: skip
+        Path(path),
+        network.framework,
+        network.source,
+        network.exporter,
+        model.opset_imports[""],
+        {str(v.name): _dims(v) for v in model.graph.inputs},
+        {str(v.name): _dims(v) for v in model.graph.outputs},
+        found.name if found else "",
+        found.stripped if found else "",
+        tuple(measured),
+        _versions(network),
+        tuple(notes),
+    )
     _describe(model, result, pre, names)
     save.save(model, path)
     return result

@@ -107,9 +107,13 @@ def convert(
         call, free, opset or by_tensorflow.OPSET
     )
     network = Network(
-        "keras", kind, exporter if exporter == "tf2onnx" else "Keras' ONNX export", by_tensorflow.runner(call),
-        _lineariser(model, call), packages=("keras", "tensorflow", "tf2onnx"),
-    )  # fmt: skip
+        "keras",
+        kind,
+        exporter if exporter == "tf2onnx" else "Keras' ONNX export",
+        by_tensorflow.runner(call),
+        _lineariser(model, call),
+        packages=("keras", "tensorflow", "tf2onnx"),
+    )
     return finish(proto, network, path, example, preprocessing=preprocessing, names=labels, head=head, **finishing)
 
 
@@ -163,9 +167,11 @@ def _custom_layers(path: Path) -> list[str]:
 def _by_keras(model: Any) -> Callable[[Any, Sequence[Any], int], onnx.ModelProto]:
     def export(_: Any, specs: Sequence[Any], opset: int) -> onnx.ModelProto:
         with (
-            tempfile.TemporaryDirectory() as folder, exporting("Keras' ONNX export"), by_tensorflow.quiet(),
+            tempfile.TemporaryDirectory() as folder,
+            exporting("Keras' ONNX export"),
+            by_tensorflow.quiet(),
             contextlib.redirect_stdout(io.StringIO()),
-        ):  # fmt: skip
+        ):
             file = Path(folder, "model.onnx")
             wanted = [keras.InputSpec(shape=tuple(s.shape), dtype=s.dtype.name, name=s.name) for s in specs]
             model.export(file, format="onnx", verbose=False, input_signature=wanted, opset_version=opset)
@@ -236,12 +242,15 @@ def _lineariser(model: Any, call: Callable[..., Any]) -> Callable[[Inputs, Seed]
 def _blocks(sites: Sequence[_Site], cotangents: Sequence[Any]) -> tuple[Block, ...]:
     return paired(
         (
-            s.source, s.output, _channels_second(np.asarray(g * s.bias), s.layer),
-            isinstance(s.layer, keras.layers.BatchNormalization), isinstance(s.layer, BaseConvTranspose),
+            s.source,
+            s.output,
+            _channels_second(np.asarray(g * s.bias), s.layer),
+            isinstance(s.layer, keras.layers.BatchNormalization),
+            isinstance(s.layer, BaseConvTranspose),
         )
         for s, g in zip(sites, cotangents, strict=True)
         if g is not None and len(s.output.shape) > 2
-    )  # fmt: skip
+    )
 
 
 def _channels_second(a: Array, layer: Any) -> Array:

@@ -73,15 +73,25 @@ def find_head(model: ir.Model, example: Inputs, head: str) -> Head:
     output = (floats or list(model.graph.outputs))[0]
     layout = r.normal.layout
     return Head(
-        r.head, r.stripped, r.head_shape, names[index], layout.index("C") if "C" in layout else 1, str(output.name),
+        r.head,
+        r.stripped,
+        r.head_shape,
+        names[index],
+        layout.index("C") if "C" in layout else 1,
+        str(output.name),
         r.normal.batched,
-    )  # fmt: skip
+    )
 
 
 def prove(
-    model: ir.Model, network: Network, samples: Mapping[str, Inputs], head: Head | None, *,
-    tolerance: float = TOLERANCE, random_state: int = 0,
-) -> list[Measurement]:  # fmt: skip
+    model: ir.Model,
+    network: Network,
+    samples: Mapping[str, Inputs],
+    head: Head | None,
+    *,
+    tolerance: float = TOLERANCE,
+    random_state: int = 0,
+) -> list[Measurement]:
     """Run the source and the file on the same inputs and measure how far they are apart.
 
     Parameters
@@ -125,9 +135,13 @@ class _File:
     def explain(self, profile: str, inputs: Inputs, seed: Seed) -> Explanation:
         if profile not in self._explainers:
             self._explainers[profile] = Explainer(
-                load(self.model.clone()), profile=profile, head="logits" if self.head.stripped else "output",
-                output=self.head.output, input=self.head.input, input_gradient=True,
-            )  # fmt: skip
+                load(self.model.clone()),
+                profile=profile,
+                head="logits" if self.head.stripped else "output",
+                output=self.head.output,
+                input=self.head.input,
+                input_gradient=True,
+            )
         x: Any = dict(zip(self.inputs, inputs, strict=True)) if len(inputs) > 1 else inputs[0]
         return self._explainers[profile](x, seed=seed.weights.reshape(-1, *self.head.shape))
 
@@ -202,9 +216,13 @@ def _seed(head: Head, output: int, which: int, outputs: Sequence[Array]) -> Seed
 
 
 def _map(
-    samples: str, explain: Callable[[str], Explanation], x: Array, theirs: Linearised, channel: int,
+    samples: str,
+    explain: Callable[[str], Explanation],
+    x: Array,
+    theirs: Linearised,
+    channel: int,
     nudged: Callable[[], list[Linearised]],
-) -> Measurement:  # fmt: skip
+) -> Measurement:
     """Compare with the published map to which the file comes closest: exporters fold BatchNormalization, or do not."""
     explained: dict[str, Array] = {}
     best: tuple[float, int] | None = None

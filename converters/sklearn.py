@@ -86,10 +86,12 @@ def convert(
     classifier = is_classifier(model)
     with exporting("skl2onnx"):
         proto = skl2onnx.convert_sklearn(
-            model, initial_types=[("input", FloatTensorType([None, features]))], target_opset=opset or OPSET,
+            model,
+            initial_types=[("input", FloatTensorType([None, features]))],
+            target_opset=opset or OPSET,
             options={id(model): {"zipmap": False}} if classifier else None,
             black_op={"Scaler"},  # of the ML domain, where subtracting and dividing would do
-        )  # fmt: skip
+        )
     notes = []
     if classifier:
         del proto.graph.output[0]
@@ -97,9 +99,14 @@ def convert(
     if labels is None and classifier:
         labels = [str(c) for c in model.classes_]
     network = Network(
-        "sklearn", type(model).__name__, "skl2onnx", _runner(model, classifier), None,
-        packages=("scikit-learn", "skl2onnx"), notes=tuple(notes),
-    )  # fmt: skip
+        "sklearn",
+        type(model).__name__,
+        "skl2onnx",
+        _runner(model, classifier),
+        None,
+        packages=("scikit-learn", "skl2onnx"),
+        notes=tuple(notes),
+    )
     return finish(proto, network, path, example, preprocessing=preprocessing, names=labels, head=head, **finishing)
 
 

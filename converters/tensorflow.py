@@ -85,9 +85,14 @@ def convert(
     example = example_for(specs, example_input)
     proto = export(call, specs_like(specs, example), opset or OPSET)
     network = Network(
-        "tensorflow", kind, "tf2onnx", runner(call), lineariser(call), packages=("tensorflow", "tf2onnx", "keras"),
+        "tensorflow",
+        kind,
+        "tf2onnx",
+        runner(call),
+        lineariser(call),
+        packages=("tensorflow", "tf2onnx", "keras"),
         notes=("the FullGrad map is not compared: a TensorFlow graph does not say where its layers begin",),
-    )  # fmt: skip
+    )
     return finish(proto, network, path, example, preprocessing=preprocessing, names=labels, head=head, **finishing)
 
 

@@ -82,9 +82,15 @@ def convert(
     quantised = any(d["dtype"] == np.int8 for d in interpreter.get_tensor_details())
     notes = _take_floats(proto, faces)
     network = Network(
-        "tflite", "TensorFlow Lite, quantised" if quantised else "TensorFlow Lite", "tf2onnx", _runner(interpreter),
-        None, steps, ("ai-edge-litert", "tensorflow", "tf2onnx"), tuple(notes),
-    )  # fmt: skip
+        "tflite",
+        "TensorFlow Lite, quantised" if quantised else "TensorFlow Lite",
+        "tf2onnx",
+        _runner(interpreter),
+        None,
+        steps,
+        ("ai-edge-litert", "tensorflow", "tf2onnx"),
+        tuple(notes),
+    )
     return finish(proto, network, path, example, preprocessing=preprocessing, names=labels, head=head, **finishing)
 
 

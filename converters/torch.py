@@ -126,12 +126,15 @@ def convert(
     if scripted:
         notes.append("TorchScript's interpreter does not show its layers: the FullGrad map is not compared")
     network = Network(
-        "torch", kind, f"torch.onnx ({chosen})", run, _lineariser(module, shows_layers=not scripted),
-        packages=("torch", "onnxscript"), notes=tuple(notes),
-    )  # fmt: skip
-    return finish(
-        proto, network, path, example, preprocessing=preprocessing, names=labels, head=head, **finishing
-    )  # fmt: skip
+        "torch",
+        kind,
+        f"torch.onnx ({chosen})",
+        run,
+        _lineariser(module, shows_layers=not scripted),
+        packages=("torch", "onnxscript"),
+        notes=tuple(notes),
+    )
+    return finish(proto, network, path, example, preprocessing=preprocessing, names=labels, head=head, **finishing)
 
 
 def _check_exporter(exporter: str, scripted: bool, program: bool) -> None:
@@ -229,11 +232,17 @@ def _torchscript(module: Any, example: Inputs, opset: int, fold: bool, notes: li
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.onnx.export(
-                module, tensors, buffer, dynamo=False, opset_version=opset,  # type: ignore[arg-type]
-                input_names=names, output_names=faces[len(names) :], dynamic_axes={f: {0: "N"} for f in faces},
+                module,
+                tensors,
+                buffer,
+                dynamo=False,
+                opset_version=opset,  # type: ignore[arg-type]
+                input_names=names,
+                output_names=faces[len(names) :],
+                dynamic_axes={f: {0: "N"} for f in faces},
                 do_constant_folding=fold,
                 training=torch.onnx.TrainingMode.EVAL if fold else torch.onnx.TrainingMode.PRESERVE,
-            )  # fmt: skip
+            )
     frozen = {str(w.message).splitlines()[0] for w in caught if w.category.__name__ == "TracerWarning"}
     notes += [f"tracing follows one branch only, a decision that depends on values is fixed: {w}" for w in frozen]
     return onnx.load_from_string(buffer.getvalue())

@@ -51,9 +51,13 @@ def relu_net(channels=1, side=SIDE, classes=4):
         }}"""
     )
     weights = {
-        "w1": draw(1, 5, channels, 3, 3), "b1": draw(2, 5), "w2": draw(3, 6, 5, 3, 3), "b2": draw(4, 6),
-        "w3": draw(5, 6, classes), "b3": draw(6, classes),
-    }  # fmt: skip
+        "w1": draw(1, 5, channels, 3, 3),
+        "b1": draw(2, 5),
+        "w2": draw(3, 6, 5, 3, 3),
+        "b2": draw(4, 6),
+        "w3": draw(5, 6, classes),
+        "b3": draw(6, classes),
+    }
     proto.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
     return proto
 

@@ -193,9 +193,13 @@ def runner(
 
 
 def emit(
-    case: Case, arrays: Sequence[Array | None], ys: Sequence[Array], *, batched: bool = False,
+    case: Case,
+    arrays: Sequence[Array | None],
+    ys: Sequence[Array],
+    *,
+    batched: bool = False,
     walk: Callable[..., backward.Walk] = backward.walk,
-) -> tuple[onnx.ModelProto, list[int], backward.Walk]:  # fmt: skip
+) -> tuple[onnx.ModelProto, list[int], backward.Walk]:
     """Return the model with the emitted linearisation, the active inputs that got a cotangent, and the walk."""
 
     def dims(a: Array) -> list[int | ir.SymbolicDim]:
@@ -262,9 +266,15 @@ def emit(
 
 
 def evaluate(
-    case: Case, arrays: Sequence[Array | None], g: Array, ys: Sequence[Array], *, reference: bool,
-    batched: bool = False, walk: Callable[..., backward.Walk] = backward.walk,
-) -> Linearised:  # fmt: skip
+    case: Case,
+    arrays: Sequence[Array | None],
+    g: Array,
+    ys: Sequence[Array],
+    *,
+    reference: bool,
+    batched: bool = False,
+    walk: Callable[..., backward.Walk] = backward.walk,
+) -> Linearised:
     """Emit the rule and run it."""
     model, reached, _ = emit(case, arrays, ys, batched=batched, walk=walk)
     run = runner(model, reference=reference)

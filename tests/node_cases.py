@@ -34,14 +34,34 @@ NEWEST = 26  # of onnxruntime
 IR_VERSION = 10
 #: Operators whose schema marks no input as differentiable, although they are.
 UNMARKED = {
-    "Attention", "DeformConv", "GRU", "If", "LSTM", "LayerNormalization", "Loop", "RMSNormalization", "RNN",
-    "ReverseSequence", "RoiAlign", "RotaryEmbedding", "Scan", "Scatter", "Upsample",
-}  # fmt: skip
+    "Attention",
+    "DeformConv",
+    "GRU",
+    "If",
+    "LSTM",
+    "LayerNormalization",
+    "Loop",
+    "RMSNormalization",
+    "RNN",
+    "ReverseSequence",
+    "RoiAlign",
+    "RotaryEmbedding",
+    "Scan",
+    "Scatter",
+    "Upsample",
+}
 #: Operators with inputs that the schema marks as non-differentiable and fgonnx differentiates all the same.
 BEYOND = {
-    "CausalConvWithState", "GRU", "GridSample", "LSTM", "LinearAttention", "NegativeLogLikelihoodLoss", "Pad", "RNN",
+    "CausalConvWithState",
+    "GRU",
+    "GridSample",
+    "LSTM",
+    "LinearAttention",
+    "NegativeLogLikelihoodLoss",
+    "Pad",
+    "RNN",
     "SoftmaxCrossEntropyLoss",
-}  # fmt: skip
+}
 #: Where a case is read with an older operator set, the operator being the same but for its types.
 RELABELLED = {"RoiAlign": 21}  # onnxruntime has not the one of 22
 #: Attributes and cases of operators that onnxruntime has in another form: the standard's function body is taken.

@@ -98,11 +98,25 @@ for auto_pad in ("SAME_UPPER", "SAME_LOWER", "VALID"):
     row("ConvTranspose", x(2, 3, 4, 5), w(3, 2, 4, 3), strides=[2, 2], auto_pad=auto_pad)
     row("ConvTranspose", x(2, 3, 4, 5), w(3, 2, 4, 4), strides=[2, 2], auto_pad=auto_pad, output_padding=[1, 1])
 for auto_pad in ("NOTSET", "SAME_UPPER"):
-    row("ConvTranspose", x(2, 3, 4, 5), w(3, 2, 4, 4), strides=[2, 2], output_shape=[9, 11], auto_pad=auto_pad,
-        reference="onnx.reference pads wrongly for output_shape")  # fmt: skip
+    row(
+        "ConvTranspose",
+        x(2, 3, 4, 5),
+        w(3, 2, 4, 4),
+        strides=[2, 2],
+        output_shape=[9, 11],
+        auto_pad=auto_pad,
+        reference="onnx.reference pads wrongly for output_shape",
+    )
 row("ConvTranspose", x(2, 3, 4, 5), w(3, 2, 3, 3), strides=[2, 2], output_shape=[10, 12], note="beyond the windows")
-row("ConvTranspose", x(2, 3, 4, 5), w(3, 2, 3, 3), dilations=[3, 3], output_padding=[2, 1],
-    note="padding beyond the stride", refused="not below the stride")  # fmt: skip
+row(
+    "ConvTranspose",
+    x(2, 3, 4, 5),
+    w(3, 2, 3, 3),
+    dilations=[3, 3],
+    output_padding=[2, 1],
+    note="padding beyond the stride",
+    refused="not below the stride",
+)
 row("ConvTranspose", w(2, 3, 4, 5), x(3, 2, 3, 3))
 row("ConvTranspose", w(2, 3, 4, 5), x(3, 2, 3, 3), w(2), strides=[2, 3], pads=[1, 0, 0, 2], output_padding=[1, 2])
 row("ConvTranspose", w(2, 4, 4, 5), x(4, 3, 3, 2), group=2, strides=[2, 1], dilations=[1, 2], reference=GROUPED)
@@ -244,9 +258,29 @@ for op_type in ("GlobalAveragePool", "GlobalMaxPool"):
 # Activations.
 
 for op_type in (
-    "Relu", "LeakyRelu", "Abs", "Neg", "HardSigmoid", "HardSwish", "ThresholdedRelu", "Shrink", "Sigmoid", "Tanh",
-    "Elu", "Selu", "Softplus", "Softsign", "Exp", "Sin", "Cos", "Sinh", "Cosh", "Atan", "Asinh", "Identity",
-):  # fmt: skip
+    "Relu",
+    "LeakyRelu",
+    "Abs",
+    "Neg",
+    "HardSigmoid",
+    "HardSwish",
+    "ThresholdedRelu",
+    "Shrink",
+    "Sigmoid",
+    "Tanh",
+    "Elu",
+    "Selu",
+    "Softplus",
+    "Softsign",
+    "Exp",
+    "Sin",
+    "Cos",
+    "Sinh",
+    "Cosh",
+    "Atan",
+    "Asinh",
+    "Identity",
+):
     row(op_type, x(3, 7))
     row(op_type, x(2, 2, 3, 3, within=(-4, 4)))
 row("Celu", x(3, 7), half=NO_HALF)
@@ -268,8 +302,13 @@ row("Elu", x(3, 7), alpha=0.4)
 row("Selu", x(3, 7), alpha=1.2, gamma=0.9)
 row("Celu", x(3, 7), alpha=0.4, half=NO_HALF)
 for mode in ("none", "tanh"):
-    row("Gelu", x(3, 7, within=(-4, 4)), approximate=mode, opset=20,
-        reference="onnx.reference computes the Erf of its body in float32" if mode == "none" else "")  # fmt: skip
+    row(
+        "Gelu",
+        x(3, 7, within=(-4, 4)),
+        approximate=mode,
+        opset=20,
+        reference="onnx.reference computes the Erf of its body in float32" if mode == "none" else "",
+    )
 row("Mish", x(3, 7, within=(-4, 4)))
 row("Swish", x(3, 7), opset=24)
 row("Swish", x(3, 7), alpha=1.7, opset=24)
@@ -279,16 +318,36 @@ row("PRelu", IMAGE, x(4, 1, 1))
 row("PRelu", w(2, 4, 6, 5), x(4, 1, 1))
 row("PRelu", IMAGE, x(1))
 for op_type, interval in {
-    "Log": (0.2, 3), "Sqrt": (0.2, 3), "Reciprocal": (0.3, 3), "Tan": (-1, 1), "Asin": (-0.9, 0.9), "Acos": (-0.9, 0.9),
-    "Acosh": (1.2, 3), "Atanh": (-0.9, 0.9),
-}.items():  # fmt: skip
+    "Log": (0.2, 3),
+    "Sqrt": (0.2, 3),
+    "Reciprocal": (0.3, 3),
+    "Tan": (-1, 1),
+    "Asin": (-0.9, 0.9),
+    "Acos": (-0.9, 0.9),
+    "Acosh": (1.2, 3),
+    "Atanh": (-0.9, 0.9),
+}.items():
     row(op_type, x(3, 7, within=interval))
 row("Reciprocal", x(3, 7, within=(-3, -0.3)))
 
 for low, high in (
-    (-0.5, 0.5), (0, 6), (0, 1), (0, None), (None, 0), (None, 6), (None, 0.75), (-1, None), (-1, 0), (-2, -0.5),
-    (0.5, 2), (None, None), (-3.0, 3.0), (0.0, 2.0**-70), (0.0, 2.0**70), (-0.1, 0.1),
-):  # fmt: skip
+    (-0.5, 0.5),
+    (0, 6),
+    (0, 1),
+    (0, None),
+    (None, 0),
+    (None, 6),
+    (None, 0.75),
+    (-1, None),
+    (-1, 0),
+    (-2, -0.5),
+    (0.5, 2),
+    (None, None),
+    (-3.0, 3.0),
+    (0.0, 2.0**-70),
+    (0.0, 2.0**70),
+    (-0.1, 0.1),
+):
     bounds = [None if b is None else given(b) for b in (low, high)]
     half = "a bound beyond float16" if high is not None and high > 65504 else ""
     row("Clip", x(3, 7, within=(-7, 7)), *bounds, note=f"{low} to {high}", half=half)
@@ -308,8 +367,15 @@ row("Dropout", x(2, 3), given(0.3, np.float32), given(True, np.bool_), refused="
 
 # Arithmetic with broadcasting.
 
-PAIRS = (((2, 3, 4), (2, 3, 4)), ((2, 3, 4), (4,)), ((2, 3, 4), (3, 1)), ((2, 3, 4), (2, 1, 4)), ((2, 3, 4), ()),
-         ((3, 1), (2, 1, 4)), ((1,), (2, 3)))  # fmt: skip
+PAIRS = (
+    ((2, 3, 4), (2, 3, 4)),
+    ((2, 3, 4), (4,)),
+    ((2, 3, 4), (3, 1)),
+    ((2, 3, 4), (2, 1, 4)),
+    ((2, 3, 4), ()),
+    ((3, 1), (2, 1, 4)),
+    ((1,), (2, 3)),
+)
 POSITIVE = (0.5, 2.0)
 for op_type in ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean"):
     within = POSITIVE if op_type in ("Div", "Pow") else None
@@ -345,9 +411,17 @@ row("Where", given([[True], [False]], np.bool_, constant=False), x(2, 3), w(3))
 # Reductions.
 
 for op_type in (
-    "ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp",
-    "ReduceMax", "ReduceMin", "ReduceProd",
-):  # fmt: skip
+    "ReduceSum",
+    "ReduceMean",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceSumSquare",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+):
     inside = (0.3, 2.0) if op_type in ("ReduceLogSum", "ReduceProd") else None
     for keepdims in (0, 1):
         row(op_type, x(2, 3, 4, within=inside), ints(1), keepdims=keepdims)
@@ -416,8 +490,15 @@ row("LayerNormalization", x(2, 3, 4), w(3, 4), x(4), axis=1)
 row("LayerNormalization", w(2, 3, 4), x(4), x(4))
 # onnx.reference takes the batch size for the number of channels, and alpha / size in float32.
 for size in (1, 2, 3, 4, 5, 9):
-    row("LRN", x(5, 5, 3, 2), size=size, alpha=0.125 * size, beta=0.6, bias=1.5,
-        runtime="" if size % 2 else "onnxruntime takes odd sizes alone")  # fmt: skip
+    row(
+        "LRN",
+        x(5, 5, 3, 2),
+        size=size,
+        alpha=0.125 * size,
+        beta=0.6,
+        bias=1.5,
+        runtime="" if size % 2 else "onnxruntime takes odd sizes alone",
+    )
 row("LRN", x(2, 5, 3, 2), size=3, reference="onnx.reference takes the batch size for the number of channels")
 for axis in (-1, 0, 1):
     row("LpNormalization", x(2, 3, 4), axis=axis)
@@ -527,8 +608,15 @@ for reduction in ("none", "add"):
     row("ScatterElements", x(3, 3), updates, x(2, 3), axis=0, **scatter)
     row("ScatterElements", w(3, 3), updates, x(2, 3), axis=0, **scatter)
     row("ScatterElements", x(3, 3), updates, w(2, 3), axis=0, **scatter)
-    row("ScatterElements", x(3, 4), given([[1, -1], [0, 2]], np.int64), x(2, 2), axis=-1, **scatter,
-        reference="onnx.reference wants equal sizes of GatherElements")  # fmt: skip
+    row(
+        "ScatterElements",
+        x(3, 4),
+        given([[1, -1], [0, 2]], np.int64),
+        x(2, 2),
+        axis=-1,
+        **scatter,
+        reference="onnx.reference wants equal sizes of GatherElements",
+    )
     places = given([[0, 1], [2, -1]], np.int64)
     row("ScatterND", x(3, 4), places, x(2), **scatter)
     row("ScatterND", w(3, 4), places, x(2), **scatter)
@@ -553,14 +641,27 @@ for mode in ("nearest", "linear", "cubic"):
     for transform in TRANSFORMS:
         fields: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": transform, "opset": 19}
         row("Resize", x(1, 2, 4, 5), None, singles(1, 1, 2, 2), **fields)
-        row("Resize", x(1, 2, 4, 5), None, singles(1, 1, 1.5, 0.7), **fields,
-            reference=DISAGREE if transform == "align_corners" else "")  # fmt: skip
+        row(
+            "Resize",
+            x(1, 2, 4, 5),
+            None,
+            singles(1, 1, 1.5, 0.7),
+            **fields,
+            reference=DISAGREE if transform == "align_corners" else "",
+        )
         row("Resize", x(1, 2, 4, 5), None, None, ints(1, 2, 7, 3), **fields)
 for rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
     for transform in ("half_pixel", "asymmetric"):
-        row("Resize", x(1, 2, 4, 5), None, singles(1, 1, 2, 1.6), mode="nearest", nearest_mode=rounding,
+        row(
+            "Resize",
+            x(1, 2, 4, 5),
+            None,
+            singles(1, 1, 2, 1.6),
+            mode="nearest",
+            nearest_mode=rounding,
             coordinate_transformation_mode=transform,
-            reference=DISAGREE if (rounding, transform) == ("round_prefer_ceil", "asymmetric") else "")  # fmt: skip
+            reference=DISAGREE if (rounding, transform) == ("round_prefer_ceil", "asymmetric") else "",
+        )
 row("Resize", x(1, 2, 4, 5), None, singles(1, 1, 0.5, 0.6), mode="linear", antialias=1)
 row("Resize", x(1, 2, 6, 5), None, singles(1, 1, 0.5, 0.6), mode="cubic", antialias=1)
 row("Resize", x(1, 2, 4, 5), None, singles(1, 1, 2, 1.5), mode="cubic", cubic_coeff_a=-0.5)
@@ -579,10 +680,26 @@ row("Resize", x(1, 2, 4, 5), None, None, ints(6, 9), mode="linear", axes=[2, 3])
 for policy in ("not_larger", "not_smaller"):
     row("Resize", x(1, 2, 4, 6), None, None, ints(6, 12), mode="linear", axes=[2, 3], keep_aspect_ratio_policy=policy)
     row("Resize", x(1, 2, 4, 6), None, None, ints(2, 6), mode="nearest", axes=[2, 3], keep_aspect_ratio_policy=policy)
-    row("Resize", x(1, 2, 4, 5), None, None, ints(5, 20 if policy == "not_larger" else 2), mode="linear", axes=[2, 3],
-        keep_aspect_ratio_policy=policy)  # fmt: skip
-    row("Resize", x(1, 2, 4, 5), None, None, ints(6, 8) if policy == "not_larger" else ints(2, 3), axes=[2, 3],
-        keep_aspect_ratio_policy=policy, refused="rounding a size up")  # fmt: skip
+    row(
+        "Resize",
+        x(1, 2, 4, 5),
+        None,
+        None,
+        ints(5, 20 if policy == "not_larger" else 2),
+        mode="linear",
+        axes=[2, 3],
+        keep_aspect_ratio_policy=policy,
+    )
+    row(
+        "Resize",
+        x(1, 2, 4, 5),
+        None,
+        None,
+        ints(6, 8) if policy == "not_larger" else ints(2, 3),
+        axes=[2, 3],
+        keep_aspect_ratio_policy=policy,
+        refused="rounding a size up",
+    )
 row("Resize", x(1, 2, 5), None, singles(1, 1, 2), mode="linear")
 row("Resize", x(1, 1, 2, 3, 2), None, singles(1, 1, 2, 2, 1.5), mode="linear")
 row("Resize", x(1, 4, 5, 2), None, singles(1, 2, 2, 1), mode="nearest", note="channels last")
@@ -590,6 +707,12 @@ row("Resize", x(1, 2, 4, 5), None, singles(1, 1, 1, 1), mode="linear")
 for mode in ("linear", "nearest"):
     for value in (0.0, 0.7):
         fields = {"mode": mode, "extrapolation_value": value, "reference": DISAGREE}
-        row("Resize", x(1, 2, 4, 5), singles(0, 0, 0.1, -0.2, 1, 1, 0.8, 1.3), singles(1, 1, 2, 1.5),
-            coordinate_transformation_mode="tf_crop_and_resize", **fields)  # fmt: skip
+        row(
+            "Resize",
+            x(1, 2, 4, 5),
+            singles(0, 0, 0.1, -0.2, 1, 1, 0.8, 1.3),
+            singles(1, 1, 2, 1.5),
+            coordinate_transformation_mode="tf_crop_and_resize",
+            **fields,
+        )
 row("Resize", x(1, 2, 4, 5), None, given([1, 1, 2, 2], np.float32, constant=False), refused="not constant")

@@ -108,9 +108,18 @@ BODY = """(float[N,3,8,6] x) => (float[N,5] y) {
     y = Gemm(f, w4, b4)
 }"""
 WEIGHTS = draw(
-    w1=(4, 3, 3, 3), b1=(4,), scale=(4,), shift=(4,), mean=(4,), w2=(6, 4, 3, 3), b2=(6, 1, 1), w3=(6, 6, 1, 1),
-    b3=(6,), w4=(6, 5), b4=(5,),
-) | {"var": np.full(4, 0.7, np.float32)}  # fmt: skip
+    w1=(4, 3, 3, 3),
+    b1=(4,),
+    scale=(4,),
+    shift=(4,),
+    mean=(4,),
+    w2=(6, 4, 3, 3),
+    b2=(6, 1, 1),
+    w3=(6, 6, 1, 1),
+    b3=(6,),
+    w4=(6, 5),
+    b4=(5,),
+) | {"var": np.full(4, 0.7, np.float32)}
 SOURCE = model(BODY, weights=WEIGHTS)
 
 
@@ -129,10 +138,16 @@ def test_sites_of_a_profile(profile, shown):
 def test_every_site_is_in_the_certificate():
     sites = {s.name: (s.op_type, s.kind) for s in sites_of(rewrite(SOURCE))}
     assert sites == {
-        "input": ("", "input"), "c": ("Conv", "bias"), "n": ("BatchNormalization", "bias"),
-        "h": ("HardSwish", "implicit"), "a": ("Add", "bias"), "e": ("Conv", "bias"), "s": ("Sigmoid", "implicit"),
-        "m": ("Mul", "implicit"), "y": ("Gemm", "bias"),
-    }  # fmt: skip
+        "input": ("", "input"),
+        "c": ("Conv", "bias"),
+        "n": ("BatchNormalization", "bias"),
+        "h": ("HardSwish", "implicit"),
+        "a": ("Add", "bias"),
+        "e": ("Conv", "bias"),
+        "s": ("Sigmoid", "implicit"),
+        "m": ("Mul", "implicit"),
+        "y": ("Gemm", "bias"),
+    }
 
 
 @pytest.mark.parametrize("method", ["fullgrad", "simple-fullgrad", "smooth-fullgrad"])

@@ -224,9 +224,7 @@ VIT = """
     m = Constant<value_ints=[1]>() r = ReduceMean<keepdims=0>(z, m)
     y = MatMul(r, out)
 """
-WEIGHTS = draw(
-    k=(6, 6, 3, 3), patch=(6, 6, 2, 2), bias=(6,), wq=(6, 6), out=(6, 5), gamma=(6,), beta=(6,)
-)  # fmt: skip
+WEIGHTS = draw(k=(6, 6, 3, 3), patch=(6, 6, 2, 2), bias=(6,), wq=(6, 6), out=(6, 5), gamma=(6,), beta=(6,))
 
 
 @pytest.mark.parametrize("body", [SWIN, VIT], ids=["windows", "tokens"])

@@ -48,9 +48,23 @@ class TestExplain:
         good("explain", SHAPES, CIRCLE, "-o", out, "--target", "star", "--threads", 1)
         r = json.loads((out / "circle.json").read_text(), parse_constant=pytest.fail)
         assert list(r) == [
-            "schema", "input", "model", "versions", "providers", "settings", "preprocessing", "notes", "explained",
-            "top5", "target", "score", "completeness", "localised", "sites", "files",
-        ]  # fmt: skip
+            "schema",
+            "input",
+            "model",
+            "versions",
+            "providers",
+            "settings",
+            "preprocessing",
+            "notes",
+            "explained",
+            "top5",
+            "target",
+            "score",
+            "completeness",
+            "localised",
+            "sites",
+            "files",
+        ]
         assert r["target"]["index"] == 3
         assert r["target"]["label"] == "star"
         assert r["settings"]["target"] == "star"
@@ -99,10 +113,17 @@ class TestExplain:
 
     @pytest.mark.parametrize(
         "options",
-        [("--method", "simple-fullgrad"), ("--method", "smooth-fullgrad", "--samples", 3), ("--psi", "signed"),
-         ("--profile", "reference"), ("--head", "output"), ("--picture", "overlay"), ("--picture", "heat")],
+        [
+            ("--method", "simple-fullgrad"),
+            ("--method", "smooth-fullgrad", "--samples", 3),
+            ("--psi", "signed"),
+            ("--profile", "reference"),
+            ("--head", "output"),
+            ("--picture", "overlay"),
+            ("--picture", "heat"),
+        ],
         ids=lambda o: o[1],
-    )  # fmt: skip
+    )
     def test_options_are_used_and_recorded(self, options, out):
         good("explain", SHAPES, CIRCLE, "-o", out, "--threads", 1, *options)
         settings = json.loads((out / "circle.json").read_text())["settings"]

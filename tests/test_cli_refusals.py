@@ -116,7 +116,7 @@ class TestRefusals:
             (np.array([{}], dtype=object), "cannot be read: it is no numeric .npy array"),
         ],
         ids=["rank", "shape", "dtype", "nan", "empty", "objects"],
-    )  # fmt: skip
+    )
     def test_an_array_that_does_not_fit(self, array, why, small, out, tmp_path):
         np.save(tmp_path / "x.npy", array)
         message = self.explain(small, out, inputs=[tmp_path / "x.npy"])

@@ -29,8 +29,12 @@ class TestMeasures:
     @pytest.mark.parametrize("map_", [NOISE, SPOT, np.zeros((9, 9))], ids=["noise", "spot", "flat"])
     def test_equal_maps_agree_completely(self, map_):
         for measure in (
-            measures.rank_correlation, measures.correlation, measures.ssim, measures.overlap, measures.pointing
-        ):  # fmt: skip
+            measures.rank_correlation,
+            measures.correlation,
+            measures.ssim,
+            measures.overlap,
+            measures.pointing,
+        ):
             assert measure(map_, map_) == pytest.approx(1)
         assert measures.peak_distance(map_, map_) == 0
 
@@ -201,8 +205,9 @@ class TestQuantised:
     def test_every_contribution_lies_in_a_stretch(self, comparisons, form):
         found = comparisons[form]
         for e, parts, rounding in (
-            (found.a, found.parts_a, found.rounding_a), (found.b, found.parts_b, found.rounding_b)
-        ):  # fmt: skip
+            (found.a, found.parts_a, found.rounding_a),
+            (found.b, found.parts_b, found.rounding_b),
+        ):
             np.testing.assert_allclose((parts + rounding).sum(axis=1), e.contributions.sum(axis=1), rtol=1e-4)
             np.testing.assert_allclose(parts[:, -1], e.contributions[:, 0], rtol=1e-4, atol=1e-5)
 
@@ -291,9 +296,10 @@ def weights_saturated(proto, form):
 def weight_zero_point(proto, form):
     """Read a layer's weights with a wrong zero point."""
     names = {
-        "QDQ": ("ConvBnFusion_W_down2.conv.weight_DequantizeLinear", 2), "QOperator": ("/down2/conv/Conv_quant", 5),
+        "QDQ": ("ConvBnFusion_W_down2.conv.weight_DequantizeLinear", 2),
+        "QOperator": ("/down2/conv/Conv_quant", 5),
         "dynamic": ("/down2/conv/Conv_quant", 3),
-    }  # fmt: skip
+    }
     node, i = _node(proto, names[form][0]), names[form][1]
     zero = _get(proto, node.input[i])
     _own_copy(proto, node, i, (zero.astype(int) + 20).astype(zero.dtype))
@@ -360,9 +366,12 @@ class TestCommandLine:
         assert summary["passed"]
         assert [row["label_b"] for row in summary["images"]] == names
         assert summary["measures"]["top1"] == {
-            "meaning": summary["measures"]["top1"]["meaning"], "mean": 1, "min": 1, "max": 1,
+            "meaning": summary["measures"]["top1"]["meaning"],
+            "mean": 1,
+            "min": 1,
+            "max": 1,
             "worst": {"image": str(IMAGES / "circle.png"), "row": None},
-        }  # fmt: skip
+        }
         for row in summary["images"]:
             assert abs(row["residual"]) < 1e-3
         with (out / "summary.csv").open() as file:
@@ -375,11 +384,33 @@ class TestCommandLine:
 
     def test_limits_that_hold_are_exit_code_0(self, quantised, tmp_path):
         text = good(
-            "compare", SHAPES, quantised["QOperator"], IMAGES / "star.png", "-o", tmp_path / "out", "--threads", 1,
-            "--min-top1", 1, "--min-rank-correlation", 0.8, "--max-layer-error", 0.1, "--max-quantisation", 0.9,
-            "--max-score-difference", 0.1, "--min-ssim", 0.5, "--min-overlap", 0.3, "--min-pointing", 1,
-            "--min-correlation", 0.5,
-        )  # fmt: skip
+            "compare",
+            SHAPES,
+            quantised["QOperator"],
+            IMAGES / "star.png",
+            "-o",
+            tmp_path / "out",
+            "--threads",
+            1,
+            "--min-top1",
+            1,
+            "--min-rank-correlation",
+            0.8,
+            "--max-layer-error",
+            0.1,
+            "--max-quantisation",
+            0.9,
+            "--max-score-difference",
+            0.1,
+            "--min-ssim",
+            0.5,
+            "--min-overlap",
+            0.3,
+            "--min-pointing",
+            1,
+            "--min-correlation",
+            0.5,
+        )
         assert text.endswith("passed")
 
     def test_a_limit_that_fails_is_exit_code_1_and_named(self, quantised, tmp_path):
@@ -387,9 +418,19 @@ class TestCommandLine:
         weights_saturated(proto, "QDQ")
         onnx.save(proto, tmp_path / "broken.onnx")
         result = run(
-            "compare", SHAPES, tmp_path / "broken.onnx", IMAGES / "star.png", "-o", tmp_path / "out", "--threads", 1,
-            "--max-layer-error", 0.05, "--min-top1", 0,
-        )  # fmt: skip
+            "compare",
+            SHAPES,
+            tmp_path / "broken.onnx",
+            IMAGES / "star.png",
+            "-o",
+            tmp_path / "out",
+            "--threads",
+            1,
+            "--max-layer-error",
+            0.05,
+            "--min-top1",
+            0,
+        )
         text = " ".join(result.stdout.split())
         assert result.exit_code == 1
         assert "They part at /res2/first/conv/Conv" in text
@@ -428,9 +469,21 @@ class TestCommandLine:
         proto.graph.node.extend([*nodes, *rest])
         onnx.save(proto, tmp_path / "b.onnx")
         text = good(
-            "compare", a, tmp_path / "b.onnx", IMAGES / "star.png", "-o", tmp_path / "out", "--threads", 1,
-            "--preprocess-a", "unit,channels=RGB", "--preprocess", "raw", "--min-rank-correlation", 0.999,
-        )  # fmt: skip
+            "compare",
+            a,
+            tmp_path / "b.onnx",
+            IMAGES / "star.png",
+            "-o",
+            tmp_path / "out",
+            "--threads",
+            1,
+            "--preprocess-a",
+            "unit,channels=RGB",
+            "--preprocess",
+            "raw",
+            "--min-rank-correlation",
+            0.999,
+        )
         assert text.endswith("passed")
 
     def test_pictures_before_a_bad_one_are_not_lost(self, quantised, tmp_path):
@@ -529,10 +582,25 @@ class TestTrained:
     def test_mobilenet_and_its_int8_form(self, shared, tmp_path):
         pictures = [shared / "images" / name for name in ("sk_coffee.png", "wonnx_pelican.jpg")]
         text = good(
-            "compare", *self.models(shared), *pictures, "-o", tmp_path / "out", *self.ASK, "--threads", 1,
-            "--labels", shared / "labels" / "synset.txt", "--min-top1", 1, "--min-rank-correlation", 0.9,
-            "--max-layer-error", 0.1, "--max-score-difference", 0.1,
-        )  # fmt: skip
+            "compare",
+            *self.models(shared),
+            *pictures,
+            "-o",
+            tmp_path / "out",
+            *self.ASK,
+            "--threads",
+            1,
+            "--labels",
+            shared / "labels" / "synset.txt",
+            "--min-top1",
+            1,
+            "--min-rank-correlation",
+            0.9,
+            "--max-layer-error",
+            0.1,
+            "--max-score-difference",
+            0.1,
+        )
         assert text.endswith("passed")
         summary = json.loads((tmp_path / "out" / "summary.json").read_text())
         assert [row["label_b"] for row in summary["images"]] == ["espresso", "pelican"]

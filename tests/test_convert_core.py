@@ -208,9 +208,11 @@ def test_a_kink_is_no_difference(tmp_path):
         return np.where(x > 1e-9, 1, -1).astype(np.float32) * seed.weights.reshape(x.shape)
 
     first = parity.prove(
-        load(proto).ir, source(proto, linearise=linearised(slope)), {"here": (x,)},
+        load(proto).ir,
+        source(proto, linearise=linearised(slope)),
+        {"here": (x,)},
         parity.find_head(load(proto).ir, (x,), "logits"),
-    )  # fmt: skip
+    )
     assert {m.verdict for m in first} <= {"passed", "undecided"}
 
 

@@ -196,9 +196,17 @@ def test_the_command_prints_the_proof_and_writes_it_into_the_file(tmp_path):
     (tmp_path / "labels.txt").write_text("\n".join("abcdefghij"))
     shape = ",".join(map(str, (1, *SHAPES["plain"][1:])))
     printed = good(
-        "convert", tmp_path / "net.pt", "-o", tmp_path / "net.onnx", "--input-shape", shape,
-        "--preprocess", "unit", "--labels", tmp_path / "labels.txt",
-    )  # fmt: skip
+        "convert",
+        tmp_path / "net.pt",
+        "-o",
+        tmp_path / "net.onnx",
+        "--input-shape",
+        shape,
+        "--preprocess",
+        "unit",
+        "--labels",
+        tmp_path / "labels.txt",
+    )
     assert "input-gradient" in printed
     assert printed.endswith("passed")
     known = {p.key: p.value for p in onnx.load(tmp_path / "net.onnx").metadata_props}

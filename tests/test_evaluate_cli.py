@@ -59,8 +59,17 @@ def summary(out):
 def test_writes_results_summary_figures_and_one_page(small, photos, tmp_path):
     out = tmp_path / "out"
     ended(0, evaluate(small, photos, out, *DRAWN))
-    assert {"index.html", "results.csv", "summary.csv", "summary.json", "journal.jsonl", "maps.png", "maps.svg",
-            "deletion_steps=4.png", "deletion_steps=4.svg"} <= set(written(out))  # fmt: skip
+    assert {
+        "index.html",
+        "results.csv",
+        "summary.csv",
+        "summary.json",
+        "journal.jsonl",
+        "maps.png",
+        "maps.svg",
+        "deletion_steps=4.png",
+        "deletion_steps=4.svg",
+    } <= set(written(out))
     rows = results(out)
     assert len(rows) == 3 * 2 * 2
     assert {(r["image"], r["method"], r["measure"]) for r in rows} == {
@@ -288,9 +297,16 @@ def test_null_baselines_come_out_last_on_the_example(tmp_path):
     x, y, mask = shapes.dataset(12, seed=3)
     np.savez(tmp_path / "shapes.npz", x=x, y=y, mask=mask)
     said = good(
-        "evaluate", SHAPES, tmp_path / "shapes.npz", "-o", tmp_path / "out", "--methods", "fullgrad,edge,random",
-        "--measures", "pixel-perturbation,insertion:steps=20,energy",
-    )  # fmt: skip
+        "evaluate",
+        SHAPES,
+        tmp_path / "shapes.npz",
+        "-o",
+        tmp_path / "out",
+        "--methods",
+        "fullgrad,edge,random",
+        "--measures",
+        "pixel-perturbation,insertion:steps=20,energy",
+    )
     assert re.search(r"measured on 12 images", said)
     means = {
         (e["measure"], e["method"]): e["mean"] for e in summary(tmp_path / "out")["results"] if e["quantity"] != "gain"

@@ -27,11 +27,16 @@ def by_quantus(metric, case, **known):
     explainer, data = case
     return np.array(
         metric(
-            model=bridge.model(explainer), x_batch=data.x, y_batch=data.target, s_batch=data.masks[:, None],
-            explain_func=bridge.explain, channel_first=True, **known,
+            model=bridge.model(explainer),
+            x_batch=data.x,
+            y_batch=data.target,
+            s_batch=data.masks[:, None],
+            explain_func=bridge.explain,
+            channel_first=True,
+            **known,
         ),
         float,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

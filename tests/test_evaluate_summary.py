@@ -34,8 +34,9 @@ def test_intervals_cover_the_mean_as_often_as_they_say():
 
 
 def test_curves_leave_out_images_without_one():
-    _, (curve,) = summarise([row(0, [0.0, 0.0], [[1.0, 3.0], [np.nan, 0.0]]), row(1, [0.0], [[3.0, 5.0]])],
-                            ["fullgrad"], ["m"], 0)  # fmt: skip
+    _, (curve,) = summarise(
+        [row(0, [0.0, 0.0], [[1.0, 3.0], [np.nan, 0.0]]), row(1, [0.0], [[3.0, 5.0]])], ["fullgrad"], ["m"], 0
+    )
     assert curve.mean.tolist() == [2.0, 4.0]
     assert summarise([row(0, [0.0], [[np.nan, 1.0]])], ["fullgrad"], ["m"], 0)[1] == []
 

@@ -29,9 +29,12 @@ def one_node(
     ]
     node = helper.make_node(op_type, list(inputs), ["y"], name="node", **attributes)
     graph = helper.make_graph(
-        [node], "one", faces, [helper.make_tensor_value_info("y", TensorProto.FLOAT, output)],
+        [node],
+        "one",
+        faces,
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, output)],
         [numpy_helper.from_array(a, n) for n, a in inputs.items() if n in constant],
-    )  # fmt: skip
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 

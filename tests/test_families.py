@@ -28,9 +28,15 @@ SAMPLES = 3
 # Least share of the absolute contributions that has a place in the picture. A network that is read out at its class
 # token owes most of its score to the token's own parameters, which have none.
 SHARES = {
-    "vit": 0.15, "deit": 0.15, "vit_pooled": 0.8, "swin": 0.7, "convnext": 0.4, "mobilevit": 0.9, "unet": 0.99,
+    "vit": 0.15,
+    "deit": 0.15,
+    "vit_pooled": 0.8,
+    "swin": 0.7,
+    "convnext": 0.4,
+    "mobilevit": 0.9,
+    "unet": 0.99,
     "yolo": 0.99,
-}  # fmt: skip
+}
 
 every_net = pytest.mark.parametrize("name", NETS)
 

@@ -217,9 +217,15 @@ class TestFireModule:
     """Squeeze, expand twice, concatenate, pool; a convolution for classifier: what SqueezeNet is made of."""
 
     WEIGHTS = draw(
-        w1=(16, 16, 1, 1), b1=(16,), w2=(32, 16, 1, 1), b2=(32,), w3=(16, 16, 3, 3), b3=(16,), w4=(10, 48, 1, 1),
+        w1=(16, 16, 1, 1),
+        b1=(16,),
+        w2=(32, 16, 1, 1),
+        b2=(32,),
+        w3=(16, 16, 3, 3),
+        b3=(16,),
+        w4=(10, 48, 1, 1),
         b4=(10,),
-    )  # fmt: skip
+    )
     OUTPUTS = ("saliency", "target", "contributions", "bias_gradients", "input_gradient")
 
     @pytest.fixture

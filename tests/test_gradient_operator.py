@@ -82,7 +82,7 @@ def test_zs_are_held_fixed() -> None:
         ('g (float[3] x) => (float[3] s) { y = Sin (x) s = DOMAIN.Gradient <xs = ["x"], y = "q"> (x) }', "names q"),
         ('g (float[N] x) => (float[N] s) { y = Sin (x) s = DOMAIN.Gradient <xs = ["x"], y = "y"> (x) }', "free sizes"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_lowered_is_said(source: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         lowered(source.replace("DOMAIN", "ai.onnx.preview.training"))

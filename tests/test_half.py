@@ -33,10 +33,12 @@ def network(dtype: type[np.floating], scale: float = 1.0) -> onnx.ModelProto:
         helper.make_node("Gemm", ["f", "w3", "b3"], ["logits"], transB=1),
     ]
     graph = helper.make_graph(
-        nodes, "net", [helper.make_tensor_value_info("x", kind, ["N", 3, 8, 8])],
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", kind, ["N", 3, 8, 8])],
         [helper.make_tensor_value_info("logits", kind, ["N", 4])],
         [numpy_helper.from_array(a, n) for n, a in rounded.items()],
-    )  # fmt: skip
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 

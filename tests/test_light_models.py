@@ -17,9 +17,16 @@ TOLERANCE = 1e-4
 
 SLOW = ("densenet121", "vgg19")
 MODELS = [
-    "bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet", "vgg19",
+    "bvlc_alexnet",
+    "densenet121",
+    "inception_v1",
+    "inception_v2",
+    "resnet50",
+    "shufflenet",
+    "squeezenet",
+    "vgg19",
     "zfnet512",
-]  # fmt: skip
+]
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="this onnx wheel carries no light models")
 every_model = pytest.mark.parametrize(

@@ -22,16 +22,28 @@ CNN = small_cnn()
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = {"expected-gradients": {"references": pictures(4, seed=9)}}
 FEW = {
-    "expected-gradients": {"samples": 6}, "integrated-gradients": {"steps": 6}, "rise": {"samples": 20},
-    "smooth-fullgrad": {"samples": 5}, "smoothgrad": {"samples": 5}, "smoothgrad-squared": {"samples": 5},
+    "expected-gradients": {"samples": 6},
+    "integrated-gradients": {"steps": 6},
+    "rise": {"samples": 20},
+    "smooth-fullgrad": {"samples": 5},
+    "smoothgrad": {"samples": 5},
+    "smoothgrad-squared": {"samples": 5},
     "vargrad": {"samples": 5},
-}  # fmt: skip
+}
 ONE_RUN = [name for name in methods.names() if methods.find(name).drive is None]
 DRAWN = [name for name in methods.names() if hasattr(methods.find(name).set(NEEDED.get(name, {})), "random_state")]
 WITH_ATTRIBUTION = {
-    "gradient", "gradient-x-input", "guided-backprop", "deconvnet", "smoothgrad", "smoothgrad-squared", "vargrad",
-    "integrated-gradients", "expected-gradients", "lrp-epsilon",
-}  # fmt: skip
+    "gradient",
+    "gradient-x-input",
+    "guided-backprop",
+    "deconvnet",
+    "smoothgrad",
+    "smoothgrad-squared",
+    "vargrad",
+    "integrated-gradients",
+    "expected-gradients",
+    "lrp-epsilon",
+}
 every_method = pytest.mark.parametrize("name", methods.names())
 
 

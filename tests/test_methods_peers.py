@@ -150,10 +150,14 @@ def grad_cam():
 @pytest.mark.parametrize(
     ("method", "theirs"),
     [
-        ("grad-cam", "GradCAM"), ("grad-cam++", "GradCAMPlusPlus"), ("xgrad-cam", "XGradCAM"),
-        ("layer-cam", "LayerCAM"), ("hires-cam", "HiResCAM"), ("score-cam", "ScoreCAM"),
+        ("grad-cam", "GradCAM"),
+        ("grad-cam++", "GradCAMPlusPlus"),
+        ("xgrad-cam", "XGradCAM"),
+        ("layer-cam", "LayerCAM"),
+        ("hires-cam", "HiResCAM"),
+        ("score-cam", "ScoreCAM"),
     ],
-)  # fmt: skip
+)
 def test_class_activation_maps_are_those_of_grad_cam(method, theirs, name):
     peer = grad_cam()
     # Its constants beside denominators (1e-6) vanish before gradients of such logits.

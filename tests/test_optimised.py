@@ -67,11 +67,12 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, Any]]] = {
 def model_of(op_type: str, inputs: dict[str, np.ndarray], attributes: dict[str, Any]) -> onnx.ModelProto:
     x = inputs["x"]
     graph = helper.make_graph(
-        [helper.make_node(op_type, list(inputs), ["y"], name="fused", domain=MICROSOFT, **attributes)], "one",
+        [helper.make_node(op_type, list(inputs), ["y"], name="fused", domain=MICROSOFT, **attributes)],
+        "one",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(a, n) for n, a in inputs.items() if n != "x"],
-    )  # fmt: skip
+    )
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid(MICROSOFT, 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 

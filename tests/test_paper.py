@@ -165,10 +165,25 @@ def test_every_record_has_its_figure_and_every_figure_its_record():
 def test_the_command_on_its_smallest_setting(tmp_path):
     example = str(ROOT / "examples" / "shapes.onnx")
     arguments = [
-        "--out", str(tmp_path / "runs"), "--docs", str(tmp_path / "docs"), "--images", "2", "--shapes", "2",
-        "--grid-images", "2", "--methods", "random,gradient,fullgrad", "--network", example,
-        "--pictures", str(ROOT / "examples" / "images"), "--threads", "1",
-    ]  # fmt: skip
+        "--out",
+        str(tmp_path / "runs"),
+        "--docs",
+        str(tmp_path / "docs"),
+        "--images",
+        "2",
+        "--shapes",
+        "2",
+        "--grid-images",
+        "2",
+        "--methods",
+        "random,gradient,fullgrad",
+        "--network",
+        example,
+        "--pictures",
+        str(ROOT / "examples" / "images"),
+        "--threads",
+        "1",
+    ]
     command.main(arguments)
     results = tmp_path / "docs" / "paper"
     written = command.stored(results)
@@ -181,8 +196,9 @@ def test_the_command_on_its_smallest_setting(tmp_path):
     assert network["images"] == 2
     assert set(network["measures"]) == set(perturbation.MEASURES)
     assert [row["method"] for row in written["ablation"]["measures"]["energy"]["means"]] == [
-        *ablation.VARIANTS, *ablation.OTHERS,
-    ]  # fmt: skip
+        *ablation.VARIANTS,
+        *ablation.OTHERS,
+    ]
 
     journals = list((tmp_path / "runs").rglob("journal.jsonl"))
     before = {path: path.read_bytes() for path in journals}

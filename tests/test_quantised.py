@@ -24,9 +24,13 @@ def random(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
 def network() -> onnx.ModelProto:
     """conv, relu, maxpool, depthwise conv, residual, global pool, dense: what int8 CNNs are made of."""
     weights = {
-        "w1": random(8, 3, 3, 3, scale=0.3), "b1": random(8, scale=0.2), "w2": random(8, 1, 3, 3, scale=0.4),
-        "b2": random(8, seed=1, scale=0.2), "w3": random(5, 8, scale=0.5), "b3": random(5, scale=0.3),
-    }  # fmt: skip
+        "w1": random(8, 3, 3, 3, scale=0.3),
+        "b1": random(8, scale=0.2),
+        "w2": random(8, 1, 3, 3, scale=0.4),
+        "b2": random(8, seed=1, scale=0.2),
+        "w3": random(5, 8, scale=0.5),
+        "b3": random(5, scale=0.3),
+    }
     nodes = [
         helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], name="conv1", pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["c1"], ["r1"], name="relu1"),
@@ -38,10 +42,12 @@ def network() -> onnx.ModelProto:
         helper.make_node("Gemm", ["flat", "w3", "b3"], ["logits"], name="dense", transB=1),
     ]
     graph = helper.make_graph(
-        nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 16, 16])],
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 16, 16])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 5])],
         [numpy_helper.from_array(a, n) for n, a in weights.items()],
-    )  # fmt: skip
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
@@ -69,9 +75,13 @@ def int8(request: pytest.FixtureRequest, network: onnx.ModelProto, tmp_path: Pat
         form = quantization.QuantFormat.QDQ if request.param.startswith("QDQ") else quantization.QuantFormat.QOperator
         # Weights of 7 bits: with 8, onnxruntime's kernels saturate on processors that lack instructions for them.
         quantization.quantize_static(
-            source, target, Calibration(), quant_format=form, per_channel="per channel" in request.param,
+            source,
+            target,
+            Calibration(),
+            quant_format=form,
+            per_channel="per channel" in request.param,
             reduce_range=True,
-        )  # fmt: skip
+        )
     return onnx.load(target)
 
 
@@ -147,8 +157,12 @@ def test_an_integer_image_input_is_explained_in_grey_levels() -> None:
     }"""
     model = onnx.parser.parse_model(source)
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", 3, 4, 4]))
-    arrays = {"s": np.array(0.5, np.float32), "z": np.array(128, np.uint8), "w": np.ones((1, 3, 1, 1), np.float32),
-              "axes": np.array([2, 3], np.int64)}  # fmt: skip
+    arrays = {
+        "s": np.array(0.5, np.float32),
+        "z": np.array(128, np.uint8),
+        "w": np.ones((1, 3, 1, 1), np.float32),
+        "axes": np.array([2, 3], np.int64),
+    }
     model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in arrays.items())
     explanation = fgonnx.Explainer(model, input_gradient=True)(np.full((2, 3, 4, 4), 130, np.uint8))
     np.testing.assert_array_equal(explanation.input_gradient, np.full((2, 3, 4, 4), 0.5, np.float32))

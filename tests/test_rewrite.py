@@ -197,9 +197,17 @@ class TestHead:
 class TestMetadata:
     def test_says_what_was_done(self):
         found = metadata(fgonnx.rewrite(small_cnn(), method="simple-fullgrad", profile="reference", psi="positive"))
-        expected = {"version": fgonnx.__version__, "method": "simple-fullgrad", "profile": "reference",
-                    "psi": "positive", "head": "logits", "head_value": "y", "layout": "NCHW", "input": "x",
-                    "batch": "any"}  # fmt: skip
+        expected = {
+            "version": fgonnx.__version__,
+            "method": "simple-fullgrad",
+            "profile": "reference",
+            "psi": "positive",
+            "head": "logits",
+            "head_value": "y",
+            "layout": "NCHW",
+            "input": "x",
+            "batch": "any",
+        }
         assert {k: found[f"fgonnx.{k}"] for k in expected} == expected
 
     def test_has_the_hash_of_the_source(self, tmp_path):

@@ -39,9 +39,16 @@ NO_EFFECT = {
 }
 #: The same for single operators; sizes, y or the indices say what these do.
 NO_EFFECT_IN = {
-    "DFT": {"onesided"}, "Flatten": {"axis"}, "HardSigmoid": {"beta"}, "Hardmax": {"axis"}, "LpPool": {"ceil_mode"},
-    "MaxUnpool": {"kernel_shape", "pads", "strides"}, "STFT": {"onesided"}, "ScatterND": {"axis"}, "Shrink": {"bias"},
-}  # fmt: skip
+    "DFT": {"onesided"},
+    "Flatten": {"axis"},
+    "HardSigmoid": {"beta"},
+    "Hardmax": {"axis"},
+    "LpPool": {"ceil_mode"},
+    "MaxUnpool": {"kernel_shape", "pads", "strides"},
+    "STFT": {"onesided"},
+    "ScatterND": {"axis"},
+    "Shrink": {"bias"},
+}
 
 
 class Mutant:

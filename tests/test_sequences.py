@@ -177,9 +177,16 @@ def test_the_command_line_draws_them(tmp_path, proto, shape, picture):
     onnx.save(proto, tmp_path / "m.onnx")
     np.save(tmp_path / "x.npy", pictures(1, shape)[0])
     good(
-        "explain", tmp_path / "m.onnx", tmp_path / "x.npy", "-o", tmp_path / "out", "--picture", picture,
-        "--target", "seed=" + str(_saved(tmp_path / "w.npy", np.array([1.0, 0, -1]))),
-    )  # fmt: skip
+        "explain",
+        tmp_path / "m.onnx",
+        tmp_path / "x.npy",
+        "-o",
+        tmp_path / "out",
+        "--picture",
+        picture,
+        "--target",
+        "seed=" + str(_saved(tmp_path / "w.npy", np.array([1.0, 0, -1]))),
+    )
     record = json.loads((tmp_path / "out" / "x.json").read_text())
     assert (record["target"], record["explained"]["described"]) == (None, "sum weighted by the seed")
     assert len(record["settings"]["target_sha256"]) == 64

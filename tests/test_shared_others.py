@@ -51,15 +51,20 @@ CASES = [
     Case("yolox_nano", DOG_BIKE_MAN, YOLOX, "anchor=2975,column=4", "column 4 of anchor 2975", (0.12, 0.25, 0.8, 0.65)),
     Case("ultraface_rfb_320", ASTRONAUT, ULTRAFACE, "best=1", "best class 1 (1), column 1", (0, 0.25, 0.45, 0.6)),
     Case(
-        "ultraface_rfb_320", ASTRONAUT, ULTRAFACE, "best=1,by=scores,column=0", "column 0 of anchor 3737",
-        (0, 0.2, 0.45, 0.65), (("output", "boxes"),),
+        "ultraface_rfb_320",
+        ASTRONAUT,
+        ULTRAFACE,
+        "best=1,by=scores,column=0",
+        "column 0 of anchor 3737",
+        (0, 0.2, 0.45, 0.65),
+        (("output", "boxes"),),
     ),
     Case(
         "selfie_segmentation_tf2onnx", ASTRONAUT, "unit", "region=0.3:0:0.6:0.5", "mean in the box", (0, 0.2, 0.6, 0.7)
     ),
     Case("jetbot_steering_cnn", "burn_bridge.jpg", "imagenet,resize=stretch", "0", "0"),
     Case("jetbot_steering_cnn", "burn_bridge.jpg", "imagenet,resize=stretch", "1", "1"),
-]  # fmt: skip
+]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
@@ -154,9 +159,20 @@ class TestVoiceActivity:
         sure, start, _, state = speech()
         np.save(tmp_path / "state.npy", state)
         good(
-            "explain", VAD, SHARED / "audio" / "nns_yes.wav", "-o", tmp_path / "out", "--rate", 16000,
-            "--span", f"{start}:{start + 576}", "--bind", "sr=16000", "--bind", f"state={tmp_path / 'state.npy'}",
-        )  # fmt: skip
+            "explain",
+            VAD,
+            SHARED / "audio" / "nns_yes.wav",
+            "-o",
+            tmp_path / "out",
+            "--rate",
+            16000,
+            "--span",
+            f"{start}:{start + 576}",
+            "--bind",
+            "sr=16000",
+            "--bind",
+            f"state={tmp_path / 'state.npy'}",
+        )
         record = json.loads((tmp_path / "out" / "nns_yes.json").read_text())
         np.testing.assert_allclose(record["target"]["probability"], sure, rtol=1e-4)
         assert record["completeness"]["relative"] < 1e-4
@@ -164,9 +180,18 @@ class TestVoiceActivity:
 
     def test_of_another_rate_is_refused(self, tmp_path):
         message = refused(
-            "explain", VAD, SHARED / "audio" / "nns_yes.wav", "-o", tmp_path / "out", "--rate", 8000,
-            "--bind", "sr=16000", "--bind", "state=zeros",
-        )  # fmt: skip
+            "explain",
+            VAD,
+            SHARED / "audio" / "nns_yes.wav",
+            "-o",
+            tmp_path / "out",
+            "--rate",
+            8000,
+            "--bind",
+            "sr=16000",
+            "--bind",
+            "state=zeros",
+        )
         assert "has 16000 samples per second, the model takes 8000" in message
         assert written(tmp_path / "out") == []
 

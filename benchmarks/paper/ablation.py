@@ -89,9 +89,14 @@ def run(out: Path, shapes: int, threads: int | None) -> dict[str, Any]:
     journal = Journal(folder / "journal.jsonl", {"model": loaded.sha256, "versions": made_on["versions"]})
     names = [*VARIANTS, *OTHERS]
     work = Run(
-        subject, journal, names, [evaluate.get(name) for name in MEASURES],
-        [len(range(shapes)[i : i + _SHARD]) for i in range(0, shapes, _SHARD)], read, folder / "maps",
-    )  # fmt: skip
+        subject,
+        journal,
+        names,
+        [evaluate.get(name) for name in MEASURES],
+        [len(range(shapes)[i : i + _SHARD]) for i in range(0, shapes, _SHARD)],
+        read,
+        folder / "maps",
+    )
     with Progress() as progress:
         task = progress.add_task("drawn shapes", total=work.cost)
         for part in work:

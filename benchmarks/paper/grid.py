@@ -40,9 +40,18 @@ def run(
     """
     folder = out / f"{network.path.stem}-{images}"
     arguments = [
-        str(network.path), str(pictures), "--methods", ",".join(methods), "--measures", "sparseness",
-        "--limit", str(images), "--shown", str(images), *network.options(threads),
-    ]  # fmt: skip
+        str(network.path),
+        str(pictures),
+        "--methods",
+        ",".join(methods),
+        "--measures",
+        "sparseness",
+        "--limit",
+        str(images),
+        "--shown",
+        str(images),
+        *network.options(threads),
+    ]
     summary = evaluated(folder, arguments)
     with files.replacing(figure) as temporary:
         shutil.copyfile(folder / "maps.png", temporary)

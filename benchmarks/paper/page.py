@@ -54,18 +54,21 @@ def _of_perturbation(stored: Record) -> Iterator[Sequence[str]]:
                 found, told = verdict(measure["means"], 1, ("changes less than", "changes more than"))
                 lowest = f"lowest of them at {_lowest(measure['curves'])} of {len(stored['shares'])} shares"
                 yield (
-                    "Without the least salient pixels, the score changes least by FullGrad's map", "5.1, figure 3a",
-                    found, f"{network['name']}, {quantity}: {told}; {lowest}",
-                )  # fmt: skip
+                    "Without the least salient pixels, the score changes least by FullGrad's map",
+                    "5.1, figure 3a",
+                    found,
+                    f"{network['name']}, {quantity}: {told}; {lowest}",
+                )
             else:
                 others = [row for row in measure["means"] if row["method"] in PUBLISHED and "difference" in row]
                 near = [row["method"] for row in others if record.sign(row["difference"]) <= 0]
                 yield (
-                    "Without the most salient pixels, several methods change the score like chance", "5.1",
+                    "Without the most salient pixels, several methods change the score like chance",
+                    "5.1",
                     "agrees" if len(near) > 1 else "disagrees",
                     f"{network['name']}, {quantity}: {len(near)} of {len(others)} not more than chance"
                     + (f" ({', '.join(near)})" if near else ""),
-                )  # fmt: skip
+                )
 
 
 def _of_toys(stored: Record) -> Iterator[Sequence[str]]:
@@ -77,16 +80,18 @@ def _of_toys(stored: Record) -> Iterator[Sequence[str]]:
     *others, full = stored["axioms"]
     both = [row["map"] for row in others if row["error"] < _COMPLETE and row["change"] < _SAME]
     yield (
-        "No map of the input is complete and weakly dependent", "proposition 1",
+        "No map of the input is complete and weakly dependent",
+        "proposition 1",
         "agrees" if min(gaps) > _APART and not both else "disagrees",
         f"{len(gaps)} pairs of networks with one map and scores that differ by {', '.join(map(number, gaps))}; "
         f"{len(both)} of {len(others)} maps of a network are both",
-    )  # fmt: skip
+    )
     yield (
-        "The full-gradient is both", "proposition 2",
+        "The full-gradient is both",
+        "proposition 2",
         "agrees" if full["error"] < _COMPLETE and full["change"] < _SAME else "disagrees",
         f"error {full['error']:.0e}, change within a linear piece {full['change']:.0e}",
-    )  # fmt: skip
+    )
 
 
 def _of_ablation(stored: Record) -> Iterator[Sequence[str]]:

@@ -21,8 +21,15 @@ from fgonnx.engine.model.load import ModelLike
 
 OURS, NULL = "fullgrad", "random"
 METHODS = (
-    NULL, "gradient", "gradient-x-input", "integrated-gradients", "smoothgrad", "grad-cam", "simple-fullgrad", OURS,
-)  # fmt: skip
+    NULL,
+    "gradient",
+    "gradient-x-input",
+    "integrated-gradients",
+    "smoothgrad",
+    "grad-cam",
+    "simple-fullgrad",
+    OURS,
+)
 MEASURES = {
     "pixel-perturbation": "least salient, logit",
     "pixel-perturbation:of=probability": "least salient, probability",
@@ -90,9 +97,18 @@ def run(
     for network in networks:
         folder = out / f"{network.path.stem}-{images}"
         arguments = [
-            str(network.path), str(pictures), "--methods", ",".join(methods), "--measures", ",".join(MEASURES),
-            "--limit", str(images), "--shown", "0", *network.options(threads),
-        ]  # fmt: skip
+            str(network.path),
+            str(pictures),
+            "--methods",
+            ",".join(methods),
+            "--measures",
+            ",".join(MEASURES),
+            "--limit",
+            str(images),
+            "--shown",
+            "0",
+            *network.options(threads),
+        ]
         about = {"unread": unread(network.path)}  # before what takes long
         found.append({**_network(evaluated(folder, arguments), folder, methods), **about})
     return {**record.made_on(), "shares": list(SHARES), "methods": list(methods), "networks": found}
@@ -151,9 +167,14 @@ def draw(stored: Mapping[str, Any]) -> Figure:
                 colour = "black" if strong else colours[i % len(colours)]
                 style = "--" if method == NULL else "-"
                 panel.plot(
-                    percent, curve["mean"], style, color=colour, linewidth=2.2 if strong else 1.2, label=method,
+                    percent,
+                    curve["mean"],
+                    style,
+                    color=colour,
+                    linewidth=2.2 if strong else 1.2,
+                    label=method,
                     zorder=3 if strong else 2,
-                )  # fmt: skip
+                )
                 panel.fill_between(percent, curve["low"], curve["high"], color=colour, alpha=0.08, linewidth=0)
             panel.set_xscale("log")
             panel.grid(alpha=0.25)

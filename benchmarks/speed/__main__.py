@@ -107,10 +107,13 @@ def _shown(cells: Sequence[Cell]) -> Table:
             table.add_row(title, "", "", "", "", "", "", cell.failure)
             continue
         table.add_row(
-            title, f"{1e3 * cell.median:.2f}",
+            title,
+            f"{1e3 * cell.median:.2f}",
             *(f"{r:.2f}" if (r := report.ratio(by_key, cell.column, key)) else "" for key in ("infer", "explain")),
-            str(cell.calls), f"{1e3 * cell.hot:.2f}" if cell.hot else "", f"{(cell.calling - cell.imported) / 1e6:.0f}",
-        )  # fmt: skip
+            str(cell.calls),
+            f"{1e3 * cell.hot:.2f}" if cell.hot else "",
+            f"{(cell.calling - cell.imported) / 1e6:.0f}",
+        )
     return table
 
 

@@ -15,9 +15,12 @@ MISSING = "–"
 
 #: Columns of the README's table behind the times of fgonnx: how many times an explanation each costs.
 SHOWN = {
-    "torch-gradient": "PyTorch forward + backward", "onnx-ad": "onnx-ad", "fullgrad": "FullGrad in PyTorch",
-    "grad-cam": "grad-cam's FullGrad", "rise": f"RISE, {MASKS:,} masks",
-}  # fmt: skip
+    "torch-gradient": "PyTorch forward + backward",
+    "onnx-ad": "onnx-ad",
+    "fullgrad": "FullGrad in PyTorch",
+    "grad-cam": "grad-cam's FullGrad",
+    "rise": f"RISE, {MASKS:,} masks",
+}
 
 
 @dataclass(frozen=True)
@@ -105,18 +108,31 @@ def _bounds(default: float | None, **own: tuple[float, float]) -> dict[tuple[str
 
 TARGETS = (
     Target(
-        "explain / infer", "explain", "infer",
-        _bounds(4.0, resnet50=(2.3, 2.5), vgg16=(2.3, 2.5), squeezenet11=(2.3, 2.5), mobilenetv2=(3.0, 4.0),
-                efficientnetb0=(3.0, 4.0)), least=False,
+        "explain / infer",
+        "explain",
+        "infer",
+        _bounds(
+            4.0,
+            resnet50=(2.3, 2.5),
+            vgg16=(2.3, 2.5),
+            squeezenet11=(2.3, 2.5),
+            mobilenetv2=(3.0, 4.0),
+            efficientnetb0=(3.0, 4.0),
+        ),
+        least=False,
     ),
     Target("with certificate / explain", "certificate", "explain", _bounds(1.15), least=False),
     Target("PyTorch forward + backward / explain", "torch-gradient", "explain", _bounds(1.0)),
-    Target("literal FullGrad / explain", "fullgrad", "explain",
-           _bounds(None, resnet50=(40, 40), mobilenetv2=(40, 40), vgg16=(4, 4))),
+    Target(
+        "literal FullGrad / explain",
+        "fullgrad",
+        "explain",
+        _bounds(None, resnet50=(40, 40), mobilenetv2=(40, 40), vgg16=(4, 4)),
+    ),
     Target("onnx-ad / explain", "onnx-ad", "explain", _bounds(3.0)),
     Target("RISE / explain", "rise", "explain", _bounds(300.0)),
     Target("memory of explain / infer", "explain", "infer", _bounds(3.0), least=False, field="memory"),
-)  # fmt: skip
+)
 
 
 def figure(cells: dict[str, Cell], column: str, field: str = "median") -> float | None:
@@ -142,12 +158,18 @@ def block(results: Results | None) -> str:
     headings += SHOWN.values()
     rows = []
     for network, batch, cells in results.rows():
-        rows.append([
-            network, str(batch), _ms(figure(cells, "infer")), _ms(figure(cells, "explain")),
-            _times(ratio(cells, "explain", "infer")), _more(ratio(cells, "certificate", "explain")),
-            _times(ratio(cells, "explain", "infer", "memory")),
-            *(_times(ratio(cells, key, "explain"), " x") for key in SHOWN),
-        ])  # fmt: skip
+        rows.append(
+            [
+                network,
+                str(batch),
+                _ms(figure(cells, "infer")),
+                _ms(figure(cells, "explain")),
+                _times(ratio(cells, "explain", "infer")),
+                _more(ratio(cells, "certificate", "explain")),
+                _times(ratio(cells, "explain", "infer", "memory")),
+                *(_times(ratio(cells, key, "explain"), " x") for key in SHOWN),
+            ]
+        )
     return (
         "## Speed\n\n"
         "Medians, all columns taking turns call by call. *Certificate*: what it adds to a run; *memory*: peak of\n"
@@ -236,9 +258,12 @@ def _section(results: Results, network: str) -> str:
                     notes[f"- {column.title}, batch {cell.batch}: {cell.failure}."] = None
                 continue
             row += [
-                f"{_ms(cell.median)} ({_ms(cell.low)} to {_ms(cell.high)})", _times(ratio(cells, column.key, "infer")),
-                str(cell.calls), _ms(cell.hot), f"{(cell.calling - cell.imported) / 1e6:.0f}",
-            ]  # fmt: skip
+                f"{_ms(cell.median)} ({_ms(cell.low)} to {_ms(cell.high)})",
+                _times(ratio(cells, column.key, "infer")),
+                str(cell.calls),
+                _ms(cell.hot),
+                f"{(cell.calling - cell.imported) / 1e6:.0f}",
+            ]
         if any(text != MISSING for text in row[1:]):
             rows.append(row)
     hot = [

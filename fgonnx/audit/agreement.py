@@ -109,9 +109,12 @@ def compare(
 def _group(name: str) -> str | None:
     kind = name.partition(":")[0]
     return {
-        "input_gradient": "input gradient", "gradient": "cotangents of sites", "contributions": "contributions",
-        "bias_gradient": "bias-gradients of sites", "saliency": "map",
-    }.get(kind)  # fmt: skip
+        "input_gradient": "input gradient",
+        "gradient": "cotangents of sites",
+        "contributions": "contributions",
+        "bias_gradient": "bias-gradients of sites",
+        "saliency": "map",
+    }.get(kind)
 
 
 def _run(loaded: LoadedModel, r: Rewritten, feeds: Mapping[str, Array], targets: Array) -> dict[str, Array]:

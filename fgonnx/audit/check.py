@@ -157,13 +157,26 @@ def check(
     loaded = load(model)
     rng = np.random.default_rng(random_state)
     explainer = Explainer(
-        loaded, head=head, output=output, input=input, layout=layout, labels=labels, providers=providers,
-        threads=threads, input_gradient=True, engine="fgonnx" if engine == "both" else engine, cache=cache,
-    )  # fmt: skip
+        loaded,
+        head=head,
+        output=output,
+        input=input,
+        layout=layout,
+        labels=labels,
+        providers=providers,
+        threads=threads,
+        input_gradient=True,
+        engine="fgonnx" if engine == "both" else engine,
+        cache=cache,
+    )
     options = Options(
-        head=head, output=output, input=input, layout=layout, input_shape=tuple(input_shape) if input_shape else None,
+        head=head,
+        output=output,
+        input=input,
+        layout=layout,
+        input_shape=tuple(input_shape) if input_shape else None,
         outputs=("target", "score"),
-    )  # fmt: skip
+    )
     if not isinstance(x, Mapping) and x is not None:
         options = replace(options, input_shape=options.input_shape or tuple(np.shape(x)))
     build = caches.builder(cache)
@@ -194,9 +207,12 @@ def check(
 
 
 def _agreement(
-    loaded: LoadedModel, options: Options, feeds: Mapping[str, Array], explanation: Explanation,
+    loaded: LoadedModel,
+    options: Options,
+    feeds: Mapping[str, Array],
+    explanation: Explanation,
     build: Callable[[LoadedModel, Options], Rewritten],
-) -> list[Check]:  # fmt: skip
+) -> list[Check]:
     checks = []
     for d in agreement.compare(loaded, options, feeds, explanation.target, build):
         detail = f"largest difference of {d.count} tensor(s)" + (f", in '{d.where}'" if d.where else "")
@@ -213,9 +229,14 @@ def random_inputs(r: Rewritten, samples: int, random_state: int = 0) -> dict[str
 
 
 def _outputs(
-    loaded: LoadedModel, explanation: Explanation, feeds: Mapping[str, Array], name: str, tolerance: float | None,
-    providers: Sequence[str] | None, threads: int | None,
-) -> Check:  # fmt: skip
+    loaded: LoadedModel,
+    explanation: Explanation,
+    feeds: Mapping[str, Array],
+    name: str,
+    tolerance: float | None,
+    providers: Sequence[str] | None,
+    threads: int | None,
+) -> Check:
     """Compare the outputs with those of the source, run untouched, one sample at a time."""
     folder = loaded.path.parent if loaded.path is not None else None
     floats = [a.dtype for a in explanation.outputs.values() if a.dtype.kind == "f"]
@@ -276,9 +297,13 @@ def _usual(dtype: np.dtype[Any]) -> float:
 
 
 def _score(
-    loaded: LoadedModel, scorer: Rewritten, explanation: Explanation, feeds: Mapping[str, Array],
-    providers: Sequence[str] | None, threads: int | None,
-) -> Callable[[Array], Floats]:  # fmt: skip
+    loaded: LoadedModel,
+    scorer: Rewritten,
+    explanation: Explanation,
+    feeds: Mapping[str, Array],
+    providers: Sequence[str] | None,
+    threads: int | None,
+) -> Callable[[Array], Floats]:
     """Return the score as a function of the explained input, targets fixed: (N, ...) to (N,)."""
     name = _floating_face(scorer)
     folder = loaded.path.parent if loaded.path is not None else None
@@ -331,9 +356,14 @@ def _derivative(
 
 
 def _slopes(
-    name: str, score: Callable[[Array], Floats], x: Array, gradient: Floats, scale: Floats,
-    directions: Sequence[Floats], tolerance: float,
-) -> Check:  # fmt: skip
+    name: str,
+    score: Callable[[Array], Floats],
+    x: Array,
+    gradient: Floats,
+    scale: Floats,
+    directions: Sequence[Floats],
+    tolerance: float,
+) -> Check:
     """Compare slopes of the score with those the gradient promises, all directions together."""
     shape = (len(_STEPS), len(directions), len(x))
     promised, central, nearest = np.empty(shape), np.empty(shape), np.empty(shape)

@@ -47,9 +47,13 @@ def inspect(
     """
     loaded = load(model)
     options = Options(
-        profile=profile, head=head, output=output, input=input, layout=layout,
+        profile=profile,
+        head=head,
+        output=output,
+        input=input,
+        layout=layout,
         input_shape=tuple(input_shape) if input_shape is not None else None,
-    )  # fmt: skip
+    )
     found = _file(loaded)
     found |= {"explanation": None, "obstacle": None, "refusals": []}
     try:

@@ -158,10 +158,22 @@ def explain(
     given = (*(f"{name}={value}" for name, value in drawn.items() if value is not None), *(set or ()))
     settings = Settings(method, profile, psi, head, output, input, given, engine)
     job = Job(
-        model, inputs, folder, settings, preprocessing=preprocess, labels=labels, target=target, picture=picture,
-        providers=_split(providers), threads=threads, batch_size=batch_size, resume=resume,
-        bind=bind or (), sound=Sound.of(rate, channel, span), cache=not no_cache,
-    )  # fmt: skip
+        model,
+        inputs,
+        folder,
+        settings,
+        preprocessing=preprocess,
+        labels=labels,
+        target=target,
+        picture=picture,
+        providers=_split(providers),
+        threads=threads,
+        batch_size=batch_size,
+        resume=resume,
+        bind=bind or (),
+        sound=Sound.of(rate, channel, span),
+        cache=not no_cache,
+    )
     terminal.say("model", f"{model}  (sha256 {job.loaded.sha256[:12]})")
     if job.preprocessing is not None:
         terminal.say("preprocessing", f"{job.preprocessing.describe()}  (from: {job.preprocessing_origin})")
@@ -275,19 +287,39 @@ def check(
     x, layout = _samples(loaded, inputs or [], preprocess, input, shape, samples, random_state, layout)
     with terminal.err().status("checking"):
         result = run_checks(
-            loaded, x, target, head=head, output=output, input=input, input_shape=shape, layout=layout,
-            labels=_labels(labels), providers=_split(providers), threads=threads, samples=samples,
-            directions=directions, tolerance=tolerance, random_state=random_state, engine=engine, cache=not no_cache,
-        )  # fmt: skip
+            loaded,
+            x,
+            target,
+            head=head,
+            output=output,
+            input=input,
+            input_shape=shape,
+            layout=layout,
+            labels=_labels(labels),
+            providers=_split(providers),
+            threads=threads,
+            samples=samples,
+            directions=directions,
+            tolerance=tolerance,
+            random_state=random_state,
+            engine=engine,
+            cache=not no_cache,
+        )
     terminal.show_check(result)
     if not result.passed:
         raise typer.Exit(1)
 
 
 def _samples(
-    loaded: LoadedModel, inputs: Sequence[Path], preprocess: str | None, input: str | None,
-    shape: tuple[int, ...] | None, samples: int, random_state: int, layout: str | None,
-) -> tuple[np.ndarray | None, str | None]:  # fmt: skip
+    loaded: LoadedModel,
+    inputs: Sequence[Path],
+    preprocess: str | None,
+    input: str | None,
+    shape: tuple[int, ...] | None,
+    samples: int,
+    random_state: int,
+    layout: str | None,
+) -> tuple[np.ndarray | None, str | None]:
     """Return the samples to check on (None: the engine's own random ones) and their layout; say what they are."""
     face = choose_input(loaded.ir, input, loaded.name)
     assert face.shape is not None
@@ -379,10 +411,22 @@ def rewrite_command(
         raise OptionError(f"'{out}' is a folder; give a file name such as {out / 'explained.onnx'}")
     loaded = _load(model, bind)
     proto = rewrite(
-        loaded, method=method, profile=profile, psi=psi, head=head, output=output, input=input,
-        input_shape=_shape(input_shape), layout=layout, target=_target(target, labels, loaded), seed=seed,
-        outputs=_split(outputs), expose=expose or (), form=form, **methods.find(method).parse(set or ()),
-    )  # fmt: skip
+        loaded,
+        method=method,
+        profile=profile,
+        psi=psi,
+        head=head,
+        output=output,
+        input=input,
+        input_shape=_shape(input_shape),
+        layout=layout,
+        target=_target(target, labels, loaded),
+        seed=seed,
+        outputs=_split(outputs),
+        expose=expose or (),
+        form=form,
+        **methods.find(method).parse(set or ()),
+    )
     files = save.save(proto, out, folder=loaded.path.parent if loaded.path is not None else None)
     known = {p.key: p.value for p in proto.metadata_props}
     for file in files:

@@ -141,21 +141,37 @@ def compare(
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"'{folder}' is a file; give a folder to write to")
     bounds = {
-        "top1": min_top1, "rank_correlation": min_rank_correlation, "correlation": min_correlation, "ssim": min_ssim,
-        "overlap": min_overlap, "pointing": min_pointing, "score_difference": max_score_difference,
-        "quantisation_b": max_quantisation, "layer_error": max_layer_error,
-    }  # fmt: skip
+        "top1": min_top1,
+        "rank_correlation": min_rank_correlation,
+        "correlation": min_correlation,
+        "ssim": min_ssim,
+        "overlap": min_overlap,
+        "pointing": min_pointing,
+        "score_difference": max_score_difference,
+        "quantisation_b": max_quantisation,
+        "layer_error": max_layer_error,
+    }
     limits = [
         Limit(name, bound, "mean" if name in SHARES else judge) for name, bound in bounds.items() if bound is not None
     ]
     run = CompareJob(
         prepared(a, inputs, preprocess_a or preprocess, input_a),
         prepared(b, inputs, preprocess_b or preprocess, input_b),
-        inputs, folder, limits, target=target, labels=labels, profile=profile, psi=psi, head=head,
-        inputs_named=(input_a, input_b), outputs_named=(output_a, output_b),
-        providers=[p.strip() for p in providers.split(",") if p.strip()] if providers else None, threads=threads,
-        batch_size=batch_size, cache=not no_cache,
-    )  # fmt: skip
+        inputs,
+        folder,
+        limits,
+        target=target,
+        labels=labels,
+        profile=profile,
+        psi=psi,
+        head=head,
+        inputs_named=(input_a, input_b),
+        outputs_named=(output_a, output_b),
+        providers=[p.strip() for p in providers.split(",") if p.strip()] if providers else None,
+        threads=threads,
+        batch_size=batch_size,
+        cache=not no_cache,
+    )
     for letter, model in zip("AB", run.models, strict=True):
         terminal.say(f"model {letter}", f"{model.path}  (sha256 {model.loaded.sha256[:12]})")
         if model.described is not None:
@@ -186,9 +202,18 @@ def _show(summary: Mapping[str, Any], folder: Path) -> None:
     """Print the tables at the end."""
     rows = summary["images"]
     made = terminal.table(
-        "picture", "A decides", "B decides", "score A", "score B", "rank corr.", "SSIM", "top 5 %", "rounding in B",
-        title="Compared", numbers=("score A", "score B", "rank corr.", "SSIM", "top 5 %", "rounding in B"),
-    )  # fmt: skip
+        "picture",
+        "A decides",
+        "B decides",
+        "score A",
+        "score B",
+        "rank corr.",
+        "SSIM",
+        "top 5 %",
+        "rounding in B",
+        title="Compared",
+        numbers=("score A", "score B", "rank corr.", "SSIM", "top 5 %", "rounding in B"),
+    )
     for r in rows[:_ROWS]:
         terminal.row(
             made,

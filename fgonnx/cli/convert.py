@@ -113,12 +113,20 @@ def command(
         raise OptionError(f"'{out}' is a folder; give a file name such as {out / 'model.onnx'}")
     own = {"exporter": exporter, "fold": fold, "signature": signature, "allow_pickle": allow_pickle or None}
     report = convert(
-        _source(source), out, framework, example_input=_example(example or (), input_shape or ()), opset=opset,
+        _source(source),
+        out,
+        framework,
+        example_input=_example(example or (), input_shape or ()),
+        opset=opset,
         preprocessing=presets.parse(preprocess) if preprocess is not None else None,
-        labels=names.load(labels) if labels is not None else None, head=head, simplify=simplify,
-        pictures=pictures or (), tolerance=tolerance, random_state=random_state,
+        labels=names.load(labels) if labels is not None else None,
+        head=head,
+        simplify=simplify,
+        pictures=pictures or (),
+        tolerance=tolerance,
+        random_state=random_state,
         **{k: v for k, v in own.items() if v is not None},
-    )  # fmt: skip
+    )
     if as_json:
         typer.echo(report.to_json())
     else:
@@ -188,16 +196,26 @@ def _show(source: str, report: Any) -> None:
     terminal.notes(report.notes)
     terminal.notes(dict.fromkeys(f"{m.quantity}: {m.detail}" for m in report.measurements if m.detail))
     made = terminal.table(
-        "compared", "samples", "difference", "relative", "allowed", "result",
+        "compared",
+        "samples",
+        "difference",
+        "relative",
+        "allowed",
+        "result",
         numbers=("difference", "relative", "allowed"),
-    )  # fmt: skip
+    )
     for m in report.measurements:
         unit = " steps" if m.unit != "relative" else ""
         verdict = Text(m.verdict, style=_VERDICTS[m.verdict])
         terminal.row(
-            made, m.quantity, m.samples, f"{m.maximum:.1e}{unit}", f"{m.relative:.1e}", f"{m.allowed:.0e}{unit}",
+            made,
+            m.quantity,
+            m.samples,
+            f"{m.maximum:.1e}{unit}",
+            f"{m.relative:.1e}",
+            f"{m.allowed:.0e}{unit}",
             verdict,
-        )  # fmt: skip
+        )
     terminal.out().print(made)
     terminal.out().print(
         Text("passed" if report.passed else "failed", style="bold green" if report.passed else "bold red")

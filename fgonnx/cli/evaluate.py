@@ -109,10 +109,24 @@ def command(
     """
     _check_extra()
     job = EvaluationJob(
-        model, data, folder, chosen, measured, masks, target, preprocess, labels, bind or (), limit, seed, shown,
-        [p.strip() for p in providers.split(",") if p.strip()] if providers else None, threads, batch_size,
+        model,
+        data,
+        folder,
+        chosen,
+        measured,
+        masks,
+        target,
+        preprocess,
+        labels,
+        bind or (),
+        limit,
+        seed,
+        shown,
+        [p.strip() for p in providers.split(",") if p.strip()] if providers else None,
+        threads,
+        batch_size,
         cache=not no_cache,
-    )  # fmt: skip
+    )
     terminal.say("model", f"{model}  (sha256 {job.loaded.sha256[:12]})")
     if job.preprocessing is not None:
         terminal.say("preprocessing", f"{job.preprocessing.describe()}  (from: {job.origin})")

@@ -90,9 +90,16 @@ def row(to: Table, *cells: object, style: str = "") -> None:
 def show_explained(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Path) -> None:
     """Print the summary of `explain`: one row per sample."""
     made = table(
-        "picture", "the model's choice", "target", "score", "residual", "in the map", "written", title="Explained",
+        "picture",
+        "the model's choice",
+        "target",
+        "score",
+        "residual",
+        "in the map",
+        "written",
+        title="Explained",
         numbers=("score", "residual", "in the map"),
-    )  # fmt: skip
+    )
     for r in rows:
         top = f"{name_of(r['top5'][0])} ({value_of(r['top5'][0])})" if r["top5"] else "?"
         target = r["target"]
@@ -174,9 +181,15 @@ def _show_obstacle(found: Mapping[str, Any], *, everything: bool) -> None:
 def _show_sites(sites: Sequence[Mapping[str, Any]], profile: str, *, everything: bool) -> None:
     shown = sum(s["in_map"] for s in sites)
     made = table(
-        "#", "site", "operator", "kind", "grid", "in the map", numbers=("#",),
+        "#",
+        "site",
+        "operator",
+        "kind",
+        "grid",
+        "in the map",
+        numbers=("#",),
         title=f"{len(sites)} sites: what the score is the sum of; {shown} of them in the map (profile {profile})",
-    )  # fmt: skip
+    )
     listed = list(enumerate(sites))
     # The beginning of the network and its end tell most.
     if not everything and len(listed) > 2 * _LONG:

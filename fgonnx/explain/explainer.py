@@ -127,10 +127,18 @@ class Explainer:
                 f"{method} is made of several runs: it has no input_gradient, bias_gradients, scores or exposed values"
             )
         self.options = Options(
-            method=method, profile=profile, psi=psi, head=head, output=output, input=input, layout=layout,
-            outputs=tuple(wanted), expose=tuple(expose), engine=engine,
+            method=method,
+            profile=profile,
+            psi=psi,
+            head=head,
+            output=output,
+            input=input,
+            layout=layout,
+            outputs=tuple(wanted),
+            expose=tuple(expose),
+            engine=engine,
             settings=self.method.set(settings),
-        )  # fmt: skip
+        )
         self._providers = choose_providers(providers)
         self._threads, self._spin = threads, spin
         self._build = caches.builder(cache)
@@ -348,13 +356,19 @@ class Explainer:
             head=r.head,
             head_stripped=r.stripped,
             settings={
-                "method": o.method, "profile": o.profile, "psi": o.psi, "head": o.head, "engine": o.engine,
+                "method": o.method,
+                "profile": o.profile,
+                "psi": o.psi,
+                "head": o.head,
+                "engine": o.engine,
                 "source_sha256": self.loaded.sha256,
-                "batch": "any" if r.normal.batched else "1", "notes": list(r.normal.notes),
-                "bound": dict(self.loaded.bound), **r.facts,
+                "batch": "any" if r.normal.batched else "1",
+                "notes": list(r.normal.notes),
+                "bound": dict(self.loaded.bound),
+                **r.facts,
             },
             described=described,
-        )  # fmt: skip
+        )
 
 
 def _own_output(r: Rewritten, outputs: Mapping[str, Array]) -> str:
@@ -398,9 +412,11 @@ def _first_bad(explainer: Explainer, r: Rewritten, x: Array, name: str) -> str:
     """Name the first node of the source whose result is not finite for some sample."""
     graph = explainer.loaded.ir.clone()
     values = [
-        (node, v) for node in graph.graph for v in node.outputs
+        (node, v)
+        for node in graph.graph
+        for v in node.outputs
         if v.name and (v.dtype is None or v.dtype.is_floating_point()) and not node.domain
-    ]  # fmt: skip
+    ]
     for _, v in values:
         v.shape = None
         if not v.is_graph_output():

@@ -48,10 +48,15 @@ _NAME = 56
 
 # What the table at the end calls a measure; those without a name are in the files only.
 CALLED = {
-    "top1": "same decision", "score_difference": "score difference", "rank_correlation": "rank correlation",
-    "ssim": "SSIM", "overlap": "top 5 % in common", "pointing": "same peak", "quantisation_b": "rounding in B",
+    "top1": "same decision",
+    "score_difference": "score difference",
+    "rank_correlation": "rank correlation",
+    "ssim": "SSIM",
+    "overlap": "top 5 % in common",
+    "pointing": "same peak",
+    "quantisation_b": "rounding in B",
     "layer_error": "largest layer error",
-}  # fmt: skip
+}
 
 
 WHERE = {READS: "what it reads", GIVES: "what it gives", HEAD: "the answer"}
@@ -124,11 +129,25 @@ class CompareJob:
     """Compares sample after sample, in bounded memory, and keeps a row of each."""
 
     def __init__(
-        self, a: Model, b: Model, inputs: Sequence[Path], folder: Path, limits: Sequence[Limit], *,
-        target: str | None, labels: Path | None, profile: str, psi: str, head: str,
-        inputs_named: tuple[str | None, str | None], outputs_named: tuple[str | None, str | None],
-        providers: Sequence[str] | None, threads: int | None, batch_size: int, cache: bool,
-    ) -> None:  # fmt: skip
+        self,
+        a: Model,
+        b: Model,
+        inputs: Sequence[Path],
+        folder: Path,
+        limits: Sequence[Limit],
+        *,
+        target: str | None,
+        labels: Path | None,
+        profile: str,
+        psi: str,
+        head: str,
+        inputs_named: tuple[str | None, str | None],
+        outputs_named: tuple[str | None, str | None],
+        providers: Sequence[str] | None,
+        threads: int | None,
+        batch_size: int,
+        cache: bool,
+    ) -> None:
         self.models = a, b
         self.folder, self.limits, self.batch_size = folder, limits, batch_size
         self.target, self.signed = target, psi == "signed"
@@ -142,10 +161,23 @@ class CompareJob:
             for m in self.models
         ]
         self.comparer = Comparer(
-            a.loaded, b.loaded, profile=profile, psi=psi, head=head, input_a=inputs_named[0], input_b=inputs_named[1],
-            output_a=outputs_named[0], output_b=outputs_named[1], layout_a=layouts[0], layout_b=layouts[1],
-            labels=self._given, providers=providers, threads=threads, batch_size=batch_size, cache=cache,
-        )  # fmt: skip
+            a.loaded,
+            b.loaded,
+            profile=profile,
+            psi=psi,
+            head=head,
+            input_a=inputs_named[0],
+            input_b=inputs_named[1],
+            output_a=outputs_named[0],
+            output_b=outputs_named[1],
+            layout_a=layouts[0],
+            layout_b=layouts[1],
+            labels=self._given,
+            providers=providers,
+            threads=threads,
+            batch_size=batch_size,
+            cache=cache,
+        )
         self._rows: list[dict[str, Any]] = []
         self._points: tuple[Point, ...] = ()
         self._sums: dict[str, Float] = {}
@@ -206,10 +238,13 @@ class CompareJob:
     def _collect(self, found: Comparison) -> None:
         """Add to the means over samples, by layer."""
         sums = {
-            "error": found.error, "added": found.added, "contribution_a": found.parts_a[:, :-1],
-            "contribution_b": found.parts_b[:, :-1], "rounding_a": found.rounding_a[:, :-1],
+            "error": found.error,
+            "added": found.added,
+            "contribution_a": found.parts_a[:, :-1],
+            "contribution_b": found.parts_b[:, :-1],
+            "rounding_a": found.rounding_a[:, :-1],
             "rounding_b": found.rounding_b[:, :-1],
-        }  # fmt: skip
+        }
         if self._points and self._points != found.points:
             # Only pictures of very different sizes are unrolled into different layers.
             self.notes["layers differ between pictures: those of the first ones are summed up"] = None
@@ -351,9 +386,15 @@ def _picture(
         name = short[entry["name"]]
         bars[name] = bars.get(name, 0.0) + float(value)
     return pair.draw(
-        sample.shown, a, b, title=title, lines=_lines(row, stands_out), bars=list(bars.items()), names=names,
+        sample.shown,
+        a,
+        b,
+        title=title,
+        lines=_lines(row, stands_out),
+        bars=list(bars.items()),
+        names=names,
         signed=signed,
-    )  # fmt: skip
+    )
 
 
 def _lines(row: Mapping[str, Any], stands_out: str) -> list[str]:

@@ -34,12 +34,26 @@ SCHEMA = 1
 """Version of the summary's layout; it changes when a key changes its meaning or goes away."""
 
 METHODS = (
-    "fullgrad", "simple-fullgrad", "gradient", "gradient-x-input", "integrated-gradients", "grad-cam", "edge", "random",
-)  # fmt: skip
+    "fullgrad",
+    "simple-fullgrad",
+    "gradient",
+    "gradient-x-input",
+    "integrated-gradients",
+    "grad-cam",
+    "edge",
+    "random",
+)
 MEASURES = (
-    "pixel-perturbation", "pixel-perturbation-most", "deletion", "insertion", "average-drop", "sparseness",
-    "pointing-game", "energy", "completeness",
-)  # fmt: skip
+    "pixel-perturbation",
+    "pixel-perturbation-most",
+    "deletion",
+    "insertion",
+    "average-drop",
+    "sparseness",
+    "pointing-game",
+    "energy",
+    "completeness",
+)
 TARGETS = ("predicted", "label")
 
 _REFERENCES = 16  # inputs that methods which need some are given to compare with
@@ -49,10 +63,26 @@ class EvaluationJob:
     """Turns the command's options into a run, and what it found into files."""
 
     def __init__(
-        self, model: Path, data: Path, folder: Path, chosen: str | None, measured: str | None, masks: Path | None,
-        target: str, preprocess: str | None, labels: Path | None, bind: Sequence[str], limit: int | None, seed: int,
-        shown: int, providers: Sequence[str] | None, threads: int | None, batch_size: int, *, cache: bool,
-    ) -> None:  # fmt: skip
+        self,
+        model: Path,
+        data: Path,
+        folder: Path,
+        chosen: str | None,
+        measured: str | None,
+        masks: Path | None,
+        target: str,
+        preprocess: str | None,
+        labels: Path | None,
+        bind: Sequence[str],
+        limit: int | None,
+        seed: int,
+        shown: int,
+        providers: Sequence[str] | None,
+        threads: int | None,
+        batch_size: int,
+        *,
+        cache: bool,
+    ) -> None:
         if target not in TARGETS:
             raise OptionError(f"target '{target}' does not exist; choose one of: {', '.join(TARGETS)}")
         if folder.exists() and not folder.is_dir():
@@ -62,9 +92,12 @@ class EvaluationJob:
         face = choose_input(self.loaded.ir, None, self.loaded.name)
         self.preprocessing, self.origin = picture_preprocessing(self.loaded, preprocess, None, required=data.is_dir())
         self._options: dict[str, Any] = {
-            "providers": providers, "threads": threads, "batch_size": batch_size, "cache": cache,
+            "providers": providers,
+            "threads": threads,
+            "batch_size": batch_size,
+            "cache": cache,
             "layout": self.preprocessing.layout if self.preprocessing is not None else None,
-        }  # fmt: skip
+        }
         self.forward = Explainer(self.loaded, **self._options)
         if self.preprocessing is not None and self.preprocessing.size is None:
             raise OptionError(
@@ -97,10 +130,15 @@ class EvaluationJob:
         files.make_folder(folder)
         self.journal = Journal(folder / "journal.jsonl", request)
         self.run = Run(
-            self._subject, self.journal, names, measures,
-            [len(items[i : i + batch_size]) for i in range(0, len(items), batch_size)], self._read,
-            folder / "maps", range(min(shown, len(items))),
-        )  # fmt: skip
+            self._subject,
+            self.journal,
+            names,
+            measures,
+            [len(items[i : i + batch_size]) for i in range(0, len(items), batch_size)],
+            self._read,
+            folder / "maps",
+            range(min(shown, len(items))),
+        )
         self._last: tuple[int, Shard | None] | None = None
 
     def _sample_shape(self) -> tuple[int, ...]:
@@ -262,10 +300,13 @@ class EvaluationJob:
                     for image, value in zip(row.images, values.tolist(), strict=True):
                         table.writerow(
                             {
-                                **about[image], "method": row.method, "measure": row.measure, "quantity": quantity,
+                                **about[image],
+                                "method": row.method,
+                                "measure": row.measure,
+                                "quantity": quantity,
                                 "value": value if math.isfinite(value) else None,
                             }
-                        )  # fmt: skip
+                        )
 
 
 def _split(text: str) -> list[str]:

@@ -260,12 +260,24 @@ class Job:
         s = self.settings
         pictures = any(is_picture(source.path) for source in self.sources)
         return Explainer(
-            self.loaded, s.method, profile=s.profile, psi=s.psi, head=s.head, output=s.output, input=s.input,
+            self.loaded,
+            s.method,
+            profile=s.profile,
+            psi=s.psi,
+            head=s.head,
+            output=s.output,
+            input=s.input,
             layout=self.preprocessing.layout if self.preprocessing is not None and pictures else None,
-            providers=self.providers, threads=self.threads, spin=False, batch_size=self.batch_size,
-            labels=self._given_labels, engine=s.engine, scores=methods.find(s.method).drive is None,
-            cache=self.cache, **s.own,
-        )  # fmt: skip
+            providers=self.providers,
+            threads=self.threads,
+            spin=False,
+            batch_size=self.batch_size,
+            labels=self._given_labels,
+            engine=s.engine,
+            scores=methods.find(s.method).drive is None,
+            cache=self.cache,
+            **s.own,
+        )
 
     def _labels(self, rewritten: Rewritten) -> tuple[str, ...] | None:
         """Return one name per entry of the head, where an entry is a class."""

@@ -104,9 +104,13 @@ def versions() -> dict[str, str]:
 
 
 def describe(
-    request: Mapping[str, Any], explanation: Explanation, decision: Decision, sample: Sample, row: int,
+    request: Mapping[str, Any],
+    explanation: Explanation,
+    decision: Decision,
+    sample: Sample,
+    row: int,
     files: Mapping[str, str],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Return the JSON record of one sample.
 
     Parameters

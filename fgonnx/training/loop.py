@@ -99,9 +99,15 @@ def fit(
     optimiser = optimiser or AdamW()
     file = Path(checkpoint) if checkpoint is not None else None
     request = {
-        "epochs": epochs, "rate": rate, "schedule": schedule, "optimiser": repr(optimiser), "size": batches.size,
-        "seed": batches.seed, "samples": len(batches.x), "model": network.loaded.sha256,
-    }  # fmt: skip
+        "epochs": epochs,
+        "rate": rate,
+        "schedule": schedule,
+        "optimiser": repr(optimiser),
+        "size": batches.size,
+        "seed": batches.seed,
+        "samples": len(batches.x),
+        "model": network.loaded.sha256,
+    }
     history = _restore(file, request, network, optimiser) if file is not None and file.exists() else []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not progress) as bar:

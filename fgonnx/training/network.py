@@ -28,9 +28,16 @@ Array = npt.NDArray[Any]
 
 # Which inputs of an operator are weights, where they are initializers; of a sum, the operand that is one.
 _WEIGHTS = {
-    "Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (0, 1), "BatchNormalization": (1, 2),
-    "InstanceNormalization": (1, 2), "LayerNormalization": (1, 2), "PRelu": (1,), "Add": (0, 1),
-}  # fmt: skip
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "Gemm": (1, 2),
+    "MatMul": (0, 1),
+    "BatchNormalization": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "LayerNormalization": (1, 2),
+    "PRelu": (1,),
+    "Add": (0, 1),
+}
 _MOVED = ("Transpose", "Reshape", "Identity", "Unsqueeze", "Squeeze")
 
 
@@ -225,9 +232,19 @@ class _BatchStatistics:
         self.batch: dict[tuple[ir.Value, ir.Value], tuple[ir.Value, ir.Value]] = {}
 
     def __call__(
-        self, op: Emitter, y: ir.Value, x: ir.Value, scale: ir.Value, b: ir.Value, mean: ir.Value, var: ir.Value, *,
-        epsilon: float = 1e-5, momentum: float = 0.9, training_mode: int = 0,
-    ) -> ir.Value:  # fmt: skip
+        self,
+        op: Emitter,
+        y: ir.Value,
+        x: ir.Value,
+        scale: ir.Value,
+        b: ir.Value,
+        mean: ir.Value,
+        var: ir.Value,
+        *,
+        epsilon: float = 1e-5,
+        momentum: float = 0.9,
+        training_mode: int = 0,
+    ) -> ir.Value:
         rank = op.rank(x)
         axes = [0, *range(2, rank)]
         average = op.ReduceMean(x, axes, keepdims=1)

@@ -41,8 +41,10 @@ def test_a_cotangent_in_place_of_a_target():
 
 def test_average_pooling_with_a_free_batch():
     # The builder's own gradient of it ends the process.
-    pooled = model("(float[N,3,8,6] x) => (float[N,3,4,3] y) { a = Sigmoid(x)"
-                   " y = AveragePool<kernel_shape=[2,2], strides=[2,2]>(a) }")  # fmt: skip
+    pooled = model(
+        "(float[N,3,8,6] x) => (float[N,3,4,3] y) { a = Sigmoid(x)"
+        " y = AveragePool<kernel_shape=[2,2], strides=[2,2]>(a) }"
+    )
     ours, theirs = both(pooled, pictures(3))
     np.testing.assert_allclose(theirs.input_gradient, ours.input_gradient, rtol=1e-5, atol=1e-7)
 

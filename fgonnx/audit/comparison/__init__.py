@@ -54,10 +54,19 @@ _MAPS: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
 
 # Where the scales of an operator stand among its inputs.
 _SCALES = {
-    "QuantizeLinear": (1,), "DequantizeLinear": (1,), "QLinearConv": (1, 4, 6), "QLinearMatMul": (1, 4, 6),
-    "QGemm": (1, 4, 7), "QLinearAdd": (1, 4, 6), "QLinearMul": (1, 4, 6), "QLinearGlobalAveragePool": (1, 3),
-    "QLinearAveragePool": (1, 3), "QLinearLeakyRelu": (1, 3), "QLinearSigmoid": (1, 3), "QLinearSoftmax": (1, 3),
-}  # fmt: skip
+    "QuantizeLinear": (1,),
+    "DequantizeLinear": (1,),
+    "QLinearConv": (1, 4, 6),
+    "QLinearMatMul": (1, 4, 6),
+    "QGemm": (1, 4, 7),
+    "QLinearAdd": (1, 4, 6),
+    "QLinearMul": (1, 4, 6),
+    "QLinearGlobalAveragePool": (1, 3),
+    "QLinearAveragePool": (1, 3),
+    "QLinearLeakyRelu": (1, 3),
+    "QLinearSigmoid": (1, 3),
+    "QLinearSoftmax": (1, 3),
+}
 
 
 @dataclass(frozen=True)
@@ -218,9 +227,19 @@ class Comparer:
 
         def explainer(model: LoadedModel, input: str | None, output: str | None, layout: str | None) -> Explainer:
             return Explainer(
-                model, profile=profile, psi=psi, head=head, input=input, output=output, layout=layout, labels=labels,
-                providers=providers, threads=threads, batch_size=batch_size, cache=cache,
-            )  # fmt: skip
+                model,
+                profile=profile,
+                psi=psi,
+                head=head,
+                input=input,
+                output=output,
+                layout=layout,
+                labels=labels,
+                providers=providers,
+                threads=threads,
+                batch_size=batch_size,
+                cache=cache,
+            )
 
         self.a = explainer(loaded[0], input_a, output_a, layout_a)
         self.b = explainer(loaded[1], input_b, output_b, layout_b)
@@ -261,13 +280,22 @@ class Comparer:
             for e, segments in zip((a, b), alignment.segments, strict=True)
         ]
         return Comparison(
-            a, b,
-            heads[0].argmax(axis=1), heads[1].argmax(axis=1),
-            _probability(a, heads[0]), _probability(b, heads[1]),
+            a,
+            b,
+            heads[0].argmax(axis=1),
+            heads[1].argmax(axis=1),
+            _probability(a, heads[0]),
+            _probability(b, heads[1]),
             _measured(a, b, found),
-            alignment.points, np.stack([m.error for m in found]), added,
-            parts[0][0], parts[1][0], parts[0][1], parts[1][1], alignment.unmatched,
-        )  # fmt: skip
+            alignment.points,
+            np.stack([m.error for m in found]),
+            added,
+            parts[0][0],
+            parts[1][0],
+            parts[0][1],
+            parts[1][1],
+            alignment.unmatched,
+        )
 
     def _alignment(self, x: Given, x_b: Given) -> Alignment:
         key = _shape(x), _shape(x_b)
@@ -353,9 +381,12 @@ def _probability(e: Explanation, heads: Array) -> Float | None:
 def _with_shape(e: Explainer, shape: tuple[int, ...] | None) -> Options:
     options = e.options
     return Options(
-        head=options.head, output=options.output, input=options.input, layout=options.layout,
+        head=options.head,
+        output=options.output,
+        input=options.input,
+        layout=options.layout,
         input_shape=None if shape is None else (1, *shape[1:]),
-    )  # fmt: skip
+    )
 
 
 def _shape(x: Given) -> tuple[int, ...] | None:

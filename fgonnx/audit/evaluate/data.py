@@ -147,9 +147,17 @@ class Data:
 
     @classmethod
     def of(
-        cls, explainer: Explainer, x: Array, target: npt.ArrayLike | None = None, *, masks: Bool | None = None,
-        numbers: npt.ArrayLike | None = None, black: Array | float = 0.0, seed: int = 0, saliency: Array | None = None,
-    ) -> Data:  # fmt: skip
+        cls,
+        explainer: Explainer,
+        x: Array,
+        target: npt.ArrayLike | None = None,
+        *,
+        masks: Bool | None = None,
+        numbers: npt.ArrayLike | None = None,
+        black: Array | float = 0.0,
+        seed: int = 0,
+        saliency: Array | None = None,
+    ) -> Data:
         """Take from the model what it knows: the layout, and the largest entry as the target by default.
 
         Raises

@@ -30,10 +30,8 @@ def render(summary: Mapping[str, Any], figures: Mapping[str, Mapping[str, bytes]
         summary=summary,
         columns=table(summary),
         grid=_embedded(figures["maps"]["png"], "png") if "maps" in figures else None,
-        curves={
-            name: _embedded(figure["svg"], "svg+xml") for name, figure in figures.items() if name != "maps"
-        },
-    )  # fmt: skip
+        curves={name: _embedded(figure["svg"], "svg+xml") for name, figure in figures.items() if name != "maps"},
+    )
 
 
 def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

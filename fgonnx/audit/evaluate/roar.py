@@ -128,16 +128,22 @@ class Experiment:
     """
 
     def __init__(
-        self, folder: Path, model: onnx.ModelProto, train: tuple[Array, Array], test: tuple[Array, Array],
-        preprocessing: Preprocessing, plan: Plan,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        model: onnx.ModelProto,
+        train: tuple[Array, Array],
+        test: tuple[Array, Array],
+        preprocessing: Preprocessing,
+        plan: Plan,
+    ) -> None:
         self.folder, self.plan = folder, plan
         request = {
             **{k: v for k, v in asdict(plan).items() if k not in ("methods", "shares", "seeds")},
-            "preprocessing": preprocessing.to_json(), "base_seed": plan.seeds[0],
+            "preprocessing": preprocessing.to_json(),
+            "base_seed": plan.seeds[0],
             "model": _digest(model.SerializeToString(deterministic=True)),
             "data": _digest(*(np.ascontiguousarray(a).tobytes() for a in (*train, *test))),
-        }  # fmt: skip
+        }
         for name in ("maps", "cells"):
             storage.make_folder(folder / name)
         stored = folder / _REQUEST
@@ -295,8 +301,11 @@ def summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         grouped.setdefault((cell.method, cell.share), []).append(cell.accuracy)
     return [
         {
-            "method": method, "share": share, "seeds": len(found), "accuracy": float(np.mean(found)),
+            "method": method,
+            "share": share,
+            "seeds": len(found),
+            "accuracy": float(np.mean(found)),
             "deviation": float(np.std(found, ddof=1)) if len(found) > 1 else None,
         }
         for (method, share), found in grouped.items()
-    ]  # fmt: skip
+    ]

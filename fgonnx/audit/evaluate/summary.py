@@ -109,7 +109,12 @@ def interval(values: Float, seed: int) -> tuple[float | None, float | None]:
     if not np.ptp(values):
         return float(values[0]), float(values[0])
     found = bootstrap(
-        (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, method="percentile",
-        batch=max(1, 10_000_000 // values.size), rng=np.random.default_rng(seed),
-    ).confidence_interval  # fmt: skip
+        (values,),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        batch=max(1, 10_000_000 // values.size),
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
     return float(found.low), float(found.high)

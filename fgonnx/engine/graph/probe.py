@@ -24,9 +24,20 @@ BATCH = "N"
 _SHAPE_SUFFIX = "::fg_shape"
 _SMALL = 4096
 _SHORT_NAMES = {
-    "float": "f32", "float16": "f16", "double": "f64", "bfloat16": "bf16", "int8": "i8", "uint8": "u8", "int16": "i16",
-    "uint16": "u16", "int32": "i32", "uint32": "u32", "int64": "i64", "uint64": "u64", "bool": "b8",
-}  # fmt: skip
+    "float": "f32",
+    "float16": "f16",
+    "double": "f64",
+    "bfloat16": "bf16",
+    "int8": "i8",
+    "uint8": "u8",
+    "int16": "i16",
+    "uint16": "u16",
+    "int32": "i32",
+    "uint32": "u32",
+    "int64": "i64",
+    "uint64": "u64",
+    "bool": "b8",
+}
 
 
 @dataclass(frozen=True)

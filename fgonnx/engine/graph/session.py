@@ -89,9 +89,13 @@ def slim(model: ir.Model) -> Slim:
     graph = model.graph
     weights = _set_aside(model)
     view = ir.GraphView(
-        graph.inputs, graph.outputs, nodes=graph, opset_imports=graph.opset_imports, name=graph.name,
+        graph.inputs,
+        graph.outputs,
+        nodes=graph,
+        opset_imports=graph.opset_imports,
+        name=graph.name,
         initializers=[_elsewhere(v) if v.name in weights else v for v in graph.initializers.values()],
-    )  # fmt: skip
+    )
     functions = list(model.functions.values())
     # A view will do for a model that is written and nothing else.
     written = ir.Model(cast(ir.Graph, view), ir_version=model.ir_version, functions=functions)

@@ -106,9 +106,16 @@ def widen(op: Emitter, v: ir.Value) -> ir.Value:
 
 
 def summands(
-    op: Emitter, x: ir.Value, gx: ir.Value, terms: Sequence[Term], layouts: dict[ir.Value, Layout], rank: int,
-    *, batched: bool, profile: str,
-) -> list[Summand]:  # fmt: skip
+    op: Emitter,
+    x: ir.Value,
+    gx: ir.Value,
+    terms: Sequence[Term],
+    layouts: dict[ir.Value, Layout],
+    rank: int,
+    *,
+    batched: bool,
+    profile: str,
+) -> list[Summand]:
     """Return the sites of an explanation, the input first.
 
     Raises
@@ -136,9 +143,17 @@ def beside(parts: Sequence[Summand]) -> list[Site]:
 
 
 def _summand(
-    op: Emitter, site: Site, y: ir.Value, g: ir.Value, c: ir.Value, layout: Layout, rank: int, batched: bool,
-    profile: str, known: ir.Value | None = None,
-) -> Summand:  # fmt: skip
+    op: Emitter,
+    site: Site,
+    y: ir.Value,
+    g: ir.Value,
+    c: ir.Value,
+    layout: Layout,
+    rank: int,
+    batched: bool,
+    profile: str,
+    known: ir.Value | None = None,
+) -> Summand:
     placement = place(layout, rank, batched)
     if placement is None:
         raise BatchLostError(site.name)

@@ -71,9 +71,19 @@ Layout = tuple[Axis, ...]
 
 BATCH: Axis = (Atom("batch", 0),)
 _SPATIAL_OPS = {
-    "AveragePool", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool",
-    "LpPool", "MaxPool", "Resize", "SpaceToDepth", "Upsample",
-}  # fmt: skip
+    "AveragePool",
+    "Conv",
+    "ConvTranspose",
+    "DepthToSpace",
+    "GlobalAveragePool",
+    "GlobalLpPool",
+    "GlobalMaxPool",
+    "LpPool",
+    "MaxPool",
+    "Resize",
+    "SpaceToDepth",
+    "Upsample",
+}
 _RESHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 
 

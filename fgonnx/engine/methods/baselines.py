@@ -23,9 +23,13 @@ class Seed:
 
 
 @driven(
-    "edge", nothing, source="Null baseline; Adebayo et al., NeurIPS 2018.", cost="1 forward", gradient=False,
+    "edge",
+    nothing,
+    source="Null baseline; Adebayo et al., NeurIPS 2018.",
+    cost="1 forward",
+    gradient=False,
     psis=("abs",),
-)  # fmt: skip
+)
 def edge(sample: Sample, settings: Plain) -> dict[str, Array]:
     """The edges of the input: the length of the Sobel gradient of its mean over channels."""
     picture = sample.x.mean(axis=tuple(i for i in range(sample.x.ndim) if i not in sample.spatial))

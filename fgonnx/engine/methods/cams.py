@@ -165,9 +165,15 @@ def activations(view: View) -> Mapping[str, Written]:
 
 
 @driven(
-    "eigen-cam", activations, ("activations",), source="Muhammad, Yeasin, IJCNN 2020.", cost="1 forward",
-    settings=Layer, gradient=False, psis=("abs",),
-)  # fmt: skip
+    "eigen-cam",
+    activations,
+    ("activations",),
+    source="Muhammad, Yeasin, IJCNN 2020.",
+    cost="1 forward",
+    settings=Layer,
+    gradient=False,
+    psis=("abs",),
+)
 def eigen_cam(sample: Sample, layer: Layer) -> dict[str, Array]:
     """Activations of a layer, centred, projected on their first principal direction; no target enters.
 
@@ -182,9 +188,15 @@ def eigen_cam(sample: Sample, layer: Layer) -> dict[str, Array]:
 
 
 @driven(
-    "score-cam", activations, ("activations",), source="Wang et al., CVPR workshop 2020, algorithm 1.",
-    cost="1 forward, and 1 per channel of the layer", settings=Layer, gradient=False, psis=("abs",),
-)  # fmt: skip
+    "score-cam",
+    activations,
+    ("activations",),
+    source="Wang et al., CVPR workshop 2020, algorithm 1.",
+    cost="1 forward, and 1 per channel of the layer",
+    settings=Layer,
+    gradient=False,
+    psis=("abs",),
+)
 def score_cam(sample: Sample, layer: Layer) -> dict[str, Array]:
     """Activations of a layer, each channel weighted by the score of the input masked with it, by a softmax."""
     a = sample.clean["activations"][0].astype(np.float64)

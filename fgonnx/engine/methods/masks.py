@@ -74,9 +74,13 @@ class Masks:
 
 
 @driven(
-    "occlusion", nothing, source="Zeiler, Fergus, ECCV 2014, section 4.2.", cost="170 forward", settings=Window,
+    "occlusion",
+    nothing,
+    source="Zeiler, Fergus, ECCV 2014, section 4.2.",
+    cost="170 forward",
+    settings=Window,
     gradient=False,
-)  # fmt: skip
+)
 def occlusion(sample: Sample, window: Window) -> dict[str, Array]:
     """How much the score falls when a window hides a place, averaged over the windows that do."""
     hidden = sample.baseline(window.baseline)
@@ -95,9 +99,14 @@ def occlusion(sample: Sample, window: Window) -> dict[str, Array]:
 
 
 @driven(
-    "rise", nothing, source="Petsiuk, Das, Saenko, BMVC 2018, section 3.", cost="4001 forward", settings=Masks,
-    gradient=False, psis=("abs",),
-)  # fmt: skip
+    "rise",
+    nothing,
+    source="Petsiuk, Das, Saenko, BMVC 2018, section 3.",
+    cost="4001 forward",
+    settings=Masks,
+    gradient=False,
+    psis=("abs",),
+)
 def rise(sample: Sample, masks: Masks) -> dict[str, Array]:
     """The mean of random soft masks, each weighted by the score of what it leaves of the input."""
     rng = sample.generator(masks.random_state)

@@ -58,9 +58,13 @@ class References:
 
 
 @driven(
-    "integrated-gradients", gradient, ("attribution",), source="Sundararajan, Taly, Yan, ICML 2017, section 3.",
-    cost="52 forward, 51 backward", settings=Path,
-)  # fmt: skip
+    "integrated-gradients",
+    gradient,
+    ("attribution",),
+    source="Sundararajan, Taly, Yan, ICML 2017, section 3.",
+    cost="52 forward, 51 backward",
+    settings=Path,
+)
 def integrated_gradients(sample: Sample, path: Path) -> dict[str, Array]:
     """The input minus a baseline, times the mean gradient on the straight path between them.
 
@@ -79,10 +83,13 @@ def integrated_gradients(sample: Sample, path: Path) -> dict[str, Array]:
 
 
 @driven(
-    "expected-gradients", gradient, ("attribution",),
+    "expected-gradients",
+    gradient,
+    ("attribution",),
     source="Erion, Janizek, Sturmfels, Lundberg, Lee, Nature Machine Intelligence 3, 2021.",
-    cost="201 forward, 201 backward", settings=References,
-)  # fmt: skip
+    cost="201 forward, 201 backward",
+    settings=References,
+)
 def expected_gradients(sample: Sample, given: References) -> dict[str, Array]:
     """Integrated gradients in expectation over baselines that are drawn from references."""
     references = np.asarray(given.references, np.float64)

@@ -100,9 +100,15 @@ class View:
     def parts(self) -> list[Summand]:
         """The sites of the decomposition, the input first."""
         return aggregate.summands(
-            self.op, self.x, self.walked.cotangents[self.x], self.walked.terms, self.layouts, len(self.grid),
-            batched=self.batched, profile=self.profile,
-        )  # fmt: skip
+            self.op,
+            self.x,
+            self.walked.cotangents[self.x],
+            self.walked.terms,
+            self.layouts,
+            len(self.grid),
+            batched=self.batched,
+            profile=self.profile,
+        )
 
     def place(self, v: ir.Value) -> Placement:
         """Return how a value is brought to (N, channels, *grid)."""

@@ -22,14 +22,40 @@ from fgonnx.engine.walk.backward import Modify
 from fgonnx.errors import OptionError
 
 _SUMS = {
-    "Add", "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Einsum", "Gemm", "GlobalAveragePool",
-    "MatMul", "Mean", "ReduceMean", "ReduceSum", "Sub", "Sum",
-}  # fmt: skip
+    "Add",
+    "AveragePool",
+    "BatchNormalization",
+    "Conv",
+    "ConvTranspose",
+    "Einsum",
+    "Gemm",
+    "GlobalAveragePool",
+    "MatMul",
+    "Mean",
+    "ReduceMean",
+    "ReduceSum",
+    "Sub",
+    "Sum",
+}
 # Of degree one, entry by entry or by choosing an entry: the vjp passes relevance on as it is.
 _CHOICES = {
-    "Abs", "Div", "GlobalMaxPool", "LeakyRelu", "Max", "MaxPool", "Min", "Mul", "PRelu", "ReduceMax", "ReduceMin",
-    "Relu", "StraightThrough", "ThresholdedRelu", "TopK", "Where",
-}  # fmt: skip
+    "Abs",
+    "Div",
+    "GlobalMaxPool",
+    "LeakyRelu",
+    "Max",
+    "MaxPool",
+    "Min",
+    "Mul",
+    "PRelu",
+    "ReduceMax",
+    "ReduceMin",
+    "Relu",
+    "StraightThrough",
+    "ThresholdedRelu",
+    "TopK",
+    "Where",
+}
 _OTHER = "Choose a method without relevance rules, such as gradient-x-input or integrated-gradients"
 
 

@@ -19,28 +19,41 @@ class MoreNoise(Noise):
 
 
 @driven(
-    "smoothgrad", gradient, ("attribution",),
-    source="Smilkov, Thorat, Kim, Viégas, Wattenberg, arXiv:1706.03825, 2017.", cost="51 forward, 51 backward",
+    "smoothgrad",
+    gradient,
+    ("attribution",),
+    source="Smilkov, Thorat, Kim, Viégas, Wattenberg, arXiv:1706.03825, 2017.",
+    cost="51 forward, 51 backward",
     settings=MoreNoise,
-)  # fmt: skip
+)
 def smoothgrad(sample: Sample, noise: Noise) -> dict[str, Array]:
     """The mean gradient over noisy copies of the input."""
     return sample.attributed(means(sample, noise, ["attribution"])["attribution"])
 
 
 @driven(
-    "smoothgrad-squared", gradient, ("attribution",), source="Hooker, Erhan, Kindermans, Kim, NeurIPS 2019.",
-    cost="51 forward, 51 backward", settings=MoreNoise, psis=("abs",),
-)  # fmt: skip
+    "smoothgrad-squared",
+    gradient,
+    ("attribution",),
+    source="Hooker, Erhan, Kindermans, Kim, NeurIPS 2019.",
+    cost="51 forward, 51 backward",
+    settings=MoreNoise,
+    psis=("abs",),
+)
 def smoothgrad_squared(sample: Sample, noise: Noise) -> dict[str, Array]:
     """The mean of the squared gradient over noisy copies of the input."""
     return sample.attributed(means(sample, noise, ["attribution"], np.square)["attribution"])
 
 
 @driven(
-    "vargrad", gradient, ("attribution",), source="Adebayo, Gilmer, Goodfellow, Kim, ICLR workshop 2018.",
-    cost="51 forward, 51 backward", settings=MoreNoise, psis=("abs",),
-)  # fmt: skip
+    "vargrad",
+    gradient,
+    ("attribution",),
+    source="Adebayo, Gilmer, Goodfellow, Kim, ICLR workshop 2018.",
+    cost="51 forward, 51 backward",
+    settings=MoreNoise,
+    psis=("abs",),
+)
 def vargrad(sample: Sample, noise: Noise) -> dict[str, Array]:
     """The variance of the gradient over noisy copies of the input."""
     # of the deviation from the clean gradient: the same variance, without the cancellation of E[g^2] - E[g]^2

@@ -214,9 +214,9 @@ def _settle_resizes(graph: ir.Graph) -> None:
         sizes = node.inputs[3] if node.op_type == "Resize" and len(node.inputs) > 3 else None
         if sizes is None or sizes.const_value is not None or "axes" in node.attributes:
             continue
-        before, after = (v.shape.dims if v is not None and v.shape is not None else () for v in (
-            node.inputs[0], node.outputs[0]
-        ))  # fmt: skip
+        before, after = (
+            v.shape.dims if v is not None and v.shape is not None else () for v in (node.inputs[0], node.outputs[0])
+        )
         axes = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b or isinstance(b, int)]
         if all(isinstance(after[i], int) for i in axes):
             target = np.array([after[i] for i in axes], np.int64)

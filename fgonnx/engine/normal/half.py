@@ -16,10 +16,31 @@ _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 # Operators whose result is one of their operands: they do not round.
 _EXACT = {
-    "Abs", "Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GatherElements", "GlobalMaxPool",
-    "Identity", "Max", "MaxPool", "Min", "Neg", "Relu", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
-    "Transpose", "Unsqueeze", "Where",
-}  # fmt: skip
+    "Abs",
+    "Concat",
+    "DepthToSpace",
+    "Dropout",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "GatherElements",
+    "GlobalMaxPool",
+    "Identity",
+    "Max",
+    "MaxPool",
+    "Min",
+    "Neg",
+    "Relu",
+    "Reshape",
+    "Slice",
+    "SpaceToDepth",
+    "Split",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+}
 
 
 def is_half(graph: ir.Graph) -> bool:

@@ -244,11 +244,27 @@ def _unpacked(content: bytes, loaded: LoadedModel, options: Options) -> Rewritte
         weights[name].const_value = own[source].const_value
     values = {v.name: v for v in model.graph.inputs} | {v.name: v for node in model.graph for v in node.outputs}
     normal = Normal(
-        model, values[known["x"]], known["input_name"], tuple(known["input_shape"]), known["layout"], known["batched"],
-        [values[name] for name in known["source_outputs"]], known["notes"],
-    )  # fmt: skip
+        model,
+        values[known["x"]],
+        known["input_name"],
+        tuple(known["input_shape"]),
+        known["layout"],
+        known["batched"],
+        [values[name] for name in known["source_outputs"]],
+        known["notes"],
+    )
     return Rewritten(
-        model, options, normal, known["head"], tuple(known["head_shape"]), known["stripped"], tuple(sites_of(proto)),
-        known["names"], known["selector"], tuple(known["source_outputs"]), known["notes"], tuple(known["head_axes"]),
+        model,
+        options,
+        normal,
+        known["head"],
+        tuple(known["head_shape"]),
+        known["stripped"],
+        tuple(sites_of(proto)),
+        known["names"],
+        known["selector"],
+        tuple(known["source_outputs"]),
+        known["notes"],
+        tuple(known["head_axes"]),
         known["facts"],
-    )  # fmt: skip
+    )

@@ -117,9 +117,13 @@ def _evaluate_at(
     for original in between:
         inputs = [bound.get(v, v) if v is not None else None for v in original.inputs]
         copied = ir.Node(
-            original.domain, original.op_type, inputs, original.attributes.values(), num_outputs=len(original.outputs),
+            original.domain,
+            original.op_type,
+            inputs,
+            original.attributes.values(),
+            num_outputs=len(original.outputs),
             name=f"{node.name}/{original.name}",
-        )  # fmt: skip
+        )
         for old, new in zip(original.outputs, copied.outputs, strict=True):
             new.name, new.type = f"{node.name}/{old.name}", old.type
             bound[old] = new

@@ -53,9 +53,14 @@ class Outputs:
 
 
 def write_outputs(
-    writer: Outputs, options: Options, written: Mapping[str, methods.Written], view: methods.View,
-    parts: Sequence[aggregate.Summand], chosen: ir.Value | None, score: ir.Value,
-) -> None:  # fmt: skip
+    writer: Outputs,
+    options: Options,
+    written: Mapping[str, methods.Written],
+    view: methods.View,
+    parts: Sequence[aggregate.Summand],
+    chosen: ir.Value | None,
+    score: ir.Value,
+) -> None:
     """Add the outputs that the options ask for."""
     op = writer.op
     for name, value in written.items():

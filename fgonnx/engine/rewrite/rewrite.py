@@ -117,10 +117,21 @@ def rewrite(
     if outputs is None:
         outputs = CERTIFICATE if chosen.certificate else CERTIFICATE[:3]
     options = Options(
-        method=method, profile=profile, psi=psi, head=head, output=output, input=input,
-        input_shape=tuple(input_shape) if input_shape is not None else None, layout=layout, target=target, seed=seed,
-        outputs=tuple(outputs), expose=tuple(expose), form=form, settings=chosen.set(settings),
-    )  # fmt: skip
+        method=method,
+        profile=profile,
+        psi=psi,
+        head=head,
+        output=output,
+        input=input,
+        input_shape=tuple(input_shape) if input_shape is not None else None,
+        layout=layout,
+        target=target,
+        seed=seed,
+        outputs=tuple(outputs),
+        expose=tuple(expose),
+        form=form,
+        settings=chosen.set(settings),
+    )
     proto: onnx.ModelProto = ir.to_proto(build(bound_to(load(model), bind), options).model)
     return proto
 
@@ -207,9 +218,19 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     resolve_straight_through(graph)
     common.RemoveUnusedNodesPass()(normal.model)
     rewritten = Rewritten(
-        normal.model, options, normal, head_name, head_shape, stripped,
-        (*(p.site for p in parts), *aggregate.beside(parts)), writer.names, selector, source_outputs, normal.notes,
-        axes.grid_axes(layouts.get(head, ()))[-len(head_shape) :] if head_shape else (), view.facts,
-    )  # fmt: skip
+        normal.model,
+        options,
+        normal,
+        head_name,
+        head_shape,
+        stripped,
+        (*(p.site for p in parts), *aggregate.beside(parts)),
+        writer.names,
+        selector,
+        source_outputs,
+        normal.notes,
+        axes.grid_axes(layouts.get(head, ()))[-len(head_shape) :] if head_shape else (),
+        view.facts,
+    )
     describe(rewritten, loaded)
     return rewritten

@@ -176,9 +176,13 @@ def elu(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.0) -> ir.Valu
 
 @elementwise("Selu")
 def selu(
-    op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.67326319217681884765625,
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    *,
+    alpha: float = 1.67326319217681884765625,
     gamma: float = 1.05070102214813232421875,
-) -> ir.Value:  # fmt: skip
+) -> ir.Value:
     return op.Where(op.Greater(x, 0.0), gamma, op.Add(y, gamma * alpha))
 
 
@@ -332,9 +336,15 @@ def hardmax(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1) -> Local:
 def _casting(op_type: str) -> None:
     @rule(op_type, family="linear", note="c = 0 between floating-point types of 16 bits and more")
     def cast(
-        op: Emitter, y: ir.Value, x: ir.Value, like: ir.Value | None = None, *, to: int = 0, saturate: int = 1,
+        op: Emitter,
+        y: ir.Value,
+        x: ir.Value,
+        like: ir.Value | None = None,
+        *,
+        to: int = 0,
+        saturate: int = 1,
         round_mode: str = "up",
-    ) -> Local:  # fmt: skip
+    ) -> Local:
         assert x.dtype is not None
         source = x.dtype.value
         return Local(lambda g: op.Cast(g, to=source))
@@ -351,9 +361,14 @@ def identity(op: Emitter, y: ir.Value, x: ir.Value) -> Vjp:
 
 @rule("Dropout", family="linear", note="inference only: the identity")
 def dropout(
-    op: Emitter, y: ir.Value | tuple[ir.Value, ...], x: ir.Value, ratio: ir.Value | None = None,
-    training_mode: ir.Value | None = None, *, seed: int = 0,
-) -> Local:  # fmt: skip
+    op: Emitter,
+    y: ir.Value | tuple[ir.Value, ...],
+    x: ir.Value,
+    ratio: ir.Value | None = None,
+    training_mode: ir.Value | None = None,
+    *,
+    seed: int = 0,
+) -> Local:
     training = op.array(training_mode)
     if training_mode is not None and (training is None or bool(np.any(training))):
         raise Unsupported("it is in training mode", "Export the model for inference")

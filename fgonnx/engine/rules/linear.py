@@ -18,9 +18,14 @@ _HEAVY = 1 << 22  # elements of a matrix of weights
 
 
 def explicit_pads(
-    auto_pad: str, pads: Sequence[int] | None, size_in: Sequence[int], size_out: Sequence[int],
-    kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int],
-) -> list[int]:  # fmt: skip
+    auto_pad: str,
+    pads: Sequence[int] | None,
+    size_in: Sequence[int],
+    size_out: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+) -> list[int]:
     """Return begins then ends for any auto_pad, from the sizes that are known on both sides.
 
     SAME pads (out - 1) s + d (k - 1) + 1 - in in total, the odd one at the end (SAME_UPPER) or the beginning.
@@ -55,10 +60,19 @@ def per_channel(op: Emitter, vector: ir.Value, rank: int) -> ir.Value:
 
 @rule("Conv", family="linear", note="c = bias; minus the product where input and weights are active")
 def conv(
-    op: Emitter, y: ir.Value, x: ir.Value, w: ir.Value, b: ir.Value | None = None, *, auto_pad: str = "NOTSET",
-    dilations: list[int] | None = None, group: int = 1, kernel_shape: list[int] | None = None,
-    pads: list[int] | None = None, strides: list[int] | None = None,
-) -> Local:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    w: ir.Value,
+    b: ir.Value | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Local:
     rank = op.rank(x) - 2
     kernel = [op.size(w, 2 + i) for i in range(rank)]
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
@@ -93,9 +107,17 @@ def _affine(op: Emitter, vjp: Vjp, y: ir.Value, degree: int, bias: ir.Value | No
 
 
 def _weight_gradient(
-    op: Emitter, g: ir.Value, x: ir.Value, w: ir.Value, strides: Sequence[int], dilations: Sequence[int],
-    pads: Sequence[int], group: int, size_in: Sequence[int], size_out: Sequence[int],
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    g: ir.Value,
+    x: ir.Value,
+    w: ir.Value,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    group: int,
+    size_in: Sequence[int],
+    size_out: Sequence[int],
+) -> ir.Value:
     # gw[m, c, k] = sum_{n, p} g[n, m, p] x[n, c, s p + d k - begin]: a convolution with batch and channel swapped, the
     # strides as dilations and the dilations as strides. Its end padding covers the last kernel position exactly. Groups
     # are side by side in the swapped batch: (N, G C, ...) -> (C, G N, ...) against (M, N, ...) in as many groups.
@@ -116,19 +138,33 @@ def _weight_gradient(
         starts, stops = [0] * rank, [i + min(e, 0) for i, e in zip(size_in, ends, strict=True)]
         source = op.Slice(source, starts, stops, list(range(2, rank + 2)))
     result = op.Conv(
-        source, op.Transpose(g, perm=swap), strides=list(dilations), dilations=list(strides), group=group,
+        source,
+        op.Transpose(g, perm=swap),
+        strides=list(dilations),
+        dilations=list(strides),
+        group=group,
         pads=[*pads[:rank], *(max(e, 0) for e in ends)],
-    )  # fmt: skip
+    )
     return op.Transpose(result, perm=swap)
 
 
 @rule("ConvTranspose", family="linear", note="c = bias; minus the product where input and weights are active")
 def conv_transpose(
-    op: Emitter, y: ir.Value, x: ir.Value, w: ir.Value, b: ir.Value | None = None, *, auto_pad: str = "NOTSET",
-    dilations: list[int] | None = None, group: int = 1, kernel_shape: list[int] | None = None,
-    output_padding: list[int] | None = None, output_shape: list[int] | None = None, pads: list[int] | None = None,
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    w: ir.Value,
+    b: ir.Value | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    output_padding: list[int] | None = None,
+    output_shape: list[int] | None = None,
+    pads: list[int] | None = None,
     strides: list[int] | None = None,
-) -> Local:  # fmt: skip
+) -> Local:
     rank = op.rank(x) - 2
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
     extra = output_padding or [0] * rank
@@ -163,9 +199,17 @@ def conv_transpose(
 
 @rule("Gemm", family="linear", note="c = beta C; -alpha A B more where both factors are active")
 def gemm(
-    op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value, c: ir.Value | None = None, *, alpha: float = 1.0,
-    beta: float = 1.0, transA: int = 0, transB: int = 0,
-) -> Local:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    a: ir.Value,
+    b: ir.Value,
+    c: ir.Value | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> Local:
     def vjp(g: ir.Value) -> list[Cotangent]:
         ga = gb = gc = None
         if op.is_active(a) and not transA and (row := _row_of(op, g, b, transposed=bool(transB))) is not None:

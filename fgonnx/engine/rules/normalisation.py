@@ -16,9 +16,18 @@ from fgonnx.engine.rules.registry import Cotangent, Local, Unsupported, rule
 
 @rule("BatchNormalization", since=14, family="linear", note="c = beta - gamma mu / sqrt(var + eps); inference only")
 def batch_normalization(
-    op: Emitter, y: ir.Value | tuple[ir.Value, ...], x: ir.Value, scale: ir.Value, b: ir.Value, mean: ir.Value,
-    var: ir.Value, *, epsilon: float = 1e-5, momentum: float = 0.9, training_mode: int = 0,
-) -> Local:  # fmt: skip
+    op: Emitter,
+    y: ir.Value | tuple[ir.Value, ...],
+    x: ir.Value,
+    scale: ir.Value,
+    b: ir.Value,
+    mean: ir.Value,
+    var: ir.Value,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+) -> Local:
     if training_mode or isinstance(y, tuple):
         raise Unsupported("it is in training mode", "Export the model for inference")
     if op.is_active(mean) or op.is_active(var):
@@ -59,9 +68,16 @@ def _rest(
 
 
 def _standardise(
-    op: Emitter, y: ir.Value, x: ir.Value, scale: ir.Value, b: ir.Value | None, axes: list[int], epsilon: float,
-    place: Callable[[ir.Value], ir.Value], collect: Callable[[ir.Value, ir.Value], ir.Value],
-) -> Local:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    scale: ir.Value,
+    b: ir.Value | None,
+    axes: list[int],
+    epsilon: float,
+    place: Callable[[ir.Value], ir.Value],
+    collect: Callable[[ir.Value, ir.Value], ir.Value],
+) -> Local:
     """Linearise y = scale xhat + b, xhat = (x - mean) / sigma and sigma^2 = var + eps over the axes.
 
     `place` gives the scale and the bias the shape that broadcasts to x; `collect` sums a cotangent back over it.
@@ -106,9 +122,16 @@ def instance_normalization(
 
 @rule("LayerNormalization", since=17, note="c = b + (y - b) var / (var + eps): nearly all of y")
 def layer_normalization(
-    op: Emitter, y: ir.Value | tuple[ir.Value, ...], x: ir.Value, scale: ir.Value, b: ir.Value | None = None, *,
-    axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1,
-) -> Local:  # fmt: skip
+    op: Emitter,
+    y: ir.Value | tuple[ir.Value, ...],
+    x: ir.Value,
+    scale: ir.Value,
+    b: ir.Value | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+) -> Local:
     values, rank = y[0] if isinstance(y, tuple) else y, op.rank(x)
     axes, collect = list(range(axis % rank, rank)), lambda g, v: op.unbroadcast(g, values, v)
     local = _standardise(op, values, x, scale, b, axes, epsilon, lambda v: v, collect)

@@ -38,10 +38,18 @@ def _indices(op: Emitter, y: ir.Value) -> ir.Value:
     note="c = 0; of equal elements the first, or one beside the padding, gets the cotangent",
 )
 def max_pool(
-    op: Emitter, y: ir.Value | tuple[ir.Value, ...], x: ir.Value, *, auto_pad: str = "NOTSET", ceil_mode: int = 0,
-    dilations: list[int] | None = None, kernel_shape: list[int], pads: list[int] | None = None,
-    storage_order: int = 0, strides: list[int] | None = None,
-) -> Local:  # fmt: skip
+    op: Emitter,
+    y: ir.Value | tuple[ir.Value, ...],
+    x: ir.Value,
+    *,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: list[int] | None = None,
+    kernel_shape: list[int],
+    pads: list[int] | None = None,
+    storage_order: int = 0,
+    strides: list[int] | None = None,
+) -> Local:
     values = y[0] if isinstance(y, tuple) else y
 
     def vjp(g: ir.Value, *_: ir.Value) -> ir.Value:
@@ -56,9 +64,15 @@ def max_pool(
             return masks.scatter_to_argmax(op, g, _indices(op, values), x)
         # its own indices are column-major; row-major ones come from a pool of our own
         _, indices = op.MaxPool(
-            x, outputs=2, auto_pad=auto_pad, ceil_mode=ceil_mode, dilations=dilations, kernel_shape=kernel_shape,
-            pads=pads, strides=strides,
-        )  # fmt: skip
+            x,
+            outputs=2,
+            auto_pad=auto_pad,
+            ceil_mode=ceil_mode,
+            dilations=dilations,
+            kernel_shape=kernel_shape,
+            pads=pads,
+            strides=strides,
+        )
         indices.dtype = ir.DataType.INT64
         return masks.scatter_to_argmax(op, g, indices, x)
 
@@ -67,10 +81,18 @@ def max_pool(
 
 @rule("AveragePool", family="linear", note="c = 0")
 def average_pool(
-    op: Emitter, y: ir.Value, x: ir.Value, *, auto_pad: str = "NOTSET", ceil_mode: int = 0,
-    count_include_pad: int = 0, dilations: list[int] | None = None, kernel_shape: list[int],
-    pads: list[int] | None = None, strides: list[int] | None = None,
-) -> Local:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    *,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    count_include_pad: int = 0,
+    dilations: list[int] | None = None,
+    kernel_shape: list[int],
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Local:
     rank = op.rank(x) - 2
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
     size_in, size_out = spatial(op, x), spatial(op, y)
@@ -90,10 +112,15 @@ def average_pool(
         # pool are constants, folded when the session loads.
         ones = op.constant(np.ones((1, 1, *size_in), g.dtype.numpy()))
         pooled = op.AveragePool(
-            ones, auto_pad=auto_pad, ceil_mode=ceil_mode, count_include_pad=count_include_pad,
-            dilations=dilations if any(d != 1 for d in dilations) else None, kernel_shape=kernel_shape, pads=pads,
+            ones,
+            auto_pad=auto_pad,
+            ceil_mode=ceil_mode,
+            count_include_pad=count_include_pad,
+            dilations=dilations if any(d != 1 for d in dilations) else None,
+            kernel_shape=kernel_shape,
+            pads=pads,
             strides=strides,
-        )  # fmt: skip
+        )
         inverse = op.Div(pooled, valid.astype(g.dtype.numpy()))
         return window_sum_transpose(op, op.Mul(g, inverse), at, x)
 
@@ -101,9 +128,13 @@ def average_pool(
 
 
 def _valid_cells(
-    size_in: Sequence[int], size_out: Sequence[int], kernel: Sequence[int], strides: Sequence[int],
-    dilations: Sequence[int], begins: Sequence[int],
-) -> np.ndarray:  # fmt: skip
+    size_in: Sequence[int],
+    size_out: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    begins: Sequence[int],
+) -> np.ndarray:
     """Count, for every window, the cells that lie inside the input; at least 1 so that it can be divided by."""
     counts = np.ones((1, 1, *([1] * len(size_in))))
     for axis, (i, o, k, s, d, b) in enumerate(zip(size_in, size_out, kernel, strides, dilations, begins, strict=True)):
@@ -117,10 +148,18 @@ def _valid_cells(
 
 @rule("LpPool", since=11, family="homogeneous", note="c = 0 (degree 1); derivative 0 at 0")
 def lp_pool(
-    op: Emitter, y: ir.Value, x: ir.Value, *, auto_pad: str = "NOTSET", ceil_mode: int = 0,
-    dilations: list[int] | None = None, kernel_shape: list[int], p: int = 2, pads: list[int] | None = None,
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    *,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: list[int] | None = None,
+    kernel_shape: list[int],
+    p: int = 2,
+    pads: list[int] | None = None,
     strides: list[int] | None = None,
-) -> Local:  # fmt: skip
+) -> Local:
     rank = op.rank(x) - 2
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
     size_in, size_out = spatial(op, x), spatial(op, y)
@@ -150,9 +189,16 @@ def global_lp_pool(op: Emitter, y: ir.Value, x: ir.Value, *, p: int = 2) -> Loca
 
 @rule("MaxUnpool", since=9, family="linear", note="c = 0 (linear); the indices must differ")
 def max_unpool(
-    op: Emitter, y: ir.Value, x: ir.Value, indices: ir.Value, output_shape: ir.Value | None = None, *,
-    kernel_shape: list[int], pads: list[int] | None = None, strides: list[int] | None = None,
-) -> Local:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    indices: ir.Value,
+    output_shape: ir.Value | None = None,
+    *,
+    kernel_shape: list[int],
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Local:
     if output_shape is not None:
         raise Unsupported("its output_shape is not built", "Pad after it instead")
     return Local(lambda g: op.Gather(op.Reshape(g, [-1]), indices))

@@ -36,9 +36,14 @@ def _reduction(op_type: str, slope: Slope, degree: float | None, note: str, *, v
 
     @rule(op_type, since=13, family=family if degree is not None else "general", note=note)
     def reduce(
-        op: Emitter, y: ir.Value, x: ir.Value, axes: ir.Value | None = None, *, keepdims: int = 1,
+        op: Emitter,
+        y: ir.Value,
+        x: ir.Value,
+        axes: ir.Value | None = None,
+        *,
+        keepdims: int = 1,
         noop_with_empty_axes: int = 0,
-    ) -> Local:  # fmt: skip
+    ) -> Local:
         along = reduced_axes(op, x, axes, noop_with_empty_axes)
         # Sizes along the batch axis are not known before the model runs.
         sizes = [s for s in (op.dims(x)[a] for a in along) if isinstance(s, int)]
@@ -100,9 +105,14 @@ _reduction("ReduceProd", lambda op, y, x, along, n: _product_slope(op, x, along)
 def _extremum(op_type: str) -> None:
     @rule(op_type, since=13, family="homogeneous", note="c = 0 (degree 1); elements that tie share alike")
     def reduce(
-        op: Emitter, y: ir.Value, x: ir.Value, axes: ir.Value | None = None, *, keepdims: int = 1,
+        op: Emitter,
+        y: ir.Value,
+        x: ir.Value,
+        axes: ir.Value | None = None,
+        *,
+        keepdims: int = 1,
         noop_with_empty_axes: int = 0,
-    ) -> Local:  # fmt: skip
+    ) -> Local:
         along = reduced_axes(op, x, axes, noop_with_empty_axes)
         if not along:
             return Local(lambda g: g)

@@ -17,9 +17,14 @@ from fgonnx.engine.rules.registry import FIX_BATCH, Cotangent, Local, Unsupporte
 
 @rule("Slice", since=10, family="linear", note="c = 0 (linear); bounds must be constant")
 def slice_(
-    op: Emitter, y: ir.Value, x: ir.Value, starts: ir.Value, ends: ir.Value, axes: ir.Value | None = None,
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    starts: ir.Value,
+    ends: ir.Value,
+    axes: ir.Value | None = None,
     steps: ir.Value | None = None,
-) -> Local:  # fmt: skip
+) -> Local:
     first, last = op.array(starts), op.array(ends)
     along, step = op.array(axes), op.array(steps)
     if first is None or last is None or (axes and along is None) or (steps and step is None):
@@ -113,9 +118,15 @@ def gather_nd(op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value, *, ba
 def _scattering(op_type: str, pick: str) -> None:
     @rule(op_type, since=11, family="linear", note="c = the constant one of data and updates; the indices must differ")
     def scatter(
-        op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value, updates: ir.Value, *, axis: int | None = None,
+        op: Emitter,
+        y: ir.Value,
+        data: ir.Value,
+        indices: ir.Value,
+        updates: ir.Value,
+        *,
+        axis: int | None = None,
         reduction: str = "none",
-    ) -> Local:  # fmt: skip
+    ) -> Local:
         if reduction not in ("none", "add"):
             raise Unsupported(f"its reduction '{reduction}' is not built")
         along = {} if axis is None else {"axis": axis}
@@ -140,9 +151,15 @@ _scattering("ScatterND", "GatherND")
 
 @rule("TopK", since=11, family="homogeneous", note="c = 0 (degree 1)")
 def top_k(
-    op: Emitter, ys: tuple[ir.Value, ir.Value], x: ir.Value, k: ir.Value, *, axis: int = -1, largest: int = 1,
+    op: Emitter,
+    ys: tuple[ir.Value, ir.Value],
+    x: ir.Value,
+    k: ir.Value,
+    *,
+    axis: int = -1,
+    largest: int = 1,
     sorted: int = 1,
-) -> Local:  # fmt: skip
+) -> Local:
     return Local(lambda g, _: op.ScatterElements(op.zeros_like(x), ys[1], g, axis=axis))
 
 
@@ -167,12 +184,23 @@ def compress(op: Emitter, y: ir.Value, x: ir.Value, condition: ir.Value, *, axis
 
 @rule("Resize", since=11, family="linear", note="c = 0 (linear), or the value it extrapolates with")
 def resize(
-    op: Emitter, y: ir.Value, x: ir.Value, roi: ir.Value | None = None, scales: ir.Value | None = None,
-    sizes: ir.Value | None = None, *, antialias: int = 0, axes: list[int] | None = None,
-    coordinate_transformation_mode: str = "half_pixel", cubic_coeff_a: float = -0.75, exclude_outside: int = 0,
-    extrapolation_value: float = 0.0, keep_aspect_ratio_policy: str = "stretch", mode: str = "nearest",
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    roi: ir.Value | None = None,
+    scales: ir.Value | None = None,
+    sizes: ir.Value | None = None,
+    *,
+    antialias: int = 0,
+    axes: list[int] | None = None,
+    coordinate_transformation_mode: str = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: int = 0,
+    extrapolation_value: float = 0.0,
+    keep_aspect_ratio_policy: str = "stretch",
+    mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
-) -> Local:  # fmt: skip
+) -> Local:
     factors, target = _content(op, scales), _content(op, sizes)
     cropped = coordinate_transformation_mode == "tf_crop_and_resize"
     region = _content(op, roi) if cropped else None
@@ -183,10 +211,13 @@ def resize(
     if target is not None and keep_aspect_ratio_policy != "stretch":
         factors = _common_scale(op, x, y, target, chosen, keep_aspect_ratio_policy)
     options: dict[str, Any] = {
-        "antialias": antialias or None, "coordinate_transformation_mode": coordinate_transformation_mode,
-        "cubic_coeff_a": cubic_coeff_a, "exclude_outside": exclude_outside or None, "mode": mode,
+        "antialias": antialias or None,
+        "coordinate_transformation_mode": coordinate_transformation_mode,
+        "cubic_coeff_a": cubic_coeff_a,
+        "exclude_outside": exclude_outside or None,
+        "mode": mode,
         "nearest_mode": nearest_mode,
-    }  # fmt: skip
+    }
 
     def vjp(g: ir.Value) -> ir.Value:
         for i, axis in enumerate(chosen):

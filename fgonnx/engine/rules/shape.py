@@ -95,9 +95,14 @@ def concat(op: Emitter, y: ir.Value, *parts: ir.Value, axis: int) -> Local:
 
 @rule("Split", family="linear", note="c = 0 (linear)")
 def split(
-    op: Emitter, y: ir.Value | tuple[ir.Value, ...], x: ir.Value, sizes: ir.Value | None = None, *, axis: int = 0,
+    op: Emitter,
+    y: ir.Value | tuple[ir.Value, ...],
+    x: ir.Value,
+    sizes: ir.Value | None = None,
+    *,
+    axis: int = 0,
     num_outputs: int | None = None,
-) -> Local:  # fmt: skip
+) -> Local:
     outputs = y if isinstance(y, tuple) else (y,)
 
     def vjp(*cotangents: Cotangent) -> ir.Value:
@@ -109,9 +114,15 @@ def split(
 
 @rule("Pad", family="linear", note="c = the constant that is padded with")
 def pad(
-    op: Emitter, y: ir.Value, x: ir.Value, pads: ir.Value, value: ir.Value | None = None, axes: ir.Value | None = None,
-    *, mode: str = "constant",
-) -> Local:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    pads: ir.Value,
+    value: ir.Value | None = None,
+    axes: ir.Value | None = None,
+    *,
+    mode: str = "constant",
+) -> Local:
     rank = op.rank(x)
     amounts, along = op.array(pads), op.array(axes)
     if amounts is None or (axes is not None and along is None):
@@ -187,9 +198,16 @@ def trilu(op: Emitter, y: ir.Value, x: ir.Value, k: ir.Value | None = None, *, u
 
 @rule("Col2Im", family="linear", note="c = 0 (linear)")
 def col2im(
-    op: Emitter, y: ir.Value, x: ir.Value, image: ir.Value, block: ir.Value, *, dilations: list[int] | None = None,
-    pads: list[int] | None = None, strides: list[int] | None = None,
-) -> Local:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    image: ir.Value,
+    block: ir.Value,
+    *,
+    dilations: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Local:
     kernel = op.array(block)
     if kernel is None:
         raise Unsupported("its block shape is not constant")

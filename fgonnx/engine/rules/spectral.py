@@ -12,17 +12,29 @@ from fgonnx.engine.rules.registry import Local, Unsupported, rule
 
 @rule("DFT", since=17, family="linear", note="c = 0 (linear)")
 def dft_17(
-    op: Emitter, y: ir.Value, x: ir.Value, length: ir.Value | None = None, *, axis: int = 1, inverse: int = 0,
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    length: ir.Value | None = None,
+    *,
+    axis: int = 1,
+    inverse: int = 0,
     onesided: int = 0,
-) -> Local:  # fmt: skip
+) -> Local:
     return _dft(op, y, x, length, axis % op.rank(x), inverse, onesided, {"axis": axis})
 
 
 @rule("DFT", since=20, family="linear", note="c = 0 (linear)")
 def dft(
-    op: Emitter, y: ir.Value, x: ir.Value, length: ir.Value | None = None, axis: ir.Value | None = None, *,
-    inverse: int = 0, onesided: int = 0,
-) -> Local:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    length: ir.Value | None = None,
+    axis: ir.Value | None = None,
+    *,
+    inverse: int = 0,
+    onesided: int = 0,
+) -> Local:
     place = np.array(-2) if axis is None else op.array(axis)
     if place is None:
         raise Unsupported("its axis is not constant")
@@ -30,9 +42,15 @@ def dft(
 
 
 def _dft(
-    op: Emitter, y: ir.Value, x: ir.Value, length: ir.Value | None, axis: int, inverse: int, onesided: int,
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    length: ir.Value | None,
+    axis: int,
+    inverse: int,
+    onesided: int,
     attributes: dict[str, int],
-) -> Local:  # fmt: skip
+) -> Local:
     if inverse and onesided:
         raise Unsupported("it is one-sided and inverse")
     size, points = op.size(x, axis), op.array(length)
@@ -61,9 +79,15 @@ def _fit(op: Emitter, g: ir.Value, axis: int, size: int, wanted: int, rank: int)
 
 @rule("STFT", since=17, family="linear", note="c = 0 (linear)")
 def stft(
-    op: Emitter, y: ir.Value, x: ir.Value, step: ir.Value, window: ir.Value | None = None,
-    length: ir.Value | None = None, *, onesided: int = 1,
-) -> Local:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    step: ir.Value,
+    window: ir.Value | None = None,
+    length: ir.Value | None = None,
+    *,
+    onesided: int = 1,
+) -> Local:
     stride, taper, size = op.array(step), op.array(window), op.array(length)
     if stride is None or (taper is None and size is None) or op.is_active(window):
         raise Unsupported("its step, window or length is not constant")

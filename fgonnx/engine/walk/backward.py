@@ -19,9 +19,14 @@ _REGISTER = "Register a rule for it (fgonnx.rule), or explain an output before i
 # How many leading inputs an operator takes the content of; of the others it takes the type or the shape.
 # The scale that a dynamic quantiser picks is part of how it rounds, not of what it rounds.
 CONTENT = {
-    "CastLike": 1, "DynamicQuantizeLinear": 0, "EyeLike": 0, "RandomNormalLike": 0, "RandomUniformLike": 0,
-    "Shape": 0, "Size": 0,
-}  # fmt: skip
+    "CastLike": 1,
+    "DynamicQuantizeLinear": 0,
+    "EyeLike": 0,
+    "RandomNormalLike": 0,
+    "RandomUniformLike": 0,
+    "Shape": 0,
+    "Size": 0,
+}
 _PORTABLE = "Explain the model it was made from, or save it with the optimisation level ORT_ENABLE_EXTENDED"
 _FLOATING = "Explain the floating-point model it was made from, or an output before it"
 

@@ -35,26 +35,48 @@ def _activate(op: Emitter, v: ir.Value, name: str, parameters: Sequence[float]) 
 
 
 def fused_conv(
-    op: Emitter, x: ir.Value, w: ir.Value, b: ir.Value | None = None, z: ir.Value | None = None, *,
-    activation: str = "", activation_params: Sequence[float] = (), **convolution: Any,
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    x: ir.Value,
+    w: ir.Value,
+    b: ir.Value | None = None,
+    z: ir.Value | None = None,
+    *,
+    activation: str = "",
+    activation_params: Sequence[float] = (),
+    **convolution: Any,
+) -> ir.Value:
     """activation(Conv(x, w, b) + z)."""
     y = op.Conv(x, w, b, **convolution)
     return _activate(op, y if z is None else op.Add(y, z), activation, activation_params)
 
 
 def fused_gemm(
-    op: Emitter, a: ir.Value, b: ir.Value, c: ir.Value | None = None, *, activation: str = "",
-    activation_alpha: float = 0.0, activation_beta: float = 0.0, activation_gamma: float = 0.0, **product: Any,
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    a: ir.Value,
+    b: ir.Value,
+    c: ir.Value | None = None,
+    *,
+    activation: str = "",
+    activation_alpha: float = 0.0,
+    activation_beta: float = 0.0,
+    activation_gamma: float = 0.0,
+    **product: Any,
+) -> ir.Value:
     """activation(Gemm(a, b, c))."""
     return _activate(op, op.Gemm(a, b, c, **product), activation, (activation_alpha, activation_beta))
 
 
 def fused_matmul(
-    op: Emitter, a: ir.Value, b: ir.Value, *, alpha: float = 1.0, transA: int = 0, transB: int = 0,
-    transBatchA: int = 0, transBatchB: int = 0,
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    a: ir.Value,
+    b: ir.Value,
+    *,
+    alpha: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+    transBatchA: int = 0,
+    transBatchB: int = 0,
+) -> ir.Value:
     """alpha a b, the last two axes of either transposed."""
     if transBatchA or transBatchB:
         raise NotImplementedError("transBatch")
@@ -91,9 +113,15 @@ def quick_gelu(op: Emitter, x: ir.Value, *, alpha: float = 1.702) -> ir.Value:
 
 
 def skip_layer_normalization(
-    op: Emitter, x: ir.Value, skip: ir.Value, gamma: ir.Value, beta: ir.Value | None = None,
-    bias: ir.Value | None = None, *, epsilon: float = 1e-12,
-) -> tuple[ir.Value | None, ...]:  # fmt: skip
+    op: Emitter,
+    x: ir.Value,
+    skip: ir.Value,
+    gamma: ir.Value,
+    beta: ir.Value | None = None,
+    bias: ir.Value | None = None,
+    *,
+    epsilon: float = 1e-12,
+) -> tuple[ir.Value | None, ...]:
     """LayerNormalization of x + skip + bias; its fourth output is that sum."""
     total = op.Add(x, skip)
     if bias is not None:
@@ -140,9 +168,15 @@ def dynamic_quantize_matmul(
 
 
 def integer_matmul_to_float(
-    op: Emitter, a: ir.Value, b: ir.Value, a_scale: ir.Value, b_scale: ir.Value, a_zero: ir.Value | None = None,
-    b_zero: ir.Value | None = None, bias: ir.Value | None = None,
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    a: ir.Value,
+    b: ir.Value,
+    a_scale: ir.Value,
+    b_scale: ir.Value,
+    a_zero: ir.Value | None = None,
+    b_zero: ir.Value | None = None,
+    bias: ir.Value | None = None,
+) -> ir.Value:
     """MatMulInteger times both scales, plus bias."""
     product = op.Cast(op.MatMulInteger(a, b, a_zero, b_zero), to=ir.DataType.FLOAT.value)
     y = op.Mul(product, op.Mul(a_scale, b_scale))

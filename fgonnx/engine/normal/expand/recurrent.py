@@ -159,11 +159,16 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
         if b is not None:
             x_bias, r_bias = op.Split(pick(b), [gates * hidden] * 2, axis=0, outputs=2)
         cell = Cell(
-            op, op.Transpose(pick(r), perm=[1, 0]), r_bias,
+            op,
+            op.Transpose(pick(r), perm=[1, 0]),
+            r_bias,
             op.Split(pick(p), [hidden] * 3, axis=0, outputs=3) if p is not None else None,
-            chosen, hidden, option.get("clip"), bool(option.get("linear_before_reset", 0)),
+            chosen,
+            hidden,
+            option.get("clip"),
+            bool(option.get("linear_before_reset", 0)),
             bool(option.get("input_forget", 0)),
-        )  # fmt: skip
+        )
         projected = op.MatMul(x, op.Transpose(pick(w), perm=[1, 0]))
         if x_bias is not None:
             projected = op.Add(projected, x_bias)

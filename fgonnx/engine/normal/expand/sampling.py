@@ -111,9 +111,14 @@ def sample(op: Emitter, pixels: ir.Value, places: Sequence[Tap]) -> ir.Value:
 
 
 def grid_sample(
-    op: Emitter, x: ir.Value, grid: ir.Value, *, mode: str = "linear", padding_mode: str = "zeros",
+    op: Emitter,
+    x: ir.Value,
+    grid: ir.Value,
+    *,
+    mode: str = "linear",
+    padding_mode: str = "zeros",
     align_corners: int = 0,
-) -> ir.Value:  # fmt: skip
+) -> ir.Value:
     """Pixels at places in -1 ... 1, the last axis of the grid naming them from the last axis to the first."""
     sizes = [op.size(x, 2 + i) for i in range(op.rank(x) - 2)]
     out = [op.size(grid, 1 + i) for i in range(len(sizes))]
@@ -133,10 +138,20 @@ def grid_sample(
 
 
 def deform_conv(
-    op: Emitter, x: ir.Value, w: ir.Value, offset: ir.Value, b: ir.Value | None = None, mask: ir.Value | None = None,
-    *, dilations: Sequence[int] = (1, 1), group: int = 1, kernel_shape: Sequence[int] = (), offset_group: int = 1,
-    pads: Sequence[int] = (0, 0, 0, 0), strides: Sequence[int] = (1, 1),
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    x: ir.Value,
+    w: ir.Value,
+    offset: ir.Value,
+    b: ir.Value | None = None,
+    mask: ir.Value | None = None,
+    *,
+    dilations: Sequence[int] = (1, 1),
+    group: int = 1,
+    kernel_shape: Sequence[int] = (),
+    offset_group: int = 1,
+    pads: Sequence[int] = (0, 0, 0, 0),
+    strides: Sequence[int] = (1, 1),
+) -> ir.Value:
     """A convolution whose taps are moved by offsets: columns by bilinear sampling, then a grouped product."""
     if op.rank(x) != 4:
         raise NotImplementedError("images alone")
@@ -170,10 +185,18 @@ def deform_conv(
 
 
 def roi_align(
-    op: Emitter, x: ir.Value, rois: ir.Value, batch: ir.Value, *, coordinate_transformation_mode: str = "half_pixel",
-    mode: str = "avg", output_height: int = 1, output_width: int = 1, sampling_ratio: int = 0,
+    op: Emitter,
+    x: ir.Value,
+    rois: ir.Value,
+    batch: ir.Value,
+    *,
+    coordinate_transformation_mode: str = "half_pixel",
+    mode: str = "avg",
+    output_height: int = 1,
+    output_width: int = 1,
+    sampling_ratio: int = 0,
     spatial_scale: float = 1.0,
-) -> ir.Value:  # fmt: skip
+) -> ir.Value:
     """The mean (or the largest weighted tap) of bilinear samples in every cell of every box."""
     if sampling_ratio <= 0:
         raise NotImplementedError("as many samples as the size of a box says")
@@ -189,10 +212,14 @@ def roi_align(
         inside = op.And(op.GreaterOrEqual(c, -1.0), op.LessOrEqual(c, float(sizes[axis])))
         clipped = op.Clip(c, 0.0, float(sizes[axis] - 1))
         at = [2, 1][axis]  # rows along axis 1, columns along axis 2
-        axes.append([
-            Tap(op.Unsqueeze(tap.position, [at]), op.Unsqueeze(tap.weight, [at]) if tap.weight is not None else None)
-            for tap in taps(op, clipped, sizes[axis], "linear", "border", aligned=True)
-        ])  # fmt: skip
+        axes.append(
+            [
+                Tap(
+                    op.Unsqueeze(tap.position, [at]), op.Unsqueeze(tap.weight, [at]) if tap.weight is not None else None
+                )
+                for tap in taps(op, clipped, sizes[axis], "linear", "border", aligned=True)
+            ]
+        )
         known.append(op.Unsqueeze(inside, [at]))
     assert x.dtype is not None
     mask = op.Cast(op.And(*known), to=x.dtype.value)
@@ -264,9 +291,14 @@ def cumulative_product(op: Emitter, x: ir.Value, axis: ir.Value, *, exclusive: i
 
 
 def tensor_scatter(
-    op: Emitter, past: ir.Value, update: ir.Value, write: ir.Value | None = None, *, axis: int = -2,
+    op: Emitter,
+    past: ir.Value,
+    update: ir.Value,
+    write: ir.Value | None = None,
+    *,
+    axis: int = -2,
     mode: str = "linear",
-) -> ir.Value:  # fmt: skip
+) -> ir.Value:
     """Rows of an update written into a cache, from a place of each sample's own on."""
     rank = op.rank(past)
     axis %= rank

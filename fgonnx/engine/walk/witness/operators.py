@@ -24,10 +24,19 @@ WAY_OUT = "Explain it with engine='fgonnx'"
 
 
 def conv(
-    op: Emitter, y: ir.Value, x: ir.Value, w: ir.Value, b: ir.Value | None = None, *, auto_pad: str = "NOTSET",
-    pads: list[int] | None = None, strides: list[int] | None = None, dilations: list[int] | None = None,
-    group: int = 1, kernel_shape: list[int] | None = None,
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    w: ir.Value,
+    b: ir.Value | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+) -> ir.Value:
     """The builder takes SAME for no padding at all."""
     rank = op.rank(x) - 2
     kernel = [op.size(w, 2 + i) for i in range(rank)]
@@ -37,10 +46,20 @@ def conv(
 
 
 def conv_transpose(
-    op: Emitter, y: ir.Value, x: ir.Value, w: ir.Value, b: ir.Value | None = None, *, auto_pad: str = "NOTSET",
-    pads: list[int] | None = None, strides: list[int] | None = None, dilations: list[int] | None = None,
-    group: int = 1, kernel_shape: list[int] | None = None, output_padding: list[int] | None = None,
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    w: ir.Value,
+    b: ir.Value | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    output_padding: list[int] | None = None,
+) -> ir.Value:
     """A convolution with the flipped kernel over the input with zeros between its entries."""
     rank = op.rank(x) - 2
     if auto_pad != "NOTSET" or group != 1 or op.is_active(w):
@@ -64,10 +83,18 @@ def conv_transpose(
 
 
 def max_pool(
-    op: Emitter, y: ir.Value | tuple[ir.Value, ...], x: ir.Value, *, auto_pad: str = "NOTSET",
-    pads: list[int] | None = None, strides: list[int] | None = None, dilations: list[int] | None = None,
-    kernel_shape: list[int], ceil_mode: int = 0, storage_order: int = 0,
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    y: ir.Value | tuple[ir.Value, ...],
+    x: ir.Value,
+    *,
+    auto_pad: str = "NOTSET",
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+    dilations: list[int] | None = None,
+    kernel_shape: list[int],
+    ceil_mode: int = 0,
+    storage_order: int = 0,
+) -> ir.Value:
     """With the indices, which the gradient reads, in rows, and explicit padding."""
     rank, out = len(kernel_shape), y[0] if isinstance(y, tuple) else y
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
@@ -85,10 +112,18 @@ def global_max_pool(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
 
 
 def average_pool(
-    op: Emitter, y: ir.Value, x: ir.Value, *, auto_pad: str = "NOTSET", pads: list[int] | None = None,
-    strides: list[int] | None = None, dilations: list[int] | None = None, kernel_shape: list[int],
-    ceil_mode: int = 0, count_include_pad: int = 0,
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    *,
+    auto_pad: str = "NOTSET",
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+    dilations: list[int] | None = None,
+    kernel_shape: list[int],
+    ceil_mode: int = 0,
+    count_include_pad: int = 0,
+) -> ir.Value:
     """The sum over windows, as a convolution per channel, divided by the number of cells in each.
 
     The builder's own gradient ends the process with a free batch and is wrong with ceil_mode or dilations.
@@ -108,9 +143,14 @@ def average_pool(
     channels = op.size(x, 1)
     ones = np.ones((channels, 1, *kernel_shape), np.float32)
     summed = op.Conv(
-        x, ones, pads=[*pads[:rank], *ends], strides=strides, dilations=dilations, group=channels,
+        x,
+        ones,
+        pads=[*pads[:rank], *ends],
+        strides=strides,
+        dilations=dilations,
+        group=channels,
         kernel_shape=kernel_shape,
-    )  # fmt: skip
+    )
     return op.Mul(summed, (1 / counts).astype(np.float32))
 
 
@@ -118,9 +158,18 @@ def average_pool(
 
 
 def batch_normalization(
-    op: Emitter, y: ir.Value, x: ir.Value, scale: ir.Value, b: ir.Value, mean: ir.Value, var: ir.Value, *,
-    epsilon: float = 1e-5, momentum: float = 0.9, training_mode: int = 0,
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    scale: ir.Value,
+    b: ir.Value,
+    mean: ir.Value,
+    var: ir.Value,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+) -> ir.Value:
     """A product and a sum with constants."""
     rank = op.rank(x)
     factor = op.Div(scale, op.Sqrt(op.Add(var, epsilon)))
@@ -129,9 +178,16 @@ def batch_normalization(
 
 
 def layer_normalization(
-    op: Emitter, y: ir.Value, x: ir.Value, scale: ir.Value, b: ir.Value | None = None, *, axis: int = -1,
-    epsilon: float = 1e-5, stash_type: int = 1,
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    scale: ir.Value,
+    b: ir.Value | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+) -> ir.Value:
     """Written with means, as is every normalisation over axes."""
     axes = list(range(axis % op.rank(x), op.rank(x)))
     scaled = op.Mul(_standardised(op, x, axes, epsilon), scale)
@@ -246,26 +302,41 @@ def dropout(op: Emitter, y: Any, x: ir.Value, *rest: ir.Value, seed: int = 0) ->
 
 
 def reduce_l1(
-    op: Emitter, y: ir.Value, x: ir.Value, axes: ir.Value | None = None, *, keepdims: int = 1,
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    axes: ir.Value | None = None,
+    *,
+    keepdims: int = 1,
     noop_with_empty_axes: int = 0,
-) -> ir.Value:  # fmt: skip
+) -> ir.Value:
     """The sum of absolute values."""
     return op.ReduceSum(op.Abs(x), axes, keepdims=keepdims, noop_with_empty_axes=noop_with_empty_axes)
 
 
 def reduce_sum_square(
-    op: Emitter, y: ir.Value, x: ir.Value, axes: ir.Value | None = None, *, keepdims: int = 1,
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    axes: ir.Value | None = None,
+    *,
+    keepdims: int = 1,
     noop_with_empty_axes: int = 0,
-) -> ir.Value:  # fmt: skip
+) -> ir.Value:
     """The sum of squares."""
     squares = op.Mul(x, op.Identity(x))
     return op.ReduceSum(squares, axes, keepdims=keepdims, noop_with_empty_axes=noop_with_empty_axes)
 
 
 def split(
-    op: Emitter, y: ir.Value | tuple[ir.Value, ...], x: ir.Value, sizes: ir.Value | None = None, *, axis: int = 0,
+    op: Emitter,
+    y: ir.Value | tuple[ir.Value, ...],
+    x: ir.Value,
+    sizes: ir.Value | None = None,
+    *,
+    axis: int = 0,
     num_outputs: int | None = None,
-) -> ir.Value | tuple[ir.Value, ...]:  # fmt: skip
+) -> ir.Value | tuple[ir.Value, ...]:
     """One slice per output: the builder's gradient of a Split is wrong where an output is not used."""
     outputs = y if isinstance(y, tuple) else (y,)
     ends = np.cumsum([op.size(v, axis % op.rank(x)) for v in outputs]).tolist()
@@ -289,9 +360,17 @@ def where(op: Emitter, y: ir.Value, condition: ir.Value, a: ir.Value, b: ir.Valu
 
 
 def gemm(
-    op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value, c: ir.Value | None = None, *, alpha: float = 1.0,
-    beta: float = 1.0, transA: int = 0, transB: int = 0,
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    a: ir.Value,
+    b: ir.Value,
+    c: ir.Value | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> ir.Value:
     """As it is, where its bias is no active scalar: the builder gives that a gradient of one axis."""
     if c is not None and op.is_active(c) and op.rank(c) == 0:
         raise Unsupported("its bias is a scalar with a gradient", WAY_OUT)
@@ -322,9 +401,15 @@ def leaky_relu(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 0.01) ->
 
 
 def pad(
-    op: Emitter, y: ir.Value, x: ir.Value, pads: ir.Value, value: ir.Value | None = None, axes: ir.Value | None = None,
-    *, mode: str = "constant",
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    pads: ir.Value,
+    value: ir.Value | None = None,
+    axes: ir.Value | None = None,
+    *,
+    mode: str = "constant",
+) -> ir.Value:
     """By a constant, on all axes."""
     amounts, chosen = op.array(pads), op.array(axes)
     if mode != "constant" or amounts is None or op.is_active(value):
@@ -336,9 +421,14 @@ def pad(
 
 
 def slice_(
-    op: Emitter, y: ir.Value, x: ir.Value, starts: ir.Value, ends: ir.Value, axes: ir.Value | None = None,
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    starts: ir.Value,
+    ends: ir.Value,
+    axes: ir.Value | None = None,
     steps: ir.Value | None = None,
-) -> ir.Value:  # fmt: skip
+) -> ir.Value:
     """As it is, forwards: the gradient of one that runs backwards fails."""
     known = op.array(steps)
     if steps is not None and (known is None or (known < 0).any()):
@@ -347,10 +437,18 @@ def slice_(
 
 
 def resize(
-    op: Emitter, y: ir.Value, x: ir.Value, roi: ir.Value | None = None, scales: ir.Value | None = None,
-    sizes: ir.Value | None = None, *, coordinate_transformation_mode: str = "half_pixel", mode: str = "nearest",
-    nearest_mode: str = "round_prefer_floor", cubic_coeff_a: float = -0.75,
-) -> ir.Value:  # fmt: skip
+    op: Emitter,
+    y: ir.Value,
+    x: ir.Value,
+    roi: ir.Value | None = None,
+    scales: ir.Value | None = None,
+    sizes: ir.Value | None = None,
+    *,
+    coordinate_transformation_mode: str = "half_pixel",
+    mode: str = "nearest",
+    nearest_mode: str = "round_prefer_floor",
+    cubic_coeff_a: float = -0.75,
+) -> ir.Value:
     """Axis by axis a product with the matrix that the runtime makes of unit vectors."""
     rank, factors, sizes_in = op.rank(x), op.array(scales), op.dims(x)
     if coordinate_transformation_mode == "tf_crop_and_resize" or (factors is not None and 0 < factors.size < rank):
@@ -366,9 +464,15 @@ def resize(
         by = None if scale is None else op.constant(np.array([1, 1, 1, scale], np.float32))
         to = None if scale is not None else [1, 1, before, after]
         responses = op.Resize(
-            unit, None, by, to, coordinate_transformation_mode=coordinate_transformation_mode, mode=mode,
-            nearest_mode=nearest_mode, cubic_coeff_a=cubic_coeff_a,
-        )  # fmt: skip
+            unit,
+            None,
+            by,
+            to,
+            coordinate_transformation_mode=coordinate_transformation_mode,
+            mode=mode,
+            nearest_mode=nearest_mode,
+            cubic_coeff_a=cubic_coeff_a,
+        )
         matrix = op.Transpose(op.Reshape(responses, [before, after]), perm=[1, 0])
         x = masks.apply_along(op, x, matrix, axis, rank)
     return x
@@ -378,9 +482,9 @@ def depth_to_space(op: Emitter, y: ir.Value, x: ir.Value, *, blocksize: int, mod
     """Reshape, transpose, reshape."""
     c, h, w = (op.size(x, i) for i in (1, 2, 3))
     rest, b = c // blocksize**2, blocksize
-    shape, perm = ([-1, b, b, rest, h, w], [0, 3, 4, 1, 5, 2]) if mode == "DCR" else (
-        [-1, rest, b, b, h, w], [0, 1, 4, 2, 5, 3]
-    )  # fmt: skip
+    shape, perm = (
+        ([-1, b, b, rest, h, w], [0, 3, 4, 1, 5, 2]) if mode == "DCR" else ([-1, rest, b, b, h, w], [0, 1, 4, 2, 5, 3])
+    )
     return op.Reshape(op.Transpose(op.Reshape(x, shape), perm=perm), [-1, rest, h * b, w * b])
 
 

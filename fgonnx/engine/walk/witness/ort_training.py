@@ -64,9 +64,10 @@ def walk(op: Emitter, nodes: Sequence[ir.Node], head: ir.Value, seed: ir.Value, 
     known[f"{copy.twins[head].name}_grad"] = seed
     imported = _import(op, built, known)
     cotangents = {
-        v: imported[f"{twin.name}_grad"] for v, twin in copy.twins.items()
+        v: imported[f"{twin.name}_grad"]
+        for v, twin in copy.twins.items()
         if v in op.active and f"{twin.name}_grad" in imported
-    }  # fmt: skip
+    }
     return backward.attach(op, nodes, cotangents, opset)
 
 
@@ -207,9 +208,13 @@ def _import(op: Emitter, built: ir.Model, known: dict[str, ir.Value]) -> dict[st
             continue
         inputs = [values[str(v.name)] if v is not None and v.name else None for v in node.inputs]
         added = ir.Node(
-            node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs),
+            node.domain,
+            node.op_type,
+            inputs,
+            list(node.attributes.values()),
+            num_outputs=len(node.outputs),
             name=op.unique(node.op_type),
-        )  # fmt: skip
+        )
         op.graph.append(added)
         for old, new in zip(node.outputs, added.outputs, strict=True):
             if old.name:
