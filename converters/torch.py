@@ -234,9 +234,9 @@ def _torchscript(module: Any, example: Inputs, opset: int, fold: bool, notes: li
             torch.onnx.export(
                 module,
                 tensors,
-                buffer,
+                buffer,  # type: ignore[arg-type]
                 dynamo=False,
-                opset_version=opset,  # type: ignore[arg-type]
+                opset_version=opset,
                 input_names=names,
                 output_names=faces[len(names) :],
                 dynamic_axes={f: {0: "N"} for f in faces},

@@ -13,7 +13,7 @@ from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.probe import BATCH, Probe, batch_factor, merge
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.model.load import load
-from fgonnx.engine.normal import normalise as passes
+from fgonnx.engine.normal import opset
 from fgonnx.engine.normal.normalise import normalise
 from fgonnx.errors import ModelError, UnsupportedError
 from tests.support import draw, model, pictures, run, small_cnn
@@ -80,7 +80,7 @@ class TestOpset:
 
     def test_a_conversion_that_changes_the_results_is_refused(self, monkeypatch):
         # onnx's converter leaves a Resize of before opset 11 with the coordinates of today
-        monkeypatch.setattr(passes, "_keep_old_resize", lambda graph: None)
+        monkeypatch.setattr(opset, "_keep_old_resize", lambda graph: None)
         source = model(
             """(float[N,3,8,6] x) => (float[N,3,16,12] y) <float[4] s = {1.0, 1.0, 2.0, 2.0}> {
                 y = Upsample<mode="linear">(x, s)
