@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fgonnx import methods, rules, targets
 from fgonnx._version import __version__
 from fgonnx.audit.comparison import Comparison, compare
 from fgonnx.engine.maps.aggregate import Site
@@ -33,6 +34,9 @@ __all__ = [
     "compare",
     "grad",
     "lower_gradients",
+    "methods",
     "rewrite",
     "rule",
+    "rules",
+    "targets",
 ]
