@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from fgonnx import methods, rules, targets
+from fgonnx import _checkout, methods, rules, targets
 from fgonnx._version import __version__
 from fgonnx.audit.comparison import Comparison, compare
 from fgonnx.engine.maps.aggregate import Site
@@ -17,10 +15,7 @@ from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.pictures.read.preprocess import Preprocessing
 
-# From a source checkout, `fgonnx.converters` is the folder beside this one.
-_root = Path(__file__).resolve().parent.parent
-if (_root / "setup.py").is_file() and (_root / "converters" / "__init__.py").is_file():
-    __path__.append(str(_root))
+_checkout.install()
 
 __all__ = [
     "Comparison",

@@ -1,0 +1,56 @@
+"""What is installed: every package, one version, and nothing of the checkout besides."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import runpy
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import setuptools
+
+import fgonnx
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def arguments(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What setup.py hands to setuptools."""
+    given: dict[str, Any] = {}
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(setuptools, "setup", given.update)
+    runpy.run_path("setup.py")
+    return given
+
+
+def test_every_folder_with_code_is_packaged(arguments: dict[str, Any]) -> None:
+    folders = {str(p.parent.relative_to(ROOT)) for p in (ROOT / "fgonnx").rglob("*.py")}
+    folders |= {str(Path("fgonnx") / p.parent.relative_to(ROOT)) for p in (ROOT / "converters").rglob("*.py")}
+    assert sorted(arguments["packages"]) == sorted(f.replace("/", ".").replace("\\", ".") for f in folders)
+
+
+@pytest.mark.parametrize("name", ["tests", "benchmarks", "setup", "examples", "docs"])
+def test_nothing_else_of_the_checkout_is_part_of_the_package(name: str) -> None:
+    assert (ROOT / name).exists() or (ROOT / f"{name}.py").exists()
+    assert importlib.util.find_spec(f"fgonnx.{name}") is None
+
+
+def test_without_history_the_version_is_the_same_by_either_way() -> None:
+    (fallback,) = re.findall(r'__version__ = "(.+)"', (ROOT / "fgonnx" / "_version.py").read_text(encoding="utf-8"))
+    assert fallback == PROJECT["tool"]["setuptools_scm"]["fallback_version"]
+
+
+def test_the_version_has_the_form_that_packaging_asks_for() -> None:
+    assert re.fullmatch(r"\d+\.\d+(\.\d+)?(\.dev\d+|rc\d+)?(\+[\w.]+)?", fgonnx.__version__)
+
+
+@pytest.mark.parametrize("tool", ["ruff", "mypy"])
+def test_tools_whose_verdict_changes_with_their_version_are_pinned(tool: str) -> None:
+    extra = PROJECT["project"]["optional-dependencies"]["test"]
+    (pin,) = (r for r in extra if re.match(rf"{tool}\b", r))
+    assert re.fullmatch(rf"{tool}==[\d.]+", pin)
