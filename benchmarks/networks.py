@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from benchmarks import families
+from benchmarks.families import exports, realistic
 from benchmarks.sessions import BATCH
 
 Array = npt.NDArray[Any]
@@ -84,7 +84,7 @@ class Network:
 
     def inputs(self, batch: int, seed: int = 0) -> Array:
         """Return (batch, C, H, W) float32, mean 0 and deviation 1."""
-        return families.pictures(batch, self.shape, seed)
+        return realistic.pictures(batch, self.shape, seed)
 
 
 def _drawn(network: Network) -> Any:
@@ -94,7 +94,7 @@ def _drawn(network: Network) -> Any:
     torch.manual_seed(0)
     module = network.build().eval()
     with torch.no_grad():
-        families.realistic(module, network.inputs(4, seed=1))
+        realistic.realistic(module, network.inputs(4, seed=1))
     return module
 
 
@@ -154,7 +154,7 @@ def _torchvision(name: str, **options: Any) -> Any:
 
 @functools.cache
 def _torchvision_operators() -> Any:
-    return families.declare_torchvision_operators()
+    return exports.declare_torchvision_operators()
 
 
 def torchvision_models() -> Any:

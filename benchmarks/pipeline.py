@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 import fgonnx
-from benchmarks import families, machine, memory, networks
+from benchmarks import machine, memory, networks
+from benchmarks.families import realistic
 from benchmarks.networks import Network
 from benchmarks.sessions import bare
 from fgonnx.pictures.read import images, preprocess, presets
@@ -68,7 +69,7 @@ def draw(folder: Path, count: int, size: tuple[int, int]) -> None:
         if i >= DRAWN:
             os.link(folder / f"{i % DRAWN:06d}.jpg", path)
             continue
-        pixels = families.pictures(1, (3, height, width), seed=i)[0].transpose(1, 2, 0)
+        pixels = realistic.pictures(1, (3, height, width), seed=i)[0].transpose(1, 2, 0)
         cv2.imwrite(os.fspath(path), np.clip(128 + 50 * pixels, 0, 255).astype(np.uint8))
 
 

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 import onnx  # noqa: E402
 
 import fgonnx  # noqa: E402
-from benchmarks import families  # noqa: E402
+from benchmarks.families import __main__ as families  # noqa: E402
+from benchmarks.families import measure, networks  # noqa: E402
 from fgonnx.engine.graph.emit import Emitter  # noqa: E402
 from fgonnx.engine.graph.session import Session  # noqa: E402
 from fgonnx.engine.maps import aggregate, axes, placement  # noqa: E402
@@ -228,13 +229,13 @@ def test_pooled_windows_are_a_coarser_grid():
 
 
 def test_the_page_is_written_from_the_cache(tmp_path, monkeypatch):
-    own = families.Family("U-Net", "own", families._own("unet"), (2, 3, 24, 32), (("torchscript", 17),))
-    broken = families.Family("broken", "own", families._own("no such network"), (2, 3, 24, 32), (("torchscript", 17),))
+    own = networks.Family("U-Net", "own", networks._own("unet"), (2, 3, 24, 32), (("torchscript", 17),))
+    broken = networks.Family("broken", "own", networks._own("no such network"), (2, 3, 24, 32), (("torchscript", 17),))
     monkeypatch.setattr(families, "FAMILIES", (own, broken))
-    row = families.measure(own, "torchscript", 17)
-    assert row.residual < families.RESIDUAL
-    assert row.gradient < families.GRADIENT
-    failed = families.Row("broken", "own", [2, 3, 24, 32], "torchscript", 17, "KeyError: 'no such | network'")
+    row = measure.measure(own, "torchscript", 17)
+    assert row.residual < measure.RESIDUAL
+    assert row.gradient < measure.GRADIENT
+    failed = measure.Row("broken", "own", [2, 3, 24, 32], "torchscript", 17, "KeyError: 'no such | network'")
     for job, what in zip(families.jobs(), (row, failed), strict=True):
         families._cached(tmp_path, job).write_text(families.json.dumps(families.asdict(what)), encoding="utf-8")
     page = tmp_path / "families.md"

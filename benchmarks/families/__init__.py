@@ -1,0 +1,1 @@
+"""Families of networks, exported, rewritten and measured: `python -m benchmarks.families`."""
