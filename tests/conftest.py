@@ -1,4 +1,4 @@
-"""Fixtures of all tests: one thread for torch, the folder of shared models and pictures."""
+"""Fixtures of all tests, and the lines at the end of a run: what was counted, what was skipped and why."""
 
 import importlib.util
 import os
@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from tests import skips
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -22,37 +24,63 @@ def pytest_configure(config):
         torch.set_num_threads(1)
 
 
+def pytest_runtest_setup(item):
+    """Note what a test counts as where the report is read: a worker passes on properties, not marks."""
+    for mark in item.iter_markers("counts"):
+        item.user_properties.append(("counts", mark.args[0]))
+
+
 @pytest.fixture(scope="session")
 def shared():
     """The folder with trained models and real pictures beside the repository."""
     if not (SHARED / "models" / "manifest.json").is_file():
-        pytest.skip("the folder of shared models is not there")
+        skips.now(skips.SHARED)
     return SHARED
 
 
 def pytest_terminal_summary(terminalreporter):
-    """One line of counts for the table of rules."""
-    laws, batches, refusals, mutants, halves = 0, 0, 0, 0, 0
-    for report in terminalreporter.stats.get("passed", []):
-        laws += "test_both_laws_hold" in report.nodeid
-        batches += dict(report.user_properties).get("batched", False)
-        halves += "test_float16_is_close" in report.nodeid
-        refusals += "test_a_refusal_says_why" in report.nodeid
-        mutants += "test_rule_mutants" in report.nodeid
-    if laws:
-        terminalreporter.write_line(
-            f"rules: {laws} cases obey both laws, {halves} of them in float16, {batches} with a free batch; "
-            f"{refusals} refused with their reason; {mutants} ways to spoil a rule caught"
-        )
-    counts: Counter[str] = Counter()
+    """Write counts for the tables of rules and of node cases, and how many tests were skipped for which reason."""
+    stats = terminalreporter.stats
+    lines = [_rules(stats.get("passed", [])), _node_cases(stats), *_skipped(stats.get("skipped", []))]
+    for line in filter(None, lines):
+        terminalreporter.write_line(line)
+
+
+def _rules(passed):
+    n: Counter[str] = Counter()
+    for report in passed:
+        n.update(value for key, value in report.user_properties if key == "counts")
+        n["batches"] += dict(report.user_properties).get("batched", False)
+    if not n["laws"]:
+        return ""
+    return (
+        f"rules: {n['laws']} cases obey both laws, {n['halves']} of them in float16, {n['batches']} with a free batch; "
+        f"{n['refusals']} refused with their reason; {n['mutants']} ways to spoil a rule caught"
+    )
+
+
+def _node_cases(stats):
+    n: Counter[str] = Counter()
     for outcome in ("passed", "failed"):
-        for report in terminalreporter.stats.get(outcome, []):
-            counts.update(dict(report.user_properties).get("node_cases", {}))
-    if counts:
-        obeyed = {k: counts.pop(k, 0) for k in ("float64", "float32", "moved", "failed")}
-        rest = ", ".join(f"{n} {k}" for k, n in sorted(counts.items()))
-        terminalreporter.write_line(
-            f"node cases of the standard: {sum(obeyed.values()) + counts.total()}; both laws hold for "
-            f"{obeyed['float64']} in float64, {obeyed['moved']} moved off a kink and {obeyed['float32']} in float32, "
-            f"not for {obeyed['failed']}; others: {rest}"
-        )
+        for report in stats.get(outcome, []):
+            n.update(dict(report.user_properties).get("node_cases", {}))
+    if not n:
+        return ""
+    obeyed = {k: n.pop(k, 0) for k in ("float64", "float32", "moved", "failed")}
+    rest = ", ".join(f"{count} {k}" for k, count in sorted(n.items()))
+    return (
+        f"node cases of the standard: {sum(obeyed.values()) + n.total()}; both laws hold for "
+        f"{obeyed['float64']} in float64, {obeyed['moved']} moved off a kink and {obeyed['float32']} in float32, "
+        f"not for {obeyed['failed']}; others: {rest}"
+    )
+
+
+def _skipped(reports):
+    # every worker reports a module that skips itself
+    unique = {(r.nodeid, r.longrepr[2]) for r in reports if isinstance(r.longrepr, tuple)}
+    n = Counter(skips.find(message) for _, message in unique)
+    for reason, count in n.most_common():
+        if reason is None:
+            yield f"skipped: {count} for a reason that tests/skips.py does not list"
+        else:
+            yield f"skipped: {count} for want of a {reason.name}; they run {reason.runs}"

@@ -292,7 +292,10 @@ def _read(
     for i, (z, a) in enumerate(zip(case.inputs, arrays, strict=True)):
         if z is not None and a is not None and (z.active or (isinstance(z, Given) and not z.constant)):
             feeds[f"z{i}"] = a
-    out = run({**feeds, "g": g})
+    try:
+        out = run({**feeds, "g": g})
+    except Exception as error:  # every runtime raises kinds of its own
+        raise AssertionError(f"the emitted graph does not run: {error}") from error
     count = len(case.used or range(case.outputs))
     rest = out[2 * count + len(reached) :]
     vjps = dict(zip(reached, out[2 * count :], strict=False))

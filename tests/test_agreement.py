@@ -5,7 +5,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+from tests import skips
+
+torch = skips.without("torch")
 
 import fgonnx  # noqa: E402
 from tests.support import evaluate, run  # noqa: E402
@@ -103,7 +105,7 @@ def test_outputs_are_the_source_models(name, folded):
     ("name", "folded"), [("resnet", True), ("resnet", False), ("se_silu", True), ("se_silu", False), ("shuffle", True)]
 )
 def test_dynamo_exports_agree_too(name, folded):
-    pytest.importorskip("onnxscript")
+    skips.without("onnxscript")
     module, x, target = case(name)
     truth = autograd.input_gradient(module, x[:2], target[:2])
     assert distance(explained_in_float64(name, folded, "dynamo")["input_gradient"], truth) < TOLERANCE

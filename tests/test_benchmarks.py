@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+from tests import skips
+
+torch = skips.without("torch")
 
 import onnx  # noqa: E402
 
@@ -175,7 +177,7 @@ def test_the_profile_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_scaling_writes_its_results_and_a_figure(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    skips.without("matplotlib")
     out, drawn = tmp_path / "scaling.json", tmp_path / "scaling.png"
     arguments = ["--axes", "resolution", "--largest", "2", "--rounds", "1", "-o", str(out), "--figure", str(drawn)]
     assert scaling.main(arguments) == 0

@@ -19,6 +19,7 @@ from fgonnx.audit.evaluate.randomisation import layers, permuted
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite import cache
 from fgonnx.engine.rules import registry
+from tests import skips
 from tests.cli_support import CIRCLE, IMAGES, SHAPES, good
 from tests.support import draw, model, pictures, small_cnn
 
@@ -331,7 +332,7 @@ class TestFolder:
         assert cache.opened(True) is None
 
     def test_is_the_users_by_default(self, monkeypatch):
-        platformdirs = pytest.importorskip("platformdirs")
+        platformdirs = skips.without("platformdirs")
         monkeypatch.delenv(cache.VARIABLE)
         assert cache.opened(True).folder == platformdirs.user_cache_path("fgonnx", appauthor=False)
 

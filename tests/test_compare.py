@@ -17,6 +17,7 @@ from fgonnx.errors import InputError, ModelError
 from fgonnx.explain.targets import Cotangent
 from fgonnx.pictures.read import images, preprocess
 from fgonnx.pictures.show import pair
+from tests import skips
 from tests.cli_support import HEADER, IMAGES, SHAPES, good, model, refused, run, written
 from tests.support import run as plain_run
 
@@ -93,13 +94,13 @@ class TestMeasures:
             measures.correlation(SPOT, np.zeros((0, 3)))
 
     def test_rank_correlation_is_scipys(self):
-        stats = pytest.importorskip("scipy.stats")
+        stats = skips.without("scipy.stats")
         tied = np.round(NOISE * 6)
         expected = stats.spearmanr(tied.ravel(), SPOT.ravel()).statistic
         assert measures.rank_correlation(tied, SPOT) == pytest.approx(expected)
 
     def test_ssim_is_scikit_images(self):
-        metrics = pytest.importorskip("skimage.metrics")
+        metrics = skips.without("skimage.metrics")
         a, b = ((m - m.min()) / np.ptp(m) for m in (SPOT, SPOT + 0.3 * NOISE))
         expected = metrics.structural_similarity(
             a, b, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
@@ -132,7 +133,7 @@ def pictures():
 @pytest.fixture(scope="module")
 def quantised(tmp_path_factory, pictures):
     """The shipped network in every form that onnxruntime's quantiser writes, by name of the form."""
-    quantization = pytest.importorskip("onnxruntime.quantization")
+    quantization = skips.without("onnxruntime.quantization")
     folder = tmp_path_factory.mktemp("quantised")
     source = folder / "folded.onnx"
     options = ort.SessionOptions()

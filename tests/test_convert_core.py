@@ -14,6 +14,7 @@ import fgonnx
 from fgonnx import converters
 from fgonnx.engine.model.load import load
 from fgonnx.errors import FgonnxError
+from tests import skips
 from tests.support import draw, model, pictures, run, small_cnn
 
 # recognition
@@ -242,7 +243,7 @@ def test_pictures_are_compared_too(tmp_path):
 
 @pytest.mark.parametrize("profile", ["reference", "paper"])
 def test_enlarging_is_torchs(profile):
-    torch = pytest.importorskip("torch")
+    torch = skips.without("torch")
     site = np.random.default_rng(0).random((2, 3, 5, 4))
     rows, columns = literal.interpolation(5, 9, profile), literal.interpolation(4, 11, profile)
     expected = torch.nn.functional.interpolate(

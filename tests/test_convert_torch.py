@@ -7,8 +7,10 @@ import numpy as np
 import onnx
 import pytest
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnxscript")
+from tests import skips
+
+torch = skips.without("torch")
+skips.without("onnxscript")
 
 from torch import nn  # noqa: E402
 

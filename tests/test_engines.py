@@ -10,9 +10,10 @@ from fgonnx import training
 from fgonnx.engine.graph import session
 from fgonnx.engine.walk.witness.lower import LOWERINGS, TAKEN
 from fgonnx.errors import ProviderError
+from tests import skips
 from tests.support import pictures, small_cnn
 
-stock = pytest.mark.skipif(session.TRAINING, reason="this is the training build")
+stock = skips.when(session.TRAINING, skips.INFERENCE)
 
 
 @stock

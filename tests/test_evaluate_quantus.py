@@ -5,10 +5,11 @@ import pytest
 
 from fgonnx import Explainer
 from fgonnx.audit import evaluate
+from tests import skips
 from tests.evaluate_support import SIDE, draw, relu_net
 
-quantus = pytest.importorskip("quantus")
-pytest.importorskip("torch")
+quantus = skips.without("quantus")
+skips.without("torch")
 
 from fgonnx.audit.evaluate import quantus as bridge  # noqa: E402
 

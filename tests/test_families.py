@@ -7,7 +7,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+from tests import skips
+
+torch = skips.without("torch")
 
 import onnx  # noqa: E402
 
@@ -128,7 +130,7 @@ def test_a_fixed_batch_of_one_is_made_free(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit", "swin"])
 def test_dynamo_exports_agree(name):
-    pytest.importorskip("onnxscript")
+    skips.without("onnxscript")
     found = explained(name, "dynamo", 18)
     assert distance(found.input_gradient, gradient(name, found.target)) < 1e-5
     assert found.relative_residual().max() < 1e-5

@@ -5,9 +5,10 @@ import pytest
 
 import fgonnx
 from fgonnx.engine.rules.fast import masks
+from tests import skips
 from tests.support import draw, emitted, model, run
 
-torch = pytest.importorskip("torch")
+torch = skips.without("torch")
 
 # kernel, stride, pads before and behind, size, ceil_mode, whether the form without indices is taken
 POOLS = [

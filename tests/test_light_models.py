@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from fgonnx import Explainer
+from tests import skips
 
 FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 # Most of their weights are one constant per layer, computed in the graph (ConstantOfShape). Terms reach 1e31 and do not
@@ -28,7 +29,7 @@ MODELS = [
     "zfnet512",
 ]
 
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="this onnx wheel carries no light models")
+pytestmark = skips.when(not FOLDER.is_dir(), skips.PACKAGE, "this wheel of onnx carries no light models")
 every_model = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODELS]
 )

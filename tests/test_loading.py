@@ -16,6 +16,7 @@ import fgonnx
 from fgonnx import Explainer
 from fgonnx.engine.model.load import external_tensors, load
 from fgonnx.errors import InputError, ModelError, NumericError, OptionError
+from tests import skips
 from tests.support import draw, model, pictures, run, small_cnn
 
 X = pictures(3)
@@ -198,7 +199,7 @@ class TestWeightsInsideOfTheFile:
         path.unlink()
         np.testing.assert_allclose(run(rewritten, {"x": X})["saliency"], Explainer(self.LARGE)(X).saliency, rtol=1e-6)
 
-    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+    @skips.when(not hasattr(os, "mkfifo"), skips.SYSTEM, "no named pipes")
     def test_come_out_of_a_pipe(self, tmp_path):
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)

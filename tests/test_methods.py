@@ -14,6 +14,7 @@ from fgonnx import Explainer
 from fgonnx.engine import methods
 from fgonnx.engine.graph.session import Session
 from fgonnx.errors import OptionError, UnsupportedError
+from tests import skips
 from tests.cli_support import CIRCLE, IMAGES, SHAPES, good, refused
 from tests.support import draw, model, pictures, run, small_cnn
 
@@ -223,7 +224,7 @@ class TestDefinitions:
         np.testing.assert_allclose(explain("lrp-epsilon", x, 1, source).attribution, truth, rtol=1e-3, atol=1e-5)
 
     def test_edge_is_the_sobel_gradient(self):
-        cv2 = pytest.importorskip("cv2")
+        cv2 = skips.without("cv2")
         grey = X.astype(np.float64).mean(1)
         truth = [
             np.hypot(
@@ -312,7 +313,7 @@ class TestLayers:
 
 @pytest.fixture(scope="module")
 def vit():
-    pytest.importorskip("torch")
+    skips.without("torch")
     from tests.witness.tokennets import NETS
     from tests.witness.torchnets import export
 

@@ -6,7 +6,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+from tests import skips
+
+torch = skips.without("torch")
 
 from fgonnx import Explainer  # noqa: E402
 from tests.witness import cams  # noqa: E402
@@ -48,7 +50,7 @@ def distance(found, truth):
 
 def attribute(build, name, **options):
     """Return what a method of captum gives, in float64."""
-    captum = pytest.importorskip("captum.attr")
+    captum = skips.without("captum.attr")
     module, x, target, _ = case(name)
     module.double()
     try:
@@ -113,7 +115,7 @@ class TestCaptum:
     @pytest.mark.parametrize("name", ["plain", "vgg"])
     def test_lrp_epsilon(self, name, epsilon):
         def build(captum, module):
-            rules = pytest.importorskip("captum.attr._utils.lrp_rules")
+            rules = skips.without("captum.attr._utils.lrp_rules")
             sums = (torch.nn.Conv2d, torch.nn.BatchNorm2d, torch.nn.Linear)
             for m in module.modules():
                 if not list(m.children()) and not isinstance(m, torch.nn.ReLU):
@@ -141,9 +143,9 @@ def test_class_activation_maps_are_those_of_the_papers(method, name):
 
 def grad_cam():
     try:
-        return pytest.importorskip("pytorch_grad_cam")
+        return skips.without("pytorch_grad_cam")
     except RuntimeError as error:  # a torchvision that was built for another torch
-        pytest.skip(f"pytorch_grad_cam does not import: {error}")
+        skips.now(skips.PACKAGE, f"pytorch_grad_cam does not import: {error}")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,12 +9,12 @@ import onnx
 import pytest
 
 from fgonnx.errors import FgonnxError
-from tests import node_cases
+from tests import node_cases, skips
 from tests.linearisation import runner
 from tests.node_cases import Emitted, NoDerivative, Problem
 from tests.test_onnx_node_cases import OUTPUTS
 
-onnx_ad = pytest.importorskip("onnx_ad")
+onnx_ad = skips.without("onnx_ad")
 
 #: What it refuses by design.
 REFUSES = {

@@ -15,6 +15,7 @@ import fgonnx
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.rules import registry
 from fgonnx.errors import UnsupportedError
+from tests import skips
 
 MICROSOFT = "com.microsoft"
 
@@ -123,7 +124,7 @@ def test_an_optimised_model_is_explained_like_its_source(optimised: Path) -> Non
 def test_a_model_saved_for_one_processor_is_explained_or_refused_with_the_way_out(optimised: Path) -> None:
     blocked = any(n.domain == "com.microsoft.nchwc" for n in onnx.load(optimised).graph.node)
     if not blocked:
-        pytest.skip("onnxruntime has no blocked layout on this processor")
+        skips.now(skips.PROCESSOR, "no blocked layout")
     with pytest.raises(UnsupportedError, match="ORT_ENABLE_EXTENDED"):
         fgonnx.rewrite(optimised)
 

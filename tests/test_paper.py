@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from onnx import parser
 
-pytest.importorskip("jinja2")
-pytest.importorskip("matplotlib")
-pytest.importorskip("scipy")
+from tests import skips
 
-from benchmarks.paper import __main__ as command
-from benchmarks.paper import ablation, perturbation, record, toys
-from benchmarks.paper.page import page, verdict
+skips.without("jinja2")
+skips.without("matplotlib")
+skips.without("scipy")
+
+from benchmarks.paper import __main__ as command  # noqa: E402
+from benchmarks.paper import ablation, perturbation, record, toys  # noqa: E402
+from benchmarks.paper.page import page, verdict  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 STORED = command.stored(ROOT / "docs" / "paper")

@@ -12,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 import fgonnx
 from fgonnx.engine.graph.session import Session
 from fgonnx.errors import UnsupportedError
+from tests import skips
 
-quantization = pytest.importorskip("onnxruntime.quantization")
+quantization = skips.without("onnxruntime.quantization")
 
 
 def random(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:

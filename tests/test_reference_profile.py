@@ -5,7 +5,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+from tests import skips
+
+torch = skips.without("torch")
 
 from fgonnx import Explainer  # noqa: E402
 from tests.witness import literal  # noqa: E402

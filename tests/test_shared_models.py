@@ -11,6 +11,7 @@ import pytest
 from fgonnx import Explainer
 from fgonnx.errors import ModelError
 from fgonnx.pictures.read import images, preprocess, presets
+from tests import skips
 from tests.conftest import SHARED
 from tests.support import run
 
@@ -135,9 +136,7 @@ def test_the_decision_is_the_known_one(case):
     found = named(case, explained(case).target[0])
     scores = next(iter(of_the_source(case).values()))
     if case in QUANTISED and found == named(case, scores.argmax()) != case.decision:
-        pytest.skip(
-            "onnxruntime's 8-bit kernels decide otherwise for the file itself: this processor lacks instructions"
-        )
+        skips.now(skips.PROCESSOR, "8-bit kernels decide otherwise for the file itself")
     assert found == case.decision
 
 

@@ -16,6 +16,7 @@ from fgonnx import Explainer
 from fgonnx.errors import OptionError
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.jobs.explain import Job, Settings
+from tests import skips
 from tests.cli_support import CIRCLE, ROOT, SHAPES, refused, written
 from tests.support import pictures, small_cnn
 
@@ -168,7 +169,7 @@ class TestJob:
             (tmp_path / "out" / f"{i:02}.json").unlink()
         assert list(run().run()) == first
 
-    @pytest.mark.skipif(sys.platform == "win32", reason="signals")
+    @skips.when(sys.platform == "win32", skips.SYSTEM, "no signals")
     def test_ctrl_c_leaves_whole_files(self, tmp_path):
         """Interrupt a run of thousands after its first record."""
         many, out = tmp_path / "many.npy", tmp_path / "out"

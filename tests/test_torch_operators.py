@@ -12,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import fgonnx
 from fgonnx.engine.graph.session import Session
+from tests import skips
 
-torch = pytest.importorskip("torch")
+torch = skips.without("torch")
 F = torch.nn.functional
 
 Function = Callable[..., Any]

@@ -6,6 +6,7 @@ import pytest
 from fgonnx.audit.evaluate import roar
 from fgonnx.errors import InputError, OptionError
 from fgonnx.training import SGD, AdamW, Batches
+from tests import skips
 
 X = np.arange(10 * 2 * 3, dtype=np.float32).reshape(10, 2, 3)
 LABELS = np.arange(10)
@@ -65,7 +66,7 @@ def test_batches_that_cannot_be(error, options):
     ],
 )
 def test_steps_are_those_of_torch(ours, name, options):
-    torch = pytest.importorskip("torch")
+    torch = skips.without("torch")
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((3, 4)).astype(np.float32)
     witness = torch.nn.Parameter(torch.from_numpy(weight.copy()))

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+from tests import skips
+
+torch = skips.without("torch")
 
 import onnxruntime as ort  # noqa: E402
 
@@ -247,7 +249,7 @@ def test_export_is_the_network(name, folded):
 @pytest.mark.parametrize("folded", [True, False], ids=["folded", "unfolded"])
 @pytest.mark.parametrize("name", ["resnet", "shuffle"])
 def test_dynamo_export_is_the_network(name, folded):
-    pytest.importorskip("onnxscript")
+    skips.without("onnxscript")
     module, x, _ = case(name)
     model = export(module, x.shape, folded=folded, exporter="dynamo")
     for batch in (x[:1], np.concatenate([x, x[:1]])):

@@ -3,9 +3,11 @@
 import importlib
 import os
 import warnings
+from functools import partial
 
 import numpy as np
-import pytest
+
+from tests import skips
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -13,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 def needed(*names):
     """Import packages, or skip, unless FGONNX_FRAMEWORKS names one of them; what they warn of then is not ours."""
     wanted = set(os.environ.get("FGONNX_FRAMEWORKS", "").split(","))
-    load = importlib.import_module if wanted & set(names) else pytest.importorskip
+    load = importlib.import_module if wanted & set(names) else partial(skips.without, reason=skips.FRAMEWORK)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = [load(name) for name in names]

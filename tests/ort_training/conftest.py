@@ -1,14 +1,11 @@
 """Skips everything here where the training build is not installed."""
 
-import pytest
-
 from fgonnx.engine.graph.session import TRAINING
+from tests import skips
 
 
 def pytest_collection_modifyitems(items):
-    here = [item for item in items if "ort_training" in item.path.parts]
-    reason = "onnxruntime here is not the training build; .ci/run tests this in an environment of its own"
-    for item in here:
-        item.add_marker("ort_training")
-        if not TRAINING:
-            item.add_marker(pytest.mark.skip(reason=reason))
+    for item in items:
+        if "ort_training" in item.path.parts:
+            item.add_marker("ort_training")
+            item.add_marker(skips.when(not TRAINING, skips.TRAINING))

@@ -11,6 +11,7 @@ import fgonnx
 from fgonnx.engine.model.load import load
 from fgonnx.errors import ModelError, NumericError, OptionError
 from fgonnx.training import SGD, Batches, Network, accuracy, fit, reinitialise
+from tests import skips
 from tests.support import draw, model, pictures, run, small_cnn
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -48,7 +49,7 @@ def test_gradients_of_weights_are_those_of_the_first_engine():
 
 
 def test_batch_statistics_are_differentiated_through():
-    torch = pytest.importorskip("torch")
+    torch = skips.without("torch")
     network, x = Network(normalised_cnn()), pictures(8)
     w = {n: torch.tensor(a, requires_grad=True) for n, a in network.weights.items()}
     running = {n: torch.tensor(a) for n, a in network.statistics.items()}
