@@ -99,6 +99,7 @@ def test_the_page_is_whole_and_loads_nothing(small, photos, tmp_path):
     assert not {"script", "link", "iframe"} & {tag for tag, _ in tags}
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_results(small, photos, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ended(0, evaluate(small, photos, whole, *DRAWN))
@@ -290,6 +291,7 @@ def test_the_command_line_starts_without_the_extra():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_null_baselines_come_out_last_on_the_example(tmp_path):
     sys.path.insert(0, str(ROOT / "examples"))
     import shapes
@@ -317,6 +319,7 @@ def test_null_baselines_come_out_last_on_the_example(tmp_path):
         assert means["energy", "fullgrad"] > means["energy", null]
 
 
+@pytest.mark.slow
 def test_the_shipped_pictures_are_measured_without_any_option(tmp_path):
     good("evaluate", SHAPES, IMAGES, "-o", tmp_path / "out", "--measures", "sparseness")
     assert {r["image"] for r in results(tmp_path / "out")} == {p.name for p in IMAGES.iterdir()}

@@ -16,7 +16,7 @@ FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 # 2e-8 when the same graph is evaluated in float64.
 TOLERANCE = 1e-4
 
-SLOW = ("densenet121", "vgg19")
+SLOW = ("bvlc_alexnet", "densenet121", "inception_v2", "resnet50", "vgg19", "zfnet512")
 MODELS = [
     "bvlc_alexnet",
     "densenet121",

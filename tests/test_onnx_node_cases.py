@@ -78,7 +78,13 @@ def outcome(case: NodeCase) -> tuple[str, str]:
     return ("moved" if verdict.moved else "float32" if single else "float64"), ""
 
 
-@pytest.mark.parametrize("op_type", node_cases.operators())
+#: Operators whose cases are many, or large.
+SLOW = {"Attention", "AveragePool", "GridSample", "LinearAttention", "LpPool", "SoftmaxCrossEntropyLoss"}
+
+
+@pytest.mark.parametrize(
+    "op_type", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in node_cases.operators()]
+)
 def test_the_official_cases_obey_both_laws(op_type: str, record_property: Callable[[str, object], None]) -> None:
     counts: Counter[str] = Counter()
     wrong = []
