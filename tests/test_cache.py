@@ -117,7 +117,7 @@ class TestResults:
         [
             ("cifar10_resnet2b", (3, 32, 32)),
             ("resnet8_cifar10_mlperf", (32, 32, 3)),
-            ("squeezenet1_1_qdq_int8", (3, 224, 224)),
+            pytest.param("squeezenet1_1_qdq_int8", (3, 224, 224), marks=pytest.mark.slow),
         ],
     )
     def test_on_trained_models(self, kept, from_disk_only, shared, name, shape):
@@ -345,7 +345,9 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(c, marks=pytest.mark.slow) if c == "evaluate" else c for c in COMMANDS]
+)
 class TestCommands:
     @pytest.fixture(autouse=True)
     def _folder(self, kept, monkeypatch):

@@ -573,6 +573,7 @@ class TestPicture:
         assert drawn.dtype == np.uint8
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared")
 class TestTrained:
     ASK = ("--preprocess-a", "tf", "--preprocess-b", "raw,resize=crop,dtype=uint8")

@@ -4,11 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fgonnx.converters
 import pytest
 
 import fgonnx
-import fgonnx.converters
-from fgonnx import _version
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPENDENCIES = "numpy, onnx, onnx_ir, onnx_ir.passes.common, onnxruntime, cv2"

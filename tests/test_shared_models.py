@@ -76,8 +76,18 @@ OBJECTS = {
     "wonnx_pelican.jpg": (0.4, 0.15, 0.78, 0.6),
 }
 
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
-quantised_too = pytest.mark.parametrize("case", CASES + QUANTISED, ids=str)
+#: Small models, each of another kind: a classifier with the channels last, one with the channels first, int8.
+FAST = {"resnet8_cifar10_mlperf", "mnist8_cntk", "squeezenet1_1_qdq_int8"}
+
+
+def each(cases):
+    """Parametrise a test by cases, those of few models in the fast run."""
+    marked = [c if c.model in FAST else pytest.param(c, marks=pytest.mark.slow) for c in cases]
+    return pytest.mark.parametrize("case", marked, ids=str)
+
+
+every_case = each(CASES)
+quantised_too = each(CASES + QUANTISED)
 
 
 @cache
@@ -131,7 +141,7 @@ def test_outputs_are_the_models(case):
         np.testing.assert_allclose(explained(case).outputs[name], value, rtol=1e-4, atol=1e-5 * np.abs(value).max())
 
 
-@pytest.mark.parametrize("case", [c for c in CASES + QUANTISED if c.decision is not None], ids=str)
+@each(c for c in CASES + QUANTISED if c.decision is not None)
 def test_the_decision_is_the_known_one(case):
     found = named(case, explained(case).target[0])
     scores = next(iter(of_the_source(case).values()))
@@ -173,6 +183,7 @@ def _input(model):
     return explainer(model).engine().rewritten.normal.input_name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in CASES if isinstance(c.decision, str)], ids=str)
 def test_the_map_is_denser_on_the_object(case):
     picture, pre, _ = prepared(case)

@@ -65,7 +65,11 @@ CASES = [
     Case("jetbot_steering_cnn", "burn_bridge.jpg", "imagenet,resize=stretch", "0", "0"),
     Case("jetbot_steering_cnn", "burn_bridge.jpg", "imagenet,resize=stretch", "1", "1"),
 ]
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
+every_case = pytest.mark.parametrize(
+    "case",
+    [c if c.model == "jetbot_steering_cnn" else pytest.param(c, marks=pytest.mark.slow) for c in CASES],
+    ids=str,
+)
 
 
 @cache
@@ -98,6 +102,7 @@ def test_it_looks_where_the_thing_is(case):
     assert inside.sum() / dense.sum() > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in CASES if c.model == "yolox_nano"], ids=str)
 def test_a_detection_is_an_entry_of_the_models_own_output(case):
     e = explained(case)
@@ -195,6 +200,7 @@ class TestVoiceActivity:
         assert "has 16000 samples per second, the model takes 8000" in message
         assert written(tmp_path / "out") == []
 
+    @pytest.mark.slow
     def test_is_inspected_and_checked(self, tmp_path):
         _, _, x, _ = speech()
         np.save(tmp_path / "x.npy", x[0])
