@@ -83,4 +83,4 @@ def _skipped(reports):
         if reason is None:
             yield f"skipped: {count} for a reason that tests/skips.py does not list"
         else:
-            yield f"skipped: {count} for want of a {reason.name}; they run {reason.runs}"
+            yield f"skipped: {count} for want of {reason.article}{reason.name}; they run {reason.runs}"

@@ -19,21 +19,26 @@ class Reason:
     Attributes
     ----------
     name : str
-        What is missing, in the words of the summary.
+        What is missing.
     runs : str
         Where such tests run.
+    article : str
+        What the name has before it in a sentence.
     """
 
     name: str
     runs: str
+    article: str = "a "
 
     def message(self, detail: str = "") -> str:
         return f"{self.name}: {detail or self.runs}"
 
 
-SHARED = Reason("trained models", "with the folder of trained models, which is no part of the repository, beside it")
+SHARED = Reason(
+    "trained models", "with the folder of trained models, which is no part of the repository, beside it", ""
+)
 TRAINING = Reason("training build", "in the environment that .ci/run makes with the training build of ONNX Runtime")
-INFERENCE = Reason("inference build", "with any other build of ONNX Runtime than the training build")
+INFERENCE = Reason("inference build", "with any other build of ONNX Runtime than the training build", "an ")
 FRAMEWORK = Reason("framework", "in the environments that .ci/run makes for the frameworks of the converters")
 PACKAGE = Reason("package", "where the package is installed; the extra `test` brings those that install everywhere")
 SYSTEM = Reason("system", "on the operating systems that have what is tested")

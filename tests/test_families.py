@@ -98,7 +98,7 @@ def test_a_batch_is_its_samples(name):
     for i in range(SAMPLES):
         alone = explainer(name)(x[i : i + 1], int(found.target[i]))
         np.testing.assert_allclose(alone.saliency[0], found.saliency[i], rtol=1e-4, atol=1e-5 * found.saliency.max())
-        np.testing.assert_allclose(alone.contributions[0], found.contributions[i], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(alone.contributions[0], found.contributions[i], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["vit", "deit", "vit_pooled"])
@@ -111,7 +111,7 @@ def test_what_class_tokens_bring_is_counted_apart(name):
     for s in split:
         patches = s.name.removesuffix(aggregate.BESIDE)
         whole = found.bias_gradients[patches].astype(np.float64).reshape(SAMPLES, -1).sum(1)
-        np.testing.assert_allclose(columns[patches] + columns[s.name], whole, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(columns[patches] + columns[s.name], whole, rtol=1e-5, atol=1e-6)
     assert sum(s.in_map for s in found.sites) >= len(split)
 
 

@@ -116,7 +116,7 @@ def test_a_fixed_batch_and_channels_last_are_the_same(name):
     still = {"sigma": 0.0} if hasattr(methods.find(name).set(NEEDED.get(name, {})), "sigma") else {}
     expected = explain(name, **still).saliency
     found = explain(name, np.moveaxis(X, 1, -1), source=source, layout="NHWC", **swap, **still).saliency
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -178,7 +178,8 @@ class TestDefinitions:
     def test_integrated_gradients_sum_to_the_difference_of_the_scores(self):
         e = explain("integrated-gradients", steps=200)
         start = run(CNN, {"x": np.zeros_like(X)})["y"][range(3), e.target]
-        np.testing.assert_allclose(e.attribution.sum((1, 2, 3)), e.score - start, atol=2e-2)
+        # ReLUs that switch between two steps make the sum of 200 steps coarse
+        np.testing.assert_allclose(e.attribution.sum((1, 2, 3)), e.score - start, atol=1e-2)
         np.testing.assert_allclose(e.delta, e.attribution.sum((1, 2, 3)) - (e.score - start), atol=1e-5)
 
     def test_delta_shrinks_with_the_steps(self):
@@ -189,6 +190,7 @@ class TestDefinitions:
         references = pictures(6, seed=4)
         e = explain("expected-gradients", references=references, samples=2000)
         start = run(CNN, {"x": references})["y"].mean(0)[e.target]
+        # a mean over 2000 draws, whose spread is a few times the score
         np.testing.assert_allclose(e.attribution.sum((1, 2, 3)), e.score - start, atol=0.15 * np.abs(e.score).max())
 
     def test_smoothgrad_without_noise_is_the_gradient(self):
@@ -209,7 +211,7 @@ class TestDefinitions:
             if tensor.name.startswith("b"):
                 tensor.raw_data = bytes(len(tensor.raw_data))
         e = explain("lrp-epsilon", source=source, epsilon=1e-9)
-        np.testing.assert_allclose(e.attribution.sum((1, 2, 3)), e.score, rtol=1e-3)
+        np.testing.assert_allclose(e.attribution.sum((1, 2, 3)), e.score, rtol=1e-5)
 
     def test_relevance_passes_through_activations(self):
         source = model(
@@ -221,7 +223,7 @@ class TestDefinitions:
         shares = x[:, None].astype(np.float64) * w  # (N, 6, 4): what input j adds to sum k
         relevance = np.tanh(shares.sum(2)) * v[1]
         truth = (shares / shares.sum(2, keepdims=True) * relevance[..., None]).sum(1)
-        np.testing.assert_allclose(explain("lrp-epsilon", x, 1, source).attribution, truth, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(explain("lrp-epsilon", x, 1, source).attribution, truth, rtol=1e-4, atol=1e-5)
 
     def test_edge_is_the_sobel_gradient(self):
         cv2 = skips.without("cv2")
@@ -262,7 +264,7 @@ class TestMasks:
     def test_rise_is_the_mean_of_masks_weighted_by_the_score(self):
         found = explain("rise", self.X, source=self.PIXEL, samples=4000).saliency[0]
         # Far away a mask is independent of the pixel's: E[m] x. At the pixel: E[m^2] / E[m] x, above that.
-        np.testing.assert_allclose(found[:, 20:].mean(), 0.5 * 2, rtol=0.05)
+        np.testing.assert_allclose(found[:, 20:].mean(), 0.5 * 2, rtol=0.05)  # of 4000 masks drawn
         assert found[13, 6] > 0.6 * 2
         assert np.hypot(*(np.argwhere(found == found.max())[0] - (13, 6))) < 4
 

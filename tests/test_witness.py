@@ -81,7 +81,7 @@ def test_input_gradient_agrees_with_a_central_difference(name):
 
     numeric = (score(x + eps * d) - score(x - eps * d)) / (2 * eps)
     analytic = (autograd.input_gradient(module, x, target) * d).sum((1, 2, 3))
-    np.testing.assert_allclose(numeric, analytic, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(numeric, analytic, rtol=1e-6, atol=1e-7)
 
 
 def test_float32_gradient_is_near_the_truth():
