@@ -79,7 +79,7 @@ def _skipped(reports):
     # every worker reports a module that skips itself
     unique = {(r.nodeid, r.longrepr[2]) for r in reports if isinstance(r.longrepr, tuple)}
     n = Counter(skips.find(message) for _, message in unique)
-    for reason, count in n.most_common():
+    for reason, count in sorted(n.items(), key=lambda item: (item[0] is None, -item[1])):
         if reason is None:
             yield f"skipped: {count} for a reason that tests/skips.py does not list"
         else:

@@ -9,10 +9,12 @@ from types import ModuleType
 
 import pytest
 
+from tests import skips
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "api"
 
-pytest.importorskip("griffe", reason="docs/api is built with griffelib, which is not installed")
+skips.without("griffe")
 
 
 def _builder() -> ModuleType:
