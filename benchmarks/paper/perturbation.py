@@ -16,7 +16,6 @@ from benchmarks.evaluation import SHARED, evaluated
 from benchmarks.paper import record
 from fgonnx import Explainer
 from fgonnx.audit.evaluate.perturbation import SHARES
-from fgonnx.engine.model.inputs import choose_input
 from fgonnx.engine.model.load import ModelLike
 
 OURS, NULL = "fullgrad", "random"
@@ -121,7 +120,7 @@ def unread(model: ModelLike, samples: int = 8) -> float:
     which favours maps that are exactly 0 there and nowhere else.
     """
     explainer = Explainer(model, "gradient")
-    shape = choose_input(explainer.loaded.ir, None, explainer.loaded.name).shape
+    shape = explainer.loaded.input().shape
     assert shape is not None
     noise = np.random.default_rng(0).normal(size=(samples, *(d for d in shape[1:] if isinstance(d, int))))
     return float((explainer(noise.astype(np.float32)).saliency == 0).all(axis=0).mean())

@@ -119,8 +119,7 @@ def _group(name: str) -> str | None:
 
 def _run(loaded: LoadedModel, r: Rewritten, feeds: Mapping[str, Array], targets: Array) -> dict[str, Array]:
     """Run a rewritten model, sample by sample where it takes one only; results by fgonnx's names."""
-    folder = loaded.path.parent if loaded.path is not None else None
-    session = Session(r.model, folder=folder, providers=["cpu"], optimise=False)
+    session = Session(r.model, folder=loaded.folder, providers=["cpu"], optimise=False)
     count = len(targets)
     step = count if r.normal.batched else 1
     parts = []

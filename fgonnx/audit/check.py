@@ -238,12 +238,11 @@ def _outputs(
     threads: int | None,
 ) -> Check:
     """Compare the outputs with those of the source, run untouched, one sample at a time."""
-    folder = loaded.path.parent if loaded.path is not None else None
     floats = [a.dtype for a in explanation.outputs.values() if a.dtype.kind == "f"]
     allowed = tolerance if tolerance is not None else max(map(_usual, floats), default=_TOLERANCE)
 
     def error(optimise: bool) -> tuple[float, str]:
-        session = Session(loaded.ir, folder=folder, providers=providers, threads=threads, optimise=optimise)
+        session = Session(loaded.ir, folder=loaded.folder, providers=providers, threads=threads, optimise=optimise)
         return _largest_difference(explanation.outputs, session, feeds, len(feeds[name]))
 
     found, where = error(True)
@@ -306,8 +305,7 @@ def _score(
 ) -> Callable[[Array], Floats]:
     """Return the score as a function of the explained input, targets fixed: (N, ...) to (N,)."""
     name = _floating_face(scorer)
-    folder = loaded.path.parent if loaded.path is not None else None
-    session = Session(scorer.model, folder=folder, providers=providers, threads=threads)
+    session = Session(scorer.model, folder=loaded.folder, providers=providers, threads=threads)
     assert explanation.target is not None
     fixed = {n: a for n, a in feeds.items() if n != scorer.normal.input_name}
     targets = np.asarray(explanation.target, np.int64)

@@ -17,7 +17,6 @@ import onnx_ir as ir
 from fgonnx.engine import methods
 from fgonnx.engine.graph.session import Session, choose_providers
 from fgonnx.engine.model.bind import bind as bound_to
-from fgonnx.engine.model.inputs import choose_input
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.rewrite import cache as caches
 from fgonnx.engine.rewrite.options import Options
@@ -157,7 +156,7 @@ class Explainer:
                 given = None if key[0] is None else (1, *key[0])
                 options = replace(self.options, outputs=("head",), expose=()) if forward else self.options
                 rewritten = self._build(self.loaded, replace(options, input_shape=given, seed=seed))
-                folder = self.loaded.path.parent if self.loaded.path is not None else None
+                folder = self.loaded.folder
                 session = Session(
                     rewritten.model, folder=folder, providers=self._providers, threads=self._threads, spin=self._spin
                 )
@@ -289,7 +288,7 @@ class Explainer:
             return np.asarray(x).shape
         name = self.options.input
         if name is None and len(x) > 1:
-            name = choose_input(self.loaded.ir, None, self.loaded.name).name
+            name = self.loaded.input().name
         found = next(iter(x.values())) if len(x) == 1 else x.get(str(name))
         return np.asarray(found).shape if found is not None else None
 
@@ -423,7 +422,7 @@ def _first_bad(explainer: Explainer, r: Rewritten, x: Array, name: str) -> str:
             graph.graph.outputs.append(v)
     fallback = f"{explainer.loaded.name}: its result '{name}' holds NaN or infinity"
     try:
-        folder = explainer.loaded.path.parent if explainer.loaded.path is not None else None
+        folder = explainer.loaded.folder
         session = Session(graph, folder=folder, providers=["cpu"], optimise=False)
         for i in range(len(x)):
             found = session.run({r.normal.input_name: x[i : i + 1]})

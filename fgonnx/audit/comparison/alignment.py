@@ -92,7 +92,7 @@ class Side:
     """
 
     def __init__(self, loaded: LoadedModel, options: Options) -> None:
-        self.folder = loaded.path.parent if loaded.path is not None else None
+        self.folder = loaded.folder
         self.normal: Normal = normalise(
             loaded, input_name=options.input, input_shape=options.input_shape, layout=options.layout
         )

@@ -15,9 +15,12 @@ from google.protobuf.message import DecodeError
 
 from fgonnx.engine.graph import collector
 from fgonnx.engine.model import weights
+from fgonnx.engine.model.inputs import choose_input
 from fgonnx.errors import InputError, ModelError
 from fgonnx.labels import METADATA_KEY as LABELS_KEY
 from fgonnx.labels import from_json
+
+Value = ir.Value  # `ir` is a field's name below
 
 OLDEST_OPSET = 7
 PREPROCESSING_KEY = "fgonnx.preprocessing"
@@ -59,9 +62,26 @@ class LoadedModel:
         return self.path.name if self.path is not None else (self.ir.graph.name or "model")
 
     @property
+    def folder(self) -> Path | None:
+        """The folder of its file, where external weights lie."""
+        return self.path.parent if self.path is not None else None
+
+    @property
     def opset(self) -> int:
         """Version of the default operator set."""
         return self.ir.opset_imports.get("", 1)
+
+    def input(self, name: str | None = None) -> Value:
+        """Return the input to explain: the one of that name, or the only one that can be meant.
+
+        Raises
+        ------
+        ModelError
+            If none can be explained, or several can and no name says which.
+        OptionError
+            If there is no input of that name, or it is not an array of floats or of uint8.
+        """
+        return choose_input(self.ir, name, self.name)
 
     def preprocessing_json(self) -> str | None:
         """Return the preprocessing stored in the model's metadata, as JSON text."""

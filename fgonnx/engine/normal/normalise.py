@@ -101,7 +101,6 @@ def normalise(
         If `input_name` or `input_shape` does not fit the model.
     """
     model = loaded.ir.clone()
-    folder = loaded.path.parent if loaded.path is not None else None
     notes: list[str] = []
     model.ir_version = max(model.ir_version, IR_VERSION)
     inline_functions(model)
@@ -112,11 +111,12 @@ def normalise(
     shape = concrete_shape(x, input_shape, loaded.name, per_sample=per_sample)
     fixed = x.shape is not None and x.shape.is_static()
     one_by_one = one_by_one or (fixed and not per_sample)
-    model, batched = settle_batch(model, str(x.name), shape, folder, notes, one_by_one=one_by_one)
+    model, batched = settle_batch(model, str(x.name), shape, loaded.folder, notes, one_by_one=one_by_one)
     while expand(model):
         lift_constants(model)
         infer_types(model)
-        model, batched = settle_batch(model, str(x.name), shape, folder, notes, one_by_one=one_by_one or not batched)
+        one_by_one = one_by_one or not batched
+        model, batched = settle_batch(model, str(x.name), shape, loaded.folder, notes, one_by_one=one_by_one)
     x = next(v for v in model.graph.inputs if v.name == x.name)
     if converted:
         check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))

@@ -117,12 +117,11 @@ def check_results(loaded: LoadedModel, model: ir.Model, feeds: dict[str, np.ndar
     """
     if any(node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial") for node in model.graph):
         return
-    folder = loaded.path.parent if loaded.path is not None else None
     try:
-        before = Session(loaded.ir, folder=folder, providers=["cpu"], optimise=False).run(feeds)
+        before = Session(loaded.ir, folder=loaded.folder, providers=["cpu"], optimise=False).run(feeds)
     except ModelError:
         return
-    after = Session(model, folder=folder, providers=["cpu"], optimise=False).run(feeds)
+    after = Session(model, folder=loaded.folder, providers=["cpu"], optimise=False).run(feeds)
     for name, array in before.items():
         if not agree(after[name], array):
             raise ModelError(
