@@ -1,1 +1,1 @@
-"""From terms of the decomposition to the map and the certificate."""
+"""From the terms of the decomposition to the map and the certificate."""

@@ -1,4 +1,4 @@
-"""From terms to the map and the certificate, in the graph: psi, channel sums, upsampling, totals."""
+"""From terms to the map and the certificate, in the graph: psi, channel sums, upsampling, totals per site."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from fgonnx.engine.maps.psi import (
     factored,
     matrix,
     rescaled_sums,
-    run_of,
     sample_sums,
+    token_slice,
 )
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.walk.backward import Term
@@ -32,25 +32,25 @@ PSIS = (ABS, POSITIVE, SIGNED)
 
 EPS = 1e-6
 INPUT = "input"
-BESIDE = "[class tokens]"
+EXTRA_TOKENS = "[class tokens]"
 
 _LINEAR_BLOCK_HEADS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 class BatchLostError(Exception):
-    """The batch axis of a term cannot be told from the others: samples must be run one by one."""
+    """The batch axis of a term cannot be traced: samples must be run one by one."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A term of the decomposition, ready to be summed.
+    """Where a term of the decomposition comes from: one per column of the certificate.
 
     Attributes
     ----------
     name : str
         Name of the site; "input" for `<g_x, x>`.
     node, op_type : str
-        The node it belongs to and its operator.
+        Its node and that node's operator.
     kind : str
         "input", "bias" or "implicit".
     grid : tuple of int
@@ -68,13 +68,13 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Summand:
-    """The tensors of one site.
+class PlacedTerm:
+    """The term of a site with its placement on the grid.
 
     Attributes
     ----------
     site : Site
-        What it is.
+        Its description.
     g, c : ir.Value
         Cotangent and intercept; for the input, gradient and the input itself.
     product : ir.Value
@@ -82,9 +82,9 @@ class Summand:
     placement : Placement
         How to bring it to (N, channels, *grid).
     signed : Signed
-        The same product, factors per channel apart where that spares a pass over memory.
+        The same product, with per-channel weights factored out where that saves a pass over memory.
     total : ir.Value, optional
-        Its sum per sample, as `psi.sample_sums` returns it; None where that has none.
+        Its sum per sample, as returned by `psi.sample_sums`; None where that returns None.
     """
 
     site: Site
@@ -96,8 +96,8 @@ class Summand:
     total: ir.Value | None
 
 
-def widen(op: Emitter, v: ir.Value) -> ir.Value:
-    """Return a value in float32 at least: sums over a layer overflow and lose digits in half precision."""
+def at_least_float32(op: Emitter, v: ir.Value) -> ir.Value:
+    """Cast float16 and bfloat16 to float32: in half precision, sums over a layer overflow and lose digits."""
     if v.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
         result: ir.Value = op.Cast(v, to=ir.DataType.FLOAT.value)
         result.shape = v.shape
@@ -105,7 +105,7 @@ def widen(op: Emitter, v: ir.Value) -> ir.Value:
     return v
 
 
-def summands(
+def placed_terms(
     op: Emitter,
     x: ir.Value,
     gx: ir.Value,
@@ -115,34 +115,34 @@ def summands(
     *,
     batched: bool,
     profile: str,
-) -> list[Summand]:
-    """Return the sites of an explanation, the input first.
+) -> list[PlacedTerm]:
+    """Return the terms of all sites, the input first.
 
     Raises
     ------
     BatchLostError
-        If the graph is batched and the batch axis of a term is not known.
+        If the graph is batched and the batch axis of a term cannot be traced.
     """
-    found = [_summand(op, Site(INPUT, INPUT, "", "input", (), True), x, gx, x, layouts[x], rank, batched, profile)]
+    found = [_placed_term(op, Site(INPUT, INPUT, "", "input", (), True), x, gx, x, layouts[x], rank, batched, profile)]
     for t in terms:
         site = Site(t.name, t.node.name or t.name, t.node.op_type, t.kind, (), _in_map(op, t, profile))
-        found.append(_summand(op, site, t.y, t.g, t.c, layouts[t.y], rank, batched, profile, t.product))
+        found.append(_placed_term(op, site, t.y, t.g, t.c, layouts[t.y], rank, batched, profile, t.product))
     return found
 
 
-def beside(parts: Sequence[Summand]) -> list[Site]:
-    """Return the sites of what stands beside the patches of a site (class tokens), in the order of `totals`.
+def extra_tokens(terms: Sequence[PlacedTerm]) -> list[Site]:
+    """Return a site for the extra tokens (such as class tokens) of each term that has them, in the order of `totals`.
 
-    It has no place in the map, and the certificate counts it apart.
+    Extra tokens have no position in the map; they have columns of their own in the certificate.
     """
     return [
-        replace(s.site, name=f"{s.site.name}{BESIDE}", grid=(), in_map=False)
-        for s in parts
+        replace(s.site, name=f"{s.site.name}{EXTRA_TOKENS}", grid=(), in_map=False)
+        for s in terms
         if s.placement.crop is not None
     ]
 
 
-def _summand(
+def _placed_term(
     op: Emitter,
     site: Site,
     y: ir.Value,
@@ -153,25 +153,25 @@ def _summand(
     batched: bool,
     profile: str,
     known: ir.Value | None = None,
-) -> Summand:
+) -> PlacedTerm:
     placement = place(layout, rank, batched)
     if placement is None:
         raise BatchLostError(site.name)
-    narrow, g, c = g, widen(op, g), widen(op, c)
+    narrow, g, c = g, at_least_float32(op, g), at_least_float32(op, c)
     product = known if known is not None and g is narrow else op.Mul(g, c)
     product.shape = y.shape
-    # The author's code also takes maps of one cell (a convolution after global pooling), which localise nothing.
+    # The author's code also includes maps of one cell (a convolution after global pooling), which localise nothing.
     one_cell = profile != "full" and op.rank(y) == rank + 2
     grid = placement.grid if placement.spatial else ()
     site = replace(site, grid=grid, in_map=site.in_map and (placement.spatial or one_cell))
     signed = factored(op, product, g, c, placement)
-    # Written here, before the rows of the maps, so that onnxruntime takes the rows first: each as its map is computed.
+    # Emitted before the rows of the maps, so that onnxruntime runs the rows first: each right after its map.
     total = sample_sums(op, signed) if placement.spatial else _whole(op, product, placement)
-    return Summand(site, g, c, product, placement, signed, total)
+    return PlacedTerm(site, g, c, product, placement, signed, total)
 
 
 def _in_map(op: Emitter, t: Term, profile: str) -> bool:
-    # Rounding is no evidence, and rescaling would blow it up to the size of one: the certificate counts it instead.
+    # Rounding errors are not evidence, and rescaling would amplify them: they count in the certificate only.
     if t.kind == "quantisation":
         return False
     if profile == "full":
@@ -184,7 +184,7 @@ def _in_map(op: Emitter, t: Term, profile: str) -> bool:
 
 
 def _is_convolution_bias(op: Emitter, t: Term) -> bool:
-    """Exporters also write a convolution's bias as an Add of one number per channel behind it."""
+    """Tell whether it is an Add of one number per channel after a Conv: some exporters write the bias this way."""
     if t.node.op_type != "Add":
         return False
     source = next(v for v in t.node.inputs if op.is_active(v))
@@ -194,31 +194,31 @@ def _is_convolution_bias(op: Emitter, t: Term) -> bool:
     return producer is not None and producer.op_type == "Conv" and per_channel
 
 
-def totals(op: Emitter, parts: Sequence[Summand], carried: Mapping[ir.Value, ir.Value]) -> ir.Value:
-    """Return `<g_y, c>` of every site per sample: (N, sites), and behind them the sites of `beside`.
+def totals(op: Emitter, terms: Sequence[PlacedTerm], carried: Mapping[ir.Value, ir.Value]) -> ir.Value:
+    """Return `<g_y, c>` of every site per sample, (N, sites), followed by the columns of `extra_tokens`.
 
-    `carried` are totals that were taken when the map of their site was read.
+    `carried` maps totals to values already computed together with the map of their site.
     """
-    columns, apart = [], []
-    for s in parts:
+    columns, extra = [], []
+    for s in terms:
         p = s.placement
         if s.total is not None:
             sums = carried.get(s.total, s.total)
             if p.crop is not None:
-                sums, aside = op.Split(sums, [1, 1], outputs=2, axis=1)
-                apart.append(aside)
+                sums, tokens = op.Split(sums, [1, 1], outputs=2, axis=1)
+                extra.append(tokens)
             columns.append(sums)
             continue
         assert p.crop is not None
         size = p.crop.shape[p.crop.axis]
         inside, *outside = [
-            _per_sample(op, run_of(op, s.product, p.crop, start, stop), p.crop.shape)
+            _per_sample(op, token_slice(op, s.product, p.crop, start, stop), p.crop.shape)
             for start, stop in ((p.crop.start, p.crop.stop), (0, p.crop.start), (p.crop.stop, size))
             if start < stop
         ]
         columns.append(inside)
-        apart.append(outside[0] if len(outside) == 1 else op.Sum(*outside))
-    return op.Concat(*columns, *apart, axis=1)
+        extra.append(outside[0] if len(outside) == 1 else op.Sum(*outside))
+    return op.Concat(*columns, *extra, axis=1)
 
 
 def _whole(op: Emitter, product: ir.Value, p: Placement) -> ir.Value:
@@ -228,7 +228,7 @@ def _whole(op: Emitter, product: ir.Value, p: Placement) -> ir.Value:
 
 
 def _per_sample(op: Emitter, v: ir.Value, shape: Sequence[int]) -> ir.Value:
-    """Sum over all axes but the batch, which is the -1 of the shape, where there is one."""
+    """Sum over all axes except the batch, which is the -1 in the shape, if any."""
     axes = [i for i, size in enumerate(shape) if size != -1]
     total: ir.Value = op.Reshape(op.ReduceSum(v, axes, keepdims=0) if axes else v, [-1, 1])
     total.shape = ir.Shape([None, 1])
@@ -236,31 +236,36 @@ def _per_sample(op: Emitter, v: ir.Value, shape: Sequence[int]) -> ir.Value:
 
 
 def signed_maps(
-    op: Emitter, parts: Sequence[Summand], *, simple: bool, blocks: Sequence[Sequence[int]] = (), totals: bool = False
+    op: Emitter,
+    terms: Sequence[PlacedTerm],
+    *,
+    simple: bool,
+    blocks: Sequence[Sequence[int]] = (),
+    totals: bool = False,
 ) -> list[Signed]:
-    """Return what psi is applied to: one signed tensor per site, or per block of sites.
+    """Return the signed maps that psi is applied to: one per site, or per block of sites.
 
     Parameters
     ----------
-    parts : sequence of Summand
+    terms : sequence of PlacedTerm
         All sites, the input first.
     simple : bool
-        Take the cotangent alone, not its product with the intercept.
+        Use the cotangent alone, not its product with the intercept.
     blocks : sequence of sequence of int
-        Indices of the sites that are summed before psi; a site that is in none stands alone.
+        Indices of sites to sum before psi; a site in no block has a map of its own.
     totals : bool
-        Whether the totals of sites are to be taken when their maps are read.
+        Whether to compute the total of a site together with its map.
     """
     maps: list[Signed] = []
     grouped = {i: tuple(b) for b in blocks for i in b}
-    for i, s in enumerate(parts):
+    for i, s in enumerate(terms):
         if not s.site.in_map:
             continue
         members = grouped.get(i, (i,))
         if i != members[0]:
             continue
         if len(members) > 1:
-            maps.append(Signed(op.Sum(*(parts[m].g if simple else parts[m].product for m in members)), s.placement))
+            maps.append(Signed(op.Sum(*(terms[m].g if simple else terms[m].product for m in members)), s.placement))
         else:
             signed = Signed(s.g, s.placement) if simple and i else s.signed
             maps.append(replace(signed, total=s.total) if totals else signed)
@@ -268,9 +273,9 @@ def signed_maps(
 
 
 def linear_blocks(terms: Sequence[Term], nodes: Sequence[ir.Node]) -> list[list[int]]:
-    """Group the sites of one linear block: a convolution and what follows it with a constant, up to the next branch.
+    """Group sites by linear block: a convolution and the constant linear nodes after it, up to the next branch.
 
-    Returns indices into the list of summands (the input is 0, term i is i + 1).
+    Returns indices into the placed terms (the input is 0, term i is i + 1).
     """
     uses: dict[ir.Value, int] = {}
     for node in nodes:
@@ -302,11 +307,11 @@ def linear_blocks(terms: Sequence[Term], nodes: Sequence[ir.Node]) -> list[list[
 def saliency(
     op: Emitter, maps: Sequence[Signed], grid: Sequence[int], *, psi: str, profile: str
 ) -> tuple[ir.Value, dict[ir.Value, ir.Value]]:
-    """Return the map, (N, *grid), and the totals of its sites that were taken on the way.
+    """Return the map, (N, *grid), and the totals of sites computed along with it.
 
     abs and positive: `sum_c (P - min) / (max - min + eps)` per sample with the extrema over channels and grid jointly,
-    summed over the sites of one resolution before one upsampling. signed: no rescaling, and an upsampling that keeps
-    the sum, so that the map sums to the part of the output that it shows.
+    summed over the sites of one resolution before one upsampling. signed: no rescaling, and a sum-preserving
+    upsampling, so that the map sums to the part of the output that it shows.
     """
     by_grid: dict[tuple[int, ...], list[Signed]] = {}
     for m in maps:
@@ -331,26 +336,27 @@ def _sum(op: Emitter, values: Sequence[ir.Value]) -> ir.Value:
 def upsample(
     op: Emitter, v: ir.Value, size: Sequence[int], grid: Sequence[int], *, signed: bool, align_corners: bool
 ) -> ir.Value:
-    """Enlarge (N, 1, *size) to (N, 1, *grid), linearly; signed maps keep their sum."""
+    """Upsample (N, 1, *size) to (N, 1, *grid) linearly; signed maps keep their sum."""
     if tuple(size) == tuple(grid):
         return v
-    rank = len(grid)
     if signed:
-        for i in range(rank):
-            if size[i] != grid[i]:
-                v = masks.along_axis(op, v, mass_preserving(size[i], grid[i]), 2 + i, 2 + rank)
+        for axis, (before, after) in enumerate(zip(size, grid, strict=True), start=2):
+            if before != after:
+                v = masks.along_axis(op, v, mass_preserving(before, after), axis, 2 + len(grid))
         return v
-    if rank == 1:  # runtimes interpolate over two or three axes
-        v = op.Unsqueeze(v, [2])
-    axes = list(range(2, 2 + max(rank, 2)))
-    sizes = [1, *grid] if rank == 1 else list(grid)
     mode = "align_corners" if align_corners else "half_pixel"
-    v = op.Resize(v, None, None, sizes, axes=axes, mode="linear", coordinate_transformation_mode=mode)
-    return op.Squeeze(v, [2]) if rank == 1 else v
+    if len(grid) == 1:  # runtimes interpolate over two or three axes: add a row axis of size 1
+        return op.Squeeze(_resize(op, op.Unsqueeze(v, [2]), [1, *grid], mode), [2])
+    return _resize(op, v, grid, mode)
+
+
+def _resize(op: Emitter, v: ir.Value, sizes: Sequence[int], mode: str) -> ir.Value:
+    axes = list(range(2, 2 + len(sizes)))
+    return op.Resize(v, None, None, list(sizes), axes=axes, mode="linear", coordinate_transformation_mode=mode)
 
 
 def interpolation(before: int, after: int, *, align_corners: bool = True) -> npt.NDArray[np.float64]:
-    """Return the (after, before) matrix of linear interpolation, corners aligned or half a pixel in."""
+    """Return the (after, before) matrix of linear interpolation, with aligned corners or half-pixel centres."""
     if align_corners:
         position = np.linspace(0.0, before - 1.0, after) if after > 1 else np.zeros(1)
     else:
@@ -366,9 +372,9 @@ def interpolation(before: int, after: int, *, align_corners: bool = True) -> npt
 
 
 def mass_preserving(before: int, after: int) -> npt.NDArray[np.float64]:
-    """Return an (after, before) matrix whose columns sum to 1: every cell spreads what it holds, no more.
+    """Return an (after, before) matrix whose columns sum to 1, so that a signed map keeps its sum.
 
-    Upwards it is linear interpolation with its columns scaled, downwards the transpose of interpolation upwards.
+    Upsampling is linear interpolation with scaled columns, downsampling the transpose of interpolation upwards.
     """
     if after < before:
         return interpolation(after, before).T

@@ -1,12 +1,17 @@
-"""Which axis of each value is batch, which is an image row or column, also through Transpose and Reshape.
+"""Track which axis of each value is the batch and which are image rows or columns, through Transpose and Reshape.
 
-Every axis is a tuple of atoms, outermost first. An atom is the batch, a part of a spatial axis of the input, or
-anything else; a Reshape splits and joins atoms, a Transpose permutes axes. Tokens (H and W joined in one axis), windows
-folded into the batch and channel shuffles come out of the same algebra. An axis of one entry has no atoms.
+Every axis is a tuple of atoms, outermost first. An atom is the batch, a factor of a spatial axis of the input, or
+anything else; a Reshape splits and merges atoms, a Transpose permutes axes. Tokens (H and W merged into one axis),
+windows folded into the batch and channel shuffles follow from the same algebra. An axis of size 1 has no atoms.
 
-Two things need more than that. A class token in front of the patches makes an axis of H W + 1 entries: one atom with
-the atoms of the patches inside, and the number of entries before them. A roll (shifted windows) is written as two
-slices joined in another order: an atom remembers which position of its grid comes first.
+    (N, C, 56, 56)                 N | other C | s0: 56 | s1: 56
+    Reshape (N, C, 8, 7, 8, 7)     N | other C | s0: 8, step 7 | s0: 7, step 1 | s1: 8, step 7 | s1: 7, step 1
+    Transpose, Reshape (64 N, 49, C), windows of 7 x 7:
+                                   N, s0: 8, s1: 8 | s0: 7, s1: 7 | other C
+
+Two cases need more. A class token before the patches makes an axis of 1 + H W entries: one "tokens" atom that holds
+the atoms of the patches and the number of entries before them. A roll (shifted windows) is two slices concatenated in
+swapped order: an atom records which position of its grid comes first.
 """
 
 from __future__ import annotations
@@ -34,12 +39,12 @@ class Atom:
     size : int
         Number of entries; 0 for the batch, whose size is free.
     step : int
-        For a spatial atom: how many positions of its grid one step of it is.
+        For a spatial atom: its stride, in positions of the grid axis.
     whole : int
         For a spatial atom: size of the grid axis it is a factor of.
     first, period : int
-        For a spatial atom: entry i of the grid axis is position (first + i) modulo the period. A roll has a period
-        equal to `whole`, a slice a larger one.
+        For a spatial atom: entry i of the grid axis is position (first + i) modulo the period. The period equals
+        `whole` for a roll and is larger for a slice.
     lead : int
         For "tokens": how many entries come before the patches.
     inner : tuple of Atom
@@ -62,7 +67,7 @@ class Atom:
 
     @property
     def entire(self) -> bool:
-        """Whether it is a grid axis as a whole, or all of it that is left of a coarser one."""
+        """Whether it is a whole grid axis, or the coarse factor of one whose finer factor has become channels."""
         return self.spatial and self.step * self.size == self.whole
 
 
@@ -88,7 +93,7 @@ _RESHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 
 
 def other(dim: Dim) -> Axis:
-    """Return an axis of which nothing is known."""
+    """Return an axis of unknown meaning."""
     if not isinstance(dim, int):
         return BATCH if batch_factor(dim) == 1 else (*BATCH, Atom("other", batch_factor(dim)))
     return () if dim == 1 else (Atom("other", dim),)
@@ -116,7 +121,7 @@ def input_layout(letters: str, dims: Sequence[Dim], batched: bool) -> Layout:
 
 
 def grid_axes(layout: Layout) -> tuple[int | None, ...]:
-    """Return which axis of the input's grid each axis of a value is, as a whole; None for the others."""
+    """Return for each axis of a value which whole axis of the input's grid it is; None for the others."""
     return tuple(int(axis[0].kind[1:]) if len(axis) == 1 and axis[0].entire else None for axis in layout)
 
 
@@ -171,7 +176,7 @@ def _layout(node: ir.Node, y: ir.Value, layouts: dict[ir.Value, Layout]) -> Layo
 
 
 def _resampled(dims: Sequence[Dim], first: Layout) -> Layout | None:
-    """Axes keep their meaning when their size changes: grids stay grids, the rest becomes other."""
+    """Follow a change of sizes: a grid axis stays a grid axis, any other axis of another size becomes "other"."""
     if len(dims) != len(first):
         return None
     return tuple(a if _size(a) == d or _same_batch(a, d) else _resized(a, d) for a, d in zip(first, dims, strict=True))
@@ -195,7 +200,7 @@ def _same_batch(axis: Axis, dim: Dim) -> bool:
 
 
 def regroup(layout: Layout, dims: Sequence[Dim]) -> Layout | None:
-    """Follow a Reshape: split and join atoms in order; None where sizes do not divide."""
+    """Follow a Reshape: split and merge atoms in order; None where sizes do not divide."""
     atoms = [a for axis in layout for a in axis]
     axes: list[Axis] = []
     for dim in dims:
@@ -215,7 +220,7 @@ def regroup(layout: Layout, dims: Sequence[Dim]) -> Layout | None:
                 axis.append(atom)
             elif atom.size % need == 0:
                 low = atom.size // need
-                if atom.inner:  # nothing is known of a part of them
+                if atom.inner:  # the position of the patches within a part of the tokens is not tracked
                     atom = Atom("other", atom.size)
                 axis.append(replace(atom, size=need, step=atom.step * low))
                 atoms.insert(0, replace(atom, size=low))
@@ -227,7 +232,7 @@ def regroup(layout: Layout, dims: Sequence[Dim]) -> Layout | None:
 
 
 def _merged(atoms: Sequence[Atom]) -> Axis:
-    """Join neighbours that were one atom before: windows put side by side again are rows."""
+    """Merge neighbours that were one atom before a split: windows side by side are rows again."""
     axis: list[Atom] = []
     for low in atoms:
         high = axis[-1] if axis else None
@@ -250,7 +255,7 @@ def _gather(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout:
 
 
 def _cut(axis: Axis, start: int, count: int) -> Axis:
-    """Return a run of entries of an axis: rows of a grid, or patches without the tokens beside them."""
+    """Slice an axis: rows of a grid, or patches without their extra tokens."""
     size = _size(axis)
     if (start, count) == (0, size):
         return axis
@@ -280,7 +285,7 @@ def _slice(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | None:
             axes[i] = first[i] if _same_batch(first[i], dim) else other(dim)
         elif step == 1:
             axes[i] = _cut(first[i], slice(int(start), None).indices(size)[0], dim)
-        else:  # every second row is a coarser grid; rows in reverse order are out of place
+        else:  # every second row is a coarser grid; a reversed axis no longer matches the input's positions
             axes[i] = _resized(first[i], dim) if step > 0 else other(dim)
     return tuple(axes)
 
@@ -316,7 +321,7 @@ def _concat(node: ir.Node, dims: Sequence[Dim], layouts: dict[ir.Value, Layout])
 
 
 def _joined(pieces: Sequence[Axis], total: int) -> Axis:
-    """Return the axis that pieces make one after the other."""
+    """Return the axis that results from concatenating pieces."""
     sizes = [_size(p) for p in pieces]
     if -1 in sizes:
         return other(total)
@@ -329,12 +334,12 @@ def _joined(pieces: Sequence[Axis], total: int) -> Axis:
     patches = [i for i, p in enumerate(pieces) if p and all(a.spatial or a.inner for a in p)]
     if len(patches) != 1 or total == sizes[patches[0]]:
         return pieces[patches[0]] if len(patches) == 1 else other(total)
-    found, before = pieces[patches[0]], sum(sizes[: patches[0]])
-    if len(found) == 1 and found[0].inner:
-        return (replace(found[0], size=total, lead=found[0].lead + before),)
-    if any(a.inner for a in found):
+    piece, before = pieces[patches[0]], sum(sizes[: patches[0]])
+    if len(piece) == 1 and piece[0].inner:
+        return (replace(piece[0], size=total, lead=piece[0].lead + before),)
+    if any(a.inner for a in piece):
         return other(total)
-    return (Atom("tokens", total, lead=before, inner=found),)
+    return (Atom("tokens", total, lead=before, inner=piece),)
 
 
 def _reordered(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | None:
@@ -344,7 +349,7 @@ def _reordered(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | No
     return tuple(other(d) if i == axis else a for i, (a, d) in enumerate(zip(first, dims, strict=True)))
 
 
-def _unresized(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | None:
+def _same_sizes(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | None:
     if len(dims) != len(first):
         return None
     return tuple(a if _size(a) == d or _same_batch(a, d) else other(d) for a, d in zip(first, dims, strict=True))
@@ -365,8 +370,8 @@ def _reduce(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | None:
     axes = node.inputs[1] if len(node.inputs) > 1 else None
     if axes is None or axes.const_value is None:
         return tuple(other(d) for d in dims)
-    gone = {int(a) % len(first) for a in axes.const_value.numpy().reshape(-1)}
-    return tuple(a for i, a in enumerate(first) if i not in gone)
+    reduced = {int(a) % len(first) for a in axes.const_value.numpy().reshape(-1)}
+    return tuple(a for i, a in enumerate(first) if i not in reduced)
 
 
 def _convolution(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | None:
@@ -381,10 +386,10 @@ _HANDLERS: dict[str, Callable[[ir.Node, Sequence[Dim], Layout], Layout | None]] 
     "GatherElements": _reordered,
     "GatherND": _unknown,
     "ReverseSequence": _unknown,
-    "ScatterElements": _unresized,
-    "ScatterND": _unresized,
+    "ScatterElements": _same_sizes,
+    "ScatterND": _same_sizes,
     "Slice": _slice,
-    "Tile": _unresized,
+    "Tile": _same_sizes,
     "TopK": _reordered,
     "Gemm": _gemm,
     "Conv": _convolution,
@@ -410,7 +415,7 @@ def _matmul(node: ir.Node, dims: Sequence[Dim], layouts: dict[ir.Value, Layout])
 
 
 def _broadcast(dims: Sequence[Dim], known: Sequence[tuple[ir.Value, Layout]]) -> Layout:
-    """Elementwise: each axis from the input that knows most about it; changed sizes keep grids as grids."""
+    """Follow an elementwise node: each axis is taken from the input that has most known atoms in it."""
     result: list[Axis] = []
     for i, dim in enumerate(dims):
         best: Axis | None = None
@@ -421,11 +426,11 @@ def _broadcast(dims: Sequence[Dim], known: Sequence[tuple[ir.Value, Layout]]) ->
             axis = layout[k]
             fits = _size(axis) == dim or _same_batch(axis, dim)
             candidate = axis if fits else _resized(axis, dim)
-            if best is None or (_knows(candidate) > _knows(best)):
+            if best is None or (_known_atoms(candidate) > _known_atoms(best)):
                 best = candidate
         result.append(best if best is not None else other(dim))
     return tuple(result)
 
 
-def _knows(axis: Axis) -> int:
+def _known_atoms(axis: Axis) -> int:
     return sum(a.kind != "other" for a in axis)

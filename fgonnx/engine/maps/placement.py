@@ -1,4 +1,4 @@
-"""How a value is brought to (N, channels, *grid): the permutation, the grid, and what lies beside it."""
+"""How to bring a value to (N, channels, *grid): reshape, transpose, crop extra tokens, roll back."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fgonnx.engine.maps.axes import Atom, Layout, _size
 
 @dataclass(frozen=True)
 class Crop:
-    """Which entries of a value are patches: a run along one axis of a shape.
+    """The patches of a value that also has extra tokens: a slice along one axis.
 
     Attributes
     ----------
     shape : tuple of int
-        Shape with one axis per atom, tokens as one axis, -1 for the batch.
+        Shape with one axis per atom, all tokens in one axis, -1 for the batch.
     axis, start, stop : int
-        The run.
+        The slice.
     """
 
     shape: tuple[int, ...]
@@ -37,15 +37,15 @@ class Placement:
     split : tuple of int
         Shape with one axis per atom, -1 for the batch.
     perm : tuple of int
-        Order of those axes: batch, others, grid axes from coarse to fine.
+        Order of those axes: batch, channels, then for each grid axis its atoms from coarse to fine.
     shape : tuple of int
         (-1, channels, *grid).
     trivial : bool
-        Whether the value is in that form already.
+        Whether the value has that shape already.
     crop : Crop, optional
-        What is set aside first: class tokens and the like.
+        The patches to keep first, where the value has extra tokens.
     roll : tuple of int
-        Per grid axis, which position its first entry has; empty where all begin at 0.
+        Position of the first entry of each grid axis; empty where all are 0.
     """
 
     split: tuple[int, ...]
@@ -67,9 +67,9 @@ class Placement:
 
 
 def place(layout: Layout, rank: int, batched: bool) -> Placement | None:
-    """Return how to place a value on a grid of `rank` axes; None where its batch axis is lost.
+    """Return how to place a value on a grid of `rank` axes; None where its batch axis cannot be traced.
 
-    A value that knows only part of the grid, or none of it, is not spatial: all of it counts as channels.
+    A value with only part of the grid, or none of it, is not spatial: all of its axes count as channels.
     """
     outer = [a for axis in layout for a in axis]
     if batched and sum(a.kind == "batch" for a in outer) != 1:
@@ -91,7 +91,11 @@ def _sizes(atoms: Sequence[Atom]) -> tuple[int, ...]:
 
 
 def _place(layout: Layout, atoms: Sequence[Atom], rank: int, crop: Crop | None) -> Placement:
-    # Indices into atoms: equal atoms occur twice where a grid meets itself, as in a matrix of attention scores.
+    # Windows of 7 x 7 on a 56 x 56 grid, (64 N, 49, C), have the atoms
+    #     0: N   1: s0 8 step 7   2: s1 8 step 7   3: s0 7 step 1   4: s1 7 step 1   5: other C
+    # so grids = [[1, 3], [2, 4]], split (-1, 8, 8, 7, 7, C), perm (0, 5, 1, 3, 2, 4) and shape (-1, C, 56, 56).
+    # Atoms are referred to by index, as equal ones occur twice in the (H W, H W) scores of self-attention; these fail
+    # `_covers`, and the value is not spatial.
     grids = [
         sorted((k for k, a in enumerate(atoms) if a.kind == f"s{i}"), key=lambda k: -atoms[k].step) for i in range(rank)
     ]
@@ -103,7 +107,7 @@ def _place(layout: Layout, atoms: Sequence[Atom], rank: int, crop: Crop | None) 
     rest = [k for k in range(len(atoms)) if k not in batch and k not in spatial]
     perm = (*batch, *rest, *spatial)
     shape = (-1, math.prod(atoms[k].size for k in rest), *sizes)
-    roll = tuple(_rolled([atoms[k] for k in g]) for g in grids)
+    roll = tuple(_roll_offset([atoms[k] for k in g]) for g in grids)
     plain = len(layout) == rank + 2 and perm == tuple(range(len(perm))) and crop is None and not any(roll)
     trivial = plain and all(
         math.prod(a.size for a in axis if a.kind != "batch") == s for axis, s in zip(layout[1:], shape[1:], strict=True)
@@ -112,9 +116,9 @@ def _place(layout: Layout, atoms: Sequence[Atom], rank: int, crop: Crop | None) 
 
 
 def _covers(atoms: Sequence[Atom]) -> bool:
-    """Tell whether atoms from coarse to fine make up their whole grid axis (none at all: one cell).
+    """Tell whether atoms from coarse to fine make up a whole grid axis; without atoms the axis has one cell.
 
-    The finest may be missing: patches whose pixels went into channels are a coarser grid.
+    The finest may be missing: patches whose pixels are channels form a coarser grid.
     """
     if not atoms:
         return True
@@ -123,8 +127,8 @@ def _covers(atoms: Sequence[Atom]) -> bool:
     return all(a.step == b.step * b.size for a, b in itertools.pairwise(atoms))
 
 
-def _rolled(atoms: Sequence[Atom]) -> int:
-    """Return the position of the first entry, in cells of the grid; a roll by a part of a cell is none."""
+def _roll_offset(atoms: Sequence[Atom]) -> int:
+    """Return the position of the first entry, in cells of the grid, rounded down."""
     if not atoms or atoms[0].whole != atoms[0].period:
         return 0
     return atoms[0].first // atoms[-1].step

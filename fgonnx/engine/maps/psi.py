@@ -1,6 +1,6 @@
-"""One signed map as a matrix of channels by cells: its extrema, its psi and its sums, with few passes over memory.
+"""One signed map as a matrix of channels by cells: its extrema, psi and sums in few passes over memory.
 
-A bias is one number per channel. `|g * b| = |g| * |b|`, so the product is never written out: extrema are taken per
+A bias is one number per channel. As `|g * b| = |g| * |b|`, the product is never materialised: extrema are taken per
 channel of `|g|` and then scaled, and the sum over channels is a matrix product of `|b|` with `|g|`.
 """
 
@@ -26,17 +26,17 @@ class Signed:
     Attributes
     ----------
     value : ir.Value
-        In the layout of the graph.
+        The cotangent or product, in the layout of the graph.
     placement : Placement
         How to bring it to (N, channels, *grid).
     weights : ir.Value, optional
-        Factors per channel, (channels,) or broadcastable to it; the map is the product.
+        Per-channel weights, (channels,) or broadcastable to it; the map is `value * weights`.
     vanishes : bool
-        Whether every sample is known to have a zero in it.
+        Whether every sample is known to contain a zero.
     entry : ir.Value, optional
-        The only channel that does not vanish, (N, 1, *grid), weights multiplied in.
+        The only nonzero channel, (N, 1, *grid), weights included.
     total : ir.Value, optional
-        Its sum per sample, as `sample_sums` returns it, which is to be taken when the map is read.
+        Its sum per sample, as returned by `sample_sums`, to be computed along with the map.
     """
 
     value: ir.Value
@@ -48,15 +48,15 @@ class Signed:
 
 
 def factored(op: Emitter, product: ir.Value, g: ir.Value, c: ir.Value, p: Placement) -> Signed:
-    """Return the product `g * c` with what of `c` can be weights per channel set apart: all of a bias, or a number."""
+    """Factor per-channel weights out of the product `g * c`: all of `c` where it is a bias, else a scalar factor."""
     recipe = op.recipes.get(g, Recipe())
     if p.spatial and (vector := _channel_vector(op, product, c, p)) is not None:
-        entry, found = recipe.entry, None
+        entry, channel = recipe.entry, None
         if p.trivial and entry is not None and entry.values is not None and entry.count == op.size(vector, 0) > 1:
-            chosen = op.Reshape(op.Gather(vector, entry.index, axis=0), [-1, *([1] * (len(p.shape) - 1))])
-            found = op.Mul(entry.values, chosen)
-        return Signed(g, p, vector, recipe.vanishes, found)
-    # A number that multiplies the intercept, or what the rule has written as the product.
+            weight = op.Reshape(op.Gather(vector, entry.index, axis=0), [-1, *([1] * (len(p.shape) - 1))])
+            channel = op.Mul(entry.values, weight)
+        return Signed(g, p, vector, recipe.vanishes, channel)
+    # A scalar factor of the intercept, or of the product that the rule has written.
     assert product.dtype is not None
     for value, times in ((product, None), (c, g)):
         node = value.producer()
@@ -73,7 +73,7 @@ def factored(op: Emitter, product: ir.Value, g: ir.Value, c: ir.Value, p: Placem
 
 
 def _channel_vector(op: Emitter, y: ir.Value, c: ir.Value, p: Placement) -> ir.Value | None:
-    """Return an intercept as a vector over channels, (channels,), where it is the same for all samples and cells."""
+    """Return an intercept as a vector (channels,) where it is constant over samples and cells, else None."""
     axis = 1 if p.trivial else len(y.shape or ()) - 1 if _reading(p) is not None else None
     if axis is None or c.shape is None or y.shape is None:
         return None
@@ -88,23 +88,23 @@ def _channel_vector(op: Emitter, y: ir.Value, c: ir.Value, p: Placement) -> ir.V
 
 
 def _channels_last(p: Placement) -> bool:
-    """Tell whether a value is (N, *grid, channels), apart from what is cropped and rolled."""
+    """Tell whether a value is (N, *grid, channels), apart from crop and roll."""
     spatial = len(p.perm) - 2
     return not p.trivial and spatial > 0 and p.split[:1] == (-1,) and p.perm == (0, spatial + 1, *range(1, spatial + 1))
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """How to read a map whose channels lie side by side in memory: what is left of it has one entry for every cell.
+    """How to reduce a map over channels in place where its last axis in memory is one of channels.
 
     Attributes
     ----------
     shape : tuple of int
-        Shape with one axis per atom; where something stands beside the patches, with all of it in one axis.
+        Shape with one axis per atom; where there are extra tokens, all tokens in one axis.
     others : tuple of int
-        Further axes of channels, which are read after the last one.
+        The other channel axes, reduced after the last one.
     perm : tuple of int
-        Order of the axes that are left: batch first, if there is one, then the grid.
+        Order of the axes that remain: batch first, if there is one, then the grid.
     """
 
     shape: tuple[int, ...]
@@ -113,7 +113,13 @@ class _Reading:
 
 
 def _reading(p: Placement) -> _Reading | None:
-    """Return how to read a map cell by cell, None where the last axis in memory is not one of channels."""
+    """Return how to reduce a map over channels in place, None where its last axis in memory is not one of channels."""
+    # (N, heads, 1 + H W, C) with a class token has the atoms N, heads, H, W, C:
+    #     split (-1, heads, H, W, C)   perm (0, 1, 4, 2, 3)   crop.shape (-1, heads, 1 + H W, C), axis 2
+    # The grid axes end the permutation: the last ones whose sizes multiply to H W, here [2, 3]. With extra tokens they
+    # must be exactly the atoms that `crop.axis` splits into; all tokens are then reduced, in the shape of the crop:
+    #     shape (-1, heads, 1 + H W, C)   batch [0]   grid [2]   channels [1, 3]
+    # Reducing axis 3, then the others (1,), leaves (N, 1 + H W): kept [0, 2], perm (0, 1), nothing to transpose.
     if p.trivial or not p.spatial:
         return None
     grid: list[int] = []
@@ -139,7 +145,7 @@ def _reading(p: Placement) -> _Reading | None:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A signed map as (N, channels, cells), or (N, cells, channels) where that spares a transposition.
+    """A signed map as (N, channels, cells), or (N, cells, channels) where that saves a Transpose.
 
     Attributes
     ----------
@@ -147,20 +153,20 @@ class Matrix:
         The matrices.
     placement : Placement
         Of the map.
-    channels : int
-        The axis of channels, 1 or 2.
+    channel_axis : int
+        1 or 2.
     weights : ir.Value, optional
-        Factors per channel.
+        Per-channel weights.
     """
 
     value: ir.Value
     placement: Placement
-    channels: int
+    channel_axis: int
     weights: ir.Value | None
 
 
 def matrix(op: Emitter, m: Signed) -> Matrix:
-    """Bring a signed map to a matrix, without what stands beside its patches."""
+    """Bring a signed map to a matrix, without extra tokens."""
     p = m.placement
     count = math.prod(p.grid)
     if _channels_last(p):
@@ -169,14 +175,14 @@ def matrix(op: Emitter, m: Signed) -> Matrix:
 
 
 def cropped(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
-    """Leave out what stands beside the patches of a value."""
+    """Leave out the extra tokens of a value."""
     if p.crop is None:
         return v
-    return run_of(op, v, p.crop, p.crop.start, p.crop.stop)
+    return token_slice(op, v, p.crop, p.crop.start, p.crop.stop)
 
 
-def run_of(op: Emitter, v: ir.Value, crop: Crop, start: int, stop: int) -> ir.Value:
-    """Return a run of entries along the axis on which patches and what stands beside them lie."""
+def token_slice(op: Emitter, v: ir.Value, crop: Crop, start: int, stop: int) -> ir.Value:
+    """Slice a value along its axis of tokens."""
     return op.Slice(op.Reshape(v, list(crop.shape)), [start], [stop], [crop.axis])
 
 
@@ -190,21 +196,21 @@ def _transposed(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
     return op.Reshape(op.Transpose(split, perm=list(p.perm)), list(p.shape))
 
 
-def _rolled(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
+def _roll_back(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
     for i, (first, size) in enumerate(zip(p.roll, p.grid, strict=False)):
-        if first:  # entry 0 belongs at `first`: the last ones come round to the front
+        if first:  # entry 0 belongs at position `first`: the last `first` entries move to the front
             last = op.Slice(v, [size - first], [size], [2 + i])
             v = op.Concat(last, op.Slice(v, [0], [size - first], [2 + i]), axis=2 + i)
     return v
 
 
 def canonical(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
-    """Bring a value to (N, channels, *grid), without what stands beside its patches."""
-    return _rolled(op, _transposed(op, v, p), p)
+    """Bring a value to (N, channels, *grid), without extra tokens."""
+    return _roll_back(op, _transposed(op, v, p), p)
 
 
 def written_out(op: Emitter, m: Signed) -> ir.Value:
-    """Return a signed map as (N, channels, *grid), its weights multiplied in."""
+    """Return a signed map as (N, channels, *grid), weights included."""
     v = canonical(op, m.value, m.placement)
     if m.weights is None:
         return v
@@ -213,25 +219,25 @@ def written_out(op: Emitter, m: Signed) -> ir.Value:
 
 def cell_sums(op: Emitter, m: Matrix) -> ir.Value:
     """Sum over channels: (N, 1, *grid)."""
-    return _rolled(op, op.Reshape(_column_sums(op, m), [-1, 1, *m.placement.grid]), m.placement)
+    return _roll_back(op, op.Reshape(_column_sums(op, m), [-1, 1, *m.placement.grid]), m.placement)
 
 
 def _column_sums(op: Emitter, m: Matrix) -> ir.Value:
-    """Sum over channels: (N, cells), in the order in which the cells lie in memory."""
+    """Sum over channels: (N, cells), cells in memory order (not rolled back)."""
     size = m.placement.shape[1]
     if m.weights is None and size == 1:
         return op.Reshape(m.value, [-1, math.prod(m.placement.grid)])
     assert m.value.dtype is not None
-    if m.channels == 2:  # a product of a matrix with a vector takes several times as long
+    if m.channel_axis == 2:  # a matrix-vector product would take several times as long
         return op.ReduceSum(m.value if m.weights is None else op.Mul(m.value, m.weights), [2], keepdims=0)
     ones = np.ones(size, m.value.dtype.numpy())
     return op.MatMul(ones if m.weights is None else op.Mul(ones, m.weights), m.value)
 
 
 def sample_sums(op: Emitter, m: Signed) -> ir.Value | None:
-    """Sum over channels and cells: (N, 1), or (N, 2) where something stands beside the patches, the sum of that behind.
+    """Sum over channels and cells: (N, 1), or (N, 2) with the sum of the extra tokens second, where there are any.
 
-    None where that something would have to be cut out first.
+    None where the extra tokens would have to be sliced off first.
     """
     p = m.placement
     by_cell = _reading(p)
@@ -258,26 +264,26 @@ def _sized(v: ir.Value, columns: int) -> ir.Value:
 
 @dataclass(frozen=True)
 class _Row:
-    """What is left of a map once it has been read.
+    """The reductions of one map that psi needs.
 
     Attributes
     ----------
     value : ir.Value
-        (N, cells + 2 count): sums over channels, then maxima, then minima; behind them the total, if it is there.
+        (N, cells + 2 count): sums over channels, then maxima, then minima; the total last, if there is one.
     count : int
-        How many maxima there are, one per channel, or per cell where channels come last.
+        Number of maxima: one per channel, or per cell where channels come last.
     weights : ir.Value, optional
-        Factors that the extrema still lack, (count,) or (1,).
-    channels : int
-        How many numbers every sum has.
+        Weights still to be applied to the extrema, (count,) or (1,).
+    channel_count : int
+        Number of terms in each sum.
     total : ir.Value, optional
-        What travels with the row.
+        The total at the end of the row.
     """
 
     value: ir.Value
     count: int
     weights: ir.Value | None
-    channels: int
+    channel_count: int
     total: ir.Value | None
 
 
@@ -286,44 +292,45 @@ def rescaled_sums(
 ) -> tuple[ir.Value, dict[ir.Value, ir.Value]]:
     """Apply psi to maps on one grid and add them up, `sum_s sum_c (P - min) / (max - min + eps)`: (N, 1, *grid).
 
-    The extrema are those of a sample and a map, over channels and cells jointly. A map is read while it is at hand, and
-    leaves one row; all arithmetic is then done for all rows at once, in as many nodes as for one. Totals of maps travel
-    with the rows, so that they too are taken while the map is at hand; they are returned beside the sum.
+    The extrema are per sample and map, over channels and cells jointly. Each map is reduced to one row while it is in
+    the cache; the rest is computed for all rows at once, in as many nodes as for one. Totals are part of the rows, so
+    that they are computed then too; they are returned by the value they replace.
     """
     grid = maps[0].placement.grid
     count, cells = len(maps), math.prod(grid)
     rows = [_row(op, m, psi) for m in maps]
     sizes = [n for r in rows for n in ([cells, 2 * r.count] + ([] if r.total is None else [op.size(r.total, 1)]))]
-    parts = iter(op.Split(op.Concat(*(r.value for r in rows), axis=1), sizes, outputs=len(sizes), axis=1))
+    pieces = iter(op.Split(op.Concat(*(r.value for r in rows), axis=1), sizes, outputs=len(sizes), axis=1))
     sums, extrema, carried = [], [], {}
     for r in rows:
-        sums.append(next(parts))
-        extrema.append(next(parts))
+        sums.append(next(pieces))
+        extrema.append(next(pieces))
         if r.total is not None:
-            carried[r.total] = next(parts)
-    alike: dict[tuple[int, int], list[int]] = {}
+            carried[r.total] = next(pieces)
+    same_sizes: dict[tuple[int, int], list[int]] = {}
     for i, r in enumerate(rows):
-        alike.setdefault((r.count, 0 if r.weights is None else op.size(r.weights, 0)), []).append(i)
-    order = [i for group in alike.values() for i in group]
-    found = [_extrema(op, [extrema[i] for i in group], [rows[i] for i in group]) for group in alike.values()]
-    high, low = (op.Unsqueeze(op.Concat(*each, axis=1), [2]) for each in zip(*found, strict=True))
+        same_sizes.setdefault((r.count, 0 if r.weights is None else op.size(r.weights, 0)), []).append(i)
+    groups = list(same_sizes.values())
+    order = [i for group in groups for i in group]
+    by_group = [_extrema(op, [extrema[i] for i in group], [rows[i] for i in group]) for group in groups]
+    high, low = (op.Unsqueeze(op.Concat(*each, axis=1), [2]) for each in zip(*by_group, strict=True))
     spread = op.Sub(high, low)
     if eps:
         spread = op.Add(spread, eps)
-    else:  # a constant tensor has no contrast: zero, not 0 / 0
+    else:  # a constant map gives zero, not 0 / 0
         spread = op.Where(op.Greater(spread, 0.0), spread, 1.0)
-    channels = np.array([[rows[i].channels] for i in order], np.float64)
+    channels = np.array([[rows[i].channel_count] for i in order], np.float64)
     by_row = op.Reshape(op.Concat(*(sums[i] for i in order), axis=1), [-1, count, cells])
     above = op.Sub(by_row, op.Mul(low, channels))
     total = op.MatMul(op.Reshape(op.Reciprocal(spread), [-1, 1, count]), above)
     return op.Reshape(total, [-1, 1, *grid]), carried
 
 
-def _extrema(op: Emitter, parts: Sequence[ir.Value], rows: Sequence[_Row]) -> tuple[ir.Value, ir.Value]:
-    """Return maximum and minimum of rows with equally many extrema, (N, rows) each, from these (N, 2 count)."""
-    both = op.Reshape(op.Concat(*parts, axis=1), [-1, len(rows), 2, rows[0].count])
+def _extrema(op: Emitter, extrema: Sequence[ir.Value], rows: Sequence[_Row]) -> tuple[ir.Value, ir.Value]:
+    """Return the maximum and minimum of every row, (N, rows) each, from its (N, 2 count) extrema; one count for all."""
+    both = op.Reshape(op.Concat(*extrema, axis=1), [-1, len(rows), 2, rows[0].count])
     weights = [r.weights for r in rows if r.weights is not None]
-    if weights:  # of all of these rows or of none
+    if weights:  # all rows of a group have weights, or none
         both = op.Mul(both, op.Reshape(op.Concat(*weights, axis=0), [len(rows), 1, -1]))
     high, low = op.Split(both, [1, 1], outputs=2, axis=2)
     return op.ReduceMax(high, [2, 3], keepdims=0), op.ReduceMin(low, [2, 3], keepdims=0)
@@ -340,7 +347,7 @@ def _row(op: Emitter, m: Signed, psi: str) -> _Row:
     p = m.placement
     by_cell = _reading(p)
     if m.weights is not None and (psi == POSITIVE or by_cell is not None):
-        # The sign of a product is not that of a factor, and extrema per channel are slow where channels come last.
+        # A weight may change the sign, and extrema per channel are slow where channels come last.
         m = replace(m, value=op.Mul(m.value, _along_channels(op, m)), weights=None)
     if by_cell is not None:
         read = _by_cell(op, rectify(m.value), by_cell, m)
@@ -353,7 +360,7 @@ def _row(op: Emitter, m: Signed, psi: str) -> _Row:
     sums = _column_sums(op, v)
     if any(p.roll):
         sums = op.Reshape(cell_sums(op, v), [-1, math.prod(p.grid)])
-    # First over what is side by side in memory.
+    # First over cells, which are contiguous in memory.
     high = op.ReduceMax(v.value, [2], keepdims=0)
     low = op.Mul(high, 0.0) if m.vanishes else op.ReduceMin(v.value, [2], keepdims=0)
     return _Row(op.Concat(sums, high, low, *last, axis=1), p.shape[1], weights, p.shape[1], m.total)
@@ -362,7 +369,7 @@ def _row(op: Emitter, m: Signed, psi: str) -> _Row:
 def _by_cell(op: Emitter, v: ir.Value, r: _Reading, m: Signed) -> ir.Value:
     """Return sums, maxima and minima over the channels of every cell, (N, 3 cells).
 
-    What stands beside the patches is read as well and then left out: to leave it out before would be one more pass.
+    Extra tokens are reduced too and sliced off afterwards: doing so before would be one more pass over memory.
     """
     v = op.Reshape(v, list(r.shape))
     high = _over_channels(op, v, r, m.placement, op.ReduceMax)
@@ -372,18 +379,18 @@ def _by_cell(op: Emitter, v: ir.Value, r: _Reading, m: Signed) -> ir.Value:
     if crop is not None:
         read = op.Slice(read, [crop.start], [crop.stop], [2])
     if any(m.placement.roll):
-        read = _rolled(op, op.Reshape(read, [-1, 3, *grid]), m.placement)
+        read = _roll_back(op, op.Reshape(read, [-1, 3, *grid]), m.placement)
     return op.Reshape(read, [-1, 3 * math.prod(grid)])
 
 
 def _over_channels(op: Emitter, v: ir.Value, r: _Reading, p: Placement, reduce: Callable[..., ir.Value]) -> ir.Value:
-    """Reduce a map of the shape of its reading: (N, 1, cells), with the cells beside the patches."""
-    found = reduce(v, [len(r.shape) - 1], keepdims=0)
+    """Reduce a map in the shape of its reading over channels: (N, 1, cells), extra tokens included."""
+    v = reduce(v, [len(r.shape) - 1], keepdims=0)
     if r.others:
-        found = reduce(found, list(r.others), keepdims=0)
+        v = reduce(v, list(r.others), keepdims=0)
     if r.perm != tuple(range(len(r.perm))):
-        found = op.Transpose(found, perm=list(r.perm))
-    return op.Reshape(found, [-1, 1, math.prod(p.grid) if p.crop is None else p.crop.shape[p.crop.axis]])
+        v = op.Transpose(v, perm=list(r.perm))
+    return op.Reshape(v, [-1, 1, math.prod(p.grid) if p.crop is None else p.crop.shape[p.crop.axis]])
 
 
 def _along_channels(op: Emitter, m: Signed) -> ir.Value:

@@ -1,4 +1,4 @@
-"""Attribution methods on the same engine: each writes its map into the graph, or asks the model several times."""
+"""Attribution methods: each writes its map into the graph, or runs the model several times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Null baselines: maps that know nothing of the model. A measure that they do well on measures something else."""
+"""Null baselines: maps that do not depend on the model. A measure on which they score well measures something else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fgonnx.engine.methods.registry import Array, Plain, Sample, driven, nothing
 
 @dataclass(frozen=True)
 class Seed:
-    """What is drawn.
+    """The random numbers.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ def edge(sample: Sample, settings: Plain) -> dict[str, Array]:
 
 
 def _filtered(picture: Array, axis: int, kernel: tuple[float, ...]) -> Array:
-    """Correlate along an axis with three numbers; what is outside continues the border."""
+    """Correlate along an axis with a kernel of three entries; the border is replicated."""
     padded = np.pad(picture, [(int(i == axis),) * 2 for i in range(picture.ndim)], mode="edge")
     size = picture.shape[axis]
     return sum(k * np.take(padded, range(i, i + size), axis=axis) for i, k in enumerate(kernel))  # type: ignore[return-value]

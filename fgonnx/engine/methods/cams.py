@@ -1,4 +1,4 @@
-"""Class activation maps: the channels of one layer, weighted, added up and enlarged."""
+"""Class activation maps: a weighted sum over the channels of one layer, upsampled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.maps import aggregate
-from fgonnx.engine.maps.aggregate import widen
+from fgonnx.engine.maps.aggregate import at_least_float32
 from fgonnx.engine.maps.placement import Placement
 from fgonnx.engine.maps.psi import ABS, SIGNED, canonical
 from fgonnx.engine.methods.registry import Array, Sample, View, Written, driven, written
@@ -18,7 +18,7 @@ from fgonnx.engine.rules.fast.masks import nonzero
 from fgonnx.errors import OptionError
 
 _PICKS = {"Gather", "Slice", "Split"}
-_LISTED = 8  # names in a message, the last ones
+_LISTED = 8  # the last layers, named in an error message
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,20 @@ class Layer:
     Attributes
     ----------
     layer : str, optional
-        Name of a value of the graph with channels over a grid; by default the last one on the way to the score that
-        all of the grid passes through.
+        Name of a value of the graph with channels over a grid; by default the last one before the score through which
+        all paths from the grid pass.
     """
 
     layer: str | None = None
 
 
 def find_layer(view: View) -> tuple[ir.Value, Placement]:
-    """Return the value whose channels are weighted, and how it is placed on the grid.
+    """Return the value whose channels are weighted, and its placement on the grid.
 
     Raises
     ------
     OptionError
-        There is none, or the one named has no grid.
+        There is none, or the named one has no grid.
     """
     values = {str(v.name): v for node in view.nodes for v in node.outputs if v in view.layouts}
     name = view.settings.layer
@@ -64,10 +64,10 @@ def find_layer(view: View) -> tuple[ir.Value, Placement]:
 
 
 def _last(view: View, found: Sequence[ir.Value]) -> str:
-    """Return the name of the last value that all that the score takes from the grid passes through.
+    """Return the name of the last value through which all paths from the grid to the score pass.
 
-    A sweep back from the head keeps what is still to be produced; where that is one value, it is a cut. Where only
-    class tokens are read behind the last attention, the patches beside them count as read no more.
+    A sweep back from the head tracks the values still to be produced; a single one is a cut of the graph. Where the
+    head reads only class tokens after the last attention, their patches do not count as read.
     """
     read, pending = {view.nodes[-1].outputs[0]}, set[ir.Value]()
     for node in reversed(view.nodes):
@@ -85,7 +85,7 @@ def _has_grid(view: View, v: ir.Value) -> bool:
 
 
 def _takes(view: View, node: ir.Node, v: ir.Value, read: set[ir.Value]) -> bool:
-    """Tell whether a node takes the patches of a value to where they are read."""
+    """Tell whether a node passes the patches of a value on to where they are read."""
     if view.place(v).crop is None:
         return True
     mixing = node.op_type in ("MatMul", "Einsum") and all(u in view.layouts for u in node.inputs)
@@ -100,20 +100,20 @@ Terms = Callable[[Emitter, ir.Value, ir.Value, list[int]], ir.Value]
 
 
 def cam(name: str, *, source: str) -> Callable[[Terms], Terms]:
-    """Register a map that is the positive part of a sum over channels, by what is summed.
+    """Register a method whose map is the positive part of a sum over channels.
 
     The decorated function gets the activations and their gradient, both (N, K, *grid), and the axes of the grid; it
-    returns the weighted activations. With psi "signed" the negative part stays.
+    returns the weighted activations. With psi "signed" the negative part is kept.
     """
 
     def register(terms: Terms) -> Terms:
         def write(view: View) -> Mapping[str, Written]:
             op = view.op
             layer, placed = find_layer(view)
-            a = canonical(op, widen(op, layer), placed)
+            a = canonical(op, at_least_float32(op, layer), placed)
             if layer not in view.walked.cotangents:
                 raise OptionError(f"no gradient reaches the layer '{layer.name}'; choose another (layer=)")
-            g = canonical(op, widen(op, view.walked.cotangents[layer]), placed)
+            g = canonical(op, at_least_float32(op, view.walked.cotangents[layer]), placed)
             summed = op.ReduceSum(terms(op, a, g, list(range(2, len(placed.shape)))), [1])
             summed = summed if view.psi == SIGNED else op.Relu(summed)
             enlarged = aggregate.upsample(op, summed, placed.grid, view.grid, signed=False, align_corners=False)
@@ -134,7 +134,7 @@ def grad_cam(op: Emitter, a: ir.Value, g: ir.Value, grid: list[int]) -> ir.Value
 
 @cam("grad-cam++", source="Chattopadhay, Sarkar, Howlader, Balasubramanian, WACV 2018.")
 def grad_cam_plus_plus(op: Emitter, a: ir.Value, g: ir.Value, grid: list[int]) -> ir.Value:
-    """Activations of a layer, each channel weighted by the positive gradients, those of few places more."""
+    """Activations of a layer, each channel weighted by its positive gradients, isolated ones more."""
     # g^2 / (2 g^2 + sum(a) g^3) = 1 / (2 + sum(a) g)
     alpha = op.Reciprocal(nonzero(op, op.Add(op.Mul(op.ReduceSum(a, grid), g), 2.0)))
     return op.Mul(op.ReduceSum(op.Mul(alpha, op.Relu(g)), grid), a)
@@ -161,7 +161,7 @@ def hires_cam(op: Emitter, a: ir.Value, g: ir.Value, grid: list[int]) -> ir.Valu
 def activations(view: View) -> Mapping[str, Written]:
     """Write the activations of the layer, (N, K, *grid)."""
     layer, placed = find_layer(view)
-    return {"activations": Written(canonical(view.op, widen(view.op, layer), placed), placed.shape[1:])}
+    return {"activations": Written(canonical(view.op, at_least_float32(view.op, layer), placed), placed.shape[1:])}
 
 
 @driven(
@@ -177,7 +177,7 @@ def activations(view: View) -> Mapping[str, Written]:
 def eigen_cam(sample: Sample, layer: Layer) -> dict[str, Array]:
     """Activations of a layer, centred, projected on their first principal direction; no target enters.
 
-    Its sign, which a decomposition leaves open, makes the largest absolute value positive.
+    The sign, which the decomposition leaves undetermined, is chosen so that the largest absolute value is positive.
     """
     a = sample.clean["activations"][0].astype(np.float64)
     rows = a.reshape(len(a), -1).T
@@ -213,7 +213,7 @@ def score_cam(sample: Sample, layer: Layer) -> dict[str, Array]:
 
 
 def enlarged(maps: Array, grid: tuple[int, ...], *, align_corners: bool = False) -> Array:
-    """Enlarge maps (n, *cells) to (n, *grid), linearly."""
+    """Upsample maps (n, *cells) to (n, *grid) linearly."""
     for axis, after in enumerate(grid, start=1):
         matrix = aggregate.interpolation(maps.shape[axis], after, align_corners=align_corners)
         maps = np.moveaxis(np.tensordot(matrix, maps, axes=(1, axis)), 0, axis)

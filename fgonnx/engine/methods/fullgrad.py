@@ -26,7 +26,7 @@ _SIGNED = "signed_map_"
     certificate=True,
 )
 def fullgrad(view: View) -> Mapping[str, Written]:
-    """The input-gradient times the input and the bias-gradients of every layer, psi of each, added up."""
+    """The sum of psi of the input times its gradient and of the bias-gradients of every layer."""
     return _maps(view, simple=False)
 
 
@@ -43,7 +43,7 @@ def simple_fullgrad(view: View) -> Mapping[str, Written]:
 
 def _maps(view: View, *, simple: bool) -> dict[str, Written]:
     blocks = aggregate.linear_blocks(view.walked.terms, view.nodes) if view.profile == "paper" else []
-    maps = aggregate.signed_maps(view.op, view.parts, simple=simple, blocks=blocks, totals=view.certificate)
+    maps = aggregate.signed_maps(view.op, view.terms, simple=simple, blocks=blocks, totals=view.certificate)
     saliency, carried = aggregate.saliency(view.op, maps, view.grid, psi=view.psi, profile=view.profile)
     view.carried.update(carried)
     signed = {f"{_SIGNED}{i}": Written(written_out(view.op, m), m.placement.shape[1:]) for i, m in enumerate(maps)}
@@ -61,20 +61,20 @@ def _maps(view: View, *, simple: bool) -> dict[str, Written]:
     certificate=True,
 )
 def smooth_fullgrad(sample: Sample, noise: Noise) -> dict[str, Array]:
-    """The signed maps of fullgrad averaged over noisy copies of the input, psi afterwards.
+    """The signed maps of fullgrad averaged over noisy copies of the input, then psi.
 
-    Score, contributions and completeness are means over the noisy copies too. A second, small graph turns the averaged
-    maps into the saliency map with the code that the one-run methods use.
+    Score, contributions and completeness are means over the noisy copies too. A second, small graph computes the
+    saliency map from the averaged maps with the same code as the one-run methods.
     """
     averaged = [k for k in sample.clean if k in ("score", "contributions", "completeness") or k.startswith(_SIGNED)]
-    found = means(sample, noise, averaged)
-    maps = [v for k, v in found.items() if k.startswith(_SIGNED)]
-    kept = {k: v for k, v in found.items() if not k.startswith(_SIGNED)}
+    averages = means(sample, noise, averaged)
+    maps = [v for k, v in averages.items() if k.startswith(_SIGNED)]
+    kept = {k: v for k, v in averages.items() if not k.startswith(_SIGNED)}
     return {**kept, "saliency": combine(maps, sample.grid, sample.psi, sample.profile)}
 
 
 def combine(maps: list[Array], grid: tuple[int, ...], psi: str, profile: str) -> Array:
-    """Turn signed maps (1, channels, *grid) into the saliency map with onnxruntime."""
+    """Compute the saliency map from signed maps (1, channels, *grid) with onnxruntime."""
     graph = ir.Graph([], [], nodes=[], opset_imports={"": 18}, name="combine")
     op = Emitter(graph)
     signed = []

@@ -1,4 +1,4 @@
-"""The gradient and its relatives: one walk back, some with another rule for Relu."""
+"""The gradient and its variants: one reverse walk, some with another rule for Relu."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.maps.aggregate import widen
+from fgonnx.engine.maps.aggregate import at_least_float32
 from fgonnx.engine.methods.registry import Plain, View, Written, written
 from fgonnx.engine.rules.fast.masks import positive
 from fgonnx.engine.rules.registry import Local, Rule
@@ -35,11 +35,11 @@ def gradient(view: View) -> Mapping[str, Written]:
 )
 def gradient_x_input(view: View) -> Mapping[str, Written]:
     """The gradient times the input."""
-    return view.attributed(view.op.Mul(view.gradient, widen(view.op, view.x)))
+    return view.attributed(view.op.Mul(view.gradient, at_least_float32(view.op, view.x)))
 
 
 def rectifier(backwards: Callable[[Emitter, ir.Value, ir.Value], ir.Value]) -> Callable[[Plain], Modify]:
-    """Return a change of rules that sends a cotangent back through a Relu by `backwards(op, g, y)`."""
+    """Return a `modify` that replaces the vector-Jacobian product of Relu by `backwards(op, g, y)`."""
 
     def relu(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
         return Local(lambda g: backwards(op, g, y))
@@ -64,7 +64,7 @@ def _require_relu(view: View) -> None:
     modify=rectifier(lambda op, g, y: op.Mul(op.Relu(g), positive(op, y))),
 )
 def guided_backprop(view: View) -> Mapping[str, Written]:
-    """The gradient with every Relu letting through what is positive, forwards and backwards."""
+    """The gradient with every Relu applied in the forward and in the backward direction."""
     _require_relu(view)
     return view.attributed(view.gradient)
 
@@ -76,6 +76,6 @@ def guided_backprop(view: View) -> Mapping[str, Written]:
     modify=rectifier(lambda op, g, y: op.Relu(g)),
 )
 def deconvnet(view: View) -> Mapping[str, Written]:
-    """The gradient with every Relu applied to what comes back, not to what went forward."""
+    """The gradient with every Relu applied to the cotangent instead of masking it by the activation."""
     _require_relu(view)
     return view.attributed(view.gradient)

@@ -1,4 +1,4 @@
-"""Black-box methods: how the score changes when places of the input are hidden."""
+"""Black-box methods: how the score changes when parts of the input are hidden."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fgonnx.errors import OptionError
 
 @dataclass(frozen=True)
 class Window:
-    """A window that is moved over the input.
+    """A window that slides over the input.
 
     Attributes
     ----------
     window : int, optional
         Its size along every axis of the grid; by default a seventh of the axis, rounded up.
     stride : int, optional
-        How far it is moved; by default half of it, rounded up.
+        Its step; by default half the window, rounded up.
     baseline : float or numpy array
-        What is put into it, in the units that the model takes: a number, or an array of one sample's shape.
+        What it is filled with, in units of the model's input: a number, or an array of one sample's shape.
     """
 
     window: int | None = None
@@ -37,7 +37,7 @@ class Window:
             raise OptionError(f"window={self.window}, stride={self.stride}: give sizes of at least 1")
 
     def spans(self, size: int) -> list[slice]:
-        """Return where the window stands along an axis; the last one ends with the axis."""
+        """Return the positions of the window along an axis; the last one ends with the axis."""
         window = min(self.window or math.ceil(size / 7), size)
         stride = self.stride or math.ceil(window / 2)
         count = 1 + math.ceil((size - window) / stride)
@@ -53,7 +53,7 @@ class Masks:
     samples : int
         How many, 1 or more.
     cells : int
-        Cells of a mask along every axis of the grid, before it is enlarged.
+        Cells of a mask along every axis of the grid, before upsampling.
     keep : float
         Probability that a cell is kept, above 0, up to 1.
     random_state : int
@@ -82,7 +82,7 @@ class Masks:
     gradient=False,
 )
 def occlusion(sample: Sample, window: Window) -> dict[str, Array]:
-    """How much the score falls when a window hides a place, averaged over the windows that do."""
+    """How much the score drops when a position is hidden, averaged over the windows that cover it."""
     hidden = sample.baseline(window.baseline)
     windows = list(itertools.product(*(window.spans(size) for size in sample.grid)))
     drops, counts = np.zeros(sample.grid), np.zeros(sample.grid)
@@ -108,7 +108,7 @@ def occlusion(sample: Sample, window: Window) -> dict[str, Array]:
     psis=("abs",),
 )
 def rise(sample: Sample, masks: Masks) -> dict[str, Array]:
-    """The mean of random soft masks, each weighted by the score of what it leaves of the input."""
+    """The mean of random soft masks, each weighted by the score of the masked input."""
     rng = sample.generator(masks.random_state)
     total = np.zeros(sample.grid)
     for part in sample.parts(masks.samples):
@@ -119,7 +119,7 @@ def rise(sample: Sample, masks: Masks) -> dict[str, Array]:
 
 
 def _mask(rng: np.random.Generator, masks: Masks, grid: tuple[int, ...]) -> Array:
-    """Return one mask: cells drawn, enlarged by one cell more than the grid has, and cut out at a random place."""
+    """Return one mask: random cells, upsampled to one cell more than the grid and cropped at a random offset."""
     mask = (rng.random((masks.cells,) * len(grid)) < masks.keep).astype(np.float64)
     for axis, size in enumerate(grid):
         cell = math.ceil(size / masks.cells)

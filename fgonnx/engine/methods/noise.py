@@ -39,17 +39,17 @@ class Noise:
 def means(
     sample: Sample, noise: Noise, names: Sequence[str], of: Callable[[Array], Array] = lambda v: v
 ) -> dict[str, Array]:
-    """Return the means over noisy copies of what the graph gives, one row each.
+    """Return the means of `of(result)` over noisy copies for the named results of the graph, one row each.
 
-    `of` is what is averaged of each. Sums are made run by run, so that memory does not grow with the number of copies.
+    Sums are accumulated run by run, so that memory does not grow with the number of copies.
     """
     rng = sample.generator(noise.random_state)
     scale = noise.sigma * float(sample.x.max() - sample.x.min())
     sums: dict[str, Array] = {}
     for part in sample.parts(noise.samples):
         count = part.stop - part.start
-        found = sample.run(sample.x + rng.standard_normal((count, *sample.x.shape[1:])) * scale, names)
-        for k, v in found.items():
+        results = sample.run(sample.x + rng.standard_normal((count, *sample.x.shape[1:])) * scale, names)
+        for k, v in results.items():
             total = of(v.astype(np.float64)).sum(axis=0, keepdims=True)
             sums[k] = sums[k] + total if k in sums else total
     return {k: (v / noise.samples).astype(sample.clean[k].dtype) for k, v in sums.items()}

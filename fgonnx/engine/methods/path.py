@@ -21,7 +21,7 @@ class Path:
     steps : int
         Points of the Gauss-Legendre quadrature, 1 or more.
     baseline : float or numpy array
-        Where the path begins, in the units that the model takes: a number, or an array of one sample's shape.
+        Start of the path, in units of the model's input: a number, or an array of one sample's shape.
     """
 
     steps: int = 50
@@ -34,14 +34,14 @@ class Path:
 
 @dataclass(frozen=True)
 class References:
-    """Paths from examples of what the model sees otherwise.
+    """Paths from reference samples.
 
     Attributes
     ----------
     references : numpy array, (R, ...)
-        Inputs of the model, without those to explain.
+        Reference inputs of the model, such as a part of the training set.
     samples : int
-        Pairs of a reference and a point on its path that are drawn, 1 or more.
+        Number of random pairs of a reference and a point on its path, 1 or more.
     random_state : int
         Seed.
     """
@@ -68,18 +68,18 @@ class References:
 def integrated_gradients(sample: Sample, path: Path) -> dict[str, Array]:
     """The input minus a baseline, times the mean gradient on the straight path between them.
 
-    `delta` is the sum of the attribution minus what it should be, the difference of the scores at the path's ends.
+    `delta` is the sum of the attribution minus the difference of the scores at the ends of the path: zero if exact.
     """
     start = sample.baseline(path.baseline)
     points, weights = np.polynomial.legendre.leggauss(path.steps)  # on -1..1, with weights that sum to 2
     along, shares = sample.column((points + 1) / 2), weights / 2
     mean = np.zeros_like(sample.x)
     for part in sample.parts(path.steps):
-        found = sample.run(start + along[part] * (sample.x - start), ["attribution"])["attribution"]
-        mean += np.tensordot(shares[part], found.astype(np.float64), axes=1)
+        gradients = sample.run(start + along[part] * (sample.x - start), ["attribution"])["attribution"]
+        mean += np.tensordot(shares[part], gradients.astype(np.float64), axes=1)
     attribution = (sample.x - start) * mean
-    gained = sample.score - float(sample.run(start, ["score"])["score"][0])
-    return {**sample.attributed(attribution), "delta": np.array([attribution.sum() - gained])}
+    rise = sample.score - float(sample.run(start, ["score"])["score"][0])
+    return {**sample.attributed(attribution), "delta": np.array([attribution.sum() - rise])}
 
 
 @driven(
@@ -91,7 +91,7 @@ def integrated_gradients(sample: Sample, path: Path) -> dict[str, Array]:
     settings=References,
 )
 def expected_gradients(sample: Sample, given: References) -> dict[str, Array]:
-    """Integrated gradients in expectation over baselines that are drawn from references."""
+    """The expectation of integrated gradients over baselines drawn from references."""
     references = np.asarray(given.references, np.float64)
     if references.shape[1:] != sample.x.shape[1:]:
         raise OptionError(f"the references have the shape {references.shape}; give (R, {sample.x.shape[1:]})")
@@ -101,6 +101,6 @@ def expected_gradients(sample: Sample, given: References) -> dict[str, Array]:
     total = np.zeros_like(sample.x)
     for part in sample.parts(given.samples):
         difference = sample.x - references[drawn[part]]
-        found = sample.run(sample.x - along[part] * difference, ["attribution"])["attribution"]
-        total += (difference * found).sum(axis=0, keepdims=True)
+        gradients = sample.run(sample.x - along[part] * difference, ["attribution"])["attribution"]
+        total += (difference * gradients).sum(axis=0, keepdims=True)
     return sample.attributed(total / given.samples)

@@ -1,4 +1,4 @@
-"""What a method is: what it writes into the graph, and what it asks of the model run by run."""
+"""Registry of attribution methods, and what each is given: `View`, a walked graph; `Sample`, a runnable model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.maps import aggregate
-from fgonnx.engine.maps.aggregate import BatchLostError, Summand
+from fgonnx.engine.maps.aggregate import BatchLostError, PlacedTerm
 from fgonnx.engine.maps.axes import Layout
 from fgonnx.engine.maps.placement import Placement, place
 from fgonnx.engine.maps.psi import ABS, POSITIVE, Signed, cell_sums, matrix
@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Plain:
-    """Settings of a method that has none."""
+    """Settings of a method without any."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Written:
     value : ir.Value
         The value, samples first.
     dims : tuple of int
-        Its dimensions behind the batch axis.
+        Its dimensions after the batch axis.
     """
 
     value: ir.Value
@@ -47,7 +47,7 @@ class Written:
 
 @dataclass
 class View:
-    """A graph that has been walked back, as a method sees it when it writes its map.
+    """The graph after the reverse walk, as a method sees it when it writes its map.
 
     Attributes
     ----------
@@ -58,23 +58,23 @@ class View:
     nodes : sequence of ir.Node
         The path from it to the head, in order.
     walked : Walk
-        Cotangents and terms; empty for a method that takes no gradient.
+        Cotangents and terms; empty for a method without a gradient.
     layouts : dict of ir.Value to Layout
-        Of every active value.
+        The layout of every active value.
     grid : tuple of int
         Spatial sizes of the input.
     batched : bool
         Whether the batch is free.
     psi, profile : str
-        As asked for.
+        Options of the explanation.
     settings : object
         The method's own.
     certificate : bool
-        Whether the totals of sites are asked for.
+        Whether the totals of sites are needed.
     facts : dict of str to str
         What the method chose by itself, for the record.
     carried : dict of ir.Value to ir.Value
-        Totals of sites that the method has taken on its way.
+        Totals of sites that the method has computed along with its maps.
     """
 
     op: Emitter
@@ -93,13 +93,13 @@ class View:
 
     @property
     def gradient(self) -> ir.Value:
-        """Cotangent of the input, in float32 at least."""
-        return aggregate.widen(self.op, self.walked.cotangents[self.x])
+        """Cotangent of the input, float32 or wider."""
+        return aggregate.at_least_float32(self.op, self.walked.cotangents[self.x])
 
     @cached_property
-    def parts(self) -> list[Summand]:
-        """The sites of the decomposition, the input first."""
-        return aggregate.summands(
+    def terms(self) -> list[PlacedTerm]:
+        """The terms of the decomposition, the input first."""
+        return aggregate.placed_terms(
             self.op,
             self.x,
             self.walked.cotangents[self.x],
@@ -111,14 +111,14 @@ class View:
         )
 
     def place(self, v: ir.Value) -> Placement:
-        """Return how a value is brought to (N, channels, *grid)."""
-        found = place(self.layouts[v], len(self.grid), self.batched)
-        if found is None:
+        """Return how to bring a value to (N, channels, *grid)."""
+        placement = place(self.layouts[v], len(self.grid), self.batched)
+        if placement is None:
             raise BatchLostError(str(v.name))
-        return found
+        return placement
 
     def attributed(self, attribution: ir.Value) -> dict[str, Written]:
-        """Return an attribution of the input's shape, and its map: psi of every entry, summed over channels."""
+        """Offer an attribution of the input's shape and its map: psi of every entry, summed over channels."""
         op, placed = self.op, self.place(self.x)
         v = op.Abs(attribution) if self.psi == ABS else op.Relu(attribution) if self.psi == POSITIVE else attribution
         saliency = op.Reshape(cell_sums(op, matrix(op, Signed(v, placed))), [-1, *self.grid])
@@ -135,17 +135,17 @@ class Sample:
     x : numpy array of float64, (1, ...)
         The explained input.
     index : int
-        Its place in the batch; what is drawn depends on it and on the seed alone.
+        Its position in the batch; random draws depend on it and on the seed alone.
     layout : str
         Axes of the input.
     step : int
         Largest number of variations in one run.
     clean : mapping of str to numpy array
-        What the graph gives for the sample itself, one row each.
+        Results of the graph for the sample itself, one row each.
     psi, profile : str
-        As asked for.
+        Options of the explanation.
     run : callable
-        Takes variations (n, ...), n up to `step`, and names of what the graph gives; returns those, n rows each.
+        Takes variations (n, ...), n up to `step`, and names of results of the graph; returns these, n rows each.
     """
 
     x: Array
@@ -159,7 +159,7 @@ class Sample:
 
     @property
     def spatial(self) -> tuple[int, ...]:
-        """Axes of the input that make up its grid."""
+        """Spatial axes of the input."""
         return tuple(i for i, letter in enumerate(self.layout[: self.x.ndim]) if letter in "DHWF")
 
     @property
@@ -173,20 +173,20 @@ class Sample:
         return float(self.clean["score"][0])
 
     def parts(self, count: int) -> Iterator[slice]:
-        """Cut a number of variations into runs."""
+        """Split a number of variations into runs."""
         for start in range(0, count, self.step):
             yield slice(start, min(start + self.step, count))
 
     def generator(self, random_state: int) -> np.random.Generator:
-        """Return a generator of the sample's own."""
+        """Return a random generator for this sample."""
         return np.random.default_rng([random_state, self.index])
 
     def column(self, values: Array) -> Array:
-        """Bring one number per variation to (n, 1, ...)."""
+        """Reshape one number per variation to (n, 1, ...)."""
         return values.reshape(-1, *([1] * (self.x.ndim - 1)))
 
     def spread(self, maps: Array) -> Array:
-        """Bring maps (n, *grid) to a shape that broadcasts to the input's."""
+        """Reshape maps (n, *grid) so that they broadcast to the input's shape."""
         shape = [len(maps), *([1] * (self.x.ndim - 1))]
         for axis in self.spatial:
             shape[axis] = self.x.shape[axis]
@@ -197,7 +197,7 @@ class Sample:
         return np.abs(signed) if self.psi == ABS else np.maximum(signed, 0) if self.psi == POSITIVE else signed
 
     def attributed(self, attribution: Array) -> dict[str, Array]:
-        """Return an attribution (1, ...) and its map: psi of every entry, summed over channels."""
+        """Return an attribution (1, ...) with its map: psi of every entry, summed over channels."""
         v = self.rectified(attribution)
         channels = tuple(i for i in range(1, v.ndim) if i not in self.spatial)
         return {"saliency": v.sum(axis=channels), "attribution": attribution}
@@ -216,34 +216,34 @@ Drive = Callable[[Sample, Any], dict[str, Array]]
 
 @dataclass(frozen=True)
 class Method:
-    """One way to make a map.
+    """An attribution method.
 
     Attributes
     ----------
     name : str
-        What it is called.
+        Its name, as in `Explainer(method=)`.
     note, source : str
-        What it computes in a line, and where it was published.
+        What it computes, in one line, and where it was published.
     cost : str
         Passes through the network with default settings.
     write : callable
-        Writes into the graph and returns what it offers as outputs, by name.
+        Writes into the graph and returns the values it offers as outputs, by name.
     writes : tuple of str
         Those names.
     drive : callable, optional
-        Makes the map of one sample out of several runs; None where the graph itself holds it.
+        Computes the map of one sample from several runs; None where the graph itself computes it.
     needs : tuple of str
-        Which outputs of the graph `drive` takes.
+        Outputs of the graph that `drive` uses.
     settings : type
         Dataclass of the method's own settings.
     modify : callable, optional
-        Takes the settings and returns how rules are changed for the walk back.
+        Takes the settings and returns how to change rules for the reverse walk.
     gradient : bool
-        Whether the graph is walked back at all.
+        Whether it needs the reverse walk.
     sites, certificate : bool
-        Whether it is a full-gradient method, with sites; whether its map is what the certificate speaks of.
+        Whether it is a full-gradient method, with sites; whether the certificate applies to its map.
     psis : tuple of str
-        The post-processings that mean something for it.
+        The choices of psi that are meaningful for it.
     """
 
     name: str
@@ -267,7 +267,7 @@ class Method:
         Raises
         ------
         OptionError
-            The method does not have one of them, or a value is out of range.
+            The method has no such setting, or a value is out of range.
         """
         known = [f.name for f in fields(self.settings)]
         for name in given:
@@ -277,24 +277,24 @@ class Method:
         return self.settings(**given)
 
     def parse(self, pairs: Sequence[str]) -> dict[str, Any]:
-        """Return settings given as text, NAME=VALUE each; a VALUE that ends in .npy names an array.
+        """Parse settings given as NAME=VALUE; a VALUE that ends in .npy is the file of an array.
 
         Raises
         ------
         OptionError
-            One is not of that form, not known, or its value not of its type.
+            One is not of that form, is unknown, or its value has the wrong type.
         """
         kinds = {f.name: str(f.type) for f in fields(self.settings)}
-        found: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         for pair in pairs:
             name, equals, text = pair.partition("=")
             if not equals:
                 raise OptionError(f"{pair!r} is not of the form NAME=VALUE; {self.name} has: {', '.join(kinds)}")
             try:
-                found[name] = _value_of(text, kinds.get(name, "str"))
+                settings[name] = _value_of(text, kinds.get(name, "str"))
             except (ValueError, OSError) as error:
                 raise OptionError(f"{name} of {self.name} cannot be {text!r}: {error}") from error
-        return found
+        return settings
 
 
 def _value_of(text: str, kind: str) -> Any:
@@ -311,7 +311,7 @@ _METHODS: dict[str, Method] = {}
 
 
 def written(name: str, *, source: str, cost: str = "1 forward, 1 backward", **fields_: Any) -> Callable[[Write], Write]:
-    """Register a method that is one feed-forward graph, by what it writes; the first line of its docstring says what.
+    """Register a method that is a single feed-forward graph; the first line of the docstring becomes its note.
 
     `fields_` are further fields of `Method`.
     """
@@ -326,7 +326,7 @@ def written(name: str, *, source: str, cost: str = "1 forward, 1 backward", **fi
 def driven(
     name: str, write: Write, needs: tuple[str, ...] = (), *, source: str, cost: str, **fields_: Any
 ) -> Callable[[Drive], Drive]:
-    """Register a method that needs several runs of what `write` writes."""
+    """Register a method that needs several runs of the graph that `write` writes."""
 
     def register(drive: Drive) -> Drive:
         _METHODS[name] = Method(
@@ -338,7 +338,7 @@ def driven(
 
 
 def nothing(view: View) -> Mapping[str, Written]:
-    """Write nothing: for methods that take the score alone."""
+    """Write nothing: for methods that need the score alone."""
     return {}
 
 
@@ -352,7 +352,7 @@ def find(name: str) -> Method:
     Raises
     ------
     OptionError
-        There is none of that name.
+        There is no method of that name.
     """
     if name not in _METHODS:
         raise OptionError(f"method={name!r} does not exist; choose one of: {', '.join(_METHODS)}")

@@ -1,7 +1,7 @@
-"""Layer-wise relevance propagation, written as a walk back with other rules.
+"""Layer-wise relevance propagation as a reverse walk with modified rules.
 
 A value's relevance is its cotangent times itself, R_v = v g_v. For `z = W a + b`, R_a = a W^T (R_z / (z + eps sign z))
-is the vjp of `g z / (z + eps sign z)`; an activation passes its relevance on, R_x = R_y, which is `g_x = g_y y / x`.
+is the vjp of `g z / (z + eps sign z)`; an activation keeps its relevance, R_x = R_y, which is `g_x = g_y y / x`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.maps.aggregate import widen
+from fgonnx.engine.maps.aggregate import at_least_float32
 from fgonnx.engine.methods.registry import View, Written, written
 from fgonnx.engine.rules.fast.masks import nonzero
 from fgonnx.engine.rules.registry import Cotangent, Local, Rule, Unsupported
@@ -37,7 +37,7 @@ _SUMS = {
     "Sub",
     "Sum",
 }
-# Of degree one, entry by entry or by choosing an entry: the vjp passes relevance on as it is.
+# Homogeneous of degree one, elementwise or by selecting an entry: the plain vjp conserves relevance.
 _CHOICES = {
     "Abs",
     "Div",
@@ -66,7 +66,7 @@ class Epsilon:
     Attributes
     ----------
     epsilon : float
-        Added to the absolute value of every sum before it is divided by; above 0.
+        Added to the absolute value of every divisor; above 0.
     """
 
     epsilon: float = 1e-6
@@ -77,7 +77,7 @@ class Epsilon:
 
 
 def relevance_rules(settings: Epsilon) -> Modify:
-    """Return how every rule is changed."""
+    """Return the `modify` that turns every rule into its relevance rule."""
 
     def modify(r: Rule) -> Rule:
         @functools.wraps(r.linearise)
@@ -112,5 +112,5 @@ def _stabilised(op: Emitter, y: ir.Value, local: Local, epsilon: float) -> Any:
     modify=relevance_rules,
 )
 def lrp_epsilon(view: View) -> Mapping[str, Written]:
-    """Relevance: the score handed back layer by layer, to every input of a sum its share."""
-    return view.attributed(view.op.Mul(view.gradient, widen(view.op, view.x)))
+    """Relevance: the score redistributed layer by layer, to every input of a sum in proportion to its share."""
+    return view.attributed(view.op.Mul(view.gradient, at_least_float32(view.op, view.x)))

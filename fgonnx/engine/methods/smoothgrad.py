@@ -13,7 +13,7 @@ from fgonnx.engine.methods.registry import Array, Sample, driven
 
 @dataclass(frozen=True)
 class MoreNoise(Noise):
-    """As many copies as SmoothGrad was published with."""
+    """Noise with as many copies as in the SmoothGrad paper."""
 
     samples: int = 50
 

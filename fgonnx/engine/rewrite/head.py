@@ -106,7 +106,9 @@ def seeded(
     if options.seed:
         seed = ir.Value(name=name, shape=head.shape, type=ir.TensorType(head.dtype))
         op.graph.inputs.append(seed)
-        products = op.Reshape(op.Mul(aggregate.widen(op, seed), aggregate.widen(op, head)), [-1, count])
+        products = op.Reshape(
+            op.Mul(aggregate.at_least_float32(op, seed), aggregate.at_least_float32(op, head)), [-1, count]
+        )
         return seed, None, op.ReduceSum(products, [1], keepdims=0)
     if options.target is not None and not -1 <= options.target < count:
         raise TargetError(f"target {options.target} is out of range: '{head.name}' has {count} entries per sample")
@@ -122,6 +124,6 @@ def seeded(
     hot = op.OneHot(chosen, np.array(count, np.int64), op.constant(np.array([0, 1], np.float32)), axis=1)
     if head.dtype != ir.DataType.FLOAT:
         hot = op.Cast(hot, to=head.dtype.value)
-    score = op.Reshape(op.GatherElements(aggregate.widen(op, flat), op.Unsqueeze(chosen, [1]), axis=1), [-1])
+    score = op.Reshape(op.GatherElements(aggregate.at_least_float32(op, flat), op.Unsqueeze(chosen, [1]), axis=1), [-1])
     op.recipes[hot] = Recipe(entry=Entry(chosen, count))
     return op.reshape_like(hot, head), chosen, score

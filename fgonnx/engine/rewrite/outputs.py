@@ -57,7 +57,7 @@ def write_outputs(
     options: Options,
     written: Mapping[str, methods.Written],
     view: methods.View,
-    parts: Sequence[aggregate.Summand],
+    parts: Sequence[aggregate.PlacedTerm],
     chosen: ir.Value | None,
     score: ir.Value,
 ) -> None:
@@ -75,7 +75,7 @@ def write_outputs(
         if "completeness" in options.outputs:
             writer.add("completeness", op.Sub(score, op.ReduceSum(columns, [1], keepdims=0)), ())
         if "contributions" in options.outputs:
-            writer.add("contributions", columns, (len(parts) + len(aggregate.beside(parts)),))
+            writer.add("contributions", columns, (len(parts) + len(aggregate.extra_tokens(parts)),))
     if "input_gradient" in options.outputs:
         writer.add("input_gradient", view.walked.cotangents[view.x])
     if "bias_gradients" in options.outputs:
@@ -86,7 +86,7 @@ def write_outputs(
 def expose(
     writer: Outputs,
     options: Options,
-    parts: Sequence[aggregate.Summand],
+    parts: Sequence[aggregate.PlacedTerm],
     walked: backward.Walk,
     nodes: Sequence[ir.Node],
     where: str,

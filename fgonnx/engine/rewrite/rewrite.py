@@ -207,7 +207,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
         options.settings,
         certificate=bool({"contributions", "completeness"} & set(options.outputs)),
     )
-    parts = view.parts if method.sites else []
+    parts = view.terms if method.sites else []
     write_outputs(writer, options, method.write(view), view, parts, chosen, score)
     if "head" in options.outputs:
         writer.add("head", op.Reshape(head, [-1, *head_shape]), head_shape)
@@ -224,7 +224,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
         head_name,
         head_shape,
         stripped,
-        (*(p.site for p in parts), *aggregate.beside(parts)),
+        (*(p.site for p in parts), *aggregate.extra_tokens(parts)),
         writer.names,
         selector,
         source_outputs,
