@@ -1,4 +1,4 @@
-"""Attribution methods: what there is, and how to add one (public names of `fgonnx.engine.methods`)."""
+"""Attribution methods: list them, add one (public names of `fgonnx.engine.methods`)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.rules.fast import max_pool as routing
 from fgonnx.engine.rules.fast.blocked import blockable, spread
 from fgonnx.engine.rules.fast.convolution import Windows, window_sum_transpose
-from fgonnx.engine.rules.fast.max_pool import Axis
+from fgonnx.engine.rules.fast.max_pool import Pool1D
 from fgonnx.engine.rules.linear import explicit_pads, spatial
 from fgonnx.engine.rules.registry import Local, Unsupported, rule
 
@@ -57,7 +57,7 @@ def max_pool(
         steps, gaps = strides or [1] * rank, dilations or [1] * rank
         size_in, size_out = spatial(op, x), spatial(op, values)
         begins = explicit_pads(auto_pad, pads, size_in, size_out, kernel_shape, steps, gaps)[:rank]
-        axes = [Axis(*each) for each in zip(size_in, size_out, kernel_shape, steps, begins, strict=True)]
+        axes = [Pool1D(*each) for each in zip(size_in, size_out, kernel_shape, steps, begins, strict=True)]
         if all(d == 1 for d in gaps) and routing.applies(op, x, axes):
             return routing.undo_max_pool(op, g, values, x, axes)
         if not storage_order:

@@ -1,1 +1,1 @@
-"""Forms of a gradient that run fast on ONNX Runtime; docs/forms.md says why each."""
+"""Fast forms: vector-Jacobian products in the operators that run fast on ONNX Runtime; docs/forms.md says why each."""

@@ -1,4 +1,4 @@
-"""Transposes of linear maps over windows, in the forms that run fast on onnxruntime."""
+"""Fast forms of transposed convolutions and window sums."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fgonnx.engine.graph.emit import Emitter, Recipe
 from fgonnx.engine.rules.fast.blocked import BLOCK, blockable, blocked, enlarged, interleaved, phase_count, stuffed
 from fgonnx.engine.rules.fast.masks import each_channel
 
-_SMALL = 25  # taps of a window up to which a sum over it is written as a depthwise convolution
+_DEPTHWISE_TAPS = 25  # windows of up to this many taps are summed by a depthwise convolution
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Where the windows of a convolution lie.
+    """Geometry of a convolution.
 
     Attributes
     ----------
     size_in, size_out : sequence of int
         Spatial sizes of its input and output.
     kernel, strides, dilations : sequence of int
-        Taps of a window, their distance, the distance of windows.
+        Taps of a window, distance between windows, distance between taps.
     begins : sequence of int
-        What is padded before each axis; what is padded behind follows from the sizes.
+        Padding at the start of each axis; the padding at the end follows from the sizes.
     """
 
     size_in: Sequence[int]
@@ -41,12 +41,12 @@ class Windows:
 
     @property
     def reach(self) -> list[int]:
-        """Distance of the last tap from the first."""
+        """Distance from the first tap to the last."""
         return [d * (k - 1) for d, k in zip(self.dilations, self.kernel, strict=True)]
 
     @property
     def pointwise(self) -> bool:
-        """Whether every window is one cell and every cell has one."""
+        """Whether every window is one cell, and every cell is a window."""
         return all(k == s == 1 for k, s in zip(self.kernel, self.strides, strict=True)) and not any(
             [*self.begins, *self.ends]
         )
@@ -59,13 +59,13 @@ class Windows:
 
     @property
     def ends(self) -> list[int]:
-        """What is padded behind, or, negative, the cells there that no window reaches."""
+        """Padding at the end of each axis; negative: the number of cells at the end that no window covers."""
         each = zip(self.size_in, self.size_out, self.strides, self.reach, self.begins, strict=True)
         return [(o - 1) * s + r + 1 - b - i for i, o, s, r, b in each]
 
 
 def transposed_convolution(op: Emitter, g: ir.Value, w: ir.Value, at: Windows, group: int, like: ir.Value) -> ir.Value:
-    """Return the transpose of a convolution applied to `g`: the data gradient.
+    """Apply the transpose of a convolution to `g`: its gradient with respect to the data.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def transposed_convolution(op: Emitter, g: ir.Value, w: ir.Value, at: Windows, g
     w : ir.Value
         Weights of the convolution, (M, C / group, *kernel).
     at : Windows
-        Where its windows lie.
+        Its geometry.
     group : int
         Its number of groups.
     like : ir.Value
@@ -98,19 +98,19 @@ def _transposed_convolution(op: Emitter, g: ir.Value, w: ir.Value, at: Windows, 
     pads = [*at.begins, *ends]
     entry = op.entry(g)
     if entry is not None and entry.values is not None and group == 1 and at.pointwise:
-        # One channel m alone: x'[c, p] = g[m, p] w[m, c].
+        # Only channel m is nonzero: x'[c, p] = g[m, p] w[m, c].
         rows = op.Gather(op.Reshape(w, [op.size(w, 0), -1]), entry.index, axis=0)
         product = op.Mul(op.Reshape(rows, [-1, op.size(w, 1), *([1] * len(reach))]), entry.values)
         product.shape = like.shape
         return blocked(op, product)
     if all(s == 1 for s in at.strides) and all(p <= r for p, r in zip(pads, [*reach, *reach], strict=True)):
         # Stride 1: x'[c, p] = sum_{m, k} g[m, p + begin - d k] w[m, c, k] is a convolution of g, padded by
-        # d (k - 1) - pad, with the kernel flipped in space and its channels swapped within each group.
+        # d (K - 1) - pad for K taps, with the kernel flipped in space and its channels swapped within each group.
         return _flipped(op, g, w, group, [r - p for p, r in zip(pads, [*reach, *reach], strict=True)], at.dilations)
     depthwise = len(reach) == 2 and 1 < group == op.size(w, 0) and op.size(w, 1) == 1
     after = [i - o * s + b for i, o, s, b in zip(at.size_in, at.size_out, at.strides, at.begins, strict=True)]
     if depthwise and min(after) >= 0 and all(0 <= b <= r for b, r in zip(at.begins, reach, strict=True)):
-        # x' is the convolution of g with s - 1 zeros behind every entry: faster than ConvTranspose, and in its layout.
+        # x' is a convolution of g with s - 1 zeros after every entry: faster than ConvTranspose, and blocked.
         spread = stuffed(op, g, at.strides, (0, 0)) if blockable(op, like) else _zero_stuffed(op, g, at)
         before = [r - b for r, b in zip(reach, at.begins, strict=True)]
         return _flipped(op, spread, w, group, [*before, *after], at.dilations)
@@ -133,10 +133,20 @@ def _transposed_convolution(op: Emitter, g: ir.Value, w: ir.Value, at: Windows, 
 
 @dataclass(frozen=True)
 class _Phase:
-    """Every s-th cell of an axis, from cell a on: which taps of a convolution reach it, and from where.
+    """Every s-th cell of an axis from cell a on: which taps of a strided convolution reach it.
 
     Cell s i + a gets g[o] w[k] for all s o + k - begin = s i + a. With a + begin = s q + r these are k = s m + r and
-    o = i + q - m: a convolution of stride 1 with every s-th tap.
+    o = i + q - m: a convolution of stride 1 with every s-th tap. For 3 taps, stride 2, begin 1: phase 0 has q, r = 0, 1
+    and the one tap k = 1, o = i; phase 1 has q, r = 1, 0 and the taps k = 0, o = i + 1 and k = 2, o = i.
+
+    Attributes
+    ----------
+    first : int
+        r, the first tap of this phase.
+    taps : int
+        Number of taps.
+    before, behind : int
+        Padding of the stride-1 convolution.
     """
 
     first: int
@@ -153,14 +163,14 @@ class _Phase:
 
 
 def _in_phases(op: Emitter, g: ir.Value, w: ir.Value, at: Windows, like: ir.Value) -> ir.Value | None:
-    """Return the gradient of a strided convolution as convolutions of stride 1; None where padding forbids it."""
+    """Write the gradient of a strided convolution as a stride-1 one per phase; None where padding forbids it."""
     if any(d != 1 for d in at.dilations) or len(at.strides) != 2:
         return None
     rows, columns = ([_Phase.of(at, axis, a) for a in range(at.strides[axis])] for axis in (0, 1))
     reached = [[bool(r.taps and c.taps) for c in columns] for r in rows]
-    found = [(a, b) for a, line in enumerate(reached) for b, hit in enumerate(line) if hit]
-    used = [p for a, b in found for p in (rows[a], columns[b])]
-    if not found or min(min(p.before, p.behind) for p in used) < 0:
+    nonzero = [(a, b) for a, line in enumerate(reached) for b, hit in enumerate(line) if hit]
+    used = [p for a, b in nonzero for p in (rows[a], columns[b])]
+    if not nonzero or min(min(p.before, p.behind) for p in used) < 0:
         return None
 
     def phase(r: _Phase, c: _Phase) -> ir.Value:
@@ -168,10 +178,10 @@ def _in_phases(op: Emitter, g: ir.Value, w: ir.Value, at: Windows, like: ir.Valu
         return _flipped(op, g, part, 1, [r.before, c.before, r.behind, c.behind], at.dilations)
 
     cells = [phase_count(i, s) for i, s in zip(at.size_in, at.strides, strict=True)]
-    if len(found) == len(rows) * len(columns):
+    if len(nonzero) == len(rows) * len(columns):
         return blocked(op, interleaved(op, [[phase(r, c) for c in columns] for r in rows], cells, like))
-    if len(found) == 1:
-        ((a, b),) = found
+    if len(nonzero) == 1:
+        ((a, b),) = nonzero
         one = phase(rows[a], columns[b])
         one.shape = ir.Shape([op.dims(g)[0], op.size(like, 1), *cells])
         return blocked(op, stuffed(op, one, at.strides, (a, b), at.size_in))
@@ -186,7 +196,7 @@ def _cut(
     axes: Sequence[int],
     steps: Sequence[int] | None = None,
 ) -> ir.Value:
-    """Take a part of weights; folded when the session loads, so that the file holds them once."""
+    """Slice weights; constant-folded when the session loads, so that the file stores them once."""
     steps = steps or [1] * len(axes)
     part: ir.Value = op.Slice(w, list(starts), list(stops), list(axes), list(steps))
     dims = list(op.dims(w))
@@ -199,14 +209,14 @@ def _cut(
 def _flipped(
     op: Emitter, g: ir.Value, w: ir.Value, group: int, pads: Sequence[int], dilations: Sequence[int]
 ) -> ir.Value:
-    """Convolve with weights that are swapped and flipped."""
+    """Convolve with the weights' channels swapped and their taps flipped."""
     kernel = [op.size(w, 2 + i) for i in range(len(dilations))]
     swapped = _swap_and_flip(op, w, kernel, group)
     return op.Conv(g, swapped, pads=list(pads), dilations=list(dilations), group=group, kernel_shape=kernel)
 
 
 def _zero_stuffed(op: Emitter, g: ir.Value, at: Windows) -> ir.Value:
-    """Put s - 1 zeros behind every entry of the last two axes: whole rows as padding, columns by a 0/1 matrix."""
+    """Insert s - 1 zeros after every entry of the last two axes: in rows by a 0/1 matrix, between rows by Pad."""
     assert g.dtype is not None
     (rows, columns), (down, across) = at.size_out, at.strides
     spread = np.zeros((columns, columns * across), g.dtype.numpy())
@@ -217,7 +227,7 @@ def _zero_stuffed(op: Emitter, g: ir.Value, at: Windows) -> ir.Value:
 
 
 def _swap_and_flip(op: Emitter, w: ir.Value, kernel: Sequence[int], group: int) -> ir.Value:
-    """(M, C/g, *k) -> (C, M/g, *k) within each group, kernel reversed. Folded when the session loads."""
+    """(M, C/g, *k) -> (C, M/g, *k) within each group, taps flipped; constant-folded when the session loads."""
     m, c = op.size(w, 0), op.size(w, 1)
     rank = len(kernel)
     axes = list(range(2, 2 + rank))
@@ -238,16 +248,16 @@ def _swap_and_flip(op: Emitter, w: ir.Value, kernel: Sequence[int], group: int) 
 
 
 def window_sum_transpose(op: Emitter, g: ir.Value, at: Windows, like: ir.Value, weight: float = 1.0) -> ir.Value:
-    """Return the transpose of a weighted window sum per channel: every window's cotangent spread over its window.
+    """Apply the transpose of a weighted window sum per channel: add every window's cotangent to all of its cells.
 
-    In the blocked layout windows side by side are enlarged cells, others a depthwise convolution; elsewhere channels
-    are folded into the batch, which makes one single-channel convolution of it.
+    In the blocked layout windows that tile are a nearest-neighbour Resize, others a depthwise convolution; elsewhere
+    channels are folded into the batch, for one single-channel convolution.
     """
 
     def taps(shape: Sequence[int]) -> npt.NDArray[Any]:
         return np.full((1, 1, *shape), weight, g.dtype.numpy() if g.dtype else np.float32)
 
-    if blockable(op, like) and (at.tiling or math.prod(at.kernel) <= _SMALL):
+    if blockable(op, like) and (at.tiling or math.prod(at.kernel) <= _DEPTHWISE_TAPS):
         channels = op.size(like, 1)
         if not at.tiling:
             return transposed_convolution(op, g, each_channel(op, taps(at.kernel), channels), at, channels, like)

@@ -1,7 +1,7 @@
-"""Forms of a gradient in standard operators that run fast on onnxruntime: masks, window sums, scattering.
+"""Fast forms of 0/1 masks, and small helpers: scattering, products along an axis.
 
-The CPU provider keeps convolutions, pools and a few elementwise operators in a blocked layout, which Where, Greater and
-Cast leave. A mask as a steep HardSigmoid stays in it.
+The CPU provider keeps convolutions, pools and a few elementwise operators in a blocked layout, which Where, Greater
+and Cast leave. A mask as a steep HardSigmoid stays in it.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.rules.fast.blocked import blockable
 
-# 2**127 maps every normal float32 to 2 or more, so that minus 1 clamps to 1; infinity clamps too. OpenVINO reads an
-# explicit beta=0 as its default 0.5, hence -1.
+# Times 2**127, every normal positive float32 is 2 or more, so that minus 1 it clamps to 1; infinity clamps too. The
+# beta is -1 because OpenVINO reads an explicit beta=0 as the default 0.5.
 _STEEP = 2.0**127
 
 
 def positive(op: Emitter, x: ir.Value) -> ir.Value:
-    """Return 1 where `x > 0` and 0 elsewhere, in the type of `x`; subnormal float32 count as 0, or as less than 1."""
+    """Return 1 where `x > 0`, else 0, in the type of `x`; a subnormal float32 gives a value between."""
     if x.dtype == ir.DataType.FLOAT and not op.portable:
         return op.HardSigmoid(x, alpha=_STEEP, beta=-1.0)
     return indicator(op, op.Greater(x, 0.0), x)
 
 
 def below(op: Emitter, x: ir.Value, bound: float) -> ir.Value:
-    """Return 1 where `x < bound` and 0 elsewhere, in the type of `x`."""
+    """Return 1 where `x < bound`, else 0, in the type of `x`."""
     if x.dtype == ir.DataType.FLOAT and not op.portable and 2.0**-60 < bound < 2.0**60:
-        # A power of two makes alpha * x exact and one unit in the last place of the bound at least 4.
+        # A power of two keeps alpha * x exact and scales one ulp of the bound to at least 4.
         alpha = 2.0 ** (26 - math.floor(math.log2(bound)))
         return op.HardSigmoid(x, alpha=-alpha, beta=float(np.float32(alpha) * np.float32(bound)))
     return indicator(op, op.Less(x, bound), x)
 
 
 def reaches(op: Emitter, x: ir.Value, bound: float) -> ir.Value:
-    """Return 1 where `x >= bound` and 0 elsewhere, in the type of `x`: what `below` leaves."""
+    """Return 1 where `x >= bound`, else 0, in the type of `x`: the complement of `below`."""
     if x.dtype == ir.DataType.FLOAT and not op.portable and 2.0**-60 < bound < 2.0**60:
-        # The bound becomes an integer of 24 bits, its neighbour below the integer before it: 1 and 0, both exact.
+        # Scaled to an integer of 24 bits, the bound and the float below it differ by 1 and give 1 and 0 exactly.
         exact = float(np.float32(bound))
         mantissa, exponent = math.frexp(exact)
         alpha = 2.0 ** ((25 if mantissa == 0.5 else 24) - exponent)
@@ -48,13 +48,13 @@ def reaches(op: Emitter, x: ir.Value, bound: float) -> ir.Value:
 
 
 def indicator(op: Emitter, condition: ir.Value, like: ir.Value) -> ir.Value:
-    """Return 1 where a condition holds and 0 elsewhere, in the type of `like`."""
+    """Return 1 where a condition holds, else 0, in the type of `like`."""
     assert like.dtype is not None
     return op.Cast(condition, to=like.dtype.value)
 
 
-def vanishes(op: Emitter, x: ir.Value) -> ir.Value:
-    """Return 1 where `x = 0` and 0 elsewhere for `x >= 0`, in the type of `x`; subnormal float32 may lie between."""
+def is_zero(op: Emitter, x: ir.Value) -> ir.Value:
+    """Return 1 where `x = 0`, else 0, for `x >= 0`, in the type of `x`; a subnormal float32 gives a value between."""
     if x.dtype == ir.DataType.FLOAT and not op.portable:
         return op.HardSigmoid(x, alpha=-_STEEP, beta=1.0)
     return indicator(op, op.LessOrEqual(x, 0.0), x)
@@ -71,15 +71,15 @@ def minus(op: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
     """Return `a - b` for two values of one shape."""
     if not blockable(op, a):
         return op.Sub(a, b)
-    # Sub is not in the blocked layout; a depthwise convolution with an addition is, and is as fast.
+    # Sub leaves the blocked layout; Add and a depthwise convolution stay in it and are as fast.
     channels = op.size(a, 1)
     return op.Add(op.Conv(b, each_channel(op, np.full((1, 1, 1, 1), -1.0, np.float32), channels), group=channels), a)
 
 
 def summed(op: Emitter, g: ir.Value, result: ir.Value, primal: ir.Value) -> ir.Value:
-    """Sum a cotangent of `result` to the shape of `primal`, which was broadcast to it, as `unbroadcast` does.
+    """Sum a cotangent of `result` to the shape of `primal`, which was broadcast to it: `op.unbroadcast`.
 
-    Where one value per channel is left, the blocked layout is kept.
+    A sum to one value per channel is a GlobalAveragePool, which keeps the blocked layout.
     """
     dims = op.dims(result)
     if not blockable(op, result) or op.dims(primal) != (*dims[:2], 1, 1):
@@ -88,16 +88,16 @@ def summed(op: Emitter, g: ir.Value, result: ir.Value, primal: ir.Value) -> ir.V
 
 
 def each_channel(op: Emitter, kernel: npt.NDArray[np.float32], channels: int) -> ir.Value:
-    """Return weights (channels, 1, *kernel) with one kernel for all; folded when the session loads."""
+    """Return depthwise weights (channels, 1, *kernel), one kernel for all; constant-folded when the session loads."""
     weights: ir.Value = op.Expand(op.constant(kernel), [channels, 1, 1, 1])
     weights.shape = ir.Shape([channels, *kernel.shape[1:]])
     return weights
 
 
 def finite(op: Emitter, v: ir.Value) -> ir.Value:
-    """Return a value with its infinities as the largest numbers, so that a vanishing cotangent times it vanishes.
+    """Replace infinities by the largest finite numbers, so that a zero cotangent times the value is zero, not NaN.
 
-    Attention masks add minus infinity.
+    Attention masks contain minus infinity.
     """
     assert v.dtype is not None
     array = op.array(v)
@@ -108,12 +108,12 @@ def finite(op: Emitter, v: ir.Value) -> ir.Value:
 
 
 def nonzero(op: Emitter, x: ir.Value) -> ir.Value:
-    """Return `x` with 1 in place of 0: a divisor for numerators that vanish with it."""
+    """Replace 0 by 1: a safe divisor where the numerator is zero too."""
     return op.Add(x, indicator(op, op.Equal(x, 0.0), x))
 
 
 def scatter_to_argmax(op: Emitter, g: ir.Value, indices: ir.Value, x: ir.Value) -> ir.Value:
-    """Add every element of `g` at its flat index into a tensor of the shape of `x`, zero elsewhere."""
+    """Add every element of `g` at its flat index into zeros of the shape of `x`."""
     assert x.dtype is not None
     kind = _summed_in(x.dtype)
     zeros = op.ConstantOfShape(op.Reshape(op.Size(x), [1]), value=ir.tensor(np.zeros(1, kind.numpy())))
@@ -124,9 +124,9 @@ def scatter_to_argmax(op: Emitter, g: ir.Value, indices: ir.Value, x: ir.Value) 
 def scatter_add(
     op: Emitter, op_type: str, into: ir.Value, indices: ir.Value, g: ir.Value, **attributes: int
 ) -> ir.Value:
-    """Add `g` into a tensor at indices, by ScatterElements or ScatterND; 16-bit types in float32.
+    """Add `g` into a tensor at indices by ScatterElements or ScatterND.
 
-    onnxruntime's CPU provider has no sums in float16.
+    16-bit types go through float32: onnxruntime's CPU provider cannot add in float16.
     """
     assert into.dtype is not None
     kind = _summed_in(into.dtype)

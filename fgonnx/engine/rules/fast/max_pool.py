@@ -1,9 +1,13 @@
-"""Max pools undone axis by axis, without indices.
+"""Fast form of MaxPool: its cotangent is routed to the maxima one axis at a time, without indices.
 
-Asked for indices, onnxruntime's pool leaves the blocked layout and takes many times as long. But a pool of k x l is one
-of 1 x l and then one of k x 1, a window along one axis has few taps, and which of them is the maximum is seen by
-subtraction: convolutions with one weight, Mul and HardSigmoid, all in the blocked layout. What the taps get is kept by
-phases (every s-th row, every s-th column) and put together once, at the end.
+With an indices output, onnxruntime's pool leaves the blocked layout and takes many times as long. But a k x l pool is
+a 1 x l pool followed by a k x 1 pool, a window along one axis has few taps, and a tap is the maximum where its
+difference to it is zero: one-weight convolutions, Mul and HardSigmoid, all in the blocked layout. The cotangents are
+kept by phase (every s-th row, every s-th column) and interleaved once, at the end.
+
+Index algebra along one axis: tap t of window w is cell s w + t - begin. With cell = s i + a, phase a gets tap t of
+window w = i + (a + begin - t) / s wherever s divides a + begin - t. For 3 taps, stride 2, begin 1: cell 2 i is tap 1
+of window i, and cell 2 i + 1 is tap 2 of window i and tap 0 of window i + 1.
 """
 
 from __future__ import annotations
@@ -17,13 +21,13 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
 from fgonnx.engine.rules.fast.blocked import blockable, blocked, interleaved, phase_count
-from fgonnx.engine.rules.fast.masks import each_channel, minus, positive, vanishes
+from fgonnx.engine.rules.fast.masks import each_channel, is_zero, minus, positive
 
-_MOST_TAPS = 3
+_MAX_TAPS = 3
 
 
 @dataclass(frozen=True)
-class Axis:
+class Pool1D:
     """A pool along one axis.
 
     Attributes
@@ -31,7 +35,7 @@ class Axis:
     size_in, size_out : int
         Cells before and after.
     kernel, stride, begin : int
-        Taps of a window, its step, and the padding before the first cell.
+        Taps of a window, distance between windows, padding before the first cell.
     """
 
     size_in: int
@@ -42,39 +46,39 @@ class Axis:
 
     @property
     def end(self) -> int:
-        """Padding behind the last cell, or, negative, cells there that no window reaches."""
+        """Padding after the last cell; negative: the number of cells at the end that no window covers."""
         return (self.size_out - 1) * self.stride + self.kernel - self.begin - self.size_in
 
     @property
     def cells(self) -> int:
-        """Cells of a phase."""
+        """Number of cells of the longest phase."""
         return phase_count(self.size_in, self.stride)
 
     def taps(self) -> list[int]:
-        """Return all taps, those that lie in the padding at some place last."""
+        """Return all taps, those that lie in the padding for some window last."""
         outside = {*range(self.begin), *range(self.kernel - max(self.end, 0), self.kernel)}
         return sorted(range(self.kernel), key=lambda t: (t in outside, t))
 
-    def decided(self) -> bool:
-        """Tell whether at most one tap may lie in the padding: it is never compared, so the 0 there misleads nobody."""
-        return self.begin + max(self.end, 0) < 2 and self.kernel <= _MOST_TAPS
+    def comparable(self) -> bool:
+        """Tell whether at most one tap can lie in the padding: it comes last and is never compared to its padding."""
+        return self.begin + max(self.end, 0) < 2 and self.kernel <= _MAX_TAPS
 
 
-def applies(op: Emitter, x: ir.Value, axes: Sequence[Axis]) -> bool:
-    """Tell whether `undo_max_pool` takes a pool, and is the better form: small windows, many channels in float32."""
+def applies(op: Emitter, x: ir.Value, axes: Sequence[Pool1D]) -> bool:
+    """Tell whether `undo_max_pool` supports a pool and is faster: small windows, many channels, float32."""
     in_blocks = op.portable or blockable(op, x)
-    return len(axes) == 2 and x.dtype == ir.DataType.FLOAT and in_blocks and all(a.decided() for a in axes)
+    return len(axes) == 2 and x.dtype == ir.DataType.FLOAT and in_blocks and all(a.comparable() for a in axes)
 
 
-def undo_max_pool(op: Emitter, g: ir.Value, y: ir.Value, x: ir.Value, axes: Sequence[Axis]) -> ir.Value:
-    """Send the cotangent of a max pool `y` of `x` to one maximum of every window.
+def undo_max_pool(op: Emitter, g: ir.Value, y: ir.Value, x: ir.Value, axes: Sequence[Pool1D]) -> ir.Value:
+    """Route the cotangent of a max pool `y` of `x` to one maximum of every window.
 
-    Of equal elements the first one gets it, row by row, except that a tap which may lie in the padding is asked last.
+    Among equal maxima the first in row-major order gets it, except that a tap which may lie in the padding comes last.
     """
-    result = blocked(op, _undone(op, g, y, x, axes))
+    result = blocked(op, _routed(op, g, y, x, axes))
 
     def gated() -> ir.Value:
-        # Where x is nowhere negative, a window whose maximum is zero holds nothing else: the mask can be that of y.
+        # Times the mask x > 0 for x >= 0: a window whose maximum is 0 is all zero, so the mask of y does the same.
         masked = op.Mul(g, positive(op, y))
         masked.shape = y.shape
         return undo_max_pool(op, masked, y, x, axes)
@@ -90,7 +94,7 @@ def undo_max_pool(op: Emitter, g: ir.Value, y: ir.Value, x: ir.Value, axes: Sequ
 
 
 def channels_of(op: Emitter, g: ir.Value, y: ir.Value, start: int, stop: int, part: ir.Value) -> ir.Value:
-    """Return some channels of the cotangent of `y`: written apart where that is possible, else cut out."""
+    """Return some channels of the cotangent of `y`: computed on their own where its recipe allows, else sliced."""
     recipe = op.recipe(g, y)
     if recipe is not None and recipe.channels is not None:
         return recipe.channels(start, stop, part)
@@ -99,7 +103,7 @@ def channels_of(op: Emitter, g: ir.Value, y: ir.Value, start: int, stop: int, pa
     return cut
 
 
-def _attributes(axes: Sequence[Axis]) -> dict[str, list[int]]:
+def _attributes(axes: Sequence[Pool1D]) -> dict[str, list[int]]:
     return {
         "kernel_shape": [a.kernel for a in axes],
         "strides": [a.stride for a in axes],
@@ -109,44 +113,49 @@ def _attributes(axes: Sequence[Axis]) -> dict[str, list[int]]:
 
 @dataclass(frozen=True)
 class _Steps:
-    """The places first, first + step, ... of an axis, so many of them; some may lie outside."""
+    """The positions first, first + step, ... along an axis, `count` of them; some may lie outside."""
 
     first: int
     step: int
     count: int
 
 
-def _undone(op: Emitter, g: ir.Value, y: ir.Value, x: ir.Value, axes: Sequence[Axis]) -> ir.Value:
+def _routed(op: Emitter, g: ir.Value, y: ir.Value, x: ir.Value, axes: Sequence[Pool1D]) -> ir.Value:
+    # 3 x 3, stride 2, begin 1: x (N, C, 8, 8), y and g (N, C, 4, 4).
+    #     narrow, the pool over columns alone:                  (N, C, 8, 4)
+    #     row phases of narrow's cotangent, compared with y:    2 of (N, C, 4, 4)
+    #     of each, column phases, compared with narrow's rows:  2 x 2 of (N, C, 4, 4), interleaved to (N, C, 8, 8)
     rows, columns = axes
-    narrow = op.MaxPool(x, **_attributes([Axis(rows.size_in, rows.size_in, 1, 1, 0), columns]))
+    narrow = op.MaxPool(x, **_attributes([Pool1D(rows.size_in, rows.size_in, 1, 1, 0), columns]))
     narrow.shape = ir.Shape([*op.dims(x)[:3], columns.size_out])
     whole = _Steps(0, 1, columns.size_out)
-    # As many windows as there are cells in a phase: those behind the last one get nothing and change nothing.
+    # At least as many windows as a phase has cells: those after the last get a zero cotangent.
     wide = _Steps(0, 1, max(columns.size_out, columns.cells))
 
-    def row_tap(t: int) -> ir.Value:
+    def row_gap(t: int) -> ir.Value:
         return _picked(op, narrow, _Steps(t - rows.begin, rows.stride, rows.size_out), whole, -1.0, y)
 
     phases = []
-    for a, line in enumerate(_phases(op, _shares(op, g, rows, row_tap), rows, 0, wide.count)):
+    for a, line in enumerate(_phases(op, _shares(op, g, rows, row_gap), rows, 0, wide.count)):
         every = _Steps(a, rows.stride, rows.cells)
         widest = _picked(op, narrow, every, wide)
 
-        def column_tap(t: int, every: _Steps = every, widest: ir.Value = widest) -> ir.Value:
+        def column_gap(t: int, every: _Steps = every, widest: ir.Value = widest) -> ir.Value:
             across = _Steps(t - columns.begin, columns.stride, wide.count)
             return _picked(op, x, every, across, -1.0, widest)
 
-        phases.append(_phases(op, _shares(op, line, columns, column_tap), columns, 1, rows.cells))
+        phases.append(_phases(op, _shares(op, line, columns, column_gap), columns, 1, rows.cells))
     return interleaved(op, phases, [rows.cells, columns.cells], x)
 
 
-def _shares(op: Emitter, g: ir.Value, along: Axis, gap: Callable[[int], ir.Value]) -> list[ir.Value]:
-    """Return what every tap of the windows gets; `gap` is how far a tap is below the maximum."""
+def _shares(op: Emitter, g: ir.Value, along: Pool1D, gap: Callable[[int], ir.Value]) -> list[ir.Value]:
+    """Return the cotangent of every tap of the windows; `gap(t)` is the maximum minus tap t, for all windows."""
+    # Each tap in turn takes the cotangent where its gap is zero and leaves the rest; the last takes what remains.
     shares: dict[int, ir.Value] = {}
     rest = g
-    *asked, last = along.taps()
-    for t in asked:
-        shares[t] = op.Mul(rest, vanishes(op, gap(t)))
+    *compared, last = along.taps()
+    for t in compared:
+        shares[t] = op.Mul(rest, is_zero(op, gap(t)))
         shares[t].shape = g.shape
         rest = minus(op, rest, shares[t])
         rest.shape = g.shape
@@ -154,24 +163,21 @@ def _shares(op: Emitter, g: ir.Value, along: Axis, gap: Callable[[int], ir.Value
     return [shares[t] for t in range(along.kernel)]
 
 
-def _phases(op: Emitter, shares: Sequence[ir.Value], along: Axis, axis: int, others: int) -> list[ir.Value]:
-    """Add up, for every phase of an axis, the shares of the taps that meet there; `others` cells along the other axis.
-
-    Tap t of window w is cell s w + t - begin, which is cell i of phase a where w = i + (a + begin - t) / s.
-    """
+def _phases(op: Emitter, shares: Sequence[ir.Value], along: Pool1D, axis: int, others: int) -> list[ir.Value]:
+    """Add up the shares of the taps that fall on each phase of an axis; `others`: cells along the other axis."""
     size = (along.cells, others) if axis == 0 else (others, along.cells)
-    found = []
+    phases = []
     for a in range(along.stride):
         total: ir.Value | None = None
         for t, share in enumerate(shares):
-            shift, beside = divmod(a + along.begin - t, along.stride)
-            if not beside:
-                total = _moved(op, share, (shift, 0) if axis == 0 else (0, shift), size, 1.0, total)
-        found.append(_moved(op, shares[0], (0, 0), size, 0.0) if total is None else total)
-    return found
+            shift, remainder = divmod(a + along.begin - t, along.stride)
+            if not remainder:
+                total = _shifted(op, share, (shift, 0) if axis == 0 else (0, shift), size, 1.0, total)
+        phases.append(_shifted(op, shares[0], (0, 0), size, 0.0) if total is None else total)
+    return phases
 
 
-def _moved(
+def _shifted(
     op: Emitter, v: ir.Value, shift: tuple[int, int], size: tuple[int, int], factor: float, plus: ir.Value | None = None
 ) -> ir.Value:
     rows, columns = (_Steps(first, 1, count) for first, count in zip(shift, size, strict=True))
@@ -181,7 +187,7 @@ def _moved(
 def _picked(
     op: Emitter, v: ir.Value, rows: _Steps, columns: _Steps, factor: float = 1.0, plus: ir.Value | None = None
 ) -> ir.Value:
-    """Pick cells, 0 for those outside, times a factor, plus another value: a depthwise convolution with one weight."""
+    """Pick cells (0 outside), times a factor, plus another value: a depthwise convolution with one nonzero weight."""
     size = (op.size(v, 2), op.size(v, 3))
     if factor == 1.0 and all(s == _Steps(0, 1, n) for s, n in zip((rows, columns), size, strict=True)):
         total = v if plus is None else op.Add(v, plus)
@@ -191,7 +197,7 @@ def _picked(
     for steps, n in zip((rows, columns), size, strict=True):
         place, pad = max(steps.first, 0), max(-steps.first, 0)
         missing = steps.step * (steps.count - 1) + place + 1 - pad - n
-        # Where cells are left over at the end, a longer kernel keeps the windows from reaching them.
+        # Where cells are left over at the end, a longer kernel keeps the convolution from having more windows.
         surplus = max(-missing - (steps.step - 1), 0)
         places.append(place)
         kernel.append(place + 1 + surplus)

@@ -1,7 +1,7 @@
-"""Values that the way back computes anew instead of keeping them.
+"""Forward values that the backward pass recomputes instead of keeping them (rematerialisation).
 
-What the gradient reads of the way forth stays in memory from there to there, once per layer. Of a GELU that an exporter
-has written out, h (1 + erf(h / sqrt 2)) / 2, it reads up to four values of the widest layer, and all follow from h.
+Forward values that the gradient reads stay in memory until it runs, once per layer. Of a GELU decomposed by an
+exporter, h (1 + erf(h / sqrt 2)) / 2, it reads up to four values of the widest layer, all of which follow from h.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _AFFINE = ("Add", "Sub", "Mul", "Div")
 
 
 def error_functions(op: Emitter, nodes: Sequence[ir.Node]) -> None:
-    """Let what was written behind `nodes` read copies of their Erf and of the affine steps before and after it.
+    """Make the nodes written after `nodes` read copies of their Erf and of the affine nodes around it.
 
-    A copy runs when it is read. Results stay the same to the last bit.
+    A copy runs when it is first read. Results are bit-identical.
     """
     known = set(nodes)
     scalings = [v.producer() for n in nodes if n.op_type == "Erf" and not n.domain and (v := n.inputs[0]) is not None]
@@ -33,7 +33,7 @@ def error_functions(op: Emitter, nodes: Sequence[ir.Node]) -> None:
 
 
 def _operand(op: Emitter, node: ir.Node) -> ir.Value | None:
-    """Return the operand of an Erf, or of an affine step beside its one number; None of other nodes."""
+    """Return the operand of an Erf, or of an affine node whose other operand is one number; None for other nodes."""
     if node.domain or node.op_type not in (*_AFFINE, "Erf"):
         return None
     rest = [v for v in node.inputs if (array := op.array(v)) is None or array.size != 1]
@@ -41,7 +41,7 @@ def _operand(op: Emitter, node: ir.Node) -> ir.Value | None:
 
 
 def _copies(op: Emitter, base: ir.Value, known: set[ir.Node]) -> dict[ir.Value, ir.Value]:
-    """Write all Erf and affine steps that follow from a value again, each right behind what it is a copy of."""
+    """Copy all Erf and affine nodes that depend on a value alone, each right after its original."""
     copies: dict[ir.Value, ir.Value] = {}
     reached = [base]
     while reached:
@@ -49,7 +49,7 @@ def _copies(op: Emitter, base: ir.Value, known: set[ir.Node]) -> dict[ir.Value, 
         for node in dict.fromkeys(n for n in v.consumers() if n in known and _operand(op, n) is v):
             inputs = [copies[v] if w is v and w in copies else w for w in node.inputs]
             if v is base:
-                inputs = [_told_apart(op, w, op.rank(base)) for w in inputs]
+                inputs = [_with_other_rank(op, w, op.rank(base)) for w in inputs]
             name = op.unique(node.op_type)
             copy = ir.Node("", node.op_type, inputs, name=name)
             original, result = node.outputs[0], copy.outputs[0]
@@ -60,8 +60,8 @@ def _copies(op: Emitter, base: ir.Value, known: set[ir.Node]) -> dict[ir.Value, 
     return copies
 
 
-def _told_apart(op: Emitter, v: ir.Value | None, rank: int) -> ir.Value | None:
-    """Return a number with another count of axes: of two nodes that are alike onnxruntime makes one."""
+def _with_other_rank(op: Emitter, v: ir.Value | None, rank: int) -> ir.Value | None:
+    """Return a number with another rank, so that onnxruntime does not merge the copy with its original."""
     array = op.array(v)
     if array is None:
         return v
