@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx.pictures.show.sheet import FAINT, NEGATIVE, PAPER, POSITIVE, Sheet, checked, finish, resized
+from fgonnx.pictures.show.sheet import FAINT, NEGATIVE, POSITIVE, Sheet, checked, resized
 from fgonnx.pictures.show.visual import overlay, scaled
 
 RGB = npt.NDArray[np.uint8]
@@ -69,26 +69,19 @@ def draw(
     size = max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))
     photo = resized(image, size)
     column = max(size[1], round(110 * unit))
-    width = 2 * (margin + column)
-    text = Sheet(height, width, unit)
+    sheet = Sheet(height, 3 * margin + 2 * column)
     cells = (
         (photo, "picture"),
         (difference(photo, a, b, signed=signed), "difference: more in A blue, in B red"),
         (overlay(photo, a, signed=signed), f"A: {names[0]}"),
         (overlay(photo, b, signed=signed), f"B: {names[1]}"),
     )
-    places = []
-    for i, (_, name) in enumerate(cells):
+    for i, (picture, name) in enumerate(cells):
         top = margin + (i // 2) * (room + caption + margin)
         left = margin + (i % 2) * (column + margin)
-        places.append((top + (room - size[0]) // 2, left + (column - size[1]) // 2))
-        fitted = text.fitted(name, column / unit, 9)
-        text.write(fitted, left / unit, (top + room) / unit + 11, 9, FAINT)
-    out = text.finished()
-    for (picture, _), (top, left) in zip(cells, places, strict=True):
-        out[top : top + size[0], left : left + size[1]] = picture
-    gap = np.full((height, margin, 3), PAPER, np.uint8)
-    return finish(np.concatenate([out, gap], axis=1), title, lines, bars, caption="score B - score A, by layer")
+        sheet.place(picture, left + (column - size[1]) // 2, top + (room - size[0]) // 2)
+        sheet.write(sheet.fitted(name, column / unit, 8), left / unit, (top + room) / unit + 11, 8, FAINT)
+    return sheet.certified(title, lines, bars, caption="score B - score A, by layer")
 
 
 def difference(photo: RGB, a: npt.ArrayLike, b: npt.ArrayLike, *, signed: bool = False) -> RGB:

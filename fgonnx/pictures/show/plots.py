@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fgonnx.errors import InputError
 from fgonnx.pictures.show import visual
-from fgonnx.pictures.show.sheet import FAINT, INK, NEGATIVE, POSITIVE, RULE, Sheet, checked, finish, resized
+from fgonnx.pictures.show.sheet import FAINT, INK, NEGATIVE, POSITIVE, RULE, Sheet, checked, resized
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
@@ -65,21 +65,20 @@ def sequence(
         raise InputError(f"a sequence of shape {rows.shape} and a map of shape {map_.shape} do not belong together")
     if not (np.isfinite(rows).all() and np.isfinite(map_).all()):
         raise InputError("the sequence or its map holds NaN or infinity: check the model's weights and its input")
-    unit = height / 360
-    sheet = Sheet(height, round((_WIDTH + 2 * _MARGIN) * unit), unit)
+    sheet = Sheet(height, round((_WIDTH + 2 * _MARGIN) * height / 360))
     left, right = _MARGIN, _MARGIN + _WIDTH
-    sheet.write("input", left, 24, 11, FAINT)
+    sheet.write("input", left, 24, 10, FAINT)
     if len(rows) == 1:
         _wave(sheet, rows[0], left, 32, right, 172)
     else:
         sheet.box(left, 32, right, 172, _brightness(rows))
-    sheet.write("explanation", left, 196, 11, FAINT)
+    sheet.write("explanation", left, 196, 10, FAINT)
     visual.legend(sheet, right, 187, _WIDTH, signed)
-    columns = _columns(map_, round(_WIDTH * sheet.fine))
+    columns = _columns(map_, round(_WIDTH * sheet.unit))
     sheet.box(left, 203, right, 233, visual.heat(columns[None], signed=signed))
     _curve(sheet, columns, left, 240, right, 322)
     _axis(sheet, left, right, 324, len(map_), rate, start)
-    return finish(sheet.finished(), title, lines, bars)
+    return sheet.certified(title, lines, bars)
 
 
 def _columns(map_: Array, width: int) -> Array:
@@ -93,7 +92,7 @@ def _columns(map_: Array, width: int) -> Array:
 
 def _wave(sheet: Sheet, wave: Array, left: float, top: float, right: float, bottom: float) -> None:
     """Draw a wave: what it reaches within every column, or a line where columns are finer than positions."""
-    width, count = round((right - left) * sheet.fine), len(wave)
+    width, count = round((right - left) * sheet.unit), len(wave)
     if count > width:
         edges = np.arange(width) * count // width
         # Neighbouring columns share a value, so that the wave does not fall apart.
@@ -101,15 +100,11 @@ def _wave(sheet: Sheet, wave: Array, left: float, top: float, right: float, bott
         high = np.maximum.reduceat(wave, edges)
         low[1:], high[1:] = np.minimum(low[1:], wave[edges[1:] - 1]), np.maximum(high[1:], wave[edges[1:] - 1])
     else:
-        positions = (np.arange(width) + 0.5) / width * count - 0.5
-        low = high = np.interp(positions, np.arange(count), wave)
-    reach = max(float(np.abs(wave).max()), 1e-30)
-    middle, half = (top + bottom) / 2 * sheet.fine, (bottom - top) / 2 * sheet.fine
-    sheet.box(left, (top + bottom) / 2 - 0.25, right, (top + bottom) / 2 + 0.25, RULE)
-    x = np.arange(width) + left * sheet.fine
-    upper, lower = middle - high / reach * half, middle - low / reach * half
-    outline = np.concatenate([np.stack([x, upper - 1], 1), np.stack([x, lower + 1], 1)[::-1]])
-    cv2.fillPoly(sheet.pixels, [np.rint(outline).astype(np.int32)], INK, cv2.LINE_AA)
+        ends = np.interp(np.arange(width + 1) / width * count - 0.5, np.arange(count), wave)
+        low, high = np.minimum(ends[:-1], ends[1:]), np.maximum(ends[:-1], ends[1:])
+    middle, half = (top + bottom) / 2, (bottom - top) / 2 / max(float(np.abs(wave).max()), 1e-30)
+    sheet.box(left, middle - 0.25, right, middle + 0.25, RULE)
+    sheet.area(left, middle - high * half - 0.4, middle - low * half + 0.4, INK)
 
 
 def _curve(sheet: Sheet, columns: Array, left: float, top: float, right: float, bottom: float) -> None:
@@ -117,14 +112,9 @@ def _curve(sheet: Sheet, columns: Array, left: float, top: float, right: float, 
     low, high = min(0.0, float(columns.min())), max(0.0, float(columns.max()))
     scale = (bottom - top) / ((high - low) or 1.0)
     zero = top + high * scale
-    x = np.arange(len(columns)) + left * sheet.fine
-    base = np.full(len(x), zero * sheet.fine)
-    for part, colour in ((columns.clip(min=0), POSITIVE), (columns.clip(max=0), NEGATIVE)):
-        if part.any():
-            outline = np.concatenate(
-                [np.stack([x, (zero - part * scale) * sheet.fine], 1), np.stack([x, base], 1)[::-1]]
-            )
-            cv2.fillPoly(sheet.pixels, [np.rint(outline).astype(np.int32)], colour, cv2.LINE_AA)
+    base = np.full(len(columns), zero)
+    sheet.area(left, zero - columns.clip(min=0) * scale, base, POSITIVE)
+    sheet.area(left, base, zero - columns.clip(max=0) * scale, NEGATIVE)
     sheet.box(left, zero - 0.25, right, zero + 0.25, FAINT)
 
 
@@ -135,10 +125,10 @@ def _axis(sheet: Sheet, left: float, right: float, y: float, count: int, rate: f
         text = f"{position:.0f}" if rate is None else f"{position / rate:.4g} s"
         x = left + (right - left) * i / 4
         sheet.box(x - 0.25, y, x + 0.25, y + 4, FAINT)
-        at = x - sheet.extent(text, 10) * i / 4
-        sheet.write(text, at, y + 15, 10, FAINT)
+        at = x - sheet.extent(text, 9) * i / 4
+        sheet.write(text, at, y + 15, 9, FAINT)
     if rate is None:
-        sheet.write("position", left, y + 28, 10, FAINT)
+        sheet.write("position", left, y + 28, 9, FAINT)
 
 
 def _brightness(rows: Array) -> RGB:
@@ -190,8 +180,7 @@ def volume(
     spread = float(grey.max() - grey.min()) or 1.0
     pixels = np.rint((grey - grey.min()) / spread * 255).astype(np.uint8)
     strongest = np.unravel_index(int(np.abs(map_).argmax()), map_.shape)
-    unit = height / 360
-    sheet = Sheet(height, round((3 * 158 + _MARGIN) * unit), unit)
+    sheet = Sheet(height, round((3 * 158 + _MARGIN) * height / 360))
     for axis, name in enumerate("zyx"):
         left = _MARGIN + axis * 158
         index = int(strongest[axis])
@@ -199,11 +188,11 @@ def volume(
         size = planes[0].shape
         factor = 144 / max(size)
         below, across = size[0] * factor, size[1] * factor
-        fine = round(below * sheet.fine), round(across * sheet.fine)
+        fine = round(below * sheet.unit), round(across * sheet.unit)
         photo = resized(np.repeat(planes[0][:, :, None], 3, axis=2), fine)
         stretched = np.asarray(cv2.resize(planes[1], fine[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
         for top, picture in ((14, photo), (172, visual.blend(photo, stretched, 0.85, signed=signed))):
             sheet.box(left, top, left + across, top + below, picture)
-        sheet.write(f"{name} = {index}", left, 334, 11, FAINT)
+        sheet.write(f"{name} = {index}", left, 334, 10, FAINT)
     visual.legend(sheet, _MARGIN + 2 * 158 + 144, 339, 158, signed)
-    return finish(sheet.finished(), title, lines, bars)
+    return sheet.certified(title, lines, bars)

@@ -1,7 +1,8 @@
-"""Paper to draw on in the style of all pictures: text, boxes, and the certificate with its bars."""
+"""Paper to draw on in the style of all pictures: pictures, text, areas, and the certificate with its bars."""
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from typing import cast
@@ -9,8 +10,10 @@ from typing import cast
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw
 
 from fgonnx.errors import InputError, OptionError
+from fgonnx.pictures.show import text as lettering
 
 RGB = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -24,67 +27,84 @@ NEGATIVE: Colour = (48, 112, 184)
 
 PER_LAYER = "contribution per layer"
 _TOP_BARS = 11  # the input and ten layers
-_SUPERSAMPLING = 2
-# OpenCV 5 draws these faces with a TrueType font, 4 with strokes that halve when the panel is scaled down.
-_STROKE = 1 if int(cv2.__version__.split(".")[0]) >= 5 else _SUPERSAMPLING
+_CERTIFICATE = 430  # width
 
 
 class Sheet:
-    """White paper to draw on, in units of 1/360 of the height; twice as fine as the result, for smooth edges."""
+    """White paper in units of 1/360 of its height: room for pictures, in pixels, and the certificate to their right."""
 
-    def __init__(self, height: int, width: int, unit: float) -> None:
-        self.height, self.width = height, width
-        self.fine = unit * _SUPERSAMPLING
-        self.pixels = np.full((height * _SUPERSAMPLING, width * _SUPERSAMPLING, 3), PAPER, np.uint8)
+    def __init__(self, height: int, room: int) -> None:
+        self.unit, self.room = height / 360, room
+        self.image = Image.new("RGB", (room + round(_CERTIFICATE * self.unit) + round(14 * self.unit), height), PAPER)
+        self._draw = ImageDraw.Draw(self.image)
 
-    def finished(self) -> RGB:
-        """Return the pixels in the size of the result."""
-        return resized(self.pixels, (self.height, self.width))
+    def place(self, picture: RGB, left: int, top: int) -> None:
+        """Put a picture on the paper; the place is in pixels."""
+        self.image.paste(Image.fromarray(picture), (left, top))
 
     def box(self, left: float, top: float, right: float, bottom: float, colour: Colour | RGB) -> None:
-        """Fill a rectangle with a colour, or with a row of colours stretched over it."""
-        x0, y0, x1, y1 = (round(v * self.fine) for v in (left, top, right, bottom))
+        """Fill a rectangle with a colour, or with a picture stretched over it."""
+        x0, y0, x1, y1 = (round(v * self.unit) for v in (left, top, right, bottom))
         x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
-        area = self.pixels[y0:y1, x0:x1]
-        area[:] = resized(colour, area.shape[:2]) if isinstance(colour, np.ndarray) else colour
+        if isinstance(colour, np.ndarray):
+            self.place(resized(colour, (y1 - y0, x1 - x0)), x0, y0)
+        else:
+            self.image.paste(colour, (x0, y0, x1, y1))
 
-    def extent(self, text: str, size: float, bold: bool = False) -> float:
+    def area(self, left: float, upper: npt.NDArray[np.float64], lower: npt.NDArray[np.float64], colour: Colour) -> None:
+        """Fill what lies between two edges, given for every column of pixels; the rows at the edges in proportion."""
+        upper, lower = upper * self.unit, lower * self.unit
+        top = math.floor(upper.min())
+        rows = np.arange(top, max(top + 1, math.ceil(lower.max())))[:, None]
+        cover = np.clip(np.minimum(lower, rows + 1) - np.maximum(upper, rows), 0, 1)
+        mask = Image.fromarray(np.rint(255 * cover).astype(np.uint8))
+        self.image.paste(colour, (round(left * self.unit), top), mask)
+
+    def extent(self, text: str, size: float) -> float:
         """Return the width of a text."""
-        face, scale = self._face(size, bold)
-        (width, _), _ = cv2.getTextSize(text, face, scale, _STROKE)
-        return float(width) / self.fine
+        return lettering.extent(text, size * self.unit) / self.unit
 
-    def write(
-        self,
-        text: str,
-        x: float,
-        y: float,
-        size: float,
-        colour: Colour = INK,
-        *,
-        bold: bool = False,
-        right: bool = False,
-    ) -> None:
+    def write(self, text: str, x: float, y: float, size: float, colour: Colour = INK, *, right: bool = False) -> None:
         """Write one line with its baseline at y, beginning (or, with right, ending) at x."""
-        face, scale = self._face(size, bold)
-        x -= self.extent(text, size, bold) if right else 0
-        place = (round(x * self.fine), round(y * self.fine))
-        cv2.putText(self.pixels, text, place, face, scale, colour, _STROKE, cv2.LINE_AA)
+        x -= self.extent(text, size) if right else 0
+        lettering.write(self._draw, text, x * self.unit, round(y * self.unit), size * self.unit, colour)
 
-    def fitted(self, text: str, width: float, size: float, *, bold: bool = False, head: float = 0.5) -> str:
+    def fitted(self, text: str, width: float, size: float, *, head: float = 0.5) -> str:
         """Take characters out until the text fits; `head` is the share of those kept that begin the text."""
-        text = " ".join(text.split())
-        short = text
-        for keep in range(len(text) - 1, 0, -1):
-            if self.extent(short, size, bold) <= width:
-                break
-            first = round(keep * head)
-            short = f"{text[:first]}...{text[len(text) - (keep - first) :]}"
-        return short
+        text = lettering.readable(text)
 
-    def _face(self, size: float, bold: bool) -> tuple[int, float]:
-        # At scale 1 the capitals of these faces are 22 pixels high, 0.72 of the nominal size.
-        return (cv2.FONT_HERSHEY_DUPLEX if bold else cv2.FONT_HERSHEY_SIMPLEX), size * self.fine * 0.72 / 22
+        def without(count: int) -> str:
+            keep = len(text) - count
+            first = round(keep * head)
+            return f"{text[:first]}...{text[len(text) - (keep - first) :]}" if count else text
+
+        removed = range(len(text))
+        return without(bisect.bisect_left(removed, -width, key=lambda count: -self.extent(without(count), size)))
+
+    def certified(
+        self, title: str, lines: Sequence[str], bars: Sequence[tuple[str, float]], caption: str = PER_LAYER
+    ) -> RGB:
+        """Write title, statements and bars to the right of the pictures, from the top down; return the pixels."""
+        left, bottom = self.room / self.unit, 360 - 14
+        y = 30.0
+        self.write(self.fitted(title, _CERTIFICATE, 15), left, y, 15)
+        y += 8
+        self.box(left, y, left + _CERTIFICATE, y + 1, RULE)
+        y += 6
+        fitting = int((bottom - y) // 17)
+        if len(lines) > fitting:
+            lines = [*lines[: fitting - 1], f"... and {len(lines) - fitting + 1} more lines"]
+        for line in lines:
+            y += 17
+            self.write(self.fitted(line, _CERTIFICATE, 11), left, y, 11)
+        y += 22
+        rows = min(_TOP_BARS + 1, int((bottom - y - 8) // 13))
+        if bars and rows > 0:
+            self.write(caption, left, y, 10, FAINT)
+            y += 8
+            shown = _selected(bars, rows)
+            _bars(self, shown, y, min(19.0, (bottom - y) / len(shown)))
+        return np.array(self.image)
 
 
 def checked(height: int, bars: Sequence[tuple[str, float]]) -> None:
@@ -94,45 +114,6 @@ def checked(height: int, bars: Sequence[tuple[str, float]]) -> None:
     wrong = next((name for name, value in bars if not np.isfinite(value)), None)
     if wrong is not None:
         raise InputError(f"the contribution of '{wrong}' is NaN or infinite: look at the certificate before drawing it")
-
-
-def finish(
-    left: RGB, title: str, lines: Sequence[str], bars: Sequence[tuple[str, float]], caption: str = PER_LAYER
-) -> RGB:
-    """Put title, statements and bars to the right of a picture, in a panel of its height."""
-    height = left.shape[0]
-    unit = height / 360
-    sheet = Sheet(height, round(430 * unit), unit)
-    certificate(sheet, title, lines, bars, caption)
-    margin = np.full((height, round(14 * unit), 3), PAPER, np.uint8)
-    return np.concatenate([left, sheet.finished(), margin], axis=1)
-
-
-def certificate(
-    sheet: Sheet, title: str, lines: Sequence[str], bars: Sequence[tuple[str, float]], caption: str = PER_LAYER
-) -> None:
-    """Draw title, statements and bars from the top down."""
-    full, bottom = sheet.width / (sheet.fine / _SUPERSAMPLING), 360 - 14
-    y = 30.0
-    sheet.write(sheet.fitted(title, full, 16, bold=True), 0, y, 16, bold=True)
-    y += 8
-    sheet.box(0, y, full, y + 1, RULE)
-    y += 6
-    fitting = int((bottom - y) // 17)
-    if len(lines) > fitting:
-        lines = [*lines[: fitting - 1], f"... and {len(lines) - fitting + 1} more lines"]
-    for line in lines:
-        y += 17
-        sheet.write(sheet.fitted(line, full, 12), 0, y, 12)
-    y += 22
-    rows = min(_TOP_BARS + 1, int((bottom - y - 8) // 13))
-    if not bars or rows < 1:
-        return
-    sheet.write(caption, 0, y, 11, FAINT)
-    y += 8
-    shown = _selected(bars, rows)
-    step = min(19.0, (bottom - y) / len(shown))
-    _bars(sheet, shown, y, step, full)
 
 
 def _selected(bars: Sequence[tuple[str, float]], rows: int) -> list[tuple[str, float]]:
@@ -145,12 +126,15 @@ def _selected(bars: Sequence[tuple[str, float]], rows: int) -> list[tuple[str, f
     return [bars[i] for i in sorted(kept)] + [(f"{len(bars) - len(kept)} others", rest)]
 
 
-def _bars(sheet: Sheet, bars: Sequence[tuple[str, float]], top: float, step: float, full: float) -> None:
+def _bars(sheet: Sheet, bars: Sequence[tuple[str, float]], top: float, step: float) -> None:
     """Draw one horizontal bar a row around a common zero: name, bar, number."""
-    size = min(11.0, step * 0.78)
+    size = min(10.0, step * 0.72)
+    start = sheet.room / sheet.unit
+    end = start + _CERTIFICATE
     numbers = _alike([value for _, value in bars])
-    right = full - max(sheet.extent(number, size) for number in numbers) - 8
-    left = min(max(sheet.extent(name, size) for name, _ in bars) + 8, full * 0.42)
+    right = end - max(sheet.extent(number, size) for number in numbers) - 8
+    names = min(max(sheet.extent(name, size) for name, _ in bars), 0.4 * _CERTIFICATE)
+    left = start + names + 8
     low, high = min(0.0, *(value for _, value in bars)), max(0.0, *(value for _, value in bars))
     per_unit = (right - left) / ((high - low) or 1.0)
     zero = left - low * per_unit
@@ -158,11 +142,11 @@ def _bars(sheet: Sheet, bars: Sequence[tuple[str, float]], top: float, step: flo
         y = top + row * step
         baseline = y + step / 2 + size * 0.36
         # Layer names begin alike and differ towards their end.
-        sheet.write(sheet.fitted(name, left - 8, size, head=0), 0, baseline, size)
+        sheet.write(sheet.fitted(name, names, size, head=0), start, baseline, size)
         ends = sorted((zero, zero + value * per_unit))
         if value:
             sheet.box(ends[0], y + step * 0.16, ends[1], y + step * 0.84, POSITIVE if value > 0 else NEGATIVE)
-        sheet.write(number, full, baseline, size, right=True)
+        sheet.write(number, end, baseline, size, right=True)
     sheet.box(zero - 0.25, top, zero + 0.25, top + step * len(bars), FAINT)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import InputError, OptionError
-from fgonnx.pictures.show.sheet import FAINT, PAPER, Sheet, checked, finish, resized
+from fgonnx.pictures.show.sheet import FAINT, Sheet, checked, resized
 
 RGB = npt.NDArray[np.uint8]
 
@@ -173,29 +173,24 @@ def panel(
 
     # Narrow photos still need a column wide enough for caption and legend.
     column = max(size[1], round(165 * unit))
-    out = np.full((height, 3 * margin + 2 * column, 3), PAPER, np.uint8)
+    sheet = Sheet(height, 3 * margin + 2 * column)
     top = margin + (room - size[0]) // 2
-    for index, picture in enumerate((photo, explained)):
-        left = margin + index * (column + margin) + (column - size[1]) // 2
-        out[top : top + size[0], left : left + size[1]] = picture
-
-    text = Sheet(height, 2 * column + 2 * margin, unit)
-    for index, name in enumerate(("picture", "explanation")):
-        text.write(name, (margin + index * (column + margin)) / unit, height / unit - 15, 11, FAINT)
-    legend(text, (2 * margin + 2 * column) / unit, height / unit - 24, column / unit, signed)
-    below = margin + room
-    out[below:, : text.width] = text.finished()[below:]
-    return finish(out, title, lines, bars)
+    for index, (picture, name) in enumerate(((photo, "picture"), (explained, "explanation"))):
+        left = margin + index * (column + margin)
+        sheet.place(picture, left + (column - size[1]) // 2, top)
+        sheet.write(name, left / unit, 345, 10, FAINT)
+    legend(sheet, (2 * margin + 2 * column) / unit, 336, column / unit, signed)
+    return sheet.certified(title, lines, bars)
 
 
 def legend(sheet: Sheet, right: float, top: float, room: float, signed: bool) -> None:
     """Draw the colour scale, with words at its ends, under the explanation."""
     low, high = ("against", "for") if signed else ("low", "high")
     width = min(60.0, room * 0.3)
-    sheet.write(high, right, top + 9, 10, FAINT, right=True)
-    right -= sheet.extent(high, 10) + 5
+    sheet.write(high, right, top + 9, 9, FAINT, right=True)
+    right -= sheet.extent(high, 9) + 5
     sheet.box(right - width, top + 2, right, top + 9, _table(signed, "inferno")[None])
-    sheet.write(low, right - width - 5, top + 9, 10, FAINT, right=True)
+    sheet.write(low, right - width - 5, top + 9, 9, FAINT, right=True)
 
 
 def _table(signed: bool, colormap: str) -> RGB:
