@@ -13,6 +13,7 @@ import pytest
 import setuptools
 
 import fgonnx
+from fgonnx.pictures.show.text import FONT
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -32,6 +33,13 @@ def test_every_folder_with_code_is_packaged(arguments: dict[str, Any]) -> None:
     folders = {str(p.parent.relative_to(ROOT)) for p in (ROOT / "fgonnx").rglob("*.py")}
     folders |= {str(Path("fgonnx") / p.parent.relative_to(ROOT)) for p in (ROOT / "converters").rglob("*.py")}
     assert sorted(arguments["packages"]) == sorted(f.replace("/", ".").replace("\\", ".") for f in folders)
+
+
+def test_the_font_of_the_pictures_is_packaged_with_its_licence(arguments: dict[str, Any]) -> None:
+    folder = FONT.parent.parent
+    found = {path for pattern in arguments["package_data"][""] for path in folder.glob(pattern)}
+    assert {FONT, FONT.parent / "LICENSE"} <= found
+    assert (FONT.parent / "LICENSE").relative_to(ROOT).as_posix() in PROJECT["project"]["license-files"]
 
 
 @pytest.mark.parametrize("name", ["tests", "benchmarks", "setup", "examples", "docs"])

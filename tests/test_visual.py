@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fgonnx.errors import InputError, OptionError
-from fgonnx.pictures.show import sheet
+from fgonnx.pictures.show import sheet, text
 from fgonnx.pictures.show.visual import COLORMAPS, heat, overlay, panel
 
 GREY = np.full((40, 60, 3), 128, np.uint8)
@@ -202,15 +202,74 @@ def test_numbers_share_their_decimals(values, texts):
 
 
 def test_long_text_is_shortened_to_its_width():
-    paper = sheet.Sheet(360, 400, 1.0)
-    text = "a/very/long/folder/" * 8 + "photo.jpg: label (0.97)"
-    short = paper.fitted(text, 300, 16, bold=True)
-    assert paper.extent(short, 16, bold=True) <= 300
+    paper = sheet.Sheet(360, 400)
+    long = "a/very/long/folder/" * 8 + "photo.jpg: label (0.97)"
+    short = paper.fitted(long, 300, 16)
+    assert 270 < paper.extent(short, 16) <= 300
     assert short.startswith("a/very")
     assert short.endswith("label (0.97)")
-    assert paper.fitted(text, 200, 11, head=0).startswith("...")
-    assert paper.fitted("short", 300, 16) == "short"
+    assert paper.fitted(long, 200, 11, head=0).startswith("...")
     assert paper.fitted("two\nlines", 300, 16) == "two lines"
+
+
+@pytest.mark.parametrize("name", ["a", "conv1", "layer/2", "Käse"])
+def test_text_that_fits_exactly_stays_whole(name):
+    paper = sheet.Sheet(480, 400)
+    assert paper.fitted(name, paper.extent(name, 10), 10) == name
+
+
+def pixels(label):
+    """What a label looks like, as the title of a panel without anything else."""
+    return panel(GREY, spot(), title=label)
+
+
+LABELS = ["Käse", "Kase", "Kose", "猫", "犬", "é", "è", "e", "γάτα", "кошка", "חתול", "😀", "?", "???", "\ufffd"]
+
+
+def test_different_labels_look_different():
+    drawn = {label: pixels(label).tobytes() for label in LABELS}
+    assert len(set(drawn.values())) == len(LABELS)
+    assert pixels("").tobytes() not in drawn.values()
+
+
+@pytest.fixture
+def fontless(monkeypatch):
+    """A system without fonts."""
+    monkeypatch.setattr(text, "_system_fonts", tuple)
+    for cached in (text._source, text._runs):
+        cached.cache_clear()
+    yield
+    for cached in (text._source, text._runs):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize("label", ["Käse, Ærø, Łódź, Đồng hồ", "γάτα", "кошка їжак", "≤ 5 °C → ½"])
+@pytest.mark.usefixtures("fontless")
+def test_latin_greek_and_cyrillic_need_no_font_of_the_system(label):
+    assert text.readable(label) == label
+    assert text.readable(f"猫 {label}") == f"\\u732b {label}"  # not a box that looks the same for all
+
+
+@pytest.mark.parametrize("label", ["猫", "เหมียว", "བྱི་ལ"])
+def test_other_scripts_are_drawn_with_a_font_that_has_them_or_as_code_points(label):
+    for path, run in text._runs(label):
+        assert path != text.FONT or run.startswith("\\u")
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("cat\udc80", "cat\\udc80"),
+        ("\ud83d", "\\ud83d"),
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),  # would turn the reading direction
+        ("tab\tand\r\nline", "tab and line"),
+        ("Ka\u0308se", "Käse"),
+    ],
+)
+def test_what_is_no_character_is_written_as_its_code_point(label, shown):
+    assert text.readable(label) == shown
+    np.testing.assert_array_equal(pixels(label), pixels(shown))
 
 
 def test_nothing_is_written_beyond_the_sheet():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, ParamSpec
 import typer
 from rich import box
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -234,20 +234,13 @@ def show_check(result: CheckResult) -> None:
 
 
 def _size(inside: int | None, beside: int) -> str:
-    text = _bytes(inside or 0)
-    return f"{text}, and {_bytes(beside)} of weights beside it" if beside else text
-
-
-def _bytes(count: int) -> str:
-    if count < 1000:
-        return f"{count} bytes"
-    power = min(3, int(math.log10(count)) // 3)
-    return f"{count / 1000**power:.3g} {('', 'kB', 'MB', 'GB')[power]}"
+    text = decimal(inside or 0)
+    return f"{text}, and {decimal(beside)} of weights beside it" if beside else text
 
 
 def file_size(path: Path) -> str:
     """Return the size of a file in words."""
-    return _bytes(path.stat().st_size)
+    return decimal(path.stat().st_size)
 
 
 def _dims(shape: Sequence[Any] | None) -> str:

@@ -72,14 +72,14 @@ class Sheet:
     def fitted(self, text: str, width: float, size: float, *, head: float = 0.5) -> str:
         """Take characters out until the text fits; `head` is the share of those kept that begin the text."""
         text = lettering.readable(text)
+        if self.extent(text, size) <= width:
+            return text
 
-        def without(count: int) -> str:
-            keep = len(text) - count
-            first = round(keep * head)
-            return f"{text[:first]}...{text[len(text) - (keep - first) :]}" if count else text
+        def kept(count: int) -> str:
+            first = round(count * head)
+            return f"{text[:first]}...{text[len(text) - (count - first) :]}"
 
-        removed = range(len(text))
-        return without(bisect.bisect_left(removed, -width, key=lambda count: -self.extent(without(count), size)))
+        return kept(bisect.bisect_right(range(1, len(text)), width, key=lambda n: self.extent(kept(n), size)))
 
     def certified(
         self, title: str, lines: Sequence[str], bars: Sequence[tuple[str, float]], caption: str = PER_LAYER
