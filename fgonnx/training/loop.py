@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fgonnx import files
 from fgonnx.errors import NumericError, OptionError
@@ -20,6 +20,7 @@ from fgonnx.training.network import Network
 from fgonnx.training.optimisers import AdamW, Optimiser
 
 Array = npt.NDArray[Any]
+_LOGGER = logging.getLogger("fgonnx.training")
 
 SCHEDULES = ("cosine", "constant")
 _MOMENTUM = 0.9  # of running statistics
@@ -55,9 +56,10 @@ def fit(
     schedule: str = "cosine",
     validation: Batches | None = None,
     checkpoint: str | Path | None = None,
-    progress: bool = False,
 ) -> list[Epoch]:
     """Train the weights of a network, in place.
+
+    Every epoch is logged by the logger ``fgonnx.training``, at level INFO.
 
     Parameters
     ----------
@@ -78,8 +80,6 @@ def fit(
     checkpoint : path, optional
         File that the state goes to behind every epoch, whole or not at all. Where it is there, training goes on from
         it, to the same weights as without interruption.
-    progress : bool
-        Whether to show a bar.
 
     Returns
     -------
@@ -109,28 +109,24 @@ def fit(
         "model": network.loaded.sha256,
     }
     history = _restore(file, request, network, optimiser) if file is not None and file.exists() else []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not progress) as bar:
-        task = bar.add_task("training", total=epochs * len(batches), completed=len(history) * len(batches))
-        for number in range(len(history), epochs):
-            losses, hits = [], 0
-            for i, (x, labels) in enumerate(batches.epoch(number)):
-                found = network.step(x, labels)
-                if not math.isfinite(found.loss):
-                    raise NumericError(f"the loss is {found.loss} in epoch {number + 1}; give a lower rate")
-                along = (number + i / len(batches)) / epochs
-                falling = 0.5 * (1 + math.cos(math.pi * along)) if schedule == "cosine" else 1.0
-                optimiser.update(network.weights, found.gradients, rate * falling)
-                for name, running in network.statistics.items():
-                    running += (1 - _MOMENTUM) * (found.statistics[name] - running)
-                losses.append(found.loss)
-                hits += found.hits
-                bar.advance(task)
-            held_out = None if validation is None else accuracy(network, validation)
-            history.append(Epoch(float(np.mean(losses)), hits / (len(batches) * batches.size), held_out))
-            bar.update(task, description=f"loss {history[-1].loss:.3f}")
-            if file is not None:
-                _store(file, request, network, optimiser, history)
+    for number in range(len(history), epochs):
+        losses, hits = [], 0
+        for i, (x, labels) in enumerate(batches.epoch(number)):
+            found = network.step(x, labels)
+            if not math.isfinite(found.loss):
+                raise NumericError(f"the loss is {found.loss} in epoch {number + 1}; give a lower rate")
+            along = (number + i / len(batches)) / epochs
+            falling = 0.5 * (1 + math.cos(math.pi * along)) if schedule == "cosine" else 1.0
+            optimiser.update(network.weights, found.gradients, rate * falling)
+            for name, running in network.statistics.items():
+                running += (1 - _MOMENTUM) * (found.statistics[name] - running)
+            losses.append(found.loss)
+            hits += found.hits
+        held_out = None if validation is None else accuracy(network, validation)
+        history.append(Epoch(float(np.mean(losses)), hits / (len(batches) * batches.size), held_out))
+        _LOGGER.info("epoch %d of %d: %s", number + 1, epochs, history[-1])
+        if file is not None:
+            _store(file, request, network, optimiser, history)
     return history
 
 
