@@ -166,6 +166,16 @@ def _described(path):
     return path
 
 
+def halved(path):
+    """Return a network with weights, input and output in half precision."""
+    half = onnx.load(path)
+    for tensor in half.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for face in (*half.graph.input, *half.graph.output):
+        face.type.tensor_type.elem_type = TensorProto.FLOAT16
+    return half
+
+
 FORMS = ("QDQ", "QOperator", "dynamic")
 
 
@@ -231,15 +241,31 @@ class TestQuantised:
     def test_half_precision_is_compared_too(self, tmp_path):
         # A head behind global pooling, so that rounding is all that differs.
         path = model(SMALL_NET, tmp_path / "a.onnx")
-        half = onnx.load(path)
-        for tensor in half.graph.initializer:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
-        for face in (*half.graph.input, *half.graph.output):
-            face.type.tensor_type.elem_type = TensorProto.FLOAT16
+        half = halved(path)
         x = np.random.default_rng(0).random((2, 3, 8, 8), np.float32)
         found = fgonnx.compare(path, half, x, x.astype(np.float16), threads=1)
         assert found.measures["rank_correlation"].min() > 0.99
         assert 0 < found.measures["layer_error"].max() < 0.01
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_names_of_twins_say_nothing(self, comparisons, quantised, pictures, form, monkeypatch):
+        monkeypatch.setattr(fgonnx.engine.normal.quantised, "PREFIX", "another/")
+        renamed = fgonnx.compare(SHAPES, quantised[form], pictures[:2], threads=1)
+        assert any(s.node.startswith("another/") for s in renamed.b.sites)
+        assert renamed.points == comparisons[form].points
+        assert renamed.unmatched == (0, 0)
+        np.testing.assert_array_equal(renamed.added, comparisons[form].added[:2])
+
+    @pytest.mark.parametrize("prefix", ["widened/", "another/"])
+    def test_the_models_own_names_may_look_like_those_of_twins(self, tmp_path, prefix, monkeypatch):
+        monkeypatch.setattr(fgonnx.engine.normal.half, "PREFIX", prefix)
+        path = model(SMALL_NET, tmp_path / "a.onnx")
+        half = halved(path)
+        for node in half.graph.node:
+            node.name = f"widened/{node.op_type}::wide"
+        x = np.random.default_rng(0).random((2, 3, 8, 8), np.float32)
+        found = fgonnx.compare(path, half, x, x.astype(np.float16), threads=1)
+        assert {p.other for p in found.points if p.where == "gives"} == {"widened/Conv::wide"}
 
     def test_the_target_of_a_is_explained_in_both(self, pictures, quantised):
         found = fgonnx.compare(SHAPES, quantised["QDQ"], pictures[:2], target="star", threads=1)

@@ -24,6 +24,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.probe import batch_factor
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.normalise import Normal, normalise
@@ -37,7 +38,6 @@ Array = npt.NDArray[Any]
 HEAD, READS, GIVES = "head", "reads", "gives"
 
 _PREFIX = "compared/"
-_TWINS = ("dequantised/", "widened/")
 # What quantisers append to the names of nodes: onnxruntime's, and tf2onnx's for TFLite.
 _APPENDED = re.compile(r"(_MatMul)?(_quant|_quantized|_prequant|_QuantizeLinear|_DequantizeLinear)$")
 _WITHOUT_EFFECT = ("StraightThrough", "Identity", "Cast")
@@ -101,12 +101,6 @@ class Side:
         self.head, _ = find_head(self.normal, options, loaded)
         self.active = backward.active_values(nodes, [self.normal.x])
         self.path = backward.path(nodes, self.active, self.head)
-        self._sources: dict[str, str] = {}
-        for node in nodes:
-            name = str(node.name)
-            if not name.startswith(_TWINS):
-                self._sources[name] = name
-                self._sources.update({str(v.name).removesuffix("::integer"): name for v in node.outputs})
         self._uses: dict[ir.Value, list[ir.Node]] = {}
         for node in self.path:
             for v in node.inputs:
@@ -119,12 +113,7 @@ class Side:
         node = v.producer()
         if node is None:
             return self.normal.input_name
-        name = str(node.name)
-        prefix = next((p for p in _TWINS if name.startswith(p)), None)
-        if prefix is None:
-            return name
-        base, mark, _ = name.removeprefix(prefix).partition("::")
-        return self._sources.get(base, base) if mark else ""
+        return self.normal.origin.get(v, str(node.name))
 
     def _ordered(self) -> list[ir.Node]:
         """Return the path in the order in which the head depends on it.
@@ -166,20 +155,15 @@ class Side:
         dims = weight.shape.numpy()
         dense = node.op_type in ("Gemm", "MatMul")
         source = self.source(node.outputs[0]) or str(node.name)
-        producer = data.producer()
         # Integer products read q - z; its twin is s (q - z), and s differs from sample to sample.
-        if producer is not None and producer.op_type == "Div" and str(producer.name).startswith(_TWINS):
-            assert producer.inputs[0] is not None
-            data = producer.inputs[0]
+        data = self.normal.unscaled.get(data, data)
         key = ("dense", *sorted(dims)) if dense else (node.op_type, *dims)
         return _Layer(node, source, data, self._linear_end(node), key, _stem(source))
 
     def _linear_end(self, node: ir.Node) -> ir.Value:
         """Return the value behind a layer's bias and normalisation, wherever the graph keeps them."""
         end = value = node.outputs[0]
-        weight = node.inputs[1]
-        assert weight is not None
-        scaled = str(node.name).startswith(_TWINS) and _is_integer_product(node)
+        scaled = node.inputs[0] in self.normal.unscaled
         channels = {int(d) for d in value.shape.dims if isinstance(d, int)} if value.shape is not None else set()
         while len(users := self._uses.get(value, [])) == 1:
             user = users[0]
@@ -436,23 +420,11 @@ def _distance(a: Array, b: Array) -> float:
 def _per_sample(v: ir.Value) -> tuple[Any, ...]:
     """Return a shape in which a free batch and a batch of one are the same."""
     assert v.shape is not None
-    return tuple(d if isinstance(d, int) else _factor(d) for d in v.shape.dims)
-
-
-def _factor(dim: ir.SymbolicDim) -> int:
-    text = str(dim.value)
-    return int(text.split("*")[0]) if "*" in text else 1
+    return tuple(d if isinstance(d, int) else batch_factor(d) for d in v.shape.dims)
 
 
 def _size(v: ir.Value) -> int:
     return int(np.prod(v.shape.numpy())) if v.shape is not None and v.shape.is_static() else 0
-
-
-def _is_integer_product(node: ir.Node) -> bool:
-    return any(
-        v is not None and (p := v.producer()) is not None and p.op_type == "Div" and str(p.name).startswith(_TWINS)
-        for v in node.inputs[:1]
-    )
 
 
 def _stem(name: str) -> str:

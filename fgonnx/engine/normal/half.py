@@ -10,7 +10,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.normal.tie import DOMAIN, dependent_nodes
+from fgonnx.engine.normal.tie import DOMAIN, Twins, dependent_nodes
+
+PREFIX = "widened/"
+"""What the names of the twins begin with."""
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -48,35 +51,29 @@ def is_half(graph: ir.Graph) -> bool:
     return any(v.dtype in _HALF for node in graph for v in node.outputs)
 
 
-def widen(model: ir.Model, x: ir.Value) -> tuple[ir.Value, dict[ir.Value, ir.Value]]:
+def widen(model: ir.Model, x: ir.Value) -> Twins:
     """Add the float32 twins to a graph.
 
     Requires: exact shapes and types. Ensures: no half-precision value on the path from the explained input to the twins
     of the outputs.
-
-    Returns
-    -------
-    ir.Value
-        The value to differentiate by: `x`, or its float32 copy.
-    dict of ir.Value to ir.Value
-        The twins of the graph's outputs.
     """
     graph = model.graph
-    nodes = dependent_nodes(graph, x)
-    op = Emitter(graph, prefix="widened/")
+    own, nodes = set(graph), dependent_nodes(graph, x)
+    op = Emitter(graph, prefix=PREFIX)
     twins: dict[ir.Value, ir.Value] = {}
-    explained = x
+    found = Twins(x)
     if x.dtype in _HALF:
-        explained = _float32(op, x)
-        twins[x] = explained
+        found.x = twins[x] = _float32(op, x)
     for node in nodes:
         if any(v in twins for v in node.inputs) or any(v.dtype in _HALF for v in node.outputs):
-            _visit(op, node, twins)
+            _visit(op, node, twins, found)
     graph.sort()
-    return explained, {v: twins[v] for v in graph.outputs if v in twins}
+    found.outputs = {v: twins[v] for v in graph.outputs if v in twins}
+    found.complete(graph, own)
+    return found
 
 
-def _visit(op: Emitter, node: ir.Node, twins: dict[ir.Value, ir.Value]) -> None:
+def _visit(op: Emitter, node: ir.Node, twins: dict[ir.Value, ir.Value], found: Twins) -> None:
     inputs = [None if v is None else twins.get(v) or (_float32(op, v) if v.dtype in _HALF else v) for v in node.inputs]
     if node.op_type == "Cast" and inputs[0] is not None:
         results: tuple[ir.Value, ...] = (inputs[0],) if _to_float(node) else (op.Cast(inputs[0], to=_target(node)),)
@@ -91,11 +88,15 @@ def _visit(op: Emitter, node: ir.Node, twins: dict[ir.Value, ir.Value]) -> None:
             **kept,
         )
         results = made if isinstance(made, tuple) else (made,)
+        found.stand_for(node, *results)
     for y, wide in zip(node.outputs, results, strict=True):
         if y.dtype in _HALF:
             if wide is not inputs[0]:
                 wide.shape, wide.type = y.shape, ir.TensorType(ir.DataType.FLOAT)
-            twins[y] = wide if node.op_type in _EXACT else _tied(op, y, wide)
+            twins[y] = wide
+            if node.op_type not in _EXACT:
+                twins[y] = _tied(op, y, wide)
+                found.stand_for(node, twins[y])
         elif y.dtype is not None and y.dtype.is_floating_point():
             # A wider result of half-precision operands: its consumers go on from the twin.
             wide.shape, wide.type = y.shape, y.type

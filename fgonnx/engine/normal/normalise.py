@@ -24,6 +24,7 @@ from fgonnx.engine.normal.expand import expand
 from fgonnx.engine.normal.half import is_half, widen
 from fgonnx.engine.normal.opset import IR_VERSION, check_results, raise_opset
 from fgonnx.engine.normal.quantised import dequantise, is_quantised
+from fgonnx.engine.normal.tie import Twins
 from fgonnx.errors import ModelError
 
 _SEQUENCE_RESULT = {"SplitToSequence", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SequenceEmpty"}
@@ -53,6 +54,11 @@ class Normal:
         What was changed on the way, in words.
     twins : dict of ir.Value to ir.Value
         What the integer outputs stand for, floating-point.
+    origin : dict of ir.Value to str
+        For every value that was written beside the model's own, the node whose result it stands for; "" where it
+        converts between others.
+    unscaled : dict of ir.Value to ir.Value
+        The operands of integer products, s (q - z) / s, and the values s (q - z) they are made of.
     """
 
     model: ir.Model
@@ -64,6 +70,8 @@ class Normal:
     outputs: list[ir.Value]
     notes: list[str] = field(default_factory=list)
     twins: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    origin: dict[ir.Value, str] = field(default_factory=dict)
+    unscaled: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
 
 def normalise(
@@ -121,14 +129,25 @@ def normalise(
     if converted:
         check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
     axes = layout or find_layout(x, shape)
-    explained = x
-    twins: dict[ir.Value, ir.Value] = {}
+    beside = Twins(x)
     if is_quantised(model.graph) or not (x.dtype is not None and x.dtype.is_floating_point()):
-        explained, twins = dequantise(model, x)
+        beside = dequantise(model, x)
     elif is_half(model.graph):
-        explained, twins = widen(model, x)
+        beside = widen(model, x)
     said = list(dict.fromkeys(notes))
-    return Normal(model, explained, str(x.name), shape, axes, batched, list(model.graph.outputs), said, twins)
+    return Normal(
+        model,
+        beside.x,
+        str(x.name),
+        shape,
+        axes,
+        batched,
+        list(model.graph.outputs),
+        said,
+        beside.outputs,
+        beside.origin,
+        beside.unscaled,
+    )
 
 
 def inline_functions(model: ir.Model) -> None:

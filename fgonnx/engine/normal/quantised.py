@@ -17,7 +17,10 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.normal.tie import DOMAIN, dependent_nodes
+from fgonnx.engine.normal.tie import DOMAIN, Twins, dependent_nodes
+
+PREFIX = "dequantised/"
+"""What the names of the twins begin with."""
 
 _MICROSOFT = "com.microsoft"
 
@@ -64,7 +67,7 @@ def is_quantised(graph: ir.Graph) -> bool:
     return any(_family(n) is not None or n.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for n in graph)
 
 
-def dequantise(model: ir.Model, x: ir.Value) -> tuple[ir.Value, dict[ir.Value, ir.Value]]:
+def dequantise(model: ir.Model, x: ir.Value) -> Twins:
     """Add the twins to a graph.
 
     Requires: exact shapes and types. Ensures: floating-point values on every path from the explained input to outputs.
@@ -75,34 +78,30 @@ def dequantise(model: ir.Model, x: ir.Value) -> tuple[ir.Value, dict[ir.Value, i
         The graph, written to.
     x : ir.Value
         The explained input; an integer one is explained in its own units (grey levels).
-
-    Returns
-    -------
-    ir.Value
-        The floating-point value to differentiate by: `x`, or its twin.
-    dict of ir.Value to ir.Value
-        The twins of the integer outputs of the graph.
     """
     graph = model.graph
-    nodes = dependent_nodes(graph, x)
-    writer = _Writer(graph)
-    explained = x
+    own, nodes = set(graph), dependent_nodes(graph, x)
+    writer = _Writer(graph, x)
+    found = writer.written
     if x.dtype is not None and not x.dtype.is_floating_point():
-        explained = writer.op.Cast(x, to=ir.DataType.FLOAT.value)
-        explained.shape = x.shape
-        writer.twins[x] = Twin(explained)
+        found.x = writer.op.Cast(x, to=ir.DataType.FLOAT.value)
+        found.x.shape = x.shape
+        writer.twins[x] = Twin(found.x)
     for node in nodes:
         writer.visit(node)
     graph.sort()
-    return explained, {v: t.real for v, t in writer.twins.items() if v.is_graph_output()}
+    found.outputs = {v: t.real for v, t in writer.twins.items() if v.is_graph_output()}
+    found.complete(graph, own)
+    return found
 
 
 class _Writer:
     """Walks a graph forward and writes twins; nodes go to the end and are sorted afterwards."""
 
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, x: ir.Value) -> None:
         self.twins: dict[ir.Value, Twin] = {}
-        self.op = Emitter(graph, prefix="dequantised/")
+        self.written = Twins(x)
+        self.op = Emitter(graph, prefix=PREFIX)
 
     def visit(self, node: ir.Node) -> None:
         """Write the twins of a node's outputs, where it computes with quantised values."""
@@ -187,6 +186,7 @@ class _Writer:
         tied = op.emit("StraightThrough", x, real, *bounds, domain=DOMAIN, name=f"{q.name}::real")
         assert isinstance(tied, ir.Value)
         tied.shape, tied.type = q.shape, real.type
+        self.written.stand_for(node, tied)
         self.twins[q] = Twin(tied, scale, zero)
 
     def _move(self, node: ir.Node) -> None:
@@ -202,6 +202,7 @@ class _Writer:
         kept = {name: a.value for name, a in node.attributes.items()}
         moved = self.op.emit(node.op_type, *inputs, outputs=len(node.outputs), name=f"{node.name}::real", **kept)
         for q, real in zip(node.outputs, moved if isinstance(moved, tuple) else (moved,), strict=True):
+            self.written.stand_for(node, real)
             if _floating(q) or q.dtype == ir.DataType.INT64:
                 continue
             real.shape, real.type = q.shape, twin.real.type
@@ -258,7 +259,10 @@ class _Writer:
             if v in self.twins:
                 twin = self.twins[v]
                 real = twin.real if _same(twin.zero, zero) else self._as_seen(v, twin.scale, zero)
-                value = real if twin.scale is None else op.Div(real, twin.scale)
+                value = real
+                if twin.scale is not None:
+                    value = op.Div(real, twin.scale)
+                    self.written.unscaled[value] = real
             else:
                 value = op.Cast(v, to=ir.DataType.FLOAT.value)
                 if zero is not None:
@@ -270,6 +274,7 @@ class _Writer:
         product = op.emit(node.op_type.removesuffix("Integer"), *factors, name=f"{q.name}::product", **kept)
         assert isinstance(product, ir.Value)
         product.shape, product.type = q.shape, ir.TensorType(ir.DataType.FLOAT)
+        self.written.stand_for(node, product)
         self.twins[q] = Twin(product)
 
     def _permuted(self, v: ir.Value | None, perm: list[int]) -> ir.Value:
@@ -291,6 +296,7 @@ class _Writer:
         result = self.op.emit(op_type, *inputs, name=f"{q.name}::product", **kept)
         assert isinstance(result, ir.Value)
         result.type = ir.TensorType(ir.DataType.FLOAT)
+        self.written.stand_for(node, result)
         if last:
             assert q.shape is not None
             dims = list(q.shape.dims)

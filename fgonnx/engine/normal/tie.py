@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
@@ -20,6 +22,39 @@ def straight_through(
     assert x.dtype is not None
     inside = op.Cast(op.And(op.GreaterOrEqual(x, low), op.LessOrEqual(x, high)), to=x.dtype.value)
     return Local(lambda g: op.Mul(g, inside), op.Sub(real, op.Mul(x, inside)), "quantisation")
+
+
+@dataclass
+class Twins:
+    """What a pass has written beside a graph.
+
+    Attributes
+    ----------
+    x : ir.Value
+        The value to differentiate by: the explained input, or its floating-point copy.
+    outputs : dict of ir.Value to ir.Value
+        The twins of the graph's outputs.
+    origin : dict of ir.Value to str
+        For every value that was written, the node whose result it stands for; "" where it converts between others.
+    unscaled : dict of ir.Value to ir.Value
+        The operands of integer products, s (q - z) / s, and the twins s (q - z) they are made of.
+    """
+
+    x: ir.Value
+    outputs: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    origin: dict[ir.Value, str] = field(default_factory=dict)
+    unscaled: dict[ir.Value, ir.Value] = field(default_factory=dict)
+
+    def stand_for(self, node: ir.Node, *values: ir.Value) -> None:
+        """Note the node whose results these values stand for."""
+        self.origin.update(dict.fromkeys(values, str(node.name)))
+
+    def complete(self, graph: ir.Graph, own: set[ir.Node]) -> None:
+        """Note the values that convert between others: those of nodes that are not the graph's own."""
+        for node in graph:
+            if node not in own:
+                for v in node.outputs:
+                    self.origin.setdefault(v, "")
 
 
 def dependent_nodes(graph: ir.Graph, x: ir.Value) -> list[ir.Node]:
