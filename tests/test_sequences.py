@@ -153,6 +153,10 @@ class TestPictures:
             plots.volume(values, map_, title="t"), plots.volume(values, np.zeros_like(map_), title="t")
         )
 
+    @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 400, 2), (700, 1, 1)])
+    def test_take_volumes_of_any_proportions(self, shape):
+        assert plots.volume(np.zeros(shape), np.ones(shape), title="t", height=200).shape[0] == 200
+
     @pytest.mark.parametrize(
         ("draw_", "values", "map_", "message"),
         [

@@ -8,10 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx.pictures.show.sheet import FAINT, NEGATIVE, POSITIVE, Sheet, checked, resized
+from fgonnx.pictures.show.sheet import FAINT, NEGATIVE, POSITIVE, RGB, Sheet, checked, contained
 from fgonnx.pictures.show.visual import overlay, scaled
-
-RGB = npt.NDArray[np.uint8]
 
 PERCENTILE = 99.5
 
@@ -65,9 +63,8 @@ def draw(
     unit = height / 360
     margin, caption = round(10 * unit), round(16 * unit)
     room = (height - 3 * margin - 2 * caption) // 2
-    factor = min(room / image.shape[0], 1.6 * room / image.shape[1])
-    size = max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))
-    photo = resized(image, size)
+    photo = contained(image, room)
+    size = photo.shape
     column = max(size[1], round(110 * unit))
     sheet = Sheet(height, 3 * margin + 2 * column)
     cells = (

@@ -11,10 +11,9 @@ import numpy.typing as npt
 
 from fgonnx.errors import InputError
 from fgonnx.pictures.show import visual
-from fgonnx.pictures.show.sheet import FAINT, INK, NEGATIVE, POSITIVE, RULE, Sheet, checked, resized
+from fgonnx.pictures.show.sheet import FAINT, INK, NEGATIVE, POSITIVE, RGB, RULE, Sheet, checked, resized
 
 Array = npt.NDArray[Any]
-RGB = npt.NDArray[np.uint8]
 
 _WIDTH, _MARGIN = 520, 14  # of a plot over time, in units of 1/360 of the height
 
@@ -83,25 +82,19 @@ def sequence(
 
 def _columns(map_: Array, width: int) -> Array:
     """Bring a map to the columns of a picture: means where it is longer, steps where it is shorter."""
-    count = len(map_)
-    if count <= width:
-        return np.asarray(map_[np.arange(width) * count // width])
-    edges = np.arange(width) * count // width
-    return np.asarray(np.add.reduceat(map_, edges) / np.diff([*edges, count]))
+    edges = np.arange(width) * len(map_) // width
+    return np.asarray(np.add.reduceat(map_, edges) / np.maximum(np.diff([*edges, len(map_)]), 1))
 
 
 def _wave(sheet: Sheet, wave: Array, left: float, top: float, right: float, bottom: float) -> None:
-    """Draw a wave: what it reaches within every column, or a line where columns are finer than positions."""
+    """Draw a wave: what it reaches within every column, which ends where the next begins, so that it stays whole."""
     width, count = round((right - left) * sheet.unit), len(wave)
-    if count > width:
-        edges = np.arange(width) * count // width
-        # Neighbouring columns share a value, so that the wave does not fall apart.
-        low = np.minimum(np.minimum.reduceat(wave, edges), wave[edges])
-        high = np.maximum.reduceat(wave, edges)
-        low[1:], high[1:] = np.minimum(low[1:], wave[edges[1:] - 1]), np.maximum(high[1:], wave[edges[1:] - 1])
-    else:
-        ends = np.interp(np.arange(width + 1) / width * count - 0.5, np.arange(count), wave)
-        low, high = np.minimum(ends[:-1], ends[1:]), np.maximum(ends[:-1], ends[1:])
+    if count <= width:
+        wave = np.interp((np.arange(2 * width) + 0.5) / (2 * width) * count - 0.5, np.arange(count), wave)
+    edges = np.arange(width) * len(wave) // width
+    ends = wave[[*edges[1:], -1]]
+    low = np.minimum(np.minimum.reduceat(wave, edges), ends)
+    high = np.maximum(np.maximum.reduceat(wave, edges), ends)
     middle, half = (top + bottom) / 2, (bottom - top) / 2 / max(float(np.abs(wave).max()), 1e-30)
     sheet.box(left, middle - 0.25, right, middle + 0.25, RULE)
     sheet.area(left, middle - high * half - 0.4, middle - low * half + 0.4, INK)
@@ -186,13 +179,11 @@ def volume(
         index = int(strongest[axis])
         planes = np.take(pixels, index, axis), np.take(level, index, axis)
         size = planes[0].shape
-        factor = 144 / max(size)
-        below, across = size[0] * factor, size[1] * factor
-        fine = round(below * sheet.unit), round(across * sheet.unit)
+        fine = tuple(max(1, round(144 * sheet.unit * side / max(size))) for side in size)
         photo = resized(np.repeat(planes[0][:, :, None], 3, axis=2), fine)
         stretched = np.asarray(cv2.resize(planes[1], fine[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
         for top, picture in ((14, photo), (172, visual.blend(photo, stretched, 0.85, signed=signed))):
-            sheet.box(left, top, left + across, top + below, picture)
+            sheet.place(picture, round(left * sheet.unit), round(top * sheet.unit))
         sheet.write(f"{name} = {index}", left, 334, 10, FAINT)
     visual.legend(sheet, _MARGIN + 2 * 158 + 144, 339, 158, signed)
     return sheet.certified(title, lines, bars)

@@ -163,3 +163,9 @@ def resized(image: RGB, size: tuple[int, int]) -> RGB:
     shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
     flag = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cast("RGB", cv2.resize(image, (size[1], size[0]), interpolation=flag))
+
+
+def contained(image: RGB, room: int) -> RGB:
+    """Return a picture as large as its room allows: in height, or 1.6 times that in width, for panoramas."""
+    factor = min(room / image.shape[0], 1.6 * room / image.shape[1])
+    return resized(image, (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))))

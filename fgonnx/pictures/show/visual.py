@@ -8,31 +8,16 @@ from typing import cast
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import ImageColor
 
 from fgonnx.errors import InputError, OptionError
-from fgonnx.pictures.show.sheet import FAINT, Sheet, checked, resized
+from fgonnx.pictures.show.sheet import FAINT, RGB, Sheet, checked, contained
 
-RGB = npt.NDArray[np.uint8]
-
-COLORMAPS = {
-    "inferno": cv2.COLORMAP_INFERNO,
-    "viridis": cv2.COLORMAP_VIRIDIS,
-    "magma": cv2.COLORMAP_MAGMA,
-    "cividis": cv2.COLORMAP_CIVIDIS,
-    "turbo": cv2.COLORMAP_TURBO,
-}
+COLORMAPS = {n: getattr(cv2, f"COLORMAP_{n.upper()}") for n in ("inferno", "viridis", "magma", "cividis", "turbo")}
 """Colour scales for maps without sign; all but turbo are perceptually uniform."""
 
 # Lightness falls alike on both sides of white, and blue against red survives red-green blindness.
-_DIVERGING = (
-    (16, 52, 110),
-    (44, 110, 180),
-    (138, 184, 222),
-    (255, 255, 255),
-    (240, 160, 130),
-    (200, 55, 60),
-    (110, 5, 30),
-)
+_DIVERGING = "#10346e #2c6eb4 #8ab8de #ffffff #f0a082 #c8373c #6e051e"
 
 
 def heat(saliency: npt.ArrayLike, *, signed: bool = False, percentile: float = 99.5, colormap: str = "inferno") -> RGB:
@@ -161,14 +146,11 @@ def panel(
         The height is too small.
     """
     checked(height, bars)
-    height_photo, width_photo = _checked_image(image).shape[:2]
     unit = height / 360
     margin, caption = round(14 * unit), round(22 * unit)
     room = height - 2 * margin - caption
-    # Panoramas must not push the certificate out of sight: 1.6 times the room is the widest photo.
-    factor = min(room / height_photo, 1.6 * room / width_photo)
-    size = max(1, round(height_photo * factor)), max(1, round(width_photo * factor))
-    photo = resized(image, size)
+    photo = contained(_checked_image(image), room)
+    size = photo.shape
     explained = overlay(photo, saliency, signed=signed)
 
     # Narrow photos still need a column wide enough for caption and legend.
@@ -198,9 +180,10 @@ def _table(signed: bool, colormap: str) -> RGB:
     if colormap not in COLORMAPS:
         raise OptionError(f"colormap '{colormap}' does not exist: choose one of {', '.join(COLORMAPS)}")
     if signed:
-        stops = np.linspace(0.0, 255.0, len(_DIVERGING))
-        channels = [np.interp(np.arange(256), stops, channel) for channel in zip(*_DIVERGING, strict=True)]
-        return cast("RGB", np.rint(np.stack(channels, axis=1)).astype(np.uint8))
+        colours = [ImageColor.getrgb(stop) for stop in _DIVERGING.split()]
+        stops = np.linspace(0.0, 255.0, len(colours))
+        channels = [np.interp(np.arange(256), stops, channel) for channel in zip(*colours, strict=True)]
+        return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
     bgr = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLORMAPS[colormap])
     return cast("RGB", bgr[:, 0, ::-1])
 
