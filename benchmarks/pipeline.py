@@ -190,7 +190,7 @@ def section(content: dict[str, Any]) -> str:
         text += (
             f"{rates['network']}, {rates['count']} pictures of {width} x {height}, batches of {rates['batch']}, "
             f"{rates['threads']} threads on {rates['machine']['processor']}, {rates['date']}. *Start* is loading and "
-            "rewriting; the rate\ncounts what comes after it.\n\n"
+            "rewriting; the rate\ndoes not include it.\n\n"
             + "".join(
                 f"| {' | '.join(row)} |\n" for row in (("", *HEADINGS), ["---"] + ["---:"] * len(HEADINGS), *rows)
             )
@@ -199,7 +199,7 @@ def section(content: dict[str, Any]) -> str:
         early, more = followed["early"] / 1e6, followed["growth"] / 1e6
         text += (
             f"\n{followed['count']:,} pictures in a row through {followed['network']}: {early:.0f} MB resident in the "
-            f"second\nquarter of the run, {more:+.1f} MB until the last.\n"
+            f"second\nquarter of the run, {more:+.1f} MB from there to the last.\n"
         )
     return text
 

@@ -204,7 +204,8 @@ def section(content: dict[str, Any]) -> str:
     """Return stored profiles as a section of docs/speed.md."""
     text = (
         "Written by `python -m benchmarks.profile NETWORK -o docs/profile.json`. Kernel time of one run under "
-        "onnxruntime's\nprofiler, which itself costs some microseconds per node; *MB* is what kernels read and write.\n"
+        "onnxruntime's\nprofiler, which itself costs a few microseconds per node; *MB* is the memory that kernels read "
+        "and write.\n"
     )
     for name, p in content.items():
         plain, explain = p["runs"][PLAIN], p["runs"][EXPLAIN]
@@ -217,7 +218,7 @@ def section(content: dict[str, Any]) -> str:
             f"\n**{name}**, batch {p['batch']}, {p['threads']} threads, {p['date']}: {explain['nodes']} nodes, "
             f"{explain['reorders']} of them reorderings, "
             f"{plain['megabytes']:.0f} MB moved by inference and {explain['megabytes']:.0f} by an explanation; "
-            f"{plain['kernels']:.1f} and {explain['kernels']:.1f} ms in kernels, {ratio:.2f} times as much.\n\n"
+            f"{plain['kernels']:.1f} and {explain['kernels']:.1f} ms in kernels, a factor of {ratio:.2f}.\n\n"
             "| operator | nodes | infer, ms | explain, ms | explain, MB |\n| --- | ---: | ---: | ---: | ---: |\n"
             + "".join(rows)
         )

@@ -104,9 +104,10 @@ def section(content: dict[str, Any]) -> str:
     """Return stored results as a section of docs/speed.md."""
     base = ", ".join(f"{axis} {value}" for axis, value in asdict(Point()).items())
     return (
-        f"A plain network (blocks of Conv, BatchNorm, ReLU) varied in one respect at a time around {base};\n"
-        f"{content['settings']['threads']} threads on {content['machine']['processor']}, {content['date']}. Above "
-        "milliseconds by turns, below the same in inferences.\n\n![Cost against batch, resolution, depth and "
+        f"A plain network (blocks of Conv, BatchNorm, ReLU) varied along one axis at a time around {base};\n"
+        f"{content['settings']['threads']} threads on {content['machine']['processor']}, {content['date']}. Top: "
+        "milliseconds, calls taking turns; bottom: the same in units of one inference.\n\n"
+        "![Cost against batch, resolution, depth and "
         "width](images/scaling.png)\n"
     )
 

@@ -105,7 +105,7 @@ def test_ratios_of_the_readme() -> None:
 
 def test_missed_targets_are_named() -> None:
     found = report.targets(results(cell("infer", 0.010), cell("explain", 0.025), cell("fullgrad", 2.0)))
-    assert "1 of 2 are missed." in found
+    assert "1 of 2 targets are missed." in found
     assert "| explain / infer | ResNet-50 | 1 | at most 2.3 | 2.50 | **missed** |" in found
     assert "| literal FullGrad / explain | ResNet-50 | 1 | at least 40 | 80.0 |  |" in found
 

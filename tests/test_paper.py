@@ -138,7 +138,7 @@ def test_a_difference_is_taken_of_the_same_pictures():
     ("sign", "expected"),
     [
         (1, ("agrees", "less than random, gradient, grad-cam")),
-        (0, ("open", "less than random, gradient; not told from grad-cam")),
+        (0, ("open", "less than random, gradient; not distinguishable from grad-cam")),
         (-1, ("disagrees", "less than random, gradient; more than grad-cam")),
     ],
 )

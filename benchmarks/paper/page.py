@@ -66,7 +66,7 @@ def _of_perturbation(stored: Record) -> Iterator[Sequence[str]]:
                     "Without the most salient pixels, several methods change the score like chance",
                     "5.1",
                     "agrees" if len(near) > 1 else "disagrees",
-                    f"{network['name']}, {quantity}: {len(near)} of {len(others)} not more than chance"
+                    f"{network['name']}, {quantity}: {len(near)} of {len(others)} no more than chance"
                     + (f" ({', '.join(near)})" if near else ""),
                 )
 
@@ -83,7 +83,7 @@ def _of_toys(stored: Record) -> Iterator[Sequence[str]]:
         "No map of the input is complete and weakly dependent",
         "proposition 1",
         "agrees" if min(gaps) > _APART and not both else "disagrees",
-        f"{len(gaps)} pairs of networks with one map and scores that differ by {', '.join(map(number, gaps))}; "
+        f"{len(gaps)} pairs of networks with the same map and scores that differ by {', '.join(map(number, gaps))}; "
         f"{len(both)} of {len(others)} maps of a network are both",
     )
     yield (
@@ -124,7 +124,7 @@ def verdict(means: Sequence[Record], wanted: int, words: tuple[str, str]) -> tup
     signs = {row["method"]: record.sign(row["difference"]) for row in means if row["method"] in PUBLISHED}
     groups = {
         word: [method for method, found in signs.items() if found == sign]
-        for word, sign in ((words[0], wanted), ("not told from", 0), (words[1], -wanted))
+        for word, sign in ((words[0], wanted), ("not distinguishable from", 0), (words[1], -wanted))
     }
     result = "agrees" if len(groups[words[0]]) == len(signs) else "disagrees" if groups[words[1]] else "open"
     return result, "; ".join(f"{word} {', '.join(found)}" for word, found in groups.items() if found)
@@ -164,7 +164,7 @@ def maps(found: Record) -> Table:
 def ends(sweep: Record) -> Table:
     """Return what a sweep begins and ends with."""
     names = {"score": "score", **{m: f"{m}, sum" for m in toys.ATTRIBUTIONS}, toys.FULL: "full-gradient, sum"}
-    names["biases"] = "of it from biases"
+    names["biases"] = "of which from biases"
     rows = [(title, *(short(sweep[name][i]) for i in (0, -1))) for name, title in names.items()]
     return ("", *(f"b = {short(sweep['at'][i])}" for i in (0, -1))), rows
 

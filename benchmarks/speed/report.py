@@ -172,8 +172,9 @@ def block(results: Results | None) -> str:
         )
     return (
         "## Speed\n\n"
-        "Medians, all columns taking turns call by call. *Certificate*: what it adds to a run; *memory*: peak of\n"
-        "explaining over that of inference. The columns behind it: how many explanations each of the others costs.\n\n"
+        "Medians; the columns are measured in turn, call by call. *Certificate*: the time it adds to an explanation;\n"
+        "*memory*: peak while explaining over peak during inference. The columns to the right of it say how many\n"
+        "explanations one run of each other tool costs.\n\n"
         + _table(headings, rows)
         + f"\nRandom weights, 3 x 224 x 224, {results.conditions()} [docs/speed.md](docs/speed.md) has all columns.\n"
     )
@@ -196,17 +197,17 @@ def insert(readme: str, text: str) -> str:
 
 PAGE = """# Speed
 
-Written by `python -m benchmarks.speed` from `speed.json`; what it needs is in `benchmarks/requirements.txt`.
+Written by `python -m benchmarks.speed` from `speed.json`; its requirements are in `benchmarks/requirements.txt`.
 {conditions}
 
 Networks have the definitions of torchvision and seeded random weights made to look trained (normalisations calibrated),
 1000 classes, inputs 3 x 224 x 224, exported by `torch.onnx.export` (opset 17), which folds BatchNormalization into
-convolutions; PyTorch runs the modules as they are. Every column has a process of its own; the columns of one network
-and batch size are called in turn, one call each and round after round, {rounds} rounds at most, fewer for what takes
-long (*calls*). *ms* is the median, with quartiles. *Hot* is the median in blocks of calls of one kind, when caches hold
-what the call before left. *MB* is the peak of resident memory while called, less what the imports took. onnxruntime's
-sessions are opened for their batch size, those of files that fgonnx wrote as docs/forms.md has it. Targets are the
-largest logit; captum, onnx-ad, RISE and openvino-xai are told it beforehand.
+convolutions; PyTorch runs the modules as they are. Every column runs in its own process; the columns of one network
+and batch size are called in turn, one call each per round, for at most {rounds} rounds, fewer where a call takes
+long (*calls*). *ms* is the median, with quartiles. *Hot* is the median over blocks of consecutive calls of one kind,
+with warm caches. *MB* is the peak resident memory during the calls, minus that of the imports. onnxruntime's
+sessions are opened for their batch size, those of files written by fgonnx as docs/forms.md recommends. The target is
+the largest logit; captum, onnx-ad, RISE and openvino-xai are given it in advance.
 
 Versions: {versions}.
 
@@ -238,7 +239,7 @@ def targets(results: Results) -> str:
                 rows.append([t.text, network, str(batch), wanted, _times(found), verdict])
     missed = sum(1 for row in rows if row[-1])
     table = _table(["ratio", "network", "batch", "wanted", "found", ""], rows)
-    return f"{missed} of {len(rows)} are missed.\n\n{table}"
+    return f"{missed} of {len(rows)} targets are missed.\n\n{table}"
 
 
 def _section(results: Results, network: str) -> str:
