@@ -16,23 +16,42 @@ PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 PYTEST = ("pytest", "-n", "auto", "--dist", "loadfile")
 PAGES = [f"tests/test_{page}.py" for page in ("api_pages", "contributing", "operators_page", "readme")]
 
-# Tests that `lowest` cannot run: they compare with packages that ask for newer versions of what it holds back, or their
-# graphs are written in the notation of onnx 1.18.
-NEWER_PEERS = (
-    "tests/frameworks",
-    "tests/ort_training",
-    "tests/witness",
-    "tests/test_agreement.py",
-    "tests/test_compare.py",
-    "tests/test_convert_torch.py",
-    "tests/test_evaluate_measures.py",
-    "tests/test_evaluate_quantus.py",
-    "tests/test_families.py",
-    "tests/test_methods_peers.py",
-    "tests/test_onnx_ad.py",
-    "tests/test_paper.py",
-    "tests/test_witness.py",
-)
+# Tests that `lowest` leaves out: they compare with packages, or with a version of onnx.reference, that are newer than what
+# it holds back.
+NEWER_WITNESSES = [
+    f"tests/{name}"
+    for name in (
+        "frameworks",
+        "ort_training",
+        "witness",
+        "test_agreement.py",
+        "test_compare.py",
+        "test_convert_torch.py",
+        "test_evaluate_measures.py",
+        "test_evaluate_quantus.py",
+        "test_families.py",
+        "test_methods_peers.py",
+        "test_onnx_ad.py",
+        "test_onnx_node_cases.py",
+        "test_paper.py",
+        "test_rule_mutants.py",
+        "test_rules.py",
+        "test_witness.py",
+    )
+]
+# What old releases cannot do: OpenCV before 4.10 writes no file of several frames for the test to read; the fused convolution
+# of onnxruntime before 1.28 fails in the model that is to be explained.
+NOT_YET = ["test_of_several_frames_the_first_is_read", "FusedConv and sum"]
+# With onnx 1.17, which paddle2onnx asks for: it has no opset 23, and its parser no names of nodes.
+NOT_YET_1_17 = [
+    "test_expand and (RMSNormalization or RotaryEmbedding or Attention)",
+    "test_of_an_old_opset",
+    "test_what_cannot_be_explained_is_an_answer",
+    "test_all_operators_without_a_rule_are_named",
+    "test_operators_outside_the_standard_are_all_named_before_the_opset_is_raised",
+    "test_a_cast_to_float8_is_named_as_what_stands_in_the_way",
+    "test_names_every_node_without_a_rule",
+]
 
 
 def pinned(*tools: str) -> list[str]:
@@ -90,13 +109,20 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
-def lowest(session: nox.Session) -> None:
+@nox.parametrize("onnx", ["1.17.0", "1.19.0"])
+def lowest(session: nox.Session, onnx: str) -> None:
     """The tests that need no framework, on the lowest version of every dependency."""
     session.install(*lowest_of("cpu", "evaluate"), "pytest", "pyyaml", "setuptools")
+    session.install(f"onnx=={onnx}")
     session.install("-e", ".", "--no-deps")
+    ignored = [f"--ignore={path}" for path in NEWER_WITNESSES]
+    not_yet = NOT_YET
+    if onnx == "1.17.0":
+        ignored += ["--ignore=tests/test_explainer.py"]
+        not_yet = NOT_YET + NOT_YET_1_17
+    left = " and ".join([*(f"not ({name})" for name in not_yet)])
     # Old releases warn about the newer ones that they stand on: no concern of the tests.
-    ignored = [f"--ignore={p}" for p in NEWER_PEERS]
-    session.run("pytest", "-m", "not slow", "-o", "filterwarnings=", *ignored, *session.posargs)
+    session.run("pytest", "-o", "filterwarnings=", "-m", "not slow", "-k", left, *ignored, *session.posargs)
 
 
 @nox.session
