@@ -16,8 +16,8 @@ PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 PYTEST = ("pytest", "-n", "auto", "--dist", "loadfile")
 PAGES = [f"tests/test_{page}.py" for page in ("api_pages", "contributing", "operators_page", "readme")]
 
-# Tests that `lowest` leaves out: they compare with packages, or with a version of onnx.reference, that are newer than what
-# it holds back.
+# Tests that `lowest` leaves out: they compare with packages, or with a version of onnx.reference, that are newer than
+# what it holds back.
 NEWER_WITNESSES = [
     f"tests/{name}"
     for name in (
@@ -39,8 +39,8 @@ NEWER_WITNESSES = [
         "test_witness.py",
     )
 ]
-# What old releases cannot do: OpenCV before 4.10 writes no file of several frames for the test to read; the fused convolution
-# of onnxruntime before 1.28 fails in the model that is to be explained.
+# What old releases cannot do: OpenCV before 4.10 writes no file of several frames for the test to read; onnxruntime
+# before 1.28 does not run the fused convolution that is to be explained.
 NOT_YET = ["test_of_several_frames_the_first_is_read", "FusedConv and sum"]
 # With onnx 1.17, which paddle2onnx asks for: it has no opset 23, and its parser no names of nodes.
 NOT_YET_1_17 = [
