@@ -112,7 +112,7 @@ def docs(session: nox.Session) -> None:
 @nox.parametrize("onnx", ["1.17.0", "1.19.0"])
 def lowest(session: nox.Session, onnx: str) -> None:
     """The tests that need no framework, on the lowest version of every dependency."""
-    session.install(*lowest_of("cpu", "evaluate"), "pytest", "pyyaml", "setuptools")
+    session.install(*lowest_of("cpu", "evaluate"), "pytest", "pyyaml", "setuptools", "sympy")
     session.install(f"onnx=={onnx}")
     session.install("-e", ".", "--no-deps")
     ignored = [f"--ignore={path}" for path in NEWER_WITNESSES]
