@@ -36,10 +36,10 @@ def test_every_folder_with_code_is_packaged(arguments: dict[str, Any]) -> None:
 
 
 def test_the_font_of_the_pictures_is_packaged_with_its_licence(arguments: dict[str, Any]) -> None:
-    folder = FONT.parent.parent
-    found = {path for pattern in arguments["package_data"][""] for path in folder.glob(pattern)}
-    assert {FONT, FONT.parent / "LICENSE"} <= found
-    assert (FONT.parent / "LICENSE").relative_to(ROOT).as_posix() in PROJECT["project"]["license-files"]
+    licence = FONT.with_suffix(".LICENSE")
+    found = {path for pattern in arguments["package_data"][""] for path in FONT.parent.glob(pattern)}
+    assert {FONT, licence} <= found
+    assert licence.relative_to(ROOT).as_posix() in PROJECT["project"]["license-files"]
 
 
 @pytest.mark.parametrize("name", ["tests", "benchmarks", "setup", "examples", "docs"])

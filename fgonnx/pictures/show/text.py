@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import ImageDraw, ImageFont
 
-FONT = Path(__file__).parent / "font" / "DejaVuSansCondensed.ttf"
+FONT = Path(__file__).with_name("DejaVuSansCondensed.ttf")
 _FOLDERS = (
     *("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts"),
     *("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"),
