@@ -14,7 +14,6 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from fgonnx import labels
-from fgonnx.audit.check import random_pictures
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.model import save
 from fgonnx.engine.model.load import PREPROCESSING_KEY
@@ -22,6 +21,7 @@ from fgonnx.engine.walk.backward import inputs_of
 from fgonnx.errors import InputError, ModelError, OptionError, Refusal, UnsupportedError
 from fgonnx.pictures.read import images, preprocess
 from fgonnx.pictures.read.preprocess import Preprocessing
+from fgonnx.pictures.read.synthetic import random_pictures
 
 from . import parity, report
 from .network import Array, Inputs, Network, example_of, exporting, needs

@@ -43,6 +43,18 @@ def make_folder(path: Path) -> None:
         raise unwritable(path, error) from error
 
 
+def check_folder(path: Path) -> None:
+    """Refuse a file where a folder of results is meant.
+
+    Raises
+    ------
+    OptionError
+        If there is a file of that name.
+    """
+    if path.exists() and not path.is_dir():
+        raise OptionError(f"'{path}' is a file; give a folder to write to")
+
+
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write an object as JSON, its keys in their order; NaN and infinity are errors."""
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)

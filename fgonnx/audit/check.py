@@ -5,29 +5,29 @@ Completeness cannot see a wrong derivative and finite differences cannot see a f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.audit import agreement
 from fgonnx.engine.graph import probe
+from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session
+from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.rewrite import cache as caches
-from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.options import Options, with_changes
 from fgonnx.engine.rewrite.outputs import TARGET_INPUT
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import OptionError
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.targets import Target, takes_seed
-from fgonnx.pictures.read.preprocess import Preprocessing
+from fgonnx.fields import changed, documented, option
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -88,25 +88,36 @@ class CheckResult:
         return all(c.verdict != "failed" for c in self.checks)
 
 
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Thoroughness:
+    """How thoroughly `check` checks."""
+
+    samples: int = option(2, "Random samples, where no pictures are given.", panel="", least=1)
+    directions: int = option(8, "Directions of each kind for the slopes.", panel="", least=1)
+    tolerance: float | None = option(
+        None,
+        "Allowed relative error of outputs and completeness. Default: 1e-4.",
+        panel="",
+        python="More in half precision.",
+    )
+    random_state: int = option(0, "Seed of samples and directions.", panel="", least=0)
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.directions < 1 or (self.tolerance is not None and self.tolerance <= 0):
+            raise OptionError("samples and directions must be 1 or more, and tolerance above 0")
+
+
 def check(
     model: ModelLike | LoadedModel,
     x: Array | Mapping[str, Array] | None = None,
     target: Target = None,
     *,
-    head: str = "logits",
-    output: str | None = None,
-    input: str | None = None,
-    input_shape: Sequence[int] | None = None,
-    layout: str | None = None,
+    options: Options | None = None,
+    running: Running | None = None,
+    thoroughness: Thoroughness | None = None,
     labels: Sequence[str] | None = None,
-    providers: Sequence[str] | None = None,
-    threads: int | None = None,
-    samples: int = 2,
-    directions: int = 8,
-    tolerance: float | None = None,
-    random_state: int = 0,
-    engine: str = "fgonnx",
-    cache: bool | str | os.PathLike[str] = False,
+    **changes: Any,
 ) -> CheckResult:
     """Check the explanation of a model on the model itself.
 
@@ -123,23 +134,17 @@ def check(
         Samples to check on; seeded random ones by default, uniform in 0..1 (0..255 for a uint8 input).
     target : int, str, or sequence of those, optional
         As for `Explainer`.
-    head, output, input, input_shape, layout
-        As for `rewrite`.
-    labels, providers, threads
-        As for `Explainer`.
-    samples : int
-        How many random samples.
-    directions : int
-        Directions of each of the two kinds.
-    tolerance : float, optional
-        Allowed relative error of outputs and of completeness; 1e-4 by default, more in half precision.
-    random_state : int
-        Seed of samples and directions.
-    engine : {"fgonnx", "ort-training", "both"}
-        Which engine is checked; with "both", fgonnx's, and then every tensor is compared with that of ONNX Runtime's
-        gradient builder.
-    cache : bool or path-like
-        As for `Explainer`.
+    options : Options, optional
+        Which input, output and head, and by which engine. With ``engine="both"`` (as a keyword), fgonnx's is checked,
+        and then every tensor is compared with that of ONNX Runtime's gradient builder.
+    running : Running, optional
+        How the model runs.
+    thoroughness : Thoroughness, optional
+        How many samples and directions, and what is allowed.
+    labels : sequence of str, optional
+        Class names for targets.
+    **changes
+        Fields of these three objects that differ.
 
     Returns
     -------
@@ -150,50 +155,34 @@ def check(
     FgonnxError
         If the model cannot be explained or the samples do not fit it.
     """
-    if samples < 1 or directions < 1 or (tolerance is not None and tolerance <= 0):
-        raise OptionError("samples and directions must be 1 or more, and tolerance above 0")
+    both = changes.get("engine") == "both"
+    (effort,), changes = changed(changes, thoroughness or Thoroughness())
+    options, running = with_changes(options, running, changes | {"engine": "fgonnx"} if both else changes)
     if takes_seed(target):
         raise OptionError("check takes one entry of the head as its target, not a region, a sum or a similarity")
-    loaded = load(model)
-    rng = np.random.default_rng(random_state)
-    explainer = Explainer(
-        loaded,
-        head=head,
-        output=output,
-        input=input,
-        layout=layout,
-        labels=labels,
-        providers=providers,
-        threads=threads,
-        input_gradient=True,
-        engine="fgonnx" if engine == "both" else engine,
-        cache=cache,
-    )
-    options = Options(
-        head=head,
-        output=output,
-        input=input,
-        layout=layout,
-        input_shape=tuple(input_shape) if input_shape else None,
-        outputs=("target", "score"),
-    )
+    loaded = bound_to(load(model), options.bind)
+    options = replace(options, bind=None)
+    rng = np.random.default_rng(effort.random_state)
+    explainer = Explainer(loaded, replace(options, input_gradient=True), running, labels=labels)
     if not isinstance(x, Mapping) and x is not None:
         options = replace(options, input_shape=options.input_shape or tuple(np.shape(x)))
-    build = caches.builder(cache)
-    scorer = build(loaded, options)
+    options = options.only("target", "score")
+    build = caches.builder(running.cache)
+    # Differences are taken of the score that fgonnx's own graph computes, whichever engine is checked.
+    scorer = build(loaded, replace(options, engine="fgonnx"))
     name = scorer.normal.input_name
     if x is None:
-        feeds = random_inputs(scorer, samples, random_state)
+        feeds = random_inputs(scorer, effort.samples, effort.random_state)
     else:
         feeds = dict(x) if isinstance(x, Mapping) else {name: np.asarray(x)}
     explanation = explainer(feeds, target)
     checks = [
-        _outputs(loaded, explanation, feeds, name, tolerance, providers, threads),
-        _completeness(explanation, tolerance),
+        _outputs(loaded, explanation, feeds, name, effort.tolerance, running),
+        _completeness(explanation, effort.tolerance),
     ]
-    score = _score(loaded, scorer, explanation, feeds, providers, threads)
+    score = _score(loaded, scorer, explanation, feeds, running)
     point = feeds[name].astype(scorer.normal.x.dtype.numpy() if scorer.normal.x.dtype is not None else np.float32)
-    checks += _derivative(score, point, explanation, directions, rng)
+    checks += _derivative(score, point, explanation, effort.directions, rng)
     notes = list(scorer.normal.notes)
     steps = sorted({n.op_type for n in scorer.model.graph if n.op_type in _QUANTISERS})
     if steps:
@@ -201,7 +190,7 @@ def check(
             f"the graph holds {', '.join(steps)}: a step function has no useful slope, the straight-through one is used"
         )
         checks = [replace(c, verdict="undecided") if c.verdict == "failed" and "slope" in c.name else c for c in checks]
-    if engine == "both":
+    if both:
         checks += _agreement(loaded, options, feeds, explanation, build)
     return CheckResult(tuple(checks), explanation, tuple(notes))
 
@@ -234,15 +223,14 @@ def _outputs(
     feeds: Mapping[str, Array],
     name: str,
     tolerance: float | None,
-    providers: Sequence[str] | None,
-    threads: int | None,
+    running: Running,
 ) -> Check:
     """Compare the outputs with those of the source, run untouched, one sample at a time."""
     floats = [a.dtype for a in explanation.outputs.values() if a.dtype.kind == "f"]
     allowed = tolerance if tolerance is not None else max(map(_usual, floats), default=_TOLERANCE)
 
     def error(optimise: bool) -> tuple[float, str]:
-        session = Session(loaded.ir, folder=loaded.folder, providers=providers, threads=threads, optimise=optimise)
+        session = running.session(loaded.ir, loaded.folder, optimise=optimise)
         return _largest_difference(explanation.outputs, session, feeds, len(feeds[name]))
 
     found, where = error(True)
@@ -300,12 +288,11 @@ def _score(
     scorer: Rewritten,
     explanation: Explanation,
     feeds: Mapping[str, Array],
-    providers: Sequence[str] | None,
-    threads: int | None,
+    running: Running,
 ) -> Callable[[Array], Floats]:
     """Return the score as a function of the explained input, targets fixed: (N, ...) to (N,)."""
     name = _floating_face(scorer)
-    session = Session(scorer.model, folder=loaded.folder, providers=providers, threads=threads)
+    session = running.session(scorer.model, loaded.folder)
     assert explanation.target is not None
     fixed = {n: a for n, a in feeds.items() if n != scorer.normal.input_name}
     targets = np.asarray(explanation.target, np.int64)
@@ -406,16 +393,3 @@ def _mean(values: Floats) -> Floats:
     """Return the mean of every sample, with axes kept."""
     mean: Floats = values.mean(axis=tuple(range(1, values.ndim)), keepdims=True)
     return mean
-
-
-def random_pictures(pre: Preprocessing, shape: Sequence[int] | None, samples: int, random_state: int = 0) -> Array:
-    """Return seeded random pictures, prepared as the model wants them: coloured clouds with grain, (N, ...)."""
-    assert pre.size is not None or shape is not None
-    size = pre.size or (shape[2:4] if pre.layout == "NCHW" else shape[1:3])  # type: ignore[index]
-    rng = np.random.default_rng(random_state)
-    rows = []
-    for _ in range(samples):
-        clouds = cv2.resize(rng.uniform(0, 255, (6, 6, 3)), (int(size[1]), int(size[0])), interpolation=cv2.INTER_CUBIC)
-        picture = np.clip(clouds + rng.normal(0, 12, clouds.shape), 0, 255)
-        rows.append(pre.apply(np.rint(picture).astype(np.uint8)))
-    return np.stack(rows)

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import onnx_ir as ir
 
+from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, external_tensors, load
-from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.options import Options, options_with_changes
 from fgonnx.engine.rewrite.rewrite import build
 from fgonnx.errors import ModelError, UnsupportedError
 
 
-def inspect(
-    model: ModelLike | LoadedModel,
-    *,
-    profile: str = "full",
-    head: str = "logits",
-    output: str | None = None,
-    input: str | None = None,
-    input_shape: Sequence[int] | None = None,
-    layout: str | None = None,
-) -> dict[str, Any]:
+def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, **changes: Any) -> dict[str, Any]:
     """Look at a model and try to rewrite it.
 
     Parameters
     ----------
     model : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
         The model.
-    profile, head, output, input, input_shape, layout
-        As for `fgonnx.rewrite`.
+    options : Options, optional
+        What would be explained and how.
+    **changes
+        Fields of `Options`, or settings of the method, that differ from `options`.
 
     Returns
     -------
@@ -45,15 +38,8 @@ def inspect(
     ModelError, OptionError
         If it cannot be loaded, or an option does not exist.
     """
-    loaded = load(model)
-    options = Options(
-        profile=profile,
-        head=head,
-        output=output,
-        input=input,
-        layout=layout,
-        input_shape=tuple(input_shape) if input_shape is not None else None,
-    )
+    options = options_with_changes(options, changes)
+    loaded = bound_to(load(model), options.bind)
     found = _file(loaded)
     found |= {"explanation": None, "obstacle": None, "refusals": []}
     try:
@@ -73,7 +59,7 @@ def inspect(
         "head": r.head,
         "head_shape": list(r.head_shape),
         "head_stripped": r.stripped or None,
-        "profile": profile,
+        "profile": options.profile,
         "notes": list(r.normal.notes),
         "sites": [{**asdict(s), "grid": list(s.grid)} for s in r.sites],
     }

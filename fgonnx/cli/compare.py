@@ -2,127 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from fgonnx.audit.comparison import NOTICEABLE, SMALLER_IS_BETTER
 from fgonnx.cli import terminal
-from fgonnx.cli.options import (
-    EXPLANATION,
-    PICTURES,
-    RUNNING,
-    Head,
-    Images,
-    Labels,
-    NoCache,
-    Preprocess,
-    Profile,
-    Providers,
-    Psi,
-    Target,
-    Threads,
-)
-from fgonnx.errors import OptionError
-from fgonnx.jobs.compare import _LAYERS, CALLED, JUDGED, SHARES, WHERE, CompareJob, Limit, called, prepared, short
-
-LIMITS = "What must hold (exit code 1 where it does not)"
+from fgonnx.cli.options import Folder, Group, Images, Target, takes
+from fgonnx.engine.graph.running import Running
+from fgonnx.engine.rewrite.options import FILE, Options
+from fgonnx.jobs.compare import CALLED, WHERE, CompareJob, Limits, Side, called, short
+from fgonnx.jobs.reading import SOUND, Reading
 
 _ROWS = 40
+_LAYERS = 6
 _FEW = 3
+_OWN = ("input", "output", "input_shape", "layout", "bind")  # what the two models may call or shape otherwise
 
 
-def compare(
+@takes(
+    options=Group(Options, without=("method", "settings", "engine", *FILE)),
+    a_options=Group(Options, only=_OWN, suffix="-a"),
+    b_options=Group(Options, only=_OWN, suffix="-b"),
+    reading=Group(Reading, without=SOUND),
+    a_reading=Group(Reading, only=("preprocess",), suffix="-a"),
+    b_reading=Group(Reading, only=("preprocess",), suffix="-b"),
+    limits=Group(Limits),
+    running=Group(Running, defaults={"cache": True}),
+)
+def command(
     a: Annotated[Path, typer.Argument(metavar="A.onnx", help="The model that was approved.")],
     b: Annotated[Path, typer.Argument(metavar="B.onnx", help="The model that is deployed.")],
     inputs: Images,
-    folder: Annotated[Path, typer.Option("--output-dir", "-o", metavar="DIR", help="Folder for the results.")],
+    folder: Folder,
     target: Target = None,
-    preprocess: Preprocess = None,
-    preprocess_a: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=PICTURES,
-            metavar="HOW",
-            help="The same for A alone. Default: --preprocess, else its metadata.",
-        ),
-    ] = None,
-    preprocess_b: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=PICTURES,
-            metavar="HOW",
-            help="The same for B alone. Default: --preprocess, else its metadata.",
-        ),
-    ] = None,
-    labels: Labels = None,
-    profile: Profile = "full",
-    psi: Psi = "abs",
-    head: Head = "logits",
-    output_a: Annotated[
-        str | None, typer.Option(rich_help_panel=EXPLANATION, metavar="NAME", help="Output of A. Default: the first.")
-    ] = None,
-    output_b: Annotated[
-        str | None, typer.Option(rich_help_panel=EXPLANATION, metavar="NAME", help="Output of B. Default: the first.")
-    ] = None,
-    input_a: Annotated[
-        str | None, typer.Option(rich_help_panel=EXPLANATION, metavar="NAME", help="Input of A, where it has several.")
-    ] = None,
-    input_b: Annotated[
-        str | None, typer.Option(rich_help_panel=EXPLANATION, metavar="NAME", help="Input of B, where it has several.")
-    ] = None,
-    min_top1: Annotated[
-        float | None,
-        typer.Option(
-            rich_help_panel=LIMITS, min=0, max=1, help="Share of pictures on which both make the same decision."
-        ),
-    ] = None,
-    min_rank_correlation: Annotated[
-        float | None, typer.Option(rich_help_panel=LIMITS, min=-1, max=1, help="Rank correlation of the maps.")
-    ] = None,
-    min_correlation: Annotated[
-        float | None, typer.Option(rich_help_panel=LIMITS, min=-1, max=1, help="Correlation of the maps.")
-    ] = None,
-    min_ssim: Annotated[
-        float | None, typer.Option(rich_help_panel=LIMITS, min=-1, max=1, help="Structural similarity of the maps.")
-    ] = None,
-    min_overlap: Annotated[
-        float | None,
-        typer.Option(rich_help_panel=LIMITS, min=0, max=1, help="Common share of the strongest 5 % of the maps."),
-    ] = None,
-    min_pointing: Annotated[
-        float | None,
-        typer.Option(rich_help_panel=LIMITS, min=0, max=1, help="Share of pictures on which the maps peak alike."),
-    ] = None,
-    max_score_difference: Annotated[
-        float | None,
-        typer.Option(rich_help_panel=LIMITS, min=0, help="Score difference, as a share of A's largest score."),
-    ] = None,
-    max_quantisation: Annotated[
-        float | None,
-        typer.Option(rich_help_panel=LIMITS, min=0, max=1, help="Share of rounding in B's absolute contributions."),
-    ] = None,
-    max_layer_error: Annotated[
-        float | None,
-        typer.Option(rich_help_panel=LIMITS, min=0, help="Relative error that one stretch of layers adds by itself."),
-    ] = None,
-    judge: Annotated[
-        str,
-        typer.Option(
-            rich_help_panel=LIMITS,
-            help="Limits hold for the worst picture, or for the mean. Shares of pictures are means always.",
-        ),
-    ] = "worst",
-    providers: Providers = None,
-    threads: Threads = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, rich_help_panel=RUNNING, help="Pictures in one run; bounds the memory.")
-    ] = 8,
-    no_cache: NoCache = False,
+    *,
+    options: Options,
+    a_options: Mapping[str, Any],
+    b_options: Mapping[str, Any],
+    reading: Reading,
+    a_reading: Mapping[str, Any],
+    b_reading: Mapping[str, Any],
+    limits: Limits,
+    running: Running,
 ) -> None:
     """Compare a deployed model with the approved one: decisions, scores, maps, and the layers where they part.
 
@@ -136,66 +62,22 @@ def compare(
     summary.csv. Nothing is demanded unless you ask: without limits the run is a report and ends with exit code 0.
     With limits, the exit code is 1 where one does not hold (the table says which); 2 where input or options are wrong.
     """
-    if judge not in JUDGED:
-        raise OptionError(f"judge '{judge}' does not exist; choose one of: {', '.join(JUDGED)}")
-    if folder.exists() and not folder.is_dir():
-        raise OptionError(f"'{folder}' is a file; give a folder to write to")
-    bounds = {
-        "top1": min_top1,
-        "rank_correlation": min_rank_correlation,
-        "correlation": min_correlation,
-        "ssim": min_ssim,
-        "overlap": min_overlap,
-        "pointing": min_pointing,
-        "score_difference": max_score_difference,
-        "quantisation_b": max_quantisation,
-        "layer_error": max_layer_error,
-    }
-    limits = [
-        Limit(name, bound, "mean" if name in SHARES else judge) for name, bound in bounds.items() if bound is not None
-    ]
-    run = CompareJob(
-        prepared(a, inputs, preprocess_a or preprocess, input_a),
-        prepared(b, inputs, preprocess_b or preprocess, input_b),
-        inputs,
-        folder,
-        limits,
-        target=target,
-        labels=labels,
-        profile=profile,
-        psi=psi,
-        head=head,
-        inputs_named=(input_a, input_b),
-        outputs_named=(output_a, output_b),
-        providers=[p.strip() for p in providers.split(",") if p.strip()] if providers else None,
-        threads=threads,
-        batch_size=batch_size,
-        cache=not no_cache,
+    sides = (
+        Side(a, inputs, replace(options, **a_options), replace(reading, **a_reading)),
+        Side(b, inputs, replace(options, **b_options), replace(reading, **b_reading)),
     )
-    for letter, model in zip("AB", run.models, strict=True):
-        terminal.say(f"model {letter}", f"{model.path}  (sha256 {model.loaded.sha256[:12]})")
-        if model.described is not None:
-            terminal.say("preprocessing", f"{model.described}  (from: {model.origin})")
-    for _ in _with_progress(run.rows(), len(run.sources)):
+    job = CompareJob(sides, inputs, folder, running, limits, target=target, labels=reading.names())
+    for letter, side in zip("AB", job.models, strict=True):
+        terminal.say(f"model {letter}", f"{side.path}  (sha256 {side.loaded.sha256[:12]})")
+        if side.preprocessing is not None:
+            terminal.say("preprocessing", f"{side.preprocessing.describe()}  (from: {side.origin})")
+    for _ in terminal.progress(job.rows(), "comparing", len(job.sources), few=_FEW):
         pass
-    terminal.notes(run.notes)
-    summary = run.summary(complete=True)
+    terminal.notes(job.notes)
+    summary = job.summary(complete=True)
     _show(summary, folder)
     if not summary["passed"]:
         raise typer.Exit(1)
-
-
-def _with_progress(rows: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
-    """Show how far a long run is, on a terminal only."""
-    console = terminal.err()
-    columns = (TextColumn("comparing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=total <= _FEW or not console.is_terminal
-    ) as progress:
-        task = progress.add_task("", total=total)
-        for row in rows:
-            progress.advance(task)
-            yield row
 
 
 def _show(summary: Mapping[str, Any], folder: Path) -> None:

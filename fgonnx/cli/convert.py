@@ -13,10 +13,12 @@ import numpy as np
 import typer
 from rich.text import Text
 
-from fgonnx import labels as names
 from fgonnx.cli import terminal
-from fgonnx.cli.options import PICTURES, Head, Labels, Preprocess
+from fgonnx.cli.options import Group, Json, takes
+from fgonnx.engine.rewrite.options import Options, parse_shape
 from fgonnx.errors import FgonnxError, InputError, OptionError
+from fgonnx.fields import MODEL
+from fgonnx.jobs.reading import Reading
 from fgonnx.pictures.read import presets
 
 _EXPORT, _PROOF = "How it is exported", "The proof"
@@ -37,6 +39,7 @@ Pictures = Annotated[
 Out = Annotated[Path, typer.Option("--output-file", "-o", metavar="OUT.onnx", help="The file to write.")]
 
 
+@takes(options=Group(Options, only=("head",)), reading=Group(Reading, only=("preprocess", "labels")))
 def command(
     source: Source,
     pictures: Pictures = None,
@@ -49,18 +52,15 @@ def command(
     input_shape: Annotated[
         list[str] | None,
         typer.Option(
-            rich_help_panel=PICTURES,
+            rich_help_panel=MODEL,
             metavar="1,3,224,224",
             help="Shape of the input, where the source does not say it. Repeatable, for several inputs.",
         ),
     ] = None,
     example: Annotated[
         list[Path] | None,
-        typer.Option(rich_help_panel=PICTURES, metavar="X.npy", help="An example input with a batch axis. Repeatable."),
+        typer.Option(rich_help_panel=MODEL, metavar="X.npy", help="An example input with a batch axis. Repeatable."),
     ] = None,
-    preprocess: Preprocess = None,
-    labels: Labels = None,
-    head: Head = "logits",
     opset: Annotated[int | None, typer.Option(min=7, rich_help_panel=_EXPORT, help="Operator set version.")] = None,
     exporter: Annotated[
         str | None, typer.Option(rich_help_panel=_EXPORT, help="torch: dynamo, torchscript; keras: tf2onnx, keras.")
@@ -90,7 +90,9 @@ def command(
         typer.Option(min=0, rich_help_panel=_PROOF, help="Allowed difference of outputs, relative to the largest."),
     ] = 1e-5,
     random_state: Annotated[int, typer.Option(min=0, rich_help_panel=_PROOF, help="Seed of random samples.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: Json = False,
+    options: Options,
+    reading: Reading,
 ) -> None:
     """Convert a network of a training framework to ONNX, and prove that nothing changed on the way.
 
@@ -118,9 +120,9 @@ def command(
         framework,
         example_input=_example(example or (), input_shape or ()),
         opset=opset,
-        preprocessing=presets.parse(preprocess) if preprocess is not None else None,
-        labels=names.load(labels) if labels is not None else None,
-        head=head,
+        preprocessing=presets.parse(reading.preprocess) if reading.preprocess is not None else None,
+        labels=reading.names(),
+        head=options.head,
         simplify=simplify,
         pictures=pictures or (),
         tolerance=tolerance,
@@ -169,17 +171,7 @@ def _example(files: Sequence[Path], shapes: Sequence[str]) -> Any:
         except (OSError, ValueError) as error:
             raise InputError(f"--example cannot be read: {error}") from error
     rng = np.random.default_rng(0)
-    return tuple(rng.standard_normal(_sizes(text)).astype(np.float32) for text in shapes) or None
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise OptionError(f"input shape '{text}' is not a list of sizes; write for example 1,3,224,224")
-    return shape
+    return tuple(rng.standard_normal(parse_shape(text)).astype(np.float32) for text in shapes) or None
 
 
 def _show(source: str, report: Any) -> None:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from fgonnx.audit import evaluate
-from fgonnx.audit.evaluate.run import Run
 from fgonnx.cli import terminal
-from fgonnx.cli.options import (
-    EXPLANATION,
-    PICTURES,
-    RUNNING,
-    Bind,
-    Labels,
-    ModelPath,
-    NoCache,
-    Preprocess,
-    Providers,
-    Threads,
-)
+from fgonnx.cli.options import Folder, Group, ModelPath, takes
+from fgonnx.engine.graph.running import Running
+from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import OptionError
-from fgonnx.jobs.evaluate import METHODS, EvaluationJob
+from fgonnx.jobs.evaluate import EvaluationJob, Plan
+from fgonnx.jobs.reading import SOUND, Reading
 
 _EXTRA = ("jinja2", "matplotlib", "scipy")
 _PER_TABLE = 6
@@ -34,6 +23,12 @@ _LISTED = 12
 _ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 
 
+@takes(
+    plan=Group(Plan),
+    options=Group(Options, without=("method", "settings", "psi", "profile", "engine", *FILE)),
+    running=Group(Running, defaults={"batch_size": 16, "cache": True}),
+    reading=Group(Reading, without=SOUND),
+)
 def command(
     model: ModelPath,
     data: Annotated[
@@ -44,55 +39,12 @@ def command(
             ".npz with x, and y (classes) and mask where they are known.",
         ),
     ],
-    folder: Annotated[Path, typer.Option("--output-dir", "-o", metavar="DIR", help="Folder for the results.")],
-    chosen: Annotated[
-        str | None,
-        typer.Option(
-            "--methods",
-            metavar="A,B",
-            help="Methods, with settings as in rise:samples=500, or 'all'; docs/methods.md lists them. "
-            f"Default: {', '.join(METHODS)}.",
-        ),
-    ] = None,
-    measured: Annotated[
-        str | None,
-        typer.Option(
-            "--measures",
-            metavar="A,B",
-            help="Measures, with options as in deletion:fill=black:steps=20, or 'all': "
-            f"{', '.join(evaluate.names())}. Default: the quick ones.",
-        ),
-    ] = None,
-    masks: Annotated[
-        Path | None,
-        typer.Option(
-            rich_help_panel=PICTURES,
-            metavar="DIR",
-            help="Where the evidence is: pictures of the same name, .png, white on the object; or a boxes.csv with the "
-            "columns image, left, top, right, bottom.",
-        ),
-    ] = None,
-    target: Annotated[
-        str,
-        typer.Option(
-            rich_help_panel=EXPLANATION,
-            help="What is explained and measured: predicted (what the model decides for), or label (the true class).",
-        ),
-    ] = "predicted",
-    preprocess: Preprocess = None,
-    labels: Labels = None,
-    bind: Bind = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, rich_help_panel=RUNNING, help="Images, the first ones by name. Default: all.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, rich_help_panel=RUNNING, help="Seed of all that is drawn.")] = 0,
-    shown: Annotated[int, typer.Option(min=0, rich_help_panel=RUNNING, help="Images in the picture of all maps.")] = 6,
-    providers: Providers = None,
-    threads: Threads = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, rich_help_panel=RUNNING, help="Images that are measured together; bounds the memory.")
-    ] = 16,
-    no_cache: NoCache = False,
+    folder: Folder,
+    *,
+    plan: Plan,
+    options: Options,
+    running: Running,
+    reading: Reading,
 ) -> None:
     """Measure which methods explain a model rightly: results per image, a summary, curves, maps, one HTML page.
 
@@ -108,32 +60,14 @@ def command(
     are done); 2 where input or options are wrong. docs/evaluation.md says what the measures mean.
     """
     _check_extra()
-    job = EvaluationJob(
-        model,
-        data,
-        folder,
-        chosen,
-        measured,
-        masks,
-        target,
-        preprocess,
-        labels,
-        bind or (),
-        limit,
-        seed,
-        shown,
-        [p.strip() for p in providers.split(",") if p.strip()] if providers else None,
-        threads,
-        batch_size,
-        cache=not no_cache,
-    )
+    job = EvaluationJob(model, data, folder, plan, options=options, running=running, reading=reading)
     terminal.say("model", f"{model}  (sha256 {job.loaded.sha256[:12]})")
     if job.preprocessing is not None:
         terminal.say("preprocessing", f"{job.preprocessing.describe()}  (from: {job.origin})")
     terminal.say("data", f"{data}: {len(job.dataset.items)} images")
     terminal.say("methods", ", ".join(job.run.methods))
     terminal.say("measures", ", ".join(m.name for m in job.run.measures))
-    for _ in _with_progress(job.run):
+    for _ in terminal.progress(job.run, "evaluating", job.run.cost, step=int):
         pass
     summary = job.finish()
     _show(summary, folder)
@@ -147,17 +81,6 @@ def _check_extra() -> None:
         raise OptionError(
             f"'fgonnx evaluate' needs {', '.join(missing)}; install the extra: pip install \"fgonnx[evaluate]\""
         )
-
-
-def _with_progress(run: Run) -> Iterator[int]:
-    """Show how far the run is and how long it will take, on a terminal only."""
-    console = terminal.err()
-    columns = (TextColumn("evaluating"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=run.cost)
-        for done in run:
-            progress.advance(task, done)
-            yield done
 
 
 def _show(summary: Mapping[str, Any], folder: Path) -> None:

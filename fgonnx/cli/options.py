@@ -1,16 +1,19 @@
-"""Arguments and options that commands share."""
+"""Options that commands share: made of the fields of option objects, whose help texts stand there."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from fgonnx.engine import methods
-from fgonnx.pictures.read.presets import PRESETS
+from fgonnx.fields import EXPLANATION, Spelling, spellings
 
-EXPLANATION, PICTURES, RUNNING = "What is explained", "What the model takes", "How it runs"
+T = TypeVar("T")
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file; external weights lie beside it.")]
 Images = Annotated[
@@ -25,23 +28,8 @@ SomeImages = Annotated[
     list[Path] | None,
     typer.Argument(metavar="IMAGES", help="Pictures or .npy arrays to check on. Default: seeded random ones."),
 ]
-Preprocess = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=PICTURES,
-        metavar="HOW",
-        help=f"How a picture becomes numbers: a preset ({', '.join(PRESETS)}), changes to one (imagenet,size=256), "
-        "numbers (scale=1/255,mean=0.5,std=0.5) or a .json file. Default: the model's metadata; it is never guessed.",
-    ),
-]
-Labels = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=PICTURES,
-        metavar="FILE",
-        help="Class names: .txt (one a line), .csv or .json. Default: the model's metadata.",
-    ),
-]
+Folder = Annotated[Path, typer.Option("--output-dir", "-o", metavar="DIR", help="Folder for the results.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Target = Annotated[
     str | None,
     typer.Option(
@@ -51,102 +39,119 @@ Target = Annotated[
         "similar=reference.npy; seed=weights.npy. Default: the model's own choice. docs/targets.md has all of it.",
     ),
 ]
-Bind = Annotated[
-    list[str] | None,
-    typer.Option(
-        rich_help_panel=PICTURES,
-        metavar="NAME=VALUE",
-        help="Fix an input of a model with several: a number, zeros, or a .npy file. Repeatable.",
-    ),
-]
-Rate = Annotated[
-    int | None,
-    typer.Option(
-        rich_help_panel=PICTURES,
-        min=1,
-        metavar="HZ",
-        help="Samples per second that the model takes; recordings of another rate are refused. Default: the metadata.",
-    ),
-]
-Channel = Annotated[int | None, typer.Option(rich_help_panel=PICTURES, min=0, help="Channel of a recording, from 0.")]
-Span = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=PICTURES, metavar="FIRST:END", help="Samples of a recording to explain, such as 4000:4576."
-    ),
-]
-Method = Annotated[
-    str,
-    typer.Option(
-        rich_help_panel=EXPLANATION,
-        help=f"How the map is made: {', '.join(methods.names())}. Only fullgrad and smooth-fullgrad are certified; "
-        "docs/methods.md says what each computes.",
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        rich_help_panel=EXPLANATION,
-        metavar="NAME=VALUE",
-        help="A setting of the method, such as steps=100, layer=conv5 or references=inputs.npy. Repeatable.",
-    ),
-]
-Profile = Annotated[
-    str,
-    typer.Option(
-        rich_help_panel=EXPLANATION,
-        help="Which layers the map shows: full (all with a place in the picture), reference (biases of Conv and "
-        "BatchNormalization, as the authors' code), paper (one per linear block).",
-    ),
-]
-Psi = Annotated[
-    str,
-    typer.Option(
-        rich_help_panel=EXPLANATION,
-        help="abs (what matters), positive (what speaks for it), signed (for and against, unscaled).",
-    ),
-]
-Head = Annotated[
-    str,
-    typer.Option(
-        rich_help_panel=EXPLANATION,
-        help="logits: explain what stands before a final Softmax or Sigmoid; output: the output itself.",
-    ),
-]
-Output = Annotated[
-    str | None, typer.Option(rich_help_panel=EXPLANATION, metavar="NAME", help="Output to explain. Default: the first.")
-]
-Input = Annotated[
-    str | None,
-    typer.Option(rich_help_panel=EXPLANATION, metavar="NAME", help="Input to explain, where several could be meant."),
-]
-InputShape = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=PICTURES, metavar="1,3,224,224", help="Shape of the input, for models with free sizes."
-    ),
-]
-Layout = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=PICTURES, metavar="NCHW", help="Axes of the input, such as NCHW or NHWC. Default: found out."
-    ),
-]
-Providers = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=RUNNING,
-        metavar="cuda,cpu",
-        help="Execution providers. Default: cuda where it is there, then cpu.",
-    ),
-]
-NoCache = Annotated[
-    bool,
-    typer.Option(
-        "--no-cache", rich_help_panel=RUNNING, help="Rewrite the model, even where a kept rewrite would serve."
-    ),
-]
-Threads = Annotated[
-    int | None, typer.Option(rich_help_panel=RUNNING, min=1, help="Threads within an operator. Default: all cores.")
-]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The fields of an option object that a command has as options of its own.
+
+    Attributes
+    ----------
+    cls : type
+        The option class.
+    without : sequence of str
+        Fields that mean nothing for the command.
+    defaults : mapping of str to any
+        Other defaults than the class's own.
+    suffix : str
+        Behind every flag, such as "-b"; of such a group, fields that are not given are left to the main one.
+    only : sequence of str
+        The only fields it has, where it has few.
+    """
+
+    cls: type
+    without: Sequence[str] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    suffix: str = ""
+    only: Sequence[str] = ()
+
+    def names(self) -> list[str]:
+        """Return the fields that are options of the command."""
+        found = [name for name, s in spellings(self.cls).items() if s.typed and name not in self.without]
+        return [name for name in found if not self.only or name in self.only]
+
+    def parameters(self) -> list[inspect.Parameter]:
+        """Return parameters for typer, one per field."""
+        known = spellings(self.cls)
+        types = get_type_hints(self.cls)
+        given = {f.name: f.default for f in fields(self.cls)} | dict(self.defaults)
+        made = []
+        for name in self.names():
+            s = known[name]
+            default = given[name]
+            if s.switch:
+                kind, default = bool, False
+            elif s.parse is not None or s.many or isinstance(default, tuple):
+                kind, default = (list[str] if s.many else str) | None, None  # type: ignore[assignment]
+            else:
+                kind = types[name]
+            if self.suffix:
+                kind, default = kind | None, None  # type: ignore[assignment]
+            flag = f"{s.flag or '--' + name.replace('_', '-')}{self.suffix}"
+            made.append(
+                inspect.Parameter(
+                    self._own(name),
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=default,
+                    annotation=Annotated[kind, self._option(flag, s)],
+                )
+            )
+        return made
+
+    def _option(self, flag: str, s: Spelling) -> Any:
+        who = f"For {self.suffix.strip('-').upper()}: " if self.suffix else ""
+        return typer.Option(
+            flag, help=who + s.help, metavar=s.metavar, min=s.least, max=s.most, rich_help_panel=s.panel or None
+        )
+
+    def _own(self, name: str) -> str:
+        return f"{name}{self.suffix.replace('-', '_')}"
+
+    def read(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Take the fields out of typed values and return them parsed; those that were not given are left out."""
+        known = spellings(self.cls)
+        found = {}
+        for name in self.names():
+            value = values.pop(self._own(name))
+            if value is None:
+                continue
+            parse = known[name].parse
+            found[name] = parse(value) if parse is not None else value
+        return found
+
+
+def takes(**groups: Group) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Give a command the options of option objects: it gets the objects, the command line their fields.
+
+    Parameters
+    ----------
+    **groups : Group
+        By the name of the command's parameter that gets the object. One with a suffix gets a dict of what was typed.
+    """
+
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
+        hints = get_type_hints(function, include_extras=True)
+        own = [
+            p.replace(annotation=hints[name])
+            for name, p in inspect.signature(function).parameters.items()
+            if name not in groups
+        ]
+        generated = [p for group in groups.values() for p in group.parameters()]
+
+        @functools.wraps(function)
+        def wrapper(**values: Any) -> T:
+            objects = {}
+            for name, group in groups.items():
+                found = group.read(values)
+                objects[name] = found if group.suffix else group.cls(**found)
+            return function(**values, **objects)
+
+        positional = [p for p in own if p.default is inspect.Parameter.empty]
+        rest = [p for p in own if p.default is not inspect.Parameter.empty]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*positional, *rest, *generated]]
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+        del wrapper.__wrapped__  # typer would look through to the function's own signature
+        return wrapper
+
+    return decorate

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.filesize import decimal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,7 @@ from fgonnx.errors import FgonnxError
 from fgonnx.jobs.record import name_of, target_of, value_of
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 _PIPE_WIDTH = 160  # of tables in a log file, where there is no terminal to ask
 _LONG = 12
@@ -60,6 +62,35 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(130) from error
 
     return guarded
+
+
+def progress(
+    items: Iterable[T], label: str, total: int, *, few: int = 0, step: Callable[[T], int] = lambda item: 1
+) -> Iterator[T]:
+    """Pass items on and show how far a long run is, on a terminal only.
+
+    Parameters
+    ----------
+    items : iterable
+        What is done, as it is done.
+    label : str
+        What is done to them.
+    total : int
+        How much there is to do.
+    few : int
+        Totals up to this are not worth a bar.
+    step : callable
+        How much an item adds.
+    """
+    console = err()
+    counted = TaskProgressColumn() if step is int else MofNCompleteColumn()
+    columns = (TextColumn(label), BarColumn(), counted, TimeRemainingColumn())
+    hidden = total <= few or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task("", total=total)
+        for item in items:
+            bar.advance(task, step(item))
+            yield item
 
 
 def say(label: str, text: str) -> None:

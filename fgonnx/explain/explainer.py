@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +14,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine import methods
+from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session, choose_providers
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.rewrite import cache as caches
-from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.options import Options, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import NumericError, OptionError, TargetError
 from fgonnx.explain import drive
@@ -50,33 +50,23 @@ class Explainer:
     ----------
     model : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
         The model.
-    method : str
-        One of `fgonnx.methods.names()`.
-    profile, psi, head, output, input, layout, expose
-        See `fgonnx.rewrite`.
-    input_gradient, bias_gradients : bool
-        Whether explanations hold them.
-    certificate : bool
-        Whether explanations hold contributions and completeness.
+    options : Options, optional
+        What is explained and how.
+    running : Running, optional
+        How the model runs.
     labels : sequence of str, optional
         Class names, so that targets can be given by name; the model's own metadata by default.
-    providers : sequence of str, optional
-        Execution providers, by full or short name.
-    threads : int, optional
-        Threads within an operator.
-    spin : bool
-        Whether they wait for work by spinning; False where other threads want the cores, as with `stream`.
-    batch_size : int
-        Largest number of samples in one run; bounds the memory.
-    bind : mapping of str to number or array, optional
-        Inputs to fix beforehand, such as a sampling rate or the state of a recurrent network; a number fills the shape.
-    engine : {"fgonnx", "ort-training"}
-        Where cotangents come from: fgonnx's rules, or ONNX Runtime's gradient builder, which needs the training build.
-    scores : bool
-        Whether explanations hold all entries of the tensor explained.
-    cache : bool or path-like
-        Keep rewritten graphs on disk and take them from there: in this folder, or (True) in that of the environment
-        variable FGONNX_CACHE ("off" for none), else in the user's cache folder. See `fgonnx.engine.rewrite.cache`.
+    **changes
+        Fields of `Options` or `Running`, or settings of the method, that differ from these.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded.
+    OptionError
+        If an option does not exist, or does not go with another.
+    NumericError
+        If its weights hold NaN.
 
     Notes
     -----
@@ -87,60 +77,28 @@ class Explainer:
     def __init__(
         self,
         model: ModelLike | LoadedModel,
-        method: str = "fullgrad",
+        options: Options | None = None,
+        running: Running | None = None,
         *,
-        profile: str = "full",
-        psi: str = "abs",
-        head: str = "logits",
-        output: str | None = None,
-        input: str | None = None,
-        layout: str | None = None,
-        expose: Sequence[str] = (),
-        input_gradient: bool = False,
-        bias_gradients: bool = False,
-        certificate: bool = True,
         labels: Sequence[str] | None = None,
-        providers: Sequence[str] | None = None,
-        threads: int | None = None,
-        spin: bool = True,
-        batch_size: int = 8,
-        bind: Mapping[str, Any] | None = None,
-        engine: str = "fgonnx",
-        scores: bool = False,
-        cache: bool | str | os.PathLike[str] = False,
-        **settings: Any,
+        **changes: Any,
     ) -> None:
-        if batch_size < 1:
-            raise OptionError(f"batch_size={batch_size} is not a number of samples; give 1 or more")
-        self.loaded = bound_to(load(model), bind)
-        self.labels = tuple(labels) if labels is not None else self.loaded.labels()
-        self.batch_size = batch_size
-        self.method = methods.find(method)
-        maps = [name for name in ("saliency", "attribution") if name in self.method.writes]
-        wanted = ["target", "score", *(self.method.needs or maps)]
-        if certificate and self.method.certificate:
-            wanted += ["contributions", "completeness"]
-        wanted += ["input_gradient"] * input_gradient + ["bias_gradients"] * bias_gradients + ["head"] * scores
-        if self.method.drive is not None and (input_gradient or bias_gradients or expose or scores):
+        options, self.running = with_changes(options, running, changes)
+        self.method = methods.find(options.method)
+        if self.method.drive is not None and (
+            options.input_gradient or options.bias_gradients or options.expose or options.scores
+        ):
             raise OptionError(
-                f"{method} is made of several runs: it has no input_gradient, bias_gradients, scores or exposed values"
+                f"{options.method} is made of several runs: it has no input_gradient, bias_gradients, scores or "
+                "exposed values"
             )
-        self.options = Options(
-            method=method,
-            profile=profile,
-            psi=psi,
-            head=head,
-            output=output,
-            input=input,
-            layout=layout,
-            outputs=tuple(wanted),
-            expose=tuple(expose),
-            engine=engine,
-            settings=self.method.set(settings),
-        )
-        self._providers = choose_providers(providers)
-        self._threads, self._spin = threads, spin
-        self._build = caches.builder(cache)
+        if "attribution" in self.method.writes and self.method.drive is None:
+            options = replace(options, outputs=(*options.wanted, "attribution"))
+        self.options = options
+        self.loaded = bound_to(load(model), options.bind)
+        self.labels = tuple(labels) if labels is not None else self.loaded.labels()
+        choose_providers(self.running.providers)  # a wrong name is an error now, not at the first call
+        self._build = caches.builder(self.running.cache)
         self._engines: dict[tuple[tuple[int, ...] | None, bool, bool], Engine] = {}
         self._lock = threading.Lock()
         _check_weights(self.loaded)
@@ -153,13 +111,10 @@ class Explainer:
         key = (tuple(int(s) for s in shape[1:]) if shape is not None and self._free() else None, seed, forward)
         with self._lock:
             if key not in self._engines:
-                given = None if key[0] is None else (1, *key[0])
-                options = replace(self.options, outputs=("head",), expose=()) if forward else self.options
+                given = self.options.input_shape if key[0] is None else (1, *key[0])
+                options = self.options.only("head") if forward else self.options
                 rewritten = self._build(self.loaded, replace(options, input_shape=given, seed=seed))
-                folder = self.loaded.folder
-                session = Session(
-                    rewritten.model, folder=folder, providers=self._providers, threads=self._threads, spin=self._spin
-                )
+                session = self.running.session(rewritten.model, self.loaded.folder)
                 while len(self._engines) >= _KEPT_SIZES:
                     self._engines.pop(next(iter(self._engines)))
                 self._engines[key] = Engine(rewritten, session)
@@ -210,7 +165,7 @@ class Explainer:
         chosen = resolved.seed if resolved.seed is not None else resolved.indices
         assert chosen is not None
         fed[r.selector] = chosen
-        step = self.batch_size if r.normal.batched else 1
+        step = self.running.batch_size if r.normal.batched else 1
         if self.method.drive is not None:
             results = [drive.explain(r, engine.session, rows(r, fed, i, i + 1), i, step) for i in range(count)]
         else:
@@ -248,8 +203,8 @@ class Explainer:
             raise OptionError(f"workers={workers} is not a number of threads; give 1 or more")
         readers, runner = ThreadPoolExecutor(workers), ThreadPoolExecutor(1)
         try:
-            samples = in_order(readers, (partial(read, item) for item in items), max(self.batch_size, workers))
-            batches = grouped(samples, self.batch_size, np.shape)
+            samples = in_order(readers, (partial(read, item) for item in items), max(self.running.batch_size, workers))
+            batches = grouped(samples, self.running.batch_size, np.shape)
             yield from in_order(runner, (partial(self._explain_samples, b, target) for b in batches), 1)
         finally:
             readers.shutdown(cancel_futures=True)
@@ -274,7 +229,7 @@ class Explainer:
         engine = self.engine(self._explained_shape(x), forward=True)
         r = engine.rewritten
         fed = feeds(self.loaded.name, r, x)
-        step = self.batch_size if r.normal.batched else 1
+        step = self.running.batch_size if r.normal.batched else 1
         name = r.names["head"]
         parts = [
             engine.session.run(rows(r, fed, i, i + step), [name])[name]
@@ -320,7 +275,7 @@ class Explainer:
         given = dict(fed)
         if r.options.seed:
             given[r.selector] = _check_seed(np.zeros(r.head_shape), r, count, given[r.normal.input_name])
-        step = self.batch_size if r.normal.batched else 1
+        step = self.running.batch_size if r.normal.batched else 1
         parts = [engine.session.run(rows(r, given, i, i + step), r.source_outputs) for i in range(0, count, step)]
         return {name: np.concatenate([np.atleast_1d(p[name]) for p in parts]) for name in r.source_outputs}
 
@@ -355,10 +310,7 @@ class Explainer:
             head=r.head,
             head_stripped=r.stripped,
             settings={
-                "method": o.method,
-                "profile": o.profile,
-                "psi": o.psi,
-                "head": o.head,
+                **o.to_dict(),
                 "engine": o.engine,
                 "source_sha256": self.loaded.sha256,
                 "batch": "any" if r.normal.batched else "1",

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ import numpy.typing as npt
 from fgonnx import files
 from fgonnx.audit.comparison import MEASURES, SMALLER_IS_BETTER, Comparer, Comparison, measures, parted
 from fgonnx.audit.comparison.alignment import GIVES, HEAD, READS, Point
+from fgonnx.engine.graph.running import Running
+from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.inputs import choose_input
-from fgonnx.engine.model.load import LoadedModel, load
-from fgonnx.errors import FgonnxError, NumericError, TargetError
+from fgonnx.engine.model.load import load
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.errors import FgonnxError, NumericError
+from fgonnx.fields import check_choices, documented, option
 from fgonnx.jobs import record
-from fgonnx.jobs.explain import picture_preprocessing
+from fgonnx.jobs.reading import Reading, aligned_labels
 from fgonnx.jobs.samples import Reader, Sample, digest, find, is_picture
-from fgonnx.labels import align
-from fgonnx.labels import load as load_labels
 from fgonnx.pictures.read import images
 from fgonnx.pictures.show import pair
 
@@ -34,6 +36,7 @@ SCHEMA = 1
 """Version of the summary's layout; it changes when a key changes its meaning or goes away."""
 
 
+LIMITS = "What must hold (exit code 1 where it does not)"
 SHARES = ("top1", "pointing")
 
 
@@ -99,84 +102,127 @@ class Limit:
         }
 
 
-@dataclass(frozen=True)
-class Model:
-    """One of the two models, with all that turns files into its samples."""
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What must hold for a comparison to pass; nothing by default."""
 
-    path: Path
-    loaded: LoadedModel
-    reader: Reader
-    described: str | None
-    origin: str
+    min_top1: float | None = option(
+        None, "Share of pictures on which both make the same decision.", panel=LIMITS, least=0, most=1
+    )
+    min_rank_correlation: float | None = option(None, "Rank correlation of the maps.", panel=LIMITS, least=-1, most=1)
+    min_correlation: float | None = option(None, "Correlation of the maps.", panel=LIMITS, least=-1, most=1)
+    min_ssim: float | None = option(None, "Structural similarity of the maps.", panel=LIMITS, least=-1, most=1)
+    min_overlap: float | None = option(
+        None, "Common share of the strongest 5 % of the maps.", panel=LIMITS, least=0, most=1
+    )
+    min_pointing: float | None = option(
+        None, "Share of pictures on which the maps peak alike.", panel=LIMITS, least=0, most=1
+    )
+    max_score_difference: float | None = option(
+        None, "Score difference, as a share of A's largest score.", panel=LIMITS, least=0
+    )
+    max_quantisation: float | None = option(
+        None, "Share of rounding in B's absolute contributions.", panel=LIMITS, least=0, most=1
+    )
+    max_layer_error: float | None = option(
+        None, "Relative error that one stretch of layers adds by itself.", panel=LIMITS, least=0
+    )
+    judge: str = option(
+        "worst",
+        "Limits hold for the worst picture, or for the mean. Shares of pictures are means always.",
+        panel=LIMITS,
+    )
 
-    @property
-    def name(self) -> str:
-        """The name of its file."""
-        return self.path.name
+    def __post_init__(self) -> None:
+        check_choices(self, judge=JUDGED)
+
+    def all(self) -> list[Limit]:
+        """Return the limits that were set."""
+        found = []
+        for f in fields(self):
+            bound = getattr(self, f.name)
+            if f.name != "judge" and bound is not None:
+                measure = f.name.partition("_")[2]
+                measure = "quantisation_b" if measure == "quantisation" else measure
+                found.append(Limit(measure, bound, "mean" if measure in SHARES else self.judge))
+        return found
 
 
-def prepared(path: Path, inputs: Sequence[Path], how: str | None, input: str | None) -> Model:
-    """Load a model and settle how pictures become its samples."""
-    loaded = load(path)
-    face = choose_input(loaded.ir, input, loaded.name)
-    assert face.shape is not None
-    pictures = any(is_picture(s.path) for s in find(inputs, face.shape.rank()))
-    pre, origin = picture_preprocessing(loaded, how, input, required=pictures)
-    return Model(path, loaded, Reader(face, pre), pre.describe() if pre is not None else None, origin)
+class Side:
+    """One of the two models, with all that turns files into its samples.
+
+    Parameters
+    ----------
+    path : Path
+        The model.
+    inputs : sequence of Path
+        Where its samples are.
+    options : Options
+        What is explained in it.
+    reading : Reading
+        How files become its samples.
+    """
+
+    def __init__(self, path: Path, inputs: Sequence[Path], options: Options, reading: Reading) -> None:
+        self.path = path
+        self.loaded = bind(load(path), options.bind)
+        value = choose_input(self.loaded.ir, options.input, self.loaded.name)
+        assert value.shape is not None
+        pictures = any(is_picture(s.path) for s in find(inputs, value.shape.rank()))
+        self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=pictures)
+        self.reader = Reader(value, self.preprocessing)
+        layout = options.layout or (self.preprocessing.layout if self.preprocessing is not None else None)
+        self.options = replace(options, bind=None, layout=layout)
 
 
+@dataclass
 class CompareJob:
-    """Compares sample after sample, in bounded memory, and keeps a row of each."""
+    """Compares sample after sample, in bounded memory, and keeps a row of each.
 
-    def __init__(
-        self,
-        a: Model,
-        b: Model,
-        inputs: Sequence[Path],
-        folder: Path,
-        limits: Sequence[Limit],
-        *,
-        target: str | None,
-        labels: Path | None,
-        profile: str,
-        psi: str,
-        head: str,
-        inputs_named: tuple[str | None, str | None],
-        outputs_named: tuple[str | None, str | None],
-        providers: Sequence[str] | None,
-        threads: int | None,
-        batch_size: int,
-        cache: bool,
-    ) -> None:
-        self.models = a, b
-        self.folder, self.limits, self.batch_size = folder, limits, batch_size
-        self.target, self.signed = target, psi == "signed"
-        self.sources = find(inputs, len(a.reader.dims))
-        self.notes: dict[str, None] = {}
-        self._given = load_labels(labels) if labels is not None else a.loaded.labels() or b.loaded.labels()
-        self._must_fit = labels is not None
-        self.settings = {"profile": profile, "psi": psi, "head": head, "target": target}
-        layouts = [
-            m.reader.preprocessing.layout if m.reader.preprocessing is not None and m.described else None
-            for m in self.models
-        ]
+    Attributes
+    ----------
+    models : pair of Side
+        The model that was approved, and the one that is deployed.
+    inputs : sequence of Path
+        Pictures, folders, patterns, ``.npy`` arrays.
+    folder : Path
+        Where files go.
+    running : Running
+        How both run.
+    limits : Limits
+        What must hold.
+    target : str, optional
+        What is explained in both; what the first model decides by default.
+    labels : sequence of str, optional
+        Class names; those of a model's metadata by default.
+    notes : dict of str to None
+        What was converted or assumed, in words, in the order of its discovery.
+    """
+
+    models: tuple[Side, Side]
+    inputs: Sequence[Path]
+    folder: Path
+    running: Running = field(default_factory=Running)
+    limits: Limits = field(default_factory=Limits)
+    target: str | None = None
+    labels: Sequence[str] | None = None
+    notes: dict[str, None] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        files.check_folder(self.folder)
+        a, b = self.models
+        self.signed = a.options.psi == "signed"
+        self.sources = find(self.inputs, len(a.reader.dims))
+        self._stored = a.loaded.labels() or b.loaded.labels()
+        self.settings = {**a.options.to_dict(), "target": self.target}
         self.comparer = Comparer(
             a.loaded,
             b.loaded,
-            profile=profile,
-            psi=psi,
-            head=head,
-            input_a=inputs_named[0],
-            input_b=inputs_named[1],
-            output_a=outputs_named[0],
-            output_b=outputs_named[1],
-            layout_a=layouts[0],
-            layout_b=layouts[1],
-            labels=self._given,
-            providers=providers,
-            threads=threads,
-            batch_size=batch_size,
-            cache=cache,
+            a.options,
+            b_options=b.options,
+            running=self.running,
+            labels=self.labels if self.labels is not None else self._stored,
         )
         self._rows: list[dict[str, Any]] = []
         self._points: tuple[Point, ...] = ()
@@ -199,7 +245,7 @@ class CompareJob:
                     yield from self._finish(pending)
                     raise
                 if pending and (
-                    len(pending) >= self.batch_size
+                    len(pending) >= self.running.batch_size
                     or any(new.x.shape != old.x.shape for new, old in zip(both, pending[0], strict=True))
                 ):
                     yield from self._finish(pending)
@@ -229,7 +275,7 @@ class CompareJob:
         for i, (sample, other) in enumerate(batch):
             self.notes.update(dict.fromkeys(f"{sample.source.path.name}: {n}" for n in (*sample.notes, *other.notes)))
             row = self._row(found, i, sample, names)
-            drawn = _picture(found, i, row, sample, (self.models[0].name, self.models[1].name), self.signed)
+            drawn = _picture(found, i, row, sample, (self.models[0].path.name, self.models[1].path.name), self.signed)
             files.make_folder(self.folder)
             images.write_png(self.folder / row["picture"], drawn)
             self._rows.append(row)
@@ -260,16 +306,9 @@ class CompareJob:
             ] = None
 
     def _labels(self, entries: int) -> tuple[str, ...] | None:
-        if self._given is None:
-            return None
-        try:
-            aligned, note = align(self._given, entries)
-        except TargetError as error:
-            if self._must_fit:
-                raise
-            aligned, note = (), f"those of the model's metadata are not used: {error}"
+        names, note = aligned_labels(self.labels, self._stored, entries)
         self.notes.update({f"labels: {note}": None} if note else {})
-        return aligned or None
+        return names
 
     def _row(self, found: Comparison, i: int, sample: Sample, names: Sequence[str] | None) -> dict[str, Any]:
         def label(index: int | None) -> str | None:
@@ -303,7 +342,7 @@ class CompareJob:
     def summary(self, *, complete: bool) -> dict[str, Any]:
         """Return what the rows come to; `complete` says whether all samples are in it."""
         values = {name: np.array([row[name] for row in self._rows]) for name in MEASURES}
-        checks = [limit.check(values[limit.measure]) for limit in self.limits]
+        checks = [limit.check(values[limit.measure]) for limit in self.limits.all()]
         layers = self._layers()
         return {
             "schema": SCHEMA,
@@ -313,7 +352,7 @@ class CompareJob:
                 letter.lower(): {
                     "path": str(m.path),
                     "sha256": m.loaded.sha256,
-                    "preprocessing": json.loads(m.reader.preprocessing.to_json()) if m.reader.preprocessing else None,
+                    "preprocessing": json.loads(m.preprocessing.to_json()) if m.preprocessing else None,
                 }
                 for letter, m in zip("AB", self.models, strict=True)
             },

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,17 @@ from fgonnx.audit.evaluate.journal import Journal
 from fgonnx.audit.evaluate.run import Run, Shard, file_name
 from fgonnx.audit.evaluate.summary import summarise
 from fgonnx.engine import methods
+from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.inputs import choose_input
 from fgonnx.engine.model.load import load
+from fgonnx.engine.rewrite.options import Options, parse_list
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explainer import Explainer
+from fgonnx.fields import MODEL, RUNNING, check_choices, documented, option
 from fgonnx.jobs import record
 from fgonnx.jobs.dataset import Dataset, Picture
-from fgonnx.jobs.explain import picture_preprocessing
-from fgonnx.labels import align
-from fgonnx.labels import load as load_labels
+from fgonnx.jobs.reading import Reading, aligned_labels
 
 SCHEMA = 1
 """Version of the summary's layout; it changes when a key changes its meaning or goes away."""
@@ -59,106 +60,162 @@ TARGETS = ("predicted", "label")
 _REFERENCES = 16  # inputs that methods which need some are given to compare with
 
 
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured, and on how many images."""
+
+    methods: tuple[str, ...] = option(
+        METHODS,
+        "Methods, with settings as in rise:samples=500, or 'all'; docs/methods.md lists them. "
+        f"Default: {', '.join(METHODS)}.",
+        panel="",
+        metavar="A,B",
+        parse=parse_list,
+    )
+    measures: tuple[str, ...] | None = option(
+        None,
+        "Measures, with options as in deletion:fill=black:steps=20, or 'all': "
+        f"{', '.join(evaluate.names())}. Default: the quick ones.",
+        panel="",
+        metavar="A,B",
+        parse=parse_list,
+    )
+    masks: Path | None = option(
+        None,
+        "Where the evidence is: pictures of the same name, .png, white on the object; or a boxes.csv with the "
+        "columns image, left, top, right, bottom.",
+        panel=MODEL,
+        metavar="DIR",
+    )
+    target: str = option(
+        "predicted",
+        "What is explained and measured: predicted (what the model decides for), or label (the true class).",
+    )
+    limit: int | None = option(None, "Images, the first ones by name. Default: all.", panel=RUNNING, least=1)
+    seed: int = option(0, "Seed of all that is drawn.", panel=RUNNING, least=0)
+    shown: int = option(6, "Images in the picture of all maps.", panel=RUNNING, least=0)
+
+    def __post_init__(self) -> None:
+        check_choices(self, target=TARGETS)
+
+
 class EvaluationJob:
-    """Turns the command's options into a run, and what it found into files."""
+    """One run of `fgonnx evaluate`.
+
+    Parameters
+    ----------
+    model : Path
+        The model.
+    data : Path
+        A folder of pictures, or an ``.npz``.
+    folder : Path
+        Where files go, and where a run that was interrupted is resumed.
+    plan : Plan
+        What is measured.
+    options : Options
+        What is explained; `method` does not count, methods are in the plan.
+    running : Running
+        How the model runs.
+    reading : Reading
+        How pictures become samples.
+    """
 
     def __init__(
         self,
         model: Path,
         data: Path,
         folder: Path,
-        chosen: str | None,
-        measured: str | None,
-        masks: Path | None,
-        target: str,
-        preprocess: str | None,
-        labels: Path | None,
-        bind: Sequence[str],
-        limit: int | None,
-        seed: int,
-        shown: int,
-        providers: Sequence[str] | None,
-        threads: int | None,
-        batch_size: int,
+        plan: Plan | None = None,
         *,
-        cache: bool,
+        options: Options | None = None,
+        running: Running | None = None,
+        reading: Reading | None = None,
     ) -> None:
-        if target not in TARGETS:
-            raise OptionError(f"target '{target}' does not exist; choose one of: {', '.join(TARGETS)}")
-        if folder.exists() and not folder.is_dir():
-            raise OptionError(f"'{folder}' is a file; give a folder to write to")
-        self.model, self.folder, self.target, self.seed, self.batch_size = model, folder, target, seed, batch_size
-        self.loaded = binding.bind(load(model), binding.parse(bind))
-        face = choose_input(self.loaded.ir, None, self.loaded.name)
-        self.preprocessing, self.origin = picture_preprocessing(self.loaded, preprocess, None, required=data.is_dir())
-        self._options: dict[str, Any] = {
-            "providers": providers,
-            "threads": threads,
-            "batch_size": batch_size,
-            "cache": cache,
-            "layout": self.preprocessing.layout if self.preprocessing is not None else None,
-        }
-        self.forward = Explainer(self.loaded, **self._options)
+        files.check_folder(folder)
+        options, reading = options or Options(), reading or Reading()
+        self.model, self.folder, self.plan = model, folder, plan or Plan()
+        self.running = running or Running(batch_size=16)
+        self.loaded = binding.bind(load(model), options.bind)
+        value = choose_input(self.loaded.ir, options.input, self.loaded.name)
+        self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=data.is_dir())
+        layout = self.preprocessing.layout if self.preprocessing is not None else None
+        self.options = replace(options, bind=None, layout=options.layout or layout)
+        self.forward = Explainer(self.loaded, self.options, self.running)
         if self.preprocessing is not None and self.preprocessing.size is None:
             raise OptionError(
                 f"{self.loaded.name} takes pictures of any size; fix it, as in --preprocess unit,size=224"
             )
         shape = None if self.preprocessing is None else self._sample_shape()
         entries = math.prod(self.forward.engine(shape, forward=True).rewritten.head_shape)
-        given = load_labels(labels) if labels is not None else self.loaded.labels() or ()
-        self.names, note = align(given, entries) if given else ((), None)
-        self.notes = [f"labels: {note}"] if note else []
+        given = reading.names() or self.loaded.labels()
+        names, note = aligned_labels(given, None, entries)
+        self.names, self.notes = names or (), [f"labels: {note}"] if note else []
         self.dataset = Dataset(
-            data, face, self.preprocessing, names=self.names, entries=entries, masks=masks, limit=limit
+            data,
+            value,
+            self.preprocessing,
+            names=self.names,
+            entries=entries,
+            masks=self.plan.masks,
+            limit=self.plan.limit,
         )
-        if target == "label" and any(item.label is None for item in self.dataset.items):
+        if self.plan.target == "label" and any(item.label is None for item in self.dataset.items):
             raise OptionError("--target label needs classes: folders named after them, or y in the .npz")
-        request = {
+        self._last: tuple[int, Shard | None] | None = None
+        measures, names_of_methods = self._measures(), _methods(self.plan.methods)
+        files.make_folder(folder)
+        self.journal = Journal(folder / "journal.jsonl", self._request())
+        items = self.dataset.items
+        step = self.running.batch_size
+        self.run = Run(
+            self._subject,
+            self.journal,
+            names_of_methods,
+            measures,
+            [len(items[i : i + step]) for i in range(0, len(items), step)],
+            self._read,
+            folder / "maps",
+            range(min(self.plan.shown, len(items))),
+        )
+
+    def _request(self) -> dict[str, Any]:
+        """Return what decides about the results of a run; another request does not resume it."""
+        plain = Options().to_dict()
+        asked = {k: v for k, v in self.options.to_dict().items() if plain.get(k) != v}
+        return {
             "schema": SCHEMA,
             "model": self.loaded.sha256,
             "data": self.dataset.digest(),
             "preprocessing": json.loads(self.preprocessing.to_json()) if self.preprocessing is not None else None,
             "bind": dict(self.loaded.bound),
-            "target": target,
-            "seed": seed,
-            "batch_size": batch_size,
+            "options": asked,
+            "target": self.plan.target,
+            "seed": self.plan.seed,
+            "batch_size": self.running.batch_size,
             "versions": record.versions(),
         }
-        items = self.dataset.items
-        measures = self._measures(measured)
-        names = _methods(chosen)
-        files.make_folder(folder)
-        self.journal = Journal(folder / "journal.jsonl", request)
-        self.run = Run(
-            self._subject,
-            self.journal,
-            names,
-            measures,
-            [len(items[i : i + batch_size]) for i in range(0, len(items), batch_size)],
-            self._read,
-            folder / "maps",
-            range(min(shown, len(items))),
-        )
-        self._last: tuple[int, Shard | None] | None = None
 
     def _sample_shape(self) -> tuple[int, ...]:
         assert self.preprocessing is not None
         return (1, *self.preprocessing.apply(np.zeros((8, 8, 3), np.uint8)).shape)
 
-    def _measures(self, measured: str | None) -> list[evaluate.Measure]:
-        wanted = list(MEASURES) if measured is None else _split(measured)
-        every = wanted == ["all"]
-        found = [evaluate.get(name) for name in (evaluate.names() if every else wanted)]
+    def _measures(self) -> list[evaluate.Measure]:
+        chosen = self.plan.measures
+        every = chosen == ("all",)
+        found = [evaluate.get(name) for name in (evaluate.names() if every else dict.fromkeys(chosen or MEASURES))]
         if not self.dataset.masked:
             blind = [m.name for m in found if m.needs == "masks"]
-            if blind and measured is not None and not every:
+            if blind and chosen is not None and not every:
                 raise OptionError(f"{', '.join(blind)} cannot be measured without masks: give --masks")
             found = [m for m in found if m.needs != "masks"]
         return found
 
     def _subject(self, text: str) -> evaluate.Subject:
         name, settings = _settings(text, self._references)
-        return evaluate.Subject(self.loaded, name, forward=self.forward, **self._options, **settings)
+        return evaluate.Subject(
+            self.loaded, name, forward=self.forward, options=self.options, running=self.running, **settings
+        )
 
     def _references(self) -> Any:
         """Return inputs to compare with, for methods that need some: the first images."""
@@ -172,10 +229,10 @@ class EvaluationJob:
         return self._last[1]
 
     def _read_anew(self, k: int) -> Shard | None:
-        first = k * self.batch_size
+        first = k * self.running.batch_size
         read: dict[int, Picture] = {}
         skipped = {}
-        for number, item in enumerate(self.dataset.items[first : first + self.batch_size], first):
+        for number, item in enumerate(self.dataset.items[first : first + self.running.batch_size], first):
             try:
                 picture = self.dataset.read(item)
                 shape = next(iter(read.values()), picture).x.shape
@@ -194,8 +251,8 @@ class EvaluationJob:
         items = [self.dataset.items[number] for number in read]
         x = np.stack([picture.x for picture in read.values()])
         labels = [item.label for item in items if item.label is not None]
-        target = labels if self.target == "label" else None
-        data = evaluate.Data.of(self.forward, x, target, numbers=list(read), black=self._black(), seed=self.seed)
+        target = labels if self.plan.target == "label" else None
+        data = evaluate.Data.of(self.forward, x, target, numbers=list(read), black=self._black(), seed=self.plan.seed)
         if self.dataset.masked:
             none = np.zeros(data.grid, bool)
             data = replace(data, masks=np.stack([none if p.mask is None else p.mask for p in read.values()]))
@@ -222,7 +279,7 @@ class EvaluationJob:
         from fgonnx.audit.evaluate import figures, page
 
         run = self.run
-        entries, curves = summarise(self.journal.rows(), run.methods, [m.name for m in run.measures], self.seed)
+        entries, curves = summarise(self.journal.rows(), run.methods, [m.name for m in run.measures], self.plan.seed)
         about = self.journal.about
         labelled = [image for image in about.values() if image["label"] is not None]
         pre = self.preprocessing
@@ -236,8 +293,8 @@ class EvaluationJob:
                 "skipped": self.dataset.skipped | self.journal.skipped,
             },
             "settings": {
-                "target": self.target,
-                "seed": self.seed,
+                "target": self.plan.target,
+                "seed": self.plan.seed,
                 "preprocessing": pre.describe() if pre is not None else None,
             },
             "versions": record.versions(),
@@ -309,18 +366,13 @@ class EvaluationJob:
                         )
 
 
-def _split(text: str) -> list[str]:
-    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def _methods(chosen: str | None) -> list[str]:
-    wanted = list(METHODS) if chosen is None else _split(chosen)
-    if wanted == ["all"]:
+def _methods(chosen: Sequence[str]) -> list[str]:
+    if tuple(chosen) == ("all",):
         return list(methods.names())
-    for text in wanted:
+    for text in chosen:
         name, settings = _settings(text, lambda: np.zeros((1, 1)))
         methods.find(name).set(settings)
-    return wanted
+    return list(dict.fromkeys(chosen))
 
 
 def _settings(text: str, references: Callable[[], Any]) -> tuple[str, dict[str, Any]]:

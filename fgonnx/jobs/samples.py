@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fgonnx.errors import InputError, OptionError, PreprocessingError
+from fgonnx.errors import InputError, PreprocessingError
+from fgonnx.jobs.reading import Reading, unknown_preprocessing
 from fgonnx.pictures.read import audio, images
 from fgonnx.pictures.read.preprocess import Preprocessing
-from fgonnx.pictures.read.presets import PRESETS
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
@@ -72,30 +72,6 @@ class Sample:
     notes: tuple[str, ...]
     rate: int | None = None
     start: int = 0
-
-
-@dataclass(frozen=True)
-class Sound:
-    """How recordings are read; see `fgonnx.pictures.read.audio.prepare`."""
-
-    rate: int | None = None
-    channel: int | None = None
-    span: tuple[int, int] | None = None
-
-    @classmethod
-    def of(cls, rate: int | None, channel: int | None, span: str | None) -> Sound:
-        """Read the span as it is typed: FIRST:END, in samples."""
-        if span is None:
-            return cls(rate, channel)
-        first, _, end = span.partition(":")
-        if not (first.isdigit() and end.isdigit()):
-            raise OptionError(f"span '{span}' is not a part of a recording; write for example 4000:4576, in samples")
-        return cls(rate, channel, (int(first), int(end)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what was asked for."""
-        given = {"rate": self.rate, "channel": self.channel, "span": list(self.span) if self.span else None}
-        return {k: v for k, v in given.items() if v is not None}
 
 
 def is_picture(path: Path) -> bool:
@@ -177,18 +153,18 @@ class Reader:
         The input.
     preprocessing : Preprocessing, optional
         Complete; needed for pictures.
-    sound : Sound
+    reading : Reading
         How recordings are read.
     """
 
-    def __init__(self, face: ir.Value, preprocessing: Preprocessing | None, sound: Sound | None = None) -> None:
+    def __init__(self, face: ir.Value, preprocessing: Preprocessing | None, reading: Reading | None = None) -> None:
         assert face.shape is not None
         assert face.dtype is not None
         self.name = str(face.name)
         self.dims = tuple(face.shape.dims)
         self.dtype = face.dtype.numpy()
         self.preprocessing = preprocessing
-        self.sound = sound or Sound()
+        self.reading = reading or Reading()
 
     def read(self, source: Source) -> Sample:
         """Read one sample.
@@ -204,7 +180,7 @@ class Reader:
             array = _load(source.path)
             return self.prepared(np.array(array if source.row is None else array[source.row]), source)
         if source.path.suffix.lower() == ".wav":
-            recording, s = audio.read(source.path), self.sound
+            recording, s = audio.read(source.path), self.reading
             x, notes = audio.prepare(recording, self.dims, rate=s.rate, channel=s.channel, span=s.span)
             self._check(x, source)
             return Sample(source, x, self._shown(x), None, notes, recording.rate, s.span[0] if s.span else 0)
@@ -258,16 +234,6 @@ class Reader:
             values = values.reshape(*values.shape[:1], -1)[:, :, None] if values.ndim > 1 else values[None, :, None]
         low, high = (float(np.percentile(values, p)) for p in (0.5, 99.5))
         return _rgb((values - low) * (255 / ((high - low) or 1.0)))
-
-
-def unknown_preprocessing() -> str:
-    """Say what to do when nothing tells how pictures become numbers."""
-    return (
-        "the model does not say how its pictures were prepared (no 'fgonnx.preprocessing' in its metadata), and a "
-        f"guess would explain another picture than yours. Give --preprocess one of {', '.join(PRESETS)} "
-        "(--preprocess imagenet suits most PyTorch classifiers, tf most TensorFlow ones), changes to one "
-        "(--preprocess imagenet,size=256), or numbers (--preprocess scale=1/255,mean=0.5,std=0.5)"
-    )
 
 
 def _finer(pre: Preprocessing, photo: RGB) -> Preprocessing:

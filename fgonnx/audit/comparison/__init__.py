@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import onnx_ir as ir
 
 from fgonnx.audit.comparison import measures
 from fgonnx.audit.comparison.alignment import Alignment, Measured, Point, Side
+from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.errors import InputError, ModelError, NumericError
@@ -154,7 +154,7 @@ def compare(
     x: Given,
     x_b: Given | None = None,
     target: Any = None,
-    **options: Any,
+    **how: Any,
 ) -> Comparison:
     """Compare two models on a batch: decisions, scores, maps, and the layers where they part.
 
@@ -170,15 +170,15 @@ def compare(
         The same samples as B takes them, where it takes them otherwise.
     target : optional
         What to explain in both, as for `fgonnx.Explainer`; by default what A chooses.
-    **options
-        See `Comparer`.
+    **how
+        Options, as for `Comparer`.
 
     Raises
     ------
     ModelError, InputError, NumericError
         If a model cannot be explained, the heads have different numbers of entries, or a scale is no scale.
     """
-    return Comparer(a, b, **options)(x, x_b, target)
+    return Comparer(a, b, **how)(x, x_b, target)
 
 
 class Comparer:
@@ -188,61 +188,34 @@ class Comparer:
     ----------
     a, b : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
         The model that was approved, and the one that is deployed.
-    profile, psi, head : str
-        As for `fgonnx.Explainer`.
-    input_a, input_b, output_a, output_b : str, optional
-        Names of the inputs and outputs, where several could be meant.
-    layout_a, layout_b : str, optional
-        Axes of the inputs; found out by default.
+    options : Options, optional
+        What is explained and how; of B only where `b_options` are not given.
+    b_options : Options, optional
+        The same for B: where its input or output is called otherwise.
+    running : Running, optional
+        How both run.
     labels : sequence of str, optional
         Class names; A's metadata by default.
-    providers, threads, batch_size, cache
-        As for `fgonnx.Explainer`.
+    **changes
+        Fields of `Options` or `Running` that differ from these, for both models.
     """
 
     def __init__(
         self,
         a: ModelLike | LoadedModel,
         b: ModelLike | LoadedModel,
+        options: Options | None = None,
         *,
-        profile: str = "full",
-        psi: str = "abs",
-        head: str = "logits",
-        input_a: str | None = None,
-        input_b: str | None = None,
-        output_a: str | None = None,
-        output_b: str | None = None,
-        layout_a: str | None = None,
-        layout_b: str | None = None,
+        b_options: Options | None = None,
+        running: Running | None = None,
         labels: Sequence[str] | None = None,
-        providers: Sequence[str] | None = None,
-        threads: int | None = None,
-        batch_size: int = 8,
-        cache: bool | str | os.PathLike[str] = False,
+        **changes: Any,
     ) -> None:
         loaded = load(a), load(b)
         for model in loaded:
             check_scales(model)
-        self._providers, self._threads = providers, threads
-
-        def explainer(model: LoadedModel, input: str | None, output: str | None, layout: str | None) -> Explainer:
-            return Explainer(
-                model,
-                profile=profile,
-                psi=psi,
-                head=head,
-                input=input,
-                output=output,
-                layout=layout,
-                labels=labels,
-                providers=providers,
-                threads=threads,
-                batch_size=batch_size,
-                cache=cache,
-            )
-
-        self.a = explainer(loaded[0], input_a, output_a, layout_a)
-        self.b = explainer(loaded[1], input_b, output_b, layout_b)
+        self.a = Explainer(loaded[0], options, running, labels=labels, **changes)
+        self.b = Explainer(loaded[1], b_options or options, running, labels=labels, **changes)
         self._aligned: tuple[tuple[Any, ...], Alignment] | None = None
 
     def entries(self, shape_a: Sequence[int] | None = None, shape_b: Sequence[int] | None = None) -> int:
@@ -301,7 +274,7 @@ class Comparer:
         key = _shape(x), _shape(x_b)
         if self._aligned is None or self._aligned[0] != key:
             sides = [Side(e.loaded, _with_shape(e, shape)) for e, shape in zip((self.a, self.b), key, strict=True)]
-            self._aligned = key, Alignment(*sides, threads=self._threads, providers=self._providers)
+            self._aligned = key, Alignment(*sides, running=self.a.running)
         return self._aligned[1]
 
 
@@ -379,14 +352,7 @@ def _probability(e: Explanation, heads: Array) -> Float | None:
 
 
 def _with_shape(e: Explainer, shape: tuple[int, ...] | None) -> Options:
-    options = e.options
-    return Options(
-        head=options.head,
-        output=options.output,
-        input=options.input,
-        layout=options.layout,
-        input_shape=None if shape is None else (1, *shape[1:]),
-    )
+    return replace(e.options, input_shape=None if shape is None else (1, *shape[1:]))
 
 
 def _shape(x: Given) -> tuple[int, ...] | None:

@@ -25,6 +25,7 @@ import onnx_ir.passes.common as common
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.probe import batch_factor
+from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.normalise import Normal, normalise
@@ -217,10 +218,8 @@ class Alignment:
     ----------
     a, b : Side
         The models. Their graphs are written to.
-    threads : int, optional
-        Threads within an operator.
-    providers : sequence of str, optional
-        Execution providers.
+    running : Running
+        How both run.
 
     Attributes
     ----------
@@ -232,7 +231,7 @@ class Alignment:
         Layers with weights that the other model has no counterpart of.
     """
 
-    def __init__(self, a: Side, b: Side, *, threads: int | None = None, providers: Sequence[str] | None = None) -> None:
+    def __init__(self, a: Side, b: Side, *, running: Running) -> None:
         matched = _matched(a.layers, b.layers)
         self.unmatched = len(a.layers) - len(matched), len(b.layers) - len(matched)
         pairs = list(_pairs(a, b, matched))
@@ -244,7 +243,7 @@ class Alignment:
         self._inputs = a.normal.input_name, b.normal.input_name
 
         def session(side: Side, model: ir.Model) -> Session:
-            return Session(model, folder=side.folder, threads=threads, providers=providers)
+            return running.session(model, side.folder)
 
         copy = b.normal.model.clone()
         named = {str(v.name): v for v in [*copy.graph.inputs, *(v for node in copy.graph for v in node.outputs)]}

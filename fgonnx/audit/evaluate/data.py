@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
@@ -11,7 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
+from fgonnx.engine.rewrite.options import Options, with_changes
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
@@ -25,9 +26,9 @@ SPATIAL = "DHWF"
 
 QUANTITIES = ("logit", "probability")
 
+_SAME = ("head", "output", "input", "input_shape", "layout", "bind")  # options that say what the score is
 _CHUNK = 32  # variants of one sample that are in memory at once
 _ROOM = 256_000_000  # bytes of weights of altered models that are kept
-_COMMON = ("head", "output", "input", "layout", "labels", "providers", "threads", "batch_size", "bind")
 
 
 class Explains(Protocol):
@@ -51,10 +52,9 @@ class Subject:
         As for `fgonnx.Explainer`.
     forward : Explainer, optional
         Computes scores in place of the method's own explainer, so that many methods share one session.
-    cache : bool or path-like
-        As for `fgonnx.Explainer`; of this model alone, since those made from it are needed once.
-    **options
-        As for `fgonnx.Explainer`.
+    options, running, labels, **changes
+        As for `fgonnx.Explainer`; only rewrites of this very model are kept on disk, since those made from it are
+        needed once.
     """
 
     def __init__(
@@ -63,13 +63,16 @@ class Subject:
         method: str = "fullgrad",
         *,
         forward: Explainer | None = None,
-        cache: bool | str | os.PathLike[str] = False,
-        **options: Any,
+        options: Options | None = None,
+        running: Running | None = None,
+        labels: Sequence[str] | None = None,
+        **changes: Any,
     ) -> None:
         self.loaded = load(model)
         self.method = method
-        self._options, self._cache = options, cache
-        self._explainer = Explainer(self.loaded, method, cache=cache, **options)
+        self._options, self._running = with_changes(options, running, {**changes, "method": method})
+        self._labels = labels
+        self._explainer = Explainer(self.loaded, self._options, self._running, labels=labels)
         self._forward = forward or self._explainer
         self._gradient: Explainer | None = None
         self._altered: dict[Hashable, Explainer] = {}
@@ -88,7 +91,7 @@ class Subject:
 
     def on(self, model: LoadedModel) -> Explainer:
         """Return the same method on another model."""
-        return Explainer(model, method=self.method, **self._options)
+        return Explainer(model, self._options, replace(self._running, cache=False), labels=self._labels)
 
     def altered(self, key: Hashable, make: Callable[[], LoadedModel]) -> Explainer:
         """Return the method on a model made from this one; as many are kept as their weights have room."""
@@ -101,8 +104,9 @@ class Subject:
     def gradient(self, x: Array, target: Any) -> Array:
         """Return the gradient of the score with respect to the input, of the input's shape."""
         if self._gradient is None:
-            common = {name: value for name, value in self._options.items() if name in _COMMON}
-            self._gradient = Explainer(self.loaded, certificate=False, input_gradient=True, cache=self._cache, **common)
+            plain = Options(input_gradient=True, certificate=False)
+            same = {name: getattr(self._options, name) for name in _SAME}
+            self._gradient = Explainer(self.loaded, replace(plain, **same), self._running, labels=self._labels)
         gradient = self._gradient(x, target).input_gradient
         assert gradient is not None
         return gradient

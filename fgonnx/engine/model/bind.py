@@ -57,7 +57,7 @@ def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
         face.const_value = ir.tensor(array, name=name)
         face.shape = ir.Shape(array.shape)
         graph.register_initializer(face)
-        bound[name] = _described(array)
+        bound[name] = described(array)
     if not any(v.name not in graph.initializers for v in graph.inputs):
         raise OptionError(f"{loaded.name}: all of its inputs are bound; one must be left to explain")
     return replace(loaded, ir=model, bound=bound)
@@ -89,7 +89,8 @@ def parse(texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _described(array: Array) -> str:
+def described(array: Array) -> str:
+    """Say what an array is: type, shape, and its only number or the hash of its content."""
     if array.size and (array == array.flat[0]).all():
         content = f"all {array.flat[0]}" if array.ndim else str(array[()])
     else:

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache as once
 from pathlib import Path
@@ -24,11 +24,12 @@ import onnxruntime
 
 from fgonnx._version import __version__
 from fgonnx.engine import methods
+from fgonnx.engine.maps.aggregate import Site
 from fgonnx.engine.model.load import LoadedModel, external_tensors
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.rewrite import build
-from fgonnx.engine.rewrite.rewritten import Rewritten, sites_of
+from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.engine.rules.registry import rules
 from fgonnx.errors import OptionError
 from fgonnx.files import make_folder, replacing
@@ -171,6 +172,8 @@ def _described(value: Any) -> Any:
         return str(value.dtype), value.shape, hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
     if isinstance(value, (bool, int, float, str, np.generic, type(None))):
         return value
+    if isinstance(value, Mapping):
+        return [(str(k), _described(v)) for k, v in value.items()]
     if is_dataclass(value):
         return type(value).__qualname__, [(f.name, _described(getattr(value, f.name))) for f in fields(value)]
     if isinstance(value, (tuple, list)):
@@ -204,24 +207,7 @@ def _packed(r: Rewritten, loaded: LoadedModel) -> bytes:
             value.const_value = ir.ExternalTensor(
                 source, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.numpy().shape), name=name, base_dir=""
             )
-    known = {
-        "head": r.head,
-        "head_shape": r.head_shape,
-        "stripped": r.stripped,
-        "names": r.names,
-        "selector": r.selector,
-        "source_outputs": r.source_outputs,
-        "notes": r.notes,
-        "head_axes": r.head_axes,
-        "facts": r.facts,
-        "x": str(r.normal.x.name),
-        "input_name": r.normal.input_name,
-        "input_shape": r.normal.input_shape,
-        "layout": r.normal.layout,
-        "batched": r.normal.batched,
-        "weights": shared,
-    }
-    slim.metadata_props[_KNOWN] = json.dumps(known)
+    slim.metadata_props[_KNOWN] = json.dumps({"rewritten": _encoded(r), "weights": shared})
     return ir.to_proto(slim).SerializeToString()
 
 
@@ -243,28 +229,54 @@ def _unpacked(content: bytes, loaded: LoadedModel, options: Options) -> Rewritte
     for name, source in known["weights"].items():
         weights[name].const_value = own[source].const_value
     values = {v.name: v for v in model.graph.inputs} | {v.name: v for node in model.graph for v in node.outputs}
-    normal = Normal(
-        model,
-        values[known["x"]],
-        known["input_name"],
-        tuple(known["input_shape"]),
-        known["layout"],
-        known["batched"],
-        [values[name] for name in known["source_outputs"]],
-        known["notes"],
-    )
-    return Rewritten(
-        model,
-        options,
-        normal,
-        known["head"],
-        tuple(known["head_shape"]),
-        known["stripped"],
-        tuple(sites_of(proto)),
-        known["names"],
-        known["selector"],
-        tuple(known["source_outputs"]),
-        known["notes"],
-        tuple(known["head_axes"]),
-        known["facts"],
-    )
+    rewritten: Rewritten = _decoded(known["rewritten"], {"model": model, "options": options, "values": values})
+    return rewritten
+
+
+# What is known about a graph, as JSON. Dataclasses, tuples, mappings and values of the graph are lists that begin with
+# their kind, so that a field added to `Rewritten` or `Normal` is kept without a line here.
+_CLASSES: dict[str, type] = {c.__name__: c for c in (Rewritten, Normal, Site)}
+
+
+def _encoded(x: Any) -> Any:
+    if x is None or isinstance(x, (bool, int, float, str)):
+        return x
+    if isinstance(x, ir.Model):
+        return ["model"]
+    if isinstance(x, Options):
+        return ["options"]
+    if isinstance(x, ir.Value):
+        dims = None if x.shape is None else [d if isinstance(d, int) else ["symbol", d.value] for d in x.shape.dims]
+        return ["value", x.name, None if x.dtype is None else int(x.dtype), dims]
+    if is_dataclass(x):
+        return [type(x).__name__, {f.name: _encoded(getattr(x, f.name)) for f in fields(x)}]
+    if isinstance(x, Mapping):
+        return ["mapping", [[_encoded(k), _encoded(v)] for k, v in x.items()]]
+    if isinstance(x, (list, tuple)):
+        return [type(x).__name__, [_encoded(v) for v in x]]
+    raise TypeError(f"{type(x).__name__} cannot be kept with a graph")
+
+
+def _decoded(x: Any, known: Mapping[str, Any]) -> Any:
+    if not isinstance(x, list):
+        return x
+    kind, *rest = x
+    if kind in ("model", "options"):
+        return known[kind]
+    if kind == "value":
+        name, dtype, dims = rest
+        # Values that were pruned from the graph keep their name, type and shape.
+        if name not in known["values"]:
+            known["values"][name] = _pruned(name, dtype, dims)
+        return known["values"][name]
+    if kind == "mapping":
+        return {_decoded(k, known): _decoded(v, known) for k, v in rest[0]}
+    if kind in _CLASSES:
+        return _CLASSES[kind](**{name: _decoded(v, known) for name, v in rest[0].items()})
+    items = [_decoded(v, known) for v in rest[0]]
+    return tuple(items) if kind == "tuple" else items
+
+
+def _pruned(name: str | None, dtype: int | None, dims: Sequence[Any] | None) -> ir.Value:
+    shape = None if dims is None else ir.Shape([d if isinstance(d, int) else ir.SymbolicDim(d[1]) for d in dims])
+    return ir.Value(name=name, shape=shape, type=None if dtype is None else ir.TensorType(ir.DataType(dtype)))

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import ModelLike, load
 from fgonnx.engine.normal.normalise import normalise
 from fgonnx.engine.normal.tie import resolve_straight_through
+from fgonnx.engine.rewrite.options import Options, options_with_changes
 from fgonnx.engine.walk import backward
 from fgonnx.errors import ModelError, OptionError
+
+_FIELDS = ("input", "input_shape", "bind", "form")
 
 
 def grad(
@@ -21,8 +26,8 @@ def grad(
     of: str | None = None,
     wrt: Sequence[str] | str | None = None,
     *,
-    input: str | None = None,
-    input_shape: Sequence[int] | None = None,
+    options: Options | None = None,
+    **changes: Any,
 ) -> onnx.ModelProto:
     """Return a model with the gradients of one value with respect to others.
 
@@ -37,8 +42,10 @@ def grad(
         Value to differentiate: an output or any value of the graph. The first output by default.
     wrt : str or sequence of str, optional
         What to differentiate by: inputs, weights (initializers) or any values of the graph. The input by default.
-    input, input_shape
-        As in `fgonnx.rewrite`.
+    options : Options, optional
+        Of these count `input`, `input_shape`, `bind` and `form`; the others mean nothing for a plain gradient.
+    **changes
+        Those fields, where they differ from `options`.
 
     Returns
     -------
@@ -53,10 +60,13 @@ def grad(
     UnsupportedError
         If an operator between them has no rule.
     """
-    loaded = load(model)
+    for name in set(changes) - set(_FIELDS):
+        raise OptionError(f"'{name}' means nothing for a plain gradient; it takes: {', '.join(_FIELDS)}")
+    options = options_with_changes(options, changes)
+    loaded = bound_to(load(model), options.bind)
     wanted = [wrt] if isinstance(wrt, str) else list(wrt or ())
-    named = input or next((str(v.name) for v in loaded.ir.graph.inputs if v.name in wanted), None)
-    normal = normalise(loaded, input_name=named, input_shape=input_shape, per_sample=False)
+    named = options.input or next((str(v.name) for v in loaded.ir.graph.inputs if v.name in wanted), None)
+    normal = normalise(loaded, input_name=named, input_shape=options.input_shape, per_sample=False)
     graph = normal.model.graph
     nodes = list(graph)
     values = {str(v.name): v for v in [*graph.inputs, *graph.initializers.values()]}
@@ -70,7 +80,7 @@ def grad(
             raise OptionError(f"{loaded.name}: '{name}' is not floating-point, it has no gradient")
     head, sources = values[of], [values[n] for n in names]
     active = backward.active_values(nodes, sources)
-    op = Emitter(graph, active)
+    op = Emitter(graph, active, portable=options.form == "portable")
     seed = ir.Value(name=f"{of}_grad", shape=head.shape, type=head.type)
     graph.inputs.append(seed)
     walked = backward.walk(op, backward.path(nodes, active, head), head, seed, normal.model.opset_imports[""])

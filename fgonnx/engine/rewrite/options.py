@@ -1,71 +1,260 @@
-"""Options: what is explained, and how."""
+"""What is explained and how: `Options`, frozen, and one reading of them for every entry point."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
+
 from fgonnx.engine import methods
+from fgonnx.engine.graph.running import Running
 from fgonnx.engine.maps import aggregate
+from fgonnx.engine.model import bind as binding
 from fgonnx.engine.walk import ENGINES
 from fgonnx.errors import OptionError
+from fgonnx.fields import MODEL, RUNNING, changed, check_choices, documented, option, suggestion
 
 HEADS = ("logits", "output")
-
-
 FORMS = ("fast", "portable")
-
-
 CERTIFICATE = ("saliency", "target", "score", "completeness", "contributions")
+OUTPUTS = (*CERTIFICATE, "input_gradient", "bias_gradients", "attribution", "head")
+
+#: Fields that only decide about a file that is written (`rewrite`).
+FILE = ("target", "seed", "outputs", "expose", "form")
 
 
-@dataclass(frozen=True)
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Read sizes as they are typed: ``1,3,224,224`` or ``1x3x224x224``.
+
+    Raises
+    ------
+    OptionError
+        The text is not a list of sizes above 0.
+    """
+    try:
+        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise OptionError(f"input shape '{text}' is not a list of sizes; write for example 1,3,224,224")
+    return shape
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    """Read names between commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a rewrite is asked for; see `rewrite` for the meaning of each."""
+    """What is explained and how. Immutable; `dataclasses.replace` makes variants.
 
-    method: str = "fullgrad"
-    profile: str = "full"
-    psi: str = "abs"
-    head: str = "logits"
-    output: str | None = None
-    input: str | None = None
-    input_shape: tuple[int, ...] | None = None
-    layout: str | None = None
-    target: int | None = None
-    seed: bool = False
-    outputs: tuple[str, ...] = CERTIFICATE
-    expose: tuple[str, ...] = ()
-    one_by_one: bool = False
-    engine: str = "fgonnx"
-    form: str = "fast"
-    settings: Any = None
+    Functions that take options also take their fields as keyword arguments, and the method's own settings:
+    ``Explainer(model, method="grad-cam", layer="conv5")`` is
+    ``Explainer(model, Options(method="grad-cam", settings={"layer": "conv5"}))``.
+    """
+
+    method: str = option(
+        "fullgrad",
+        f"How the map is made: {', '.join(methods.names())}. Only fullgrad and smooth-fullgrad are certified; "
+        "docs/methods.md says what each computes.",
+    )
+    settings: Any = option(
+        None,
+        "A setting of the method, such as steps=100, layer=conv5 or references=inputs.npy. Repeatable.",
+        flag="--set",
+        metavar="NAME=VALUE",
+        many=True,
+        python="In Python, a mapping of names to values; a field of the options object holds them as the method's own "
+        "dataclass.",
+    )
+    profile: str = option(
+        "full",
+        "Which layers the map shows: full (all with a place in the picture), reference (biases of Conv and "
+        "BatchNormalization, as the authors' code), paper (one per linear block).",
+    )
+    psi: str = option(
+        "abs",
+        "abs (what matters), positive (what speaks for it), signed (for and against, unscaled).",
+        python="For methods without sites: which part of each entry of the attribution is summed over channels.",
+    )
+    head: str = option(
+        "logits",
+        "logits: explain what stands before a final Softmax or Sigmoid; output: the output itself.",
+    )
+    output: str | None = option(
+        None,
+        "Output to explain. Default: the first.",
+        metavar="NAME",
+        python="Any value of the graph may be named.",
+    )
+    input: str | None = option(None, "Input to explain, where several could be meant.", metavar="NAME")
+    input_shape: tuple[int, ...] | None = option(
+        None,
+        "Shape of the input, for models with free sizes.",
+        panel=MODEL,
+        metavar="1,3,224,224",
+        parse=parse_shape,
+    )
+    layout: str | None = option(
+        None, "Axes of the input, such as NCHW or NHWC. Default: found out.", panel=MODEL, metavar="NCHW"
+    )
+    bind: Mapping[str, Any] | None = option(
+        None,
+        "Fix an input of a model with several: a number, zeros, or a .npy file. Repeatable.",
+        panel=MODEL,
+        metavar="NAME=VALUE",
+        parse=binding.parse,
+        many=True,
+        python="In Python, a mapping of names to numbers or arrays; a number fills the input's shape.",
+    )
+    engine: str = option(
+        "fgonnx",
+        "Where gradients come from: fgonnx, or ort-training (ONNX Runtime's training build, docs/engines.md).",
+        panel=RUNNING,
+    )
+    form: str = option(
+        "fast",
+        "fast: as fast as it goes on ONNX Runtime. portable: plain operators for other runtimes.",
+        metavar="FORM",
+    )
+    target: int | None = option(
+        None, "Default of the new input target_index. Default: the largest entry.", metavar="CLASS", typed=False
+    )
+    seed: bool = option(
+        False, "Take a cotangent of the head as an input instead of a class index.", flag="--seed", switch=True
+    )
+    outputs: tuple[str, ...] | None = option(
+        None,
+        f"What to compute: {', '.join(OUTPUTS)}. Default: the first five, as far as the method has them.",
+        metavar="A,B",
+        parse=parse_list,
+    )
+    expose: tuple[str, ...] = option(
+        (),
+        "More outputs: any value's NAME, gradient:NAME, bias:SITE, bias_gradient:SITE. Repeatable.",
+        metavar="NAME",
+        many=True,
+    )
+    certificate: bool = option(True, "Whether contributions and completeness are computed.", typed=False)
+    input_gradient: bool = option(False, "Whether the gradient with respect to the input is an output.", typed=False)
+    bias_gradients: bool = option(False, "Whether the bias-gradients of all sites are outputs.", typed=False)
+    scores: bool = option(False, "Whether all entries of the tensor explained are an output.", typed=False)
+    one_by_one: bool = option(False, "Run samples one by one even where the graph takes a batch.", typed=False)
 
     def __post_init__(self) -> None:
         method = methods.find(self.method)
-        if self.settings is None:
-            object.__setattr__(self, "settings", method.set({}))
-        for name, value, known in (
-            ("profile", self.profile, aggregate.PROFILES),
-            ("psi", self.psi, aggregate.PSIS),
-            ("head", self.head, HEADS),
-            ("engine", self.engine, ENGINES),
-            ("form", self.form, FORMS),
-        ):
-            if value not in known:
-                raise OptionError(f"{name}={value!r} does not exist; choose one of: {', '.join(known)}")
-        check_method(method, self)
+        if self.settings is None or isinstance(self.settings, Mapping):
+            self._set("settings", method.set(self.settings or {}))
+        elif isinstance(self.settings, (list, tuple)):
+            self._set("settings", method.set(method.parse(self.settings)))
+        for name in ("input_shape", "outputs", "expose"):
+            if isinstance(value := getattr(self, name), Sequence) and not isinstance(value, str):
+                self._set(name, tuple(value))
+        check_choices(self, profile=aggregate.PROFILES, psi=aggregate.PSIS, head=HEADS, engine=ENGINES, form=FORMS)
+        self._check_method(method)
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_method(self, method: methods.Method) -> None:
+        """Refuse what means nothing for a method: outputs that it does not have, a psi or profile without effect."""
+        known = [*method.writes, "target", "score", "head"]
+        known += ["completeness", "contributions", "bias_gradients"] * method.sites
+        known += ["input_gradient"] * method.gradient
+        unknown = [name for name in self.wanted if name not in known]
+        if unknown:
+            raise OptionError(f"with {method.name} there is no output {unknown[0]!r}; choose from: {', '.join(known)}")
+        if self.psi not in method.psis:
+            raise OptionError(f"psi={self.psi!r} means nothing for {method.name}; leave it at {method.psis[0]!r}")
+        if self.profile != "full" and not method.sites:
+            raise OptionError(
+                f"profile={self.profile!r} means nothing for {method.name}, which shows no layers; leave it out"
+            )
+        if self.engine != "fgonnx" and method.modify is not None:
+            raise OptionError(
+                f"{method.name} changes the rules, which engine={self.engine!r} does not have; leave it out"
+            )
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Names of the outputs that a graph with these options has, beside those of `expose`."""
+        method = methods.find(self.method)
+        names = list(self.outputs or ())
+        if self.outputs is None:
+            names = [*(method.needs or [n for n in ("saliency",) if n in method.writes]), "target", "score"]
+            names += ["completeness", "contributions"] * (self.certificate and method.certificate)
+        more = {"input_gradient": self.input_gradient, "bias_gradients": self.bias_gradients, "head": self.scores}
+        return tuple(dict.fromkeys([*names, *(name for name, asked in more.items() if asked)]))
+
+    def only(self, *outputs: str) -> Options:
+        """Return the same for a graph that computes these outputs and no others."""
+        return replace(self, outputs=outputs, expose=(), input_gradient=False, bias_gradients=False, scores=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what tells one explanation from another, ready for JSON: for records and metadata.
+
+        The method's settings are entries of their own; options that have no effect on the explanation, and those left
+        at defaults that say nothing (None, or fgonnx's own engine), are left out. Arrays are described by their hash.
+        """
+        always = {name: getattr(self, name) for name in ("method", "profile", "psi", "head", "output", "input")}
+        given = {
+            "input_shape": list(self.input_shape) if self.input_shape is not None else None,
+            "layout": self.layout,
+            "bind": described(self.bind) if self.bind else None,
+            "engine": self.engine if self.engine != "fgonnx" else None,
+        }
+        return {**always, **described(_by_name(self.settings)), **{k: v for k, v in given.items() if v is not None}}
 
 
-def check_method(method: methods.Method, o: Options) -> None:
-    """Refuse what means nothing for a method: outputs that it does not have, a psi or profile without effect."""
-    known = [*method.writes, "target", "score", "head"]
-    known += ["completeness", "contributions", "bias_gradients"] * method.sites + ["input_gradient"] * method.gradient
-    unknown = [name for name in o.outputs if name not in known]
-    if unknown:
-        raise OptionError(f"with {method.name} there is no output {unknown[0]!r}; choose from: {', '.join(known)}")
-    if o.psi not in method.psis:
-        raise OptionError(f"psi={o.psi!r} means nothing for {method.name}; leave it at {method.psis[0]!r}")
-    if o.profile != "full" and not method.sites:
-        raise OptionError(f"profile={o.profile!r} means nothing for {method.name}, which shows no layers; leave it out")
-    if o.engine != "fgonnx" and method.modify is not None:
-        raise OptionError(f"{method.name} changes the rules, which engine={o.engine!r} does not have; leave it out")
+def described(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values ready for JSON; arrays as type, shape and hash."""
+    return {
+        name: binding.described(value) if isinstance(value, np.ndarray) and value.ndim else value
+        for name, value in values.items()
+    }
+
+
+def with_changes(
+    options: Options | None, running: Running | None, changes: Mapping[str, Any]
+) -> tuple[Options, Running]:
+    """Return options and running with changes: fields of either, or settings of the method.
+
+    Raises
+    ------
+    OptionError
+        A change is none of these, or its value does not exist.
+    """
+    if isinstance(options, str):
+        raise OptionError(f"options={options!r} are no options; for a method write method={options!r}")
+    options = options or Options()
+    own = {f.name for f in fields(Options)}
+    (running,), left = changed({k: v for k, v in changes.items() if k not in own}, running or Running())
+    changes = {k: v for k, v in changes.items() if k in own}
+    method = methods.find(changes.get("method", options.method))
+    known = {f.name for f in fields(method.settings)}
+    for name in left:
+        if name not in known and (near := suggestion(name, Options, Running)):
+            raise OptionError(f"there is no option '{name}'{near}")
+    if left or method.name != options.method:
+        kept = _by_name(options.settings) if method.name == options.method else {}
+        changes = {
+            "settings": method.set({**kept, **(changes.get("settings") or {}), **left}),
+            **{k: v for k, v in changes.items() if k != "settings"},
+        }
+    return (replace(options, **changes) if changes else options), running
+
+
+def options_with_changes(options: Options | None, changes: Mapping[str, Any]) -> Options:
+    """Return options with changes, where nothing is run: see `with_changes`."""
+    (_,), left = changed(changes, Running())
+    for name in set(changes) - set(left):
+        raise OptionError(f"'{name}' says how a model runs; nothing is run here, leave it out")
+    return with_changes(options, None, changes)[0]
+
+
+def _by_name(settings: Any) -> dict[str, Any]:
+    return {f.name: getattr(settings, f.name) for f in fields(settings)}

@@ -64,21 +64,21 @@ def write_outputs(
     """Add the outputs that the options ask for."""
     op = writer.op
     for name, value in written.items():
-        if name in options.outputs or (name.startswith("signed_map_") and "signed_maps" in options.outputs):
+        if name in options.wanted or (name.startswith("signed_map_") and "signed_maps" in options.wanted):
             writer.add(name, value.value, value.dims)
-    if "target" in options.outputs and chosen is not None:
+    if "target" in options.wanted and chosen is not None:
         writer.add("target", chosen, ())
-    if "score" in options.outputs:
+    if "score" in options.wanted:
         writer.add("score", score, ())
-    if "completeness" in options.outputs or "contributions" in options.outputs:
+    if "completeness" in options.wanted or "contributions" in options.wanted:
         columns = aggregate.totals(op, parts, view.carried)
-        if "completeness" in options.outputs:
+        if "completeness" in options.wanted:
             writer.add("completeness", op.Sub(score, op.ReduceSum(columns, [1], keepdims=0)), ())
-        if "contributions" in options.outputs:
+        if "contributions" in options.wanted:
             writer.add("contributions", columns, (len(parts) + len(aggregate.extra_tokens(parts)),))
-    if "input_gradient" in options.outputs:
+    if "input_gradient" in options.wanted:
         writer.add("input_gradient", view.walked.cotangents[view.x])
-    if "bias_gradients" in options.outputs:
+    if "bias_gradients" in options.wanted:
         for p in parts[1:]:
             writer.add(f"bias_gradient:{p.site.name}", p.product)
 

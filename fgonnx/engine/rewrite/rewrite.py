@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +19,7 @@ from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.normalise import Normal, normalise
 from fgonnx.engine.normal.tie import resolve_straight_through
 from fgonnx.engine.rewrite.head import find_head, per_sample_shape, seeded
-from fgonnx.engine.rewrite.options import CERTIFICATE, Options
+from fgonnx.engine.rewrite.options import Options, options_with_changes
 from fgonnx.engine.rewrite.outputs import SEED_INPUT, TARGET_INPUT, Outputs, expose, write_outputs
 from fgonnx.engine.rewrite.rewritten import Rewritten, describe
 from fgonnx.engine.rules.fast import recompute
@@ -30,73 +29,23 @@ from fgonnx.errors import ModelError, OptionError, UnsupportedError
 
 
 @collector.paused
-def rewrite(
-    model: ModelLike | LoadedModel,
-    *,
-    method: str = "fullgrad",
-    profile: str = "full",
-    psi: str = "abs",
-    head: str = "logits",
-    output: str | None = None,
-    input: str | None = None,
-    input_shape: Sequence[int] | None = None,
-    layout: str | None = None,
-    target: int | None = None,
-    seed: bool = False,
-    outputs: Sequence[str] | None = None,
-    expose: Sequence[str] = (),
-    bind: Mapping[str, Any] | None = None,
-    form: str = "fast",
-    **settings: Any,
-) -> onnx.ModelProto:
+def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, **changes: Any) -> onnx.ModelProto:
     """Return a model that computes what the given one does and explains it.
 
     Its inputs are the model's own, and `target_index` (int64, one number or one per sample) with a default: the
     flat index of the entry to explain, -1 for the largest. Its outputs are the model's own first, unchanged, then those
-    asked for.
+    asked for: "saliency" (N, H, W), "target" (N,) int64, "score" (N,), "completeness" (N,): score minus all
+    contributions, "contributions" (N, sites), "input_gradient", "bias_gradients" (of every site), "head" (N, ...): all
+    entries of the tensor explained, "attribution" (N, ...): that of every entry of the input, where the method has one.
 
     Parameters
     ----------
     model : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
         The model to explain.
-    method : str
-        One of `fgonnx.methods.names()` that is one feed-forward graph; those that need several runs are for
-        `fgonnx.Explainer`.
-    profile : {"full", "reference", "paper"}
-        Which sites the map shows: all spatial ones, those of the authors' code, or one per linear block.
-    psi : {"abs", "positive", "signed"}
-        Post-processing of a site: absolute value or positive part, both rescaled to 0..1 per sample; or none, and then
-        the map sums to the part of the score that is localised. For other methods: what of every entry of the
-        attribution is summed over channels.
-    head : {"logits", "output"}
-        Explain what stands before a final Softmax, LogSoftmax or Sigmoid, or the output itself.
-    output : str, optional
-        Which output to explain, or which tensor of the graph; the first output by default.
-    input : str, optional
-        Which input the explanation is about, where several could be meant.
-    input_shape : sequence of int, optional
-        Shape of that input, needed where its sizes are free.
-    layout : str, optional
-        Its axes, such as "NCHW" or "NHWC"; found out by default.
-    target : int, optional
-        Default of `target_index`.
-    seed : bool
-        Replace `target_index` by an input `seed` of the head's shape: a cotangent for detectors and the like.
-    outputs : sequence of str, optional
-        From "saliency" (N, H, W), "target" (N,) int64, "score" (N,), "completeness" (N,): score minus all
-        contributions, "contributions" (N, sites), "input_gradient", "bias_gradients" (of every site), "head" (N, ...):
-        all entries of the tensor explained, "attribution" (N, ...): that of every entry of the input, where the method
-        has one. By default map, target, score and the certificate, where the method has one.
-    expose : sequence of str
-        More outputs: the name of any value of the graph, "gradient:NAME" for its cotangent, "bias:SITE" for the
-        intercept and "bias_gradient:SITE" for the per-neuron bias-gradient of a site.
-    bind : mapping of str to number or array, optional
-        Inputs to fix; the result does not have them. A number fills the input's shape.
-    form : {"fast", "portable"}
-        Forms of the gradient: those that are fast on onnxruntime, or plain ones for any runtime, with masks as
-        comparisons and max pools without indices wherever their windows allow it.
-    **settings
-        The method's own, such as `layer` of the class activation maps.
+    options : Options, optional
+        What is explained and how.
+    **changes
+        Fields of `Options`, or settings of the method, that differ from `options`.
 
     Returns
     -------
@@ -108,31 +57,13 @@ def rewrite(
     ModelError, UnsupportedError, OptionError, TargetError
         If the model cannot be loaded or explained, or an option does not exist.
     """
-    chosen = methods.find(method)
-    if chosen.drive is not None:
+    options = options_with_changes(options, changes)
+    if methods.find(options.method).drive is not None:
         raise OptionError(
-            f"{method} needs several runs or more than the graph, and is not one feed-forward file; use "
-            f"fgonnx.Explainer(model, method={method!r}) or 'fgonnx explain'"
+            f"{options.method} needs several runs or more than the graph, and is not one feed-forward file; use "
+            f"fgonnx.Explainer(model, method={options.method!r}) or 'fgonnx explain'"
         )
-    if outputs is None:
-        outputs = CERTIFICATE if chosen.certificate else CERTIFICATE[:3]
-    options = Options(
-        method=method,
-        profile=profile,
-        psi=psi,
-        head=head,
-        output=output,
-        input=input,
-        input_shape=tuple(input_shape) if input_shape is not None else None,
-        layout=layout,
-        target=target,
-        seed=seed,
-        outputs=tuple(outputs),
-        expose=tuple(expose),
-        form=form,
-        settings=chosen.set(settings),
-    )
-    proto: onnx.ModelProto = ir.to_proto(build(bound_to(load(model), bind), options).model)
+    proto: onnx.ModelProto = ir.to_proto(build(bound_to(load(model), options.bind), options).model)
     return proto
 
 
@@ -205,11 +136,11 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
         options.psi,
         options.profile,
         options.settings,
-        certificate=bool({"contributions", "completeness"} & set(options.outputs)),
+        certificate=bool({"contributions", "completeness"} & set(options.wanted)),
     )
     parts = view.terms if method.sites else []
     write_outputs(writer, options, method.write(view), view, parts, chosen, score)
-    if "head" in options.outputs:
+    if "head" in options.wanted:
         writer.add("head", op.Reshape(head, [-1, *head_shape]), head_shape)
     expose(writer, options, parts, walked, nodes, loaded.name)
     if not op.portable:

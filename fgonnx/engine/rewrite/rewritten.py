@@ -67,31 +67,28 @@ class Rewritten:
 
 def describe(r: Rewritten, loaded: LoadedModel) -> None:
     """Write what is known about a rewritten model into its metadata."""
-    o = r.options
     model = r.model
     model.producer_name, model.producer_version = "fgonnx", __version__
     folded = "no" if any(n.op_type == "BatchNormalization" for n in model.graph) else "yes, or none in the source"
-    model.metadata_props.update(
-        metadata(
-            version=__version__,
-            source_sha256=loaded.sha256,
-            source_producer=f"{loaded.ir.producer_name or '?'} {loaded.ir.producer_version or ''}".strip(),
-            method=o.method,
-            **r.facts,
-            profile=o.profile,
-            psi=o.psi,
-            head=o.head,
-            head_value=r.head,
-            head_stripped=r.stripped or None,
-            batchnormalization_folded=folded,
-            batch="any" if r.normal.batched else "1",
-            layout=r.normal.layout,
-            input=r.normal.input_name,
-            bound=dict(loaded.bound) or None,
-            outputs=r.names,
-            sites=[asdict(s) for s in r.sites],
-        )
-    )
+    known = {
+        **r.options.to_dict(),
+        **r.facts,
+        "version": __version__,
+        "source_sha256": loaded.sha256,
+        "source_producer": f"{loaded.ir.producer_name or '?'} {loaded.ir.producer_version or ''}".strip(),
+        "head_value": r.head,
+        "head_stripped": r.stripped or None,
+        "batchnormalization_folded": folded,
+        "batch": "any" if r.normal.batched else "1",
+        "layout": r.normal.layout,
+        "input": r.normal.input_name,
+        "input_shape": None,  # the graph itself has it
+        "bind": None,
+        "bound": dict(loaded.bound) or None,
+        "outputs": r.names,
+        "sites": [asdict(s) for s in r.sites],
+    }
+    model.metadata_props.update(metadata(**known))
 
 
 def sites_of(model: onnx.ModelProto) -> list[Site]:

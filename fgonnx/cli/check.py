@@ -1,0 +1,75 @@
+"""`fgonnx check`: the explanation of a model, checked on the model itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from fgonnx.audit.check import Thoroughness
+from fgonnx.audit.check import check as run_checks
+from fgonnx.cli import terminal
+from fgonnx.cli.options import Group, ModelPath, SomeImages, Target, takes
+from fgonnx.engine.graph.running import Running
+from fgonnx.engine.model import bind as binding
+from fgonnx.engine.model.load import load
+from fgonnx.engine.rewrite.options import FILE, Options
+from fgonnx.fields import RUNNING
+from fgonnx.jobs.check import check_samples
+from fgonnx.jobs.reading import SOUND, Reading
+
+_NOT = ("method", "settings", "profile", "psi", "engine", *FILE)  # what is checked does not depend on these
+
+
+@takes(
+    options=Group(Options, without=_NOT),
+    thoroughness=Group(Thoroughness),
+    running=Group(Running, defaults={"cache": True}),
+    reading=Group(Reading, without=SOUND),
+)
+def command(
+    model: ModelPath,
+    inputs: SomeImages = None,
+    target: Target = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=RUNNING, help="What is checked: fgonnx, ort-training, or both and that they agree."
+        ),
+    ] = "fgonnx",
+    *,
+    options: Options,
+    thoroughness: Thoroughness,
+    running: Running,
+    reading: Reading,
+) -> None:
+    """Check the explanation of this very model: outputs unchanged, completeness, and the gradient by differences.
+
+    **Examples**
+
+    - `fgonnx check model.onnx`
+    - `fgonnx check model.onnx photos/ --preprocess imagenet`
+    - `fgonnx check model.onnx --engine both` : every tensor against ONNX Runtime's own gradient graph
+
+    Exit code: 0 where no check fails, 1 where one does, 2 where input or options are wrong.
+    """
+    loaded = binding.bind(load(model), options.bind)
+    options = replace(options, bind=None)
+    x, layout, said = check_samples(loaded, inputs or (), options, reading, thoroughness)
+    for label, text in said:
+        terminal.say(label, text)
+    with terminal.err().status("checking"):
+        result = run_checks(
+            loaded,
+            x,
+            target,
+            options=replace(options, layout=layout),
+            running=running,
+            thoroughness=thoroughness,
+            labels=reading.names(),
+            engine=engine,
+        )
+    terminal.show_check(result)
+    if not result.passed:
+        raise typer.Exit(1)

@@ -1,0 +1,84 @@
+"""`fgonnx explain`: pictures in, maps with certificates out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fgonnx.cli import terminal
+from fgonnx.cli.options import Folder, Group, Images, ModelPath, Target, takes
+from fgonnx.engine.graph.running import Running
+from fgonnx.engine.rewrite.options import FILE, Options, options_with_changes
+from fgonnx.fields import EXPLANATION
+from fgonnx.jobs.explain import ExplainJob
+from fgonnx.jobs.reading import Reading
+
+_ROWS = 40  # of the table at the end
+_FEW = 3  # pictures that need no progress bar
+
+
+@takes(options=Group(Options, without=FILE), running=Group(Running, defaults={"cache": True}), reading=Group(Reading))
+def command(
+    model: ModelPath,
+    inputs: Images,
+    folder: Folder,
+    target: Target = None,
+    picture: Annotated[
+        str, typer.Option(help="The .png: panel (photo, map, certificate), overlay (on the whole photo), heat.")
+    ] = "panel",
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1, rich_help_panel=EXPLANATION, help="Noisy copies, references or masks of a method that draws."
+        ),
+    ] = None,
+    sigma: Annotated[
+        float | None,
+        typer.Option(min=0, rich_help_panel=EXPLANATION, help="Noise, as a fraction of max - min of the input."),
+    ] = None,
+    random_state: Annotated[
+        int | None, typer.Option(min=0, rich_help_panel=EXPLANATION, help="Seed of what is drawn.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out what an earlier run with the same settings has done.")
+    ] = False,
+    *,
+    options: Options,
+    running: Running,
+    reading: Reading,
+) -> None:
+    """Explain the decisions on pictures: for each a .png, the raw map (.npy) and a .json record.
+
+    **Examples**
+
+    - `fgonnx explain resnet.onnx cat.jpg -o out --preprocess imagenet --labels synset.txt`
+    - `fgonnx explain resnet.onnx photos/ -o out --preprocess imagenet --target 'tabby cat'` : why a tabby cat?
+    - `fgonnx explain resnet.onnx cat.jpg -o out --preprocess imagenet --method grad-cam` : another method
+    - `fgonnx explain mobilenet.onnx 'photos/*.jpg' -o out --preprocess tf --psi signed` : what speaks for and against
+    - `fgonnx explain yolo.onnx street.jpg -o out --preprocess yolo,layout=NCHW --picture overlay`
+    - `fgonnx explain sensor.onnx batch.npy -o out` : arrays need no preprocessing
+    - `fgonnx explain vad.onnx speech.wav -o out --span 4000:4576 --bind sr=16000 --bind state=zeros` : sound over time
+
+    The record holds the five largest classes, the score, how exactly the contributions sum to it (completeness), what
+    share of them the map shows, and every layer's part. Exit code: 0, or 2 where input or options are wrong.
+    """
+    drawn = {"samples": samples, "sigma": sigma, "random_state": random_state}
+    options = options_with_changes(options, {name: value for name, value in drawn.items() if value is not None})
+    job = ExplainJob(model, inputs, folder, options, running, reading, target=target, picture=picture, resume=resume)
+    terminal.say("model", f"{model}  (sha256 {job.loaded.sha256[:12]})")
+    if job.preprocessing is not None:
+        terminal.say("preprocessing", f"{job.preprocessing.describe()}  (from: {job.preprocessing_origin})")
+    terminal.say("explained by", ", ".join(f"{k} {v}" for k, v in options.to_dict().items() if v is not None))
+    shown: list[dict[str, Any]] = []
+    seen: dict[str, None] = {}
+    count = 0
+    for record in terminal.progress(job.run(), "explaining", len(job.sources), few=_FEW):
+        count += 1
+        if len(shown) < _ROWS:
+            shown.append(record)
+        seen.update({f"{Path(record['input']['path']).name}: {n}": None for n in record["notes"] if n not in job.notes})
+    terminal.notes(job.notes)
+    terminal.notes(list(seen)[:_ROWS])
+    terminal.show_explained(shown, count - len(shown), folder)

@@ -1,0 +1,73 @@
+"""`fgonnx rewrite`: a model that explains itself, as a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import onnx
+import typer
+
+from fgonnx import labels
+from fgonnx.cli import terminal
+from fgonnx.cli.options import Group, ModelPath, takes
+from fgonnx.engine.model import save
+from fgonnx.engine.model.bind import bind
+from fgonnx.engine.model.load import load
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.rewrite import rewrite
+from fgonnx.engine.rewrite.rewritten import sites_of
+from fgonnx.errors import OptionError
+from fgonnx.jobs.reading import Reading
+
+
+@takes(options=Group(Options), reading=Group(Reading, only=("labels",)))
+def command(
+    model: ModelPath,
+    out: Annotated[Path, typer.Option("--output-file", "-o", metavar="OUT.onnx", help="The file to write.")],
+    target: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="Default of the new input target_index. Default: the largest.")
+    ] = None,
+    *,
+    options: Options,
+    reading: Reading,
+) -> None:
+    """Write a model that explains itself: the same outputs, plus the map and its certificate, in standard ONNX.
+
+    **Examples**
+
+    - `fgonnx rewrite model.onnx -o explained.onnx`
+    - `fgonnx rewrite model.onnx -o explained.onnx --outputs saliency,score --psi positive`
+    - `fgonnx rewrite detector.onnx -o explained.onnx --seed --input-shape 1,3,416,416`
+
+    The result runs wherever ONNX runs: ONNX Runtime on CPU, CUDA, in the browser or on a phone.
+    """
+    if out.exists() and out.resolve() == model.resolve():
+        raise OptionError(f"'{out}' is the source model; write to another file")
+    if out.is_dir():
+        raise OptionError(f"'{out}' is a folder; give a file name such as {out / 'explained.onnx'}")
+    loaded = bind(load(model), options.bind)
+    options = replace(options, bind=None)
+    if target is not None:  # the engine checks the index against the head
+        options = replace(options, target=labels.resolve(target, reading.names() or loaded.labels() or ()))
+    proto = rewrite(loaded, options=options)
+    written = save.save(proto, out, folder=loaded.path.parent if loaded.path is not None else None)
+    known = {p.key: p.value for p in proto.metadata_props}
+    for file in written:
+        terminal.say("written", f"{file}  ({terminal.file_size(file)})")
+    terminal.say("from", f"{model}  ({terminal.file_size(model)}, sha256 {loaded.sha256[:12]})")
+    stripped = known.get("fgonnx.head_stripped")
+    terminal.say("explained", known["fgonnx.head_value"] + (f", before the final {stripped}" if stripped else ""))
+    terminal.say("sites", f"{len(sites_of(proto))}, listed in the metadata entry fgonnx.sites")
+    table = terminal.table("", "name", "type", "shape")
+    for kind, values in (("input", proto.graph.input), ("output", proto.graph.output)):
+        for value in values:
+            terminal.row(table, kind, value.name, *_type_and_shape(value))
+    terminal.out().print(table)
+
+
+def _type_and_shape(value: onnx.ValueInfoProto) -> tuple[str, str]:
+    tensor = value.type.tensor_type
+    dims = ", ".join(d.dim_param or (str(d.dim_value) if d.HasField("dim_value") else "?") for d in tensor.shape.dim)
+    return onnx.TensorProto.DataType.Name(tensor.elem_type).lower(), f"[{dims}]"

@@ -1,0 +1,77 @@
+"""How models run: `Running`, frozen."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from fgonnx.engine.graph.session import Session
+from fgonnx.errors import OptionError
+from fgonnx.fields import RUNNING, documented, option
+
+
+def _parse_providers(text: str) -> tuple[str, ...] | None:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) or None
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How models run: where, on how many threads, how many samples at once, and whether rewritten graphs are kept."""
+
+    providers: Sequence[str] | None = option(
+        None,
+        "Execution providers. Default: cuda where it is there, then cpu.",
+        panel=RUNNING,
+        metavar="cuda,cpu",
+        parse=_parse_providers,
+        python="Full names or short ones.",
+    )
+    threads: int | None = option(None, "Threads within an operator. Default: all cores.", panel=RUNNING, least=1)
+    batch_size: int = option(8, "Largest number of samples in one run; bounds the memory.", panel=RUNNING, least=1)
+    cache: bool | str | os.PathLike[str] = option(
+        False,
+        "Rewrite the model, even where a kept rewrite would serve.",
+        panel=RUNNING,
+        flag="--no-cache",
+        switch=True,
+        parse=operator.not_,
+        python="In Python, whether rewritten graphs are kept on disk and taken from there: a folder, or True for that "
+        "of the environment variable FGONNX_CACHE ('off' for none), else the user's cache folder.",
+    )
+    spin: bool = option(
+        True,
+        "Whether threads wait for work by spinning; False where other threads want the cores, as with `stream`.",
+        typed=False,
+    )
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise OptionError(f"batch_size={self.batch_size} is not a number of samples; give 1 or more")
+
+    def session(self, model: onnx.ModelProto | ir.Model, folder: Path | None, *, optimise: bool = True) -> Session:
+        """Open a model.
+
+        Parameters
+        ----------
+        model : onnx.ModelProto or ir.Model
+            The model.
+        folder : Path or None
+            Where its external weights lie.
+        optimise : bool
+            Whether onnxruntime optimises the graph.
+        """
+        return Session(
+            model,
+            folder=folder,
+            providers=self.providers,
+            threads=self.threads,
+            spin=self.spin,
+            optimise=optimise,
+        )

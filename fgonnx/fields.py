@@ -1,0 +1,129 @@
+"""Fields of option objects: default, help text and spelling on the command line, each stated once.
+
+A field made by `option` documents itself (`documented` writes the Attributes section of its class) and gives every
+command that takes the class an option of its own (`fgonnx.cli.options`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from fgonnx.errors import OptionError
+
+T = TypeVar("T")
+
+_KEY = "option"
+_WIDTH = 110
+
+EXPLANATION = "What is explained"
+MODEL = "What the model takes"
+RUNNING = "How it runs"
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How a field is given on a command line.
+
+    Attributes
+    ----------
+    help : str
+        What it means; also the field's documentation.
+    panel : str
+        Heading of the help page that it stands under.
+    metavar : str, optional
+        What stands for its value in the help.
+    flag : str, optional
+        Its flag, where that is not the field's name with two dashes.
+    least, most : float, optional
+        Bounds of a number.
+    parse : callable, optional
+        Makes the field's value of the text, or of the list of texts with `many`.
+    many : bool
+        Whether the flag may be repeated.
+    switch : bool
+        Whether the flag takes no value; what is parsed is then True.
+    typed : bool
+        Whether commands have it at all; others are for Python alone.
+    python : str
+        What to add to the help for those who write Python.
+    """
+
+    help: str
+    panel: str = EXPLANATION
+    metavar: str | None = None
+    flag: str | None = None
+    least: float | None = None
+    most: float | None = None
+    parse: Callable[[Any], Any] | None = None
+    many: bool = False
+    switch: bool = False
+    typed: bool = True
+    python: str = ""
+
+
+def option(default: Any, help: str, **spelling: Any) -> Any:
+    """Return a dataclass field with its help text; `spelling` are further fields of `Spelling`."""
+    return field(default=default, metadata={_KEY: Spelling(help, **spelling)})
+
+
+def spellings(cls: type) -> dict[str, Spelling]:
+    """Return the spelling of every field of an option class."""
+    return {f.name: f.metadata[_KEY] for f in fields(cls) if _KEY in f.metadata}
+
+
+def documented(cls: type[T]) -> type[T]:
+    """Add an Attributes section to the docstring of an option class, made of its fields' help texts."""
+    import textwrap
+
+    kinds = {f.name: str(f.type).replace(" | None", ", optional") for f in fields(cls)}  # type: ignore[arg-type]
+    lines = [inspect.getdoc(cls) or "", "", "Attributes", "----------"]
+    for name, spelled in spellings(cls).items():
+        text = f"{spelled.help} {spelled.python}".strip()
+        lines += [
+            f"{name} : {kinds[name]}",
+            *textwrap.wrap(text, _WIDTH, initial_indent="    ", subsequent_indent="    "),
+        ]
+    cls.__doc__ = "\n".join(lines)
+    return cls
+
+
+def changed(changes: Mapping[str, Any], *objects: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Return option objects with the changes that are fields of theirs, and the changes that are nobody's.
+
+    Parameters
+    ----------
+    changes : mapping of str to any
+        New values by the name of the field.
+    *objects : dataclass instances
+        The objects; they are not changed themselves.
+    """
+    left = dict(changes)
+    made = []
+    for o in objects:
+        own = {f.name: left.pop(f.name) for f in fields(o) if f.name in left}
+        made.append(replace(o, **own) if own else o)
+    return made, left
+
+
+def check_choices(o: Any, **choices: Iterable[str]) -> None:
+    """Refuse values that do not exist.
+
+    Raises
+    ------
+    OptionError
+        A field has a value that is none of its choices.
+    """
+    for name, known in choices.items():
+        if (value := getattr(o, name)) not in known:
+            raise OptionError(f"{name}={value!r} does not exist; choose one of: {', '.join(known)}")
+
+
+def suggestion(name: str, *classes: type) -> str:
+    """Return ``"; did you mean 'threads'?"`` for a misspelt field, or an empty text."""
+    names = [f.name for cls in classes for f in fields(cls)]
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""

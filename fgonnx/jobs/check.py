@@ -1,0 +1,75 @@
+"""Samples for `fgonnx check`: the user's own, or random ones of the kind the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx.audit.check import Thoroughness
+from fgonnx.engine.model.inputs import choose_input
+from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.errors import OptionError
+from fgonnx.jobs.reading import Reading
+from fgonnx.jobs.samples import Reader, find, is_picture
+from fgonnx.pictures.read.synthetic import random_pictures
+
+Array = npt.NDArray[Any]
+
+
+def check_samples(
+    loaded: LoadedModel, inputs: Sequence[Path], options: Options, reading: Reading, thoroughness: Thoroughness
+) -> tuple[Array | None, str | None, list[tuple[str, str]]]:
+    """Return samples to check a model on, and their layout.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model.
+    inputs : sequence of Path
+        Pictures or arrays; seeded random ones where there are none.
+    options : Options
+        Which input is explained, its shape and layout where they were given.
+    reading : Reading
+        How files become samples.
+    thoroughness : Thoroughness
+        How many random samples, and their seed.
+
+    Returns
+    -------
+    numpy array, (N, ...), or None
+        None leaves it to `check` to draw some.
+    str or None
+        The layout, where it is known.
+    list of pair of str
+        What was taken, as labels and texts for the user.
+
+    Raises
+    ------
+    OptionError
+        The samples have different sizes.
+    """
+    value = choose_input(loaded.ir, options.input, loaded.name)
+    assert value.shape is not None
+    sources = find(inputs, value.shape.rank()) if inputs else []
+    pre, origin = reading.preprocessing(loaded, options.input, required=any(is_picture(s.path) for s in sources))
+    layout, said = options.layout, []
+    if pre is not None:
+        said.append(("preprocessing", f"{pre.describe()}  (from: {origin})"))
+        layout = layout or pre.layout
+    if sources:
+        reader = Reader(value, pre)
+        rows = [reader.read(source).x for source in sources]
+        if len({row.shape for row in rows}) > 1:
+            raise OptionError("the samples have different sizes; check pictures of one size at a time")
+        return np.stack(rows), layout, [*said, ("checked on", f"{len(rows)} sample(s) given")]
+    count, seed = thoroughness.samples, thoroughness.random_state
+    if pre is not None and (pre.size is not None or options.input_shape is not None):
+        said.append(("checked on", f"{count} random picture(s), seed {seed}"))
+        return random_pictures(pre, options.input_shape, count, seed), layout, said
+    said.append(("checked on", f"{count} random array(s), seed {seed}; the model may be made for other values"))
+    return None, layout, said

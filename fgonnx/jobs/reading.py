@@ -1,0 +1,151 @@
+"""How files become samples: preprocessing, labels, what is taken of a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fgonnx import labels
+from fgonnx.engine.model.inputs import choose_input
+from fgonnx.engine.model.load import LoadedModel
+from fgonnx.errors import OptionError, PreprocessingError, TargetError
+from fgonnx.fields import MODEL, documented, option
+from fgonnx.pictures.read import preprocess, presets
+from fgonnx.pictures.read.preprocess import Preprocessing
+from fgonnx.pictures.read.presets import PRESETS
+
+SOUND = ("rate", "channel", "span")
+"""Fields that concern recordings only."""
+
+
+def parse_span(text: str) -> tuple[int, int]:
+    """Read a part of a recording as it is typed: FIRST:END, in samples.
+
+    Raises
+    ------
+    OptionError
+        The text is not of that form.
+    """
+    first, _, end = text.partition(":")
+    if not (first.isdigit() and end.isdigit()):
+        raise OptionError(f"span '{text}' is not a part of a recording; write for example 4000:4576, in samples")
+    return int(first), int(end)
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How files become samples of a model's input, and what its outputs are called."""
+
+    preprocess: str | None = option(
+        None,
+        f"How a picture becomes numbers: a preset ({', '.join(PRESETS)}), changes to one (imagenet,size=256), "
+        "numbers (scale=1/255,mean=0.5,std=0.5) or a .json file. Default: the model's metadata; it is never guessed.",
+        panel=MODEL,
+        metavar="HOW",
+    )
+    labels: Path | None = option(
+        None,
+        "Class names: .txt (one a line), .csv or .json. Default: the model's metadata.",
+        panel=MODEL,
+        metavar="FILE",
+    )
+    rate: int | None = option(
+        None,
+        "Samples per second that the model takes; recordings of another rate are refused. Default: the metadata.",
+        panel=MODEL,
+        metavar="HZ",
+        least=1,
+    )
+    channel: int | None = option(None, "Channel of a recording, from 0.", panel=MODEL, least=0)
+    span: tuple[int, int] | None = option(
+        None,
+        "Samples of a recording to explain, such as 4000:4576.",
+        panel=MODEL,
+        metavar="FIRST:END",
+        parse=parse_span,
+    )
+
+    def names(self) -> tuple[str, ...] | None:
+        """Return the class names of the file that was given; None without one."""
+        return labels.load(self.labels) if self.labels is not None else None
+
+    def sound(self) -> dict[str, Any]:
+        """Return what was given about recordings, ready for JSON."""
+        given = {"rate": self.rate, "channel": self.channel, "span": list(self.span) if self.span else None}
+        return {k: v for k, v in given.items() if v is not None}
+
+    def preprocessing(
+        self, loaded: LoadedModel, input: str | None, *, required: bool
+    ) -> tuple[Preprocessing | None, str]:
+        """Return the complete preprocessing of a model's pictures, and where it is from.
+
+        Parameters
+        ----------
+        loaded : LoadedModel
+            The model, whose metadata counts where nothing was given.
+        input : str or None
+            Name of the input.
+        required : bool
+            Whether there are pictures.
+
+        Raises
+        ------
+        PreprocessingError
+            It is required and not known, or does not fit the model.
+        """
+        text = loaded.preprocessing_json()
+        if self.preprocess is not None:
+            found, origin = presets.parse(self.preprocess), "given"
+        elif text is not None:
+            found, origin = Preprocessing.from_json(text), "the model's metadata"
+        elif required:
+            raise PreprocessingError(f"{loaded.name}: {unknown_preprocessing()}")
+        else:
+            return None, ""
+        value = choose_input(loaded.ir, input, loaded.name)
+        assert value.shape is not None
+        assert value.dtype is not None
+        dims = [d if isinstance(d, int) else None for d in value.shape.dims]
+        return preprocess.complete(found, dims, value.dtype.numpy()), origin
+
+
+def unknown_preprocessing() -> str:
+    """Say what to do when nothing tells how pictures become numbers."""
+    return (
+        "the model does not say how its pictures were prepared (no 'fgonnx.preprocessing' in its metadata), and a "
+        f"guess would explain another picture than yours. Give --preprocess one of {', '.join(PRESETS)} "
+        "(--preprocess imagenet suits most PyTorch classifiers, tf most TensorFlow ones), changes to one "
+        "(--preprocess imagenet,size=256), or numbers (--preprocess scale=1/255,mean=0.5,std=0.5)"
+    )
+
+
+def aligned_labels(
+    given: Sequence[str] | None, stored: Sequence[str] | None, entries: int
+) -> tuple[tuple[str, ...] | None, str | None]:
+    """Return one name per entry of the head, and a note on how the names were made to fit.
+
+    Parameters
+    ----------
+    given : sequence of str or None
+        What the user named; these must fit.
+    stored : sequence of str or None
+        What the model's metadata holds; not used where they do not fit.
+    entries : int
+        Entries of the head.
+
+    Raises
+    ------
+    TargetError
+        The given labels do not fit.
+    """
+    if given is not None:
+        return labels.align(given, entries)
+    if stored is None:
+        return None, None
+    try:
+        return labels.align(stored, entries)
+    except TargetError as error:
+        return None, f"those of the model's metadata are not used: {error}"
