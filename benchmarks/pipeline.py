@@ -97,8 +97,8 @@ def in_python(explainer: fgonnx.Explainer, network: Network, files: Sequence[Pat
     """Explain files one batch after the other and store every map."""
     out.mkdir(exist_ok=True)
     how = preprocess.complete(presets.parse(preset), (None, *network.shape), np.float32)
-    for i in range(0, len(files), explainer.batch_size):
-        part = files[i : i + explainer.batch_size]
+    for i in range(0, len(files), explainer.running.batch_size):
+        part = files[i : i + explainer.running.batch_size]
         x = np.stack([how.apply(images.read(path).rgb) for path in part])
         for path, saliency in zip(part, explainer(x).saliency, strict=True):
             np.save(out / path.stem, saliency)

@@ -152,7 +152,7 @@ def test_every_site_is_in_the_certificate():
 
 @pytest.mark.parametrize("method", ["fullgrad", "simple-fullgrad", "smooth-fullgrad"])
 def test_every_method_gives_a_map(method):
-    saliency = Explainer(SOURCE, method)(pictures(2)).saliency
+    saliency = Explainer(SOURCE, method=method)(pictures(2)).saliency
     assert saliency.shape == (2, 8, 6)
     assert saliency.max() > 0
 

@@ -189,7 +189,7 @@ class TestEntries:
             lambda: Explainer(small_cnn(seed=1), cache=True),
             lambda: Explainer(CNN, psi="positive", cache=True),
             lambda: Explainer(CNN, certificate=False, cache=True),
-            lambda: Explainer(CNN, "grad-cam", cache=True),
+            lambda: Explainer(CNN, method="grad-cam", cache=True),
         ],
         ids=["weights", "psi", "outputs", "method"],
     )
@@ -250,7 +250,7 @@ class TestEntries:
         assert entries(kept) == []
 
     def test_there_are_none_of_options_that_cannot_be_told_apart(self, kept):
-        Explainer(CNN, "integrated-gradients", baseline=[{1.5}], cache=kept).engine()
+        Explainer(CNN, method="integrated-gradients", baseline=[{1.5}], cache=kept).engine()
         assert entries(kept) == []
 
     @pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:-1] + b"\0"])

@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from fgonnx import files as storage
-from fgonnx.cli import app as cli
+from fgonnx.cli import explain
 from fgonnx.engine.model import save
 from fgonnx.jobs import record
 from fgonnx.jobs.samples import find
@@ -355,7 +355,7 @@ def test_ctrl_c_is_exit_code_130(monkeypatch, out):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(cli.Job, "run", interrupted)
+    monkeypatch.setattr(explain.ExplainJob, "run", interrupted)
     result = run("explain", SHAPES, CIRCLE, "-o", out)
     assert result.exit_code == 130
     assert "Traceback" not in result.output

@@ -39,7 +39,7 @@ def scores(x):
 )
 def test_is_what_targets_are_entries_of(tail, out, batch, shape, method):
     x = pictures(3)
-    head = fgonnx.Explainer(network(tail, out, batch), method, batch_size=2).head(x)
+    head = fgonnx.Explainer(network(tail, out, batch), method=method, batch_size=2).head(x)
     assert head.shape == (3, *shape)
     assert head.reshape(3, 5) == pytest.approx(scores(x), rel=1e-5, abs=1e-5)
 

@@ -193,7 +193,7 @@ class TestWhatIsAskedFor:
         assert {k: settings[k] for k in expected} == expected
 
     def test_simple_fullgrad_claims_no_completeness(self):
-        assert Explainer(CNN, "simple-fullgrad")(X).completeness is None
+        assert Explainer(CNN, method="simple-fullgrad")(X).completeness is None
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_options_are_checked_at_once(options, error, message):
 
 class TestSmooth:
     def smooth(self, x=X, **options):
-        return Explainer(CNN, "smooth-fullgrad", **{"samples": 5, **options})(x)
+        return Explainer(CNN, method="smooth-fullgrad", **{"samples": 5, **options})(x)
 
     def test_is_what_the_seed_says(self):
         np.testing.assert_array_equal(self.smooth().saliency, self.smooth().saliency)
@@ -258,7 +258,7 @@ class TestSmooth:
             }""",
             weights=draw(w=(4, 3, 3, 3), b=(4,)),
         )
-        assert np.isfinite(Explainer(source, "smooth-fullgrad", samples=3)(X).saliency).all()
+        assert np.isfinite(Explainer(source, method="smooth-fullgrad", samples=3)(X).saliency).all()
 
 
 class TestNumericTrouble:

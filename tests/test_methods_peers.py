@@ -38,7 +38,7 @@ def case(name, scale=1.0):
 
 def explain(name, method, scale=1.0, **options):
     _, x, target, model = case(name, scale)
-    return Explainer(model, method, threads=1, **options)(x, target)
+    return Explainer(model, method=method, threads=1, **options)(x, target)
 
 
 def distance(found, truth):

@@ -32,7 +32,7 @@ def case(name):
 
 def explain(name, method="fullgrad", **options):
     _, x, target, model = case(name)
-    return Explainer(model, method, threads=1, **options)(x, target)
+    return Explainer(model, method=method, threads=1, **options)(x, target)
 
 
 def distance(found, truth):

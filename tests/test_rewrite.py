@@ -308,7 +308,7 @@ class TestNamesThatCollide:
         np.testing.assert_array_equal(found.score, fgonnx.Explainer(small_cnn())(X, seed=seed).score)
 
     def test_the_models_own_output_survives_smoothing(self):
-        found = fgonnx.Explainer(self.renamed("y", "saliency"), "smooth-fullgrad", samples=2)(X)
+        found = fgonnx.Explainer(self.renamed("y", "saliency"), method="smooth-fullgrad", samples=2)(X)
         np.testing.assert_allclose(found.outputs["saliency"], run(small_cnn(), {"x": X})["y"], rtol=1e-6)
 
 

@@ -100,7 +100,7 @@ def test_signed_maps_sum_to_what_they_localise(proto, shape, grid, options):
 @pytest.mark.parametrize("psi", ["abs", "signed"])
 def test_smooth_maps_without_noise_are_the_same(proto, shape, grid, options, psi):
     x = pictures(2, shape)
-    found = Explainer(proto, "smooth-fullgrad", psi=psi, samples=2, sigma=0, **options)(x).saliency
+    found = Explainer(proto, method="smooth-fullgrad", psi=psi, samples=2, sigma=0, **options)(x).saliency
     np.testing.assert_allclose(found, Explainer(proto, psi=psi, **options)(x).saliency, rtol=1e-4, atol=1e-5)
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from fgonnx import Explainer
+from fgonnx.engine.graph.running import Running
 from fgonnx.errors import OptionError
 from fgonnx.explain.stream import grouped, in_order
-from fgonnx.jobs.explain import Job, Settings
+from fgonnx.jobs.explain import ExplainJob
 from tests import skips
 from tests.cli_support import CIRCLE, ROOT, SHAPES, refused, written
 from tests.support import pictures, small_cnn
@@ -148,12 +149,12 @@ class TestJob:
         return tmp_path / "in"
 
     def test_records_are_in_the_order_of_files(self, folder, tmp_path):
-        records = list(Job(SHAPES, [folder], tmp_path / "out", Settings(), batch_size=3).run())
+        records = list(ExplainJob(SHAPES, [folder], tmp_path / "out", running=Running(batch_size=3)).run())
         assert [r["files"]["picture"] for r in records] == [f"{i:02}.png" for i in range(20)]
 
     def test_a_record_is_given_when_its_files_are_there(self, folder, tmp_path):
         out = tmp_path / "out"
-        for r in Job(SHAPES, [folder], out, Settings(), batch_size=3).run():
+        for r in ExplainJob(SHAPES, [folder], out, running=Running(batch_size=3)).run():
             assert {*r["files"].values(), r["files"]["map"].replace(".npy", ".json")} <= set(written(out))
 
     def test_a_bad_file_comes_after_those_before_it(self, folder, tmp_path):
@@ -163,7 +164,7 @@ class TestJob:
         assert [n for n in written(tmp_path / "out") if n.endswith(".json")] == [f"{i:02}.json" for i in range(7)]
 
     def test_resumed_records_keep_their_place(self, folder, tmp_path):
-        run = partial(Job, SHAPES, [folder], tmp_path / "out", Settings(), batch_size=3, resume=True)
+        run = partial(ExplainJob, SHAPES, [folder], tmp_path / "out", running=Running(batch_size=3), resume=True)
         first = list(run().run())
         for i in (0, 1, 2, 18, 19):  # whole batches: with other neighbours a sample may differ in its last digit
             (tmp_path / "out" / f"{i:02}.json").unlink()
@@ -178,11 +179,12 @@ import signal, sys
 from pathlib import Path
 import typer
 from fgonnx.cli import terminal
-from fgonnx.jobs.explain import Job, Settings
+from fgonnx.engine.graph.running import Running
+from fgonnx.jobs.explain import ExplainJob
 
 @terminal.command
 def explain():
-    for record in Job(Path({str(SHAPES)!r}), [Path({str(many)!r})], Path({str(out)!r}), Settings()).run():
+    for record in ExplainJob(Path({str(SHAPES)!r}), [Path({str(many)!r})], Path({str(out)!r})).run():
         print("one", flush=True)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -119,7 +119,7 @@ def unread(model: ModelLike, samples: int = 8) -> float:
     A convolution with a stride and no padding may leave out the last rows and columns. To remove those changes nothing,
     which favours maps that are exactly 0 there and nowhere else.
     """
-    explainer = Explainer(model, "gradient")
+    explainer = Explainer(model, method="gradient")
     shape = explainer.loaded.input().shape
     assert shape is not None
     noise = np.random.default_rng(0).normal(size=(samples, *(d for d in shape[1:] if isinstance(d, int))))

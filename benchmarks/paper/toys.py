@@ -93,7 +93,7 @@ def run() -> dict[str, Any]:
 
 
 def _explain(text: str, pixels: list[float], method: str, **options: Any) -> Explanation:
-    return Explainer(parser.parse_model(text), method, **options)(np.array([[[pixels]]], np.float32))
+    return Explainer(parser.parse_model(text), method=method, **options)(np.array([[[pixels]]], np.float32))
 
 
 def _maps(text: str, pixels: list[float]) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _sums(text: str, rows: Sequence[Sequence[float]]) -> dict[str, list[float]]:
     contributions = _certificate(full)
     found = {"score": full.score, FULL: contributions.sum(axis=1), "biases": contributions[:, 1:].sum(axis=1)}
     for method, options in ATTRIBUTIONS.items():
-        attribution = Explainer(proto, method, **options)(x).attribution
+        attribution = Explainer(proto, method=method, **options)(x).attribution
         found[method] = np.asarray(attribution).sum(axis=(1, 2, 3))
     return {name: values.tolist() for name, values in found.items()}
 

@@ -211,11 +211,14 @@ class Options:
 
 
 def described(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values ready for JSON; arrays as type, shape and hash."""
-    return {
-        name: binding.described(value) if isinstance(value, np.ndarray) and value.ndim else value
-        for name, value in values.items()
-    }
+    """Return values ready for JSON: numbers and texts as they are, arrays as type, shape and hash, others as text."""
+
+    def one(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return binding.described(value)
+        return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
+
+    return {name: one(value) for name, value in values.items()}
 
 
 def with_changes(

@@ -57,12 +57,13 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     ModelError, UnsupportedError, OptionError, TargetError
         If the model cannot be loaded or explained, or an option does not exist.
     """
-    options = options_with_changes(options, changes)
-    if methods.find(options.method).drive is not None:
+    name = changes.get("method", (options or Options()).method)
+    if methods.find(name).drive is not None:
         raise OptionError(
-            f"{options.method} needs several runs or more than the graph, and is not one feed-forward file; use "
-            f"fgonnx.Explainer(model, method={options.method!r}) or 'fgonnx explain'"
+            f"{name} needs several runs or more than the graph, and is not one feed-forward file; use "
+            f"fgonnx.Explainer(model, method={name!r}) or 'fgonnx explain'"
         )
+    options = options_with_changes(options, changes)
     proto: onnx.ModelProto = ir.to_proto(build(bound_to(load(model), options.bind), options).model)
     return proto
 
