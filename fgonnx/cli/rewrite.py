@@ -52,7 +52,7 @@ def command(
     if target is not None:  # the engine checks the index against the head
         options = replace(options, target=labels.resolve(target, reading.names() or loaded.labels() or ()))
     proto = rewrite(loaded, options=options)
-    written = save.save(proto, out, folder=loaded.path.parent if loaded.path is not None else None)
+    written = save.save(proto, out, folder=loaded.folder)
     known = {p.key: p.value for p in proto.metadata_props}
     for file in written:
         terminal.say("written", f"{file}  ({terminal.file_size(file)})")

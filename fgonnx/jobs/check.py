@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.audit.check import Thoroughness
-from fgonnx.engine.model.inputs import choose_input
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.errors import OptionError
@@ -53,7 +52,7 @@ def check_samples(
     OptionError
         The samples have different sizes.
     """
-    value = choose_input(loaded.ir, options.input, loaded.name)
+    value = loaded.input(options.input)
     assert value.shape is not None
     sources = find(inputs, value.shape.rank()) if inputs else []
     pre, origin = reading.preprocessing(loaded, options.input, required=any(is_picture(s.path) for s in sources))

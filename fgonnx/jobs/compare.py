@@ -18,7 +18,6 @@ from fgonnx.audit.comparison import MEASURES, SMALLER_IS_BETTER, Comparer, Compa
 from fgonnx.audit.comparison.alignment import GIVES, HEAD, READS, Point
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model.bind import bind
-from fgonnx.engine.model.inputs import choose_input
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.errors import FgonnxError, NumericError
@@ -167,7 +166,7 @@ class Side:
     def __init__(self, path: Path, inputs: Sequence[Path], options: Options, reading: Reading) -> None:
         self.path = path
         self.loaded = bind(load(path), options.bind)
-        value = choose_input(self.loaded.ir, options.input, self.loaded.name)
+        value = self.loaded.input(options.input)
         assert value.shape is not None
         pictures = any(is_picture(s.path) for s in find(inputs, value.shape.rank()))
         self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=pictures)

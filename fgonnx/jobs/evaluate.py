@@ -21,7 +21,6 @@ from fgonnx.audit.evaluate.summary import summarise
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model import bind as binding
-from fgonnx.engine.model.inputs import choose_input
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.options import Options, parse_list
 from fgonnx.errors import InputError, OptionError
@@ -137,7 +136,7 @@ class EvaluationJob:
         self.model, self.folder, self.plan = model, folder, plan or Plan()
         self.running = running or Running(batch_size=16)
         self.loaded = binding.bind(load(model), options.bind)
-        value = choose_input(self.loaded.ir, options.input, self.loaded.name)
+        value = self.loaded.input(options.input)
         self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=data.is_dir())
         layout = self.preprocessing.layout if self.preprocessing is not None else None
         self.options = replace(options, bind=None, layout=options.layout or layout)

@@ -19,7 +19,6 @@ from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import choose_providers
 from fgonnx.engine.model import bind as binding
-from fgonnx.engine.model.inputs import choose_input
 from fgonnx.engine.model.load import LoadedModel, load
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.rewritten import Rewritten
@@ -94,7 +93,7 @@ class ExplainJob:
         self.loaded = binding.bind(load(self.model), self.options.bind)
         if self.target is not None:
             targets.parse(self.target)  # before anything is read
-        value = choose_input(self.loaded.ir, self.options.input, self.loaded.name)
+        value = self.loaded.input(self.options.input)
         assert value.shape is not None
         self.sources = find(self.inputs, value.shape.rank())
         self._pictures = any(is_picture(s.path) for s in self.sources)

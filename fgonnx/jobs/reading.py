@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from fgonnx import labels
-from fgonnx.engine.model.inputs import choose_input
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import OptionError, PreprocessingError, TargetError
 from fgonnx.fields import MODEL, documented, option
@@ -105,7 +104,7 @@ class Reading:
             raise PreprocessingError(f"{loaded.name}: {unknown_preprocessing()}")
         else:
             return None, ""
-        value = choose_input(loaded.ir, input, loaded.name)
+        value = loaded.input(input)
         assert value.shape is not None
         assert value.dtype is not None
         dims = [d if isinstance(d, int) else None for d in value.shape.dims]
