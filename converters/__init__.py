@@ -19,14 +19,14 @@ from typing import Any
 from fgonnx.errors import OptionError
 
 from .detect import FRAMEWORKS, Kind, of_object, recognise
-from .finish import Finishing
 from .network import MissingFrameworkError
+from .options import ConversionOptions
 from .report import ConversionReport, Measurement
 
 __all__ = [
     "FRAMEWORKS",
+    "ConversionOptions",
     "ConversionReport",
-    "Finishing",
     "Kind",
     "Measurement",
     "MissingFrameworkError",
@@ -47,7 +47,7 @@ def convert(source: Any, path: str | Path, framework: str | None = None, **optio
     framework : str, optional
         One of `FRAMEWORKS`; told from the object's classes or the file's content by default.
     **options
-        Those of the framework's own `convert`: example_input, opset, preprocessing, labels, head and more.
+        `ConversionOptions`, and those of the framework's own `convert`, such as example_input.
 
     Returns
     -------
@@ -66,7 +66,8 @@ def convert(source: Any, path: str | Path, framework: str | None = None, **optio
     if framework not in FRAMEWORKS:
         raise OptionError(f"framework={framework!r} does not exist; choose one of: {', '.join(FRAMEWORKS)}")
     module = importlib.import_module(f"{__name__}.{framework}")
-    known = {*inspect.signature(module.convert).parameters, *Finishing.__annotations__}
+    own = inspect.signature(module.convert).parameters.values()
+    known = {*(p.name for p in own if p.kind is p.KEYWORD_ONLY), *ConversionOptions.__annotations__}
     if unknown := sorted(set(options) - known):
         raise OptionError(f"{framework} knows no option {', '.join(unknown)}")
     report: ConversionReport = module.convert(source, path, **options)

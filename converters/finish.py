@@ -6,7 +6,7 @@ import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,57 +18,25 @@ from fgonnx.engine.graph.session import Session
 from fgonnx.engine.model import save
 from fgonnx.engine.model.load import PREPROCESSING_KEY
 from fgonnx.engine.walk.backward import inputs_of
-from fgonnx.errors import InputError, ModelError, OptionError, Refusal, UnsupportedError
+from fgonnx.errors import InputError, ModelError, Refusal, UnsupportedError
 from fgonnx.pictures.read import images, preprocess
 from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.read.synthetic import random_pictures
 
 from . import parity, report
 from .network import Array, Inputs, Network, example_of, exporting, needs
+from .options import Conversion
 from .parity import Head
 from .report import ConversionReport
 
 BATCH = "N"
 LOGITS = "logits"
-HEADS = ("logits", "output")
 _SAMPLES = 2
 _EMBEDDED = 2**31 - 2**20  # what the checker takes in one piece
 
 
-class Finishing(TypedDict, total=False):
-    """What every conversion may be asked for beside its head, preprocessing and labels.
-
-    Attributes
-    ----------
-    simplify : bool
-        Let onnxslim merge and fold what it can.
-    pictures : sequence of path
-        Pictures to compare source and file on, through `preprocessing`.
-    tolerance : float
-        Allowed difference of outputs, relative to the largest (1e-5).
-    random_state : int
-        Seed of the random samples.
-    """
-
-    simplify: bool
-    pictures: Sequence[str | Path]
-    tolerance: float
-    random_state: int
-
-
 def finish(
-    proto: onnx.ModelProto,
-    network: Network,
-    path: str | Path,
-    example: Inputs,
-    *,
-    preprocessing: Preprocessing | None,
-    names: Sequence[str] | None,
-    head: str,
-    simplify: bool = False,
-    pictures: Sequence[str | Path] = (),
-    tolerance: float = parity.TOLERANCE,
-    random_state: int = 0,
+    proto: onnx.ModelProto, network: Network, path: str | Path, example: Inputs, options: Conversion
 ) -> ConversionReport:
     """Make a good file of an exporter's graph, prove it against its source and save it.
 
@@ -82,14 +50,8 @@ def finish(
         The .onnx file to write.
     example : Inputs
         One array per input, with a batch axis.
-    preprocessing : Preprocessing, optional
-        How pictures become inputs; completed from the model and stored.
-    names : sequence of str, optional
-        Class labels, stored.
-    head : {"logits", "output"}
-        "logits" adds the tensor before a final Softmax, LogSoftmax or Sigmoid as an output of that name.
-    simplify, pictures, tolerance, random_state
-        See `Finishing`.
+    options : Conversion
+        What was asked for.
 
     Returns
     -------
@@ -99,30 +61,21 @@ def finish(
     Raises
     ------
     FgonnxError
-        If the file is not a valid model, an option does not exist, or pictures or preprocessing do not fit.
+        If the file is not a valid model, or pictures or preprocessing do not fit.
     """
-    if head not in HEADS:
-        raise OptionError(f"head={head!r} does not exist; choose one of: {', '.join(HEADS)}")
     notes = list(network.notes)
-    if simplify:
-        proto = _slimmed(proto)
-    model = ir.from_proto(proto)
-    common.RemoveUnusedNodesPass()(model)
-    _refuse_decisions(model)
-    _rename(model, proto.graph.name)
-    _free_batch(model, example, notes)
-    found, obstacle = parity.explainable(model, example, head)
-    if found is None:
-        notes.append(f"fgonnx cannot explain this file, only its outputs are compared: {obstacle}")
-    elif head == "logits" and found.stripped:
-        found = _expose(model, found, notes)
-    if names is not None and found is not None and len(found.shape) == 1:
-        names, note = labels.align(names, found.shape[0])
+    model = _prepared(proto, example, options, notes)
+    head = _head(model, example, options, notes)
+    names = options.labels
+    if names is not None and head is not None and len(head.shape) == 1:
+        names, note = labels.align(names, head.shape[0])
         notes += [note] if note else []
-    pre = _completed(preprocessing, model, found)
+    pre = _completed(options.preprocessing, model, head)
     _check(model)
-    samples = _samples(model, example, pre, pictures, random_state)
-    measured = parity.prove(model, network, samples, found, tolerance=tolerance, random_state=random_state)
+    samples = _samples(model, example, pre, options)
+    measured = parity.prove(
+        model, network, samples, head, tolerance=options.tolerance, random_state=options.random_state
+    )
     if network.linearise is None:
         notes.append(f"{network.source}: has no autograd, so that only outputs are compared")
     result = ConversionReport(
@@ -133,8 +86,8 @@ def finish(
         model.opset_imports[""],
         {str(v.name): _dims(v) for v in model.graph.inputs},
         {str(v.name): _dims(v) for v in model.graph.outputs},
-        found.name if found else "",
-        found.stripped if found else "",
+        head.name if head else "",
+        head.stripped if head else "",
         tuple(measured),
         _versions(network),
         tuple(notes),
@@ -142,6 +95,28 @@ def finish(
     _describe(model, result, pre, names)
     save.save(model, path)
     return result
+
+
+def _prepared(proto: onnx.ModelProto, example: Inputs, options: Conversion, notes: list[str]) -> ir.Model:
+    """Return the exported graph without dead nodes, with plain names and, where it can be, a free batch."""
+    if options.simplify:
+        proto = _slimmed(proto)
+    model = ir.from_proto(proto)
+    common.RemoveUnusedNodesPass()(model)
+    _refuse_decisions(model)
+    _rename(model, proto.graph.name)
+    _free_batch(model, example, notes)
+    return model
+
+
+def _head(model: ir.Model, example: Inputs, options: Conversion, notes: list[str]) -> Head | None:
+    """Return what is explained, made an output where that is asked for; None where fgonnx cannot."""
+    found, obstacle = parity.explainable(model, example, options.head)
+    if found is None:
+        notes.append(f"fgonnx cannot explain this file, only its outputs are compared: {obstacle}")
+    elif options.head == "logits" and found.stripped:
+        return _expose(model, found, notes)
+    return found
 
 
 def _refuse_decisions(model: ir.Model) -> None:
@@ -258,9 +233,7 @@ def _completed(pre: Preprocessing | None, model: ir.Model, head: Head | None) ->
     return preprocess.complete(pre, dims, face.dtype.numpy())
 
 
-def _samples(
-    model: ir.Model, example: Inputs, pre: Preprocessing | None, pictures: Sequence[str | Path], random_state: int
-) -> dict[str, Inputs]:
+def _samples(model: ir.Model, example: Inputs, pre: Preprocessing | None, options: Conversion) -> dict[str, Inputs]:
     """Return the sets of samples to compare on; a model whose batch is fixed takes one at a time."""
     first = model.graph.inputs[0].shape
     fixed = first is not None and first.rank() and isinstance(first.dims[0], int)
@@ -268,13 +241,13 @@ def _samples(
     found = {"example": tuple(a[:count] for a in example)}
     if pre is not None and len(example) == 1:
         size = None if pre.size is not None else example[0].shape
-        found["random"] = (random_pictures(pre, size, count, random_state),)
+        found["random"] = (random_pictures(pre, size, count, options.random_state),)
     else:
-        found["random"] = tuple(_random_like(a, count, random_state) for a in example)
-    if pictures:
+        found["random"] = tuple(_random_like(a, count, options.random_state) for a in example)
+    if options.pictures:
         if pre is None:
             raise InputError("pictures were given without a preprocessing: say how they become numbers (preprocessing)")
-        rows = [pre.apply(images.read(p).rgb) for p in images.expand(pictures)]
+        rows = [pre.apply(images.read(p).rgb) for p in images.expand(options.pictures)]
         if fixed:
             found |= {f"picture {i + 1}": (row[None],) for i, row in enumerate(rows)}
         else:

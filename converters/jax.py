@@ -6,18 +6,30 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 import onnx
 
-from fgonnx.errors import InputError, ModelError
-from fgonnx.pictures.read.preprocess import Preprocessing
+from fgonnx.errors import InputError
 
-from .finish import Finishing, finish
-from .network import Array, Block, Inputs, Linearised, Network, Seed, as_inputs, exporting, needs, paired, reason
+from .finish import finish
+from .network import (
+    Array,
+    Block,
+    Inputs,
+    Linearised,
+    Network,
+    Seed,
+    Site,
+    as_inputs,
+    check_example,
+    exporting,
+    needs,
+    paired,
+)
+from .options import Conversion, ConversionOptions
 from .report import ConversionReport
 
 with needs("jax", "JAX with Flax and jax2onnx"):
@@ -38,11 +50,7 @@ def convert(
     path: str | Path,
     *,
     example_input: Any = None,
-    opset: int | None = None,
-    preprocessing: Preprocessing | None = None,
-    labels: Sequence[str] | None = None,
-    head: str = "logits",
-    **finishing: Unpack[Finishing],
+    **options: Unpack[ConversionOptions],
 ) -> ConversionReport:
     """Convert a JAX network and prove the result.
 
@@ -54,16 +62,8 @@ def convert(
         The .onnx file to write.
     example_input : array, or tuple of arrays
         Inputs with a batch axis.
-    opset : int, optional
-        Version of the operator set; 21 by default.
-    preprocessing : Preprocessing, optional
-        Stored in the file.
-    labels : sequence of str, optional
-        Class names, stored in the file.
-    head : {"logits", "output"}
-        Whether the tensor before a final Softmax or Sigmoid becomes an output, too.
-    **finishing
-        See `fgonnx.converters.Finishing`.
+    **options
+        See `fgonnx.converters.ConversionOptions`.
 
     Returns
     -------
@@ -75,6 +75,7 @@ def convert(
     FgonnxError
         If the source is no network, does not take the example, or cannot be exported.
     """
+    conversion = Conversion(**options)
     if isinstance(model, str | Path):
         raise InputError("JAX has no file format of its own for networks: pass the function or module from Python")
     kind, call = _callable(model)
@@ -82,17 +83,14 @@ def convert(
         raise InputError("JAX does not say what a function takes: give example_input (--input-shape 1,224,224,3)")
     example = as_inputs(example_input)
     run = _runner(call)
-    try:
-        run(example)
-    except Exception as error:  # what a user's function raises is open
-        raise ModelError(f"the network does not take the example input: {reason(error)}") from error
-    proto = _export(call, example, opset or OPSET)
+    check_example(run, example)
+    proto = _export(call, example, conversion.opset or OPSET)
     linearise = _lineariser(call, kind != "function")
     notes = (
         () if kind != "function" else ("the FullGrad map is not compared: a plain function does not show its layers",)
     )
     network = Network("jax", kind, "jax2onnx", run, linearise, packages=("jax", "flax", "jax2onnx"), notes=notes)
-    return finish(proto, network, path, example, preprocessing=preprocessing, names=labels, head=head, **finishing)
+    return finish(proto, network, path, example, conversion)
 
 
 def _callable(model: Any) -> tuple[str, Callable[..., Any]]:
@@ -133,16 +131,6 @@ def _runner(call: Callable[..., Any]) -> Callable[[Inputs], list[Array]]:
     return lambda inputs: [np.asarray(y) for y in jax.tree.leaves(call(*map(jnp.asarray, inputs)))]
 
 
-@dataclass(frozen=True)
-class _Site:
-    """One call of a layer: what it read, what it gave, and its value at zero, which is its bias."""
-
-    layer: Any
-    source: Any
-    output: Any
-    bias: Any
-
-
 class _Recorder:
     """Record the calls of Flax' convolutions and BatchNorms, and move their outputs by what is asked for.
 
@@ -150,7 +138,7 @@ class _Recorder:
     """
 
     def __init__(self, moves: Sequence[Any] | None = None) -> None:
-        self.found: list[_Site] = []
+        self.found: list[Site] = []
         self.moves = moves
         self._at_zero = False
 
@@ -160,7 +148,7 @@ class _Recorder:
         y, bias = call(x, *rest, **named), at(jnp.zeros_like(x), *rest, **named)
         if self.moves is not None:
             y = y + self.moves[len(self.found)]
-        self.found.append(_Site(layer, x, y, bias))
+        self.found.append(Site(layer, x, y, bias))
         return y
 
     @contextlib.contextmanager
@@ -221,7 +209,7 @@ def _lineariser(call: Callable[..., Any], shows_layers: bool) -> Callable[[Input
     return linearise
 
 
-def _blocks(sites: Sequence[_Site], cotangents: Sequence[Any]) -> tuple[Block, ...]:
+def _blocks(sites: Sequence[Site], cotangents: Sequence[Any]) -> tuple[Block, ...]:
     return paired(
         (
             s.source,

@@ -8,7 +8,6 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -16,11 +15,11 @@ import numpy as np
 import onnx
 
 from fgonnx.errors import InputError, ModelError, OptionError
-from fgonnx.pictures.read.preprocess import Preprocessing
 
 from . import tensorflow as by_tensorflow
-from .finish import Finishing, finish
-from .network import Array, Block, Inputs, Linearised, Network, Seed, exporting, needs, paired, reason
+from .finish import finish
+from .network import Array, Block, Inputs, Linearised, Network, Seed, Site, exporting, needs, paired, reason
+from .options import Conversion, ConversionOptions
 from .report import ConversionReport
 
 with needs("keras", "Keras 3 with TensorFlow and tf2onnx"):
@@ -41,12 +40,8 @@ def convert(
     path: str | Path,
     *,
     example_input: Any = None,
-    opset: int | None = None,
-    preprocessing: Preprocessing | None = None,
-    labels: Sequence[str] | None = None,
-    head: str = "logits",
     exporter: Exporter = "tf2onnx",
-    **finishing: Unpack[Finishing],
+    **options: Unpack[ConversionOptions],
 ) -> ConversionReport:
     """Convert a Keras network and prove the result.
 
@@ -58,18 +53,10 @@ def convert(
         The .onnx file to write.
     example_input : array, or tuple of arrays
         Inputs with a batch axis; seeded random ones by default, where the model says all sizes.
-    opset : int, optional
-        Version of the operator set; 18 by default.
-    preprocessing : Preprocessing, optional
-        Stored in the file.
-    labels : sequence of str, optional
-        Class names, stored in the file.
-    head : {"logits", "output"}
-        Whether the tensor before a final Softmax or Sigmoid becomes an output, too.
     exporter : {"tf2onnx", "keras"}
         tf2onnx directly, or `keras.Model.export(format="onnx")`.
-    **finishing
-        See `fgonnx.converters.Finishing`.
+    **options
+        See `fgonnx.converters.ConversionOptions`.
 
     Returns
     -------
@@ -80,6 +67,7 @@ def convert(
     FgonnxError
         If the file cannot be loaded (custom layers are named), the model is not built, or it cannot be exported.
     """
+    conversion = Conversion(**options)
     if keras.backend.backend() != "tensorflow":
         raise OptionError(
             f"Keras runs on {keras.backend.backend()}: set KERAS_BACKEND=tensorflow before Keras is imported"
@@ -104,7 +92,7 @@ def convert(
         return model(list(tensors) if len(tensors) > 1 else tensors[0], training=False)
 
     proto = (by_tensorflow.export if exporter == "tf2onnx" else _by_keras(model))(
-        call, free, opset or by_tensorflow.OPSET
+        call, free, conversion.opset or by_tensorflow.OPSET
     )
     network = Network(
         "keras",
@@ -114,7 +102,7 @@ def convert(
         _lineariser(model, call),
         packages=("keras", "tensorflow", "tf2onnx"),
     )
-    return finish(proto, network, path, example, preprocessing=preprocessing, names=labels, head=head, **finishing)
+    return finish(proto, network, path, example, conversion)
 
 
 def load(path: Path) -> Any:
@@ -183,23 +171,13 @@ def _by_keras(model: Any) -> Callable[[Any, Sequence[Any], int], onnx.ModelProto
 # the source as a witness
 
 
-@dataclass(frozen=True)
-class _Site:
-    """One call of a layer: what it read, what it gave before its activation, and that value at zero: its bias."""
-
-    layer: Any
-    source: Any
-    output: Any
-    bias: Any
-
-
 _CONVOLUTIONS = (BaseConv, BaseDepthwiseConv, BaseSeparableConv, BaseConvTranspose)
 
 
 @contextlib.contextmanager
-def _recorded(model: Any) -> Iterator[list[_Site]]:
+def _recorded(model: Any) -> Iterator[list[Site]]:
     """Record the calls of convolutions, before their activations, and of BatchNormalizations."""
-    sites: list[_Site] = []
+    sites: list[Site] = []
     layers = [v for v in model._flatten_layers() if isinstance(v, (*_CONVOLUTIONS, keras.layers.BatchNormalization))]
 
     def recording(layer: Any) -> Callable[..., Any]:
@@ -212,7 +190,7 @@ def _recorded(model: Any) -> Iterator[list[_Site]]:
                 y, bias = original(x, *arguments, **named), original(tf.zeros_like(x), *arguments, **named)
             finally:
                 object.__setattr__(layer, "activation", activation)
-            sites.append(_Site(layer, x, y, bias))
+            sites.append(Site(layer, x, y, bias))
             return y if activation is None else activation(y)
 
         return call
@@ -239,7 +217,7 @@ def _lineariser(model: Any, call: Callable[..., Any]) -> Callable[[Inputs, Seed]
     return linearise
 
 
-def _blocks(sites: Sequence[_Site], cotangents: Sequence[Any]) -> tuple[Block, ...]:
+def _blocks(sites: Sequence[Site], cotangents: Sequence[Any]) -> tuple[Block, ...]:
     return paired(
         (
             s.source,

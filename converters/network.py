@@ -69,6 +69,26 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Site:
+    """One call of an affine layer in the framework's own tensors.
+
+    Attributes
+    ----------
+    layer : object
+        The layer, or its name.
+    source, output : tensor
+        What it read and what it gave.
+    bias : tensor
+        Its value at zero: what it adds, for a BatchNormalization beta - gamma mean / sd.
+    """
+
+    layer: Any
+    source: Any
+    output: Any
+    bias: Any
+
+
+@dataclass(frozen=True)
 class Linearised:
     """A network at one input.
 
@@ -166,6 +186,20 @@ def exporting(exporter: str, where: Callable[[], str] = lambda: "") -> Iterator[
             f"{exporter} cannot export the model{f', at {place}' if place else ''}: {reason(error)}. Replace what it "
             "names by standard layers without decisions that depend on values"
         ) from error
+
+
+def check_example(run: Callable[[Inputs], list[Array]], example: Inputs) -> None:
+    """Run a network on its example input.
+
+    Raises
+    ------
+    ModelError
+        If it does not take the example; with the network's own reason.
+    """
+    try:
+        run(example)
+    except Exception as error:  # what a network of a user raises is open
+        raise ModelError(f"the network does not take the example input: {reason(error)}") from error
 
 
 def reason(error: BaseException) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -14,9 +13,8 @@ import numpy as np
 import onnx
 
 from fgonnx.errors import InputError, ModelError
-from fgonnx.pictures.read.preprocess import Preprocessing
 
-from .finish import Finishing, finish
+from .finish import finish
 from .network import (
     Array,
     Block,
@@ -24,13 +22,16 @@ from .network import (
     Linearised,
     Network,
     Seed,
+    Site,
     as_inputs,
+    check_example,
     example_of,
     exporting,
     needs,
     paired,
     reason,
 )
+from .options import Conversion, ConversionOptions
 from .report import ConversionReport
 
 with needs("paddle", "Paddle with paddle2onnx"):
@@ -48,11 +49,7 @@ def convert(
     path: str | Path,
     *,
     example_input: Any = None,
-    opset: int | None = None,
-    preprocessing: Preprocessing | None = None,
-    labels: Sequence[str] | None = None,
-    head: str = "logits",
-    **finishing: Unpack[Finishing],
+    **options: Unpack[ConversionOptions],
 ) -> ConversionReport:
     """Convert a Paddle network and prove the result.
 
@@ -65,16 +62,8 @@ def convert(
         The .onnx file to write.
     example_input : array, or tuple of arrays
         Inputs with a batch axis; for inference models seeded random ones by default.
-    opset : int, optional
-        Version of the operator set; 16 by default.
-    preprocessing : Preprocessing, optional
-        Stored in the file.
-    labels : sequence of str, optional
-        Class names, stored in the file.
-    head : {"logits", "output"}
-        Whether the tensor before a final Softmax or Sigmoid becomes an output, too.
-    **finishing
-        See `fgonnx.converters.Finishing`.
+    **options
+        See `fgonnx.converters.ConversionOptions`.
 
     Returns
     -------
@@ -86,11 +75,12 @@ def convert(
     FgonnxError
         If the source cannot be loaded, does not take the example, or cannot be exported.
     """
+    conversion = Conversion(**options)
     if isinstance(model, str | Path):
-        network, proto, example = _from_file(Path(model), example_input, opset or OPSET)
+        network, proto, example = _from_file(Path(model), example_input, conversion.opset or OPSET)
     else:
-        network, proto, example = _from_layer(model, example_input, opset or OPSET)
-    return finish(proto, network, path, example, preprocessing=preprocessing, names=labels, head=head, **finishing)
+        network, proto, example = _from_layer(model, example_input, conversion.opset or OPSET)
+    return finish(proto, network, path, example, conversion)
 
 
 def _from_layer(layer: Any, example_input: Any, opset: int) -> tuple[Network, onnx.ModelProto, Inputs]:
@@ -101,10 +91,7 @@ def _from_layer(layer: Any, example_input: Any, opset: int) -> tuple[Network, on
     example = as_inputs(example_input)
     layer.eval()
     run = _runner(layer)
-    try:
-        run(example)
-    except Exception as error:  # Paddle raises many kinds
-        raise ModelError(f"the network does not take the example input: {reason(error)}") from error
+    check_example(run, example)
     specs = [paddle.static.InputSpec([None, *a.shape[1:]], str(a.dtype), f"input_{i}") for i, a in enumerate(example)]
     with tempfile.TemporaryDirectory() as folder, exporting("paddle2onnx"), _quiet():
         prefix = Path(folder, "model")
@@ -167,26 +154,16 @@ def _runner(layer: Any) -> Callable[[Inputs], list[Array]]:
     return run
 
 
-@dataclass(frozen=True)
-class _Site:
-    """One call of a layer: what it read, what it gave, and its value at zero, which is its bias."""
-
-    layer: Any
-    source: Any
-    output: Any
-    bias: Any
-
-
 def _lineariser(layer: Any) -> Callable[[Inputs, Seed], Linearised]:
     sites = [v for v in layer.sublayers(include_self=True) if isinstance(v, (*_CONVOLUTIONS, *_NORMS, *_TRANSPOSED))]
 
     def linearise(inputs: Inputs, seed: Seed) -> Linearised:
         tensors = [paddle.to_tensor(a) for a in inputs]
         tensors[seed.input].stop_gradient = False
-        found: list[_Site] = []
+        found: list[Site] = []
 
         def record(site: Any, read: Any, y: Any) -> None:
-            found.append(_Site(site, read[0], y, site.forward(paddle.zeros_like(read[0]))))
+            found.append(Site(site, read[0], y, site.forward(paddle.zeros_like(read[0]))))
 
         hooks = [site.register_forward_post_hook(record) for site in sites]
         try:
@@ -203,7 +180,7 @@ def _lineariser(layer: Any) -> Callable[[Inputs, Seed], Linearised]:
     return linearise
 
 
-def _blocks(sites: Sequence[_Site], cotangents: Sequence[Any]) -> tuple[Block, ...]:
+def _blocks(sites: Sequence[Site], cotangents: Sequence[Any]) -> tuple[Block, ...]:
     return paired(
         (s.source, s.output, (g * s.bias).numpy(), isinstance(s.layer, _NORMS), isinstance(s.layer, _TRANSPOSED))
         for s, g in zip(sites, cotangents, strict=True)

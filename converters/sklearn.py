@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
 from fgonnx.errors import InputError, ModelError
-from fgonnx.pictures.read.preprocess import Preprocessing
 
-from .finish import Finishing, finish
+from .finish import finish
 from .network import Array, Inputs, Network, as_inputs, example_of, exporting, needs, reason, refused_pickle
+from .options import Conversion, ConversionOptions
 from .report import ConversionReport
 
 with needs("sklearn", "scikit-learn with skl2onnx"):
@@ -31,12 +32,8 @@ def convert(
     path: str | Path,
     *,
     example_input: Any = None,
-    opset: int | None = None,
-    preprocessing: Preprocessing | None = None,
-    labels: Sequence[str] | None = None,
-    head: str = "logits",
     allow_pickle: bool = False,
-    **finishing: Unpack[Finishing],
+    **options: Unpack[ConversionOptions],
 ) -> ConversionReport:
     """Convert a fitted scikit-learn estimator and prove the result.
 
@@ -48,29 +45,23 @@ def convert(
         The .onnx file to write.
     example_input : array, (N, features)
         Seeded random numbers by default.
-    opset : int, optional
-        Version of the operator set; 18 by default.
-    preprocessing : Preprocessing, optional
-        Stored in the file.
-    labels : sequence of str, optional
-        Class names, stored in the file; the estimator's own classes by default.
-    head : {"logits", "output"}
-        Whether the tensor before a final Softmax or Sigmoid becomes an output, too.
     allow_pickle : bool
         Whether a file may be loaded. That runs whatever code it names.
-    **finishing
-        See `fgonnx.converters.Finishing`.
+    **options
+        See `fgonnx.converters.ConversionOptions`.
 
     Returns
     -------
     ConversionReport
-        A classifier's output are its probabilities. There is no autograd to compare gradients with.
+        A classifier's outputs are its probabilities, labelled with its own classes where no labels are given. There
+        is no autograd to compare gradients with.
 
     Raises
     ------
     FgonnxError
         If the source is a pickle and that is not allowed, is not fitted, or cannot be exported.
     """
+    conversion = Conversion(**options)
     if isinstance(model, str | Path):
         model = load(Path(model), allow_pickle=allow_pickle)
     if not isinstance(model, BaseEstimator):
@@ -88,7 +79,7 @@ def convert(
         proto = skl2onnx.convert_sklearn(
             model,
             initial_types=[("input", FloatTensorType([None, features]))],
-            target_opset=opset or OPSET,
+            target_opset=conversion.opset or OPSET,
             options={id(model): {"zipmap": False}} if classifier else None,
             black_op={"Scaler"},  # of the ML domain, where subtracting and dividing would do
         )
@@ -96,8 +87,8 @@ def convert(
     if classifier:
         del proto.graph.output[0]
         notes.append("the label is left out: it is the name (labels) of the largest probability")
-    if labels is None and classifier:
-        labels = [str(c) for c in model.classes_]
+    if conversion.labels is None and classifier:
+        conversion = replace(conversion, labels=[str(c) for c in model.classes_])
     network = Network(
         "sklearn",
         type(model).__name__,
@@ -107,7 +98,7 @@ def convert(
         packages=("scikit-learn", "skl2onnx"),
         notes=tuple(notes),
     )
-    return finish(proto, network, path, example, preprocessing=preprocessing, names=labels, head=head, **finishing)
+    return finish(proto, network, path, example, conversion)
 
 
 def load(path: Path, *, allow_pickle: bool = False) -> Any:

@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 
 from fgonnx.errors import InputError, ModelError, OptionError
-from fgonnx.pictures.read.preprocess import Preprocessing
 
-from .finish import Finishing, finish
+from .finish import finish
 from .network import Array, Inputs, Linearised, Network, Seed, as_inputs, example_of, exporting, needs, reason
+from .options import Conversion, ConversionOptions
 from .report import ConversionReport
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before its import: remarks on the machine's instruction set
@@ -34,12 +34,8 @@ def convert(
     path: str | Path,
     *,
     example_input: Any = None,
-    opset: int | None = None,
-    preprocessing: Preprocessing | None = None,
-    labels: Sequence[str] | None = None,
-    head: str = "logits",
     signature: str = SERVING,
-    **finishing: Unpack[Finishing],
+    **options: Unpack[ConversionOptions],
 ) -> ConversionReport:
     """Convert a TensorFlow network and prove the result.
 
@@ -51,18 +47,10 @@ def convert(
         The .onnx file to write.
     example_input : array, or tuple of arrays
         Inputs with a batch axis; seeded random ones by default, where the source says all sizes.
-    opset : int, optional
-        Version of the operator set; 18 by default.
-    preprocessing : Preprocessing, optional
-        Stored in the file.
-    labels : sequence of str, optional
-        Class names, stored in the file.
-    head : {"logits", "output"}
-        Whether the tensor before a final Softmax or Sigmoid becomes an output, too.
     signature : str
         Which signature of a SavedModel.
-    **finishing
-        See `fgonnx.converters.Finishing`.
+    **options
+        See `fgonnx.converters.ConversionOptions`.
 
     Returns
     -------
@@ -73,6 +61,7 @@ def convert(
     FgonnxError
         If the source cannot be loaded or exported, or its sizes are not known.
     """
+    conversion = Conversion(**options)
     if isinstance(model, str | Path):
         kind, call, specs = load(Path(model), signature)
     elif callable(model):
@@ -83,7 +72,7 @@ def convert(
     else:
         raise InputError(f"a callable, a SavedModel folder or a frozen graph is needed, not {type(model).__name__}")
     example = example_for(specs, example_input)
-    proto = export(call, specs_like(specs, example), opset or OPSET)
+    proto = export(call, specs_like(specs, example), conversion.opset or OPSET)
     network = Network(
         "tensorflow",
         kind,
@@ -93,7 +82,7 @@ def convert(
         packages=("tensorflow", "tf2onnx", "keras"),
         notes=("the FullGrad map is not compared: a TensorFlow graph does not say where its layers begin",),
     )
-    return finish(proto, network, path, example, preprocessing=preprocessing, names=labels, head=head, **finishing)
+    return finish(proto, network, path, example, conversion)
 
 
 # files

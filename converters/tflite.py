@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 
 from fgonnx.errors import InputError, ModelError
-from fgonnx.pictures.read.preprocess import Preprocessing
 
 from . import tensorflow as by_tensorflow
-from .finish import Finishing, finish
+from .finish import finish
 from .network import Array, Inputs, Network, as_inputs, example_of, exporting, needs, reason
+from .options import Conversion, ConversionOptions
 from .report import ConversionReport
 
 with needs("tflite", "LiteRT with TensorFlow and tf2onnx"):
@@ -27,11 +27,7 @@ def convert(
     path: str | Path,
     *,
     example_input: Any = None,
-    opset: int | None = None,
-    preprocessing: Preprocessing | None = None,
-    labels: Sequence[str] | None = None,
-    head: str = "logits",
-    **finishing: Unpack[Finishing],
+    **options: Unpack[ConversionOptions],
 ) -> ConversionReport:
     """Convert a .tflite file and prove the result against LiteRT's interpreter.
 
@@ -43,16 +39,8 @@ def convert(
         The .onnx file to write.
     example_input : array, or tuple of arrays
         Inputs with a batch axis, in real numbers where the file takes int8; seeded random ones by default.
-    opset : int, optional
-        Version of the operator set; 18 by default.
-    preprocessing : Preprocessing, optional
-        Stored in the file.
-    labels : sequence of str, optional
-        Class names, stored in the file.
-    head : {"logits", "output"}
-        Whether the tensor before a final Softmax or Sigmoid becomes an output, too.
-    **finishing
-        See `fgonnx.converters.Finishing`.
+    **options
+        See `fgonnx.converters.ConversionOptions`.
 
     Returns
     -------
@@ -64,6 +52,7 @@ def convert(
     FgonnxError
         If the file cannot be read or exported, or the example does not fit.
     """
+    conversion = Conversion(**options)
     if not isinstance(model, str | Path):
         raise InputError(f"the path of a .tflite file is needed, not {type(model).__name__}")
     file = Path(model)
@@ -74,7 +63,7 @@ def convert(
     faces = interpreter.get_input_details()
     example = _example(faces, example_input)
     with exporting("tf2onnx"), by_tensorflow.quiet() as said:
-        proto, _ = tf2onnx.convert.from_tflite(str(file), opset=opset or by_tensorflow.OPSET)
+        proto, _ = tf2onnx.convert.from_tflite(str(file), opset=conversion.opset or by_tensorflow.OPSET)
         if said:
             raise ModelError(f"tf2onnx cannot export the model: {'; '.join(said)}")
     outputs = interpreter.get_output_details()
@@ -91,7 +80,7 @@ def convert(
         ("ai-edge-litert", "tensorflow", "tf2onnx"),
         tuple(notes),
     )
-    return finish(proto, network, path, example, preprocessing=preprocessing, names=labels, head=head, **finishing)
+    return finish(proto, network, path, example, conversion)
 
 
 def _take_floats(proto: onnx.ModelProto, faces: Sequence[dict[str, Any]]) -> list[str]:

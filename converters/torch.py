@@ -7,7 +7,6 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -15,9 +14,8 @@ import numpy as np
 import onnx
 
 from fgonnx.errors import FgonnxError, InputError, ModelError, OptionError
-from fgonnx.pictures.read.preprocess import Preprocessing
 
-from .finish import Finishing, finish
+from .finish import finish
 from .network import (
     Array,
     Block,
@@ -25,6 +23,7 @@ from .network import (
     Linearised,
     Network,
     Seed,
+    Site,
     as_inputs,
     exporting,
     needs,
@@ -32,6 +31,7 @@ from .network import (
     reason,
     refused_pickle,
 )
+from .options import Conversion, ConversionOptions
 from .report import ConversionReport
 
 with needs("torch", "torch"):
@@ -51,14 +51,10 @@ def convert(
     path: str | Path,
     *,
     example_input: Any = None,
-    opset: int | None = None,
-    preprocessing: Preprocessing | None = None,
-    labels: tuple[str, ...] | list[str] | None = None,
-    head: str = "logits",
     exporter: Exporter | None = None,
     fold: bool = True,
     allow_pickle: bool = False,
-    **finishing: Unpack[Finishing],
+    **options: Unpack[ConversionOptions],
 ) -> ConversionReport:
     """Convert a PyTorch network and prove the result.
 
@@ -70,14 +66,6 @@ def convert(
         The .onnx file to write.
     example_input : array, tensor, or tuple of those
         Inputs with a batch axis; an exported program may bring its own.
-    opset : int, optional
-        Version of the operator set; 20 by default.
-    preprocessing : Preprocessing, optional
-        Stored in the file.
-    labels : sequence of str, optional
-        Class names, stored in the file.
-    head : {"logits", "output"}
-        Whether the tensor before a final Softmax or Sigmoid becomes an output, too.
     exporter : {"dynamo", "torchscript"}, optional
         Which of torch's exporters; "torchscript" for ScriptModules, else "dynamo".
     fold : bool
@@ -85,8 +73,8 @@ def convert(
         convolution has a bias: two sites become one.
     allow_pickle : bool
         Whether a pickled module may be loaded. That runs whatever code the file names.
-    **finishing
-        See `fgonnx.converters.Finishing`.
+    **options
+        See `fgonnx.converters.ConversionOptions`.
 
     Returns
     -------
@@ -97,6 +85,7 @@ def convert(
     FgonnxError
         If the source is not a network, does not take the example, or cannot be exported; layers are named.
     """
+    conversion = Conversion(**options)
     net = load(Path(model), allow_pickle=allow_pickle) if isinstance(model, str | Path) else model
     program = net if isinstance(net, torch.export.ExportedProgram) else None
     if isinstance(net, dict):
@@ -119,9 +108,9 @@ def convert(
         run(example)
     notes: list[str] = []
     if chosen == "dynamo":
-        proto = _dynamo(program if program is not None else module, example, opset or OPSET, fold, notes)
+        proto = _dynamo(program if program is not None else module, example, conversion.opset or OPSET, fold, notes)
     else:
-        proto = _torchscript(module, example, opset or OPSET, fold, notes)
+        proto = _torchscript(module, example, conversion.opset or OPSET, fold, notes)
     kind = "ExportedProgram" if program is not None else "TorchScript" if scripted else type(module).__name__
     if scripted:
         notes.append("TorchScript's interpreter does not show its layers: the FullGrad map is not compared")
@@ -134,7 +123,7 @@ def convert(
         packages=("torch", "onnxscript"),
         notes=tuple(notes),
     )
-    return finish(proto, network, path, example, preprocessing=preprocessing, names=labels, head=head, **finishing)
+    return finish(proto, network, path, example, conversion)
 
 
 def _check_exporter(exporter: str, scripted: bool, program: bool) -> None:
@@ -308,21 +297,11 @@ def _tensors(outputs: Any) -> list[Any]:
     return [y for y in torch.utils._pytree.tree_leaves(outputs) if isinstance(y, torch.Tensor)]
 
 
-@dataclass(frozen=True)
-class _Site:
-    """One call of an affine layer: what it read, what it gave, and its value at zero, which is its bias."""
-
-    name: str
-    source: Any
-    output: Any
-    bias: Any
-
-
 class _Sites(TorchFunctionMode):
     """Record every convolution and BatchNormalization that is computed."""
 
     def __init__(self) -> None:
-        self.found: list[_Site] = []
+        self.found: list[Site] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -331,10 +310,9 @@ class _Sites(TorchFunctionMode):
         if name in _SITES:
             source, rest = (args[0], args[1:]) if args else (kwargs["input"], ())
             named = {k: v for k, v in kwargs.items() if k != "input"}
-            # An affine layer's value at 0 is what it adds: beta - gamma mean / sd for BatchNormalization.
             with torch.no_grad():
                 bias = func(torch.zeros_like(source), *rest, **named)
-            self.found.append(_Site(name, source, y, bias))
+            self.found.append(Site(name, source, y, bias))
         return y
 
 
@@ -354,9 +332,9 @@ def _lineariser(module: Any, *, shows_layers: bool) -> Callable[[Inputs, Seed], 
     return linearise
 
 
-def _blocks(sites: Sequence[_Site], cotangents: Sequence[Any]) -> tuple[Block, ...]:
+def _blocks(sites: Sequence[Site], cotangents: Sequence[Any]) -> tuple[Block, ...]:
     return paired(
-        (s.source, s.output, (g * s.bias).numpy(), s.name == "batch_norm", s.name in _TRANSPOSED)
+        (s.source, s.output, (g * s.bias).numpy(), s.layer == "batch_norm", s.layer in _TRANSPOSED)
         for s, g in zip(sites, cotangents, strict=True)
         if g is not None
     )

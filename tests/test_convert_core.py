@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from fgonnx.converters import finish, literal, network, parity
+from fgonnx.converters.options import Conversion
 
 import fgonnx
 from fgonnx import converters
@@ -116,9 +117,8 @@ def source(proto, **changes):
 
 
 def finished(proto, path, *, of=None, x=None, **options):
-    defaults = {"preprocessing": None, "names": None, "head": "logits"}
     example = (pictures(2) if x is None else x,)
-    return finish.finish(proto, of or source(proto), path, example, **{**defaults, **options})
+    return finish.finish(proto, of or source(proto), path, example, Conversion(**options))
 
 
 def softmax_net(batch="N"):
@@ -136,7 +136,7 @@ def softmax_net(batch="N"):
 
 def test_a_good_file(tmp_path):
     how = fgonnx.Preprocessing(scale=1 / 255)
-    report = finished(softmax_net(), tmp_path / "net.onnx", preprocessing=how, names=list("abcd"))
+    report = finished(softmax_net(), tmp_path / "net.onnx", preprocessing=how, labels=list("abcd"))
     saved = onnx.load(tmp_path / "net.onnx")
     assert report.passed
     assert report.inputs == {"input": ["N", 3, 8, 6]}
@@ -221,7 +221,7 @@ def test_a_kink_is_no_difference(tmp_path):
     ("options", "message"),
     [
         ({"head": "other"}, "choose one of: logits, output"),
-        ({"names": ["a", "b"]}, "2 labels do not fit a model with 5 classes"),
+        ({"labels": ["a", "b"]}, "2 labels do not fit a model with 5 classes"),
         ({"pictures": ["a.png"]}, "pictures were given without a preprocessing"),
         ({"preprocessing": fgonnx.Preprocessing(size=(9, 9))}, "does not fit the model's input"),
     ],
