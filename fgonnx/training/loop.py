@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fgonnx import files
 from fgonnx.errors import NumericError, OptionError
 from fgonnx.training.data import Batches
-from fgonnx.training.network import Network
+from fgonnx.training.network import Network, Step
 from fgonnx.training.optimisers import AdamW, Optimiser
 
 Array = npt.NDArray[Any]
@@ -25,6 +25,37 @@ _LOGGER = logging.getLogger("fgonnx.training")
 SCHEDULES = ("cosine", "constant")
 _MOMENTUM = 0.9  # of running statistics
 _REQUEST, _HISTORY = "request", "history"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A learning rate, and how it goes on.
+
+    Attributes
+    ----------
+    start : float
+        At the beginning.
+    schedule : {"cosine", "constant"}
+        Whether it falls to zero along half a cosine (Loshchilov and Hutter, ICLR 2017), step by step, or stays.
+
+    Raises
+    ------
+    OptionError
+        The rate is not above 0, or there is no such schedule.
+    """
+
+    start: float = 1e-3
+    schedule: str = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise OptionError(f"schedule={self.schedule!r} does not exist; choose one of: {', '.join(SCHEDULES)}")
+        if not self.start > 0:
+            raise OptionError(f"rate={self.start}: give a rate above 0")
+
+    def at(self, share: float) -> float:
+        """Return the rate when this share of the training is done."""
+        return self.start * 0.5 * (1 + math.cos(math.pi * share)) if self.schedule == "cosine" else self.start
 
 
 @dataclass(frozen=True)
@@ -52,8 +83,7 @@ def fit(
     epochs: int,
     *,
     optimiser: Optimiser | None = None,
-    rate: float = 1e-3,
-    schedule: str = "cosine",
+    rate: Rate | float = 1e-3,
     validation: Batches | None = None,
     checkpoint: str | Path | None = None,
 ) -> list[Epoch]:
@@ -71,10 +101,8 @@ def fit(
         How often all of them are seen.
     optimiser : Optimiser, optional
         AdamW by default.
-    rate : float
-        Learning rate at the beginning.
-    schedule : {"cosine", "constant"}
-        Whether it falls to zero along half a cosine (Loshchilov and Hutter, ICLR 2017), step by step, or stays.
+    rate : Rate or float
+        Learning rate; a number falls along half a cosine.
     validation : Batches, optional
         Held-out samples, tried behind every epoch.
     checkpoint : path, optional
@@ -92,16 +120,15 @@ def fit(
     NumericError
         If the loss is no longer finite.
     """
-    if schedule not in SCHEDULES:
-        raise OptionError(f"schedule={schedule!r} does not exist; choose one of: {', '.join(SCHEDULES)}")
-    if epochs < 1 or rate <= 0:
-        raise OptionError(f"epochs={epochs}, rate={rate}: give at least one epoch and a rate above 0")
+    if epochs < 1:
+        raise OptionError(f"epochs={epochs}: give at least one")
+    rate = rate if isinstance(rate, Rate) else Rate(rate)
     optimiser = optimiser or AdamW()
     file = Path(checkpoint) if checkpoint is not None else None
     request = {
         "epochs": epochs,
-        "rate": rate,
-        "schedule": schedule,
+        "rate": rate.start,
+        "schedule": rate.schedule,
         "optimiser": repr(optimiser),
         "size": batches.size,
         "seed": batches.seed,
@@ -115,11 +142,7 @@ def fit(
             found = network.step(x, labels)
             if not math.isfinite(found.loss):
                 raise NumericError(f"the loss is {found.loss} in epoch {number + 1}; give a lower rate")
-            along = (number + i / len(batches)) / epochs
-            falling = 0.5 * (1 + math.cos(math.pi * along)) if schedule == "cosine" else 1.0
-            optimiser.update(network.weights, found.gradients, rate * falling)
-            for name, running in network.statistics.items():
-                running += (1 - _MOMENTUM) * (found.statistics[name] - running)
+            _update(network, optimiser, found, rate.at((number + i / len(batches)) / epochs))
             losses.append(found.loss)
             hits += found.hits
         held_out = None if validation is None else accuracy(network, validation)
@@ -128,6 +151,13 @@ def fit(
         if file is not None:
             _store(file, request, network, optimiser, history)
     return history
+
+
+def _update(network: Network, optimiser: Optimiser, found: Step, rate: float) -> None:
+    """Move weights by what a batch gave, and running statistics towards those of the batch."""
+    optimiser.update(network.weights, found.gradients, rate)
+    for name, running in network.statistics.items():
+        running += (1 - _MOMENTUM) * (found.statistics[name] - running)
 
 
 def accuracy(network: Network, samples: Batches) -> float:

@@ -235,16 +235,12 @@ class _BatchStatistics:
         self,
         op: Emitter,
         y: ir.Value,
-        x: ir.Value,
-        scale: ir.Value,
-        b: ir.Value,
-        mean: ir.Value,
-        var: ir.Value,
-        *,
+        *inputs: ir.Value,
         epsilon: float = 1e-5,
         momentum: float = 0.9,
         training_mode: int = 0,
     ) -> ir.Value:
+        x, scale, b, mean, var = inputs
         rank = op.rank(x)
         axes = [0, *range(2, rank)]
         average = op.ReduceMean(x, axes, keepdims=1)
