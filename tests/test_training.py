@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fgonnx.audit.evaluate import roar
+from benchmarks.roar import experiment as roar
 from fgonnx.errors import InputError, OptionError
-from fgonnx.training import SGD, AdamW, Batches
+from fgonnx.training import SGD, AdamW, Batches, Rate
 from tests import skips
 
 X = np.arange(10 * 2 * 3, dtype=np.float32).reshape(10, 2, 3)
@@ -83,6 +83,17 @@ def test_biases_do_not_decay():
     bias = np.ones(3, np.float32)
     AdamW(decay=0.5).update({"b": bias}, {"b": np.zeros(3, np.float32)}, 0.1)
     np.testing.assert_array_equal(bias, 1)
+
+
+def test_a_rate_falls_along_half_a_cosine_or_stays():
+    assert [Rate(0.2).at(share) for share in (0, 0.5, 1)] == pytest.approx([0.2, 0.1, 0])
+    assert [Rate(0.2, "constant").at(share) for share in (0, 1)] == [0.2, 0.2]
+
+
+@pytest.mark.parametrize("options", [{"start": 0.0}, {"start": -1.0}, {"schedule": "linear"}])
+def test_rates_that_cannot_be(options):
+    with pytest.raises(OptionError):
+        Rate(**options)
 
 
 # Remove and retrain

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import roar as benchmark
-from fgonnx.audit.evaluate import roar
+from benchmarks.roar import __main__ as benchmark
+from benchmarks.roar import experiment as roar
 from fgonnx.errors import OptionError
 from fgonnx.pictures.read import preprocess, presets
 

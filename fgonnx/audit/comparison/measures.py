@@ -1,4 +1,4 @@
-"""How alike two maps are: rank correlation, correlation, SSIM, overlap of the strongest parts, and pointing."""
+"""How alike two maps are: rank correlation, correlation, SSIM, overlap of the strongest parts, distance of peaks."""
 
 from __future__ import annotations
 
@@ -114,21 +114,14 @@ def overlap(a: npt.ArrayLike, b: npt.ArrayLike, share: float = TOP) -> float:
 def peak_distance(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """Return how far the peaks of two maps lie apart, as a share of the longer side.
 
-    The peak is that of the map averaged over a Gaussian of a third of `TOLERANCE`, so that one hot pixel is none.
+    The peak is that of the map averaged over a Gaussian of a third of `TOLERANCE`, so that one hot pixel is none. After
+    the pointing game of Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, with the peak of
+    the other map in place of an annotated object.
     """
     first, second = same_size(a, b)
     side = max(first.shape)
     peaks = [np.array(np.unravel_index(int(_calm(m, TOLERANCE / 3 * side).argmax()), m.shape)) for m in (first, second)]
     return float(np.linalg.norm(peaks[0] - peaks[1])) / side
-
-
-def pointing(a: npt.ArrayLike, b: npt.ArrayLike, tolerance: float = TOLERANCE) -> float:
-    """Return 1 where the peak of one map lies within a tolerance of the other's, else 0.
-
-    After the pointing game of Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, with the
-    peak of the other map in place of an annotated object.
-    """
-    return float(peak_distance(a, b) <= tolerance)
 
 
 def _flat(saliency: npt.ArrayLike) -> Float:

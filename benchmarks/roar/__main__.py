@@ -21,14 +21,14 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.roar.experiment import SHARES, WHOLE, Experiment, Plan, summary
 from fgonnx import files
-from fgonnx.audit.evaluate import roar
 from fgonnx.pictures.read import preprocess, presets
 
 Array = npt.NDArray[Any]
 Part = tuple[Array, Array]
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CIFAR10 = ROOT.parent / "shared" / "data" / "cifar10_subset.npz"
 METHODS = ("random", "gradient", "gradient-x-input", "integrated-gradients", "grad-cam", "fullgrad")
 LAYERS = ((24, 5, 2), (48, 3, 2), (96, 3, 2))
@@ -93,10 +93,10 @@ def pictures(name: str, train: int | None, test: int | None) -> tuple[Part, Part
     return drawn[0], drawn[1], len(shapes.CLASSES)
 
 
-def page(plan: roar.Plan, rows: Sequence[dict[str, Any]], data: str, counts: tuple[int, int]) -> str:
+def page(plan: Plan, rows: Sequence[dict[str, Any]], data: str, counts: tuple[int, int]) -> str:
     """Return the table as markdown."""
     found = {(r["method"], r["share"]): r for r in rows}
-    whole = found.get((roar.WHOLE, 0.0))
+    whole = found.get((WHOLE, 0.0))
     goes = "kept, the others replaced" if plan.keep else "replaced"
     lines = [
         f"# {'Keep' if plan.keep else 'Remove'} and retrain",
@@ -125,7 +125,7 @@ def _percent(row: dict[str, Any]) -> str:
     return f"{100 * row['accuracy']:.1f}{deviation}"
 
 
-def draw(path: Path, plan: roar.Plan, rows: Sequence[dict[str, Any]]) -> None:
+def draw(path: Path, plan: Plan, rows: Sequence[dict[str, Any]]) -> None:
     """Draw accuracy over share, a line for each method."""
     import matplotlib
 
@@ -133,7 +133,7 @@ def draw(path: Path, plan: roar.Plan, rows: Sequence[dict[str, Any]]) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    whole = [r for r in rows if r["method"] == roar.WHOLE]
+    whole = [r for r in rows if r["method"] == WHOLE]
     for method in plan.methods:
         line = [*whole, *sorted((r for r in rows if r["method"] == method), key=lambda r: r["share"])]
         axes.errorbar(
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--data", choices=("cifar10", "shapes"), default="cifar10")
     parser.add_argument("--folder", type=Path, required=True, help="for maps, finished trainings and results")
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
-    parser.add_argument("--shares", nargs="+", type=float, default=list(roar.SHARES))
+    parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--keep", action="store_true", help="keep the most salient pixels, remove the others")
     parser.add_argument("--epochs", type=int, default=10)
@@ -170,7 +170,7 @@ def main() -> None:
     given = parser.parse_args()
     train, test, classes = pictures(given.data, given.train, given.test)
     size = train[0].shape[1]
-    plan = roar.Plan(
+    plan = Plan(
         tuple(given.methods),
         tuple(given.shares),
         tuple(given.seeds),
@@ -179,13 +179,13 @@ def main() -> None:
         mirror=given.data == "cifar10",
     )
     pre = preprocess.complete(presets.parse(_PREPROCESSING), (None, 3, size, size), np.dtype(np.float32))
-    experiment = roar.Experiment(given.folder, network(size, classes), train, test, pre, plan)
+    experiment = Experiment(given.folder, network(size, classes), train, test, pre, plan)
     columns = (TextColumn("trainings"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         task = progress.add_task("", total=len(experiment.tasks()))
         for _ in experiment.run(given.workers):
             progress.advance(task)
-    rows = roar.summary(experiment.cells())
+    rows = summary(experiment.cells())
     text = page(plan, rows, given.data, (len(train[0]), len(test[0])))
     files.write_json(given.folder / "roar.json", {"data": given.data, "epochs": plan.epochs, "rows": rows})
     with files.replacing(given.folder / "roar.md") as temporary:

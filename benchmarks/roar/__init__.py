@@ -1,0 +1,1 @@
+"""Remove and retrain, in an environment with the training build: `python -m benchmarks.roar`."""
