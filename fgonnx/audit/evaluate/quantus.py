@@ -58,7 +58,7 @@ def explain(model: Any, inputs: Any, targets: Any, **_: Any) -> Array:
     Parameters
     ----------
     model : torch.nn.Module
-        Made by `fgonnx.evaluate.quantus.model`.
+        Made by `fgonnx.audit.evaluate.quantus.model`.
     inputs : array-like, (N, C, H, W)
         Pictures.
     targets : array-like of int, (N,)

@@ -59,7 +59,7 @@ class Cache:
         self.folder = folder
 
     def build(self, loaded: LoadedModel, options: Options) -> Rewritten:
-        """Return what `fgonnx.rewrite.build` does, from disk where it is there.
+        """Return what `fgonnx.engine.rewrite.rewrite.build` does, from disk where it is there.
 
         Nothing is kept where rules or methods of the user's own have a part in it, nor where the folder cannot be
         written.
@@ -123,7 +123,10 @@ def opened(given: bool | str | os.PathLike[str] | None) -> Cache | None:
 
 
 def builder(given: bool | str | os.PathLike[str] | None) -> Callable[[LoadedModel, Options], Rewritten]:
-    """Return what rewrites a model by way of the cache that is asked for; see `opened` and `fgonnx.rewrite.build`."""
+    """Return what rewrites a model by way of the cache that is asked for.
+
+    See `opened` and `fgonnx.engine.rewrite.rewrite.build`.
+    """
     kept = opened(given)
     return build if kept is None else kept.build
 
