@@ -180,6 +180,15 @@ def specs_like(specs: Sequence[Any], example: Inputs) -> list[Any]:
 def export(call: Callable[..., Any], specs: Sequence[Any], opset: int) -> onnx.ModelProto:
     """Export a function of tensors by tf2onnx.
 
+    Parameters
+    ----------
+    call : callable
+        The function.
+    specs : sequence of tf.TensorSpec
+        Its inputs.
+    opset : int
+        Operator set of the file.
+
     Raises
     ------
     ModelError

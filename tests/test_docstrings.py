@@ -72,8 +72,9 @@ def imported(module: ModuleType) -> Iterator[Public]:
 
 def described(name: str, value: Any) -> Public:
     own = frozenset(f.name for f in fields(value) if not f.name.startswith("_")) if is_dataclass(value) else None
-    builtin = inspect.isclass(value) and issubclass(value, BaseException | dict)
-    taken = () if builtin else inspect.signature(value).parameters
+    own_init = not inspect.isclass(value) or is_dataclass(value) or inspect.isfunction(vars(value).get("__init__"))
+    function = value.__init__ if inspect.isclass(value) and issubclass(value, BaseException) else value
+    taken = inspect.signature(function).parameters if own_init else ()
     return Public(name, value.__doc__ or "", visible(taken), own, frozenset(dir(value)))
 
 

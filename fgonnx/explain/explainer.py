@@ -104,9 +104,16 @@ class Explainer:
         _check_weights(self.loaded)
 
     def engine(self, shape: Sequence[int] | None = None, *, seed: bool = False, forward: bool = False) -> Engine:
-        """Return the rewritten model and its session for inputs of a shape (needed where sizes are free).
+        """Return the rewritten model and its session.
 
-        With `forward`, one that computes the tensor explained and nothing behind it.
+        Parameters
+        ----------
+        shape : sequence of int, optional
+            Of the input; needed where its sizes are free.
+        seed : bool
+            Whether the cotangent of the tensor explained is an input.
+        forward : bool
+            Whether to compute the tensor explained and nothing behind it.
         """
         key = (tuple(int(s) for s in shape[1:]) if shape is not None and self._free() else None, seed, forward)
         with self._lock:

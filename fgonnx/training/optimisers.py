@@ -19,7 +19,15 @@ class Optimiser(Protocol):
     state: dict[str, Array]
 
     def update(self, weights: Mapping[str, Array], gradients: Mapping[str, Array], rate: float) -> None:
-        """Move weights in place, by a learning rate."""
+        """Move weights in place.
+
+        Parameters
+        ----------
+        weights, gradients : mapping of str to array
+            By name, of equal shapes.
+        rate : float
+            Learning rate.
+        """
 
 
 def _decay(weight: Array, rate: float, decay: float) -> None:
@@ -39,6 +47,8 @@ class SGD:
         Whether the gradient counts once more behind the momentum.
     decay : float
         Weights shrink by `rate * decay` in every step.
+    state : dict of str to array
+        What is remembered from step to step, for checkpoints.
     """
 
     momentum: float = 0.9
@@ -47,7 +57,15 @@ class SGD:
     state: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
     def update(self, weights: Mapping[str, Array], gradients: Mapping[str, Array], rate: float) -> None:
-        """Move weights in place, by a learning rate."""
+        """Move weights in place.
+
+        Parameters
+        ----------
+        weights, gradients : mapping of str to array
+            By name, of equal shapes.
+        rate : float
+            Learning rate.
+        """
         for name, weight in weights.items():
             velocity = self.state.setdefault(f"velocity:{name}", np.zeros_like(weight))
             velocity *= self.momentum
@@ -68,6 +86,8 @@ class AdamW:
         Added to the root of the mean square.
     decay : float
         Weights shrink by `rate * decay` in every step.
+    state : dict of str to array
+        What is remembered from step to step, for checkpoints.
     """
 
     beta1: float = 0.9
@@ -77,7 +97,15 @@ class AdamW:
     state: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
     def update(self, weights: Mapping[str, Array], gradients: Mapping[str, Array], rate: float) -> None:
-        """Move weights in place, by a learning rate."""
+        """Move weights in place.
+
+        Parameters
+        ----------
+        weights, gradients : mapping of str to array
+            By name, of equal shapes.
+        rate : float
+            Learning rate.
+        """
         count = self.state.setdefault("count", np.zeros((), np.int64))
         count += 1
         steps = int(count)

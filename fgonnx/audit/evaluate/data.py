@@ -164,6 +164,15 @@ class Data:
     ) -> Data:
         """Take from the model what it knows: the layout, and the largest entry as the target by default.
 
+        Parameters
+        ----------
+        explainer : Explainer
+            The model.
+        x, masks, numbers, black, seed, saliency
+            Fields of `Data`; samples are numbered from 0 by default.
+        target : array-like of int, (N,), optional
+            Entries of the head.
+
         Raises
         ------
         InputError
@@ -234,7 +243,21 @@ class Data:
         return np.lexsort((self.rng(i, "ties").random(flat.size), flat))
 
     def score(self, head: Array, i: int, of: str) -> Float:
-        """Return the logit or the probability of sample i's target from heads (K, ...): (K,)."""
+        """Return the logit or the probability of sample i's target.
+
+        Parameters
+        ----------
+        head : numpy array, (K, ...)
+            The head of K forms of the sample.
+        i : int
+            Which sample.
+        of : {"logit", "probability"}
+            The quantity.
+
+        Returns
+        -------
+        numpy array of float64, (K,)
+        """
         values = head.reshape(len(head), -1).astype(np.float64)
         logit = values[:, self.target[i]]
         if of == "logit":
@@ -246,7 +269,21 @@ class Data:
         return np.asarray(1.0 / np.exp(values - logit[:, None]).sum(axis=1))
 
     def scores(self, explainer: Explains, variants: Callable[[int], Iterable[Array]], of: str) -> Float:
-        """Return the scores of changed samples, (N, K); `variants(i)` gives the K changed forms of sample i."""
+        """Return the scores of changed samples.
+
+        Parameters
+        ----------
+        explainer : Explains
+            Computes heads.
+        variants : callable
+            Gives the K changed forms of sample i.
+        of : {"logit", "probability"}
+            The quantity.
+
+        Returns
+        -------
+        numpy array of float64, (N, K)
+        """
         rows = []
         for i in range(len(self)):
             heads = [explainer.head(np.stack(part)) for part in _chunks(variants(i))]

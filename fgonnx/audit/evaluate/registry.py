@@ -88,7 +88,21 @@ _MEASURES: dict[str, Measure] = {}
 def measure(
     name: str, *, better: str, source: str, runs: int, needs: str = "", axes: tuple[str, str] = ("", ""), **options: Any
 ) -> Callable[[F], F]:
-    """Register a function `(explainer, data, *, ...) -> Measured` under a name, with some of its options set."""
+    """Register a function `(explainer, data, *, ...) -> Measured` under a name, with some of its options set.
+
+    Parameters
+    ----------
+    name, better, source : str
+        Fields of `Measure`.
+    runs : int
+        Field of `Measure`.
+    needs : str
+        Field of `Measure`.
+    axes : pair of str
+        Field of `Measure`.
+    **options
+        What differs from the defaults of the function.
+    """
 
     def register(function: F) -> F:
         _MEASURES[name] = Measure(name, function, better, source, runs, needs, axes, options)

@@ -313,7 +313,12 @@ _METHODS: dict[str, Method] = {}
 def written(name: str, *, source: str, cost: str = "1 forward, 1 backward", **fields_: Any) -> Callable[[Write], Write]:
     """Register a method that is a single feed-forward graph; the first line of the docstring becomes its note.
 
-    `fields_` are further fields of `Method`.
+    Parameters
+    ----------
+    name, source, cost : str
+        Fields of `Method`.
+    **fields_
+        Further fields.
     """
 
     def register(write: Write) -> Write:
@@ -326,7 +331,19 @@ def written(name: str, *, source: str, cost: str = "1 forward, 1 backward", **fi
 def driven(
     name: str, write: Write, needs: tuple[str, ...] = (), *, source: str, cost: str, **fields_: Any
 ) -> Callable[[Drive], Drive]:
-    """Register a method that needs several runs of the graph that `write` writes."""
+    """Register a method that needs several runs of the graph that `write` writes.
+
+    Parameters
+    ----------
+    name, source, cost : str
+        Fields of `Method`.
+    write : callable
+        Writes the graph.
+    needs : tuple of str
+        Outputs of the graph that the method reads.
+    **fields_
+        Further fields of `Method`.
+    """
 
     def register(drive: Drive) -> Drive:
         _METHODS[name] = Method(

@@ -142,6 +142,15 @@ def elementwise(op_type: str, *, since: int = 1, note: str = "") -> Callable[[De
     """Register an elementwise function of its first input by one expression for `dy/dx`.
 
     The cotangent is `g * d`, the intercept `y - d * x` (kind implicit); `d` is emitted once.
+
+    Parameters
+    ----------
+    op_type : str
+        The operator, of the ONNX standard.
+    since : int
+        Version of the operator's schema from which the rule applies.
+    note : str
+        What the table of operators says of the intercept and of conventions at kinks.
     """
 
     def register(derivative: Derivative) -> Derivative:
@@ -158,7 +167,17 @@ def elementwise(op_type: str, *, since: int = 1, note: str = "") -> Callable[[De
 
 
 def homogeneous(op_type: str, *, since: int = 1, note: str = "") -> Callable[[Derivative], Derivative]:
-    """Register an elementwise function of degree 1 by one expression for `dy/dx`; its intercept is zero."""
+    """Register an elementwise function of degree 1 by one expression for `dy/dx`; its intercept is zero.
+
+    Parameters
+    ----------
+    op_type : str
+        The operator, of the ONNX standard.
+    since : int
+        Version of the operator's schema from which the rule applies.
+    note : str
+        What the table of operators says of the intercept and of conventions at kinks.
+    """
 
     def register(derivative: Derivative) -> Derivative:
         def linearise(op: Emitter, y: ir.Value, x: ir.Value, *rest: ir.Value, **attributes: Any) -> Local:
@@ -188,7 +207,17 @@ def linear(op_type: str, *, since: int = 1, note: str = "") -> Callable[[Callabl
 
 
 def find(op_type: str, version: int, domain: str = "") -> Rule | None:
-    """Return the newest rule whose `since` is at or below the version of the operator's schema, or None."""
+    """Return the newest rule whose `since` is at or below the version of the operator's schema, or None.
+
+    Parameters
+    ----------
+    op_type : str
+        The operator.
+    version : int
+        Operator set.
+    domain : str
+        Of the operator; empty for the standard.
+    """
     since = schema_version(op_type, version, domain)
     usable = [r for r in _RULES.get((domain, op_type), ()) if r.since <= since]
     return usable[-1] if usable else None
