@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from fgonnx.errors import OptionError
+from fgonnx.errors import FgonnxError, OptionError
 
 T = TypeVar("T")
 
@@ -107,6 +107,34 @@ def changed(changes: Mapping[str, Any], *objects: Any) -> tuple[list[Any], dict[
         own = {f.name: left.pop(f.name) for f in fields(o) if f.name in left}
         made.append(replace(o, **own) if own else o)
     return made, left
+
+
+def pairs(texts: Iterable[str], example: str, error: type[FgonnxError] = OptionError) -> dict[str, str]:
+    """Read texts of the form NAME=VALUE.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        The texts.
+    example : str
+        A right one, for messages.
+    error : type
+        What to raise.
+
+    Raises
+    ------
+    FgonnxError
+        A text is not of that form, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, _, value = (part.strip() for part in text.partition("="))
+        if not name or not value:
+            raise error(f"'{text}' is not of the form NAME=VALUE; write for example {example}")
+        if name in found:
+            raise error(f"'{name}' is given twice; keep one")
+        found[name] = value
+    return found
 
 
 def check_choices(o: Any, **choices: Iterable[str]) -> None:

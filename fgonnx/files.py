@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx.errors import OptionError
+from fgonnx.errors import FgonnxError, OptionError
 
 
 @contextlib.contextmanager
@@ -53,6 +54,22 @@ def check_folder(path: Path) -> None:
     """
     if path.exists() and not path.is_dir():
         raise OptionError(f"'{path}' is a file; give a folder to write to")
+
+
+def read_array(path: str | os.PathLike[str], error: type[FgonnxError] = OptionError) -> npt.NDArray[Any]:
+    """Read an array of numbers from a .npy file.
+
+    Raises
+    ------
+    FgonnxError
+        Of the given type, if there is no such file, or it holds something else.
+    """
+    try:
+        found: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as problem:
+        why = problem.strerror if isinstance(problem, OSError) and problem.strerror else "it is no numeric .npy array"
+        raise error(f"'{os.fspath(path)}' cannot be read: {why}; write it with numpy.save") from problem
+    return found
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

@@ -87,7 +87,7 @@ class TestText:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("rate", "binds nothing; write NAME=VALUE"),
+            ("rate", "'rate' is not of the form NAME=VALUE"),
             ("rate=fast", "neither a number, nor zeros, nor a .npy file"),
             ("state=none.npy", "'none.npy' cannot be read"),
         ],

@@ -423,12 +423,12 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("name", "pair", "message"),
         [
-            ("grad-cam", "layer", "'layer' is not of the form NAME=VALUE; grad-cam has: layer"),
+            ("grad-cam", "layer", "'layer' is not of the form NAME=VALUE; write for example one of layer="),
             ("smoothgrad", "samples=many", "samples of smoothgrad cannot be 'many'"),
             (
                 "expected-gradients",
                 "references=nowhere.npy",
-                "references of expected-gradients cannot be 'nowhere.npy'",
+                "'nowhere.npy' cannot be read",
             ),
         ],
     )

@@ -15,8 +15,8 @@ from fgonnx.engine.rewrite.options import FILE
 from fgonnx.engine.rewrite.rewrite import build
 from fgonnx.errors import OptionError
 from fgonnx.fields import spellings
-from fgonnx.jobs.compare import Limits
 from fgonnx.jobs.evaluate import Plan
+from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import Reading
 from tests.cli_support import SHAPES, run
 from tests.support import pictures, small_cnn

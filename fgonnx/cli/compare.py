@@ -15,7 +15,8 @@ from fgonnx.cli import terminal
 from fgonnx.cli.options import Folder, Group, Images, Target, takes
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
-from fgonnx.jobs.compare import CALLED, WHERE, CompareJob, Limits, Side, called, short
+from fgonnx.jobs.compare import CALLED, WHERE, CompareJob, Side, called, short
+from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import SOUND, Reading
 
 _ROWS = 40

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.errors import InputError, PreprocessingError
+from fgonnx.files import read_array
 from fgonnx.jobs.reading import Reading, unknown_preprocessing
 from fgonnx.pictures.read import audio, images
 from fgonnx.pictures.read.preprocess import Preprocessing
@@ -124,7 +125,7 @@ def _names(found: Sequence[tuple[Path, int | None]]) -> list[str]:
 
 
 def _rows(path: Path, rank: int) -> int | None:
-    array = _load(path)
+    array = read_array(path, InputError)
     if array.ndim not in (rank, rank - 1):
         raise InputError(
             f"'{path}' holds an array of shape {array.shape}: the model's input has {rank} axes with the batch; give "
@@ -133,15 +134,6 @@ def _rows(path: Path, rank: int) -> int | None:
     if array.ndim == rank and len(array) == 0:
         raise InputError(f"'{path}' holds an array of shape {array.shape}: its batch is empty")
     return len(array) if array.ndim == rank else None
-
-
-def _load(path: Path) -> Array:
-    try:
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is no numeric .npy array"
-        raise InputError(f"'{path}' cannot be read: {why}; write it with numpy.save") from error
-    return array
 
 
 class Reader:
@@ -177,7 +169,7 @@ class Reader:
             It is a picture and the preprocessing is not known.
         """
         if source.path.suffix.lower() == ".npy":
-            array = _load(source.path)
+            array = read_array(source.path, InputError)
             return self.prepared(np.array(array if source.row is None else array[source.row]), source)
         if source.path.suffix.lower() == ".wav":
             recording, s = audio.read(source.path), self.reading

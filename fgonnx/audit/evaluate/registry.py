@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fgonnx.audit.evaluate.data import Data, Explains
 from fgonnx.errors import OptionError
+from fgonnx.fields import pairs
 
 Float = npt.NDArray[np.float64]
 
@@ -134,8 +135,7 @@ def get(text: str) -> Measure:
         key: p.default for key, p in inspect.signature(found.function).parameters.items() if p.kind is p.KEYWORD_ONLY
     }
     options = dict(found.options)
-    for setting in settings:
-        key, _, value = setting.partition("=")
+    for key, value in pairs(settings, f"{name}:{next(iter(defaults), 'option')}=...").items():
         if key not in defaults:
             raise OptionError(f"the measure '{name}' has no option '{key}'; it has: {', '.join(defaults) or 'none'}")
         try:
@@ -143,6 +143,6 @@ def get(text: str) -> Measure:
         except ValueError as error:
             wanted = type(defaults[key]).__name__
             raise OptionError(
-                f"'{setting}' of the measure '{name}' is no {wanted}; its default is {defaults[key]}"
+                f"'{key}={value}' of the measure '{name}' is no {wanted}; its default is {defaults[key]}"
             ) from error
     return replace(found, name=text, options=options)

@@ -20,6 +20,8 @@ from fgonnx.engine.maps.placement import Placement, place
 from fgonnx.engine.maps.psi import ABS, POSITIVE, Signed, cell_sums, matrix
 from fgonnx.engine.walk.backward import Modify, Walk
 from fgonnx.errors import OptionError
+from fgonnx.fields import pairs
+from fgonnx.files import read_array
 
 Array = npt.NDArray[Any]
 
@@ -276,7 +278,7 @@ class Method:
                 raise OptionError(f"{self.name} has no setting '{name}'; {has}")
         return self.settings(**given)
 
-    def parse(self, pairs: Sequence[str]) -> dict[str, Any]:
+    def parse(self, texts: Sequence[str]) -> dict[str, Any]:
         """Parse settings given as NAME=VALUE; a VALUE that ends in .npy is the file of an array.
 
         Raises
@@ -286,13 +288,11 @@ class Method:
         """
         kinds = {f.name: str(f.type) for f in fields(self.settings)}
         settings: dict[str, Any] = {}
-        for pair in pairs:
-            name, equals, text = pair.partition("=")
-            if not equals:
-                raise OptionError(f"{pair!r} is not of the form NAME=VALUE; {self.name} has: {', '.join(kinds)}")
+        example = f"one of {', '.join(f'{name}=...' for name in kinds)}" if kinds else "another method: this has none"
+        for name, text in pairs(texts, example).items():
             try:
                 settings[name] = _value_of(text, kinds.get(name, "str"))
-            except (ValueError, OSError) as error:
+            except ValueError as error:
                 raise OptionError(f"{name} of {self.name} cannot be {text!r}: {error}") from error
         return settings
 
@@ -304,7 +304,7 @@ def _value_of(text: str, kind: str) -> Any:
         return float(text)
     if kind.startswith("str"):
         return text
-    return np.load(text, allow_pickle=False) if text.endswith(".npy") else float(text)
+    return read_array(text) if text.endswith(".npy") else float(text)
 
 
 _METHODS: dict[str, Method] = {}

@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ import onnx_ir as ir
 
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import OptionError
+from fgonnx.fields import pairs
+from fgonnx.files import read_array
 
 Array = npt.NDArray[Any]
 
@@ -72,20 +73,14 @@ def parse(texts: Sequence[str]) -> dict[str, Any]:
         A text is not of that form, or its file cannot be read.
     """
     found: dict[str, Any] = {}
-    for text in texts:
-        name, _, value = (part.strip() for part in text.partition("="))
-        if not name or not value:
-            raise OptionError(f"'{text}' binds nothing; write NAME=VALUE with a number, zeros, or a .npy file")
+    for name, value in pairs(texts, "sr=16000, state=zeros or mask=mask.npy").items():
         if value.lower().endswith(".npy"):
-            try:
-                found[name] = np.load(Path(value), allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise OptionError(f"'{value}' cannot be read: write a numeric array with numpy.save") from error
+            found[name] = read_array(value)
             continue
         try:
             found[name] = 0 if value == "zeros" else int(value) if re.fullmatch(r"[+-]?\d+", value) else float(value)
         except ValueError:
-            raise OptionError(f"'{text}': '{value}' is neither a number, nor zeros, nor a .npy file") from None
+            raise OptionError(f"'{name}={value}': the value is neither a number, nor zeros, nor a .npy file") from None
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fgonnx.errors import PreprocessingError
+from fgonnx.fields import pairs
 from fgonnx.pictures.read.preprocess import CHOICES, Preprocessing, check_key, near
 
 PRESETS: Mapping[str, Preprocessing] = {
@@ -87,13 +88,8 @@ def parse(text: str) -> Preprocessing:
             "key=value pairs, or the path of a .json file"
         )
     changes: dict[str, Any] = {"name": text}
-    for part in rest:
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not value:
-            raise PreprocessingError(f"'{part}' is not of the form key=value: write for example size=224")
+    for key, value in pairs(rest, "size=224", PreprocessingError).items():
         check_key(key)
-        if key in changes and key != "name":
-            raise PreprocessingError(f"{key} is set twice: keep one")
         changes[key] = _value(key, value)
     if {base.channels, changes.get("channels")} == {"RGB", "BGR"}:
         # The numbers of a preset belong to colours, not to places: they move with them.
