@@ -7,6 +7,7 @@ import re
 import sys
 import types
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ import fgonnx.evaluate
 from fgonnx.audit.evaluate import registry as measures
 from fgonnx.cli import terminal
 from fgonnx.cli.app import app
-from fgonnx.cli.options import ModelPath
+from fgonnx.cli.options import Group, ModelPath, takes
 from fgonnx.engine.methods import registry as methods
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rules import registry as rules
+from fgonnx.fields import RUNNING, documented, option
 from tests import linearisation, rule_cases
-from tests.cli_support import SHAPES, good
+from tests.cli_support import SHAPES, good, refused
 from tests.support import draw, pictures, small_cnn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,8 +93,8 @@ def test_the_example_of_operator() -> None:
 def test_the_example_of_method() -> None:
     run("method", vars(methods))
     model, x = small_cnn(), pictures(2)
-    squared = fgonnx.Explainer(model, "gradient-squared", threads=1)(x)
-    plain = fgonnx.Explainer(model, "gradient", threads=1)(x)
+    squared = fgonnx.Explainer(model, method="gradient-squared", threads=1)(x)
+    plain = fgonnx.Explainer(model, method="gradient", threads=1)(x)
     assert squared.attribution is not None
     assert plain.attribution is not None
     np.testing.assert_allclose(squared.attribution, plain.attribution**2, rtol=1e-6)
@@ -128,3 +130,20 @@ def test_the_example_of_command() -> None:
     counted = sum(math.prod(t.dims) for t in onnx.load(SHAPES).graph.initializer)
     assert f"{counted:,}" in good("size", SHAPES)
     assert "how many numbers" in good("size", "--help")
+
+
+def test_the_example_of_option() -> None:
+    names = {"documented": documented, "dataclass": dataclass, "option": option, "RUNNING": RUNNING}
+    made = run("option", **names, __name__=__name__)["Running"]
+    assert "retries : int\n    How often a run that fails is tried again." in made.__doc__
+
+    @takes(running=Group(made))
+    def command(model: ModelPath, *, running: Any) -> None:
+        """Print it."""
+        terminal.say("retries", str(running.retries))
+
+    app.command("retry")(terminal.command(command))
+    assert good("retry", SHAPES) == "retries 0"
+    assert good("retry", SHAPES, "--retries", "3") == "retries 3"
+    assert "--retries" in refused("retry", SHAPES, "--retries", "-1")
+    assert "How often a run that fails" in good("retry", "--help")
