@@ -15,7 +15,7 @@ import fgonnx.converters
 import numpy as np
 import onnx
 import pytest
-from fgonnx.converters import finish, network
+from fgonnx.converters import finish, network, options
 from onnx import helper, numpy_helper, parser
 
 import fgonnx
@@ -114,7 +114,7 @@ def test_the_example_of_measure() -> None:
 def test_the_example_of_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("fgonnx.converters.perceptron")
     used = {"helper": helper, "parser": parser, "numpy_helper": numpy_helper}
-    module.__dict__.update(run("converter", vars(network), finish=finish.finish, **used))
+    module.__dict__.update(run("converter", vars(network), finish=finish.finish, Conversion=options.Conversion, **used))
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(fgonnx.converters, "FRAMEWORKS", (*fgonnx.converters.FRAMEWORKS, "perceptron"))
     weights = list(draw(a=(5, 7), b=(7, 3)).values())
