@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fgonnx.pictures.show import pair, plots, visual
+from fgonnx.pictures.show.sheet import Certificate
 
 PILLOW = ("pillow",)
 MATPLOTLIB = ("matplotlib", "contourpy", "cycler", "fonttools", "kiwisolver", "pyparsing")  # some need more
@@ -72,7 +73,7 @@ def main() -> int:
     wave = np.sin(np.arange(16000) / 30)
     for name, draw in {
         "panel": lambda: visual.panel(photo, map_, **more),
-        "its pictures, without text and bars": lambda: visual.panel(photo, map_, title="", height=480),
+        "its pictures, without text and bars": lambda: visual.panel(photo, map_, Certificate(""), height=480),
         "comparison": lambda: pair.draw(photo, map_, map_.T, **more),
         "sequence": lambda: plots.sequence(wave, abs(wave), rate=16000, **more),
         "text and bars alone, by matplotlib": lambda: by_matplotlib(480),

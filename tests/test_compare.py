@@ -17,6 +17,7 @@ from fgonnx.errors import InputError, ModelError
 from fgonnx.explain.targets import Cotangent
 from fgonnx.pictures.read import images, preprocess
 from fgonnx.pictures.show import pair
+from fgonnx.pictures.show.sheet import Certificate
 from tests import skips
 from tests.cli_support import HEADER, IMAGES, SHAPES, good, model, refused, run, written
 from tests.support import run as plain_run
@@ -589,7 +590,7 @@ class TestPicture:
 
     @pytest.mark.parametrize("size", [(60, 80), (20, 400), (300, 40)], ids=str)
     def test_photos_of_any_proportions(self, size):
-        drawn = pair.draw(np.zeros((*size, 3), np.uint8), SPOT, NOISE, title="t", lines=["a"], bars=[("input", 1.0)])
+        drawn = pair.draw(np.zeros((*size, 3), np.uint8), SPOT, NOISE, Certificate("t", ["a"], [("input", 1.0)]))
         assert drawn.shape[0] == 720
         assert drawn.dtype == np.uint8
 

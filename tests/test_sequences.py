@@ -9,7 +9,7 @@ import pytest
 from fgonnx import Explainer
 from fgonnx.errors import InputError, OptionError
 from fgonnx.pictures.show import plots
-from fgonnx.pictures.show.sheet import NEGATIVE, POSITIVE
+from fgonnx.pictures.show.sheet import NEGATIVE, POSITIVE, Certificate
 from tests.cli_support import good
 from tests.support import draw, model, pictures
 
@@ -123,39 +123,39 @@ class TestPictures:
     WAVE, MAP = np.sin(np.arange(3000) / 40), np.linspace(0, 1, 3000)
 
     def test_of_a_sequence_fill_their_height(self):
-        assert plots.sequence(self.WAVE, self.MAP, title="t", height=300).shape[::2] == (300, 3)
+        assert plots.sequence(self.WAVE, self.MAP, Certificate("t"), height=300).shape[::2] == (300, 3)
 
     def test_show_for_and_against(self):
-        found = plots.sequence(self.WAVE, self.MAP - 0.5, title="t", signed=True).reshape(-1, 3)
+        found = plots.sequence(self.WAVE, self.MAP - 0.5, Certificate("t"), signed=True).reshape(-1, 3)
         assert all((found == np.array(colour)).all(1).any() for colour in (POSITIVE, NEGATIVE))
 
     def test_are_larger_where_the_map_is(self):
-        found = plots.sequence(self.WAVE, self.MAP, title="t", height=480)
+        found = plots.sequence(self.WAVE, self.MAP, Certificate("t"), height=480)
         red = (found == np.array(POSITIVE)).all(2)
         left, right = red[:, :350].sum(), red[:, 350:700].sum()
         assert right > 2 * left > 0
 
     @pytest.mark.parametrize("length", [2, 37, 692, 693, 5000])
     def test_take_any_length(self, length):
-        plots.sequence(np.ones(length), np.arange(length), title="t")
+        plots.sequence(np.ones(length), np.arange(length), Certificate("t"))
 
     def test_of_several_channels_are_rows(self):
-        plots.sequence(np.arange(80.0).reshape(2, 40), np.arange(40), title="t", rate=100)
+        plots.sequence(np.arange(80.0).reshape(2, 40), np.arange(40), Certificate("t"), rate=100)
 
     def test_of_nothing_but_silence(self):
-        plots.sequence(np.zeros(50), np.zeros(50), title="t")
+        plots.sequence(np.zeros(50), np.zeros(50), Certificate("t"))
 
     def test_of_a_volume_show_the_strongest_place(self):
         map_ = np.zeros((4, 6, 8))
         map_[1, 2, 3] = 1
         values = np.random.default_rng(0).random((4, 6, 8))
         assert not np.array_equal(
-            plots.volume(values, map_, title="t"), plots.volume(values, np.zeros_like(map_), title="t")
+            plots.volume(values, map_, Certificate("t")), plots.volume(values, np.zeros_like(map_), Certificate("t"))
         )
 
     @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 400, 2), (700, 1, 1)])
     def test_take_volumes_of_any_proportions(self, shape):
-        assert plots.volume(np.zeros(shape), np.ones(shape), title="t", height=200).shape[0] == 200
+        assert plots.volume(np.zeros(shape), np.ones(shape), Certificate("t"), height=200).shape[0] == 200
 
     @pytest.mark.parametrize(
         ("draw_", "values", "map_", "message"),
@@ -167,12 +167,12 @@ class TestPictures:
     )
     def test_of_what_does_not_fit_are_refused(self, draw_, values, map_, message):
         with pytest.raises(InputError, match=message):
-            draw_(values, map_, title="t")
+            draw_(values, map_, Certificate("t"))
 
     @pytest.mark.parametrize("draw_", [plots.sequence, plots.volume])
     def test_need_room(self, draw_):
         with pytest.raises(OptionError, match="needs 200 pixels or more"):
-            draw_(np.ones(5), np.ones(5), title="t", height=100)
+            draw_(np.ones(5), np.ones(5), Certificate("t"), height=100)
 
 
 @pytest.mark.parametrize(("proto", "shape"), [(TIME, (2, 40)), (VOLUME, (1, 6, 8, 10))], ids=["time", "volume"])

@@ -7,6 +7,7 @@ import pytest
 
 from fgonnx.errors import InputError, OptionError
 from fgonnx.pictures.show import sheet, text
+from fgonnx.pictures.show.sheet import Certificate
 from fgonnx.pictures.show.visual import COLORMAPS, heat, overlay, panel
 
 GREY = np.full((40, 60, 3), 128, np.uint8)
@@ -108,7 +109,7 @@ def test_the_arguments_stay_as_they_were():
     image.setflags(write=False)
     saliency.setflags(write=False)
     overlay(image, saliency)
-    panel(image, saliency, title="t")
+    panel(image, saliency, Certificate("t"))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_the_arguments_stay_as_they_were():
     ],
 )
 def test_only_rgb_bytes_are_pictures(image, message):
-    for draw in (overlay, lambda i, s: panel(i, s, title="t")):
+    for draw in (overlay, lambda i, s: panel(i, s, Certificate("t"))):
         with pytest.raises(InputError, match=re.escape(message)):
             draw(image, spot())
 
@@ -140,7 +141,7 @@ LINES = ["explained 12.345678 of 12.345680, residual 2e-7", "localised in the ma
 @pytest.mark.parametrize("shape", [(40, 60), (60, 40), (224, 224), (10, 400), (400, 10), (1, 1), (1500, 2000)])
 def test_a_panel_has_the_height_asked_for_and_a_bounded_width(shape, height):
     image = np.full((*shape, 3), 90, np.uint8)
-    rgb = panel(image, spot(), title="t", lines=LINES, bars=BARS, height=height)
+    rgb = panel(image, spot(), Certificate("t", LINES, BARS), height=height)
     assert rgb.shape[0] == height
     assert 1.5 * height < rgb.shape[1] < 4.8 * height
     assert rgb.dtype == np.uint8
@@ -151,7 +152,7 @@ def test_a_panel_has_the_height_asked_for_and_a_bounded_width(shape, height):
 def test_photo_and_explanation_stand_side_by_side():
     image = np.zeros((306, 306, 3), np.uint8)
     image[:, :, 1] = 200
-    rgb = panel(image, np.eye(306), title="t", height=360)
+    rgb = panel(image, np.eye(306), Certificate("t"), height=360)
     assert (rgb[20:300, 20:300] == [0, 200, 0]).all()
     explained = rgb[20:300, 350:620]
     assert (explained == [0, 200, 0]).all(axis=2).any()
@@ -164,7 +165,7 @@ def count(rgb, colour):
 
 def test_bars_are_red_for_and_blue_against_and_as_long_as_their_numbers():
     def drawn(value):
-        return panel(GREY, spot(), title="t", bars=[("a", 4.0), ("b", value), ("c", -4.0)])
+        return panel(GREY, spot(), Certificate("t", bars=[("a", 4.0), ("b", value), ("c", -4.0)]))
 
     assert count(drawn(2.0), RED) == pytest.approx(1.5 * count(drawn(0.0), RED), rel=0.05)
     assert count(drawn(-2.0), BLUE) == pytest.approx(1.5 * count(drawn(0.0), BLUE), rel=0.05)
@@ -173,7 +174,7 @@ def test_bars_are_red_for_and_blue_against_and_as_long_as_their_numbers():
 
 @pytest.mark.parametrize("bars", [[], [("input", 0.0)], [("input", 1e-30), ("b", -1e30)], [("only", -1.0)]])
 def test_odd_contributions_are_drawn(bars):
-    assert panel(GREY, spot(), title="", bars=bars).shape[0] == 360
+    assert panel(GREY, spot(), Certificate("", bars=bars)).shape[0] == 360
 
 
 def test_bars_left_out_are_summed_so_that_nothing_is_lost():
@@ -220,7 +221,7 @@ def test_text_that_fits_exactly_stays_whole(name):
 
 def pixels(label):
     """What a label looks like, as the title of a panel without anything else."""
-    return panel(GREY, spot(), title=label)
+    return panel(GREY, spot(), Certificate(label))
 
 
 LABELS = ["Käse", "Kase", "Kose", "猫", "犬", "é", "è", "e", "γάτα", "кошка", "חתול", "😀", "?", "???", "\ufffd"]
@@ -273,20 +274,20 @@ def test_what_is_no_character_is_written_as_its_code_point(label, shown):
 
 
 def test_nothing_is_written_beyond_the_sheet():
-    few = panel(GREY, spot(), title="t" * 500, lines=["w" * 500] * 99, bars=[("n" * 500, 1.0)] * 99)
+    few = panel(GREY, spot(), Certificate("t" * 500, ["w" * 500] * 99, [("n" * 500, 1.0)] * 99))
     margin = 14
     assert few[:, -margin:].min() == 255
     assert few[-margin + 2 :].min() == 255
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("bars", "height", "error", "message"),
     [
-        ({"height": 100}, OptionError, "height is 100: the text of a panel needs 200 pixels or more"),
-        ({"bars": [("conv1", float("nan"))]}, InputError, "the contribution of 'conv1' is NaN or infinite"),
-        ({"bars": [("a", 1.0), ("b", float("inf"))]}, InputError, "the contribution of 'b' is NaN or infinite"),
+        ([], 100, OptionError, "height is 100: the text of a panel needs 200 pixels or more"),
+        ([("conv1", float("nan"))], 360, InputError, "the contribution of 'conv1' is NaN or infinite"),
+        ([("a", 1.0), ("b", float("inf"))], 360, InputError, "the contribution of 'b' is NaN or infinite"),
     ],
 )
-def test_a_panel_refuses_what_it_cannot_show(options, error, message):
+def test_a_panel_refuses_what_it_cannot_show(bars, height, error, message):
     with pytest.raises(error, match=re.escape(message)):
-        panel(GREY, spot(), title="t", **options)
+        panel(GREY, spot(), Certificate("t", bars=bars), height=height)

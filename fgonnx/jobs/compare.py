@@ -27,6 +27,7 @@ from fgonnx.jobs.reading import Reading, aligned_labels
 from fgonnx.jobs.samples import Reader, Sample, digest, find, is_picture
 from fgonnx.pictures.read import images
 from fgonnx.pictures.show import pair
+from fgonnx.pictures.show.sheet import Certificate
 
 Float = npt.NDArray[np.float64]
 
@@ -336,9 +337,7 @@ def _picture(
         sample.shown,
         a,
         b,
-        title=title,
-        lines=_lines(row, stands_out),
-        bars=list(bars.items()),
+        Certificate(title, _lines(row, stands_out), list(bars.items())),
         names=names,
         signed=signed,
     )

@@ -20,6 +20,7 @@ from fgonnx.explain.choice import ONLY
 from fgonnx.explain.explanation import Explanation
 from fgonnx.jobs.samples import Sample
 from fgonnx.pictures.show import plots, visual
+from fgonnx.pictures.show.sheet import Certificate
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
@@ -259,22 +260,22 @@ def draw(
     shown = _wide_enough(sample.shown)
     if kind == "overlay":
         return visual.overlay(shown, map_, signed=signed)
-    return visual.panel(
-        shown, map_, title=_title(record, sample), lines=_lines(record), bars=_bars(record), signed=signed, height=480
-    )
+    return visual.panel(shown, map_, _certificate(record, sample), signed=signed, height=480)
+
+
+def _certificate(record: Mapping[str, Any], sample: Sample) -> Certificate:
+    return Certificate(_title(record, sample), _lines(record), _bars(record))
 
 
 def _plot(record: Mapping[str, Any], sample: Sample, saliency: Array, values: Array, signed: bool) -> RGB | None:
     """Draw a sequence or a volume; None for what is a picture."""
     grid = tuple(size for size in saliency.shape if size > 1)
     map_, rows = saliency.reshape(grid), values.reshape(len(values), *grid)
-    title, lines, bars = _title(record, sample), _lines(record), _bars(record)
+    certificate = _certificate(record, sample)
     if len(grid) == 1:
-        return plots.sequence(
-            rows, map_, title=title, lines=lines, bars=bars, signed=signed, rate=sample.rate, start=sample.start
-        )
+        return plots.sequence(rows, map_, certificate, signed=signed, rate=sample.rate, start=sample.start)
     if len(grid) == 3:
-        return plots.volume(rows.mean(axis=0), map_, title=title, lines=lines, bars=bars, signed=signed)
+        return plots.volume(rows.mean(axis=0), map_, certificate, signed=signed)
     return None
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx.pictures.show.sheet import FAINT, NEGATIVE, POSITIVE, RGB, Sheet, checked, contained
+from fgonnx.pictures.show.sheet import FAINT, NEGATIVE, POSITIVE, RGB, Certificate, Sheet, contained
 from fgonnx.pictures.show.visual import overlay, scaled
 
 PERCENTILE = 99.5
@@ -18,10 +16,8 @@ def draw(
     image: RGB,
     a: npt.ArrayLike,
     b: npt.ArrayLike,
+    certificate: Certificate,
     *,
-    title: str,
-    lines: Sequence[str] = (),
-    bars: Sequence[tuple[str, float]] = (),
     names: tuple[str, str] = ("A", "B"),
     signed: bool = False,
     height: int = 720,
@@ -34,12 +30,8 @@ def draw(
         RGB pixels.
     a, b : array-like, shape (h, w)
         The maps, of one size.
-    title : str
-        What the picture is about.
-    lines : sequence of str
-        What was measured, one statement a line.
-    bars : sequence of (str, float)
-        What every stretch of layers adds to score B - score A, the input first.
+    certificate : Certificate
+        What is written to the right: what was measured, and what every stretch of layers adds.
     names : pair of str
         What the models are called.
     signed : bool
@@ -59,7 +51,7 @@ def draw(
     OptionError
         The height is too small.
     """
-    checked(height, bars)
+    certificate.checked(height)
     unit = height / 360
     margin, caption = round(10 * unit), round(16 * unit)
     room = (height - 3 * margin - 2 * caption) // 2
@@ -78,7 +70,7 @@ def draw(
         left = margin + (i % 2) * (column + margin)
         sheet.place(picture, left + (column - size[1]) // 2, top + (room - size[0]) // 2)
         sheet.write(sheet.fitted(name, column / unit, 8), left / unit, (top + room) / unit + 11, 8, FAINT)
-    return sheet.certified(title, lines, bars, caption="score B - score A, by layer")
+    return sheet.certified(certificate, caption="score B - score A, by layer")
 
 
 def difference(photo: RGB, a: npt.ArrayLike, b: npt.ArrayLike, *, signed: bool = False) -> RGB:

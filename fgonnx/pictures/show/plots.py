@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from fgonnx.errors import InputError
 from fgonnx.pictures.show import visual
-from fgonnx.pictures.show.sheet import FAINT, INK, NEGATIVE, POSITIVE, RGB, RULE, Sheet, checked, resized
+from fgonnx.pictures.show.sheet import FAINT, INK, NEGATIVE, POSITIVE, RGB, RULE, Certificate, Sheet, resized
 
 Array = npt.NDArray[Any]
 
@@ -21,10 +20,8 @@ _WIDTH, _MARGIN = 520, 14  # of a plot over time, in units of 1/360 of the heigh
 def sequence(
     values: Array,
     saliency: Array,
+    certificate: Certificate,
     *,
-    title: str,
-    lines: Sequence[str] = (),
-    bars: Sequence[tuple[str, float]] = (),
     signed: bool = False,
     height: int = 480,
     rate: float | None = None,
@@ -38,7 +35,7 @@ def sequence(
         The sequence: one channel is drawn as a wave, several as rows of brightness.
     saliency : numpy array, (T,)
         The map.
-    title, lines, bars, signed, height
+    certificate, signed, height
         As for `fgonnx.pictures.show.visual.panel`.
     rate : float, optional
         Positions per second; positions are counted without it.
@@ -57,7 +54,7 @@ def sequence(
     OptionError
         The height is too small.
     """
-    checked(height, bars)
+    certificate.checked(height)
     rows = np.atleast_2d(np.asarray(values, np.float64))
     map_ = np.asarray(saliency, np.float64)
     if rows.ndim != 2 or map_.shape != rows.shape[1:] or not rows.size:
@@ -77,7 +74,7 @@ def sequence(
     sheet.box(left, 203, right, 233, visual.heat(columns[None], signed=signed))
     _curve(sheet, columns, left, 240, right, 322)
     _axis(sheet, left, right, 324, len(map_), rate, start)
-    return sheet.certified(title, lines, bars)
+    return sheet.certified(certificate)
 
 
 def _columns(map_: Array, width: int) -> Array:
@@ -137,10 +134,8 @@ def _brightness(rows: Array) -> RGB:
 def volume(
     values: Array,
     saliency: Array,
+    certificate: Certificate,
     *,
-    title: str,
-    lines: Sequence[str] = (),
-    bars: Sequence[tuple[str, float]] = (),
     signed: bool = False,
     height: int = 480,
 ) -> RGB:
@@ -150,7 +145,7 @@ def volume(
     ----------
     values, saliency : numpy array, (D, H, W)
         The volume and its map.
-    title, lines, bars, signed, height
+    certificate, signed, height
         As for `fgonnx.pictures.show.visual.panel`.
 
     Returns
@@ -165,7 +160,7 @@ def volume(
     OptionError
         The height is too small.
     """
-    checked(height, bars)
+    certificate.checked(height)
     grey, map_ = np.asarray(values, np.float64), np.asarray(saliency, np.float64)
     if grey.ndim != 3 or grey.shape != map_.shape or not np.isfinite(grey).all():
         raise InputError(f"a volume of shape {grey.shape} and a map of shape {map_.shape} cannot be drawn together")
@@ -186,4 +181,4 @@ def volume(
             sheet.place(picture, round(left * sheet.unit), round(top * sheet.unit))
         sheet.write(f"{name} = {index}", left, 334, 10, FAINT)
     visual.legend(sheet, _MARGIN + 2 * 158 + 144, 339, 158, signed)
-    return sheet.certified(title, lines, bars)
+    return sheet.certified(certificate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import cv2
@@ -28,6 +29,44 @@ NEGATIVE: Colour = (48, 112, 184)
 PER_LAYER = "contribution per layer"
 _TOP_BARS = 11  # the input and ten layers
 _CERTIFICATE = 430  # width
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is written to the right of pictures.
+
+    Attributes
+    ----------
+    title : str
+        Such as file, predicted label and score; text that is too long is shortened.
+    lines : sequence of str
+        What the certificate says, one statement a line.
+    bars : sequence of (str, float)
+        Contribution of the input and of every layer, in the order of the network. The first and the ten largest of
+        the others are drawn, fewer where the lines take the room; the rest is one bar, so that nothing is lost.
+    """
+
+    title: str
+    lines: Sequence[str] = ()
+    bars: Sequence[tuple[str, float]] = ()
+
+    def checked(self, height: int) -> None:
+        """Refuse what cannot be drawn: too little room for text, contributions that are not numbers.
+
+        Raises
+        ------
+        OptionError
+            The height is below 200 pixels.
+        InputError
+            A contribution is NaN or infinite.
+        """
+        if height < 200:
+            raise OptionError(f"height is {height}: the text of a panel needs 200 pixels or more")
+        wrong = next((name for name, value in self.bars if not np.isfinite(value)), None)
+        if wrong is not None:
+            raise InputError(
+                f"the contribution of '{wrong}' is NaN or infinite: look at the certificate before drawing it"
+            )
 
 
 class Sheet:
@@ -81,13 +120,12 @@ class Sheet:
 
         return kept(bisect.bisect_right(range(1, len(text)), width, key=lambda n: self.extent(kept(n), size)))
 
-    def certified(
-        self, title: str, lines: Sequence[str], bars: Sequence[tuple[str, float]], caption: str = PER_LAYER
-    ) -> RGB:
-        """Write title, statements and bars to the right of the pictures, from the top down; return the pixels."""
+    def certified(self, certificate: Certificate, caption: str = PER_LAYER) -> RGB:
+        """Write a certificate to the right of the pictures, from the top down; return the pixels."""
+        lines, bars = certificate.lines, certificate.bars
         left, bottom = self.room / self.unit, 360 - 14
         y = 30.0
-        self.write(self.fitted(title, _CERTIFICATE, 15), left, y, 15)
+        self.write(self.fitted(certificate.title, _CERTIFICATE, 15), left, y, 15)
         y += 8
         self.box(left, y, left + _CERTIFICATE, y + 1, RULE)
         y += 6
@@ -105,15 +143,6 @@ class Sheet:
             shown = _selected(bars, rows)
             _bars(self, shown, y, min(19.0, (bottom - y) / len(shown)))
         return np.array(self.image)
-
-
-def checked(height: int, bars: Sequence[tuple[str, float]]) -> None:
-    """Refuse what cannot be drawn: panels without room for text, contributions that are not numbers."""
-    if height < 200:
-        raise OptionError(f"height is {height}: the text of a panel needs 200 pixels or more")
-    wrong = next((name for name, value in bars if not np.isfinite(value)), None)
-    if wrong is not None:
-        raise InputError(f"the contribution of '{wrong}' is NaN or infinite: look at the certificate before drawing it")
 
 
 def _selected(bars: Sequence[tuple[str, float]], rows: int) -> list[tuple[str, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import cv2
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from PIL import ImageColor
 
 from fgonnx.errors import InputError, OptionError
-from fgonnx.pictures.show.sheet import FAINT, RGB, Sheet, checked, contained
+from fgonnx.pictures.show.sheet import FAINT, RGB, Certificate, Sheet, contained
 
 COLORMAPS = {n: getattr(cv2, f"COLORMAP_{n.upper()}") for n in ("inferno", "viridis", "magma", "cividis", "turbo")}
 """Colour scales for maps without sign; all but turbo are perceptually uniform."""
@@ -106,10 +105,8 @@ def blend(image: RGB, level: npt.NDArray[np.float32], alpha: float, *, signed: b
 def panel(
     image: RGB,
     saliency: npt.ArrayLike,
+    certificate: Certificate,
     *,
-    title: str,
-    lines: Sequence[str] = (),
-    bars: Sequence[tuple[str, float]] = (),
     signed: bool = False,
     height: int = 360,
 ) -> RGB:
@@ -121,13 +118,8 @@ def panel(
         RGB pixels, any proportions.
     saliency : array-like, shape (h, w)
         The map over this picture.
-    title : str
-        Such as file, predicted label and score; text that is too long is shortened.
-    lines : sequence of str
-        What the certificate says, one statement a line.
-    bars : sequence of (str, float)
-        Contribution of the input and of every layer, in the order of the network. The first and the ten largest of
-        the others are drawn, fewer where the lines take the room; the rest is one bar, so that nothing is lost.
+    certificate : Certificate
+        What is written to the right: title, statements, contributions.
     signed : bool
         The map has a sign.
     height : int
@@ -145,7 +137,7 @@ def panel(
     OptionError
         The height is too small.
     """
-    checked(height, bars)
+    certificate.checked(height)
     unit = height / 360
     margin, caption = round(14 * unit), round(22 * unit)
     room = height - 2 * margin - caption
@@ -162,7 +154,7 @@ def panel(
         sheet.place(picture, left + (column - size[1]) // 2, top)
         sheet.write(name, left / unit, 345, 10, FAINT)
     legend(sheet, (2 * margin + 2 * column) / unit, 336, column / unit, signed)
-    return sheet.certified(title, lines, bars)
+    return sheet.certified(certificate)
 
 
 def legend(sheet: Sheet, right: float, top: float, room: float, signed: bool) -> None:
