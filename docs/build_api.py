@@ -1,14 +1,19 @@
 """Write docs/api/ from the docstrings: `python docs/build_api.py` (needs griffelib, in the extra `docs`).
 
 griffe reads the source, so that no framework and no runtime has to be installed; this script lays out what it finds.
+Only classes whose docstring is made when they are (`documented`) are imported.
 """
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import logging
+import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import griffe
 
@@ -122,6 +127,9 @@ def signature(name: str, member: griffe.Object) -> str:
         return f"{name} = {value}" if member.value is not None and len(value) <= WIDTH else ""
     if not isinstance(member, griffe.Class | griffe.Function):
         return ""
+    if (made := _imported(member)) is not None:
+        fields = inspect.signature(made).parameters.values()
+        return f"{name}(\n    *,\n" + "".join(f"    {f.name}: {f.annotation} = {f.default!r},\n" for f in fields) + ")"
     shown = str(member.signature(name=name.rpartition(".")[2] if isinstance(member, griffe.Class) else name))
     if len(shown) <= WIDTH:
         return shown
@@ -138,6 +146,13 @@ def signature(name: str, member: griffe.Object) -> str:
     head = name.rpartition(".")[2] if isinstance(member, griffe.Class) else name
     returns = f" -> {member.returns}" if isinstance(member, griffe.Function) and member.returns is not None else ""
     return f"{head}(\n" + "".join(f"    {line},\n" for line in lines) + f"){returns}"
+
+
+def _imported(member: griffe.Object) -> Any:
+    """Return the class itself where its docstring is made on import; None elsewhere."""
+    if not isinstance(member, griffe.Class) or "documented" not in {str(d.value) for d in member.decorators}:
+        return None
+    return getattr(importlib.import_module(member.module.path), member.name)
 
 
 def _parameter(p: griffe.Parameter) -> str:
@@ -161,7 +176,9 @@ def described(member: griffe.Object) -> str:
     """Return a docstring as Markdown."""
     if member.docstring is None:
         return ""
-    prose = griffe.Docstring(member.docstring.value)  # without its parent, so that types stay words
+    made = _imported(member)
+    text = member.docstring.value if made is None else inspect.getdoc(made) or ""
+    prose = griffe.Docstring(text)  # without its parent, so that types stay words
     blocks = [block for section in prose.parse("numpy", warnings=False) for block in _section(section)]
     return "\n\n".join(b for b in blocks if b)
 
@@ -211,4 +228,5 @@ def write() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
     write()

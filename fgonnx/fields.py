@@ -85,7 +85,7 @@ def documented(cls: type[T]) -> type[T]:
         text = f"{spelled.help} {spelled.python}".strip()
         lines += [
             f"{name} : {kinds[name]}",
-            *textwrap.wrap(text, _WIDTH, initial_indent="    ", subsequent_indent="    "),
+            *textwrap.wrap(text, _WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False),
         ]
     cls.__doc__ = "\n".join(lines)
     return cls
