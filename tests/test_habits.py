@@ -21,11 +21,6 @@ OF_OPERATORS = (
 COMMANDS = "fgonnx/cli"
 #: Functions that have more all the same. Nothing is added here; what is mended is taken out.
 STILL = {
-    "converters/finish.py:finish",
-    "converters/keras.py:convert",
-    "converters/sklearn.py:convert",
-    "converters/tensorflow.py:convert",
-    "converters/torch.py:convert",
     "fgonnx/engine/maps/aggregate.py:_placed_term",
     "fgonnx/engine/rules/linear.py:_weight_gradient",
     "fgonnx/engine/rules/normalisation.py:_standardise",
