@@ -24,8 +24,6 @@ STILL = {
     "fgonnx/engine/maps/aggregate.py:_placed_term",
     "fgonnx/engine/rules/linear.py:_weight_gradient",
     "fgonnx/engine/rules/normalisation.py:_standardise",
-    "fgonnx/pictures/show/pair.py:draw",
-    "fgonnx/pictures/show/plots.py:sequence",
 }
 
 SOURCES = sorted(p for folder in ("fgonnx", "converters") for p in (ROOT / folder).rglob("*.py"))
