@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -94,75 +95,92 @@ def build(loaded: LoadedModel, options: Options) -> Rewritten:
 
 def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     graph = normal.model.graph
-    opset = normal.model.opset_imports[""]
     nodes = list(graph)
     source_outputs = tuple(str(v.name) for v in normal.outputs)
     head, stripped = find_head(normal, options, loaded)
     head_shape = per_sample_shape(head, normal.batched, loaded.name)
-
     method = methods.find(options.method)
     active = backward.active_values(nodes, [normal.x])
     if head not in active and method.gradient:
-        if obstacles := backward.obstacles(nodes, normal.x, head, opset):
-            raise UnsupportedError(obstacles)
-        raise ModelError(
-            f"{loaded.name}: the output '{head.name}' does not depend on the input '{normal.input_name}'; explain "
-            "another output (output=) or input (input=)"
-        )
-    path = backward.path(nodes, active, head)
+        raise _independent(loaded, normal, head)
     op = Emitter(graph, active, portable=options.form == "portable")
     writer = Outputs(op, normal)
     selector = writer.claim(SEED_INPUT if options.seed else TARGET_INPUT)
     seed, chosen, score = seeded(op, head, head_shape, selector, options)
-    if not method.gradient:
-        walked = backward.Walk({})
-    elif method.modify is not None:
-        walked = backward.walk(op, path, head, seed, opset, method.modify(options.settings))
-    else:
-        walked = ENGINES[options.engine](op, path, head, seed, opset)
-    if method.gradient and normal.x not in walked.cotangents:
+    path = backward.path(nodes, active, head)
+    view = _view(op, normal, path, _walk(op, normal, path, head, seed, options), options)
+    if method.gradient and normal.x not in view.walked.cotangents:
         raise ModelError(f"{loaded.name}: the gradient of '{head.name}' with respect to its input is zero everywhere")
 
-    layout = axes.input_layout(normal.layout, normal.x.shape.dims if normal.x.shape else (), normal.batched)
-    layouts = axes.propagate(path, normal.x, layout, active)
-    grid = tuple(a[0].size if a else 1 for a, letter in zip(layout, normal.layout, strict=False) if letter in "DHWF")
-    view = methods.View(
-        op,
-        normal.x,
-        path,
-        walked,
-        layouts,
-        grid,
-        normal.batched,
-        options.psi,
-        options.profile,
-        options.settings,
-        certificate=bool({"contributions", "completeness"} & set(options.wanted)),
-    )
     parts = view.terms if method.sites else []
     write_outputs(writer, options, method.write(view), view, parts, chosen, score)
     if "head" in options.wanted:
         writer.add("head", op.Reshape(head, [-1, *head_shape]), head_shape)
-    expose(writer, options, parts, walked, nodes, loaded.name)
+    expose(writer, options, parts, view.walked, nodes, loaded.name)
     if not op.portable:
         recompute.error_functions(op, nodes)
     head_name = str(head.name)  # the next step takes names away
     resolve_straight_through(graph)
     common.RemoveUnusedNodesPass()(normal.model)
     rewritten = Rewritten(
-        normal.model,
-        options,
-        normal,
-        head_name,
-        head_shape,
-        stripped,
-        (*(p.site for p in parts), *aggregate.extra_tokens(parts)),
-        writer.names,
-        selector,
-        source_outputs,
-        normal.notes,
-        axes.grid_axes(layouts.get(head, ()))[-len(head_shape) :] if head_shape else (),
-        view.facts,
+        model=normal.model,
+        options=options,
+        normal=normal,
+        head=head_name,
+        head_shape=head_shape,
+        stripped=stripped,
+        sites=(*(p.site for p in parts), *aggregate.extra_tokens(parts)),
+        names=writer.names,
+        selector=selector,
+        source_outputs=source_outputs,
+        notes=normal.notes,
+        head_axes=axes.grid_axes(view.layouts.get(head, ()))[-len(head_shape) :] if head_shape else (),
+        facts=view.facts,
     )
     describe(rewritten, loaded)
     return rewritten
+
+
+def _independent(loaded: LoadedModel, normal: Normal, head: ir.Value) -> UnsupportedError | ModelError:
+    """Return what to raise where no differentiable path leads from the input to the head."""
+    nodes, opset = list(normal.model.graph), normal.model.opset_imports[""]
+    if obstacles := backward.obstacles(nodes, normal.x, head, opset):
+        return UnsupportedError(obstacles)
+    return ModelError(
+        f"{loaded.name}: the output '{head.name}' does not depend on the input '{normal.input_name}'; explain "
+        "another output (output=) or input (input=)"
+    )
+
+
+def _walk(
+    op: Emitter, normal: Normal, path: Sequence[ir.Node], head: ir.Value, seed: ir.Value, options: Options
+) -> backward.Walk:
+    """Write the backward pass that the method asks for."""
+    method, opset = methods.find(options.method), normal.model.opset_imports[""]
+    if not method.gradient:
+        return backward.Walk({})
+    if method.modify is not None:
+        return backward.walk(op, path, head, seed, opset, method.modify(options.settings))
+    return ENGINES[options.engine](op, path, head, seed, opset)
+
+
+def _view(
+    op: Emitter, normal: Normal, path: Sequence[ir.Node], walked: backward.Walk, options: Options
+) -> methods.View:
+    """Return what a method sees of the graph: cotangents, and where every value lies on the input's grid."""
+    layout = axes.input_layout(normal.layout, normal.x.shape.dims if normal.x.shape else (), normal.batched)
+    return methods.View(
+        op,
+        normal.x,
+        path,
+        walked,
+        layouts=axes.propagate(path, normal.x, layout, op.active),
+        grid=tuple(
+            axis[0].size if axis else 1 for axis, letter in zip(layout, normal.layout, strict=False) if letter in "DHWF"
+        ),
+        batched=normal.batched,
+        psi=options.psi,
+        profile=options.profile,
+        settings=options.settings,
+        certificate=bool({"contributions", "completeness"} & set(options.wanted)),
+    )
