@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from fgonnx.engine.graph.values import Dims, content_of, dims_of, dtype_of
+
 PREFIX = "fg/"
 
 #: What a rule may pass where ONNX wants a tensor.
 Operand = ir.Value | float | int | bool | Sequence[int] | npt.NDArray[Any] | None
 
-_BOOL_RESULT = {
-    "Equal",
-    "Greater",
-    "GreaterOrEqual",
-    "Less",
-    "LessOrEqual",
-    "Not",
-    "And",
-    "Or",
-    "Xor",
-    "IsNaN",
-    "IsInf",
+#: Element types of the outputs of operators for which they do not follow from the operands.
+_RESULTS = {
+    **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), (ir.DataType.BOOL,)),
+    **dict.fromkeys(("Not", "And", "Or", "Xor", "IsNaN", "IsInf"), (ir.DataType.BOOL,)),
+    **dict.fromkeys(("Shape", "Size", "ArgMax", "ArgMin", "NonZero"), (ir.DataType.INT64,)),
+    **dict.fromkeys(("MatMulInteger", "ConvInteger"), (ir.DataType.INT32,)),
+    "DynamicQuantizeLinear": (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8),
+    "Dropout": (None, ir.DataType.BOOL),
+    "MaxPool": (None, ir.DataType.INT64),
+    "TopK": (None, ir.DataType.INT64),
 }
-_INT64_RESULT = {"Shape", "Size", "ArgMax", "ArgMin", "NonZero"}
+#: Operands that give the outputs their element type, where that is not the first one.
+_TYPED_BY = {"CastLike": 1, "DequantizeLinear": 1, "OneHot": 2}
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Recipe:
 
 
 class Emitter:
-    """Appends nodes to a graph; every attribute of it is an operator of the default domain.
+    """Writes nodes into a graph; every attribute of it is an operator of the default domain.
 
     Scalars take the element type of the first tensor operand (the partner), so `op.Mul(a, 2.0)` is right in float16
     and in float64. Lists of integers are int64 tensors (axes, shapes). Equal constants are stored once.
@@ -91,21 +93,30 @@ class Emitter:
     Parameters
     ----------
     graph : ir.Graph
-        The graph that is written to. Nodes go to its end.
+        The graph that is written to.
     active : set of ir.Value
         Values that depend on what is differentiated; rules ask for it through `is_active`.
     prefix : str
         What the names of all nodes and values that are written begin with.
     portable : bool
         Whether plain forms of a gradient are wanted, for any runtime, or those that are fast on onnxruntime.
+    before : ir.Node, optional
+        The node of the graph in front of which nodes go; None puts them at its end.
     """
 
     def __init__(
-        self, graph: ir.Graph, active: set[ir.Value] | None = None, prefix: str = PREFIX, *, portable: bool = False
+        self,
+        graph: ir.Graph,
+        active: set[ir.Value] | None = None,
+        prefix: str = PREFIX,
+        *,
+        portable: bool = False,
+        before: ir.Node | None = None,
     ) -> None:
         self.graph = graph
         self.portable = portable
         self._prefix = prefix
+        self._before = before
         self.active: set[ir.Value] = active if active is not None else set()
         #: Of cotangents that more is known of.
         self.recipes: dict[ir.Value, Recipe] = {}
@@ -115,22 +126,26 @@ class Emitter:
             self._taken.update(v.name for v in node.outputs)
         self._counts: dict[str, int] = {}
 
-    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+    def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         if not op_type[0].isupper():
             raise AttributeError(op_type)
-        return lambda *operands, **attributes: self.emit(op_type, *operands, **attributes)
+        return partial(self.emit, op_type)
 
-    def emit(
+    def emit(self, op_type: str, *operands: Operand, **options: Any) -> ir.Value:
+        """Write a node with one output and return that; see `several` for parameters."""
+        return self.several(op_type, *operands, outputs=1, **options)[0]
+
+    def several(
         self,
         op_type: str,
         *operands: Operand,
-        outputs: int = 1,
+        outputs: int,
         domain: str = "",
         name: str | None = None,
         dtype: ir.DataType | None = None,
         **attributes: Any,
-    ) -> ir.Value | tuple[ir.Value, ...]:
-        """Append one node and return its output, or a tuple of them when `outputs` is above 1.
+    ) -> tuple[ir.Value, ...]:
+        """Write a node and return its outputs.
 
         Parameters
         ----------
@@ -161,11 +176,18 @@ class Emitter:
         )
         for i, out in enumerate(node.outputs):
             out.name = base if i == 0 else f"{base}:{i}"
-            result = dtype or _result_dtype(op_type, operands, kept, partner)
+            result = dtype or _result_dtype(op_type, i, operands, kept) or partner
             if result is not None:
                 out.type = ir.TensorType(result)
-        self.graph.append(node)
-        return node.outputs[0] if outputs == 1 else tuple(node.outputs)
+        self.place(node)
+        return tuple(node.outputs)
+
+    def place(self, node: ir.Node) -> None:
+        """Put a node where nodes go."""
+        if self._before is None:
+            self.graph.append(node)
+        else:
+            self.graph.insert_before(self._before, node)
 
     def unique(self, name: str) -> str:
         """Return a name under the prefix that nothing in the graph has yet."""
@@ -182,12 +204,7 @@ class Emitter:
         array = np.ascontiguousarray(array) if array.ndim else array
         key = (array.dtype.str, str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
-            value = ir.Value(name=self.unique(name))
-            value.const_value = ir.tensor(array, name=value.name)
-            value.dtype = value.const_value.dtype
-            value.shape = ir.Shape(array.shape)
-            self.graph.register_initializer(value)
-            self._constants[key] = value
+            self._constants[key] = initializer(self.graph, self.unique(name), array)
         return self._constants[key]
 
     def _operand(self, operand: Operand, partner: ir.DataType | None) -> ir.Value | None:
@@ -219,11 +236,9 @@ class Emitter:
         """Tell whether a value depends on what is differentiated."""
         return value is not None and value in self.active
 
-    def dims(self, value: ir.Value) -> tuple[int | ir.SymbolicDim, ...]:
+    def dims(self, value: ir.Value) -> Dims:
         """Return the dimensions of a value: integers, and one symbol or more where the batch size enters."""
-        if value.shape is None:
-            raise ValueError(f"value '{value.name}' has no known shape")
-        return tuple(value.shape.dims)
+        return dims_of(value)
 
     def rank(self, value: ir.Value) -> int:
         """Return the rank of a value."""
@@ -238,9 +253,7 @@ class Emitter:
 
     def array(self, value: ir.Value | None) -> npt.NDArray[Any] | None:
         """Return the content of a constant, or None where the value is not one."""
-        if value is None or value.const_value is None or value.is_graph_input():
-            return None
-        return value.const_value.numpy()
+        return content_of(value)
 
     # Shapes that follow a primal's.
 
@@ -250,13 +263,12 @@ class Emitter:
         unknown = [i for i, d in enumerate(dims) if not isinstance(d, int)]
         if len(unknown) <= 1 and 0 not in dims:
             return [d if isinstance(d, int) else -1 for d in dims]
-        shape: ir.Value = self.Shape(value)
-        return shape
+        return self.Shape(value)
 
     def reshape_like(self, tensor: ir.Value, primal: ir.Value) -> ir.Value:
         """Give a tensor the shape of `primal`, which has as many elements."""
         empty = 0 in self.dims(primal)  # without allowzero a 0 would copy a dimension
-        result: ir.Value = self.Reshape(tensor, self.shape_of(primal), allowzero=1 if empty else None)
+        result = self.Reshape(tensor, self.shape_of(primal), allowzero=1 if empty else None)
         entry = self.entry(tensor)
         if entry is not None and entry.values is None and self._is_vector(primal, entry.count):
             self.recipes[result] = Recipe(entry=entry)
@@ -270,15 +282,12 @@ class Emitter:
     def zeros_like(self, value: ir.Value) -> ir.Value:
         """Return zeros of the shape and type of a value."""
         dims = self.dims(value)
-        assert value.dtype is not None
-        zero = np.zeros((), value.dtype.numpy())
+        zero = self.constant(np.zeros((), dtype_of(value).numpy()))
         if all(isinstance(d, int) for d in dims):
             shape: Operand = [int(d) for d in dims]  # type: ignore[arg-type]
         else:
             shape = self.Shape(value)
-        result: ir.Value = self.Expand(zero, shape)
-        result.dtype = value.dtype
-        return result
+        return self.Expand(zero, shape)
 
     def unbroadcast(self, g: ir.Value, result: ir.Value, primal: ir.Value) -> ir.Value:
         """Sum a cotangent of `result` over the axes along which `primal` was broadcast to it."""
@@ -287,8 +296,16 @@ class Emitter:
         axes = list(range(lead)) + [lead + i for i, d in enumerate(to) if d == 1 and frm[lead + i] != 1]
         if not axes:
             return g
-        summed: ir.Value = self.ReduceSum(g, axes, keepdims=1)
+        summed = self.ReduceSum(g, axes, keepdims=1)
         return self.reshape_like(summed, primal) if lead else summed
+
+
+def initializer(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
+    """Add a constant to a graph, under a name that must be free."""
+    content = ir.tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(content.dtype), const_value=content)
+    graph.register_initializer(value)
+    return value
 
 
 def _attribute(name: str, value: Any) -> ir.Attr:
@@ -299,17 +316,16 @@ def _attribute(name: str, value: Any) -> ir.Attr:
 
 
 def _result_dtype(
-    op_type: str, operands: Sequence[Operand], attributes: dict[str, Any], partner: ir.DataType | None
+    op_type: str, output: int, operands: Sequence[Operand], attributes: dict[str, Any]
 ) -> ir.DataType | None:
-    if op_type in _BOOL_RESULT:
-        return ir.DataType.BOOL
-    if op_type in _INT64_RESULT:
-        return ir.DataType.INT64
+    if op_type in _RESULTS:
+        return _RESULTS[op_type][output]
     if op_type == "Cast":
         return ir.DataType(int(attributes["to"]))
-    if op_type == "OneHot":
-        return operands[2].dtype if isinstance(operands[2], ir.Value) else None
+    if op_type in _TYPED_BY:
+        given = operands[_TYPED_BY[op_type]]
+        return given.dtype if isinstance(given, ir.Value) else None
     if op_type == "ConstantOfShape":
         value = attributes.get("value")
         return value.dtype if value is not None else ir.DataType.FLOAT
-    return partner
+    return None

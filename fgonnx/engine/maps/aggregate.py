@@ -99,7 +99,7 @@ class PlacedTerm:
 def at_least_float32(op: Emitter, v: ir.Value) -> ir.Value:
     """Cast float16 and bfloat16 to float32: in half precision, sums over a layer overflow and lose digits."""
     if v.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
-        result: ir.Value = op.Cast(v, to=ir.DataType.FLOAT.value)
+        result = op.Cast(v, to=ir.DataType.FLOAT.value)
         result.shape = v.shape
         return result
     return v
@@ -205,7 +205,7 @@ def totals(op: Emitter, terms: Sequence[PlacedTerm], carried: Mapping[ir.Value, 
         if s.total is not None:
             sums = carried.get(s.total, s.total)
             if p.crop is not None:
-                sums, tokens = op.Split(sums, [1, 1], outputs=2, axis=1)
+                sums, tokens = op.several("Split", sums, [1, 1], outputs=2, axis=1)
                 extra.append(tokens)
             columns.append(sums)
             continue
@@ -230,7 +230,7 @@ def _whole(op: Emitter, product: ir.Value, p: Placement) -> ir.Value:
 def _per_sample(op: Emitter, v: ir.Value, shape: Sequence[int]) -> ir.Value:
     """Sum over all axes except the batch, which is the -1 in the shape, if any."""
     axes = [i for i, size in enumerate(shape) if size != -1]
-    total: ir.Value = op.Reshape(op.ReduceSum(v, axes, keepdims=0) if axes else v, [-1, 1])
+    total = op.Reshape(op.ReduceSum(v, axes, keepdims=0) if axes else v, [-1, 1])
     total.shape = ir.Shape([None, 1])
     return total
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from fgonnx.engine.graph.probe import batch_factor
+from fgonnx.engine.graph.values import content_of, dims_of, optional, required
 
 Dim = int | ir.SymbolicDim
 
@@ -151,8 +152,7 @@ def propagate(nodes: Sequence[ir.Node], x: ir.Value, layout: Layout, active: set
 
 
 def _layout(node: ir.Node, y: ir.Value, layouts: dict[ir.Value, Layout]) -> Layout:
-    assert y.shape is not None
-    dims = tuple(y.shape.dims)
+    dims = dims_of(y)
     known = [(v, layouts[v]) for v in node.inputs if v is not None and v in layouts]
     first = known[0][1]
     handler = _HANDLERS.get(node.op_type)
@@ -272,7 +272,7 @@ def _cut(axis: Axis, start: int, count: int) -> Axis:
 
 
 def _slice(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | None:
-    bounds = [v.const_value.numpy() if v is not None and v.const_value is not None else None for v in node.inputs[1:]]
+    bounds = [content_of(v) for v in node.inputs[1:]]
     if len(bounds) < 2 or bounds[0] is None or bounds[1] is None:
         return None
     along = bounds[2] if len(bounds) > 2 and bounds[2] is not None else range(len(bounds[0]))
@@ -310,8 +310,7 @@ def _concat(node: ir.Node, dims: Sequence[Dim], layouts: dict[ir.Value, Layout])
     total = dims[axis]
     if isinstance(total, int):
         pieces = []
-        for v in node.inputs:
-            assert v is not None
+        for v in (required(node, i) for i in range(len(node.inputs))):
             size = v.shape.dims[axis] if v.shape is not None else None
             if not isinstance(size, int):
                 return None
@@ -367,10 +366,10 @@ def _gemm(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout:
 def _reduce(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | None:
     if len(dims) == len(first):
         return tuple(a if d != 1 else () for a, d in zip(first, dims, strict=True))
-    axes = node.inputs[1] if len(node.inputs) > 1 else None
-    if axes is None or axes.const_value is None:
+    axes = content_of(optional(node, 1))
+    if axes is None:
         return tuple(other(d) for d in dims)
-    reduced = {int(a) % len(first) for a in axes.const_value.numpy().reshape(-1)}
+    reduced = {int(a) % len(first) for a in axes.reshape(-1)}
     return tuple(a for i, a in enumerate(first) if i not in reduced)
 
 
@@ -402,9 +401,7 @@ _HANDLERS: dict[str, Callable[[ir.Node, Sequence[Dim], Layout], Layout | None]] 
 
 
 def _matmul(node: ir.Node, dims: Sequence[Dim], layouts: dict[ir.Value, Layout]) -> Layout | None:
-    a, b = node.inputs[0], node.inputs[1]
-    assert a is not None
-    assert b is not None
+    a, b = required(node, 0), required(node, 1)
     if any(v.shape is None or v.shape.rank() < 2 for v in (a, b)):
         return None
     left, right = layouts.get(a), layouts.get(b)

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
+from fgonnx.engine.graph.values import dtype_of, required
 from fgonnx.engine.maps.placement import Crop, Placement
 
 ABS, POSITIVE, SIGNED = "abs", "positive", "signed"
@@ -57,17 +58,15 @@ def factored(op: Emitter, product: ir.Value, g: ir.Value, c: ir.Value, p: Placem
             channel = op.Mul(entry.values, weight)
         return Signed(g, p, vector, recipe.vanishes, channel)
     # A scalar factor of the intercept, or of the product that the rule has written.
-    assert product.dtype is not None
     for value, times in ((product, None), (c, g)):
         node = value.producer()
         if not p.spatial or node is None or node.op_type not in ("Mul", "Neg"):
             continue
         number = op.array(node.inputs[1]) if node.op_type == "Mul" else np.array(-1.0)
         if number is not None and number.size == 1:
-            rest = node.inputs[0] if times is None else op.Mul(times, node.inputs[0])
-            assert rest is not None
+            rest = required(node, 0) if times is None else op.Mul(times, node.inputs[0])
             rest.shape = product.shape
-            factor = op.constant(number.reshape(1).astype(product.dtype.numpy()))
+            factor = op.constant(number.reshape(1).astype(dtype_of(product).numpy()))
             return Signed(rest, p, factor, recipe.vanishes)
     return Signed(product, p, vanishes=recipe.vanishes)
 
@@ -82,7 +81,7 @@ def _channel_vector(op: Emitter, y: ir.Value, c: ir.Value, p: Placement) -> ir.V
         return None
     if any(d != 1 for i, d in enumerate(dims) if i != axis) or dims[axis] not in (1, p.shape[1]):
         return None
-    vector: ir.Value = op.Reshape(c, [-1])
+    vector = op.Reshape(c, [-1])
     vector.shape = ir.Shape([dims[axis]])
     return vector
 
@@ -227,10 +226,9 @@ def _column_sums(op: Emitter, m: Matrix) -> ir.Value:
     size = m.placement.shape[1]
     if m.weights is None and size == 1:
         return op.Reshape(m.value, [-1, math.prod(m.placement.grid)])
-    assert m.value.dtype is not None
     if m.channel_axis == 2:  # a matrix-vector product would take several times as long
         return op.ReduceSum(m.value if m.weights is None else op.Mul(m.value, m.weights), [2], keepdims=0)
-    ones = np.ones(size, m.value.dtype.numpy())
+    ones = np.ones(size, dtype_of(m.value).numpy())
     return op.MatMul(ones if m.weights is None else op.Mul(ones, m.weights), m.value)
 
 
@@ -300,7 +298,7 @@ def rescaled_sums(
     count, cells = len(maps), math.prod(grid)
     rows = [_row(op, m, psi) for m in maps]
     sizes = [n for r in rows for n in ([cells, 2 * r.count] + ([] if r.total is None else [op.size(r.total, 1)]))]
-    pieces = iter(op.Split(op.Concat(*(r.value for r in rows), axis=1), sizes, outputs=len(sizes), axis=1))
+    pieces = iter(op.several("Split", op.Concat(*(r.value for r in rows), axis=1), sizes, outputs=len(sizes), axis=1))
     sums, extrema, carried = [], [], {}
     for r in rows:
         sums.append(next(pieces))
@@ -332,7 +330,7 @@ def _extrema(op: Emitter, extrema: Sequence[ir.Value], rows: Sequence[_Row]) -> 
     weights = [r.weights for r in rows if r.weights is not None]
     if weights:  # all rows of a group have weights, or none
         both = op.Mul(both, op.Reshape(op.Concat(*weights, axis=0), [len(rows), 1, -1]))
-    high, low = op.Split(both, [1, 1], outputs=2, axis=2)
+    high, low = op.several("Split", both, [1, 1], outputs=2, axis=2)
     return op.ReduceMax(high, [2, 3], keepdims=0), op.ReduceMin(low, [2, 3], keepdims=0)
 
 

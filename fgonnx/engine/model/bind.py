@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import OptionError
 from fgonnx.fields import pairs
@@ -94,10 +95,7 @@ def described(array: Array) -> str:
 
 
 def _fixed(where: str, face: ir.Value, value: Any) -> Array:
-    assert face.dtype is not None
-    assert face.shape is not None
-    dims = face.shape.dims
-    wanted = face.dtype.numpy()
+    dims, wanted = dims_of(face), dtype_of(face).numpy()
     array = np.asarray(value)
     if array.ndim == 0:
         array = np.full([d if isinstance(d, int) else 1 for d in dims], array)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from fgonnx.engine.graph.values import dims_of
 from fgonnx.errors import ModelError, OptionError
 
 
@@ -62,8 +63,7 @@ def described(values: Sequence[ir.Value]) -> str:
 
 def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str, *, per_sample: bool = True) -> tuple[int, ...]:
     """Return the input's shape for one sample: 1, then the model's sizes, or the given ones where they are free."""
-    assert x.shape is not None
-    declared = list(x.shape.dims)
+    declared = list(dims_of(x))
     if given is not None:
         if len(given) != len(declared) or any(
             isinstance(d, int) and d != g for d, g in zip(declared[1:], given[1:], strict=False)

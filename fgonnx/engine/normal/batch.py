@@ -10,6 +10,8 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from fgonnx.engine.graph import probe
+from fgonnx.engine.graph.emit import Emitter, initializer
+from fgonnx.engine.graph.values import content_of, dims_of, optional, required
 from fgonnx.engine.normal.expand import depends_on_inputs
 from fgonnx.errors import ModelError
 
@@ -28,8 +30,7 @@ def settle_batch(
     Returns the model to go on with, and whether its batch is symbolic.
     """
     x = next(v for v in model.graph.inputs if v.name == input_name)
-    assert x.shape is not None
-    free = x.shape.rank() > 0 and not isinstance(x.shape.dims[0], int)
+    free = not all(isinstance(d, int) for d in dims_of(x)[:1])
     both = probe.random_feeds(model.graph, x, shape, 2)
     # States may have a first axis of two entries that is no batch.
     whole = {str(v.name) for v in model.graph.inputs if v.shape is not None and v.shape.rank() and v.shape[0] == 2}
@@ -78,11 +79,10 @@ def _free_batch(model: ir.Model) -> None:
             continue
         if "allowzero" in node.attributes and node.attributes["allowzero"].as_int():
             continue
-        target = node.inputs[1]
-        if target is None or target.const_value is None:
-            continue
-        array = target.const_value.numpy().copy()
-        if array.size and array[0] == 1:
+        target = required(node, 1)
+        array = content_of(target)
+        if array is not None and array.size and array[0] == 1:
+            array = array.copy()
             # -1 needs nothing of the input; 0 copies its first axis, for targets that use their -1 elsewhere
             array[0] = 0 if (array == -1).any() else -1
             node.replace_input_with(1, initializer(model.graph, f"{target.name}::{node.name}::batch", array))
@@ -103,26 +103,9 @@ def _repeat_tokens(graph: ir.Graph, node: ir.Node, dependent: set[ir.Value]) -> 
             continue
         if v.shape is not None and isinstance(v.shape.dims[0], int) and v.shape.dims[0] != 1:
             continue
-        batch = ir.Node("", "Shape", [data], ir.convenience.convert_attributes({"start": 0, "end": 1}))
-        rest = ir.Node("", "Shape", [v], ir.convenience.convert_attributes({"start": 1}))
-        axis = ir.convenience.convert_attributes({"axis": 0})
-        shape = ir.Node("", "Concat", [batch.outputs[0], rest.outputs[0]], axis)
-        repeated = ir.Node("", "Expand", [v, shape.outputs[0]])
-        for role, new in (("batch", batch), ("rest", rest), ("shape", shape), ("repeated", repeated)):
-            new.outputs[0].name = f"{v.name}::{node.name}::{role}"
-            new.outputs[0].type = ir.TensorType(v.dtype if new is repeated else ir.DataType.INT64)
-        graph.insert_before(node, (batch, rest, shape, repeated))
-        node.replace_input_with(i, repeated.outputs[0])
-
-
-def initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    """Add an initializer to a graph."""
-    value = ir.Value(name=name)
-    value.const_value = ir.tensor(array, name=name)
-    value.dtype = value.const_value.dtype
-    value.shape = ir.Shape(array.shape)
-    graph.register_initializer(value)
-    return value
+        op = Emitter(graph, prefix=f"{v.name}::{node.name}::", before=node)
+        shape = op.Concat(op.Shape(data, start=0, end=1), op.Shape(v, start=1), axis=0)
+        node.replace_input_with(i, op.Expand(v, shape))
 
 
 def _try_batch(
@@ -211,7 +194,7 @@ def _annotate(
 def _settle_resizes(graph: ir.Graph) -> None:
     """Name the axes that a Resize changes, so that a target size that holds the batch size becomes a constant."""
     for node in graph:
-        sizes = node.inputs[3] if node.op_type == "Resize" and len(node.inputs) > 3 else None
+        sizes = optional(node, 3) if node.op_type == "Resize" else None
         if sizes is None or sizes.const_value is not None or "axes" in node.attributes:
             continue
         before, after = (

@@ -79,15 +79,8 @@ def _visit(op: Emitter, node: ir.Node, twins: dict[ir.Value, ir.Value], found: T
         results: tuple[ir.Value, ...] = (inputs[0],) if _to_float(node) else (op.Cast(inputs[0], to=_target(node)),)
     else:
         kept = {name: a.value for name, a in node.attributes.items()}
-        made = op.emit(
-            node.op_type,
-            *inputs,
-            outputs=len(node.outputs),
-            domain=node.domain,
-            name=f"{node.outputs[0].name}::wide",
-            **kept,
-        )
-        results = made if isinstance(made, tuple) else (made,)
+        kept |= {"domain": node.domain, "name": f"{node.outputs[0].name}::wide"}
+        results = op.several(node.op_type, *inputs, outputs=len(node.outputs), **kept)
         found.stand_for(node, *results)
     for y, wide in zip(node.outputs, results, strict=True):
         if y.dtype in _HALF:
@@ -107,13 +100,12 @@ def _visit(op: Emitter, node: ir.Node, twins: dict[ir.Value, ir.Value], found: T
 
 def _tied(op: Emitter, y: ir.Value, wide: ir.Value) -> ir.Value:
     tied = op.emit("StraightThrough", wide, _float32(op, y), domain=DOMAIN, name=f"{y.name}::rounded")
-    assert isinstance(tied, ir.Value)
     tied.shape, tied.type = y.shape, ir.TensorType(ir.DataType.FLOAT)
     return tied
 
 
 def _float32(op: Emitter, v: ir.Value) -> ir.Value:
-    result: ir.Value = op.Cast(v, to=ir.DataType.FLOAT.value)
+    result = op.Cast(v, to=ir.DataType.FLOAT.value)
     result.shape = v.shape
     return result
 

@@ -9,7 +9,7 @@ nodes stay and compute the outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import content_of, dims_of, optional, required
 from fgonnx.engine.normal.tie import DOMAIN, Twins, dependent_nodes
 
 PREFIX = "dequantised/"
@@ -107,11 +108,11 @@ class _Writer:
         """Write the twins of a node's outputs, where it computes with quantised values."""
         family = _family(node)
         if node.op_type == "QuantizeLinear":
-            self._round(node, self._float(node.inputs[0]), *_params(node, 1, 2))
+            self._round(node, self._float(required(node, 0)), optional(node, 1), optional(node, 2))
         elif node.op_type == "DynamicQuantizeLinear":
-            self._round(node, self._float(node.inputs[0]), node.outputs[1], node.outputs[2], saturates=False)
+            self._round(node, self._float(required(node, 0)), node.outputs[1], node.outputs[2], saturates=False)
         elif node.op_type == "DequantizeLinear" and node.inputs[0] in self.twins:
-            seen = self._as_seen(node.inputs[0], *_params(node, 1, 2))
+            seen = self._as_seen(node.inputs[0], optional(node, 1), optional(node, 2))
             node.outputs[0].replace_all_uses_with(seen, replace_graph_outputs=True)
             self._keep_output_name(node.outputs[0], seen)
         elif node.op_type == "Cast" and node.inputs[0] in self.twins and _floating(node.outputs[0]):
@@ -129,15 +130,13 @@ class _Writer:
         if new.is_graph_output() and old.name:
             old.name, new.name = f"{old.name}::integer", old.name
 
-    def _float(self, v: ir.Value | None) -> ir.Value:
-        assert v is not None
+    def _float(self, v: ir.Value) -> ir.Value:
         return self.twins[v].real if v in self.twins else v
 
-    def _as_seen(self, v: ir.Value | None, scale: ir.Value | None, zero: ir.Value | None, *, axis: int = 1) -> ir.Value:
+    def _as_seen(self, v: ir.Value, scale: ir.Value | None, zero: ir.Value | None, *, axis: int = 1) -> ir.Value:
         """Return s' (q - z') as a consumer reads a value, from its twin or, for a constant, by DequantizeLinear."""
-        assert v is not None
         if v not in self.twins:
-            result: ir.Value = v if _floating(v) else self.op.DequantizeLinear(v, scale, zero, axis=axis)
+            result = v if _floating(v) else self.op.DequantizeLinear(v, scale, zero, axis=axis)
             result.shape = v.shape
             result.type = scale.type if scale is not None and not _floating(v) else v.type
             return result
@@ -169,7 +168,7 @@ class _Writer:
         op = self.op
 
         def real_of(v: ir.Value) -> ir.Value:
-            result: ir.Value = op.DequantizeLinear(v, scale, zero, axis=axis, block_size=block or None)
+            result = op.DequantizeLinear(v, scale, zero, axis=axis, block_size=block or None)
             result.shape = q.shape
             result.type = scale.type if scale is not None else None
             return result
@@ -184,24 +183,21 @@ class _Writer:
                 plain = scale is not None and scale.shape is not None and scale.shape.rank() == 0
                 bounds = [real_of(end if plain else op.Expand(end, op.Shape(q))) for end in ends]
         tied = op.emit("StraightThrough", x, real, *bounds, domain=DOMAIN, name=f"{q.name}::real")
-        assert isinstance(tied, ir.Value)
         tied.shape, tied.type = q.shape, real.type
         self.written.stand_for(node, tied)
         self.twins[q] = Twin(tied, scale, zero)
 
     def _move(self, node: ir.Node) -> None:
         """Move the twin as the node moves the integers; a value joined from several needs them in one scale."""
-        lead = next(v for v in node.inputs if v in self.twins)
-        assert lead is not None
-        twin = self.twins[lead]
+        twin = next(self.twins[v] for v in node.inputs if v in self.twins)
         data = node.inputs if node.op_type == "Concat" else node.inputs[:1]
-        inputs: list[ir.Value | None] = [self._as_seen(v, twin.scale, twin.zero) for v in data]
+        inputs: list[ir.Value | None] = [self._as_seen(v, twin.scale, twin.zero) for v in data if v is not None]
         inputs += node.inputs[len(data) :]  # shapes, indices, pads
-        if node.op_type == "Pad" and len(node.inputs) > 2 and node.inputs[2] is not None:
-            inputs[2] = self._as_seen(node.inputs[2], twin.scale, twin.zero)
+        if node.op_type == "Pad" and (padding := optional(node, 2)) is not None:
+            inputs[2] = self._as_seen(padding, twin.scale, twin.zero)
         kept = {name: a.value for name, a in node.attributes.items()}
-        moved = self.op.emit(node.op_type, *inputs, outputs=len(node.outputs), name=f"{node.name}::real", **kept)
-        for q, real in zip(node.outputs, moved if isinstance(moved, tuple) else (moved,), strict=True):
+        moved = self.op.several(node.op_type, *inputs, outputs=len(node.outputs), name=f"{node.name}::real", **kept)
+        for q, real in zip(node.outputs, moved, strict=True):
             self.written.stand_for(node, real)
             if _floating(q) or q.dtype == ir.DataType.INT64:
                 continue
@@ -212,50 +208,35 @@ class _Writer:
 
     def linear_convolution(self, node: ir.Node) -> None:
         """QLinearConv: x, s, z, w, s, z, y s, y z, bias in units of s_x s_w."""
-        x, w = self._as_seen(*node.inputs[:3]), self._as_seen(*node.inputs[3:6], axis=0)
-        bias = None
-        if len(node.inputs) > 8 and node.inputs[8] is not None:
-            unit = self.op.Mul(node.inputs[1], node.inputs[4])
-            bias = self.op.Mul(self.op.Cast(node.inputs[8], to=_code(x)), unit)
-        self._tie(node, "Conv", [x, w, bias], node.inputs[6], node.inputs[7])
+        x, w = self._factor(node, 0), self._factor(node, 3, axis=0)
+        self._tie(node, "Conv", [x, w, self._in_units(node, 8, x)], 6)
 
     def linear_matmul(self, node: ir.Node) -> None:
         """QLinearMatMul: a, s, z, b, s, z, y s, y z."""
-        a, b = self._as_seen(*node.inputs[:3]), self._as_seen(*node.inputs[3:6])
-        self._tie(node, "MatMul", [a, b], node.inputs[6], node.inputs[7])
+        self._tie(node, "MatMul", [self._factor(node, 0), self._factor(node, 3)], 6)
 
     def linear_gemm(self, node: ir.Node) -> None:
         """com.microsoft QGemm: a, s, z, b, s, z, c in units of s_a s_b, y s, y z; a float without the last two."""
-        a = self._as_seen(*node.inputs[:3])
-        b = self._as_seen(*node.inputs[3:6], axis=0 if _flag(node, "transB") else 1)
-        c = None
-        if len(node.inputs) > 6 and node.inputs[6] is not None:
-            c = self.op.Mul(self.op.Cast(node.inputs[6], to=_code(a)), self.op.Mul(node.inputs[1], node.inputs[4]))
-        scale, zero = _params(node, 7, 8)
-        self._tie(node, "Gemm", [a, b, c], scale, zero)
+        a, b = self._factor(node, 0), self._factor(node, 3, axis=0 if _flag(node, "transB") else 1)
+        self._tie(node, "Gemm", [a, b, self._in_units(node, 6, a)], 7)
 
     def binary(self, node: ir.Node) -> None:
         """com.microsoft QLinearAdd and QLinearMul: a, s, z, b, s, z, y s, y z."""
-        a, b = self._as_seen(*node.inputs[:3]), self._as_seen(*node.inputs[3:6])
-        self._tie(node, node.op_type.removeprefix("QLinear"), [a, b], *_params(node, 6, 7))
+        self._tie(node, node.op_type.removeprefix("QLinear"), [self._factor(node, 0), self._factor(node, 3)], 6)
 
     def unary(self, node: ir.Node) -> None:
         """com.microsoft QLinear operators of one value: x, s, z, y s, y z."""
-        self._tie(node, node.op_type.removeprefix("QLinear"), [self._as_seen(*node.inputs[:3])], *_params(node, 3, 4))
+        self._tie(node, node.op_type.removeprefix("QLinear"), [self._factor(node, 0)], 3)
 
     def joined(self, node: ir.Node) -> None:
         """com.microsoft QLinearConcat: y s, y z, then x, s, z of every part."""
-        rest = node.inputs[2:]
-        parts: list[ir.Value | None] = [self._as_seen(*rest[i : i + 3]) for i in range(0, len(rest), 3)]
-        self._tie(node, "Concat", parts, node.inputs[0], node.inputs[1])
+        self._tie(node, "Concat", [self._factor(node, i) for i in range(2, len(node.inputs), 3)], 0)
 
     def integer_product(self, node: ir.Node) -> None:
         """ConvInteger and MatMulInteger: (a - z_a) (b - z_b), exact; a twin of s (a - z) is divided by s."""
         op = self.op
         factors = []
-        zeros = [node.inputs[i] if len(node.inputs) > i else None for i in (2, 3)]
-        for v, zero in zip(node.inputs[:2], zeros, strict=True):
-            assert v is not None
+        for v, zero in ((required(node, 0), optional(node, 2)), (required(node, 1), optional(node, 3))):
             if v in self.twins:
                 twin = self.twins[v]
                 real = twin.real if _same(twin.zero, zero) else self._as_seen(v, twin.scale, zero)
@@ -272,34 +253,40 @@ class _Writer:
         kept = {name: a.value for name, a in node.attributes.items()}
         q = node.outputs[0]
         product = op.emit(node.op_type.removesuffix("Integer"), *factors, name=f"{q.name}::product", **kept)
-        assert isinstance(product, ir.Value)
         product.shape, product.type = q.shape, ir.TensorType(ir.DataType.FLOAT)
         self.written.stand_for(node, product)
         self.twins[q] = Twin(product)
 
-    def _permuted(self, v: ir.Value | None, perm: list[int]) -> ir.Value:
-        assert v is not None
-        assert v.shape is not None
-        result: ir.Value = self.op.Transpose(v, perm=perm)
-        result.shape = ir.Shape([v.shape.dims[p] for p in perm])
+    def _factor(self, node: ir.Node, at: int, *, axis: int = 1) -> ir.Value:
+        """Return an operand of a node as it sees it: the value, its scale and its zero point from an input on."""
+        return self._as_seen(required(node, at), optional(node, at + 1), optional(node, at + 2), axis=axis)
+
+    def _in_units(self, node: ir.Node, at: int, like: ir.Value) -> ir.Value | None:
+        """Return a bias, which counts in products of the scales of both operands."""
+        bias = optional(node, at)
+        if bias is None:
+            return None
+        return self.op.Mul(self.op.Cast(bias, to=_code(like)), self.op.Mul(node.inputs[1], node.inputs[4]))
+
+    def _permuted(self, v: ir.Value, perm: list[int]) -> ir.Value:
+        result = self.op.Transpose(v, perm=perm)
+        result.shape = ir.Shape([dims_of(v)[p] for p in perm])
         return result
 
-    def _tie(
-        self, node: ir.Node, op_type: str, inputs: list[ir.Value | None], scale: ir.Value | None, zero: ir.Value | None
-    ) -> None:
+    def _tie(self, node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], at: int) -> None:
+        """Write what a node computes, in real numbers; the scale and the zero point of its result are inputs `at`."""
         q = node.outputs[0]
+        scale, zero = optional(node, at), optional(node, at + 1)
         kept = {name: a.value for name, a in node.attributes.items() if name not in ("channels_last", "opset")}
         last = _flag(node, "channels_last")
         rank = q.shape.rank() if q.shape is not None else 0
-        if last:
+        if last and inputs[0] is not None:
             inputs = [self._permuted(inputs[0], [0, rank - 1, *range(1, rank - 1)]), *inputs[1:]]
         result = self.op.emit(op_type, *inputs, name=f"{q.name}::product", **kept)
-        assert isinstance(result, ir.Value)
         result.type = ir.TensorType(ir.DataType.FLOAT)
         self.written.stand_for(node, result)
         if last:
-            assert q.shape is not None
-            dims = list(q.shape.dims)
+            dims = dims_of(q)
             result.shape = ir.Shape([dims[0], dims[-1], *dims[1:-1]])
             result = self._permuted(result, [0, *range(2, rank), 1])
         result.shape = q.shape
@@ -334,13 +321,6 @@ def _family(node: ir.Node) -> _Family | None:
     return FAMILIES.get((node.domain, node.op_type))
 
 
-def _params(node: ir.Node, scale: int, zero: int) -> tuple[ir.Value | None, ir.Value | None]:
-    return (
-        node.inputs[scale] if len(node.inputs) > scale else None,
-        node.inputs[zero] if len(node.inputs) > zero else None,
-    )
-
-
 def _floating(v: ir.Value) -> bool:
     return v.dtype is not None and v.dtype.is_floating_point() and not v.dtype.name.startswith("FLOAT8")
 
@@ -357,7 +337,7 @@ def _same(a: ir.Value | None, b: ir.Value | None) -> bool:
     """Tell whether two quantisation parameters are equal; a missing zero point is zero."""
     if a is b:
         return True
-    first, second = (None if v is None or v.const_value is None else v.const_value.numpy() for v in (a, b))
+    first, second = (content_of(v) for v in (a, b))
     if (a is not None and first is None) or (b is not None and second is None):
         return False
     first = np.zeros(()) if first is None else first
@@ -371,10 +351,10 @@ def _known_bounds(
     q: ir.Value, scale: ir.Value | None, zero: ir.Value | None, axis: int, block: int
 ) -> list[np.ndarray]:
     """Return s (min - z) and s (max - z), broadcastable to q, where scale and zero point are constants."""
-    steps = None if scale is None or scale.const_value is None else scale.const_value.numpy()
-    if steps is None or (zero is not None and zero.const_value is None) or q.dtype is None or q.shape is None:
+    steps, place = content_of(scale), content_of(zero)
+    if steps is None or (zero is not None and place is None) or q.dtype is None or q.shape is None:
         return []
-    offset = np.zeros(()) if zero is None or zero.const_value is None else zero.const_value.numpy().astype(np.float64)
+    offset = np.zeros(()) if place is None else place.astype(np.float64)
     ends = [(steps.astype(np.float64) * (end - offset)).astype(steps.dtype) for end in _range(q.dtype)]
     rank = q.shape.rank()
     if block:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import required
+from fgonnx.engine.rules.fast.masks import indicator
 from fgonnx.engine.rules.registry import Local, rule
 
 DOMAIN = "fgonnx"
@@ -19,8 +21,7 @@ def straight_through(
     """Pass `real` on, differentiate `x` where it lies between the bounds."""
     if low is None or high is None:
         return Local(lambda g: g, op.Sub(real, x), "quantisation")
-    assert x.dtype is not None
-    inside = op.Cast(op.And(op.GreaterOrEqual(x, low), op.LessOrEqual(x, high)), to=x.dtype.value)
+    inside = indicator(op, op.And(op.GreaterOrEqual(x, low), op.LessOrEqual(x, high)), x)
     return Local(lambda g: op.Mul(g, inside), op.Sub(real, op.Mul(x, inside)), "quantisation")
 
 
@@ -71,8 +72,7 @@ def resolve_straight_through(graph: ir.Graph) -> None:
     """Replace every StraightThrough by the real value it passes on, once gradients are written."""
     for node in list(graph):
         if node.domain == DOMAIN and node.op_type == "StraightThrough":
-            real = node.inputs[1]
-            assert real is not None
+            real = required(node, 1)
             tied = node.outputs[0]
             if tied.is_graph_output():
                 tied.name, real.name = None, tied.name

@@ -11,7 +11,9 @@ import onnx
 import onnx_ir as ir
 
 from fgonnx.engine.graph import probe
+from fgonnx.engine.graph.copy import copy_node
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import dims_of, required
 from fgonnx.engine.model.load import ModelLike, load
 from fgonnx.engine.normal.expand import expand
 from fgonnx.engine.normal.normalise import infer_types, inline_functions, lift_constants
@@ -76,11 +78,11 @@ def _lower(model: ir.Model, node: ir.Node, where: str) -> None:
         raise ModelError(f"{where}: Gradient '{node.name}' names {', '.join(missing)}, which the graph does not have")
     independent = [values[name] for name in (*xs, *zs)]
     y = values[y_name]
-    given = list(node.inputs)
+    given = [required(node, i) for i in range(len(node.inputs))]
     if any(g is not v for g, v in zip(given, independent, strict=False)):
         y = _evaluate_at(graph, node, independent, given, y)
         _shape_before_gradients(model, where)
-        independent = [v for v in given if v is not None]
+        independent = given
     sources = independent[: len(xs)]
     nodes = [n for n in graph if n.domain != DOMAIN]
     op = Emitter(graph, backward.active_values(nodes, sources), prefix=f"{node.name}/")
@@ -106,31 +108,15 @@ def _cut(nodes: list[ir.Node], independent: list[ir.Value]) -> list[ir.Node]:
     return [n for n in nodes if n not in makers]
 
 
-def _evaluate_at(
-    graph: ir.Graph, node: ir.Node, named: list[ir.Value], given: list[ir.Value | None], y: ir.Value
-) -> ir.Value:
+def _evaluate_at(graph: ir.Graph, node: ir.Node, named: list[ir.Value], given: list[ir.Value], y: ir.Value) -> ir.Value:
     """Copy what lies between the named tensors and y, with the given ones in their place."""
     nodes = [n for n in graph if n.domain != DOMAIN]
     dependent = backward.active_values(nodes, named)
     between = backward.path(_cut(nodes, named), dependent, y)
-    bound: dict[ir.Value, ir.Value | None] = dict(zip(named, given, strict=False))
+    bound = dict(zip(named, given, strict=False))
     for original in between:
-        inputs = [bound.get(v, v) if v is not None else None for v in original.inputs]
-        copied = ir.Node(
-            original.domain,
-            original.op_type,
-            inputs,
-            original.attributes.values(),
-            num_outputs=len(original.outputs),
-            name=f"{node.name}/{original.name}",
-        )
-        for old, new in zip(original.outputs, copied.outputs, strict=True):
-            new.name, new.type = f"{node.name}/{old.name}", old.type
-            bound[old] = new
-        graph.insert_before(node, copied)
-    result = bound[y]
-    assert result is not None
-    return result
+        graph.insert_before(node, copy_node(original, bound, f"{node.name}/{{}}".format, shapes=False))
+    return bound[y]
 
 
 def _shape_before_gradients(model: ir.Model, where: str) -> None:
@@ -154,8 +140,7 @@ def _shape_before_gradients(model: ir.Model, where: str) -> None:
         )
     infer_types(copy)
     x = graph.inputs[0]
-    assert x.shape is not None
-    shape = tuple(int(d) for d in x.shape.dims)  # type: ignore[arg-type]
+    shape = tuple(int(d) for d in dims_of(x))  # type: ignore[arg-type]
     shapes = probe.Prober(copy).run(probe.random_feeds(graph, x, shape, 1)).shapes
     types = {str(v.name): v.type for n in graph for v in n.outputs}
     for n in model.graph:

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Entry, Recipe
 from fgonnx.engine.graph.probe import batch_factor
+from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.engine.maps import aggregate
 from fgonnx.engine.maps.aggregate import BatchLostError
 from fgonnx.engine.model.load import LoadedModel
@@ -86,8 +87,7 @@ def _step_back(value: ir.Value, known: set[str | None]) -> ir.Value:
 
 def per_sample_shape(head: ir.Value, batched: bool, where: str) -> tuple[int, ...]:
     """Return the head's shape for one sample, without the batch axis."""
-    assert head.shape is not None
-    dims = list(head.shape.dims)
+    dims = dims_of(head)
     if dims and (batch_factor(dims[0]) == 1 or dims[0] == 1):
         dims = dims[1:]
     elif batched:
@@ -101,10 +101,10 @@ def seeded(
     op: Emitter, head: ir.Value, shape: tuple[int, ...], name: str, options: Options
 ) -> tuple[ir.Value, ir.Value | None, ir.Value]:
     """Return the head's cotangent, the index explained per sample (None with a seed of the user's), and the score."""
-    assert head.dtype is not None
+    dtype = dtype_of(head)
     count = int(np.prod(shape, initial=1))
     if options.seed:
-        seed = ir.Value(name=name, shape=head.shape, type=ir.TensorType(head.dtype))
+        seed = ir.Value(name=name, shape=head.shape, type=ir.TensorType(dtype))
         op.graph.inputs.append(seed)
         products = op.Reshape(
             op.Mul(aggregate.at_least_float32(op, seed), aggregate.at_least_float32(op, head)), [-1, count]
@@ -122,8 +122,8 @@ def seeded(
     chosen = op.Where(op.Less(index, 0), largest, index)
     # onnxruntime has OneHot in float32, not in float64
     hot = op.OneHot(chosen, np.array(count, np.int64), op.constant(np.array([0, 1], np.float32)), axis=1)
-    if head.dtype != ir.DataType.FLOAT:
-        hot = op.Cast(hot, to=head.dtype.value)
+    if dtype != ir.DataType.FLOAT:
+        hot = op.Cast(hot, to=dtype.value)
     score = op.Reshape(op.GatherElements(aggregate.at_least_float32(op, flat), op.Unsqueeze(chosen, [1]), axis=1), [-1])
     op.recipes[hot] = Recipe(entry=Entry(chosen, count))
     return op.reshape_like(hot, head), chosen, score

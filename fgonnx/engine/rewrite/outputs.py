@@ -46,7 +46,6 @@ class Outputs:
         graph = self.op.graph
         out = self.op.Identity(value)
         free = out.name = self.claim(name)
-        out.dtype = value.dtype
         out.shape = ir.Shape([*self._batch, *dims]) if dims is not None else value.shape
         graph.outputs.append(out)
         self.names[name] = free

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
+from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.rules.registry import Cotangent, Local, Unsupported, Vjp, elementwise, homogeneous, linear, rule
 
@@ -345,8 +346,7 @@ def _casting(op_type: str) -> None:
         saturate: int = 1,
         round_mode: str = "up",
     ) -> Local:
-        assert x.dtype is not None
-        source = x.dtype.value
+        source = dtype_of(x).value
         return Local(lambda g: op.Cast(g, to=source))
 
 

@@ -87,7 +87,6 @@ def div(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
 @rule("Pow", note="c = (1 - p) y; with an active exponent y (1 - p - p log x)")
 def power(op: Emitter, y: ir.Value, x: ir.Value, p: ir.Value) -> Local:
     exponent = op.CastLike(p, x) if p.dtype != x.dtype else p
-    exponent.dtype = x.dtype
 
     def vjp(g: ir.Value) -> list[Cotangent]:
         gx = gp = None

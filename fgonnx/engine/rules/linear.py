@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rules.fast.convolution import Windows, transposed_convolution
 from fgonnx.engine.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
 
@@ -53,7 +54,7 @@ def per_channel(op: Emitter, vector: ir.Value, rank: int) -> ir.Value:
     if rank == 2:
         return vector
     ones = [1] * (rank - 2)
-    placed: ir.Value = op.Reshape(vector, [-1, *ones])
+    placed = op.Reshape(vector, [-1, *ones])
     placed.shape = ir.Shape([vector.shape[0] if vector.shape is not None else None, *ones])
     return placed
 
@@ -228,8 +229,7 @@ def gemm(
                 if not transB
                 else op.Gemm(g, a, alpha=alpha, transA=1, transB=transA)
             )
-        if op.is_active(c):
-            assert c is not None
+        if c is not None and op.is_active(c):
             gc = op.unbroadcast(g if beta == 1.0 else op.Mul(g, beta), y, c)
         return [ga, gb, gc]
 
@@ -344,8 +344,7 @@ def affine_grid(op: Emitter, y: ir.Value, theta: ir.Value, size: ir.Value, *, al
     # matrices, folded when the session loads. The standard's function body squeezes a batch of one away.
     sizes = [op.size(y, 1 + i) for i in range(op.rank(y) - 2)]
     count = len(sizes) + 1
-    assert y.dtype is not None
-    units = np.zeros((count, len(sizes), count), y.dtype.numpy())
+    units = np.zeros((count, len(sizes), count), dtype_of(y).numpy())
     units[:, 0, :] = np.eye(count)
 
     def vjp(g: ir.Value) -> ir.Value:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.rules.fast.masks import finite
 from fgonnx.engine.rules.linear import per_channel
@@ -152,8 +153,7 @@ def lrn(
     # window[c, c'] = 1 where channel c' enters the sum of channel c: c - floor((size-1)/2) ... c + ceil((size-1)/2)
     offset = np.arange(channels)[None, :] - np.arange(channels)[:, None]
     window = (offset >= -((size - 1) // 2)) & (offset <= -(-(size - 1) // 2))
-    assert x.dtype is not None
-    kernel = window.astype(x.dtype.numpy()).reshape(channels, channels, *([1] * (rank - 2)))
+    kernel = window.astype(dtype_of(x).numpy()).reshape(channels, channels, *([1] * (rank - 2)))
     transposed = np.ascontiguousarray(np.swapaxes(kernel, 0, 1))
     s = op.Add(op.Mul(op.Conv(op.Mul(x, x), kernel), alpha / size), bias)
 

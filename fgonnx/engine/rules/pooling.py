@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
+from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.rules.fast import max_pool as routing
 from fgonnx.engine.rules.fast.blocked import blockable, spread
@@ -63,7 +64,8 @@ def max_pool(
         if not storage_order:
             return masks.scatter_to_argmax(op, g, _indices(op, values), x)
         # its own indices are column-major; row-major ones come from a pool of our own
-        _, indices = op.MaxPool(
+        indices = op.several(
+            "MaxPool",
             x,
             outputs=2,
             auto_pad=auto_pad,
@@ -72,8 +74,7 @@ def max_pool(
             kernel_shape=kernel_shape,
             pads=pads,
             strides=strides,
-        )
-        indices.dtype = ir.DataType.INT64
+        )[1]
         return masks.scatter_to_argmax(op, g, indices, x)
 
     return Local(vjp)
@@ -101,7 +102,6 @@ def average_pool(
     valid = _valid_cells(size_in, size_out, kernel_shape, strides, dilations, begins)
 
     def vjp(g: ir.Value) -> ir.Value:
-        assert g.dtype is not None
         if all(o == 1 for o in size_out) and math.prod(size_in) == int(valid.reshape(-1)[0]):
             count = math.prod(kernel_shape) if count_include_pad else math.prod(size_in)
             return _shared(op, g, x, count)
@@ -110,7 +110,7 @@ def average_pool(
             return window_sum_transpose(op, g, at, x, 1.0 / math.prod(kernel_shape))
         # The divisor of each window is what the runtime divides by: its pool of ones gives valid / divisor. Ones and
         # pool are constants, folded when the session loads.
-        ones = op.constant(np.ones((1, 1, *size_in), g.dtype.numpy()))
+        ones = op.constant(np.ones((1, 1, *size_in), dtype_of(g).numpy()))
         pooled = op.AveragePool(
             ones,
             auto_pad=auto_pad,
@@ -121,7 +121,7 @@ def average_pool(
             pads=pads,
             strides=strides,
         )
-        inverse = op.Div(pooled, valid.astype(g.dtype.numpy()))
+        inverse = op.Div(pooled, valid.astype(dtype_of(g).numpy()))
         return window_sum_transpose(op, op.Mul(g, inverse), at, x)
 
     return Local(vjp)
@@ -209,7 +209,6 @@ def global_average_pool(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
     size = spatial(op, x)
 
     def vjp(g: ir.Value) -> ir.Value:
-        assert g.dtype is not None
         return _shared(op, g, x, math.prod(size))
 
     return Local(vjp)
@@ -217,8 +216,7 @@ def global_average_pool(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
 
 def _shared(op: Emitter, g: ir.Value, x: ir.Value, count: int) -> ir.Value:
     """Give every cell its share of the cotangent of one mean."""
-    assert g.dtype is not None
-    share = op.constant(np.full((1, 1, *spatial(op, x)), 1.0 / count, g.dtype.numpy()))
+    share = op.constant(np.full((1, 1, *spatial(op, x)), 1.0 / count, dtype_of(g).numpy()))
     if blockable(op, x):
         scaled = op.Mul(g, 1.0 / count)
         scaled.shape = g.shape
@@ -236,9 +234,8 @@ def global_max_pool(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
     size = spatial(op, x)
 
     def vjp(g: ir.Value) -> ir.Value:
-        assert g.dtype is not None
         flat = op.Reshape(x, [0, 0, -1])
-        values = np.array([0, 1], g.dtype.numpy())
+        values = np.array([0, 1], dtype_of(g).numpy())
         chosen = op.OneHot(op.ArgMax(flat, axis=2, keepdims=0), np.array(math.prod(size)), op.constant(values), axis=2)
         return op.reshape_like(op.Mul(op.Reshape(g, [0, 0, 1]), chosen), x)
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rules.fast.masks import along_axis, apply_along, scatter_add
 from fgonnx.engine.rules.registry import FIX_BATCH, Cotangent, Local, Unsupported, Vjp, linear, rule
 
@@ -132,11 +133,11 @@ def _scattering(op_type: str, pick: str) -> None:
         along = {} if axis is None else {"axis": axis}
 
         def put(into: ir.Value, what: ir.Value) -> ir.Value:
-            return getattr(op, op_type)(into, indices, what, reduction=reduction, **along)
+            return op.emit(op_type, into, indices, what, reduction=reduction, **along)
 
         def vjp(g: ir.Value) -> list[Cotangent]:
             covered = g if reduction == "add" or not op.is_active(data) else put(g, op.zeros_like(updates))
-            return [covered, None, getattr(op, pick)(g, indices, **along) if op.is_active(updates) else None]
+            return [covered, None, op.emit(pick, g, indices, **along) if op.is_active(updates) else None]
 
         if op.is_active(data) and op.is_active(updates):
             return Local(vjp)
@@ -230,8 +231,7 @@ def resize(
                 raise Unsupported("it resizes the batch axis", FIX_BATCH)
             # The matrix of this axis is what the runtime itself makes of unit vectors: constant, so it is folded when
             # the session loads. Row i of it is the response to unit vector i.
-            assert x.dtype is not None
-            unit = op.constant(np.eye(before, dtype=x.dtype.numpy()).reshape(1, 1, before, before))
+            unit = op.constant(np.eye(before, dtype=dtype_of(x).numpy()).reshape(1, 1, before, before))
             window = op.constant(np.array([0, 0, 0, bounds[0], 1, 1, 1, bounds[1]], np.float32)) if cropped else None
             by = op.constant(np.array([1, 1, 1, scale], np.float32)) if scale is not None else None
             to = None if scale is not None else [1, 1, before, after]

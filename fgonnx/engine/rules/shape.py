@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rules.fast.blocked import blockable
 from fgonnx.engine.rules.fast.masks import along_axis, finite
 from fgonnx.engine.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
@@ -78,7 +79,7 @@ def concat(op: Emitter, y: ir.Value, *parts: ir.Value, axis: int) -> Local:
             bounds = itertools.accumulate((op.size(p, 1) for p in parts), initial=0)
             return [recipe.channels(a, b, p) for (a, b), p in zip(itertools.pairwise(bounds), parts, strict=True)]
         if varying:
-            return list(op.Split(g, [op.size(p, axis) for p in parts], axis=axis, outputs=len(parts)))
+            return list(op.several("Split", g, [op.size(p, axis) for p in parts], axis=axis, outputs=len(parts)))
         cotangents: list[Cotangent] = []
         start = 0
         for p in parts:
@@ -215,8 +216,7 @@ def col2im(
 
     def vjp(g: ir.Value) -> ir.Value:
         # The blocks of every channel: a convolution with one filter for each cell of a block.
-        assert g.dtype is not None
-        filters = np.eye(cells, dtype=g.dtype.numpy()).reshape(cells, 1, *(int(k) for k in kernel))
+        filters = np.eye(cells, dtype=dtype_of(g).numpy()).reshape(cells, 1, *(int(k) for k in kernel))
         blocks = op.Conv(op.Reshape(g, [-1, 1, *size]), filters, dilations=dilations, pads=pads, strides=strides)
         return op.reshape_like(blocks, x)
 

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rules.fast.convolution import Windows, transposed_convolution
 from fgonnx.engine.rules.registry import Local, Unsupported, rule
 
@@ -101,9 +102,8 @@ def stft(
     at = Windows([op.size(x, 1)], [frames], [count], [int(stride.reshape(()))], [1], [0])
 
     def vjp(g: ir.Value) -> ir.Value:
-        assert g.dtype is not None
         channels = op.Transpose(op.Reshape(g, [-1, frames, 2 * bins]), perm=[0, 2, 1])
-        weights = op.constant(filters.astype(g.dtype.numpy()))
+        weights = op.constant(filters.astype(dtype_of(g).numpy()))
         return op.reshape_like(transposed_convolution(op, channels, weights, at, 1, x), x)
 
     return Local(vjp)

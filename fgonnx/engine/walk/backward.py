@@ -283,13 +283,12 @@ def _total(op: Emitter, result: Walk, pending: dict[ir.Value, list[ir.Value]], v
 def _sum(op: Emitter, arrived: Sequence[ir.Value], v: ir.Value) -> ir.Value:
     if len(arrived) == 1:
         return arrived[0]
-    total: ir.Value = op.Sum(*arrived)
+    total = op.Sum(*arrived)
     by_channels = [r.channels for g in arrived if (r := op.recipe(g, v)) is not None and r.channels is not None]
     if len(by_channels) == len(arrived):
 
         def channels(start: int, stop: int, part: ir.Value) -> ir.Value:
-            cut: ir.Value = op.Sum(*(_typed(each(start, stop, part), part) for each in by_channels))
-            return cut
+            return op.Sum(*(_typed(each(start, stop, part), part) for each in by_channels))
 
         op.recipes[total] = Recipe(channels=channels, primal=v)
     return total

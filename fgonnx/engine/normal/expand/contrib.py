@@ -18,20 +18,17 @@ DOMAIN = "com.microsoft"
 
 def _activate(op: Emitter, v: ir.Value, name: str, parameters: Sequence[float]) -> ir.Value:
     """Apply the activation that a fused operator names; parameters in its order."""
-    result: ir.Value
     if not name:
         return v
     if name in ("Relu", "Sigmoid", "Tanh", "HardSwish"):
-        result = getattr(op, name)(v)
-    elif name in ("LeakyRelu", "Elu"):
-        result = getattr(op, name)(v, alpha=parameters[0])
-    elif name == "Clip":
-        result = op.Clip(v, parameters[0], parameters[1])
-    elif name == "HardSigmoid":
-        result = op.HardSigmoid(v, alpha=parameters[0], beta=parameters[1])
-    else:
-        raise NotImplementedError(name)
-    return result
+        return op.emit(name, v)
+    if name in ("LeakyRelu", "Elu"):
+        return op.emit(name, v, alpha=parameters[0])
+    if name == "Clip":
+        return op.Clip(v, parameters[0], parameters[1])
+    if name == "HardSigmoid":
+        return op.HardSigmoid(v, alpha=parameters[0], beta=parameters[1])
+    raise NotImplementedError(name)
 
 
 def fused_conv(
@@ -83,10 +80,9 @@ def fused_matmul(
 
     def turned(v: ir.Value) -> ir.Value:
         rank = op.rank(v)
-        result: ir.Value = op.Transpose(v, perm=[*range(rank - 2), rank - 1, rank - 2])
-        return result
+        return op.Transpose(v, perm=[*range(rank - 2), rank - 1, rank - 2])
 
-    y: ir.Value = op.MatMul(turned(a) if transA else a, turned(b) if transB else b)
+    y = op.MatMul(turned(a) if transA else a, turned(b) if transB else b)
     return y if alpha == 1.0 else op.Mul(y, alpha)
 
 
@@ -162,8 +158,7 @@ def dynamic_quantize_matmul(
     bias: ir.Value | None = None,
 ) -> ir.Value:
     """A quantised by its own range, times quantised b, in floating point."""
-    q, scale, zero = op.DynamicQuantizeLinear(a, outputs=3)
-    q.type = zero.type = ir.TensorType(ir.DataType.UINT8)
+    q, scale, zero = op.several("DynamicQuantizeLinear", a, outputs=3)
     return integer_matmul_to_float(op, q, b, scale, b_scale, zero, b_zero, bias)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import dims_of, optional, required
 from fgonnx.engine.normal.expand.controlflow import MOST_STEPS, replace
 
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -74,8 +75,7 @@ class Cell:
 
     def split(self, v: ir.Value, parts: int) -> tuple[ir.Value, ...]:
         """Cut the last axis into gates."""
-        result: tuple[ir.Value, ...] = self.op.Split(v, [self.hidden] * parts, axis=-1, outputs=parts)
-        return result
+        return self.op.several("Split", v, [self.hidden] * parts, axis=-1, outputs=parts)
 
     def recurrent(self, h: ir.Value) -> ir.Value:
         """h R^T, with the recurrent bias."""
@@ -124,19 +124,14 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
     """Write a recurrent layer out; False where its sequence length is unknown or above MOST_STEPS."""
     graph = model.graph
     kind, gates = node.op_type, _GATES[node.op_type]
-    inputs = [*node.inputs, *([None] * (8 - len(node.inputs)))]
-    x, w, r, b, lengths, h0, c0, p = inputs[:8]
-    assert x is not None
-    assert w is not None
-    assert r is not None
+    x, w, r = (required(node, i) for i in range(3))
+    b, lengths, h0, c0, p = (optional(node, i) for i in range(3, 8))
     option = {name: a.value for name, a in node.attributes.items()}
     batch_first = bool(option.get("layout", 0))
-    assert x.shape is not None
-    steps = x.shape.dims[1 if batch_first else 0]
+    steps = dims_of(x)[1 if batch_first else 0]
     if not isinstance(steps, int) or steps > MOST_STEPS:
         return False
-    assert r.shape is not None
-    hidden = int(r.shape.dims[2])  # type: ignore[arg-type]
+    hidden = int(dims_of(r)[2])  # type: ignore[arg-type]
     op = Emitter(graph, prefix=f"{node.name or node.op_type}/")
     if batch_first:
         x = op.Transpose(x, perm=[1, 0, 2])
@@ -152,17 +147,16 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
         chosen = tuple(_activation(op, f, alphas, betas) for f in functions[d * per : (d + 1) * per])
 
         def pick(v: ir.Value, d: int = d) -> ir.Value:
-            result: ir.Value = op.Squeeze(op.Slice(v, [d], [d + 1], [0]), [0])
-            return result
+            return op.Squeeze(op.Slice(v, [d], [d + 1], [0]), [0])
 
         r_bias = x_bias = None
         if b is not None:
-            x_bias, r_bias = op.Split(pick(b), [gates * hidden] * 2, axis=0, outputs=2)
+            x_bias, r_bias = op.several("Split", pick(b), [gates * hidden] * 2, axis=0, outputs=2)
         cell = Cell(
             op,
             op.Transpose(pick(r), perm=[1, 0]),
             r_bias,
-            op.Split(pick(p), [hidden] * 3, axis=0, outputs=3) if p is not None else None,
+            op.several("Split", pick(p), [hidden] * 3, axis=0, outputs=3) if p is not None else None,
             chosen,
             hidden,
             option.get("clip"),
@@ -201,10 +195,8 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
 def _zeros(op: Emitter, x: ir.Value, hidden: int) -> ir.Value:
     """Zeros (N, H), N the middle axis of (T, N, C)."""
     batch = op.Slice(op.Shape(x), [1], [2], [0])
-    zero = np.zeros((), x.dtype.numpy() if x.dtype is not None else np.float32)
-    result: ir.Value = op.Expand(zero, op.Concat(batch, np.array([hidden], np.int64), axis=0))
-    result.type = x.type
-    return result
+    zero = op.constant(np.zeros((), x.dtype.numpy() if x.dtype is not None else np.float32))
+    return op.Expand(zero, op.Concat(batch, np.array([hidden], np.int64), axis=0))
 
 
 def _activation(op: Emitter, name: Any, alphas: list[float], betas: list[float]) -> Activation:
@@ -224,7 +216,7 @@ def _activation(op: Emitter, name: Any, alphas: list[float], betas: list[float])
         return lambda v: op.Add(op.Mul(v, values["alpha"]), values["beta"])
     if known == "ScaledTanh":
         return lambda v: op.Mul(op.Tanh(op.Mul(v, values["beta"])), values["alpha"])
-    return lambda v: getattr(op, known)(v, **values)
+    return lambda v: op.emit(known, v, **values)
 
 
 EXPANDERS: dict[str, Callable[[ir.Model, ir.Node], bool]] = dict.fromkeys(_GATES, expand)

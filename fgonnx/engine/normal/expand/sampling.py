@@ -20,6 +20,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.normal.expand.build import Builder, expanders
 from fgonnx.engine.normal.expand.controlflow import MOST_STEPS
+from fgonnx.engine.rules.fast.masks import indicator
 
 _INT64 = ir.DataType.INT64.value
 _CUBIC = -0.75  # the coefficient of the operator's page
@@ -53,15 +54,13 @@ def taps(op: Emitter, c: ir.Value, size: int, mode: str, padding: str, *, aligne
 def _near(op: Emitter, t: ir.Value) -> ir.Value:
     """(a + 2) t^3 - (a + 3) t^2 + 1, the weight at a distance t below 1."""
     inner = op.Sub(op.Mul(t, _CUBIC + 2.0), _CUBIC + 3.0)
-    weight: ir.Value = op.Add(op.Mul(op.Mul(inner, t), t), 1.0)
-    return weight
+    return op.Add(op.Mul(op.Mul(inner, t), t), 1.0)
 
 
 def _far(op: Emitter, t: ir.Value) -> ir.Value:
     """a d^3 - 5 a d^2 + 8 a d - 4 a at the distance d = t + 1, which is a t (t - 1)^2."""
     rest = op.Sub(t, 1.0)
-    weight: ir.Value = op.Mul(op.Mul(op.Mul(rest, rest), t), _CUBIC)
-    return weight
+    return op.Mul(op.Mul(op.Mul(rest, rest), t), _CUBIC)
 
 
 def _inside(op: Emitter, p: ir.Value, weight: ir.Value | None, size: int, padding: str, *, aligned: bool) -> Tap:
@@ -69,8 +68,7 @@ def _inside(op: Emitter, p: ir.Value, weight: ir.Value | None, size: int, paddin
     last = float(size - 1)
     if padding == "zeros":
         known = op.And(op.GreaterOrEqual(p, 0.0), op.LessOrEqual(p, last))
-        assert p.dtype is not None
-        mask = op.Cast(known, to=p.dtype.value)
+        mask = indicator(op, known, p)
         weight = mask if weight is None else op.Mul(weight, mask)
     elif padding == "reflection":
         low, span = (0.0, last) if aligned else (-0.5, float(size))
@@ -94,8 +92,7 @@ def combined(op: Emitter, axes: Sequence[Sequence[Tap]], sizes: Sequence[int]) -
 
 
 def _weighted(op: Emitter, parts: Sequence[ir.Value]) -> ir.Value:
-    result: ir.Value = parts[0] if len(parts) == 1 else op.Sum(*parts)
-    return result
+    return parts[0] if len(parts) == 1 else op.Sum(*parts)
 
 
 def sample(op: Emitter, pixels: ir.Value, places: Sequence[Tap]) -> ir.Value:
@@ -105,7 +102,6 @@ def sample(op: Emitter, pixels: ir.Value, places: Sequence[Tap]) -> ir.Value:
         index = op.Unsqueeze(tap.position, [1])
         shape = op.Concat(op.Shape(pixels, start=0, end=2), op.Shape(tap.position, start=1, end=2), axis=0)
         picked = op.GatherElements(pixels, op.Expand(index, shape), axis=2)
-        picked.dtype = pixels.dtype
         parts.append(picked if tap.weight is None else op.Mul(picked, op.Unsqueeze(tap.weight, [1])))
     return _weighted(op, parts)
 
@@ -133,8 +129,7 @@ def grid_sample(
         pixel = op.Add(op.Mul(place, factor), (size - 1) / 2)
         axes.append(taps(op, pixel, size, mode, padding_mode, aligned=bool(align_corners)))
     pixels = op.Reshape(x, [-1, op.size(x, 1), math.prod(sizes)])
-    y: ir.Value = op.Reshape(sample(op, pixels, combined(op, axes, sizes)), [-1, op.size(x, 1), *out])
-    return y
+    return op.Reshape(sample(op, pixels, combined(op, axes, sizes)), [-1, op.size(x, 1), *out])
 
 
 def deform_conv(
@@ -180,7 +175,7 @@ def deform_conv(
     product = op.MatMul(
         op.Reshape(w, [group, filters // group, depth]), op.Reshape(columns, [-1, group, depth, places])
     )
-    y: ir.Value = op.Reshape(product, [-1, filters, *out])
+    y = op.Reshape(product, [-1, filters, *out])
     return y if b is None else op.Add(y, op.Reshape(b, [-1, 1, 1]))
 
 
@@ -221,8 +216,7 @@ def roi_align(
             ]
         )
         known.append(op.Unsqueeze(inside, [at]))
-    assert x.dtype is not None
-    mask = op.Cast(op.And(*known), to=x.dtype.value)
+    mask = indicator(op, op.And(*known), x)
     channels = op.size(x, 1)
     pixels = op.Reshape(op.Transpose(x, perm=[0, 2, 3, 1]), [-1, math.prod(sizes), channels])
     parts = []
@@ -230,14 +224,12 @@ def roi_align(
         place = op.Unsqueeze(tap.position, [3])
         sample_of = op.Expand(op.Reshape(op.Cast(batch, to=_INT64), [-1, 1, 1, 1]), op.Shape(place))
         picked = op.GatherND(pixels, op.Concat(sample_of, place, axis=3))
-        picked.dtype = x.dtype
         weight = mask if tap.weight is None else op.Mul(tap.weight, mask)
         parts.append(op.Mul(picked, op.Unsqueeze(weight, [3])))
     joined = _weighted(op, parts) if mode == "avg" else op.Max(*parts)
     split = op.Reshape(joined, [-1, output_height, s, output_width, s, channels])
     pooled = op.ReduceMean(split, [2, 4], keepdims=0) if mode == "avg" else op.ReduceMax(split, [2, 4], keepdims=0)
-    y: ir.Value = op.Transpose(pooled, perm=[0, 3, 1, 2])
-    return y
+    return op.Transpose(pooled, perm=[0, 3, 1, 2])
 
 
 def max_roi_pool(
@@ -247,7 +239,7 @@ def max_roi_pool(
 
     https://onnx.ai/onnx/operators/onnx__MaxRoiPool.html; cells overlap, from floor(k b) to ceil((k + 1) b).
     """
-    batch, x0, y0, x1, y1 = op.Split(rois, [1] * 5, axis=1, outputs=5)
+    batch, x0, y0, x1, y1 = op.several("Split", rois, [1] * 5, axis=1, outputs=5)
     picked = op.Gather(x, op.Cast(op.Reshape(batch, [-1]), to=_INT64), axis=0)
     lowest = -6e4 if x.dtype == ir.DataType.FLOAT16 else -3e38
 
@@ -260,15 +252,13 @@ def max_roi_pool(
         high = op.Add(op.Ceil(op.Mul(op.Div(length, float(count)), steps[1])), start)
         low, high = (op.Unsqueeze(op.Clip(v, 0.0, float(size)), [2]) for v in (low, high))
         position = op.Reshape(op.CastLike(np.arange(size), x), [1, 1, size])
-        inside: ir.Value = op.And(op.LessOrEqual(low, position), op.Less(position, high))
-        return inside
+        return op.And(op.LessOrEqual(low, position), op.Less(position, high))
 
     rows = op.Unsqueeze(cells(y0, y1, pooled_shape[0], op.size(x, 2)), [1, 4])  # (R, 1, PH, H, 1)
     columns = op.Unsqueeze(cells(x0, x1, pooled_shape[1], op.size(x, 3)), [1, 2])  # (R, 1, 1, PW, W)
     across = op.ReduceMax(op.Where(columns, op.Unsqueeze(picked, [3]), lowest), [4], keepdims=0)
     best = op.ReduceMax(op.Where(rows, op.Unsqueeze(across, [2]), lowest), [3], keepdims=0)
-    result: ir.Value = op.Where(op.Greater(best, lowest / 2), best, 0.0)
-    return result
+    return op.Where(op.Greater(best, lowest / 2), best, 0.0)
 
 
 def cumulative_product(op: Emitter, x: ir.Value, axis: ir.Value, *, exclusive: int = 0, reverse: int = 0) -> ir.Value:
@@ -280,14 +270,13 @@ def cumulative_product(op: Emitter, x: ir.Value, axis: ir.Value, *, exclusive: i
     size = op.size(x, along)
     if not 0 < size <= MOST_STEPS:
         raise NotImplementedError("too many steps")
-    steps = list(op.Split(x, [1] * size, axis=along, outputs=size)) if size > 1 else [x]
+    steps = op.several("Split", x, [1] * size, axis=along, outputs=size) if size > 1 else (x,)
     if reverse:
-        steps.reverse()
+        steps = steps[::-1]
     products = [op.Add(op.Mul(steps[0], 0.0), 1.0)] if exclusive else [steps[0]]
     for step in steps[:-1] if exclusive else steps[1:]:
         products.append(op.Mul(products[-1], step))
-    y: ir.Value = op.Concat(*(reversed(products) if reverse else products), axis=along)
-    return y
+    return op.Concat(*(reversed(products) if reverse else products), axis=along)
 
 
 def tensor_scatter(
@@ -309,8 +298,7 @@ def tensor_scatter(
     if mode == "circular":
         place = op.Mod(place, op.size(past, axis))
     shaped = op.Reshape(place, [0 if i == 0 else -1 if i == axis else 1 for i in range(rank)])
-    y: ir.Value = op.ScatterElements(past, op.Expand(shaped, op.Shape(update)), update, axis=axis)
-    return y
+    return op.ScatterElements(past, op.Expand(shaped, op.Shape(update)), update, axis=axis)
 
 
 BUILDERS: dict[tuple[str, str], Builder] = {

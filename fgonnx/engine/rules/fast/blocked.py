@@ -33,7 +33,7 @@ def blocked(op: Emitter, v: ir.Value) -> ir.Value:
     """
     if not blockable(op, v):
         return v
-    same: ir.Value = op.MaxPool(v, kernel_shape=[1, 1])
+    same = op.MaxPool(v, kernel_shape=[1, 1])
     same.shape = v.shape
     return same
 
@@ -51,7 +51,7 @@ def spread(op: Emitter, v: ir.Value, like: ir.Value) -> ir.Value:
 def enlarged(op: Emitter, v: ir.Value, times: Sequence[int]) -> ir.Value:
     """Repeat each cell of (N, C, h, w) s x t times, (N, C, s h, t w); in the blocked layout where it fits."""
     scales = np.array([1.0, 1.0, *times], np.float32)
-    result: ir.Value = op.Resize(
+    result = op.Resize(
         blocked(op, v), None, scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
     )
     result.shape = ir.Shape([*op.dims(v)[:2], *(op.size(v, 2 + i) * t for i, t in enumerate(times))])

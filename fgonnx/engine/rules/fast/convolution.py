@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
+from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rules.fast.blocked import BLOCK, blockable, blocked, enlarged, interleaved, phase_count, stuffed
 from fgonnx.engine.rules.fast.masks import each_channel
 
@@ -198,7 +199,7 @@ def _cut(
 ) -> ir.Value:
     """Slice weights; constant-folded when the session loads, so that the file stores them once."""
     steps = steps or [1] * len(axes)
-    part: ir.Value = op.Slice(w, list(starts), list(stops), list(axes), list(steps))
+    part = op.Slice(w, list(starts), list(stops), list(axes), list(steps))
     dims = list(op.dims(w))
     for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
         dims[axis] = len(range(start, stop, step))
@@ -217,9 +218,8 @@ def _flipped(
 
 def _zero_stuffed(op: Emitter, g: ir.Value, at: Windows) -> ir.Value:
     """Insert s - 1 zeros after every entry of the last two axes: in rows by a 0/1 matrix, between rows by Pad."""
-    assert g.dtype is not None
     (rows, columns), (down, across) = at.size_out, at.strides
-    spread = np.zeros((columns, columns * across), g.dtype.numpy())
+    spread = np.zeros((columns, columns * across), dtype_of(g).numpy())
     spread[np.arange(columns), across * np.arange(columns)] = 1
     wide = op.Reshape(op.MatMul(g, spread), [-1, op.size(g, 1), rows, 1, columns * across])
     padded = op.Pad(wide, [0, 0, 0, 0, 0, 0, 0, 0, down - 1, 0])

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rules.fast.blocked import blockable
 
 # Times 2**127, every normal positive float32 is 2 or more, so that minus 1 it clamps to 1; infinity clamps too. The
@@ -49,8 +50,7 @@ def reaches(op: Emitter, x: ir.Value, bound: float) -> ir.Value:
 
 def indicator(op: Emitter, condition: ir.Value, like: ir.Value) -> ir.Value:
     """Return 1 where a condition holds, else 0, in the type of `like`."""
-    assert like.dtype is not None
-    return op.Cast(condition, to=like.dtype.value)
+    return op.Cast(condition, to=dtype_of(like).value)
 
 
 def is_zero(op: Emitter, x: ir.Value) -> ir.Value:
@@ -89,7 +89,7 @@ def summed(op: Emitter, g: ir.Value, result: ir.Value, primal: ir.Value) -> ir.V
 
 def each_channel(op: Emitter, kernel: npt.NDArray[np.float32], channels: int) -> ir.Value:
     """Return depthwise weights (channels, 1, *kernel), one kernel for all; constant-folded when the session loads."""
-    weights: ir.Value = op.Expand(op.constant(kernel), [channels, 1, 1, 1])
+    weights = op.Expand(op.constant(kernel), [channels, 1, 1, 1])
     weights.shape = ir.Shape([channels, *kernel.shape[1:]])
     return weights
 
@@ -99,10 +99,9 @@ def finite(op: Emitter, v: ir.Value) -> ir.Value:
 
     Attention masks contain minus infinity.
     """
-    assert v.dtype is not None
     array = op.array(v)
     if array is None:
-        limits = np.finfo(np.float32) if v.dtype.bitwidth >= 32 else np.finfo(np.float16)
+        limits = np.finfo(np.float32) if dtype_of(v).bitwidth >= 32 else np.finfo(np.float16)
         return op.Clip(v, float(limits.min), float(limits.max))
     return v if np.isfinite(array).all() else op.constant(np.nan_to_num(array))
 
@@ -114,11 +113,10 @@ def nonzero(op: Emitter, x: ir.Value) -> ir.Value:
 
 def scatter_to_argmax(op: Emitter, g: ir.Value, indices: ir.Value, x: ir.Value) -> ir.Value:
     """Add every element of `g` at its flat index into zeros of the shape of `x`."""
-    assert x.dtype is not None
-    kind = _summed_in(x.dtype)
+    kind = _summed_in(dtype_of(x))
     zeros = op.ConstantOfShape(op.Reshape(op.Size(x), [1]), value=ir.tensor(np.zeros(1, kind.numpy())))
     scattered = scatter_add(op, "ScatterElements", zeros, op.Reshape(indices, [-1]), op.Reshape(g, [-1]), axis=0)
-    return op.reshape_like(_cast(op, scattered, x.dtype), x)
+    return op.reshape_like(_cast(op, scattered, dtype_of(x)), x)
 
 
 def scatter_add(
@@ -128,11 +126,9 @@ def scatter_add(
 
     16-bit types go through float32: onnxruntime's CPU provider cannot add in float16.
     """
-    assert into.dtype is not None
-    kind = _summed_in(into.dtype)
-    scatter = getattr(op, op_type)
-    summed = scatter(_cast(op, into, kind), indices, _cast(op, g, kind), reduction="add", **attributes)
-    return _cast(op, summed, into.dtype)
+    kind = _summed_in(dtype_of(into))
+    summed = op.emit(op_type, _cast(op, into, kind), indices, _cast(op, g, kind), reduction="add", **attributes)
+    return _cast(op, summed, dtype_of(into))
 
 
 def _summed_in(kind: ir.DataType) -> ir.DataType:
@@ -145,8 +141,7 @@ def _cast(op: Emitter, v: ir.Value, kind: ir.DataType) -> ir.Value:
 
 def along_axis(op: Emitter, g: ir.Value, matrix: npt.NDArray[np.float64], axis: int, rank: int) -> ir.Value:
     """Multiply every fibre of `g` along an axis by a constant matrix (out, in)."""
-    assert g.dtype is not None
-    return apply_along(op, g, op.constant(matrix.astype(g.dtype.numpy())), axis, rank)
+    return apply_along(op, g, op.constant(matrix.astype(dtype_of(g).numpy())), axis, rank)
 
 
 def apply_along(op: Emitter, g: ir.Value, matrix: ir.Value, axis: int, rank: int) -> ir.Value:

@@ -98,7 +98,7 @@ def channels_of(op: Emitter, g: ir.Value, y: ir.Value, start: int, stop: int, pa
     recipe = op.recipe(g, y)
     if recipe is not None and recipe.channels is not None:
         return recipe.channels(start, stop, part)
-    cut: ir.Value = op.Slice(g, [start], [stop], [1])
+    cut = op.Slice(g, [start], [stop], [1])
     cut.shape = part.shape
     return cut
 

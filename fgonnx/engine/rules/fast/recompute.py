@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from fgonnx.engine.graph.copy import copy_node
 from fgonnx.engine.graph.emit import Emitter
 
 _AFFINE = ("Add", "Sub", "Mul", "Div")
@@ -47,16 +48,12 @@ def _copies(op: Emitter, base: ir.Value, known: set[ir.Node]) -> dict[ir.Value, 
     while reached:
         v = reached.pop()
         for node in dict.fromkeys(n for n in v.consumers() if n in known and _operand(op, n) is v):
-            inputs = [copies[v] if w is v and w in copies else w for w in node.inputs]
+            copy = copy_node(node, copies, op.unique, shapes=True)
             if v is base:
-                inputs = [_with_other_rank(op, w, op.rank(base)) for w in inputs]
-            name = op.unique(node.op_type)
-            copy = ir.Node("", node.op_type, inputs, name=name)
-            original, result = node.outputs[0], copy.outputs[0]
-            result.name, result.type, result.shape = name, original.type, original.shape
+                for i, w in enumerate(copy.inputs):
+                    copy.replace_input_with(i, _with_other_rank(op, w, op.rank(base)))
             op.graph.insert_after(node, copy)
-            copies[original] = result
-            reached.append(original)
+            reached.append(node.outputs[0])
     return copies
 
 

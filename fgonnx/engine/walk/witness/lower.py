@@ -132,8 +132,7 @@ def lower(
     }
     outputs = tuple(node.outputs)
     if (lowering := lowerings.get(node.op_type)) is None:
-        made = op.emit(node.op_type, *inputs, outputs=len(outputs), **attributes)
-        return made if isinstance(made, tuple) else (made,)
+        return op.several(node.op_type, *inputs, outputs=len(outputs), **attributes)
     known = inspect.signature(lowering).parameters
     if ignored := sorted(set(attributes) - set(known)):
         raise Unsupported(f"ONNX Runtime's training build has no gradient for it with {', '.join(ignored)}", WAY_OUT)

@@ -99,11 +99,8 @@ def max_pool(
     rank, out = len(kernel_shape), y[0] if isinstance(y, tuple) else y
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
     pads = explicit_pads(auto_pad, pads, spatial(op, x), spatial(op, out), kernel_shape, strides, dilations)
-    pooled, indices = op.MaxPool(
-        x, kernel_shape=kernel_shape, pads=pads, strides=strides, dilations=dilations, ceil_mode=ceil_mode, outputs=2
-    )
-    indices.dtype = ir.DataType.INT64
-    return pooled
+    window: dict[str, Any] = {"kernel_shape": kernel_shape, "pads": pads, "strides": strides, "dilations": dilations}
+    return op.several("MaxPool", x, outputs=2, ceil_mode=ceil_mode, **window)[0]
 
 
 def global_max_pool(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
@@ -276,7 +273,6 @@ def softsign(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
 
 def thresholded_relu(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 1.0) -> ir.Value:
     """x where it is above alpha."""
-    assert x.dtype is not None
     return op.Mul(x, masks.indicator(op, op.Greater(x, alpha), x))
 
 

@@ -16,8 +16,10 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from fgonnx.engine.graph.copy import copy_node
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.session import TRAINING
+from fgonnx.engine.graph.values import content_of
 from fgonnx.engine.rules.registry import Unsupported
 from fgonnx.engine.walk import backward
 from fgonnx.engine.walk.witness.lower import LOWERINGS, Lowering, lower
@@ -200,25 +202,14 @@ def _import(op: Emitter, built: ir.Model, known: dict[str, ir.Value]) -> dict[st
     graph.sort()
     values = dict(known)
     for name, constant in graph.initializers.items():
-        if name not in values:
-            assert constant.const_value is not None
-            values[name] = op.constant(constant.const_value.numpy())
+        if name not in values and (content := content_of(constant)) is not None:
+            values[name] = op.constant(content)
+    bound = {v: values[name] for v in [*graph.inputs, *graph.initializers.values()] if (name := str(v.name)) in values}
     for node in graph:
-        if all(v.name in values or not v.name for v in node.outputs):
-            continue
-        inputs = [values[str(v.name)] if v is not None and v.name else None for v in node.inputs]
-        added = ir.Node(
-            node.domain,
-            node.op_type,
-            inputs,
-            list(node.attributes.values()),
-            num_outputs=len(node.outputs),
-            name=op.unique(node.op_type),
-        )
-        op.graph.append(added)
-        for old, new in zip(node.outputs, added.outputs, strict=True):
-            if old.name:
-                new.name, new.type, new.shape = op.unique(old.name), old.type, old.shape
-                values.setdefault(old.name, new)
+        named = [v for v in node.outputs if v.name]
+        if any(v.name not in values for v in named):
+            op.place(copy_node(node, bound, op.unique, shapes=True))
+        for v in named:
+            bound[v] = values[str(v.name)] = values.get(str(v.name)) or bound[v]
     op.graph.opset_imports.setdefault(_CONTRIB, 1)
     return values
