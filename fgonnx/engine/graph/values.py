@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -53,6 +54,15 @@ def dtype_of(value: ir.Value) -> ir.DataType:
     if value.dtype is None:
         raise ValueError(f"value '{value.name}' has no known element type")
     return value.dtype
+
+
+def shaped(value: ir.Value, like: ir.Value | Sequence[int | ir.SymbolicDim | None]) -> ir.Value:
+    """Return a value, said to have the shape of another one, or these dimensions, None being a symbol without a name.
+
+    An Emitter does not say it by itself: rules and maps choose their form by the shapes that are known.
+    """
+    value.shape = like.shape if isinstance(like, ir.Value) else ir.Shape(like)
+    return value
 
 
 def content_of(value: ir.Value | None) -> npt.NDArray[Any] | None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.maps.axes import Layout
 from fgonnx.engine.maps.placement import Placement, place
 from fgonnx.engine.maps.psi import (
@@ -99,9 +100,7 @@ class PlacedTerm:
 def at_least_float32(op: Emitter, v: ir.Value) -> ir.Value:
     """Cast float16 and bfloat16 to float32: in half precision, sums over a layer overflow and lose digits."""
     if v.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
-        result = op.Cast(v, to=ir.DataType.FLOAT.value)
-        result.shape = v.shape
-        return result
+        return shaped(op.Cast(v, to=ir.DataType.FLOAT.value), v)
     return v
 
 
@@ -158,8 +157,7 @@ def _placed_term(
     if placement is None:
         raise BatchLostError(site.name)
     narrow, g, c = g, at_least_float32(op, g), at_least_float32(op, c)
-    product = known if known is not None and g is narrow else op.Mul(g, c)
-    product.shape = y.shape
+    product = shaped(known if known is not None and g is narrow else op.Mul(g, c), y)
     # The author's code also includes maps of one cell (a convolution after global pooling), which localise nothing.
     one_cell = profile != "full" and op.rank(y) == rank + 2
     grid = placement.grid if placement.spatial else ()
@@ -230,9 +228,7 @@ def _whole(op: Emitter, product: ir.Value, p: Placement) -> ir.Value:
 def _per_sample(op: Emitter, v: ir.Value, shape: Sequence[int]) -> ir.Value:
     """Sum over all axes except the batch, which is the -1 in the shape, if any."""
     axes = [i for i, size in enumerate(shape) if size != -1]
-    total = op.Reshape(op.ReduceSum(v, axes, keepdims=0) if axes else v, [-1, 1])
-    total.shape = ir.Shape([None, 1])
-    return total
+    return shaped(op.Reshape(op.ReduceSum(v, axes, keepdims=0) if axes else v, [-1, 1]), [None, 1])
 
 
 def signed_maps(

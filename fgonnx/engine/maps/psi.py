@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
-from fgonnx.engine.graph.values import dtype_of, required
+from fgonnx.engine.graph.values import dtype_of, required, shaped
 from fgonnx.engine.maps.placement import Crop, Placement
 
 ABS, POSITIVE, SIGNED = "abs", "positive", "signed"
@@ -65,9 +65,8 @@ def factored(op: Emitter, product: ir.Value, g: ir.Value, c: ir.Value, p: Placem
         number = op.array(node.inputs[1]) if node.op_type == "Mul" else np.array(-1.0)
         if number is not None and number.size == 1:
             rest = required(node, 0) if times is None else op.Mul(times, node.inputs[0])
-            rest.shape = product.shape
             factor = op.constant(number.reshape(1).astype(dtype_of(product).numpy()))
-            return Signed(rest, p, factor, recipe.vanishes)
+            return Signed(shaped(rest, product), p, factor, recipe.vanishes)
     return Signed(product, p, vanishes=recipe.vanishes)
 
 
@@ -81,9 +80,7 @@ def _channel_vector(op: Emitter, y: ir.Value, c: ir.Value, p: Placement) -> ir.V
         return None
     if any(d != 1 for i, d in enumerate(dims) if i != axis) or dims[axis] not in (1, p.shape[1]):
         return None
-    vector = op.Reshape(c, [-1])
-    vector.shape = ir.Shape([dims[axis]])
-    return vector
+    return shaped(op.Reshape(c, [-1]), [dims[axis]])
 
 
 def _channels_last(p: Placement) -> bool:
@@ -243,21 +240,16 @@ def sample_sums(op: Emitter, m: Signed) -> ir.Value | None:
         v = m.value if m.weights is None else op.Mul(m.value, _along_channels(op, m))
         cells = _over_channels(op, op.Reshape(v, list(by_cell.shape)), by_cell, p, op.ReduceSum)
         if p.crop is None:
-            return _sized(op.ReduceSum(cells, [2], keepdims=0), 1)
+            return shaped(op.ReduceSum(cells, [2], keepdims=0), [None, 1])
         inside = op.ReduceSum(op.Slice(cells, [p.crop.start], [p.crop.stop], [2]), [2], keepdims=0)
-        return _sized(op.Concat(inside, op.Sub(op.ReduceSum(cells, [2], keepdims=0), inside), axis=1), 2)
+        return shaped(op.Concat(inside, op.Sub(op.ReduceSum(cells, [2], keepdims=0), inside), axis=1), [None, 2])
     if p.crop is not None:
         return None
     signed = matrix(op, m)
     sums = op.ReduceSum(signed.value, [2], keepdims=0)
     if signed.weights is not None:
         sums = op.Mul(sums, signed.weights)
-    return _sized(op.ReduceSum(sums, [1], keepdims=1), 1)
-
-
-def _sized(v: ir.Value, columns: int) -> ir.Value:
-    v.shape = ir.Shape([None, columns])
-    return v
+    return shaped(op.ReduceSum(sums, [1], keepdims=1), [None, 1])
 
 
 @dataclass(frozen=True)
@@ -352,8 +344,7 @@ def _row(op: Emitter, m: Signed, psi: str) -> _Row:
         return _Row(op.Concat(read, *last, axis=1) if last else read, math.prod(p.grid), None, p.shape[1], m.total)
     signed, weights = matrix(op, m), None
     if signed.weights is not None:
-        weights = op.Abs(signed.weights)
-        weights.shape = signed.weights.shape
+        weights = shaped(op.Abs(signed.weights), signed.weights)
     v = Matrix(rectify(signed.value), p, 1, weights)
     sums = _column_sums(op, v)
     if any(p.roll):

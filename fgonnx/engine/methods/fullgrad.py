@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.session import Session
+from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.maps import aggregate
 from fgonnx.engine.maps.placement import Placement
 from fgonnx.engine.maps.psi import Signed, written_out
@@ -84,7 +85,6 @@ def combine(maps: list[Array], grid: tuple[int, ...], psi: str, profile: str) ->
         axes = tuple(range(m.ndim))
         signed.append(Signed(value, Placement(m.shape, axes, (-1, *m.shape[1:]), True)))
     result, _ = aggregate.saliency(op, signed, grid, psi=psi, profile=profile)
-    result.shape = ir.Shape([1, *grid])
-    graph.outputs.append(result)
+    graph.outputs.append(shaped(result, [1, *grid]))
     session = Session(ir.Model(graph, ir_version=8), providers=["cpu"])
     return session.run({f"map_{i}": m for i, m in enumerate(maps)})[str(result.name)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.normal.tie import DOMAIN, Twins, dependent_nodes
 
 PREFIX = "widened/"
@@ -99,15 +100,11 @@ def _visit(op: Emitter, node: ir.Node, twins: dict[ir.Value, ir.Value], found: T
 
 
 def _tied(op: Emitter, y: ir.Value, wide: ir.Value) -> ir.Value:
-    tied = op.emit("StraightThrough", wide, _float32(op, y), domain=DOMAIN, name=f"{y.name}::rounded")
-    tied.shape, tied.type = y.shape, ir.TensorType(ir.DataType.FLOAT)
-    return tied
+    return shaped(op.emit("StraightThrough", wide, _float32(op, y), domain=DOMAIN, name=f"{y.name}::rounded"), y)
 
 
 def _float32(op: Emitter, v: ir.Value) -> ir.Value:
-    result = op.Cast(v, to=ir.DataType.FLOAT.value)
-    result.shape = v.shape
-    return result
+    return shaped(op.Cast(v, to=ir.DataType.FLOAT.value), v)
 
 
 def _target(node: ir.Node) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.values import content_of, dims_of, optional, required
+from fgonnx.engine.graph.values import content_of, dims_of, optional, required, shaped
 from fgonnx.engine.normal.tie import DOMAIN, Twins, dependent_nodes
 
 PREFIX = "dequantised/"
@@ -85,8 +85,7 @@ def dequantise(model: ir.Model, x: ir.Value) -> Twins:
     writer = _Writer(graph, x)
     found = writer.written
     if x.dtype is not None and not x.dtype.is_floating_point():
-        found.x = writer.op.Cast(x, to=ir.DataType.FLOAT.value)
-        found.x.shape = x.shape
+        found.x = shaped(writer.op.Cast(x, to=ir.DataType.FLOAT.value), x)
         writer.twins[x] = Twin(found.x)
     for node in nodes:
         writer.visit(node)
@@ -117,8 +116,7 @@ class _Writer:
             self._keep_output_name(node.outputs[0], seen)
         elif node.op_type == "Cast" and node.inputs[0] in self.twins and _floating(node.outputs[0]):
             twin = self.twins[node.inputs[0]].real
-            cast = self.op.Cast(twin, to=node.attributes["to"].as_int())
-            cast.shape = node.outputs[0].shape
+            cast = shaped(self.op.Cast(twin, to=node.attributes["to"].as_int()), node.outputs[0])
             node.outputs[0].replace_all_uses_with(cast, replace_graph_outputs=True)
             self._keep_output_name(node.outputs[0], cast)
         elif family is not None:
@@ -136,10 +134,7 @@ class _Writer:
     def _as_seen(self, v: ir.Value, scale: ir.Value | None, zero: ir.Value | None, *, axis: int = 1) -> ir.Value:
         """Return s' (q - z') as a consumer reads a value, from its twin or, for a constant, by DequantizeLinear."""
         if v not in self.twins:
-            result = v if _floating(v) else self.op.DequantizeLinear(v, scale, zero, axis=axis)
-            result.shape = v.shape
-            result.type = scale.type if scale is not None and not _floating(v) else v.type
-            return result
+            return v if _floating(v) else shaped(self.op.DequantizeLinear(v, scale, zero, axis=axis), v)
         twin = self.twins[v]
         if scale is None or (_same(twin.scale, scale) and _same(twin.zero, zero)):
             return twin.real
@@ -150,11 +145,8 @@ class _Writer:
         other = op.Cast(zero, to=_code(real)) if zero is not None else np.zeros((), np.float32)
         ratio = scale if twin.scale is None else op.Div(scale, twin.scale)
         shift = op.Sub(own, other) if twin.zero is not None or zero is not None else 0.0
-        product = op.Mul(real, ratio)
-        product.shape = v.shape
-        seen = op.Add(product, op.Mul(scale, shift))
-        seen.shape, seen.type = v.shape, real.type
-        return seen
+        product = shaped(op.Mul(real, ratio), v)
+        return shaped(op.Add(product, op.Mul(scale, shift)), v)
 
     def _round(
         self, node: ir.Node, x: ir.Value, scale: ir.Value | None, zero: ir.Value | None, *, saturates: bool = True
@@ -168,10 +160,7 @@ class _Writer:
         op = self.op
 
         def real_of(v: ir.Value) -> ir.Value:
-            result = op.DequantizeLinear(v, scale, zero, axis=axis, block_size=block or None)
-            result.shape = q.shape
-            result.type = scale.type if scale is not None else None
-            return result
+            return shaped(op.DequantizeLinear(v, scale, zero, axis=axis, block_size=block or None), q)
 
         real = real_of(q)
         bounds: list[ir.Value] = []
@@ -183,9 +172,8 @@ class _Writer:
                 plain = scale is not None and scale.shape is not None and scale.shape.rank() == 0
                 bounds = [real_of(end if plain else op.Expand(end, op.Shape(q))) for end in ends]
         tied = op.emit("StraightThrough", x, real, *bounds, domain=DOMAIN, name=f"{q.name}::real")
-        tied.shape, tied.type = q.shape, real.type
         self.written.stand_for(node, tied)
-        self.twins[q] = Twin(tied, scale, zero)
+        self.twins[q] = Twin(shaped(tied, q), scale, zero)
 
     def _move(self, node: ir.Node) -> None:
         """Move the twin as the node moves the integers; a value joined from several needs them in one scale."""
@@ -201,8 +189,7 @@ class _Writer:
             self.written.stand_for(node, real)
             if _floating(q) or q.dtype == ir.DataType.INT64:
                 continue
-            real.shape, real.type = q.shape, twin.real.type
-            self.twins[q] = Twin(real, twin.scale, twin.zero)
+            self.twins[q] = Twin(shaped(real, q), twin.scale, twin.zero)
 
     # Families of integer operators: each computes its real-valued result from twins, then ties it.
 
@@ -248,14 +235,12 @@ class _Writer:
                 value = op.Cast(v, to=ir.DataType.FLOAT.value)
                 if zero is not None:
                     value = op.Sub(value, op.Cast(zero, to=ir.DataType.FLOAT.value))
-            value.shape, value.type = v.shape, ir.TensorType(ir.DataType.FLOAT)
-            factors.append(value)
+            factors.append(shaped(value, v))
         kept = {name: a.value for name, a in node.attributes.items()}
         q = node.outputs[0]
         product = op.emit(node.op_type.removesuffix("Integer"), *factors, name=f"{q.name}::product", **kept)
-        product.shape, product.type = q.shape, ir.TensorType(ir.DataType.FLOAT)
         self.written.stand_for(node, product)
-        self.twins[q] = Twin(product)
+        self.twins[q] = Twin(shaped(product, q))
 
     def _factor(self, node: ir.Node, at: int, *, axis: int = 1) -> ir.Value:
         """Return an operand of a node as it sees it: the value, its scale and its zero point from an input on."""
@@ -269,9 +254,7 @@ class _Writer:
         return self.op.Mul(self.op.Cast(bias, to=_code(like)), self.op.Mul(node.inputs[1], node.inputs[4]))
 
     def _permuted(self, v: ir.Value, perm: list[int]) -> ir.Value:
-        result = self.op.Transpose(v, perm=perm)
-        result.shape = ir.Shape([dims_of(v)[p] for p in perm])
-        return result
+        return shaped(self.op.Transpose(v, perm=perm), [dims_of(v)[p] for p in perm])
 
     def _tie(self, node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], at: int) -> None:
         """Write what a node computes, in real numbers; the scale and the zero point of its result are inputs `at`."""
@@ -283,13 +266,11 @@ class _Writer:
         if last and inputs[0] is not None:
             inputs = [self._permuted(inputs[0], [0, rank - 1, *range(1, rank - 1)]), *inputs[1:]]
         result = self.op.emit(op_type, *inputs, name=f"{q.name}::product", **kept)
-        result.type = ir.TensorType(ir.DataType.FLOAT)
         self.written.stand_for(node, result)
         if last:
-            dims = dims_of(q)
-            result.shape = ir.Shape([dims[0], dims[-1], *dims[1:-1]])
-            result = self._permuted(result, [0, *range(2, rank), 1])
-        result.shape = q.shape
+            samples, *cells, channels = dims_of(q)
+            result = self._permuted(shaped(result, [samples, channels, *cells]), [0, *range(2, rank), 1])
+        shaped(result, q)
         if scale is None or _floating(q):
             q.replace_all_uses_with(result, replace_graph_outputs=True)
             self._keep_output_name(q, result)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.copy import copy_node
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.values import dims_of, required
+from fgonnx.engine.graph.values import dims_of, required, shaped
 from fgonnx.engine.model.load import ModelLike, load
 from fgonnx.engine.normal.expand import expand
 from fgonnx.engine.normal.normalise import infer_types, inline_functions, lift_constants
@@ -87,9 +87,7 @@ def _lower(model: ir.Model, node: ir.Node, where: str) -> None:
     nodes = [n for n in graph if n.domain != DOMAIN]
     op = Emitter(graph, backward.active_values(nodes, sources), prefix=f"{node.name}/")
     path = backward.path(_cut(nodes, independent), op.active, y)
-    ones = op.zeros_like(y)
-    seed = op.Add(ones, 1.0)
-    seed.shape = y.shape
+    seed = shaped(op.Add(op.zeros_like(y), 1.0), y)
     walked = backward.walk(op, path, y, seed, model.opset_imports[""])
     for name, source, out in zip(xs, sources, node.outputs, strict=False):
         if source not in walked.cotangents:

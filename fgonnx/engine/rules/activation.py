@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
-from fgonnx.engine.graph.values import dtype_of
+from fgonnx.engine.graph.values import dtype_of, shaped
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.rules.registry import Cotangent, Local, Unsupported, Vjp, elementwise, homogeneous, linear, rule
 
@@ -85,8 +85,7 @@ def clip(op: Emitter, y: ir.Value, x: ir.Value, low: ir.Value | None = None, hig
 
         @cache
         def halves(g: ir.Value) -> tuple[ir.Value, ir.Value]:
-            alive = op.Mul(g, masks.positive(op, y))
-            alive.shape = y.shape
+            alive = shaped(op.Mul(g, masks.positive(op, y)), y)
             return alive, op.Mul(alive, reached)
 
         return Local(

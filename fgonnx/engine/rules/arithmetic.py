@@ -7,6 +7,7 @@ from functools import cache
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
+from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.rules.fast.blocked import spread
 from fgonnx.engine.rules.fast.masks import finite, indicator, nonzero, summed
 from fgonnx.engine.rules.registry import Cotangent, Local, Unsupported, rule
@@ -48,9 +49,7 @@ def mul(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
     @cache
     def product(g: ir.Value) -> ir.Value:
         # g y as cotangent times factor: both are there, and y, which nothing else may need, is not kept.
-        result = op.Mul(towards(g, whole[0]), whole[0]) if whole else op.Mul(g, y)
-        result.shape = y.shape
-        return result
+        return shaped(op.Mul(towards(g, whole[0]), whole[0]) if whole else op.Mul(g, y), y)
 
     def factor(g: ir.Value, of: ir.Value, other: ir.Value) -> Cotangent:
         if not op.is_active(of):

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.values import dtype_of
+from fgonnx.engine.graph.values import dtype_of, shaped
 from fgonnx.engine.rules.fast.convolution import Windows, transposed_convolution
 from fgonnx.engine.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
 
@@ -54,9 +54,7 @@ def per_channel(op: Emitter, vector: ir.Value, rank: int) -> ir.Value:
     if rank == 2:
         return vector
     ones = [1] * (rank - 2)
-    placed = op.Reshape(vector, [-1, *ones])
-    placed.shape = ir.Shape([vector.shape[0] if vector.shape is not None else None, *ones])
-    return placed
+    return shaped(op.Reshape(vector, [-1, *ones]), [vector.shape[0] if vector.shape is not None else None, *ones])
 
 
 @rule("Conv", family="linear", note="c = bias; minus the product where input and weights are active")

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
-from fgonnx.engine.graph.values import dtype_of
+from fgonnx.engine.graph.values import dtype_of, shaped
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.rules.fast import max_pool as routing
 from fgonnx.engine.rules.fast.blocked import blockable, spread
@@ -218,9 +218,7 @@ def _shared(op: Emitter, g: ir.Value, x: ir.Value, count: int) -> ir.Value:
     """Give every cell its share of the cotangent of one mean."""
     share = op.constant(np.full((1, 1, *spatial(op, x)), 1.0 / count, dtype_of(g).numpy()))
     if blockable(op, x):
-        scaled = op.Mul(g, 1.0 / count)
-        scaled.shape = g.shape
-        result = spread(op, scaled, x)
+        result = spread(op, shaped(op.Mul(g, 1.0 / count), g), x)
     else:
         result = op.Mul(g, share)
     entry = op.entry(g)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.rules.fast.blocked import spread
 from fgonnx.engine.rules.fast.masks import indicator, nonzero
 from fgonnx.engine.rules.registry import FIX_BATCH, Local, Unsupported, rule
@@ -62,7 +63,7 @@ def _reduction(op_type: str, slope: Slope, degree: float | None, note: str, *, v
             if varies:
                 return scaled
             if along == [2, 3]:
-                scaled.shape = ir.Shape([*op.dims(x)[:2], 1, 1])
+                shaped(scaled, [*op.dims(x)[:2], 1, 1])
             wide = spread(op, scaled, x)
             return wide if wide is not scaled else op.Expand(scaled, _shape(op, x))
 

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import Dims, shaped
 
 BLOCK = 16  # channels; a number that is no multiple is padded, or not blocked at all
 
@@ -31,11 +32,7 @@ def blocked(op: Emitter, v: ir.Value) -> ir.Value:
 
     Operators such as Add and Resize keep the blocked layout but do not enter it by themselves; a pool does.
     """
-    if not blockable(op, v):
-        return v
-    same = op.MaxPool(v, kernel_shape=[1, 1])
-    same.shape = v.shape
-    return same
+    return shaped(op.MaxPool(v, kernel_shape=[1, 1]), v) if blockable(op, v) else v
 
 
 def spread(op: Emitter, v: ir.Value, like: ir.Value) -> ir.Value:
@@ -54,8 +51,7 @@ def enlarged(op: Emitter, v: ir.Value, times: Sequence[int]) -> ir.Value:
     result = op.Resize(
         blocked(op, v), None, scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
     )
-    result.shape = ir.Shape([*op.dims(v)[:2], *(op.size(v, 2 + i) * t for i, t in enumerate(times))])
-    return result
+    return shaped(result, [*op.dims(v)[:2], *(op.size(v, 2 + i) * t for i, t in enumerate(times))])
 
 
 def interleaved(op: Emitter, phases: Sequence[Sequence[ir.Value]], cells: Sequence[int], like: ir.Value) -> ir.Value:
@@ -81,7 +77,7 @@ def interleaved(op: Emitter, phases: Sequence[Sequence[ir.Value]], cells: Sequen
         lines.append(op.Reshape(joined, [-1, rows, 1, columns * across * channels]))
     stacked = lines[0] if down == 1 else op.Concat(*lines, axis=2)
     size = [rows * down, columns * across]
-    return _channels_first(op, op.Reshape(stacked, [-1, *size, channels]), size, ir.Shape(op.dims(like)))
+    return _channels_first(op, op.Reshape(stacked, [-1, *size, channels]), size, op.dims(like))
 
 
 def stuffed(
@@ -101,16 +97,15 @@ def stuffed(
     apart = op.Reshape(op.Transpose(v, perm=[0, 2, 3, 1]), [-1, rows, 1, columns, 1, channels])
     padded = op.Pad(apart, [0, 0, a, 0, b, 0, 0, 0, down - 1 - a, 0, across - 1 - b, 0])
     full = [rows * down, columns * across]
-    shape = ir.Shape([op.dims(v)[0], channels, *(size or full)])
+    shape = (op.dims(v)[0], channels, *(size or full))
     return _channels_first(op, op.Reshape(padded, [-1, *full, channels]), full, shape)
 
 
-def _channels_first(op: Emitter, v: ir.Value, size: Sequence[int], shape: ir.Shape) -> ir.Value:
+def _channels_first(op: Emitter, v: ir.Value, size: Sequence[int], shape: Dims) -> ir.Value:
     """Bring (N, *size, C) to a shape (N, C, H, W), dropping cells beyond it."""
-    wanted = [d for d in shape.dims[2:] if isinstance(d, int)]
-    result = op.Transpose(v if list(size) == wanted else op.Slice(v, [0, 0], wanted, [1, 2]), perm=[0, 3, 1, 2])
-    result.shape = shape
-    return result
+    wanted = [d for d in shape[2:] if isinstance(d, int)]
+    inside = v if list(size) == wanted else op.Slice(v, [0, 0], wanted, [1, 2])
+    return shaped(op.Transpose(inside, perm=[0, 3, 1, 2]), shape)
 
 
 def phase_count(size: int, stride: int) -> int:

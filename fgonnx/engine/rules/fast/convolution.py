@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
-from fgonnx.engine.graph.values import dtype_of
+from fgonnx.engine.graph.values import dtype_of, shaped
 from fgonnx.engine.rules.fast.blocked import BLOCK, blockable, blocked, enlarged, interleaved, phase_count, stuffed
 from fgonnx.engine.rules.fast.masks import each_channel
 
@@ -82,10 +82,10 @@ def transposed_convolution(op: Emitter, g: ir.Value, w: ir.Value, at: Windows, g
         Its input, (N, C, *size_in).
     """
     if g.shape is None:
-        g.shape = ir.Shape([op.dims(like)[0], op.size(w, 0), *at.size_out])
+        shaped(g, [op.dims(like)[0], op.size(w, 0), *at.size_out])
     result = _transposed_convolution(op, g, w, at, group, like)
     if group == 1 and blockable(op, like):
-        result.shape = like.shape
+        shaped(result, like)
 
         def channels(start: int, stop: int, part: ir.Value) -> ir.Value:
             return transposed_convolution(op, g, _cut(op, w, [start], [stop], [1]), at, 1, part)
@@ -102,8 +102,7 @@ def _transposed_convolution(op: Emitter, g: ir.Value, w: ir.Value, at: Windows, 
         # Only channel m is nonzero: x'[c, p] = g[m, p] w[m, c].
         rows = op.Gather(op.Reshape(w, [op.size(w, 0), -1]), entry.index, axis=0)
         product = op.Mul(op.Reshape(rows, [-1, op.size(w, 1), *([1] * len(reach))]), entry.values)
-        product.shape = like.shape
-        return blocked(op, product)
+        return blocked(op, shaped(product, like))
     if all(s == 1 for s in at.strides) and all(p <= r for p, r in zip(pads, [*reach, *reach], strict=True)):
         # Stride 1: x'[c, p] = sum_{m, k} g[m, p + begin - d k] w[m, c, k] is a convolution of g, padded by
         # d (K - 1) - pad for K taps, with the kernel flipped in space and its channels swapped within each group.
@@ -183,8 +182,7 @@ def _in_phases(op: Emitter, g: ir.Value, w: ir.Value, at: Windows, like: ir.Valu
         return blocked(op, interleaved(op, [[phase(r, c) for c in columns] for r in rows], cells, like))
     if len(nonzero) == 1:
         ((a, b),) = nonzero
-        one = phase(rows[a], columns[b])
-        one.shape = ir.Shape([op.dims(g)[0], op.size(like, 1), *cells])
+        one = shaped(phase(rows[a], columns[b]), [op.dims(g)[0], op.size(like, 1), *cells])
         return blocked(op, stuffed(op, one, at.strides, (a, b), at.size_in))
     return None
 
@@ -199,12 +197,10 @@ def _cut(
 ) -> ir.Value:
     """Slice weights; constant-folded when the session loads, so that the file stores them once."""
     steps = steps or [1] * len(axes)
-    part = op.Slice(w, list(starts), list(stops), list(axes), list(steps))
     dims = list(op.dims(w))
     for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
         dims[axis] = len(range(start, stop, step))
-    part.shape = ir.Shape(dims)
-    return part
+    return shaped(op.Slice(w, list(starts), list(stops), list(axes), list(steps)), dims)
 
 
 def _flipped(
@@ -243,8 +239,7 @@ def _swap_and_flip(op: Emitter, w: ir.Value, kernel: Sequence[int], group: int) 
     if flips:
         lowest = int(np.iinfo(np.int64).min)
         swapped = op.Slice(swapped, [-1] * len(flips), [lowest] * len(flips), flips, [-1] * len(flips))
-    swapped.shape = ir.Shape([group * c, m // group, *kernel])
-    return swapped
+    return shaped(swapped, [group * c, m // group, *kernel])
 
 
 def window_sum_transpose(op: Emitter, g: ir.Value, at: Windows, like: ir.Value, weight: float = 1.0) -> ir.Value:
@@ -262,8 +257,7 @@ def window_sum_transpose(op: Emitter, g: ir.Value, at: Windows, like: ir.Value, 
         if not at.tiling:
             return transposed_convolution(op, g, each_channel(op, taps(at.kernel), channels), at, channels, like)
         scaled = op.Conv(g, each_channel(op, taps([1, 1]), channels), group=channels) if weight != 1.0 else g
-        scaled.shape = ir.Shape([*op.dims(like)[:2], *at.size_out])
-        return enlarged(op, scaled, at.strides)
+        return enlarged(op, shaped(scaled, [*op.dims(like)[:2], *at.size_out]), at.strides)
     folded = op.Reshape(g, [-1, 1, *at.size_out])
     one = ir.Value(name="", shape=ir.Shape([None, 1, *at.size_in]), type=g.type)
     ones = op.constant(taps(at.kernel))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.values import dtype_of
+from fgonnx.engine.graph.values import dtype_of, shaped
 from fgonnx.engine.rules.fast.blocked import blockable
 
 # Times 2**127, every normal positive float32 is 2 or more, so that minus 1 it clamps to 1; infinity clamps too. The
@@ -89,9 +89,7 @@ def summed(op: Emitter, g: ir.Value, result: ir.Value, primal: ir.Value) -> ir.V
 
 def each_channel(op: Emitter, kernel: npt.NDArray[np.float32], channels: int) -> ir.Value:
     """Return depthwise weights (channels, 1, *kernel), one kernel for all; constant-folded when the session loads."""
-    weights = op.Expand(op.constant(kernel), [channels, 1, 1, 1])
-    weights.shape = ir.Shape([channels, *kernel.shape[1:]])
-    return weights
+    return shaped(op.Expand(op.constant(kernel), [channels, 1, 1, 1]), [channels, *kernel.shape[1:]])
 
 
 def finite(op: Emitter, v: ir.Value) -> ir.Value:

@@ -20,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
+from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.rules.fast.blocked import blockable, blocked, interleaved, phase_count
 from fgonnx.engine.rules.fast.masks import each_channel, is_zero, minus, positive
 
@@ -79,13 +80,11 @@ def undo_max_pool(op: Emitter, g: ir.Value, y: ir.Value, x: ir.Value, axes: Sequ
 
     def gated() -> ir.Value:
         # Times the mask x > 0 for x >= 0: a window whose maximum is 0 is all zero, so the mask of y does the same.
-        masked = op.Mul(g, positive(op, y))
-        masked.shape = y.shape
+        masked = shaped(op.Mul(g, positive(op, y)), y)
         return undo_max_pool(op, masked, y, x, axes)
 
     def channels(start: int, stop: int, part: ir.Value) -> ir.Value:
-        pooled = op.MaxPool(part, **_attributes(axes))
-        pooled.shape = ir.Shape([*op.dims(part)[:2], *(a.size_out for a in axes)])
+        pooled = _pooled(op, part, axes)
         return undo_max_pool(op, channels_of(op, g, y, start, stop, pooled), pooled, part, axes)
 
     sparse = math.prod(a.size_out for a in axes) < math.prod(a.size_in for a in axes)
@@ -98,17 +97,17 @@ def channels_of(op: Emitter, g: ir.Value, y: ir.Value, start: int, stop: int, pa
     recipe = op.recipe(g, y)
     if recipe is not None and recipe.channels is not None:
         return recipe.channels(start, stop, part)
-    cut = op.Slice(g, [start], [stop], [1])
-    cut.shape = part.shape
-    return cut
+    return shaped(op.Slice(g, [start], [stop], [1]), part)
 
 
-def _attributes(axes: Sequence[Pool1D]) -> dict[str, list[int]]:
-    return {
-        "kernel_shape": [a.kernel for a in axes],
-        "strides": [a.stride for a in axes],
-        "pads": [*(a.begin for a in axes), *(max(a.end, 0) for a in axes)],
-    }
+def _pooled(op: Emitter, x: ir.Value, axes: Sequence[Pool1D]) -> ir.Value:
+    pooled = op.MaxPool(
+        x,
+        kernel_shape=[a.kernel for a in axes],
+        strides=[a.stride for a in axes],
+        pads=[*(a.begin for a in axes), *(max(a.end, 0) for a in axes)],
+    )
+    return shaped(pooled, [*op.dims(x)[:2], *(a.size_out for a in axes)])
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,7 @@ def _routed(op: Emitter, g: ir.Value, y: ir.Value, x: ir.Value, axes: Sequence[P
     #     row phases of narrow's cotangent, compared with y:    2 of (N, C, 4, 4)
     #     of each, column phases, compared with narrow's rows:  2 x 2 of (N, C, 4, 4), interleaved to (N, C, 8, 8)
     rows, columns = axes
-    narrow = op.MaxPool(x, **_attributes([Pool1D(rows.size_in, rows.size_in, 1, 1, 0), columns]))
-    narrow.shape = ir.Shape([*op.dims(x)[:3], columns.size_out])
+    narrow = _pooled(op, x, [Pool1D(rows.size_in, rows.size_in, 1, 1, 0), columns])
     whole = _Steps(0, 1, columns.size_out)
     # At least as many windows as a phase has cells: those after the last get a zero cotangent.
     wide = _Steps(0, 1, max(columns.size_out, columns.cells))
@@ -155,10 +153,8 @@ def _shares(op: Emitter, g: ir.Value, along: Pool1D, gap: Callable[[int], ir.Val
     rest = g
     *compared, last = along.taps()
     for t in compared:
-        shares[t] = op.Mul(rest, is_zero(op, gap(t)))
-        shares[t].shape = g.shape
-        rest = minus(op, rest, shares[t])
-        rest.shape = g.shape
+        shares[t] = shaped(op.Mul(rest, is_zero(op, gap(t))), g)
+        rest = shaped(minus(op, rest, shares[t]), g)
     shares[last] = rest
     return [shares[t] for t in range(along.kernel)]
 
@@ -190,9 +186,7 @@ def _picked(
     """Pick cells (0 outside), times a factor, plus another value: a depthwise convolution with one nonzero weight."""
     size = (op.size(v, 2), op.size(v, 3))
     if factor == 1.0 and all(s == _Steps(0, 1, n) for s, n in zip((rows, columns), size, strict=True)):
-        total = v if plus is None else op.Add(v, plus)
-        total.shape = v.shape
-        return total
+        return v if plus is None else shaped(op.Add(v, plus), v)
     places, kernel, before, behind = [], [], [], []
     for steps, n in zip((rows, columns), size, strict=True):
         place, pad = max(steps.first, 0), max(-steps.first, 0)
@@ -210,8 +204,5 @@ def _picked(
     cells = op.Conv(
         v, weights, group=channels, kernel_shape=kernel, strides=[rows.step, columns.step], pads=[*before, *behind]
     )
-    cells.shape = ir.Shape([*op.dims(v)[:2], rows.count, columns.count])
-    if plus is not None:
-        cells = op.Add(cells, plus)
-        cells.shape = plus.shape
-    return cells
+    shaped(cells, [*op.dims(v)[:2], rows.count, columns.count])
+    return cells if plus is None else shaped(op.Add(cells, plus), plus)

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.copy import copy_node
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.session import TRAINING
-from fgonnx.engine.graph.values import content_of
+from fgonnx.engine.graph.values import content_of, shaped
 from fgonnx.engine.rules.registry import Unsupported
 from fgonnx.engine.walk import backward
 from fgonnx.engine.walk.witness.lower import LOWERINGS, Lowering, lower
@@ -147,8 +147,8 @@ class Copy:
             self.inputs[v] = str(twin.name)
         if source:
             self.sources.append(self.inputs[v])
-            twin = self._op.Identity(twin)  # a node that takes a graph input twice would get one of its two gradients
-            twin.shape = v.shape
+            # a node that takes a graph input twice would get one of its two gradients
+            twin = shaped(self._op.Identity(twin), v)
         self._pair(v, twin)
 
     def _add(self, node: ir.Node) -> None:
