@@ -9,8 +9,8 @@ from skimage.metrics import structural_similarity
 
 from fgonnx.audit import evaluate
 from fgonnx.audit.comparison import measures
+from fgonnx.audit.evaluate.faithfulness import REMOVED
 from fgonnx.audit.evaluate.fill import filled
-from fgonnx.audit.evaluate.perturbation import SHARES
 from fgonnx.audit.evaluate.randomisation import layers, permuted
 from fgonnx.audit.evaluate.road import impute
 from fgonnx.engine.model.load import load
@@ -39,7 +39,7 @@ def test_pixel_perturbation_is_the_fractional_change_of_the_score(order, fill):
         x, content = given.x[i, 0].copy(), filled(given, i, fill)[0]
         before = (x * WEIGHTS).sum()
         ranked = [place for _, place in (places if order == "least" else places[::-1])]
-        for k, share in enumerate(SHARES):
+        for k, share in enumerate(REMOVED):
             changed = x.copy()
             for place in ranked[: max(1, round(share * SIDE * SIDE))]:
                 changed[place] = content[place]

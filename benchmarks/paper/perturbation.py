@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from benchmarks.evaluation import SHARED, evaluated
 from benchmarks.paper import record
 from fgonnx import Explainer
-from fgonnx.audit.evaluate.perturbation import SHARES
+from fgonnx.audit.evaluate.faithfulness import REMOVED
 from fgonnx.engine.model.load import ModelLike
 
 OURS, NULL = "fullgrad", "random"
@@ -110,7 +110,7 @@ def run(
         ]
         about = {"unread": unread(network.path)}  # before what takes long
         found.append({**_network(evaluated(folder, arguments), folder, methods), **about})
-    return {**record.made_on(), "shares": list(SHARES), "methods": list(methods), "networks": found}
+    return {**record.made_on(), "shares": list(REMOVED), "methods": list(methods), "networks": found}
 
 
 def unread(model: ModelLike, samples: int = 8) -> float:

@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-from fgonnx.audit.evaluate import (
-    average_drop,
-    axioms,
-    distribution,
-    infidelity,
-    insertion,
-    localisation,
-    perturbation,
-    random_logit,
-    randomisation,
-    road,
-    sensitivity_n,
-    stability,
-)
+from fgonnx.audit.evaluate import axioms, distribution, faithfulness, localisation, randomisation, road
 from fgonnx.audit.evaluate.data import Data, Explains, Subject
 from fgonnx.audit.evaluate.registry import Measure, Measured, get, names
 
@@ -25,18 +12,12 @@ __all__ = [
     "Measure",
     "Measured",
     "Subject",
-    "average_drop",
     "axioms",
     "distribution",
+    "faithfulness",
     "get",
-    "infidelity",
-    "insertion",
     "localisation",
     "names",
-    "perturbation",
-    "random_logit",
     "randomisation",
     "road",
-    "sensitivity_n",
-    "stability",
 ]

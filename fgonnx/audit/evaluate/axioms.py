@@ -1,4 +1,7 @@
-"""Two properties that section 3 of the FullGrad paper sets against one another: completeness and weak dependence."""
+"""Properties a map should have: completeness and weak dependence, which exclude one another, and stability.
+
+That the first two do is section 3 of the FullGrad paper.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,8 @@ def completeness(explainer: Explains, data: Data) -> Measured:
 
     Parameters
     ----------
-    explainer : Explainer or Subject
-        The method.
-    data : Data
-        Samples.
+    explainer, data
+        See `Measure`.
 
     Returns
     -------
@@ -73,6 +74,42 @@ def weak_dependence(subject: Subject, data: Data) -> Measured:
                 found[i] = ratio(np.linalg.norm(changed - maps[i]), np.linalg.norm(maps[i]) * step)
                 break
     return Measured({"change": found})
+
+
+@measure(
+    "max-sensitivity",
+    better="lower",
+    source="Yeh et al., On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019, definition 4.1",
+    runs=30,
+)
+def max_sensitivity(explainer: Explains, data: Data, *, radius: float = 0.02, samples: int = 10) -> Measured:
+    """The largest relative change of the map under small uniform noise on the picture.
+
+    Parameters
+    ----------
+    explainer, data
+        See `Measure`.
+    radius : float
+        Largest noise, as a share of max - min of the sample.
+    samples : int
+        Noisy copies.
+
+    Returns
+    -------
+    Measured
+        "change": max over copies of |S(x') - S(x)| / |S(x)|, norms of Frobenius; NaN for an empty map.
+    """
+    maps = data.maps(explainer)
+    norms = np.array([np.linalg.norm(m) for m in maps])
+    reach = np.array([radius * float(np.ptp(x.astype(np.float64))) for x in data.x])
+    generators = [data.rng(i, "noise") for i in range(len(data))]
+    largest = np.zeros(len(data))
+    for _ in range(samples):
+        noisy = np.stack([x + rng.uniform(-r, r, x.shape) for x, rng, r in zip(data.x, generators, reach, strict=True)])
+        changed = explainer(data.as_input(noisy), data.target.tolist()).saliency
+        distance = np.array([np.linalg.norm(b - a) for a, b in zip(maps, changed, strict=True)])
+        largest = np.maximum(largest, distance)
+    return Measured({"change": ratio(largest, norms)})
 
 
 def _gradient(subject: Subject, data: Data, i: int, x: Array) -> Array:

@@ -19,10 +19,8 @@ def sparseness(explainer: Explains, data: Data) -> Measured:
 
     Parameters
     ----------
-    explainer : Explainer or Subject
-        The method.
-    data : Data
-        Samples.
+    explainer, data
+        See `Measure`.
 
     Returns
     -------
@@ -47,10 +45,8 @@ def complexity(explainer: Explains, data: Data) -> Measured:
 
     Parameters
     ----------
-    explainer : Explainer or Subject
-        The method.
-    data : Data
-        Samples.
+    explainer, data
+        See `Measure`.
 
     Returns
     -------

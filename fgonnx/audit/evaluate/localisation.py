@@ -23,10 +23,8 @@ def pointing_game(explainer: Explains, data: Data, *, tolerance: float = TOLERAN
 
     Parameters
     ----------
-    explainer : Explainer or Subject
-        The method.
-    data : Data
-        Pictures, with masks.
+    explainer, data
+        See `Measure`.
     tolerance : float
         How far off it may be, as a share of the longer side: 15 pixels of 224, as published.
 
@@ -57,10 +55,8 @@ def energy(explainer: Explains, data: Data) -> Measured:
 
     Parameters
     ----------
-    explainer : Explainer or Subject
-        The method.
-    data : Data
-        Samples, with masks.
+    explainer, data
+        See `Measure`.
 
     Returns
     -------

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.audit.comparison import measures
-from fgonnx.audit.evaluate.data import Data, Float, Subject
+from fgonnx.audit.evaluate.data import Data, Explains, Float, Subject
 from fgonnx.audit.evaluate.registry import Measured, measure
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import ModelError
@@ -148,3 +148,36 @@ def _compared(maps: Float, changed: Float) -> dict[str, Float]:
         "ssim": np.array([measures.ssim(np.abs(a), np.abs(b)) for a, b in pairs]),
         "ssim_signed": np.array([measures.ssim(a, b) for a, b in pairs]),
     }
+
+
+@measure(
+    "random-logit",
+    better="lower",
+    source="Sixt, Granz and Landgraf, When Explanations Lie: Why Many Modified BP Attributions Fail, ICML 2020, sec. 4",
+    runs=3,
+)
+def random_logit(explainer: Explains, data: Data) -> Measured:
+    """How alike the map is to that of another class, drawn at random.
+
+    Parameters
+    ----------
+    explainer, data
+        See `Measure`.
+
+    Returns
+    -------
+    Measured
+        "ssim", as published; "rank": rank correlation. NaN for models of one entry.
+    """
+    maps = data.maps(explainer)
+    entries = int(np.prod(explainer.head(data.x[:1]).shape[1:], initial=1))
+    if entries == 1:
+        return Measured({"ssim": np.full(len(data), np.nan), "rank": np.full(len(data), np.nan)})
+    steps = np.array([data.rng(i, "class").integers(1, entries) for i in range(len(data))])
+    others = explainer(data.x, ((data.target + steps) % entries).tolist()).saliency
+    return Measured(
+        {
+            "ssim": np.array([measures.ssim(a, b) for a, b in zip(maps, others, strict=True)]),
+            "rank": np.array([measures.rank_correlation(a, b) for a, b in zip(maps, others, strict=True)]),
+        }
+    )

@@ -74,7 +74,21 @@ class Measure:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, explainer: Explains, data: Data, **options: Any) -> Measured:
-        """Measure a method on samples."""
+        """Measure a method on samples.
+
+        Parameters
+        ----------
+        explainer : Explainer or Subject
+            The method. A `Subject`, which holds the model too, where `needs` is "model".
+        data : Data
+            Samples. With masks where `needs` is "masks".
+        **options
+            Keyword arguments of the function.
+
+        Returns
+        -------
+        Measured
+        """
         return self.function(explainer, data, **{**self.options, **options})
 
     @property
@@ -91,18 +105,20 @@ def measure(
 ) -> Callable[[F], F]:
     """Register a function `(explainer, data, *, ...) -> Measured` under a name, with some of its options set.
 
+    The function's first two parameters are those of `Measure`; its options, keyword-only and with a default of the type
+    that a text is turned into, are its own.
+
     Parameters
     ----------
-    name, better, source : str
-        Fields of `Measure`.
-    runs : int
-        Field of `Measure`.
-    needs : str
-        Field of `Measure`.
-    axes : pair of str
-        Field of `Measure`.
+    name, better, source, runs, needs, axes
+        See `Measure`.
     **options
-        What differs from the defaults of the function.
+        Options of the function that differ from its defaults under this name.
+
+    Returns
+    -------
+    callable
+        A decorator, which leaves the function as it is.
     """
 
     def register(function: F) -> F:

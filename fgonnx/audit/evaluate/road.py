@@ -89,10 +89,8 @@ def road(explainer: Explains, data: Data, *, noise: float = 0.01) -> Measured:
 
     Parameters
     ----------
-    explainer : Explainer or Subject
-        The method.
-    data : Data
-        Pictures.
+    explainer, data
+        See `Measure`.
     noise : float
         Standard deviation of the noise on imputed pixels, as a share of the picture's.
 
