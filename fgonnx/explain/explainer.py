@@ -16,6 +16,7 @@ import onnx_ir as ir
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session, choose_providers
+from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.rewrite import cache as caches
@@ -344,8 +345,7 @@ def _check_seed(seed: Array, r: Rewritten, count: int, x: Array) -> Array:
     if not np.isfinite(seed).all():
         raise TargetError("the seed holds NaN or infinity")
     value = next(v for v in r.model.graph.inputs if v.name == r.selector)
-    assert value.dtype is not None
-    return np.ascontiguousarray(seed.astype(value.dtype.numpy()))
+    return np.ascontiguousarray(seed.astype(dtype_of(value).numpy()))
 
 
 def _check_weights(loaded: LoadedModel) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import InputError
 
@@ -59,10 +60,9 @@ def rows(r: Rewritten, fed: Mapping[str, Array], start: int, stop: int) -> dict[
 
 
 def _checked(name: str, array: Array, value: ir.Value) -> Array:
-    assert value.dtype is not None
-    wanted = value.dtype.numpy()
+    wanted = dtype_of(value).numpy()
     if array.dtype != wanted:
-        both_float = array.dtype.kind == "f" and value.dtype.is_floating_point()
+        both_float = array.dtype.kind == "f" and dtype_of(value).is_floating_point()
         if not both_float:
             raise InputError(f"input '{name}' must be {wanted}, the array is {array.dtype}; convert it (array.astype)")
         array = array.astype(wanted)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.audit.check import Thoroughness
+from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.errors import OptionError
@@ -53,8 +54,7 @@ def check_samples(
         The samples have different sizes.
     """
     value = loaded.input(options.input)
-    assert value.shape is not None
-    sources = find(inputs, value.shape.rank()) if inputs else []
+    sources = find(inputs, len(dims_of(value))) if inputs else []
     pre, origin = reading.preprocessing(loaded, options.input, required=any(is_picture(s.path) for s in sources))
     layout, said = options.layout, []
     if pre is not None:

@@ -17,6 +17,7 @@ from fgonnx import files
 from fgonnx.audit.comparison import MEASURES, SMALLER_IS_BETTER, Comparer, Comparison, measures, parted
 from fgonnx.audit.comparison.alignment import GIVES, HEAD, READS, Point
 from fgonnx.engine.graph.running import Running
+from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.options import Options
@@ -77,8 +78,7 @@ class Side:
         self.path = path
         self.loaded = bind(load(path), options.bind)
         value = self.loaded.input(options.input)
-        assert value.shape is not None
-        pictures = any(is_picture(s.path) for s in find(inputs, value.shape.rank()))
+        pictures = any(is_picture(s.path) for s in find(inputs, len(dims_of(value))))
         self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=pictures)
         self.reader = Reader(value, self.preprocessing)
         layout = options.layout or (self.preprocessing.layout if self.preprocessing is not None else None)

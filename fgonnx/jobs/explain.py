@@ -18,6 +18,7 @@ from fgonnx import files as storage
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import choose_providers
+from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import LoadedModel, load
 from fgonnx.engine.rewrite.options import Options
@@ -94,8 +95,7 @@ class ExplainJob:
         if self.target is not None:
             targets.parse(self.target)  # before anything is read
         value = self.loaded.input(self.options.input)
-        assert value.shape is not None
-        self.sources = find(self.inputs, value.shape.rank())
+        self.sources = find(self.inputs, len(dims_of(value)))
         self._pictures = any(is_picture(s.path) for s in self.sources)
         self.preprocessing, self.preprocessing_origin = self.reading.preprocessing(
             self.loaded, self.options.input, required=self._pictures

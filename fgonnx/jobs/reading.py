@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fgonnx import labels
+from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import OptionError, PreprocessingError, TargetError
 from fgonnx.fields import MODEL, documented, option
@@ -105,10 +106,8 @@ class Reading:
         else:
             return None, ""
         value = loaded.input(input)
-        assert value.shape is not None
-        assert value.dtype is not None
-        dims = [d if isinstance(d, int) else None for d in value.shape.dims]
-        return preprocess.complete(found, dims, value.dtype.numpy()), origin
+        dims = [d if isinstance(d, int) else None for d in dims_of(value)]
+        return preprocess.complete(found, dims, dtype_of(value).numpy()), origin
 
 
 def unknown_preprocessing() -> str:

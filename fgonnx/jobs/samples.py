@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.errors import InputError, PreprocessingError
 from fgonnx.files import read_array
 from fgonnx.jobs.reading import Reading, unknown_preprocessing
@@ -150,11 +151,9 @@ class Reader:
     """
 
     def __init__(self, face: ir.Value, preprocessing: Preprocessing | None, reading: Reading | None = None) -> None:
-        assert face.shape is not None
-        assert face.dtype is not None
         self.name = str(face.name)
-        self.dims = tuple(face.shape.dims)
-        self.dtype = face.dtype.numpy()
+        self.dims = dims_of(face)
+        self.dtype = dtype_of(face).numpy()
         self.preprocessing = preprocessing
         self.reading = reading or Reading()
 

@@ -27,6 +27,7 @@ from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.probe import batch_factor
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session
+from fgonnx.engine.graph.values import dims_of, dtype_of, optional, producer_of, required, shaped
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.normalise import Normal, normalise
 from fgonnx.engine.normal.tie import DOMAIN, resolve_straight_through
@@ -124,10 +125,10 @@ class Side:
         on_path = set(self.path)
         order: list[ir.Node] = []
         seen: set[ir.Node] = set()
-        stack = [(node, False) for node in [self.head.producer()] if node in on_path]
+        last = self.head.producer()
+        stack = [(last, False)] if last is not None and last in on_path else []
         while stack:
             node, done = stack.pop()
-            assert node is not None
             if done:
                 order.append(node)
                 continue
@@ -137,7 +138,7 @@ class Side:
             stack.append((node, True))
             for v in reversed(backward.inputs_of(node)):
                 producer = v.producer()
-                if producer in on_path and producer not in seen:
+                if producer is not None and producer in on_path and producer not in seen:
                     stack.append((producer, False))
         return order
 
@@ -149,11 +150,7 @@ class Side:
         return known and data in self.active and weight not in self.active
 
     def _layer(self, node: ir.Node) -> _Layer:
-        data, weight = node.inputs[:2]
-        assert data is not None
-        assert weight is not None
-        assert weight.shape is not None
-        dims = weight.shape.numpy()
+        data, dims = required(node, 0), [int(d) for d in dims_of(required(node, 1)) if isinstance(d, int)]
         dense = node.op_type in ("Gemm", "MatMul")
         source = self.source(node.outputs[0]) or str(node.name)
         # Integer products read q - z; its twin is s (q - z), and s differs from sample to sample.
@@ -357,12 +354,9 @@ def _fetch(model: ir.Model, values: Sequence[ir.Value]) -> None:
     """Make values the outputs of a graph, and nothing else."""
     graph = model.graph
     graph.outputs.clear()
+    op = Emitter(graph, prefix=_PREFIX)
     for i, v in enumerate(values):
-        node = ir.Node("", "Identity", [v], num_outputs=1, name=_fetched(i))
-        out = node.outputs[0]
-        out.name, out.type, out.shape = _fetched(i), v.type, v.shape
-        graph.append(node)
-        graph.outputs.append(out)
+        graph.outputs.append(shaped(op.Identity(v, name=_fetched(i)), v))
     resolve_straight_through(graph)
     graph.sort()
     common.RemoveUnusedNodesPass()(model)
@@ -387,26 +381,17 @@ def _cut(model: ir.Model, values: Sequence[ir.Value]) -> None:
 
 def _round_anew(op: Emitter, tie: ir.Node) -> None:
     """Take what a tie passes on from its real-valued operand, not from the integers that were computed beside it."""
-    x, real = tie.inputs[:2]
-    assert x is not None
-    assert real is not None
-    back = real.producer()
-    assert back is not None
-    given = back.inputs[0]
-    assert given is not None
+    x, back = required(tie, 0), producer_of(required(tie, 1))
+    given = required(back, 0)
     before = given.producer()
     if back.op_type == "Cast":
-        assert given.dtype is not None
-        back.replace_input_with(0, op.Cast(x, to=given.dtype.value))
+        back.replace_input_with(0, op.Cast(x, to=dtype_of(given).value))
     elif back.op_type == "DequantizeLinear" and (before is None or before.op_type != "DynamicQuantizeLinear"):
-        scale = back.inputs[1]
-        zero = back.inputs[2] if len(back.inputs) > 2 else None
-        assert scale is not None
-        assert given.dtype is not None
+        scale, zero, dtype = required(back, 1), optional(back, 2), dtype_of(given)
         if zero is None:
-            zero = op.Expand(op.constant(np.zeros((), given.dtype.numpy())), op.Shape(scale))
+            zero = op.Expand(op.constant(np.zeros((), dtype.numpy())), op.Shape(scale))
         kept = {n: a.value for n, a in back.attributes.items() if n in ("axis", "block_size")}
-        back.replace_input_with(0, op.QuantizeLinear(x, scale, zero, dtype=given.dtype, **kept))
+        back.replace_input_with(0, op.QuantizeLinear(x, scale, zero, dtype=dtype, **kept))
 
 
 def _distance(a: Array, b: Array) -> float:
@@ -418,8 +403,7 @@ def _distance(a: Array, b: Array) -> float:
 
 def _per_sample(v: ir.Value) -> tuple[Any, ...]:
     """Return a shape in which a free batch and a batch of one are the same."""
-    assert v.shape is not None
-    return tuple(d if isinstance(d, int) else batch_factor(d) for d in v.shape.dims)
+    return tuple(d if isinstance(d, int) else batch_factor(d) for d in dims_of(v))
 
 
 def _size(v: ir.Value) -> int:

@@ -180,14 +180,14 @@ def random_feeds(graph: ir.Graph, x: ir.Value, shape: Dims, batch: int, seed: in
     return feeds
 
 
-def merge(one: Probe, two: Probe | None) -> dict[str, tuple[int | ir.SymbolicDim, ...]] | None:
+def merge(one: Probe, two: Probe) -> dict[str, tuple[int | ir.SymbolicDim, ...]] | None:
     """Combine runs at batch 1 and 2 into dimensions: integers, and symbols where they follow the batch.
 
     Returns None where a shape depends on the batch in another way than proportionally.
     """
     merged: dict[str, tuple[int | ir.SymbolicDim, ...]] = {}
     for name, first in one.shapes.items():
-        second = two.shapes[name] if two is not None else first
+        second = two.shapes[name]
         if len(first) != len(second):
             return None
         dims: list[int | ir.SymbolicDim] = []

@@ -225,9 +225,9 @@ def _set_aside(model: ir.Model) -> dict[str, ort.OrtValue]:
 
 def _elsewhere(weight: ir.Value) -> ir.Value:
     """Return an initializer like this one whose content is said to be in a file."""
-    name = str(weight.name)
-    assert weight.const_value is not None
-    return ir.Value(name=name, shape=weight.shape, type=weight.type, const_value=_empty(name, weight.const_value))
+    name, tensor = str(weight.name), weight.const_value
+    content = None if tensor is None else _empty(name, tensor)
+    return ir.Value(name=name, shape=weight.shape, type=weight.type, const_value=content)
 
 
 def _empty(name: str, tensor: ir.TensorProtocol) -> ir.ExternalTensor:

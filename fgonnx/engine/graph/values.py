@@ -30,6 +30,20 @@ def optional(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
+def producer_of(value: ir.Value) -> ir.Node:
+    """Return the node that computes a value.
+
+    Raises
+    ------
+    ValueError
+        If it is an input or a constant.
+    """
+    node = value.producer()
+    if node is None:
+        raise ValueError(f"value '{value.name}' is computed by no node")
+    return node
+
+
 def dims_of(value: ir.Value) -> Dims:
     """Return the dimensions of a value: integers, and one symbol or more where the batch size enters.
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.values import shaped
+from fgonnx.engine.graph.values import producer_of, shaped
 from fgonnx.engine.maps.axes import Layout
 from fgonnx.engine.maps.placement import Placement, place
 from fgonnx.engine.maps.psi import (
@@ -290,9 +290,7 @@ def linear_blocks(terms: Sequence[Term], nodes: Sequence[ir.Node]) -> list[list[
         ):
             constants = [v for v in node.inputs if v is not None and v is not source]
             if all(v.const_value is not None for v in constants):
-                producer = source.producer()
-                assert producer is not None
-                root[node] = root[producer]
+                root[node] = root[producer_of(source)]
     blocks: dict[ir.Node, list[int]] = {}
     for i, t in enumerate(terms):
         if t.node in root:

@@ -237,7 +237,7 @@ def sample_sums(op: Emitter, m: Signed) -> ir.Value | None:
     p = m.placement
     by_cell = _reading(p)
     if by_cell is not None:
-        v = m.value if m.weights is None else op.Mul(m.value, _along_channels(op, m))
+        v = m.value if m.weights is None else op.Mul(m.value, _along_channels(op, m.weights, p))
         cells = _over_channels(op, op.Reshape(v, list(by_cell.shape)), by_cell, p, op.ReduceSum)
         if p.crop is None:
             return shaped(op.ReduceSum(cells, [2], keepdims=0), [None, 1])
@@ -338,7 +338,7 @@ def _row(op: Emitter, m: Signed, psi: str) -> _Row:
     by_cell = _reading(p)
     if m.weights is not None and (psi == POSITIVE or by_cell is not None):
         # A weight may change the sign, and extrema per channel are slow where channels come last.
-        m = replace(m, value=op.Mul(m.value, _along_channels(op, m)), weights=None)
+        m = replace(m, value=op.Mul(m.value, _along_channels(op, m.weights, p)), weights=None)
     if by_cell is not None:
         read = _by_cell(op, rectify(m.value), by_cell, m)
         return _Row(op.Concat(read, *last, axis=1) if last else read, math.prod(p.grid), None, p.shape[1], m.total)
@@ -382,7 +382,6 @@ def _over_channels(op: Emitter, v: ir.Value, r: _Reading, p: Placement, reduce: 
     return op.Reshape(v, [-1, 1, math.prod(p.grid) if p.crop is None else p.crop.shape[p.crop.axis]])
 
 
-def _along_channels(op: Emitter, m: Signed) -> ir.Value:
+def _along_channels(op: Emitter, weights: ir.Value, p: Placement) -> ir.Value:
     """Return the weights in a shape that broadcasts to the value."""
-    assert m.weights is not None
-    return op.Reshape(m.weights, [-1, *([1] * len(m.placement.grid))]) if m.placement.trivial else m.weights
+    return op.Reshape(weights, [-1, *([1] * len(p.grid))]) if p.trivial else weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +59,7 @@ def settle_batch(
                 notes.append("fixed batch size 1 made free, checked by running two samples")
             _annotate(model, *found)
             return model, True
-    merged = probe.merge(truth, None)
-    assert merged is not None
-    _annotate(single, merged, truth.constants)
+    _annotate(single, truth.shapes, truth.constants)
     notes.append("the graph does not take a batch: samples are run one by one")
     return single, False
 
@@ -162,7 +160,7 @@ def _set_types(graph: ir.Graph, types: dict[str, ir.DataType | None]) -> None:
 
 
 def _annotate(
-    model: ir.Model, dims: dict[str, tuple[int | ir.SymbolicDim, ...]], constants: dict[str, np.ndarray]
+    model: ir.Model, dims: Mapping[str, tuple[int | ir.SymbolicDim, ...]], constants: dict[str, np.ndarray]
 ) -> None:
     """Write exact shapes onto all values and turn what follows from shapes alone into initializers."""
     graph = model.graph

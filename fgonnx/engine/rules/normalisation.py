@@ -62,8 +62,7 @@ def _rest(
     parts = [] if explained is None else [explained]
     if scaled:
         parts.append(y if shift is None else op.Sub(y, shift))
-    if shifted:
-        assert shift is not None
+    if shifted and shift is not None:
         parts.append(shift)
     return op.Sub(y, parts[0] if len(parts) == 1 else op.Sum(*parts))
 

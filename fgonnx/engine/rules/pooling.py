@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
-from fgonnx.engine.graph.values import dtype_of, shaped
+from fgonnx.engine.graph.values import dtype_of, producer_of, shaped
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.rules.fast import max_pool as routing
 from fgonnx.engine.rules.fast.blocked import blockable, spread
@@ -22,8 +22,7 @@ from fgonnx.engine.rules.registry import Local, Unsupported, rule
 
 def _indices(op: Emitter, y: ir.Value) -> ir.Value:
     """Return the second output of the very node that made `y`, so that the pool runs once."""
-    node = y.producer()
-    assert node is not None
+    node = producer_of(y)
     if len(node.outputs) < 2:
         node.resize_outputs(2)
     indices = node.outputs[1]
