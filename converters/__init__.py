@@ -60,6 +60,18 @@ def convert(source: Any, path: str | Path, framework: str | None = None, **optio
         If the framework or its exporter is not installed; the extra to install is named.
     FgonnxError
         If the source is not a network, or cannot be converted.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fgonnx import converters
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    >>> report = converters.convert(net, "net.onnx", example_input=torch.zeros(1, 3, 8, 8), exporter="torchscript")
+    >>> report.passed
+    True
+    >>> report.outputs
+    {'output': ['N', 2]}
     """
     if framework is None:
         framework = recognise(Path(source)).framework if isinstance(source, str | Path) else of_object(source)

@@ -154,6 +154,19 @@ def check(
     ------
     FgonnxError
         If the model cannot be explained or the samples do not fit it.
+
+    Examples
+    --------
+    >>> import fgonnx
+    >>> result = fgonnx.check("examples/shapes.onnx", samples=1, directions=2)
+    >>> result.passed
+    True
+    >>> for check in result.checks:
+    ...     print(check.name, check.verdict)
+    outputs unchanged passed
+    completeness passed
+    slope along the gradient passed
+    slope in random directions passed
     """
     both = changes.get("engine") == "both"
     (effort,), changes = changed(changes, thoroughness or Thoroughness())

@@ -37,6 +37,15 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     ------
     ModelError, OptionError
         If it cannot be loaded, or an option does not exist.
+
+    Examples
+    --------
+    >>> import fgonnx
+    >>> found = fgonnx.inspect("examples/shapes.onnx")
+    >>> found["explanation"]["head"], found["explanation"]["head_shape"], found["explanation"]["layout"]
+    ('logits', [6], 'NCHW')
+    >>> found["obstacle"] is None
+    True
     """
     options = options_with_changes(options, changes)
     loaded = bound_to(load(model), options.bind)

@@ -73,6 +73,24 @@ class Explainer:
     -----
     An Explainer may be called from several threads at once. Models whose input sizes are free are rewritten for each
     size that comes along; the last few are kept.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fgonnx
+    >>> explainer = fgonnx.Explainer("examples/shapes.onnx")
+    >>> x = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    >>> explanation = explainer(x, "star")
+    >>> explanation.saliency.shape
+    (2, 64, 64)
+    >>> explanation.described
+    ("3 'star'", "3 'star'")
+
+    Another method, with a setting of its own, on one thread:
+
+    >>> path = fgonnx.Explainer("examples/shapes.onnx", method="integrated-gradients", steps=10, threads=1)
+    >>> path(x).attribution.shape
+    (2, 3, 64, 64)
     """
 
     def __init__(

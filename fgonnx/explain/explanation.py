@@ -54,6 +54,27 @@ class Explanation:
         Method, profile, psi, head and the source's hash, for the record.
     described : tuple of str
         What is explained, in words, one per sample.
+
+    Examples
+    --------
+    The contributions sum to the score, here `relu(x0 + 2 x1 + 3)` at (2, 1): 4 from the input, 3 from the bias.
+
+    >>> import numpy as np
+    >>> import fgonnx
+    >>> from onnx import parser
+    >>> model = parser.parse_model('''
+    ...     <ir_version: 8, opset_import: ["": 18]>
+    ...     f (float[N,2] x) => (float[N,1] y) <float[2,1] w = {1, 2}, float[1] b = {3}> {
+    ...         z = Gemm(x, w, b)
+    ...         y = Relu(z)
+    ...     }''')
+    >>> explanation = fgonnx.Explainer(model, input_gradient=True)(np.array([[2, 1]], np.float32))
+    >>> explanation.score, explanation.contributions, explanation.completeness
+    (array([7.], dtype=float32), array([[4., 3.]], dtype=float32), array([0.], dtype=float32))
+    >>> [site.name for site in explanation.sites]
+    ['input', 'z']
+    >>> explanation.input_gradient
+    array([[1., 2.]], dtype=float32)
     """
 
     saliency: Array

@@ -39,6 +39,14 @@ class Region:
         The class: an index or a label. By default the one that is largest in the region.
     reduce : {"mean", "sum"}
         What is explained of the entries inside.
+
+    Examples
+    --------
+    >>> from fgonnx.targets import Region, parse
+    >>> Region((0.2, 0.1, 0.8, 0.9), "road", "sum")
+    Region(where=(0.2, 0.1, 0.8, 0.9), entry='road', reduce='sum')
+    >>> parse("region=0.2:0.1:0.8:0.9,class=road,reduce=sum")
+    Region(where=(0.2, 0.1, 0.8, 0.9), entry='road', reduce='sum')
     """
 
     where: tuple[float, ...] | Array
@@ -70,6 +78,16 @@ class Detection:
         (a background among them not counted).
     by : str or None
         Name of the output that holds the scores, where it is not the one explained.
+
+    Examples
+    --------
+    The left edge of the box of the most confident person, as an object and as text:
+
+    >>> from fgonnx.targets import Detection, parse
+    >>> Detection("person", column=0)
+    Detection(best='person', anchor=None, column=0, first=None, by=None)
+    >>> parse("best=person,column=0") == Detection("person", column=0)
+    True
     """
 
     best: int | str | None = None
@@ -93,6 +111,17 @@ class Similarity:
     ----------
     reference : array
         Of the head's shape for one sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fgonnx
+    >>> explainer = fgonnx.Explainer("examples/shapes.onnx")
+    >>> x = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    >>> reference = explainer.head(x)[0]
+    >>> explanation = explainer(x, fgonnx.targets.Similarity(reference))
+    >>> bool(np.isclose(explanation.score[0], np.linalg.norm(reference), rtol=1e-4))
+    True
     """
 
     reference: Array
@@ -106,6 +135,20 @@ class Cotangent:
     ----------
     weights : array
         Of the head's shape for one sample.
+
+    Examples
+    --------
+    What speaks for a star rather than for a ring:
+
+    >>> import numpy as np
+    >>> import fgonnx
+    >>> explainer = fgonnx.Explainer("examples/shapes.onnx", scores=True)
+    >>> x = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    >>> weights = np.zeros(6)
+    >>> weights[[3, 5]] = 1, -1
+    >>> explanation = explainer(x, fgonnx.targets.Cotangent(weights))
+    >>> bool(np.allclose(explanation.score, explanation.scores[:, 3] - explanation.scores[:, 5], atol=1e-4))
+    True
     """
 
     weights: Array

@@ -177,6 +177,17 @@ def compare(
     ------
     ModelError, InputError, NumericError
         If a model cannot be explained, the heads have different numbers of entries, or a scale is no scale.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fgonnx
+    >>> x = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    >>> found = fgonnx.compare("examples/shapes.onnx", "examples/shapes.onnx", x)
+    >>> found.measures["rank_correlation"].round(6)
+    array([1., 1.])
+    >>> found.parted()
+    []
     """
     return Comparer(a, b, **how)(x, x_b, target)
 

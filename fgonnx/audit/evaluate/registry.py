@@ -62,6 +62,18 @@ class Measure:
         What the axes of its curve are called.
     options : dict
         What differs from the defaults.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fgonnx import Explainer, evaluate
+    >>> explainer = Explainer("examples/shapes.onnx")
+    >>> x = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    >>> measure = evaluate.get("deletion:fill=black:steps=5")
+    >>> measure.better, measure.meaning
+    ('lower', 'Area under the probability while pixels are removed, the most salient first.')
+    >>> measure(explainer, evaluate.Data.of(explainer, x)).values["auc"].shape
+    (2,)
     """
 
     name: str
@@ -119,6 +131,19 @@ def measure(
     -------
     callable
         A decorator, which leaves the function as it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fgonnx import Explainer, evaluate
+    >>> @evaluate.measure("mean", better="", source="An example.", runs=0)
+    ... def mean(explainer, data):
+    ...     '''The mean of the map.'''
+    ...     return evaluate.Measured({"mean": data.maps(explainer).mean(axis=(1, 2))})
+    >>> explainer = Explainer("examples/shapes.onnx")
+    >>> x = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    >>> evaluate.get("mean")(explainer, evaluate.Data.of(explainer, x)).values["mean"].shape
+    (2,)
     """
 
     def register(function: F) -> F:

@@ -319,6 +319,17 @@ def written(name: str, *, source: str, cost: str = "1 forward, 1 backward", **fi
         Fields of `Method`.
     **fields_
         Further fields.
+
+    Examples
+    --------
+    >>> import fgonnx
+    >>> @fgonnx.methods.written("squared-gradient", source="An example.", writes=("saliency", "attribution"))
+    ... def squared_gradient(view):
+    ...     '''The square of the gradient.'''
+    ...     return view.attributed(view.op.Mul(view.gradient, view.gradient))
+    >>> fgonnx.methods.find("squared-gradient").note
+    'The square of the gradient.'
+    >>> model = fgonnx.rewrite("examples/shapes.onnx", method="squared-gradient")
     """
 
     def register(write: Write) -> Write:
@@ -343,6 +354,22 @@ def driven(
         Outputs of the graph that the method reads.
     **fields_
         Further fields of `Method`.
+
+    Examples
+    --------
+    The gradient of a sample and of its mirror image, averaged:
+
+    >>> import numpy as np
+    >>> import fgonnx
+    >>> gradient = fgonnx.methods.find("gradient").write
+    >>> @fgonnx.methods.driven("mirrored", gradient, ("attribution",), source="An example.", cost="2 passes")
+    ... def mirrored(sample, settings):
+    ...     '''The mean gradient of a sample and of its mirror image.'''
+    ...     found = sample.run(np.concatenate([sample.x, sample.x[..., ::-1]]), ["attribution"])["attribution"]
+    ...     return sample.attributed((found[:1] + found[1:, ..., ::-1]) / 2)
+    >>> x = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    >>> fgonnx.Explainer("examples/shapes.onnx", method="mirrored")(x).saliency.shape
+    (2, 64, 64)
     """
 
     def register(drive: Drive) -> Drive:

@@ -59,6 +59,15 @@ def grad(
         If `of` does not depend on one of `wrt`.
     UnsupportedError
         If an operator between them has no rule.
+
+    Examples
+    --------
+    >>> import fgonnx
+    >>> model = fgonnx.grad("examples/shapes.onnx", of="logits", wrt=["image", "head.weight"])
+    >>> [i.name for i in model.graph.input]
+    ['image', 'logits_grad']
+    >>> [o.name for o in model.graph.output]
+    ['logits', 'image_grad', 'head.weight_grad']
     """
     for name in set(changes) - set(_FIELDS):
         raise OptionError(f"'{name}' means nothing for a plain gradient; it takes: {', '.join(_FIELDS)}")

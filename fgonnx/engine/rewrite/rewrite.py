@@ -57,6 +57,15 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     ------
     ModelError, UnsupportedError, OptionError, TargetError
         If the model cannot be loaded or explained, or an option does not exist.
+
+    Examples
+    --------
+    >>> import fgonnx
+    >>> model = fgonnx.rewrite("examples/shapes.onnx", outputs=("saliency", "score"))
+    >>> [i.name for i in model.graph.input]
+    ['image', 'target_index']
+    >>> [o.name for o in model.graph.output]
+    ['logits', 'saliency', 'score']
     """
     name = changes.get("method", (options or Options()).method)
     if methods.find(name).drive is not None:

@@ -124,6 +124,15 @@ def rule(
         The kind of map: "linear", "homogeneous", "elementwise" or "general".
     note : str
         One line for the table of operators: intercept, subgradient convention.
+
+    Examples
+    --------
+    >>> import fgonnx
+    >>> @fgonnx.rule("Twice", domain="my.company", note="y = 2 x + 1")
+    ... def twice(op, y, x):
+    ...     return fgonnx.Local(vjp=lambda g: op.Mul(g, 2.0), intercept=op.Sub(y, op.Mul(x, 2.0)), kind="bias")
+    >>> fgonnx.rules.find("Twice", 1, "my.company").note
+    'y = 2 x + 1'
     """
 
     def register(linearise: Callable[..., Local]) -> Callable[..., Local]:

@@ -77,6 +77,16 @@ class Preprocessing:
     ------
     PreprocessingError
         A field has a value that does not exist or does not go with another one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fgonnx
+    >>> how = fgonnx.Preprocessing(layout="NCHW", size=(64, 64), channels="RGB", scale=1 / 255, dtype="float32")
+    >>> how.apply(np.full((100, 80, 3), 255, np.uint8)).shape
+    (3, 64, 64)
+    >>> fgonnx.Preprocessing.from_json(how.to_json()) == how
+    True
     """
 
     layout: Layout | None = None
