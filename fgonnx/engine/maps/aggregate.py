@@ -122,10 +122,21 @@ def placed_terms(
     BatchLostError
         If the graph is batched and the batch axis of a term cannot be traced.
     """
-    found = [_placed_term(op, Site(INPUT, INPUT, "", "input", (), True), x, gx, x, layouts[x], rank, batched, profile)]
+
+    def placed(site: Site, y: ir.Value, g: ir.Value, c: ir.Value, product: ir.Value | None = None) -> PlacedTerm:
+        placement = place(layouts[y], rank, batched)
+        if placement is None:
+            raise BatchLostError(site.name)
+        # The author's code also includes maps of one cell (a convolution after global pooling), which localise nothing.
+        one_cell = profile != "full" and op.rank(y) == rank + 2
+        grid = placement.grid if placement.spatial else ()
+        site = replace(site, grid=grid, in_map=site.in_map and (placement.spatial or one_cell))
+        return _placed_term(op, site, (y, g, c), placement, product)
+
+    found = [placed(Site(INPUT, INPUT, "", "input", (), True), x, gx, x)]
     for t in terms:
         site = Site(t.name, t.node.name or t.name, t.node.op_type, t.kind, (), _in_map(op, t, profile))
-        found.append(_placed_term(op, site, t.y, t.g, t.c, layouts[t.y], rank, batched, profile, t.product))
+        found.append(placed(site, t.y, t.g, t.c, t.product))
     return found
 
 
@@ -144,24 +155,15 @@ def extra_tokens(terms: Sequence[PlacedTerm]) -> list[Site]:
 def _placed_term(
     op: Emitter,
     site: Site,
-    y: ir.Value,
-    g: ir.Value,
-    c: ir.Value,
-    layout: Layout,
-    rank: int,
-    batched: bool,
-    profile: str,
-    known: ir.Value | None = None,
+    tensors: tuple[ir.Value, ir.Value, ir.Value],
+    placement: Placement,
+    known: ir.Value | None,
 ) -> PlacedTerm:
-    placement = place(layout, rank, batched)
-    if placement is None:
-        raise BatchLostError(site.name)
-    narrow, g, c = g, at_least_float32(op, g), at_least_float32(op, c)
-    product = shaped(known if known is not None and g is narrow else op.Mul(g, c), y)
-    # The author's code also includes maps of one cell (a convolution after global pooling), which localise nothing.
-    one_cell = profile != "full" and op.rank(y) == rank + 2
-    grid = placement.grid if placement.spatial else ()
-    site = replace(site, grid=grid, in_map=site.in_map and (placement.spatial or one_cell))
+    """Return the term of y, its cotangent g and its intercept c; `known` is `g * c` where a rule has written it."""
+    y, narrow, c = tensors
+    g, c = at_least_float32(op, narrow), at_least_float32(op, c)
+    product = known if known is not None and g is narrow else op.Mul(g, c)
+    product.shape = y.shape
     signed = factored(op, product, g, c, placement)
     # Emitted before the rows of the maps, so that onnxruntime runs the rows first: each right after its map.
     total = sample_sums(op, signed) if placement.spatial else _whole(op, product, placement)

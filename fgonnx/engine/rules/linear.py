@@ -80,11 +80,11 @@ def conv(
 
     def vjp(g: ir.Value) -> list[Cotangent]:
         gx = gw = gb = None
+        at = Windows(size_in, size_out, kernel, strides, dilations, begins_ends[:rank])
         if op.is_active(x):
-            at = Windows(size_in, size_out, kernel, strides, dilations, begins_ends[:rank])
             gx = transposed_convolution(op, g, w, at, group, x)
         if op.is_active(w):
-            gw = _weight_gradient(op, g, x, w, strides, dilations, begins_ends, group, size_in, size_out)
+            gw = _weight_gradient(op, g, x, w, at, group)
         if op.is_active(b):
             gb = op.ReduceSum(g, [0, *range(2, rank + 2)], keepdims=0)
         return [gx, gw, gb]
@@ -105,44 +105,32 @@ def _affine(op: Emitter, vjp: Vjp, y: ir.Value, degree: int, bias: ir.Value | No
     return Local(vjp, op.Neg(product) if constant is None else op.Sub(constant, product), "implicit")
 
 
-def _weight_gradient(
-    op: Emitter,
-    g: ir.Value,
-    x: ir.Value,
-    w: ir.Value,
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    pads: Sequence[int],
-    group: int,
-    size_in: Sequence[int],
-    size_out: Sequence[int],
-) -> ir.Value:
+def _weight_gradient(op: Emitter, g: ir.Value, x: ir.Value, w: ir.Value, at: Windows, group: int) -> ir.Value:
     # gw[m, c, k] = sum_{n, p} g[n, m, p] x[n, c, s p + d k - begin]: a convolution with batch and channel swapped, the
     # strides as dilations and the dilations as strides. Its end padding covers the last kernel position exactly. Groups
     # are side by side in the swapped batch: (N, G C, ...) -> (C, G N, ...) against (M, N, ...) in as many groups.
-    rank = len(size_in)
-    kernel = [op.size(w, 2 + i) for i in range(rank)]
+    rank = len(at.size_in)
     ends = [
-        (o - 1) * s + d * (k - 1) + 1 - i - b
-        for i, o, k, s, d, b in zip(size_in, size_out, kernel, strides, dilations, pads, strict=False)
+        (o - 1) * s + reach + 1 - i - b
+        for i, o, s, reach, b in zip(at.size_in, at.size_out, at.strides, at.reach, at.begins, strict=True)
     ]
     swap = [1, 0, *range(2, rank + 2)]
     if group == 1:
         source = op.Transpose(x, perm=swap)
     else:
         channels = op.size(w, 1)
-        parts = op.Transpose(op.Reshape(x, [-1, group, channels, *size_in]), perm=[2, 1, 0, *range(3, rank + 3)])
-        source = op.Reshape(parts, [channels, -1, *size_in])
+        parts = op.Transpose(op.Reshape(x, [-1, group, channels, *at.size_in]), perm=[2, 1, 0, *range(3, rank + 3)])
+        source = op.Reshape(parts, [channels, -1, *at.size_in])
     if any(e < 0 for e in ends):  # rows that no window reached
-        starts, stops = [0] * rank, [i + min(e, 0) for i, e in zip(size_in, ends, strict=True)]
+        starts, stops = [0] * rank, [i + min(e, 0) for i, e in zip(at.size_in, ends, strict=True)]
         source = op.Slice(source, starts, stops, list(range(2, rank + 2)))
     result = op.Conv(
         source,
         op.Transpose(g, perm=swap),
-        strides=list(dilations),
-        dilations=list(strides),
+        strides=list(at.dilations),
+        dilations=list(at.strides),
         group=group,
-        pads=[*pads[:rank], *(max(e, 0) for e in ends)],
+        pads=[*at.begins, *(max(e, 0) for e in ends)],
     )
     return op.Transpose(result, perm=swap)
 
@@ -187,7 +175,9 @@ def conv_transpose(
         if op.is_active(x):
             gx = op.Conv(g, w, strides=strides, dilations=dilations, group=group, pads=begins_ends)
         if op.is_active(w):  # that convolution takes g to the cotangent of x, so x stands for its cotangent
-            gw = _weight_gradient(op, x, g, w, strides, dilations, begins_ends, group, size_out, size_in)
+            kernel = [op.size(w, 2 + i) for i in range(rank)]
+            at = Windows(size_out, size_in, kernel, strides, dilations, begins_ends[:rank])
+            gw = _weight_gradient(op, x, g, w, at, group)
         if op.is_active(b):
             gb = op.ReduceSum(g, [0, *range(2, rank + 2)], keepdims=0)
         return [gx, gw, gb]

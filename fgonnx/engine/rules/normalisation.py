@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -67,21 +68,25 @@ def _rest(
     return op.Sub(y, parts[0] if len(parts) == 1 else op.Sum(*parts))
 
 
+class _Affine(NamedTuple):
+    """What follows standardising: `place` makes scale and bias broadcast to x, `collect` sums a cotangent back."""
+
+    scale: ir.Value
+    b: ir.Value | None
+    place: Callable[[ir.Value], ir.Value]
+    collect: Callable[[ir.Value, ir.Value], ir.Value]
+
+
 def _standardise(
     op: Emitter,
     y: ir.Value,
     x: ir.Value,
-    scale: ir.Value,
-    b: ir.Value | None,
+    affine: _Affine,
     axes: list[int],
     epsilon: float,
-    place: Callable[[ir.Value], ir.Value],
-    collect: Callable[[ir.Value, ir.Value], ir.Value],
 ) -> Local:
-    """Linearise y = scale xhat + b, xhat = (x - mean) / sigma and sigma^2 = var + eps over the axes.
-
-    `place` gives the scale and the bias the shape that broadcasts to x; `collect` sums a cotangent back over it.
-    """
+    """Linearise y = scale xhat + b, xhat = (x - mean) / sigma and sigma^2 = var + eps over the axes."""
+    scale, b, place, collect = affine
     centred = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))
     var = op.ReduceMean(op.Mul(centred, centred), axes, keepdims=1)
     square = op.Add(var, epsilon)
@@ -117,7 +122,7 @@ def instance_normalization(
     rank = op.rank(x)
     axes = list(range(2, rank))
     place, collect = lambda v: per_channel(op, v, rank), lambda g, _: op.ReduceSum(g, [0, *axes], keepdims=0)
-    return _standardise(op, y, x, scale, b, axes, epsilon, place, collect)
+    return _standardise(op, y, x, _Affine(scale, b, place, collect), axes, epsilon)
 
 
 @rule("LayerNormalization", since=17, note="c = b + (y - b) var / (var + eps): nearly all of y")
@@ -134,7 +139,7 @@ def layer_normalization(
 ) -> Local:
     values, rank = y[0] if isinstance(y, tuple) else y, op.rank(x)
     axes, collect = list(range(axis % rank, rank)), lambda g, v: op.unbroadcast(g, values, v)
-    local = _standardise(op, values, x, scale, b, axes, epsilon, lambda v: v, collect)
+    local = _standardise(op, values, x, _Affine(scale, b, lambda v: v, collect), axes, epsilon)
 
     def vjp(g: ir.Value | None, *others: ir.Value | None) -> Cotangent | Sequence[Cotangent]:
         if g is None or any(o is not None for o in others):
