@@ -28,36 +28,36 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "models"
 SAMPLES = 2
 
-HEAD = """# Two engines
+HEAD = """# Two gradient engines
 
 Written by `python -m benchmarks.engines` in an environment with `pip install ".[training]"`; do not edit by hand.
 Python {python}, onnxruntime-training {ort}, onnx {onnx}.
 
-`engine="fgonnx"`, the default, writes gradients by its own rules in standard operators. `engine="ort-training"` takes
-them from the gradient builder of ONNX Runtime's training build, whose graphs run on that build alone: an independent
-witness. It shares the forward pass, the intercepts and the aggregation with the first; every cotangent is its own. What
-the builder has no gradient for, or a wrong one, is first written out in operators whose gradient is right
-(`fgonnx/engines/`); what is left is refused by name. The build runs in a process of its own, since some
-graphs end it.
+`engine="fgonnx"`, the default, writes gradients in standard operators by fgonnx's own rules. `engine="ort-training"`
+takes them from the gradient builder of ONNX Runtime's training build, whose graphs run on that build only: an
+independent check. It shares the forward pass, the intercepts and the aggregation with the first engine, but computes
+every cotangent itself. Operators for which the builder has no gradient, or a wrong one, are first expanded into
+operators whose gradient is right (`fgonnx/engine/walk/witness/`); the remaining ones are refused by name. The builder
+runs in a separate process, since some graphs crash it.
 
     fgonnx explain MODEL IMAGES... -o DIR --engine ort-training
     fgonnx check MODEL --engine both
 
-The training build is a discontinued one: Linux on x86-64, Python up to 3.11, opsets up to 21, an environment of its
-own.
+The training build has been discontinued: it needs Linux on x86-64, Python up to 3.11, opsets up to 21, and a separate
+environment.
 
 ## Models
 
 Largest difference of a tensor, relative to its largest entry, over {samples} random samples; cotangents and
-bias-gradients are those of every site. onnxruntime's optimiser is switched off, so that both graphs compute the forward
-pass by the same kernels: rounding alone would otherwise put a pre-activation on the other side of a kink for one of
-them, and change a whole path of the gradient. The largest is {worst:.0e}.
+bias-gradients are compared at every site. onnxruntime's optimiser is switched off, so that both graphs compute the
+forward pass with the same kernels: otherwise rounding alone could move a pre-activation across a kink for one of them
+and change a whole path of the gradient. The largest difference is {worst:.0e}.
 
 """
 OPERATORS = """
 ## Operators
 
-Of the operators that have a rule: what the second engine does with them.
+How the second engine handles each operator that has a rule.
 
 | operator | by the gradient builder |
 | --- | --- |
@@ -117,7 +117,14 @@ def page() -> str:
     )
     names = " | ".join(agreement.GROUPS)
     columns = f"| model | from | {names} | |\n| --- | --- |{' ---: |' * len(agreement.GROUPS)} --- |\n"
-    return head + columns + "\n".join(lines) + f"\n\n{count} models are explained by both.\n" + OPERATORS + operators()
+    return (
+        head
+        + columns
+        + "\n".join(lines)
+        + f"\n\n{count} models are explained by both engines.\n"
+        + OPERATORS
+        + operators()
+    )
 
 
 def operators() -> str:

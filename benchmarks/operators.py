@@ -23,16 +23,17 @@ Written by `python -m benchmarks.operators` from the rules and expansions themse
 exceptions with their causes: `tests/test_onnx_node_cases.py`.
 
 - *linear*, *homogeneous*, *elementwise*, *general*: a rule of that family, for all versions from opset 18 on; older
-  models are raised to it. A rule takes every attribute into account, but for those named under "refused when".
-- *function body*: written out by the definition that the standard itself gives.
-- *written out*: in operators that have rules, by `fgonnx/engine/normal/expand/`.
-- *twin*: computed in real numbers beside the integers, rounding and saturation being terms of their own.
-- *shape or type alone*: what comes out does not depend on the numbers that go in.
-- *no derivative*: what comes out are indices, conditions or the like; the refusal names the tensor to explain instead.
+  models are converted to it. A rule handles every attribute except those named under "refused when".
+- *function body*: expanded by the definition in the standard itself.
+- *written out*: expanded into operators that have rules, by `fgonnx/engine/normal/expand/`.
+- *twin*: computed in real numbers in parallel to the integers; rounding and saturation are separate terms.
+- *shape or type alone*: the output does not depend on the values of the input.
+- *no derivative*: the output consists of indices, conditions or the like; the error names the tensor to explain
+  instead.
 - *refused*: with the reason.
 
-The intercept is `c = y - J z`, what the linearisation of a node does not explain. `g` goes back as the convention says
-where an operator has a kink.
+The intercept is `c = y - J z`, the part of the output that the Jacobian does not explain. At a kink of an operator, the
+derivative follows the convention stated.
 
 """
 COLUMNS = ("operator", "versions", "how", "intercept", "convention", "refused when")
@@ -57,10 +58,10 @@ def page() -> str:
         "## Of the standard\n",
         *table(COLUMNS, standard()),
         "\n## Of onnxruntime's optimiser (com.microsoft)\n",
-        "Written out as the standard operators they were made of.\n",
+        "Expanded into the standard operators they were fused from.\n",
         *table(("operator", "domain", "stands for"), fused()),
         "\n## Quantised\n",
-        textwrap.fill(f"Twins are moved as their integers are by {', '.join(sorted(dequantise.MOVES))}.", 120),
+        textwrap.fill(f"{', '.join(sorted(dequantise.MOVES))} move twins as they move the integers.", 120),
         "",
         *table(("operator", "domain", "layout"), quantised()),
     ]
@@ -105,7 +106,7 @@ def _row(name: str, schema: Any) -> Row:
         return "twin", "rounding and saturation", "derivative 1 inside the range", ""
     how = "refused: it has no rule"
     if name in RAISED:
-        how = f"raised to {RAISED[name]}"
+        how = f"converted to {RAISED[name]}"
     elif name in CONTENT:
         how = "shape or type alone"
     elif why:

@@ -104,14 +104,14 @@ def page(plan: Plan, rows: Sequence[dict[str, Any]], data: str, counts: tuple[in
         f"Written by `python -m benchmarks.roar --data {data}`; do not edit by hand. Python "
         f"{platform.python_version()}, onnxruntime {onnxruntime.__version__}.",
         "",
-        f"Test accuracy in percent, mean and deviation over {len(plan.seeds)} seed(s), of a small CNN trained from "
-        f"scratch for {plan.epochs} epochs on {counts[0]} pictures ({data}), tested on {counts[1]}. The given share of "
-        f"the most salient pixels of every picture is {goes} by the training mean, in training and test "
-        "alike. Maps are those of one network trained on whole pictures, of its own decisions.",
+        f"Test accuracy in percent, mean and standard deviation over {len(plan.seeds)} seed(s), of a small CNN trained "
+        f"from scratch for {plan.epochs} epochs on {counts[0]} pictures ({data}), tested on {counts[1]}. The given "
+        f"share of the most salient pixels of every picture is {goes} by the training mean, in training and test "
+        "alike. The maps explain the decisions of one network that was trained on unmodified pictures.",
         "",
     ]
     if whole is not None:
-        lines += [f"On whole pictures: {_percent(whole)}.", ""]
+        lines += [f"On unmodified pictures: {_percent(whole)}.", ""]
     lines.append("| method | " + " | ".join(f"{k:.0%}" for k in plan.shares) + " |")
     lines.append("| --- |" + " ---: |" * len(plan.shares))
     for method in plan.methods:
