@@ -15,6 +15,7 @@ from fgonnx.engine.rewrite.options import CERTIFICATE, Options
 from fgonnx.engine.rewrite.rewrite import build
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.engine.walk.witness import ort_training
+from fgonnx.explain import batches
 
 Array = npt.NDArray[Any]
 
@@ -120,10 +121,5 @@ def _group(name: str) -> str | None:
 def _run(loaded: LoadedModel, r: Rewritten, feeds: Mapping[str, Array], targets: Array) -> dict[str, Array]:
     """Run a rewritten model, sample by sample where it takes one only; results by fgonnx's names."""
     session = Session(r.model, folder=loaded.folder, providers=["cpu"], optimise=False)
-    count = len(targets)
-    step = count if r.normal.batched else 1
-    parts = []
-    for i in range(0, count, step):
-        rows = {n: a[i : i + step] if a.ndim and len(a) == count else a for n, a in feeds.items()}
-        parts.append(session.run({**rows, r.selector: targets[i : i + step]}, list(r.names.values())))
-    return {ours: np.concatenate([p[theirs] for p in parts]).astype(np.float64) for ours, theirs in r.names.items()}
+    found = batches.run(r, session, {**feeds, r.selector: targets}, len(targets), list(r.names.values()))
+    return {ours: found[theirs].astype(np.float64) for ours, theirs in r.names.items()}

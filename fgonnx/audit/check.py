@@ -11,19 +11,18 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from fgonnx.audit import agreement
 from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.running import Running
-from fgonnx.engine.graph.session import Session
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
+from fgonnx.engine.normal.cut import free_input
 from fgonnx.engine.rewrite import cache as caches
 from fgonnx.engine.rewrite.options import Options, with_changes
-from fgonnx.engine.rewrite.outputs import TARGET_INPUT
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import OptionError
+from fgonnx.explain import batches
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.targets import Target, takes_seed
@@ -37,6 +36,7 @@ Verdict = Literal["passed", "failed", "undecided"]
 _STEPS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
 # Along the gradient the signal is strong; across it the score hardly moves and single precision drowns the slope.
 _ALONG, _ACROSS = 1e-2, 5e-2
+_UNITS = 8  # units in the last place of the score: a change that small is known to an eighth at best
 _SMALL_SCORE, _TOLERANCE = 1e-2, 1e-4
 _QUANTISERS = ("QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil")
 
@@ -183,18 +183,19 @@ def check(
     build = caches.builder(running.cache)
     # Differences are taken of the score that fgonnx's own graph computes, whichever engine is checked.
     scorer = build(loaded, replace(options, engine="fgonnx"))
-    name = scorer.normal.input_name
-    if x is None:
-        feeds = random_inputs(scorer, effort.samples, effort.random_state)
-    else:
-        feeds = dict(x) if isinstance(x, Mapping) else {name: np.asarray(x)}
+    given = random_inputs(scorer, effort.samples, effort.random_state) if x is None else x
+    feeds = batches.feeds(loaded.name, scorer, given)
     explanation = explainer(feeds, target)
     checks = [
-        _outputs(loaded, explanation, feeds, name, effort.tolerance, running),
+        _outputs(loaded, scorer, explanation, feeds, effort.tolerance, running),
         _completeness(explanation, effort.tolerance),
     ]
-    score = _score(loaded, scorer, explanation, feeds, running)
-    point = feeds[name].astype(scorer.normal.x.dtype.numpy() if scorer.normal.x.dtype is not None else np.float32)
+    others = {n: a for n, a in feeds.items() if n != scorer.normal.input_name}
+    point = feeds[scorer.normal.input_name]
+    scorer = replace(scorer, normal=free_input(scorer.normal))
+    score = _score(loaded, scorer, explanation, others, running)
+    assert scorer.normal.x.dtype is not None
+    point = point.astype(scorer.normal.x.dtype.numpy())
     checks += _derivative(score, point, explanation, effort.directions, rng)
     notes = list(scorer.normal.notes)
     steps = sorted({n.op_type for n in scorer.model.graph if n.op_type in _QUANTISERS})
@@ -232,9 +233,9 @@ def random_inputs(r: Rewritten, samples: int, random_state: int = 0) -> dict[str
 
 def _outputs(
     loaded: LoadedModel,
+    r: Rewritten,
     explanation: Explanation,
     feeds: Mapping[str, Array],
-    name: str,
     tolerance: float | None,
     running: Running,
 ) -> Check:
@@ -244,7 +245,7 @@ def _outputs(
 
     def error(optimise: bool) -> tuple[float, str]:
         session = running.session(loaded.ir, loaded.folder, optimise=optimise)
-        return _largest_difference(explanation.outputs, session, feeds, len(feeds[name]))
+        return _largest_difference(explanation.outputs, batches.run(r, session, feeds, 1))
 
     found, where = error(True)
     detail = "largest difference to the source model, relative to its largest output"
@@ -258,16 +259,12 @@ def _outputs(
     return Check("outputs unchanged", verdict, found, allowed, detail + (f"; worst: '{where}'" if where else ""))
 
 
-def _largest_difference(
-    ours: Mapping[str, Array], session: Session, feeds: Mapping[str, Array], count: int
-) -> tuple[float, str]:
-    """Return the largest relative difference to what a session computes, and the output it is in ("" for none)."""
-    batched = {n for n, a in feeds.items() if a.ndim and a.shape[0] == count}
-    runs = [session.run({n: a[i : i + 1] if n in batched else a for n, a in feeds.items()}) for i in range(count)]
+def _largest_difference(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> tuple[float, str]:
+    """Return the largest difference, relative to the largest of theirs, and the output it is in ("" for none)."""
     worst, where = 0.0, ""
     for output, array in ours.items():
         a = array.astype(np.float64).reshape(-1)
-        b = np.concatenate([np.atleast_1d(run[output]) for run in runs]).astype(np.float64).reshape(-1)
+        b = theirs[output].astype(np.float64).reshape(-1)
         error = float(np.abs(a - b).max(initial=0) / max(float(np.abs(b).max(initial=0)), 1e-30))
         if error > worst:
             worst, where = error, output
@@ -303,37 +300,17 @@ def _score(
     feeds: Mapping[str, Array],
     running: Running,
 ) -> Callable[[Array], Floats]:
-    """Return the score as a function of the explained input, targets fixed: (N, ...) to (N,)."""
-    name = _floating_face(scorer)
+    """Return the score as a function of the explained input, other inputs and targets fixed: (N, ...) to (N,)."""
     session = running.session(scorer.model, loaded.folder)
     assert explanation.target is not None
-    fixed = {n: a for n, a in feeds.items() if n != scorer.normal.input_name}
-    targets = np.asarray(explanation.target, np.int64)
-    step = len(targets) if scorer.normal.batched else 1
+    fixed = {**feeds, scorer.selector: np.asarray(explanation.target, np.int64)}
+    name = scorer.names["score"]
 
     def score(x: Array) -> Floats:
-        results = []
-        for i in range(0, len(x), step):
-            rows = {n: a[i : i + step] if a.ndim and len(a) == len(x) else a for n, a in fixed.items()}
-            rows |= {name: x[i : i + step], TARGET_INPUT: targets[i : i + step]}
-            results.append(session.run(rows, [scorer.names["score"]])[scorer.names["score"]])
-        return np.concatenate(results).astype(np.float64)
+        fed = {**fixed, scorer.normal.input_name: x}
+        return batches.run(scorer, session, fed, len(x), [name])[name].astype(np.float64)
 
     return score
-
-
-def _floating_face(r: Rewritten) -> str:
-    """Let an integer input's floating-point copy be the graph's input, so that it can be moved by less than one."""
-    x = r.normal.x
-    cast = x.producer()
-    if cast is not None:
-        graph = r.model.graph
-        face = ir.Value(name=f"{r.normal.input_name}::free", type=x.type, shape=x.shape)
-        x.replace_all_uses_with(face)
-        graph.remove(cast, safe=True)
-        graph.inputs[[v.name for v in graph.inputs].index(r.normal.input_name)] = face
-        x = face
-    return str(x.name)
 
 
 def _derivative(
@@ -343,13 +320,14 @@ def _derivative(
     gradient = explanation.input_gradient.astype(np.float64)
     clean = x.astype(np.float64)
     scale = np.sqrt(_mean(clean**2)) + 1e-12
+    unit = _last_place(explanation)
     # Random halves of the gradient: every part of it is tried, each with a strong signal.
     strong = gradient if gradient.any() else rng.standard_normal(x.shape)
     along = [strong * (rng.random(x.shape) < 0.5) for _ in range(directions)]
     across = [clean, *(rng.standard_normal(x.shape) for _ in range(directions - 1))]
     return [
-        _slopes("slope along the gradient", score, x, gradient, scale, along, _ALONG),
-        _slopes("slope in random directions", score, x, gradient, scale, across, _ACROSS),
+        _slopes("slope along the gradient", score, x, gradient, scale, along, unit, _ALONG),
+        _slopes("slope in random directions", score, x, gradient, scale, across, unit, _ACROSS),
     ]
 
 
@@ -360,16 +338,21 @@ def _slopes(
     gradient: Floats,
     scale: Floats,
     directions: Sequence[Floats],
+    unit: Floats,
     tolerance: float,
 ) -> Check:
-    """Compare slopes of the score with those the gradient promises, all directions together."""
+    """Compare slopes of the score with those the gradient promises, all directions together.
+
+    Steps are left out where the score neither moves nor should move by more than some units in its last place: what is
+    measured there is rounding. Two of them would even agree best, with no difference at all.
+    """
     shape = (len(_STEPS), len(directions), len(x))
     promised, central, nearest = np.empty(shape), np.empty(shape), np.empty(shape)
     here = score(x)
     for k, direction in enumerate(directions):
         v = direction / (np.sqrt(_mean(direction**2)) + 1e-300)
         for j, step in enumerate(_STEPS):
-            ahead, behind = (x + step * scale * v).astype(x.dtype), (x - step * scale * v).astype(x.dtype)
+            ahead, behind = (batches.typed(x + sign * step * scale * v, x.dtype) for sign in (1, -1))
             up, down = score(ahead) - here, here - score(behind)
             # What was moved is what survived rounding to the input's type.
             up_promised, down_promised = _dot(ahead, x, gradient), _dot(x, behind, gradient)
@@ -380,20 +363,38 @@ def _slopes(
             nearest[j, k] = np.take_along_axis(sides, np.abs(sides).argmin(0)[None], 0)[0]
     # The larger of what is promised and what is found: a gradient of zeros promises nothing.
     size = np.sqrt(np.maximum(promised**2, (promised + central) ** 2).mean(1)) + 1e-300
+    visible = 2 * np.array(_STEPS)[:, None] * size >= _UNITS * unit
+    visible |= ~(promised.any((0, 1)) | central.any((0, 1)))  # no slope promised, and none found at any step
     uncertain = np.sqrt(((central[1:] - central[:-1]) ** 2).mean(1)) / size[1:]
+    uncertain[~(visible[1:] & visible[:-1])] = np.inf
     steady = uncertain.argmin(0)
     rows = np.arange(len(x))
     doubt = uncertain[steady, rows]
     errors = np.sqrt((nearest**2).mean(1)) / size
     error = np.minimum(errors[steady, rows], errors[steady + 1, rows])
-    worst = int(error.argmax())
+    measured = np.isfinite(doubt)
+    worst = int(np.where(measured, error, -1.0).argmax())
     value = float(error[worst])
+    if not measured[worst]:
+        detail = f"{len(directions)} directions; the score moves by less than {_UNITS} units in its last place"
+        return Check(name, "undecided", value, tolerance, detail)
     verdict: Verdict = "passed" if value <= tolerance else "undecided" if value <= 5 * doubt[worst] else "failed"
     detail = (
         f"{len(directions)} directions, step {_STEPS[int(steady[worst]) + 1]:.0e} of the input's size; "
         f"the measurement itself is good to {doubt[worst]:.1e}"
     )
+    if not measured.all():
+        verdict = "undecided" if verdict == "passed" else verdict
+        still = int((~measured).sum())
+        detail += f"; the score of {still} sample(s) moves by less than {_UNITS} units in its last place"
     return Check(name, verdict, value, tolerance, detail)
+
+
+def _last_place(explanation: Explanation) -> Floats:
+    """Return one unit in the last place of every score, (N,), in the coarsest type that it may come from."""
+    types = [a.dtype for a in (explanation.score, *explanation.outputs.values()) if a.dtype.kind == "f"]
+    coarsest = max(types, key=lambda t: float(np.finfo(t).eps))
+    return np.spacing(np.abs(explanation.score).astype(coarsest)).astype(np.float64)
 
 
 def _dot(after: Array, before: Array, gradient: Floats) -> Floats:

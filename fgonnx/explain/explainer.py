@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine import methods
+from fgonnx.engine.graph.blame import first_not_finite
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session, choose_providers
 from fgonnx.engine.graph.values import dtype_of
@@ -23,10 +24,9 @@ from fgonnx.engine.rewrite import cache as caches
 from fgonnx.engine.rewrite.options import Options, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import NumericError, OptionError, TargetError
-from fgonnx.explain import drive
+from fgonnx.explain import batches
 from fgonnx.explain.choice import ONLY, Head, Resolved, resolve
 from fgonnx.explain.explanation import Explanation
-from fgonnx.explain.feeds import feeds, rows
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.explain.targets import Target, takes_seed
 
@@ -182,22 +182,17 @@ class Explainer:
         """
         if seed is not None and target is not None:
             raise OptionError("give a target or a seed, not both")
-        engine = self.engine(self._explained_shape(x), seed=seed is not None or takes_seed(target))
+        engine = self.engine(self.explained_shape(x), seed=seed is not None or takes_seed(target))
         r = engine.rewritten
-        fed = feeds(self.loaded.name, r, x)
-        main = fed[r.normal.input_name]
-        count = main.shape[0]
+        fed = batches.feeds(self.loaded.name, r, x)
+        count = fed[r.normal.input_name].shape[0]
         resolved = self._resolved(target, seed, engine, fed, count)
         chosen = resolved.seed if resolved.seed is not None else resolved.indices
         assert chosen is not None
         fed[r.selector] = chosen
-        step = self.running.batch_size if r.normal.batched else 1
-        if self.method.drive is not None:
-            results = [drive.explain(r, engine.session, rows(r, fed, i, i + 1), i, step) for i in range(count)]
-        else:
-            results = [engine.session.run(rows(r, fed, i, i + step)) for i in range(0, count, step)]
-        merged = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
-        return self._explanation(r, merged, main, resolved.described)
+        run = batches.run if self.method.drive is None else batches.drive
+        results = run(r, engine.session, fed, self.running.batch_size)
+        return self._explanation(r, results, fed, resolved.described)
 
     def stream(
         self, items: Iterable[T], read: Callable[[T], Array] = np.asarray, target: Target = None, *, workers: int = 2
@@ -252,19 +247,14 @@ class Explainer:
         InputError
             If the array has the wrong shape or type, or holds NaN or infinity.
         """
-        engine = self.engine(self._explained_shape(x), forward=True)
+        engine = self.engine(self.explained_shape(x), forward=True)
         r = engine.rewritten
-        fed = feeds(self.loaded.name, r, x)
-        step = self.running.batch_size if r.normal.batched else 1
+        fed = batches.feeds(self.loaded.name, r, x)
         name = r.names["head"]
-        parts = [
-            engine.session.run(rows(r, fed, i, i + step), [name])[name]
-            for i in range(0, fed[r.normal.input_name].shape[0], step)
-        ]
-        return np.concatenate(parts)
+        return batches.run(r, engine.session, fed, self.running.batch_size, [name])[name]
 
-    def _explained_shape(self, x: Array | Mapping[str, Array]) -> tuple[int, ...] | None:
-        """Return the shape of the explained input among those given; None where it is not there."""
+    def explained_shape(self, x: Array | Mapping[str, Array]) -> tuple[int, ...] | None:
+        """Return the shape of the explained input among those given, or None where it is not among them."""
         if not isinstance(x, Mapping):
             return np.asarray(x).shape
         name = self.options.input
@@ -301,21 +291,19 @@ class Explainer:
         given = dict(fed)
         if r.options.seed:
             given[r.selector] = _check_seed(np.zeros(r.head_shape), r, count, given[r.normal.input_name])
-        step = self.running.batch_size if r.normal.batched else 1
-        parts = [engine.session.run(rows(r, given, i, i + step), r.source_outputs) for i in range(0, count, step)]
-        return {name: np.concatenate([np.atleast_1d(p[name]) for p in parts]) for name in r.source_outputs}
+        return batches.run(r, engine.session, given, self.running.batch_size, r.source_outputs)
 
     def _explanation(
-        self, r: Rewritten, results: dict[str, Array], x: Array, described: tuple[str, ...]
+        self, r: Rewritten, results: dict[str, Array], fed: Mapping[str, Array], described: tuple[str, ...]
     ) -> Explanation:
         named = {ours: results[theirs] for ours, theirs in r.names.items() if theirs in results}
-        where = drive.named(r, "saliency")
+        where = batches.named(r, "saliency")
         for name in (*r.source_outputs, r.names["score"], where):
             if results[name].dtype.kind == "f" and not np.isfinite(results[name]).all():
-                raise NumericError(_first_bad(self, r, x, name))
+                raise NumericError(self._blamed(r, fed, name))
         o = r.options
         if not described and "target" in named:
-            head = Head(r.head_shape, len(x), labels=self.labels or ())
+            head = Head(r.head_shape, len(fed[r.normal.input_name]), labels=self.labels or ())
             described = tuple(
                 ONLY if head.entries == 1 else f"{head.name(int(i))}, the largest" for i in named["target"]
             )
@@ -328,8 +316,8 @@ class Explainer:
             contributions=named.get("contributions"),
             completeness=named.get("completeness"),
             input_gradient=named.get("input_gradient"),
-            attribution=results.get(drive.named(r, "attribution")),
-            delta=results.get(drive.named(r, "delta")),
+            attribution=results.get(batches.named(r, "attribution")),
+            delta=results.get(batches.named(r, "delta")),
             bias_gradients={n.partition(":")[2]: v for n, v in named.items() if n.startswith("bias_gradient:")},
             exposed={n: named[n] for n in o.expose if n in named},
             scores=named.get("head"),
@@ -346,6 +334,20 @@ class Explainer:
             },
             described=described,
         )
+
+    def _blamed(self, r: Rewritten, fed: Mapping[str, Array], name: str) -> str:
+        """Say where a result that is not finite comes from: the first node of the source with one, and the sample."""
+        said = f"{self.loaded.name}: its result '{name}' holds NaN or infinity"
+        own = {n: array for n, array in fed.items() if n != r.selector}
+        try:
+            found = first_not_finite(self.loaded.ir, batches.cut(r, own, 1), self.loaded.folder)
+        except Exception:  # the search is a courtesy: types that cannot be outputs must not hide the real message
+            return said
+        if found is None:
+            return f"{said}, while the model's own values are finite: the gradient overflows"
+        sample, node = found
+        first = f"'{node.name or node.outputs[0].name}' ({node.op_type})"
+        return f"{said} for sample {sample}; the first node to produce one is {first}"
 
 
 def _own_output(r: Rewritten, outputs: Mapping[str, Array]) -> str:
@@ -382,31 +384,3 @@ def _check_weights(loaded: LoadedModel) -> None:
             raise NumericError(
                 f"{loaded.name}: its weights '{name}' (used by {users}) hold NaN; export the model again"
             )
-
-
-def _first_bad(explainer: Explainer, r: Rewritten, x: Array, name: str) -> str:
-    """Name the first node of the source whose result is not finite for some sample."""
-    graph = explainer.loaded.ir.clone()
-    values = [
-        (node, v)
-        for node in graph.graph
-        for v in node.outputs
-        if v.name and (v.dtype is None or v.dtype.is_floating_point()) and not node.domain
-    ]
-    for _, v in values:
-        v.shape = None
-        if not v.is_graph_output():
-            graph.graph.outputs.append(v)
-    fallback = f"{explainer.loaded.name}: its result '{name}' holds NaN or infinity"
-    try:
-        folder = explainer.loaded.folder
-        session = Session(graph, folder=folder, providers=["cpu"], optimise=False)
-        for i in range(len(x)):
-            found = session.run({r.normal.input_name: x[i : i + 1]})
-            for node, v in values:
-                if v.name in found and found[v.name].dtype.kind == "f" and not np.isfinite(found[v.name]).all():
-                    first = f"'{node.name or v.name}' ({node.op_type})"
-                    return f"{fallback} for sample {i}; the first node to produce one is {first}"
-    except Exception:  # the search is a courtesy: types that cannot be outputs must not hide the real message
-        return fallback
-    return f"{fallback}, while the model's own values are finite: the gradient overflows"

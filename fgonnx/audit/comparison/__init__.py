@@ -17,6 +17,7 @@ from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.errors import InputError, ModelError, NumericError
+from fgonnx.explain import batches
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 
@@ -249,14 +250,21 @@ class Comparer:
     def __call__(self, x: Given, x_b: Given | None = None, target: Any = None) -> Comparison:
         """Compare on one batch; see `compare`."""
         x_b = x if x_b is None else x_b
-        counts = _length(x), _length(x_b)
+        sides = (self.a, x), (self.b, x_b)
+        shapes = [side.explained_shape(given) for side, given in sides]
+        self.entries(*shapes)
+        fed = [
+            (r := side.engine(shape).rewritten, batches.feeds(side.loaded.name, r, given))
+            for (side, given), shape in zip(sides, shapes, strict=True)
+        ]
+        counts = [len(inputs[r.normal.input_name]) for r, inputs in fed]
         if counts[0] != counts[1]:
             raise InputError(f"there are {counts[0]} samples for the one model and {counts[1]} for the other")
-        self.entries(_shape(x), _shape(x_b))
         a = self.a(x, target)
         b = self.b(x_b, target if a.target is None else a.target.tolist())
-        alignment = self._alignment(x, x_b)
-        found = [alignment.measure(_row(x, i), _row(x_b, i)) for i in range(counts[0])]
+        alignment = self._alignment(*shapes)
+        samples = (batches.cut(r, inputs, 1) for r, inputs in fed)
+        found = [alignment.measure(*rows) for rows in zip(*samples, strict=True)]
         heads = np.stack([m.head_a for m in found]), np.stack([m.head_b for m in found])
         added = np.stack([m.added for m in found])
         parts = [
@@ -281,8 +289,7 @@ class Comparer:
             alignment.unmatched,
         )
 
-    def _alignment(self, x: Given, x_b: Given) -> Alignment:
-        key = _shape(x), _shape(x_b)
+    def _alignment(self, *key: tuple[int, ...] | None) -> Alignment:
         if self._aligned is None or self._aligned[0] != key:
             sides = [Side(e.loaded, _with_shape(e, shape)) for e, shape in zip((self.a, self.b), key, strict=True)]
             self._aligned = key, Alignment(*sides, running=self.a.running)
@@ -364,19 +371,3 @@ def _probability(e: Explanation, heads: Array) -> Float | None:
 
 def _with_shape(e: Explainer, shape: tuple[int, ...] | None) -> Options:
     return replace(e.options, input_shape=None if shape is None else (1, *shape[1:]))
-
-
-def _shape(x: Given) -> tuple[int, ...] | None:
-    if isinstance(x, Mapping):
-        return np.asarray(next(iter(x.values()))).shape if len(x) == 1 else None
-    return np.asarray(x).shape
-
-
-def _length(x: Given) -> int:
-    return len(next(iter(x.values())) if isinstance(x, Mapping) else x)
-
-
-def _row(x: Given, i: int) -> Given:
-    if isinstance(x, Mapping):
-        return {name: array[i : i + 1] if np.ndim(array) else array for name, array in x.items()}
-    return x[i : i + 1]

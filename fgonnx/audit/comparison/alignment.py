@@ -21,16 +21,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-import onnx_ir.passes.common as common
 
-from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.probe import batch_factor
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session
-from fgonnx.engine.graph.values import dims_of, dtype_of, optional, producer_of, required, shaped
+from fgonnx.engine.graph.values import dims_of, required
 from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.normal.cut import fetch, force
 from fgonnx.engine.normal.normalise import Normal, normalise
-from fgonnx.engine.normal.tie import DOMAIN, resolve_straight_through
+from fgonnx.engine.normal.tie import DOMAIN
 from fgonnx.engine.rewrite.head import find_head
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.walk import backward
@@ -39,7 +38,6 @@ Array = npt.NDArray[Any]
 
 HEAD, READS, GIVES = "head", "reads", "gives"
 
-_PREFIX = "compared/"
 # What quantisers append to the names of nodes: onnxruntime's, and tf2onnx's for TFLite.
 _APPENDED = re.compile(r"(_MatMul)?(_quant|_quantized|_prequant|_QuantizeLinear|_DequantizeLinear)$")
 _WITHOUT_EFFECT = ("StraightThrough", "Identity", "Cast")
@@ -237,40 +235,35 @@ class Alignment:
         self.points = tuple(p.point for p in pairs)
         values = [p.a for p in pairs], [p.b for p in pairs]
         self.segments = _segments(values[0]), _segments(values[1])
-        self._inputs = a.normal.input_name, b.normal.input_name
 
         def session(side: Side, model: ir.Model) -> Session:
             return running.session(model, side.folder)
 
         copy = b.normal.model.clone()
         named = {str(v.name): v for v in [*copy.graph.inputs, *(v for node in copy.graph for v in node.outputs)]}
-        _cut(copy, [named[str(v.name)] for v in values[1]])
+        self._fed, of_forced = force(copy, [named[str(v.name)] for v in values[1]])
         self._forced = session(b, copy)
-        for side, mine in zip((a, b), values, strict=True):
-            _fetch(side.normal.model, mine)
+        of_a, of_b = (fetch(side.normal.model, mine) for side, mine in zip((a, b), values, strict=True))
+        self._names = list(zip(of_a, of_b, of_forced, strict=True))
         self._a, self._b = session(a, a.normal.model), session(b, b.normal.model)
 
-    def measure(self, x_a: Array | Mapping[str, Array], x_b: Array | Mapping[str, Array]) -> Measured:
+    def measure(self, x_a: Mapping[str, Array], x_b: Mapping[str, Array]) -> Measured:
         """Compare the two models at every point for one sample.
 
         Parameters
         ----------
-        x_a, x_b : numpy array, or mapping of input names to arrays
-            The sample as each of the models takes it, with a batch axis of 1.
-
+        x_a, x_b : mapping of str to numpy array
+            The sample as each of the models takes it, by name of the input, with a batch axis of 1.
         """
-        feeds_a = dict(x_a) if isinstance(x_a, Mapping) else {self._inputs[0]: x_a}
-        feeds_b = dict(x_b) if isinstance(x_b, Mapping) else {self._inputs[1]: x_b}
-        names = [_fetched(i) for i in range(len(self.points))]
-        a = self._a.run(feeds_a)
-        b = self._b.run(feeds_b)
-        fed = {_fed(i): a[name] for i, name in enumerate(names)}
-        forced = self._forced.run({k: v for k, v in {**feeds_b, **fed}.items() if k in self._forced.inputs})
+        a = self._a.run(dict(x_a))
+        b = self._b.run(dict(x_b))
+        fed = {given: a[of_a] for given, (of_a, _, _) in zip(self._fed, self._names, strict=True)}
+        forced = self._forced.run({k: v for k, v in {**x_b, **fed}.items() if k in self._forced.inputs})
         return Measured(
-            np.array([_distance(a[n], b[n]) for n in names]),
-            np.array([_distance(a[n], forced[n]) for n in names]),
-            a[names[-1]].ravel(),
-            b[names[-1]].ravel(),
+            np.array([_distance(a[of_a], b[of_b]) for of_a, of_b, _ in self._names]),
+            np.array([_distance(a[of_a], forced[of_forced]) for of_a, _, of_forced in self._names]),
+            a[self._names[-1][0]].ravel(),
+            b[self._names[-1][1]].ravel(),
         )
 
 
@@ -340,58 +333,6 @@ def _segments(values: Sequence[ir.Value]) -> dict[str, int]:
             found[str(node.name)] = i
             stack += [v for v in backward.inputs_of(node) if v not in places]
     return found
-
-
-def _fetched(i: int) -> str:
-    return f"{_PREFIX}value_{i}"
-
-
-def _fed(i: int) -> str:
-    return f"{_PREFIX}fed_{i}"
-
-
-def _fetch(model: ir.Model, values: Sequence[ir.Value]) -> None:
-    """Make values the outputs of a graph, and nothing else."""
-    graph = model.graph
-    graph.outputs.clear()
-    op = Emitter(graph, prefix=_PREFIX)
-    for i, v in enumerate(values):
-        graph.outputs.append(shaped(op.Identity(v, name=_fetched(i)), v))
-    resolve_straight_through(graph)
-    graph.sort()
-    common.RemoveUnusedNodesPass()(model)
-
-
-def _cut(model: ir.Model, values: Sequence[ir.Value]) -> None:
-    """Let all that reads these values read new inputs instead, and round in real numbers, from what is read."""
-    graph = model.graph
-    graph.outputs.clear()
-    for i, v in enumerate(values):
-        fed = ir.Value(name=_fed(i), shape=v.shape, type=v.type)
-        v.replace_all_uses_with(fed)
-        graph.inputs.append(fed)
-    op = Emitter(graph, prefix=_PREFIX)
-    for node in list(graph):
-        if node.domain == DOMAIN and node.op_type == "StraightThrough":
-            _round_anew(op, node)
-    _fetch(model, values)
-    for v in [v for v in graph.inputs if str(v.name).startswith(_PREFIX) and not v.uses()]:
-        graph.inputs.remove(v)
-
-
-def _round_anew(op: Emitter, tie: ir.Node) -> None:
-    """Take what a tie passes on from its real-valued operand, not from the integers that were computed beside it."""
-    x, back = required(tie, 0), producer_of(required(tie, 1))
-    given = required(back, 0)
-    before = given.producer()
-    if back.op_type == "Cast":
-        back.replace_input_with(0, op.Cast(x, to=dtype_of(given).value))
-    elif back.op_type == "DequantizeLinear" and (before is None or before.op_type != "DynamicQuantizeLinear"):
-        scale, zero, dtype = required(back, 1), optional(back, 2), dtype_of(given)
-        if zero is None:
-            zero = op.Expand(op.constant(np.zeros((), dtype.numpy())), op.Shape(scale))
-        kept = {n: a.value for n, a in back.attributes.items() if n in ("axis", "block_size")}
-        back.replace_input_with(0, op.QuantizeLinear(x, scale, zero, dtype=dtype, **kept))
 
 
 def _distance(a: Array, b: Array) -> float:

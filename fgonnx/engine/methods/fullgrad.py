@@ -7,13 +7,12 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.maps import aggregate
 from fgonnx.engine.maps.placement import Placement
 from fgonnx.engine.maps.psi import Signed, written_out
 from fgonnx.engine.methods.noise import Noise, means
-from fgonnx.engine.methods.registry import Array, Sample, View, Written, driven, written
+from fgonnx.engine.methods.registry import Array, Compute, Sample, View, Written, driven, written
 
 _PAPER = "Srinivas, Fleuret, NeurIPS 2019"
 _SIGNED = "signed_map_"
@@ -71,11 +70,11 @@ def smooth_fullgrad(sample: Sample, noise: Noise) -> dict[str, Array]:
     averages = means(sample, noise, averaged)
     maps = [v for k, v in averages.items() if k.startswith(_SIGNED)]
     kept = {k: v for k, v in averages.items() if not k.startswith(_SIGNED)}
-    return {**kept, "saliency": combine(maps, sample.grid, sample.psi, sample.profile)}
+    return {**kept, "saliency": combine(maps, sample.grid, sample.psi, sample.profile, sample.compute)}
 
 
-def combine(maps: list[Array], grid: tuple[int, ...], psi: str, profile: str) -> Array:
-    """Compute the saliency map from signed maps (1, channels, *grid) with onnxruntime."""
+def combine(maps: list[Array], grid: tuple[int, ...], psi: str, profile: str, compute: Compute) -> Array:
+    """Compute the saliency map from signed maps (1, channels, *grid): write its graph and let `compute` run it."""
     graph = ir.Graph([], [], nodes=[], opset_imports={"": 18}, name="combine")
     op = Emitter(graph)
     signed = []
@@ -86,5 +85,4 @@ def combine(maps: list[Array], grid: tuple[int, ...], psi: str, profile: str) ->
         signed.append(Signed(value, Placement(m.shape, axes, (-1, *m.shape[1:]), True)))
     result, _ = aggregate.saliency(op, signed, grid, psi=psi, profile=profile)
     graph.outputs.append(shaped(result, [1, *grid]))
-    session = Session(ir.Model(graph, ir_version=8), providers=["cpu"])
-    return session.run({f"map_{i}": m for i, m in enumerate(maps)})[str(result.name)]
+    return compute(ir.Model(graph, ir_version=8), {f"map_{i}": m for i, m in enumerate(maps)})[str(result.name)]

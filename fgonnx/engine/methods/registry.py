@@ -24,6 +24,7 @@ from fgonnx.fields import pairs
 from fgonnx.files import read_array
 
 Array = npt.NDArray[Any]
+Compute = Callable[[ir.Model, dict[str, Array]], dict[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,8 @@ class Sample:
         Options of the explanation.
     run : callable
         Takes variations (n, ...), n up to `step`, and names of results of the graph; returns these, n rows each.
+    compute : callable
+        Takes another graph, of the method's own, and its inputs by name; returns its outputs by name.
     """
 
     x: Array
@@ -158,6 +161,7 @@ class Sample:
     psi: str
     profile: str
     run: Callable[[Array, Sequence[str]], dict[str, Array]]
+    compute: Compute
 
     @property
     def spatial(self) -> tuple[int, ...]:

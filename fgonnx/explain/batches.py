@@ -1,0 +1,176 @@
+"""Any number of samples through a rewritten model: inputs checked, cut into runs, and the results joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx.engine import methods
+from fgonnx.engine.graph.session import Session
+from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.errors import InputError
+
+Array = npt.NDArray[Any]
+Feeds = Mapping[str, Array]
+
+
+def feeds(where: str, r: Rewritten, x: Array | Feeds) -> dict[str, Array]:
+    """Check arrays against the inputs of a rewritten model and return them by name.
+
+    Raises
+    ------
+    InputError
+        An input is missing or unknown, has another shape or type, or holds NaN or infinity.
+    """
+    graph = r.model.graph
+    needed = {str(v.name): v for v in graph.inputs if v.name not in graph.initializers and v.name != r.selector}
+    given = dict(x) if isinstance(x, Mapping) else {r.normal.input_name: x}
+    missing, unknown = sorted(set(needed) - set(given)), sorted(set(given) - set(needed))
+    if missing or unknown:
+        raise InputError(
+            f"{where} takes the inputs {', '.join(needed)}"
+            + (f"; missing: {', '.join(missing)}" if missing else "")
+            + (f"; unknown: {', '.join(unknown)}" if unknown else "")
+            + ("; give arrays by name, or fix inputs beforehand (bind=, --bind)" if len(needed) > 1 else "")
+        )
+    found = {name: _checked(name, np.asarray(given[name]), value) for name, value in needed.items()}
+    main = found[r.normal.input_name]
+    if main.shape[0] == 0:
+        raise InputError("the batch is empty; give at least one sample")
+    return found
+
+
+def cut(r: Rewritten, fed: Feeds, size: int) -> Iterator[dict[str, Array]]:
+    """Yield samples in runs of at most `size`, one by one where the graph takes no batch.
+
+    Inputs without a batch axis in front, such as the state of a recurrent network, go into every run as they are.
+    Whether an input has one is read off the graph: a state of two layers looks like two samples otherwise.
+    """
+    count = fed[r.normal.input_name].shape[0]
+    whole = _without_batch(r)
+    step = size if r.normal.batched else 1
+    for start in range(0, count, step):
+        part = {
+            name: array[start : start + step] if array.ndim and len(array) == count and name not in whole else array
+            for name, array in fed.items()
+        }
+        if r.options.seed and r.selector in whole and fed[r.selector].ndim > len(r.head_shape):
+            part[r.selector] = fed[r.selector][start]  # a head without a batch axis
+        yield part
+
+
+def run(
+    r: Rewritten, session: Session, fed: Feeds, size: int, outputs: Sequence[str] | None = None
+) -> dict[str, Array]:
+    """Run samples, at most `size` at once, and join the results.
+
+    Parameters
+    ----------
+    r : Rewritten
+        The model, whose inputs say what has the batch axis.
+    session : Session
+        It, or another model with the same inputs, such as its source.
+    fed : mapping of str to numpy array
+        Inputs by name, of all samples.
+    size : int
+        Largest number of samples in one run.
+    outputs : sequence of str, optional
+        What to fetch; all outputs by default.
+
+    Returns
+    -------
+    dict of str to numpy array
+        One row per sample.
+    """
+    parts = [session.run(part, outputs) for part in cut(r, fed, size)]
+    return {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in parts[0]}
+
+
+def drive(r: Rewritten, session: Session, fed: Feeds, size: int) -> dict[str, Array]:
+    """Take samples through a method that needs several runs for each, at most `size` variations of it at once.
+
+    Returns
+    -------
+    dict of str to numpy array
+        The model's own outputs, of the samples themselves, by their names; what the graph and the method give, as
+        `named` calls it.
+    """
+    found = [_driven(r, session, part, index, size) for index, part in enumerate(cut(r, fed, 1))]
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+def named(r: Rewritten, name: str) -> str:
+    """Return what a result is called beside the model's own outputs: the graph's name for it, or one no model has."""
+    return r.names.get(name, f"fg/{name}")
+
+
+def _driven(r: Rewritten, session: Session, fed: Feeds, index: int, size: int) -> dict[str, Array]:
+    """Explain one sample. What is drawn at random depends on its index and the seed, not on the batch size."""
+    method = methods.find(r.options.method)
+    assert method.drive is not None
+    name = r.normal.input_name
+    clean = session.run(dict(fed))
+    fixed = dict(fed)
+    if "target" in r.names:
+        fixed[r.selector] = clean[r.names["target"]]
+    free = {str(v.name) for v in r.model.graph.inputs if v.shape and not isinstance(v.shape.dims[0], int)}
+
+    def run(variations: Array, names: Sequence[str]) -> dict[str, Array]:
+        copies = {k: np.repeat(v, len(variations), axis=0) if k in free else v for k, v in fixed.items()}
+        copies[name] = typed(variations, fed[name].dtype)
+        results = session.run(copies, [r.names[n] for n in names])
+        return {n: results[r.names[n]] for n in names}
+
+    sample = methods.Sample(
+        fed[name].astype(np.float64),
+        index,
+        r.normal.layout,
+        size if r.normal.batched else 1,
+        {n: clean[where] for n, where in r.names.items()},
+        r.options.psi,
+        r.options.profile,
+        run,
+        lambda model, given: Session(model, providers=["cpu"]).run(given),
+    )
+    made = method.drive(sample, r.options.settings)
+    single = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in made.items()}
+    return {**clean, **{named(r, k): v for k, v in single.items()}}
+
+
+def _without_batch(r: Rewritten) -> set[str]:
+    """Return the inputs whose first axis has a fixed size above 1."""
+    shapes = {str(v.name): v.shape for v in r.model.graph.inputs if v.shape is not None and v.shape.rank()}
+    return {name for name, s in shapes.items() if isinstance(s.dims[0], int) and s.dims[0] > 1}
+
+
+def typed(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Return numbers in the type of an input; for integers they are rounded and stay in range."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        values = np.clip(np.rint(values), limits.min, limits.max)
+    return values.astype(dtype)
+
+
+def _checked(name: str, array: Array, value: ir.Value) -> Array:
+    assert value.dtype is not None
+    wanted = value.dtype.numpy()
+    if array.dtype != wanted:
+        both_float = array.dtype.kind == "f" and value.dtype.is_floating_point()
+        if not both_float:
+            raise InputError(f"input '{name}' must be {wanted}, the array is {array.dtype}; convert it (array.astype)")
+        array = array.astype(wanted)
+    dims = tuple(value.shape.dims) if value.shape is not None else ()
+    fits = len(dims) == array.ndim and all(
+        not isinstance(d, int) or d == s or i == 0 for i, (d, s) in enumerate(zip(dims, array.shape, strict=True))
+    )
+    if not fits:
+        shape = ", ".join("N" if i == 0 else str(d if isinstance(d, int) else "?") for i, d in enumerate(dims))
+        raise InputError(f"input '{name}' must have the shape ({shape}), the array has {array.shape}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise InputError(f"input '{name}' holds NaN or infinity, first at {where}")
+    return array
