@@ -9,7 +9,10 @@ import pytest
 
 import fgonnx.audit.check as checks
 from fgonnx.audit.check import check
+from fgonnx.engine.model.bind import bind
+from fgonnx.engine.model.load import load
 from fgonnx.errors import OptionError, TargetError
+from tests.support import draw, model
 
 SHAPES = Path(__file__).resolve().parent.parent / "examples" / "shapes.onnx"
 WEIGHTS = ",".join(f"{w:.3f}" for w in np.random.default_rng(1).normal(size=18))
@@ -24,6 +27,15 @@ def smooth():
     return onnx.parser.parse_model(SMOOTH % ",".join(f"{w:.4f}" for w in weights))
 
 
+def wrong_by(factor, monkeypatch):
+    right = checks._derivative
+
+    def wrong(score, x, explanation, *rest):
+        return right(score, x, replace(explanation, input_gradient=explanation.input_gradient * factor), *rest)
+
+    monkeypatch.setattr(checks, "_derivative", wrong)
+
+
 def verdicts(result):
     return [c.verdict for c in result.checks]
 
@@ -36,15 +48,10 @@ def test_a_right_explanation_passes(model):
     assert [c.name for c in result.checks][:2] == ["outputs unchanged", "completeness"]
 
 
-@pytest.mark.parametrize("factor", [0.9, 1.1, -1.0, 0.0])
+@pytest.mark.parametrize("factor", [0.9, 1.1, 0.5, -1.0, 0.0])
 @pytest.mark.parametrize("model", [SHAPES, smooth()], ids=["shapes", "smooth"])
 def test_a_wrong_derivative_fails(model, factor, monkeypatch):
-    right = checks._derivative
-
-    def wrong(score, x, explanation, *rest):
-        return right(score, x, replace(explanation, input_gradient=explanation.input_gradient * factor), *rest)
-
-    monkeypatch.setattr(checks, "_derivative", wrong)
+    wrong_by(factor, monkeypatch)
     result = check(model, threads=1)
     assert not result.passed
     assert verdicts(result)[:2] == ["passed", "passed"]
@@ -106,6 +113,103 @@ def test_a_sample_on_a_kink_is_judged_by_one_side():
     x = np.ones((1, 1, 4, 4), np.float32)
     x[0, 0, 0, 0] = 1e-7
     assert check(model, x, threads=1).passed
+
+
+class TestSlopesNearRounding:
+    """A score of 1000 in float32 has a unit in the last place of 6e-5; the slope is a thousandth of it, or less."""
+
+    @staticmethod
+    def network(slope):
+        weights = ",".join(f"{slope * w:.3e}" for w in np.random.default_rng(5).normal(size=36))
+        return onnx.parser.parse_model(
+            (SMOOTH % weights)
+            .replace("y = Flatten(p)", "f = Flatten(p)  y = Add(f, large)")
+            .replace("float[4] b =", "float large = {1000}, float[4] b =")
+        )
+
+    @pytest.mark.parametrize("slope", [1.0, 0.1, 0.01, 1e-3, 1e-5])
+    def test_a_right_gradient_does_not_fail(self, slope):
+        assert "failed" not in verdicts(check(self.network(slope), threads=1))
+
+    @pytest.mark.parametrize("factor", [0.5, 2.0, -1.0])
+    def test_a_wrong_one_does_as_long_as_the_score_moves(self, factor, monkeypatch):
+        wrong_by(factor, monkeypatch)
+        assert verdicts(check(self.network(1.0), threads=1))[2] == "failed"
+
+    def test_a_large_promise_that_the_score_does_not_keep_fails(self, monkeypatch):
+        wrong_by(1e5, monkeypatch)
+        assert verdicts(check(self.network(1e-5), threads=1))[2] == "failed"
+
+    def test_where_only_rounding_is_seen_nothing_is_decided(self):
+        slopes = check(self.network(1e-5), threads=1).checks[2:]
+        assert [c.verdict for c in slopes] == ["undecided"] * 2
+        assert all("no two steps agree" in c.detail for c in slopes)
+
+    def test_a_score_that_depends_on_nothing_passes(self):
+        assert verdicts(check(self.network(0.0), threads=1)) == ["passed"] * 4
+
+
+class TestStates:
+    """A state of two layers is not a batch of two samples."""
+
+    @pytest.mark.parametrize("samples", [1, 2, 3])
+    def test_a_state_goes_whole_into_every_run(self, samples):
+        source = model(
+            """(float[batch,16] x, float[2,batch,3] state) => (float[batch,3] y, float[2,batch,3] next) {
+                h = Gemm(x, w, b)
+                i = Constant<value_int=1>()
+                s = Gather<axis=0>(state, i)
+                z = Add(h, s)
+                y = Sigmoid(z)
+                axes = Constant<value_ints=[0]>()
+                u = Unsqueeze(y, axes)
+                next = Concat<axis=0>(u, u)
+            }""",
+            weights=draw(w=(16, 3), b=(3,)),
+        )
+        result = check(source, input="x", samples=samples, threads=1)
+        assert verdicts(result) == ["passed"] * 4
+        assert result.explanation.outputs["y"].shape == (samples, 3)
+
+    def test_a_trained_network_with_a_state(self, shared):
+        loaded = bind(load(shared / "models" / "silero_vad_16k_op15.onnx"), {"sr": 16000})
+        result = check(loaded, input="input", input_shape=(1, 512), threads=1)
+        assert verdicts(result)[:2] == ["passed", "passed"]
+        assert result.passed
+
+
+class TestInputsWithoutCopy:
+    """The score is computed from the input as it is, and its floating-point copy leads to the gradient alone."""
+
+    def test_half_precision_is_moved_by_steps_that_it_has(self):
+        source = model(
+            """(float16[N,1,8,8] x) => (float16[N,4] y) {
+                c = Conv<pads=[1,1,1,1]>(x, w, b)
+                s = Sigmoid(c)
+                p = GlobalAveragePool(s)
+                y = Flatten(p)
+            }""",
+            weights={name: array.astype(np.float16) for name, array in draw(w=(4, 1, 3, 3), b=(4,)).items()},
+        )
+        result = check(source, threads=1)
+        assert verdicts(result)[:2] == ["passed", "passed"]
+        assert result.passed
+
+    def test_integers_that_integers_are_computed_from_are_moved_by_whole_numbers(self):
+        weights = {"w": np.random.default_rng(1).integers(1, 255, (2, 1, 3, 3), np.uint8)}
+        source = model(
+            """(uint8[N,1,8,8] x) => (float[N,2] y)
+            <float s = {0.02}, uint8 z = {128}, float t = {0.5}> {
+                q = QLinearConv(x, s, z, w, s, z, t, z)
+                c = DequantizeLinear(q, t, z)
+                p = GlobalAveragePool(c)
+                y = Flatten(p)
+            }""",
+            weights=weights,
+        )
+        result = check(source, threads=1)
+        assert verdicts(result)[:2] == ["passed", "passed"]
+        assert result.passed
 
 
 def test_integer_pictures_are_moved_by_less_than_one():

@@ -343,8 +343,8 @@ def _slopes(
 ) -> Check:
     """Compare slopes of the score with those the gradient promises, all directions together.
 
-    Steps are left out where the score neither moves nor should move by more than some units in its last place: what is
-    measured there is rounding. Two of them would even agree best, with no difference at all.
+    Steps are left out at which the score neither moves nor should move by some units in its last place: there rounding
+    is measured, and two steps that measure no difference at all would agree best.
     """
     shape = (len(_STEPS), len(directions), len(x))
     promised, central, nearest = np.empty(shape), np.empty(shape), np.empty(shape)
@@ -372,11 +372,14 @@ def _slopes(
     doubt = uncertain[steady, rows]
     errors = np.sqrt((nearest**2).mean(1)) / size
     error = np.minimum(errors[steady, rows], errors[steady + 1, rows])
-    measured = np.isfinite(doubt)
+    measured = doubt < 1
     worst = int(np.where(measured, error, -1.0).argmax())
     value = float(error[worst])
     if not measured[worst]:
-        detail = f"{len(directions)} directions; the score moves by less than {_UNITS} units in its last place"
+        detail = (
+            f"{len(directions)} directions; no two steps agree at which the score moves by {_UNITS} units in its last "
+            "place or more"
+        )
         return Check(name, "undecided", value, tolerance, detail)
     verdict: Verdict = "passed" if value <= tolerance else "undecided" if value <= 5 * doubt[worst] else "failed"
     detail = (
@@ -385,8 +388,7 @@ def _slopes(
     )
     if not measured.all():
         verdict = "undecided" if verdict == "passed" else verdict
-        still = int((~measured).sum())
-        detail += f"; the score of {still} sample(s) moves by less than {_UNITS} units in its last place"
+        detail += f"; {int((~measured).sum())} sample(s) could not be measured"
     return Check(name, verdict, value, tolerance, detail)
 
 
