@@ -1,7 +1,7 @@
-"""Python's search for unreachable cycles, put off while graphs are built.
+"""Python's cycle collector, paused while graphs are built.
 
-A graph is some hundred thousand objects that refer to one another, and all of them stay. The search, started anew after
-every so many, goes over them again and again: up to a third of the time that building takes.
+A graph is some hundred thousand objects that refer to one another, and all of them stay. The collector, which runs
+after every so many allocations, goes over them again and again; docs/forms.md has the cost and how to measure it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 def paused(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function run without the search; of several threads in one, the first to leave starts it again."""
+    """Pause the collector while a function runs; of several threads in one, the first to leave starts it again."""
 
     @functools.wraps(function)
     def undisturbed(*args: P.args, **kwargs: P.kwargs) -> R:
