@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.structure import Checkout, circles, figures, floors, lines, parameters, repeated
+from benchmarks.structure import Checkout, circles, figures, floors, lines, of_an_operator, parameters, repeated
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,8 +55,14 @@ def test_floors_are_the_longest_chain_and_a_circle_is_one_of_them(checkout: Chec
 
 def test_parameters_and_lines_of_a_function() -> None:
     f = _function('def f(self, a, /, b, *args, c=1, **kwargs):\n    """One.\n\n    Two.\n    """\n    return a')
-    assert parameters(f) == 3
+    assert parameters(f) == 5
     assert lines(f) == 2
+
+
+def test_what_takes_an_operators_attributes_is_told_apart() -> None:
+    assert of_an_operator(_function("def conv(op, y, x, w, *, strides): ..."))
+    assert not of_an_operator(_function("def conv(x, op): ..."))
+    assert not of_an_operator(_function("def _conv(op, x): ..."))
 
 
 def test_repeated_lines_are_counted_in_both_places(tmp_path: Path) -> None:
