@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from fgonnx.explain.targets import Cotangent, Detection, Position, Region, Similarity, Target, parse
+from fgonnx.explain.choice import parse
+from fgonnx.explain.targets import Cotangent, Detection, Position, Region, Similarity, Target
 
 __all__ = ["Cotangent", "Detection", "Position", "Region", "Similarity", "Target", "parse"]

@@ -5,7 +5,8 @@ import pytest
 
 from fgonnx import Explainer
 from fgonnx.errors import OptionError, TargetError
-from fgonnx.explain.targets import Cotangent, Detection, Region, Similarity, parse, takes_seed
+from fgonnx.explain.choice import parse, takes_seed
+from fgonnx.explain.targets import Cotangent, Detection, Region, Similarity
 from tests.support import draw, model, pictures
 
 X = pictures(3)

@@ -23,9 +23,10 @@ from fgonnx.engine.rewrite.options import Options, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import OptionError
 from fgonnx.explain import batches
+from fgonnx.explain.choice import takes_seed
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
-from fgonnx.explain.targets import Target, takes_seed
+from fgonnx.explain.targets import Target
 from fgonnx.fields import changed, documented, option
 
 Array = npt.NDArray[Any]

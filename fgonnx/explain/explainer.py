@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,10 +25,11 @@ from fgonnx.engine.rewrite.options import Options, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import NumericError, OptionError, TargetError
 from fgonnx.explain import batches
-from fgonnx.explain.choice import ONLY, Head, Resolved, resolve
+from fgonnx.explain.choice import Resolved, resolve, takes_seed
 from fgonnx.explain.explanation import Explanation
+from fgonnx.explain.head import ONLY, Head
 from fgonnx.explain.stream import grouped, in_order
-from fgonnx.explain.targets import Target, takes_seed
+from fgonnx.explain.targets import Target
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -225,8 +226,8 @@ class Explainer:
         readers, runner = ThreadPoolExecutor(workers), ThreadPoolExecutor(1)
         try:
             samples = in_order(readers, (partial(read, item) for item in items), max(self.running.batch_size, workers))
-            batches = grouped(samples, self.running.batch_size, np.shape)
-            yield from in_order(runner, (partial(self._explain_samples, b, target) for b in batches), 1)
+            groups = grouped(samples, self.running.batch_size, np.shape)
+            yield from in_order(runner, (partial(self._explain_samples, group, target) for group in groups), 1)
         finally:
             readers.shutdown(cancel_futures=True)
             runner.shutdown(cancel_futures=True)
@@ -270,11 +271,7 @@ class Explainer:
         if seed is not None:
             array = _check_seed(seed, r, count, fed[r.normal.input_name])
             return Resolved(None, array, ("sum weighted by the seed",) * count)
-        found: dict[str, Array] = {}
-
-        def outputs() -> dict[str, Array]:
-            found.update(found or self._outputs(engine, fed, count))
-            return found
+        outputs = cache(lambda: self._outputs(engine, fed, count))
 
         def values() -> Array:
             return outputs()[_own_output(r, outputs())].reshape(count, *r.head_shape)

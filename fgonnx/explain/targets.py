@@ -2,32 +2,92 @@
 
 from __future__ import annotations
 
-import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import TargetError
+from fgonnx.explain.head import Head
+from fgonnx.labels import BACKGROUND
 
 Array = npt.NDArray[Any]
 
+Position = tuple[int | slice, ...]
+
 REDUCTIONS = ("mean", "sum")
-_POSITION = re.compile(r"\s*(\d+|\d*:\d*)\s*")
-_KEYS = {
-    "region": ("region", "class", "reduce"),
-    "best": ("best", "column", "first", "by"),
-    "anchor": ("anchor", "column"),
-    "similar": ("similar",),
-    "seed": ("seed",),
-}
+_OBJECTNESS = 4  # the column behind the box, in detectors with five columns before their classes
+
+
+class Single(ABC):
+    """What to explain of one sample."""
+
+    seed_needed: ClassVar[bool] = True
+    """Whether it is more than one entry of the head, so that the graph takes a cotangent."""
+
+    @abstractmethod
+    def resolve(self, head: Head, sample: int) -> tuple[Any, str]:
+        """Return it in numbers, a flat index or (where one is needed) a cotangent of the head's shape, and in words."""
+
+
+@dataclass(frozen=True)
+class Entry(Single):
+    """A flat index or a label."""
+
+    given: Any
+    seed_needed = False
+
+    def resolve(self, head: Head, sample: int) -> tuple[int, str]:
+        """Return the flat index, and the target in words."""
+        given, entries = self.given, head.entries
+        if not isinstance(given, str):
+            if not isinstance(given, (int, np.integer)) or isinstance(given, bool):
+                raise TargetError(f"target {given!r} is not an index or a label")
+            if not 0 <= (given := int(given)) < entries:
+                raise TargetError(
+                    f"target {given} is out of range: the model has {entries} entries, 0 to {entries - 1}"
+                )
+        index = head.entry(given, entries)
+        return index, head.name(index)
+
+
+@dataclass(frozen=True)
+class Slices(Single):
+    """An index or a slice for every axis of the head."""
+
+    axes: Position
+
+    @property
+    def seed_needed(self) -> bool:  # type: ignore[override]
+        """Whether there is a slice among them."""
+        return any(isinstance(p, slice) for p in self.axes)
+
+    def resolve(self, head: Head, sample: int) -> tuple[int | Array, str]:
+        """Return the flat index, or ones at all entries selected, and the target in words."""
+        written = ", ".join(
+            str(p) if not isinstance(p, slice) else ":".join("" if e is None else str(e) for e in (p.start, p.stop))
+            for p in self.axes
+        )
+        if len(self.axes) != len(head.shape):
+            raise TargetError(
+                f"target ({written}) has {len(self.axes)} axes, the head has {len(head.shape)}: {head.shape}; give one "
+                "number or ':' per axis, or a flat index"
+            )
+        for p, size in zip(self.axes, head.shape, strict=True):
+            if not isinstance(p, slice) and not 0 <= p < size:
+                raise TargetError(f"target ({written}) is out of range: the head has the shape {head.shape}")
+        seed = np.zeros(head.shape)
+        seed[self.axes] = 1
+        if not seed.any():
+            raise TargetError(f"target ({written}) selects nothing of a head of shape {head.shape}")
+        return (seed, f"sum of [{written}]") if self.seed_needed else (int(seed.argmax()), f"({written})")
 
 
 @dataclass(frozen=True, eq=False)
-class Region:
+class Region(Single):
     """One class of a segmentation inside a region.
 
     Attributes
@@ -57,9 +117,64 @@ class Region:
         if self.reduce not in REDUCTIONS:
             raise TargetError(f"reduce={self.reduce!r} does not exist; choose one of: {', '.join(REDUCTIONS)}")
 
+    def resolve(self, head: Head, sample: int) -> tuple[Array, str]:
+        """Return a cotangent that selects the class inside the region, and the target in words."""
+        order, classes, grid = _places(head)
+        mask, words = self._mask(grid)
+        if self.entry is None:
+            values = head.values()[sample].astype(np.float64).transpose(order).reshape(classes, *grid)
+            entry = int((values * mask).reshape(classes, -1).sum(1).argmax())
+        else:
+            entry = head.entry(self.entry, classes)
+        seed = np.zeros((classes, *grid))
+        seed[entry] = mask / mask.sum() if self.reduce == "mean" else mask
+        seed = seed.reshape([head.shape[i] for i in order]).transpose(np.argsort(order))
+        name = f" of {head.class_name(entry, classes)}" if classes > 1 else ""
+        return seed, f"{self.reduce}{name} in {words}"
+
+    def _mask(self, grid: tuple[int, ...]) -> tuple[Array, str]:
+        """Return weights over the grid, and where they are, in words."""
+        if isinstance(self.where, np.ndarray) and self.where.shape == grid:
+            weights = self.where.astype(np.float64)
+            if not np.isfinite(weights).all() or not weights.sum():
+                raise TargetError("the mask of the region selects nothing, or holds NaN or infinity")
+            return weights, "the mask"
+        box = np.asarray(self.where, np.float64)
+        if box.ndim != 1 or box.size != 2 * len(grid):
+            axes = "xyz"[: len(grid)] if len(grid) > 1 else "t"
+            names = ":".join([f"{a}0" for a in axes] + [f"{a}1" for a in axes])
+            raise TargetError(
+                f"the region is neither a box {names} nor a mask of shape {grid}: it has the shape {box.shape}"
+            )
+        low, high = box[: len(grid)], box[len(grid) :]
+        words = f"the box {':'.join(f'{n:g}' for n in box)}"
+        if not ((low >= 0) & (low < high) & (high <= 1)).all():
+            raise TargetError(f"{words} is not one: give shares of the picture, 0 to 1, the lower ones first")
+        weights = np.ones(grid)
+        for axis, (a, b) in enumerate(zip(low[::-1], high[::-1], strict=True)):  # x is the last axis
+            centres = (np.arange(grid[axis]) + 0.5) / grid[axis]
+            chosen = (centres >= a) & (centres < b)
+            # A box between centres is the cell it lies in.
+            chosen[min(int((a + b) / 2 * grid[axis]), grid[axis] - 1)] = True
+            weights *= chosen.reshape([-1 if i == axis else 1 for i in range(len(grid))])
+        return weights, words
+
+
+def _places(head: Head) -> tuple[list[int], int, tuple[int, ...]]:
+    """Return the order of the head's axes that puts classes first and its grid behind, and the sizes of both."""
+    known = sorted((axis, i) for i, axis in enumerate(head.axes) if axis is not None and head.shape[i] > 1)
+    spatial = [i for _, i in known]
+    rest = [i for i in range(len(head.shape)) if i not in spatial]
+    if not spatial or len({axis for axis, _ in known}) < len(known) or sum(head.shape[i] > 1 for i in rest) > 1:
+        raise TargetError(
+            f"a region needs a head with a value per position; this one has the shape {head.shape}, and its axes are "
+            "no rows and columns of the input: weight its entries yourself (seed=)"
+        )
+    return [*rest, *spatial], int(np.prod([head.shape[i] for i in rest])), tuple(head.shape[i] for i in spatial)
+
 
 @dataclass(frozen=True)
-class Detection:
+class Detection(Single):
     """One column of one detection, in a head of anchors and columns.
 
     Columns are the last axis; of two axes, the one with fewer entries.
@@ -90,6 +205,7 @@ class Detection:
     True
     """
 
+    seed_needed = False
     best: int | str | None = None
     anchor: int | None = None
     column: int | None = None
@@ -102,9 +218,61 @@ class Detection:
         if self.column is None and (self.anchor is not None or self.by is not None):
             raise TargetError("say which column of the detection is explained, such as column=0")
 
+    def resolve(self, head: Head, sample: int) -> tuple[int, str]:
+        """Return the flat index of the column of the anchor, and the target in words."""
+        anchors, columns, turned = _table(head.shape, "the head")
+        anchor, column, why = self._best(head, sample, anchors) if self.anchor is None else (self.anchor, -1, "")
+        column = column if self.column is None else self.column
+        if not 0 <= anchor < anchors or not 0 <= column < columns:
+            raise TargetError(
+                f"anchor {anchor}, column {column} is out of range: the head has {anchors} anchors, {columns} columns"
+            )
+        index = column * anchors + anchor if turned else anchor * columns + column
+        return index, f"{why}column {column} of anchor {anchor}"
+
+    def _best(self, head: Head, sample: int, anchors: int) -> tuple[int, int, str]:
+        """Return the anchor with the highest score of the class, the column of the class, and why."""
+        assert self.best is not None
+        scores = self._scores(head, sample)
+        rows, columns, turned = _table(scores.shape, "the output with the scores")
+        if rows != anchors:
+            raise TargetError(f"the scores are of {rows} anchors, the head is of {anchors}; choose other outputs")
+        table = scores.astype(np.float64).reshape((columns, rows) if turned else (rows, columns))
+        table = table.T if turned else table
+        first = self.first
+        if first is None:  # all columns but those with labels; a background is no class that is detected
+            named = len(head.labels) - bool(head.labels and head.labels[0].strip("_ ").lower() == BACKGROUND)
+            first = max(0, columns - named) if head.labels else 0
+        if not 0 <= first < columns:
+            raise TargetError(f"first={first}: of {columns} columns none is left for the classes")
+        classes = columns - first
+        entry = head.entry(self.best, classes)
+        ranked = table[:, first + entry] * (table[:, _OBJECTNESS] if first == _OBJECTNESS + 1 else 1)
+        anchor = int(ranked.argmax())
+        return anchor, first + entry, f"best {head.class_name(entry, classes)} ({ranked[anchor]:.3g}), "
+
+    def _scores(self, head: Head, sample: int) -> Array:
+        if self.by is None:
+            return head.values()[sample]
+        outputs = head.outputs()
+        if self.by not in outputs:
+            raise TargetError(f"by={self.by}: the model has no such output; it has: {', '.join(outputs)}")
+        scores = outputs[self.by]
+        return scores[sample] if len(scores) == head.count else scores
+
+
+def _table(shape: tuple[int, ...], what: str) -> tuple[int, int, bool]:
+    """Return how many anchors and columns a head has, and whether columns come first."""
+    sizes = [s for s in shape if s > 1]
+    if len(sizes) < 2:
+        raise TargetError(f"{what} has the shape {shape}: it holds no detections (anchors, columns)")
+    if len(sizes) == 2 and sizes[0] < sizes[1]:
+        return sizes[1], sizes[0], True
+    return int(np.prod(sizes[:-1])), sizes[-1], False
+
 
 @dataclass(frozen=True, eq=False)
-class Similarity:
+class Similarity(Single):
     """The projection of an embedding on a reference, which is scaled to length one.
 
     Attributes
@@ -126,9 +294,17 @@ class Similarity:
 
     reference: Array
 
+    def resolve(self, head: Head, sample: int) -> tuple[Array, str]:
+        """Return the reference scaled to length one, and the target in words."""
+        reference = _fitting(self.reference, head, "reference")
+        length = float(np.linalg.norm(reference))
+        if not length:
+            raise TargetError("the reference is zero everywhere: it has no direction to compare with")
+        return reference / length, "projection on the reference"
+
 
 @dataclass(frozen=True, eq=False)
-class Cotangent:
+class Cotangent(Single):
     """A weight for every entry of the head; their weighted sum is explained.
 
     Attributes
@@ -153,101 +329,20 @@ class Cotangent:
 
     weights: Array
 
+    def resolve(self, head: Head, sample: int) -> tuple[Array, str]:
+        """Return the weights in the head's shape, and the target in words."""
+        return _fitting(self.weights, head, "seed"), "sum weighted by the seed"
 
-Position = tuple[int | slice, ...]
+
+def _fitting(array: Array, head: Head, what: str) -> Array:
+    array = np.asarray(array, np.float64)
+    if array.shape not in (head.shape, (1, *head.shape)):
+        raise TargetError(f"the {what} must have the head's shape {head.shape}, it has {array.shape}")
+    if not np.isfinite(array).all():
+        raise TargetError(f"the {what} holds NaN or infinity")
+    return array.reshape(head.shape)
+
+
 One = int | str | Position | Region | Detection | Similarity | Cotangent
 Target = One | Sequence[One] | Array | None
 """What to explain: None for the largest entry; a list or an array for one per sample; a tuple is a position."""
-
-
-def parse(text: str) -> One:
-    """Read a target as it is typed.
-
-    Parameters
-    ----------
-    text : str
-        ``7``, ``person``; ``120,4`` or ``:,15``; ``region=x0:y0:x1:y1,class=person,reduce=mean`` or
-        ``region=mask.npy``; ``best=person,first=5,column=0,by=scores``; ``anchor=12,column=4``;
-        ``similar=reference.npy``; ``seed=weights.npy``.
-
-    Returns
-    -------
-    int, str, tuple, Region, Detection, Similarity or Cotangent
-
-    Raises
-    ------
-    TargetError
-        A key or a number is wrong, or a file cannot be read.
-    """
-    parts = text.split(",")
-    if (len(parts) > 1 or ":" in text) and all(_POSITION.fullmatch(p) for p in parts):
-        return tuple(_position(p.strip()) for p in parts)
-    kind = text.partition("=")[0].strip()
-    if kind not in _KEYS or "=" not in text:
-        return text
-    given = dict(_pair(p, text) for p in re.split(r",(?=\s*\w+\s*=)", text))
-    unknown = next((k for k in given if k not in _KEYS[kind]), None)
-    if unknown is not None:
-        raise TargetError(f"target '{text}': '{unknown}' means nothing here; it takes: {', '.join(_KEYS[kind])}")
-    if kind == "region":
-        box = _box(given["region"], text)
-        return Region(_load(given["region"]) if box is None else box, given.get("class"), given.get("reduce", "mean"))
-    if kind == "similar":
-        return Similarity(_load(given["similar"]))
-    if kind == "seed":
-        return Cotangent(_load(given["seed"]))
-    numbers = {k: _whole(given[k], k, text) for k in ("anchor", "column", "first") if k in given}
-    return Detection(given.get("best"), by=given.get("by"), **numbers)
-
-
-def takes_seed(target: Any) -> bool:
-    """Tell whether a target needs a cotangent: whether it is more than one entry of the head."""
-    if isinstance(target, str):
-        target = parse(target)
-    if isinstance(target, str):
-        return False
-    if isinstance(target, tuple):
-        return any(isinstance(t, slice) for t in target)
-    if isinstance(target, Sequence):
-        return any(takes_seed(t) for t in target)
-    return isinstance(target, (Region, Similarity, Cotangent))
-
-
-def _position(text: str) -> int | slice:
-    if ":" not in text:
-        return int(text)
-    start, _, stop = text.partition(":")
-    return slice(int(start) if start else None, int(stop) if stop else None)
-
-
-def _pair(text: str, whole: str) -> tuple[str, str]:
-    key, _, value = (part.strip() for part in text.partition("="))
-    if not value:
-        raise TargetError(f"target '{whole}': '{key}' has no value")
-    return key, value
-
-
-def _box(text: str, whole: str) -> tuple[float, ...] | None:
-    """Read x0:y0:x1:y1; None for the name of a file."""
-    if text.lower().endswith(".npy"):
-        return None
-    try:
-        return tuple(float(p) for p in text.split(":"))
-    except ValueError:
-        raise TargetError(
-            f"target '{whole}': '{text}' is neither a box such as 0.2:0.1:0.8:0.9 nor a .npy file"
-        ) from None
-
-
-def _whole(text: str, key: str, whole: str) -> int:
-    if not text.isdigit():
-        raise TargetError(f"target '{whole}': {key}={text} is not a whole number of 0 or more")
-    return int(text)
-
-
-def _load(path: str) -> Array:
-    try:
-        array: Array = np.load(Path(path), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise TargetError(f"'{path}' cannot be read: write a numeric array with numpy.save") from error
-    return array

@@ -24,7 +24,7 @@ from fgonnx.engine.model.load import LoadedModel, load
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError, NumericError
-from fgonnx.explain import targets
+from fgonnx.explain import choice
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.stream import grouped, in_order
@@ -93,7 +93,7 @@ class ExplainJob:
         self.together = 1 if driven else self.running.batch_size
         self.loaded = binding.bind(load(self.model), self.options.bind)
         if self.target is not None:
-            targets.parse(self.target)  # before anything is read
+            choice.parse(self.target)  # before anything is read
         value = self.loaded.input(self.options.input)
         self.sources = find(self.inputs, len(dims_of(value)))
         self._pictures = any(is_picture(s.path) for s in self.sources)
@@ -137,7 +137,7 @@ class ExplainJob:
     def _tasks(self, samples: Sequence[Sample]) -> Iterator[Task]:
         x = np.stack([sample.x for sample in samples])
         explainer = self._explainer
-        rewritten = explainer.engine(x.shape, seed=targets.takes_seed(self.target)).rewritten
+        rewritten = explainer.engine(x.shape, seed=choice.takes_seed(self.target)).rewritten
         labels = self._labels(rewritten)
         try:
             explanation = explainer(x, self.target)

@@ -16,8 +16,8 @@ import onnxruntime
 
 from fgonnx._version import __version__
 from fgonnx.engine.rewrite.rewritten import Rewritten
-from fgonnx.explain.choice import ONLY
 from fgonnx.explain.explanation import Explanation
+from fgonnx.explain.head import ONLY
 from fgonnx.jobs.samples import Sample
 from fgonnx.pictures.show import plots, visual
 from fgonnx.pictures.show.sheet import Certificate

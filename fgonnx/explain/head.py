@@ -1,0 +1,75 @@
+"""The tensor whose entries are explained: its shape, the names of its classes, and its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx.errors import TargetError
+from fgonnx.labels import align, resolve
+
+Array = npt.NDArray[Any]
+
+ONLY = "the only entry"
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a target is resolved against.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape for one sample.
+    count : int
+        Number of samples.
+    axes : tuple of int or None
+        Which axis of the input's grid each axis of the head is; None for classes, or where it is not known.
+    labels : sequence of str
+        Class names, as they were given.
+    values : callable
+        Returns the output behind the head, (count, *shape).
+    outputs : callable
+        Returns the model's outputs by name.
+    """
+
+    shape: tuple[int, ...]
+    count: int
+    axes: tuple[int | None, ...] = ()
+    labels: Sequence[str] = ()
+    values: Callable[[], Array] = field(default=lambda: np.zeros(0))
+    outputs: Callable[[], Mapping[str, Array]] = field(default=dict)
+
+    @property
+    def entries(self) -> int:
+        """Entries for one sample."""
+        return int(np.prod(self.shape, initial=1))
+
+    def name(self, index: int) -> str:
+        """Return how an entry is called: its label, else its place."""
+        if sum(s > 1 for s in self.shape) > 1:
+            return str(tuple(int(i) for i in np.unravel_index(index, self.shape)))
+        try:
+            labels, _ = align(self.labels, self.entries)
+        except TargetError:
+            return str(index)
+        return f"{index} '{labels[index]}'"
+
+    def entry(self, given: int | str, classes: int) -> int:
+        """Return the class, among so many, that an index or a label means."""
+        labels = self.labels if isinstance(given, str) else ()
+        text = str(given)
+        if labels and not text.strip().isdigit():
+            labels, _ = align(labels, classes)
+        return resolve(text, labels, classes)
+
+    def class_name(self, entry: int, classes: int) -> str:
+        """Return how a class, among so many, is called."""
+        try:
+            return f"'{align(self.labels, classes)[0][entry]}'"
+        except TargetError:
+            return f"class {entry}"
