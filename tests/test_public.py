@@ -1,0 +1,24 @@
+"""What is public: the names a user may rely on, written out, so that none comes or goes unseen."""
+
+import importlib
+
+import pytest
+
+PUBLIC = {
+    "fgonnx": "CheckResult Comparison Explainer Explanation FgonnxError Local Options Preprocessing Running Site "
+    "__version__ check compare grad inspect lower_gradients methods rewrite rule rules targets",
+    "fgonnx.methods": "Method Sample View Written describe driven find names written",
+    "fgonnx.rules": "Local Rule Unsupported elementwise find homogeneous rule rules",
+    "fgonnx.targets": "Cotangent Detection Position Region Similarity Target parse",
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_exported_names_are_these(module):
+    assert sorted(importlib.import_module(module).__all__) == PUBLIC[module].split()
+
+
+@pytest.mark.parametrize("module", [*PUBLIC, "fgonnx.evaluate", "fgonnx.training", "fgonnx.converters"])
+def test_exported_names_are_there(module):
+    found = importlib.import_module(module)
+    assert [name for name in found.__all__ if not hasattr(found, name)] == []
