@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import argparse
 import ast
+import copy
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LONG_FUNCTION, LONG_FILE, MANY_PARAMETERS, BLOCK = 50, 400, 8, 6
+LONG_FUNCTION, LONG_FILE, MANY_PARAMETERS, BLOCK = 50, 400, 8, 4
 BEGIN, END = "<!-- python -m benchmarks.structure: begin -->", "<!-- end -->"
 Graph = Mapping[str, set[str]]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -156,20 +157,35 @@ def statements(tree: ast.Module) -> int:
     return len([n for n in found if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))])
 
 
-def repeated(paths: list[Path]) -> int:
-    """Return how many lines of code stand in blocks of six or more that are found elsewhere, too."""
-    where: dict[tuple[str, ...], list[tuple[Path, int]]] = defaultdict(list)
-    for path in paths:
-        code = [s for line in path.read_text(encoding="utf-8").splitlines() if (s := _code(line))]
+def repeated(trees: Iterable[ast.Module]) -> int:
+    """Return how many lines stand in blocks of four or more that are found elsewhere, too.
+
+    Lines are those that `ast.unparse` writes, so that comments and layout do not count; neither do docstrings, imports
+    and decorators.
+    """
+    where: dict[tuple[str, ...], list[tuple[int, int]]] = defaultdict(list)
+    for number, tree in enumerate(trees):
+        code = [line.strip() for line in ast.unparse(_bare(tree)).splitlines() if line.strip()]
         for k in range(len(code) - BLOCK + 1):
-            where[tuple(code[k : k + BLOCK])].append((path, k))
-    covered = {(p, k + j) for places in where.values() if len(places) > 1 for p, k in places for j in range(BLOCK)}
-    return len(covered)
+            where[tuple(code[k : k + BLOCK])].append((number, k))
+    return len({(n, k + j) for places in where.values() if len(places) > 1 for n, k in places for j in range(BLOCK)})
 
 
-def _code(line: str) -> str:
-    line = line.strip()
-    return "" if line.startswith(("#", "import ", "from ")) or not line.strip("()[]{},:") else line
+def _bare(tree: ast.Module) -> ast.Module:
+    """Return a copy without docstrings, imports and decorators."""
+
+    class Bare(ast.NodeTransformer):
+        def generic_visit(self, node: ast.AST) -> ast.AST | None:  # type: ignore[override]
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                return None
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                return None
+            if isinstance(node, Function | ast.ClassDef):
+                node.decorator_list = []
+            return super().generic_visit(node)
+
+    found: ast.Module = Bare().visit(copy.deepcopy(tree))
+    return found
 
 
 def figures(checkout: Checkout) -> dict[str, str]:
@@ -192,7 +208,7 @@ def figures(checkout: Checkout) -> dict[str, str]:
         f"functions over {LONG_FUNCTION} lines": str(sum(lines(f) > LONG_FUNCTION for _, f in functions)),
         f"files over {LONG_FILE} lines": str(sum(v > LONG_FILE for v in sizes.values())),
         "longest file, lines": str(max(sizes.values())),
-        f"lines in repeated blocks of {BLOCK} or more": str(repeated(list(checkout.files.values()))),
+        f"lines in repeated blocks of {BLOCK} or more": str(repeated(checkout.trees.values())),
         "`fmt: skip`, anywhere": str(sum(p.read_text(encoding="utf-8").count("# fmt: " + "skip") for p in scripts)),
         "lines of fgonnx/ and converters/": f"{sum(sizes.values()):,}",
         "statements in them, however laid out": f"{sum(map(statements, checkout.trees.values())):,}",
