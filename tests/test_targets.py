@@ -77,7 +77,7 @@ def test_files_are_read(tmp_path):
         ("region=0:0:1:1,column=3", "'column' means nothing here; it takes: region, class, reduce"),
         ("region=0:0:1:1,reduce=max", "reduce='max' does not exist; choose one of: mean, sum"),
         ("region=none.npy", "'none.npy' cannot be read"),
-        ("best=", "'best' has no value"),
+        ("best=", "'best=' is not of the form NAME=VALUE"),
         ("best=dog,first=-1", "first=-1 is not a whole number"),
         ("anchor=3", "say which column"),
         ("best=dog,by=scores", "say which column"),

@@ -18,6 +18,7 @@ from fgonnx.cli.options import Group, Json, takes
 from fgonnx.engine.rewrite.options import Options, parse_shape
 from fgonnx.errors import FgonnxError, InputError, OptionError
 from fgonnx.fields import MODEL
+from fgonnx.files import read_array
 from fgonnx.jobs.reading import Reading
 from fgonnx.pictures.read import presets
 
@@ -166,10 +167,7 @@ def _example(files: Sequence[Path], shapes: Sequence[str]) -> Any:
     if files and shapes:
         raise OptionError("give --example or --input-shape, not both")
     if files:
-        try:
-            return tuple(np.load(file, allow_pickle=False) for file in files)
-        except (OSError, ValueError) as error:
-            raise InputError(f"--example cannot be read: {error}") from error
+        return tuple(read_array(file, InputError) for file in files)
     rng = np.random.default_rng(0)
     return tuple(rng.standard_normal(parse_shape(text)).astype(np.float32) for text in shapes) or None
 

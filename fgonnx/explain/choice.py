@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,8 @@ from fgonnx.explain.targets import (
     Slices,
     Target,
 )
+from fgonnx.fields import pairs
+from fgonnx.files import read_array
 
 Array = npt.NDArray[Any]
 
@@ -62,17 +63,21 @@ def parse(text: str) -> One:
     kind = text.partition("=")[0].strip()
     if kind not in _KEYS or "=" not in text:
         return text
-    given = dict(_pair(p, text) for p in re.split(r",(?=\s*\w+\s*=)", text))
+    given = pairs(re.split(r",(?=\s*\w+\s*=)", text), "best=person,first=5", TargetError)
     unknown = next((k for k in given if k not in _KEYS[kind]), None)
     if unknown is not None:
         raise TargetError(f"target '{text}': '{unknown}' means nothing here; it takes: {', '.join(_KEYS[kind])}")
     if kind == "region":
         box = _box(given["region"], text)
-        return Region(_load(given["region"]) if box is None else box, given.get("class"), given.get("reduce", "mean"))
+        return Region(
+            read_array(given["region"], TargetError) if box is None else box,
+            given.get("class"),
+            given.get("reduce", "mean"),
+        )
     if kind == "similar":
-        return Similarity(_load(given["similar"]))
+        return Similarity(read_array(given["similar"], TargetError))
     if kind == "seed":
-        return Cotangent(_load(given["seed"]))
+        return Cotangent(read_array(given["seed"], TargetError))
     numbers = {k: _whole(given[k], k, text) for k in ("anchor", "column", "first") if k in given}
     return Detection(given.get("best"), by=given.get("by"), **numbers)
 
@@ -148,13 +153,6 @@ def _position(text: str) -> int | slice:
     return slice(int(start) if start else None, int(stop) if stop else None)
 
 
-def _pair(text: str, whole: str) -> tuple[str, str]:
-    key, _, value = (part.strip() for part in text.partition("="))
-    if not value:
-        raise TargetError(f"target '{whole}': '{key}' has no value")
-    return key, value
-
-
 def _box(text: str, whole: str) -> tuple[float, ...] | None:
     """Read x0:y0:x1:y1; None for the name of a file."""
     if text.lower().endswith(".npy"):
@@ -171,11 +169,3 @@ def _whole(text: str, key: str, whole: str) -> int:
     if not text.isdigit():
         raise TargetError(f"target '{whole}': {key}={text} is not a whole number of 0 or more")
     return int(text)
-
-
-def _load(path: str) -> Array:
-    try:
-        array: Array = np.load(Path(path), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise TargetError(f"'{path}' cannot be read: write a numeric array with numpy.save") from error
-    return array
