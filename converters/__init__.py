@@ -1,7 +1,7 @@
 """Converters from training frameworks to ONNX files that fgonnx explains (installed as `fgonnx.converters`).
 
-One module per framework, each with the same function `convert(model, path, ...)`; a framework is imported when its
-module is, and never before.
+One module per framework, each with a function `convert(model, path, ...)`; a framework is imported only with its
+module.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def convert(source: Any, path: str | Path, framework: str | None = None, **options: Any) -> ConversionReport:
-    """Convert a network to an ONNX file and prove that nothing changed on the way.
+    """Convert a network to an ONNX file and prove that both compute the same.
 
     Parameters
     ----------
@@ -45,14 +45,14 @@ def convert(source: Any, path: str | Path, framework: str | None = None, **optio
     path : path-like
         The .onnx file to write.
     framework : str, optional
-        One of `FRAMEWORKS`; told from the object's classes or the file's content by default.
+        One of `FRAMEWORKS`; inferred from the object's classes or the file's content by default.
     **options
-        `ConversionOptions`, and those of the framework's own `convert`, such as example_input.
+        `ConversionOptions`, and options of the framework's own `convert`, such as example_input.
 
     Returns
     -------
     ConversionReport
-        `report.passed` says whether source and file agree.
+        `report.passed` tells whether source and file agree.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a source is: told from the object, or from the content of the file; nothing is loaded for it."""
+"""Recognise the framework of a source, from the object or the content of the file, without loading it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from fgonnx.errors import ModelError
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "tflite", "jax", "sklearn", "paddle")
-"""Frameworks that have a converter module of their own."""
+"""Frameworks with a converter module."""
 
 _PACKAGES = {
     "torch": "torch",
@@ -25,7 +25,7 @@ _PACKAGES = {
     "sklearn": "sklearn",
     "paddle": "paddle",
 }
-_HEAD = 4096  # bytes that tell the kind of a file
+_HEAD = 4096  # bytes in which signatures are looked for
 _KNOWN = (
     "torch (.pt, .pt2), TensorFlow (a SavedModel folder, a frozen .pb), Keras (.keras, .h5), .tflite, scikit-learn "
     "(.joblib, .pkl) or Paddle (.pdmodel, .json)"
@@ -34,14 +34,14 @@ _KNOWN = (
 
 @dataclass(frozen=True)
 class Kind:
-    """What a source is.
+    """The kind of a source.
 
     Attributes
     ----------
     framework : str
         One of FRAMEWORKS.
     kind : str
-        In words: "TorchScript", "SavedModel", "pickle"...
+        Description: "TorchScript", "SavedModel", "pickle"...
     """
 
     framework: str
@@ -54,7 +54,7 @@ def of_object(source: Any) -> str:
     Raises
     ------
     ModelError
-        If none is known.
+        If no framework is recognised.
     """
     if isinstance(source, Mapping) and source:
         return of_object(next(iter(source.values())))  # a state dict: its framework will say what is missing
@@ -72,7 +72,7 @@ def of_object(source: Any) -> str:
 
 
 def recognise(path: Path) -> Kind:
-    """Tell what a file or folder holds, from its content.
+    """Recognise a file or folder by its content.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def _archive(path: Path) -> Kind:
 
 
 def _framework_of_pickle(path: Path) -> str:
-    """Read the names in a pickle's opcodes, which executes nothing."""
+    """Read the names in a pickle's opcodes, without executing anything."""
     found = []
     with path.open("rb") as file:
         try:

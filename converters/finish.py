@@ -1,4 +1,4 @@
-"""From an exporter's graph to a good file: names, a free batch, the head, metadata, checks, and the proof."""
+"""Finish an exporter's graph: names, a free batch, the head, metadata, checks, and the proof of parity."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from .report import ConversionReport
 BATCH = "N"
 LOGITS = "logits"
 _SAMPLES = 2
-_EMBEDDED = 2**31 - 2**20  # what the checker takes in one piece
+_CHECKED_BYTES = 2**31 - 2**20  # the largest model that onnx's checker takes from memory
 
 
 def finish(
     proto: onnx.ModelProto, network: Network, path: str | Path, example: Inputs, options: Conversion
 ) -> ConversionReport:
-    """Make a good file of an exporter's graph, prove it against its source and save it.
+    """Clean up an exporter's graph, prove it against its source and save it.
 
     Parameters
     ----------
     proto : onnx.ModelProto
-        As it was exported.
+        The exported model.
     network : Network
         The source.
     path : path-like
@@ -98,7 +98,7 @@ def finish(
 
 
 def _prepared(proto: onnx.ModelProto, example: Inputs, options: Conversion, notes: list[str]) -> ir.Model:
-    """Return the exported graph without dead nodes, with plain names and, where it can be, a free batch."""
+    """Return the exported graph without unused nodes, with plain names and, where possible, a free batch."""
     if options.simplify:
         proto = _slimmed(proto)
     model = ir.from_proto(proto)
@@ -110,7 +110,7 @@ def _prepared(proto: onnx.ModelProto, example: Inputs, options: Conversion, note
 
 
 def _head(model: ir.Model, example: Inputs, options: Conversion, notes: list[str]) -> Head | None:
-    """Return what is explained, made an output where that is asked for; None where fgonnx cannot."""
+    """Return the head, made an output if requested; None if fgonnx cannot explain the file."""
     found, obstacle = parity.explainable(model, example, options.head)
     if found is None:
         notes.append(f"fgonnx cannot explain this file, only its outputs are compared: {obstacle}")
@@ -120,7 +120,7 @@ def _head(model: ir.Model, example: Inputs, options: Conversion, notes: list[str
 
 
 def _refuse_decisions(model: ir.Model) -> None:
-    """Name the nodes that take one of two branches by what is in the input."""
+    """Refuse a graph with an If whose condition depends on the input, naming the nodes."""
     reached: set[ir.Value] = set(model.graph.inputs)
     refused = []
     for node in model.graph:
@@ -149,7 +149,7 @@ def _slimmed(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _rename(model: ir.Model, name: str) -> None:
-    """Call a single input "input" and a single output "output"; take ":0" off the names of several."""
+    """Rename a single input to "input" and a single output to "output"; strip ":0" from the names of several."""
     graph = model.graph
     for initializer in [v for v in graph.inputs if v.name in graph.initializers]:
         graph.inputs.remove(initializer)  # an input that has a value is a constant
@@ -163,7 +163,7 @@ def _rename(model: ir.Model, name: str) -> None:
 
 
 def _free_batch(model: ir.Model, example: Inputs, notes: list[str]) -> None:
-    """Name the batch axis; free one that the exporter fixed, where two samples at once give what each gives alone."""
+    """Name the batch axis; free a fixed one where a batch of two samples gives the same results as one by one."""
     graph = model.graph
     fixed = [v for v in graph.inputs if v.shape is not None and v.shape.rank() and isinstance(v.shape.dims[0], int)]
     if fixed:
@@ -180,11 +180,11 @@ def _set_batch(model: ir.Model) -> None:
     graph = model.graph
     old = {str(v.shape.dims[0]) for v in graph.inputs if v.shape is not None and v.shape.rank()}
     for v in (*graph.inputs, *graph.outputs, *(v for node in graph for v in node.outputs)):
-        face = v in graph.inputs or v in graph.outputs
+        external = v in graph.inputs or v in graph.outputs
         if v.shape is None or not v.shape.rank():
             continue
-        if not face:
-            v.shape = None  # inferred anew: shapes with the old batch would contradict
+        if not external:
+            v.shape = None  # shapes with the old batch would contradict: they are inferred again
             continue
         first = v.shape.dims[0]
         if v in graph.inputs or not isinstance(first, int) or str(first) in old:
@@ -210,7 +210,7 @@ def _batch_is_free(model: ir.Model, example: Inputs) -> bool:
 
 
 def _expose(model: ir.Model, head: Head, notes: list[str]) -> Head:
-    """Make the tensor before the final activation an output, behind those of the source."""
+    """Make the tensor before the final activation an output, after those of the source."""
     inner = {str(v.name): v for node in model.graph for v in node.outputs}
     value, taken = inner.get(head.name), {str(v.name) for v in (*model.graph.inputs, *model.graph.outputs)}
     if value is None or value.is_graph_output() or LOGITS in taken | set(inner):
@@ -226,15 +226,15 @@ def _expose(model: ir.Model, head: Head, notes: list[str]) -> Head:
 def _completed(pre: Preprocessing | None, model: ir.Model, head: Head | None) -> Preprocessing | None:
     if pre is None:
         return None
-    face = next((v for v in model.graph.inputs if head is not None and v.name == head.input), model.graph.inputs[0])
-    assert face.shape is not None
-    assert face.dtype is not None
-    dims = [d if isinstance(d, int) else None for d in face.shape.dims]
-    return preprocess.complete(pre, dims, face.dtype.numpy())
+    x = next((v for v in model.graph.inputs if head is not None and v.name == head.input), model.graph.inputs[0])
+    assert x.shape is not None
+    assert x.dtype is not None
+    dims = [d if isinstance(d, int) else None for d in x.shape.dims]
+    return preprocess.complete(pre, dims, x.dtype.numpy())
 
 
 def _samples(model: ir.Model, example: Inputs, pre: Preprocessing | None, options: Conversion) -> dict[str, Inputs]:
-    """Return the sets of samples to compare on; a model whose batch is fixed takes one at a time."""
+    """Return the sets of samples to compare on; with a fixed batch, one set per picture."""
     first = model.graph.inputs[0].shape
     fixed = first is not None and first.rank() and isinstance(first.dims[0], int)
     count = int(first.dims[0]) if fixed and first is not None else _SAMPLES  # type: ignore[arg-type]
@@ -256,7 +256,7 @@ def _samples(model: ir.Model, example: Inputs, pre: Preprocessing | None, option
 
 
 def _random_like(a: Array, count: int, random_state: int) -> Array:
-    """Return random numbers of an example's spread, or integers of its range."""
+    """Return random numbers with mean and standard deviation of an example, or integers of its range."""
     if a.dtype.kind in "iu":
         rng = np.random.default_rng(random_state + 1)
         return rng.integers(a.min(), a.max(), (count, *a.shape[1:]), endpoint=True).astype(a.dtype)
@@ -273,8 +273,8 @@ def _check(model: ir.Model) -> None:
         With its reason.
     """
     proto = ir.to_proto(model)
-    if proto.ByteSize() > _EMBEDDED:
-        return  # it takes such files only from disk; the runtime that runs the proof has checked it
+    if proto.ByteSize() > _CHECKED_BYTES:
+        return  # the checker takes such models only from disk; the proof runs them anyway
     try:
         onnx.checker.check_model(proto)
         onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)

@@ -57,7 +57,7 @@ def convert(
     Parameters
     ----------
     model : callable, flax.nnx.Module, or (flax.linen.Module, variables)
-        From arrays to arrays, in evaluation mode.
+        A function of arrays, in evaluation mode.
     path : path-like
         The .onnx file to write.
     example_input : array, or tuple of arrays
@@ -68,12 +68,12 @@ def convert(
     Returns
     -------
     ConversionReport
-        The FullGrad map is compared where convolutions are those of Flax.
+        The FullGrad map is compared for convolutions of Flax.
 
     Raises
     ------
     FgonnxError
-        If the source is no network, does not take the example, or cannot be exported.
+        If the source is not a network, does not accept the example, or cannot be exported.
     """
     conversion = Conversion(**options)
     if isinstance(model, str | Path):
@@ -94,12 +94,12 @@ def convert(
 
 
 def _callable(model: Any) -> tuple[str, Callable[..., Any]]:
-    """Return the kind of a source and it as a function of arrays.
+    """Return the kind of a source, and the source as a function of arrays.
 
     Raises
     ------
     InputError
-        If it is none of the kinds that are known.
+        If it is of no supported kind.
     """
     if isinstance(model, nnx.Module):
         model.eval()
@@ -124,7 +124,7 @@ def _export(call: Callable[..., Any], example: Inputs, opset: int) -> onnx.Model
     return found
 
 
-# the source as a witness
+# the source as the reference
 
 
 def _runner(call: Callable[..., Any]) -> Callable[[Inputs], list[Array]]:
@@ -132,22 +132,22 @@ def _runner(call: Callable[..., Any]) -> Callable[[Inputs], list[Array]]:
 
 
 class _Recorder:
-    """Record the calls of Flax' convolutions and BatchNorms, and move their outputs by what is asked for.
+    """Record the calls of Flax' convolutions and BatchNorms, and add given offsets to their outputs.
 
-    The gradient with respect to such a move is the cotangent of the output.
+    The gradient with respect to such an offset is the cotangent of the output.
     """
 
-    def __init__(self, moves: Sequence[Any] | None = None) -> None:
+    def __init__(self, offsets: Sequence[Any] | None = None) -> None:
         self.found: list[Site] = []
-        self.moves = moves
+        self.offsets = offsets
         self._at_zero = False
 
     def _record(
         self, layer: Any, call: Callable[..., Any], at: Callable[..., Any], x: Any, *rest: Any, **named: Any
     ) -> Any:
         y, bias = call(x, *rest, **named), at(jnp.zeros_like(x), *rest, **named)
-        if self.moves is not None:
-            y = y + self.moves[len(self.found)]
+        if self.offsets is not None:
+            y = y + self.offsets[len(self.found)]
         self.found.append(Site(layer, x, y, bias))
         return y
 
@@ -197,8 +197,8 @@ def _lineariser(call: Callable[..., Any], shows_layers: bool) -> Callable[[Input
         with first.listening():
             call(*arrays)
 
-        def score(x: Any, moves: Sequence[Any]) -> Any:
-            with _Recorder(moves).listening():
+        def score(x: Any, offsets: Sequence[Any]) -> Any:
+            with _Recorder(offsets).listening():
                 outputs = jax.tree.leaves(call(*(x if i == seed.input else a for i, a in enumerate(arrays))))
             return seed.scores(outputs[seed.output], jnp.log, seed.weights).sum()
 

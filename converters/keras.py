@@ -52,7 +52,7 @@ def convert(
     path : path-like
         The .onnx file to write.
     example_input : array, or tuple of arrays
-        Inputs with a batch axis; seeded random ones by default, where the model says all sizes.
+        Inputs with a batch axis; seeded random ones by default, if the model declares all sizes.
     exporter : {"tf2onnx", "keras"}
         tf2onnx directly, or `keras.Model.export(format="onnx")`.
     **options
@@ -106,12 +106,12 @@ def convert(
 
 
 def load(path: Path) -> Any:
-    """Load a .keras or .h5 file; code inside of it (Lambda layers) is not run.
+    """Load a .keras or .h5 file; code in it (Lambda layers) is not run.
 
     Raises
     ------
     ModelError
-        If Keras cannot; custom layers are named.
+        If Keras cannot load it; custom layers are named.
     """
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
@@ -126,7 +126,7 @@ def load(path: Path) -> Any:
 
 
 def _custom_layers(path: Path) -> list[str]:
-    """Name the layers of a file whose classes Keras does not have."""
+    """List the layers of a file whose classes are not part of Keras."""
     try:
         if zipfile.is_zipfile(path):
             text = zipfile.ZipFile(path).read("config.json")
@@ -168,7 +168,7 @@ def _by_keras(model: Any) -> Callable[[Any, Sequence[Any], int], onnx.ModelProto
     return export
 
 
-# the source as a witness
+# the source as the reference
 
 
 _CONVOLUTIONS = (BaseConv, BaseDepthwiseConv, BaseSeparableConv, BaseConvTranspose)

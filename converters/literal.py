@@ -1,7 +1,7 @@
-"""FullGrad as published, in numpy, from what a framework's autograd gives: the map that the file has to reproduce.
+"""FullGrad as published, in numpy, from a framework's autograd: the map that the file has to reproduce.
 
 Srinivas and Fleuret, "Full-Gradient Representation for Neural Network Visualization", NeurIPS 2019, section 4.
-Nothing is shared with the engine's graph: every channel is rescaled and enlarged for itself, in float64.
+It shares nothing with fgonnx's graphs: every channel is rescaled and upsampled by itself, in float64.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def maps(x: Array, found: Linearised, channel: int) -> Iterator[tuple[Profile, s
 
     Notes
     -----
-    Absolute values do not add up: a convolution with a bias, followed by BatchNormalization, has another map than the
-    convolution that an exporter makes of both. So there are two of the authors' code, and one of the paper, where a
-    linear block is one site.
+    Absolute values are not additive: a convolution with a bias followed by BatchNormalization has another map than the
+    convolution that an exporter folds both into. So there are two maps of the authors' code, and one of the paper,
+    where a linear block is one site.
     """
     at_input = np.moveaxis(x.astype(np.float64) * found.gradient, channel, 1)
     blocks = [b for b in found.blocks or () if b.parts[0].ndim == x.ndim]
@@ -50,14 +50,14 @@ def maps(x: Array, found: Linearised, channel: int) -> Iterator[tuple[Profile, s
 def _total(at_input: Floats, sites: Sequence[Floats], profile: Profile) -> Floats:
     total = _psi(at_input, profile).sum(axis=1)
     for site in sites:
-        enlarged = _psi(site, profile)
+        upsampled = _psi(site, profile)
         for axis in range(2, site.ndim):
-            enlarged = np.moveaxis(
-                np.moveaxis(enlarged, axis, -1) @ interpolation(site.shape[axis], at_input.shape[axis], profile).T,
+            upsampled = np.moveaxis(
+                np.moveaxis(upsampled, axis, -1) @ interpolation(site.shape[axis], at_input.shape[axis], profile).T,
                 -1,
                 axis,
             )
-        total = total + enlarged.sum(axis=1)
+        total = total + upsampled.sum(axis=1)
     return total
 
 
@@ -71,7 +71,7 @@ def _psi(a: Floats, profile: Profile) -> Floats:
 
 
 def interpolation(size: int, wanted: int, profile: Profile) -> Floats:
-    """Return the matrix (wanted, size) of linear interpolation: corners aligned, or half-pixel centres."""
+    """Return the matrix (wanted, size) of linear interpolation: aligned corners, or half-pixel centres."""
     if profile == "reference":
         place = np.arange(wanted) * ((size - 1) / max(wanted - 1, 1))
     else:

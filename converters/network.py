@@ -1,4 +1,4 @@
-"""A network in its own framework, as far as a proof of parity has to know it."""
+"""A network in its own framework, with what a proof of parity needs."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Seed:
     output : int
         Which output of the network.
     input : int
-        With respect to which of its inputs.
+        Index of the input to differentiate with respect to.
     weights : numpy array, (N, ...)
         Cotangent of the head, of the output's shape.
     link : {"", "Softmax", "Sigmoid"}
-        The activation that the output ends in and the head stands before: undone by its inverse. A Softmax is undone
-        up to a constant per sample, log p = z - logsumexp(z): weights then sum to zero, which no constant changes.
+        The activation between head and output: inverted. A Softmax is inverted up to a constant per sample,
+        log p = z - logsumexp(z): weights that sum to zero cancel it.
     """
 
     output: int
@@ -54,14 +54,14 @@ class Seed:
 
 @dataclass(frozen=True)
 class Block:
-    """A linear block: a convolution, and a BatchNormalization that alone reads it; or one of them.
+    """A linear block: a convolution with a BatchNormalization as its only consumer, or one of the two.
 
     Attributes
     ----------
     parts : tuple of numpy array, each (N, C, ...)
         Per-neuron bias-gradients, channels second, in forward order.
     transposed : bool
-        Whether the first is a transposed convolution, whose bias the authors' code leaves out.
+        Whether the first is a transposed convolution, whose bias the authors' code ignores.
     """
 
     parts: tuple[Array, ...]
@@ -90,14 +90,14 @@ class Site:
 
 @dataclass(frozen=True)
 class Linearised:
-    """A network at one input.
+    """A network linearised at one input.
 
     Attributes
     ----------
     gradient : numpy array
-        Of the scores with respect to the input, of its shape.
+        Gradient of the scores with respect to the input, of its shape.
     blocks : tuple of Block, or None
-        All convolutions and BatchNormalizations in forward order; None where the framework does not show its layers.
+        All convolutions and BatchNormalizations in forward order; None where layers cannot be observed.
     """
 
     gradient: Array
@@ -106,22 +106,22 @@ class Linearised:
 
 @dataclass(frozen=True)
 class Network:
-    """What a proof of parity needs of a source.
+    """The source of a conversion, for the proof of parity.
 
     Attributes
     ----------
     framework, source, exporter : str
         Names for the report.
     run : callable
-        Arrays, one per input of the file and in its order, to the outputs in the order of the file.
+        Maps arrays, one per input in the order of the file, to the outputs in the order of the file.
     linearise : callable or None
-        `linearise(inputs, seed)`; None where there is no autograd.
+        `linearise(inputs, seed)`; None without autograd.
     steps : sequence of float
-        For each output what one step of quantisation is; 0 for outputs in floating point.
+        Quantisation step of each output; 0 for floating-point outputs.
     packages : tuple of str
-        Distributions whose versions the report names.
+        Packages whose versions are in the report.
     notes : tuple of str
-        What was found or assumed on the way.
+        Observations and assumptions for the report.
     """
 
     framework: str
@@ -140,7 +140,7 @@ def paired(sites: Iterable[tuple[Any, Any, Array, bool, bool]]) -> tuple[Block, 
     Parameters
     ----------
     sites : iterable of (source, output, bias-gradient, normalises, transposed)
-        One per call of a layer, in forward order: the tensors it read and gave, told apart by identity.
+        One per call of a layer, in forward order; input and output tensors are compared by identity.
     """
     found: list[Block] = []
     place: dict[int, int] = {}  # from a convolution's output to its block
@@ -167,14 +167,14 @@ def needs(extra: str, what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exporting(exporter: str, where: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Turn an exporter's failure, of whatever kind, into a ModelError with its reason.
+    """Turn any exception of an exporter into a ModelError with its reason.
 
     Parameters
     ----------
     exporter : str
         Its name, for the message.
     where : callable
-        Returns the place in the network that was being worked on, or "".
+        Returns the layer that is being exported, or "".
     """
     try:
         yield
@@ -203,7 +203,7 @@ def check_example(run: Callable[[Inputs], list[Array]], example: Inputs) -> None
 
 
 def reason(error: BaseException) -> str:
-    """Return the first cause of an error as one line."""
+    """Return the root cause of an error as one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -211,7 +211,7 @@ def reason(error: BaseException) -> str:
 
 
 def refused_pickle(path: Path) -> str:
-    """Say why a pickle is not loaded, and what to do."""
+    """Return the message for a pickle that is not loaded."""
     return (
         f"'{path}' is a pickle: loading it runs whatever code it names, so that is not done unasked. If you trust "
         "where it comes from, give allow_pickle=True (--allow-pickle); else save the network by torch.export or as "

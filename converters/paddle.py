@@ -56,7 +56,7 @@ def convert(
     Parameters
     ----------
     model : paddle.nn.Layer or path
-        The network, put into eval mode; or an inference model (.pdmodel or .json, its .pdiparams beside it), or the
+        The network, put into eval mode; or an inference model (.pdmodel or .json, its .pdiparams next to it), or the
         folder of one.
     path : path-like
         The .onnx file to write.
@@ -106,7 +106,7 @@ def _from_file(path: Path, example_input: Any, opset: int) -> tuple[Network, onn
         path = next(p for p in sorted(path.iterdir()) if p.suffix in (".pdmodel", ".json"))
     weights = path.with_suffix(".pdiparams")
     if not weights.is_file():
-        raise ModelError(f"'{path}' holds only the program: its weights '{weights.name}' must lie beside it")
+        raise ModelError(f"'{path}' holds only the program: its weights '{weights.name}' must lie next to it")
     try:
         program = paddle.jit.load(str(path.with_suffix("")))
     except Exception as error:  # Paddle raises many kinds
@@ -118,10 +118,10 @@ def _from_file(path: Path, example_input: Any, opset: int) -> tuple[Network, onn
     if example_input is not None:
         example = as_inputs(example_input)
     else:
-        faces = [v.type.tensor_type for v in proto.graph.input]
+        types = [v.type.tensor_type for v in proto.graph.input]
         example = tuple(
             example_of([d.dim_value or None for d in t.shape.dim], onnx.helper.tensor_dtype_to_np_dtype(t.elem_type))
-            for t in faces
+            for t in types
         )
     return (
         Network("paddle", "inference model", "paddle2onnx", _runner(program), None, packages=_PACKAGES),
@@ -139,7 +139,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-# the source as a witness
+# the source as the reference
 
 
 def _flat(outputs: Any) -> list[Any]:

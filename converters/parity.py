@@ -1,4 +1,4 @@
-"""The proof that a file computes what its source does: outputs, input-gradients and the published map, side by side."""
+"""The proof that a file computes the same as its source: outputs, input-gradients and the published map."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from .report import Measurement, Verdict
 TOLERANCE = 1e-5
 """Allowed difference of outputs, relative to the largest."""
 
-_EXPLAINED = 1e-4  # of gradients and maps
-_NUDGE = 1e-6  # of the input's size: what float32 rounding does to values on their way
+_EXPLAINED = 1e-4  # allowed difference of gradients and maps
+_NUDGE = 1e-6  # relative perturbation of the input, of the size of float32 rounding
 _NUDGES = 4
 
 
 @dataclass(frozen=True)
 class Head:
-    """What of the file is explained.
+    """The head of the converted file.
 
     Attributes
     ----------
     name, stripped : str
-        The tensor, and the operator set aside behind it.
+        The tensor, and the operator after it that is not explained.
     shape : tuple of int
-        Of one sample.
+        Shape of one sample.
     input : str
-        The input the explanation is about.
+        The explained input.
     channel : int
         Axis of its channels.
     output : str
-        The output behind the head.
+        The output that follows from the head.
     batched : bool
-        Whether several samples may be run at once.
+        Whether it takes batches of several samples.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Head:
 
 
 def find_head(model: ir.Model, example: Inputs, head: str) -> Head:
-    """Ask the engine what it would explain.
+    """Return the head that fgonnx would explain.
 
     Raises
     ------
     FgonnxError
-        If it cannot explain the file.
+        If the file cannot be explained.
     """
     names = [str(v.name) for v in model.graph.inputs]
     floating = next((i for i, a in enumerate(example) if a.ndim > 1), 0)
@@ -92,7 +92,7 @@ def prove(
     tolerance: float = TOLERANCE,
     random_state: int = 0,
 ) -> list[Measurement]:
-    """Run the source and the file on the same inputs and measure how far they are apart.
+    """Run the source and the file on the same inputs and measure their differences.
 
     Parameters
     ----------
@@ -103,11 +103,11 @@ def prove(
     samples : mapping of str to Inputs
         Sets of samples by name.
     head : Head or None
-        What is explained; None compares outputs only.
+        The head; None compares outputs only.
     tolerance : float
         Allowed difference of outputs, relative to the largest.
     random_state : int
-        Seed of the nudges that tell a difference from a kink.
+        Seed of the perturbations that tell a difference from a kink.
     """
     session = Session(model)
     file = _File(model, head) if head is not None and network.linearise is not None else None
@@ -158,7 +158,7 @@ def _output(samples: str, name: str, theirs: Array, ours: Array, step: float, to
 
 
 def distance(ours: Array, theirs: Array, name: str = "result") -> tuple[float, float]:
-    """Return the largest difference, and that over the largest absolute value of `theirs`.
+    """Return the largest difference, absolute and relative to the largest absolute value of `theirs`.
 
     Raises
     ------
@@ -205,7 +205,7 @@ def _explanations(
 
 
 def _seed(head: Head, output: int, which: int, outputs: Sequence[Array]) -> Seed:
-    """Choose the largest entry of every sample; behind a Softmax, what it is above the mean."""
+    """Choose the largest entry of every sample; before a Softmax, minus the mean."""
     rows = outputs[output].reshape(len(outputs[output]), -1)
     weights = np.zeros(rows.shape, np.float32)
     weights[np.arange(len(rows)), rows.argmax(axis=1)] = 1

@@ -1,4 +1,4 @@
-"""What a conversion did, and how far the file is from its source."""
+"""The report of a conversion: what was done, and how far the file is from its source."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ METADATA_KEY = "fgonnx.conversion"
 
 @dataclass(frozen=True)
 class Measurement:
-    """One quantity of the source against the same of the file, over a set of samples.
+    """The difference of one quantity between source and file, over a set of samples.
 
     Attributes
     ----------
@@ -27,11 +27,11 @@ class Measurement:
     maximum : float
         Largest absolute difference.
     relative : float
-        That over the largest absolute value of the source.
+        Largest difference over the largest absolute value of the source.
     allowed : float
         Bound of `relative`; of `maximum`, in `unit`, for integer outputs.
     verdict : {"passed", "failed", "undecided"}
-        Undecided: the source itself answers differently when its input is moved within float32 rounding.
+        Undecided: the source itself changes as much when its input is perturbed within float32 rounding.
     detail : str
         How it was measured.
     unit : str
@@ -50,28 +50,28 @@ class Measurement:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """A converted file and the proof that it computes what its source does.
+    """A converted file and the proof that it computes the same as its source.
 
     Attributes
     ----------
     path : Path
         The ONNX file.
     framework, source, exporter : str
-        Where it comes from: the framework, the kind of source, the exporter that wrote the graph.
+        The framework, the kind of source, and the exporter that wrote the graph.
     opset : int
         Version of the default operator set.
     inputs, outputs : mapping of str to list
-        Names and dimensions; a dimension in words is free.
+        Names and dimensions; a dimension with a name is free.
     head : str
         Tensor that fgonnx explains; "" where the file cannot be explained.
     head_stripped : str
-        Operator that stands behind it, such as "Softmax", or "".
+        Operator after it, such as "Softmax", or "".
     measurements : tuple of Measurement
         The proof.
     versions : mapping of str to str
-        Of the packages that took part.
+        Versions of the packages involved.
     notes : tuple of str
-        What was changed, assumed or could not be compared.
+        Changes, assumptions, and what could not be compared.
     """
 
     path: Path
@@ -93,7 +93,7 @@ class ConversionReport:
         return all(m.verdict != "failed" for m in self.measurements)
 
     def worst(self, quantity: str) -> float:
-        """Return the largest relative difference of all measurements whose quantity begins so; 0.0 for none."""
+        """Return the largest relative difference of measurements whose quantity has this prefix; 0.0 for none."""
         return max((m.relative for m in self.measurements if m.quantity.startswith(quantity)), default=0.0)
 
     def to_json(self) -> str:

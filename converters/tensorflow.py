@@ -20,7 +20,7 @@ from .network import Array, Inputs, Linearised, Network, Seed, as_inputs, exampl
 from .options import Conversion, ConversionOptions
 from .report import ConversionReport
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before its import: remarks on the machine's instruction set
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before its import, which logs the CPU's instruction set
 with needs("tensorflow", "TensorFlow with tf2onnx"):
     import tensorflow as tf
     import tf2onnx
@@ -163,7 +163,7 @@ def example_for(specs: Sequence[Any], example_input: Any) -> Inputs:
     for a, s in zip(example, specs, strict=True):
         if not s.shape.is_compatible_with(a.shape) and not s.shape[1:].is_compatible_with(a.shape[1:]):
             raise InputError(
-                f"the input '{s.name}' takes {tuple(s.shape)}, the example has {a.shape}: mend example_input "
+                f"the input '{s.name}' takes {tuple(s.shape)}, the example has {a.shape}: fix example_input "
                 "(--input-shape)"
             )
     return example
@@ -211,7 +211,7 @@ def export(call: Callable[..., Any], specs: Sequence[Any], opset: int) -> onnx.M
 
 
 def _erfc(context: Any, node: Any, name: str, _: Any) -> None:
-    """Write erfc(x), which tf2onnx does not know and GELU is made of, as 1 - erf(x)."""
+    """Write erfc(x), a part of GELU that tf2onnx does not support, as 1 - erf(x)."""
     node.type = "Erf"
     one = context.make_const(f"{name}/one", np.float32(1.0))
     context.insert_new_node_on_output(
@@ -221,7 +221,7 @@ def _erfc(context: Any, node: Any, name: str, _: Any) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[list[str]]:
-    """Keep TensorFlow's and tf2onnx' remarks from the user; give a list that tf2onnx' errors come into."""
+    """Silence TensorFlow and tf2onnx; yield a list that collects errors of tf2onnx."""
     said: list[str] = []
 
     class Listener(logging.Handler):
@@ -258,7 +258,7 @@ def runner(call: Callable[..., Any]) -> Callable[[Inputs], list[Array]]:
 
 
 def lineariser(call: Callable[..., Any]) -> Callable[[Inputs, Seed], Linearised]:
-    """Return a function that gives the input-gradient by a tape."""
+    """Return a function that computes the input-gradient with a GradientTape."""
 
     def linearise(inputs: Inputs, seed: Seed) -> Linearised:
         tensors = [tf.constant(a) for a in inputs]

@@ -60,8 +60,8 @@ def convert(
         interpreter = Interpreter(model_path=str(file))
     except (ValueError, OSError) as error:
         raise ModelError(f"'{file}' is not a TensorFlow Lite model: {reason(error)}") from error
-    faces = interpreter.get_input_details()
-    example = _example(faces, example_input)
+    details = interpreter.get_input_details()
+    example = _example(details, example_input)
     with exporting("tf2onnx"), by_tensorflow.quiet() as said:
         proto, _ = tf2onnx.convert.from_tflite(str(file), opset=conversion.opset or by_tensorflow.OPSET)
         if said:
@@ -69,7 +69,7 @@ def convert(
     outputs = interpreter.get_output_details()
     steps = [1.0 if np.dtype(o["dtype"]).kind in "iu" else 0.0 for o in outputs]
     quantised = any(d["dtype"] == np.int8 for d in interpreter.get_tensor_details())
-    notes = _take_floats(proto, faces)
+    notes = _take_floats(proto, details)
     network = Network(
         "tflite",
         "TensorFlow Lite, quantised" if quantised else "TensorFlow Lite",
@@ -83,16 +83,16 @@ def convert(
     return finish(proto, network, path, example, conversion)
 
 
-def _take_floats(proto: onnx.ModelProto, faces: Sequence[dict[str, Any]]) -> list[str]:
-    """Put the quantisation of int8 inputs, which the .tflite leaves to its caller, into the graph.
+def _take_floats(proto: onnx.ModelProto, details: Sequence[dict[str, Any]]) -> list[str]:
+    """Move the quantisation of int8 inputs, which a .tflite leaves to its caller, into the graph.
 
-    Integers have no gradient, and pictures become numbers before they are rounded to int8.
+    Integers have no gradient, and preprocessing comes before quantisation.
     """
     notes = []
-    for value, face in zip(proto.graph.input, faces, strict=True):
-        if not _is_int8(face):
+    for value, detail in zip(proto.graph.input, details, strict=True):
+        if not _is_int8(detail):
             continue
-        scale, zero = face["quantization"]
+        scale, zero = detail["quantization"]
         inner, constants = f"{value.name}/int8", (f"{value.name}/scale", f"{value.name}/zero_point")
         for node in proto.graph.node:
             node.input[:] = [inner if name == value.name else name for name in node.input]
@@ -109,42 +109,42 @@ def _take_floats(proto: onnx.ModelProto, faces: Sequence[dict[str, Any]]) -> lis
     return notes
 
 
-def _is_int8(face: dict[str, Any]) -> bool:
-    return face["dtype"] == np.int8 and face["quantization"][0] > 0
+def _is_int8(detail: dict[str, Any]) -> bool:
+    return detail["dtype"] == np.int8 and detail["quantization"][0] > 0
 
 
-def _quantised(a: Array, face: dict[str, Any]) -> Array:
-    """Return an array as the file's own input: int8 where it takes that, rounded as QuantizeLinear rounds."""
-    if not _is_int8(face):
+def _quantised(a: Array, detail: dict[str, Any]) -> Array:
+    """Quantise an array for an int8 input of the file, rounded as QuantizeLinear does."""
+    if not _is_int8(detail):
         return a
-    scale, zero = face["quantization"]
+    scale, zero = detail["quantization"]
     return np.clip(np.rint(a / np.float32(scale)) + zero, -128, 127).astype(np.int8)
 
 
-def _example(faces: Sequence[dict[str, Any]], given: Any) -> Inputs:
+def _example(details: Sequence[dict[str, Any]], given: Any) -> Inputs:
     if given is None:
         return tuple(
-            example_of([None if s < 1 else int(s) for s in (-1, *f["shape_signature"][1:])], _dtype(f)) for f in faces
+            example_of([None if s < 1 else int(s) for s in (-1, *f["shape_signature"][1:])], _dtype(f)) for f in details
         )
     example = as_inputs(given)
-    for a, f in zip(example, faces, strict=False):
+    for a, f in zip(example, details, strict=False):
         wanted = f["shape_signature"]
         if a.ndim != len(wanted) or any(w not in (-1, s) for s, w in zip(a.shape[1:], wanted[1:], strict=True)):
             raise InputError(f"the input '{f['name']}' takes {tuple(map(int, wanted))}, the example has {a.shape}")
         if a.dtype != _dtype(f):
             raise InputError(f"the input '{f['name']}' takes {_dtype(f)}, the example is {a.dtype}: convert it")
-    if len(example) != len(faces):
-        raise InputError(f"the model takes {len(faces)} input(s), the example has {len(example)}")
+    if len(example) != len(details):
+        raise InputError(f"the model takes {len(details)} input(s), the example has {len(example)}")
     return example
 
 
-def _dtype(face: dict[str, Any]) -> np.dtype[Any]:
-    return np.dtype(np.float32 if _is_int8(face) else face["dtype"])
+def _dtype(detail: dict[str, Any]) -> np.dtype[Any]:
+    return np.dtype(np.float32 if _is_int8(detail) else detail["dtype"])
 
 
 def _runner(interpreter: Any) -> Callable[[Inputs], list[Array]]:
     def run(inputs: Inputs) -> list[Array]:
-        # Sample by sample: operators such as Reshape keep the batch of 1 that the file was made with.
+        # Sample by sample: operators such as Reshape keep the batch size of 1 that the file was written with.
         rows = [_single(interpreter, tuple(a[i : i + 1] for a in inputs)) for i in range(len(inputs[0]))]
         return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
@@ -152,10 +152,10 @@ def _runner(interpreter: Any) -> Callable[[Inputs], list[Array]]:
 
 
 def _single(interpreter: Any, inputs: Inputs) -> list[Array]:
-    for face, a in zip(interpreter.get_input_details(), inputs, strict=True):
-        interpreter.resize_tensor_input(face["index"], a.shape)
+    for detail, a in zip(interpreter.get_input_details(), inputs, strict=True):
+        interpreter.resize_tensor_input(detail["index"], a.shape)
     interpreter.allocate_tensors()
-    for face, a in zip(interpreter.get_input_details(), inputs, strict=True):
-        interpreter.set_tensor(face["index"], _quantised(a, face))
+    for detail, a in zip(interpreter.get_input_details(), inputs, strict=True):
+        interpreter.set_tensor(detail["index"], _quantised(a, detail))
     interpreter.invoke()
-    return [np.array(interpreter.get_tensor(face["index"])) for face in interpreter.get_output_details()]
+    return [np.array(interpreter.get_tensor(detail["index"])) for detail in interpreter.get_output_details()]

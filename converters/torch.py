@@ -154,7 +154,7 @@ def load(path: Path, *, allow_pickle: bool = False) -> Any:
             return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         if kind == "ExportedProgram":
             return torch.export.load(path)
-        with contextlib.suppress(Exception):  # what is more than tensors in containers
+        with contextlib.suppress(Exception):  # it holds more than tensors in containers
             return torch.load(path, map_location="cpu", weights_only=True)
         if allow_pickle:
             return torch.load(path, map_location="cpu", weights_only=False)
@@ -164,7 +164,7 @@ def load(path: Path, *, allow_pickle: bool = False) -> Any:
 
 
 def _only_weights(values: dict[Any, Any], where: str) -> str:
-    """Say what a state dict is and what is missing."""
+    """Return the message for a state dict, of which the network's class is missing."""
     inner = next((v for k, v in values.items() if str(k) in ("state_dict", "model", "model_state_dict")), values)
     names = [str(k) for k in inner] if isinstance(inner, dict) else []
     few = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
@@ -181,7 +181,7 @@ def _only_weights(values: dict[Any, Any], where: str) -> str:
 def _dynamo(source: Any, example: Inputs, opset: int, fold: bool, notes: list[str]) -> onnx.ModelProto:
     with needs("torch", "onnxscript"):
         import onnxscript  # noqa: F401
-    # torch.export takes a size of 1 for a constant.
+    # torch.export treats a size of 1 as a constant.
     tensors = tuple(torch.from_numpy(a if len(a) > 1 else np.concatenate([a, a])) for a in example)
     options: dict[str, Any] = {"dynamo": True, "opset_version": opset, "optimize": fold, "verbose": False}
     if isinstance(source, torch.export.ExportedProgram):
@@ -217,7 +217,7 @@ def _torchscript(module: Any, example: Inputs, opset: int, fold: bool, notes: li
     with _naming_layers(module, "cannot be exported by torch.onnx"), _quiet(), torch.no_grad():
         outputs = module(*tensors)
         count = len(outputs) if isinstance(outputs, tuple | list) else 1
-        faces = [*names, *(f"output_{i}" for i in range(count))]
+        external = [*names, *(f"output_{i}" for i in range(count))]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.onnx.export(
@@ -227,8 +227,8 @@ def _torchscript(module: Any, example: Inputs, opset: int, fold: bool, notes: li
                 dynamo=False,
                 opset_version=opset,
                 input_names=names,
-                output_names=faces[len(names) :],
-                dynamic_axes={f: {0: "N"} for f in faces},
+                output_names=external[len(names) :],
+                dynamic_axes={f: {0: "N"} for f in external},
                 do_constant_folding=fold,
                 training=torch.onnx.TrainingMode.EVAL if fold else torch.onnx.TrainingMode.PRESERVE,
             )
@@ -239,7 +239,7 @@ def _torchscript(module: Any, example: Inputs, opset: int, fold: bool, notes: li
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporters' remarks on themselves from the user; what matters becomes an error or a note."""
+    """Silence the exporters' own messages; relevant ones become an error or a note."""
     loggers = [logging.getLogger(n) for n in ("torch", "torch.onnx", "onnxscript")]
     before = [logger.level for logger in loggers]
     try:
@@ -256,7 +256,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _naming_layers(module: Any, what: str) -> Iterator[None]:
-    """Name the innermost layer that was entered and not left when an error comes."""
+    """Name the innermost layer whose forward pass raised an exception."""
     entered: list[str] = []
     hooks = []
     named = [] if isinstance(module, torch.jit.ScriptModule | torch.export.ExportedProgram) else module.named_modules()
@@ -281,7 +281,7 @@ def _naming_layers(module: Any, what: str) -> Iterator[None]:
             hook.remove()
 
 
-# the source as a witness
+# the source as the reference
 
 
 def _runner(module: Any) -> Callable[[Inputs], list[Array]]:
@@ -298,7 +298,7 @@ def _tensors(outputs: Any) -> list[Any]:
 
 
 class _Sites(TorchFunctionMode):
-    """Record every convolution and BatchNormalization that is computed."""
+    """Record every call of a convolution or BatchNormalization."""
 
     def __init__(self) -> None:
         self.found: list[Site] = []

@@ -1,4 +1,4 @@
-"""Files written whole or not at all: to a temporary name in the same folder, then renamed."""
+"""Atomic writing of files: to a temporary name in the same folder, then renamed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fgonnx.errors import FgonnxError, OptionError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, which takes its place when the block ends without an error."""
+    """Yield a temporary name in the folder of `path`; the file replaces `path` when the block ends without an error."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
@@ -31,12 +31,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it.
+    """Create a folder and its parents.
 
     Raises
     ------
     OptionError
-        If it cannot be made.
+        If it cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def read_array(path: str | os.PathLike[str], error: type[FgonnxError] = OptionEr
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write an object as JSON, its keys in their order; NaN and infinity are errors."""
+    """Write an object as JSON, keys in insertion order; NaN and infinity are errors."""
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Names of classes: read from files, matched against what a user types, aligned with the model's outputs."""
+"""Class names: read from files, matched with what a user types, aligned with the model's outputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METADATA_KEY = "fgonnx.labels"
 BACKGROUND = "background"
 
 _WNID = re.compile(r"(n\d{8})[\s,:]+(?=\S)")
-_SHOWN = 6  # how many candidates an error message names
+_SHOWN = 6  # candidates named in an error message
 
 
 class Label(str):
@@ -28,7 +28,7 @@ class Label(str):
     Attributes
     ----------
     wnid : str or None
-        Such as ``"n01440764"``: users of ImageNet may name a class by it.
+        Such as ``"n01440764"``; a class of ImageNet may be named by it.
     """
 
     wnid: str | None
@@ -42,7 +42,7 @@ class Label(str):
 
     @classmethod
     def from_line(cls, line: str) -> Label:
-        """Split ``"n01440764 tench, Tinca tinca"`` in wnid and text; other lines are text as they are."""
+        """Split ``"n01440764 tench, Tinca tinca"`` into wnid and text; other lines are text."""
         line = line.strip()
         match = _WNID.match(line)
         return cls(line[match.end() :], match.group(1)) if match else cls(line)
@@ -87,7 +87,7 @@ def load(path: str | os.PathLike[str]) -> tuple[str, ...]:
         return from_json(text, where)
     if suffix == ".csv":
         return _from_csv(text, where)
-    # Blank lines at the end are an editor's habit; one in the middle would shift every class after it.
+    # Editors leave blank lines at the end; one in the middle would shift every class after it.
     lines = text.rstrip().splitlines()
     blank = next((i for i, line in enumerate(lines, 1) if not line.strip()), None)
     if blank is not None:
@@ -96,7 +96,7 @@ def load(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def to_json(labels: Sequence[str]) -> str:
-    """Write labels as the JSON list that a model's metadata keeps; wnids go in front of their names.
+    """Write labels as the JSON list for a model's metadata, with wnids before the names.
 
     Parameters
     ----------
@@ -131,13 +131,13 @@ def from_json(text: str, where: str = f"metadata '{METADATA_KEY}'") -> tuple[str
     Raises
     ------
     InputError
-        Not JSON, not names, or indices that are not 0..n-1.
+        It is not JSON, does not hold names, or its indices are not 0..n-1.
     """
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(
-            f"{where} is not JSON (line {error.lineno}: {error.msg}): mend it or use one per line"
+            f"{where} is not JSON (line {error.lineno}: {error.msg}): fix it, or use one name per line"
         ) from None
     if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
         return tuple(Label.from_line(v) for v in value)
@@ -147,7 +147,7 @@ def from_json(text: str, where: str = f"metadata '{METADATA_KEY}'") -> tuple[str
 
 
 def align(labels: Sequence[str], n_classes: int) -> tuple[tuple[str, ...], str | None]:
-    """Make the labels as many as the model's classes, where one way of doing so is certain.
+    """Add or drop a background class where labels and classes of a model differ by one in a well-known way.
 
     Parameters
     ----------
@@ -161,18 +161,18 @@ def align(labels: Sequence[str], n_classes: int) -> tuple[tuple[str, ...], str |
     labels : tuple of str
         Exactly `n_classes` names.
     note : str or None
-        What was changed, in words; None when nothing was.
+        What was changed; None for no change.
 
     Raises
     ------
     TargetError
-        The numbers differ otherwise than by a background class.
+        The numbers differ by more than a background class.
     """
     labels = tuple(labels)
     if len(labels) == n_classes:
         return labels, None
     if n_classes == 1001 and len(labels) == 1000:
-        # TensorFlow's ImageNet models reserve class 0; no other count is common enough to be sure of the place.
+        # TensorFlow's ImageNet models reserve class 0; no other count is common enough to be sure where it goes.
         note = f"'{BACKGROUND}' added in front: the model has 1001 classes, the labels 1000"
         return (Label(BACKGROUND), *labels), note
     if len(labels) == n_classes + 1 and labels[0].strip("_ ").lower() == BACKGROUND:
@@ -238,7 +238,7 @@ def resolve(target: str, labels: Sequence[str] = (), n_classes: int | None = Non
 
 
 def _closest(wanted: str, labels: Sequence[str]) -> str:
-    """Say which labels look like the wanted one."""
+    """List labels similar to the wanted one."""
     index_of: dict[str, int] = {}
     for i, label in enumerate(labels):
         for name in (_plain(label), *_synonyms(label)):
@@ -251,7 +251,7 @@ def _closest(wanted: str, labels: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Bring a name to the form in which names are compared."""
+    """Normalise a name for comparison."""
     return " ".join(text.replace("_", " ").casefold().split())
 
 
@@ -278,7 +278,7 @@ def _is_index(cell: str) -> bool:
 
 
 def _by_index(pairs: Sequence[tuple[str, str]], where: str) -> tuple[str, ...]:
-    """Put names in the order of their indices, which must be 0..n-1."""
+    """Order names by their indices, which must be 0..n-1."""
     wrong = next((key for key, _ in pairs if not _is_index(key.strip())), None)
     if wrong is not None:
         raise InputError(f"{where}: '{wrong}' is not an index: number the classes 0..{len(pairs) - 1}")

@@ -63,8 +63,8 @@ class TestReading:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (b"", r"is no \.wav file"),
-            (b"OggS" + bytes(40), r"is no \.wav file"),
+            (b"", r"is not a \.wav file"),
+            (b"OggS" + bytes(40), r"is not a \.wav file"),
             (b"RIFF" + bytes(4) + b"WAVE", "its format or its samples are missing"),
         ],
     )

@@ -1,10 +1,10 @@
-"""Remove and retrain: how much worse a network learns without the pixels that a method holds for the most salient.
+"""Remove and retrain (ROAR): how much accuracy a network loses without the pixels that a method ranks as most salient.
 
 Hooker, Erhan, Kindermans and Kim, "A Benchmark for Interpretability Methods in Deep Neural Networks", NeurIPS 2019:
-pixels are taken out of training and test pictures alike and the network is trained anew, so that what is left is no
-stranger to it. With `keep`, the most salient pixels stay and the others go (KAR).
+pixels are removed from training and test pictures alike and the network is retrained, so that test pictures are not
+out of distribution. With `keep`, the most salient pixels are kept and the others removed (KAR).
 
-Everything is in one folder, and every finished piece of work is a file of its own: an interrupted run goes on from it.
+Everything is in one folder, and every finished unit of work is a file of its own, so that a run can be resumed.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ _MODEL, _BASE, _DATA, _REQUEST = "model.onnx", "base.onnx", "data.npz", "request
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run.
+    """The trainings of an experiment.
 
     Attributes
     ----------
     methods : tuple of str
         As for `fgonnx.Explainer`, or "random".
     shares : tuple of float
-        Of the pixels, between 0 and 1.
+        Shares of the pixels, between 0 and 1.
     seeds : tuple of int
-        Of initial weights and order of pictures, one training each.
+        Seeds of initial weights and order of pictures, one training each.
     keep : bool
         Keep the most salient pixels instead of removing them.
     epochs, batch_size, rate
-        Of every training; see `fgonnx.training.fit`.
+        Options of every training; see `fgonnx.training.fit`.
     mirror : bool
         Whether half of the training pictures are mirrored.
     """
@@ -78,15 +78,15 @@ class Cell:
     Attributes
     ----------
     method : str
-        Whose pixels were removed; "whole" where none were.
+        The method that ranked the removed pixels; "whole" where none were removed.
     share : float
-        How many of them.
+        Share of the pixels.
     seed : int
-        Of the training.
+        Seed of the training.
     accuracy : float
-        On the test pictures, treated alike.
+        Accuracy on the test pictures, with pixels removed too.
     train_accuracy : float
-        In the last epoch of training.
+        Training accuracy in the last epoch.
     """
 
     method: str
@@ -111,7 +111,7 @@ class Experiment:
     Parameters
     ----------
     folder : Path
-        For data, maps and results; made here.
+        Folder of data, maps and results; it is created.
     model : onnx.ModelProto
         The classifier that is trained; its weights do not matter.
     train, test : (numpy array, numpy array)
@@ -119,7 +119,7 @@ class Experiment:
     preprocessing : Preprocessing
         How a picture becomes the model's input.
     plan : Plan
-        What is run.
+        The trainings.
 
     Raises
     ------
@@ -166,9 +166,9 @@ class Experiment:
         return whole + [(m, k, seed) for m in p.methods for k in p.shares for seed in p.seeds]
 
     def run(self, workers: int = 2) -> Iterator[Cell]:
-        """Do what is not done yet, in processes of one thread each, and yield every training as it is finished.
+        """Run what is missing, in single-threaded processes, and yield every training when it is finished.
 
-        The network whose maps are taken is trained on whole pictures with the first seed.
+        Maps are those of the network trained on whole pictures with the first seed.
         """
         missing = [t for t in self.tasks() if not self._file(*t).exists()]
         yield from (self._stored(*t) for t in self.tasks() if t not in missing)
@@ -243,14 +243,14 @@ def _train_base(folder: Path, plan: Plan) -> None:
 
 
 def _explain(folder: Path, method: str, part: str, start: int) -> None:
-    """Write the maps of the base network's own decisions on some pictures."""
+    """Write the maps of the base network's predictions on some pictures."""
     x = _prepare(_preprocessing(folder), _data(folder)[f"{part}_x"][start : start + _SHARD])
     explainer = Explainer(str(folder / _BASE), method=method, certificate=False, threads=1, batch_size=50)
     storage.write_array(_map_file(folder, method, part, start), explainer(x).saliency.astype(np.float32))
 
 
 def _train(folder: Path, plan: Plan, method: str, share: float, seed: int) -> None:
-    """Train on pictures without the most salient pixels, and write what came of it."""
+    """Train on pictures without the most salient pixels, and write the result."""
     data = _data(folder)
     if method != WHOLE:
         fill = np.rint(data["train_x"].mean(axis=(0, 1, 2))).astype(np.uint8)
@@ -271,7 +271,7 @@ def _maps(folder: Path, method: str, part: str, shape: tuple[int, ...]) -> Array
 
 
 def salient(maps: Array, share: float) -> npt.NDArray[np.bool_]:
-    """Mark the share of the pixels with the largest values of every map; chance, the same always, breaks ties.
+    """Mark the share of the pixels with the largest values of every map; ties are broken by a fixed random order.
 
     Parameters
     ----------
@@ -295,7 +295,7 @@ def salient(maps: Array, share: float) -> npt.NDArray[np.bool_]:
 
 
 def summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """Return mean and sample deviation of the test accuracy over seeds, by method and share."""
+    """Return mean and sample standard deviation of the test accuracy over seeds, by method and share."""
     grouped: dict[tuple[str, float], list[float]] = {}
     for cell in cells:
         grouped.setdefault((cell.method, cell.share), []).append(cell.accuracy)

@@ -1,1 +1,1 @@
-"""Is the explanation right, and do two models agree? Checks, comparisons and measures."""
+"""Checks of an explanation, comparison of two models, and measures of methods."""

@@ -1,1 +1,1 @@
-"""Arrays in, explanations out."""
+"""Explain arrays: targets, batches, results."""

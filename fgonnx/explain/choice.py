@@ -84,16 +84,16 @@ def parse(text: str) -> One:
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a target is for the samples at hand.
+    """A target resolved for the samples of a batch.
 
     Attributes
     ----------
     indices : numpy array of int64, (N,), or None
         Flat indices; -1 for the largest entry.
     seed : numpy array, (N, *head), or None
-        Cotangents, where not every sample's target is an entry.
+        Cotangents, where the target of a sample is not a single entry.
     described : tuple of str
-        In words, one per sample.
+        Description of the target, one per sample.
     """
 
     indices: npt.NDArray[np.int64] | None
@@ -102,12 +102,12 @@ class Resolved:
 
 
 def resolve(target: Target, head: Head) -> Resolved:
-    """Say what a target is for every sample.
+    """Resolve a target, for all samples or one each.
 
     Raises
     ------
     TargetError
-        It is out of range, unknown, does not fit the head, or there is not one per sample.
+        It is out of range, unknown, does not match the head, or there is not one per sample.
     """
     if target is None:
         return Resolved(np.full(head.count, -1, np.int64), None, ())

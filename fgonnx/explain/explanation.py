@@ -1,4 +1,4 @@
-"""What an explanation holds, and the certificate that comes with it."""
+"""The result of an explanation, with its certificate."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ class Explanation:
     target : numpy array of int64, (N,), or None
         Flat index of the entry explained, within one sample of the head; None where it is not one entry.
     score : numpy array, (N,)
-        The value explained: that entry, before the final Softmax or Sigmoid where `head` says so.
+        The value explained: that entry, before the final Softmax or Sigmoid if `head` is "logits".
     outputs : dict of str to numpy array
         The model's own outputs.
     sites : tuple of Site
-        What the columns of `contributions` are, the input first.
+        The columns of `contributions`, the input first.
     contributions : numpy array, (N, sites), or None
-        `<g_y, c>` per site: how much of the score each layer's biases and non-linearities bring.
+        `<g_y, c>` per site: what each layer's biases and non-linearities contribute to the score.
     completeness : numpy array, (N,), or None
         Residual: score minus the sum of all contributions; zero up to rounding.
     attribution : numpy array or None
-        What the method gives every entry of the input, signed, of the input's shape, where it gives something.
+        Signed attribution of every entry of the input, of the input's shape, for methods that compute one.
     delta : numpy array, (N,), or None
-        Of integrated gradients: the sum of the attribution minus the difference of the scores at the path's ends.
+        Integrated gradients: the sum of the attribution minus the difference of the scores at the ends of the path.
     input_gradient : numpy array or None
         Gradient of the score with respect to the input, of the input's shape.
     bias_gradients : dict of str to numpy array
-        Per-neuron bias-gradients by site, where asked for.
+        Per-neuron bias-gradients by site, if requested.
     exposed : dict of str to numpy array
-        Other values asked for.
+        Other values of the graph, if requested.
     scores : numpy array, (N, *head), or None
-        All entries of the tensor explained, where asked for.
+        All entries of the tensor explained, if requested.
     head : str
         Name of the value explained.
     head_stripped : str
-        Operator set aside behind it, or "".
+        Operator after it that is not explained, or "".
     settings : dict
         Method, profile, psi, head and the source's hash, for the record.
     described : tuple of str
-        What is explained, in words, one per sample.
+        Description of what is explained, one per sample.
 
     Examples
     --------
@@ -99,29 +99,29 @@ class Explanation:
         return int(self.score.shape[0])
 
     def relative_residual(self) -> Array:
-        """Return |residual| / |score| per sample, (N,): how exact the certificate is."""
+        """Return |residual| / |score| per sample, (N,): the relative error of the certificate."""
         residual = np.abs(self._certificate()[1].astype(np.float64))
         score = np.abs(self.score.astype(np.float64))
         return residual / np.maximum(score, np.finfo(np.float64).tiny)
 
     def rounding_residual(self) -> Array:
-        """Return |residual| / sum of |contributions| per sample, (N,): the same against what was summed.
+        """Return |residual| / sum of |contributions| per sample, (N,): the error relative to the terms of the sum.
 
-        Where a small score is the difference of large contributions, this tells rounding from a missing term.
+        Where a small score is the difference of large contributions, this distinguishes rounding from a missing term.
         """
         contributions, residual = self._certificate()
         scale = np.abs(contributions.astype(np.float64)).sum(axis=1)
         return np.abs(residual.astype(np.float64)) / np.maximum(scale, np.finfo(np.float64).tiny)
 
     def localised(self) -> Array:
-        """Return the sum of the contributions that the map shows, in units of the score, (N,)."""
+        """Return the sum of the contributions shown in the map, in units of the score, (N,)."""
         contributions, _ = self._certificate()
         return contributions.astype(np.float64)[:, self._in_map()].sum(axis=1)
 
     def localised_share(self) -> Array:
-        """Return the share of the absolute contributions that the map shows, 0..1, (N,).
+        """Return the share of the absolute contributions that is shown in the map, 0..1, (N,).
 
-        Signed sums may cancel; shares of absolute values do not exceed one.
+        Signed contributions may cancel; a share of absolute values does not exceed one.
         """
         contributions, _ = self._certificate()
         weights = np.abs(contributions.astype(np.float64))

@@ -1,4 +1,4 @@
-"""Work kept going in threads ahead of where its results are needed: in order, and never far ahead."""
+"""Run tasks in threads ahead of their consumer, in order and a bounded number of them."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ def in_order(pool: Executor, tasks: Iterable[Callable[[], T]], ahead: int) -> It
     Parameters
     ----------
     pool : Executor
-        Runs the tasks. Those that have not begun when the iterator is closed are cancelled.
+        Runs the tasks. Those that have not started when the iterator is closed are cancelled.
     tasks : iterable of callable
-        Drawn by the thread that asks for results, while earlier tasks run.
+        Iterated by the consuming thread, while earlier tasks run.
     ahead : int
-        How many tasks are under way or done before the result that is waited for; bounds the memory.
+        Largest number of tasks that run or are finished ahead of the consumer; bounds the memory.
 
     Raises
     ------
     Exception
-        What a task raises, or the drawing of one, where its result would stand.
+        An exception of a task, or of iterating over tasks, in place of its result.
     """
     pending: deque[Future[T]] = deque()
-    drawn = iter(tasks)
+    remaining = iter(tasks)
     try:
         while True:
             try:
-                pending.append(pool.submit(next(drawn)))
+                pending.append(pool.submit(next(remaining)))
             except StopIteration:
                 break
             except Exception as error:
@@ -49,7 +49,7 @@ def in_order(pool: Executor, tasks: Iterable[Callable[[], T]], ahead: int) -> It
 
 
 def grouped(items: Iterable[T], size: int, kind: Callable[[T], Hashable]) -> Iterator[list[T]]:
-    """Yield neighbours of one kind together, at most `size` of them; an error of `items` comes after them."""
+    """Group consecutive items of one kind, at most `size` each; an exception of `items` comes after the last group."""
     group: list[T] = []
     failed: Exception | None = None
     try:

@@ -1,4 +1,4 @@
-"""What is explained: one vocabulary for classifiers, detectors, segmentation and embeddings, as objects and as text."""
+"""Targets: what to explain of classifiers, detectors, segmentation and embeddings, as objects or as text."""
 
 from __future__ import annotations
 
@@ -93,12 +93,12 @@ class Region(Single):
     Attributes
     ----------
     where : tuple of float, or array
-        A box in shares of the head's grid, 0 to 1: (x0, y0, x1, y1); for sequences (t0, t1), for volumes
+        A box in fractions of the head's grid, 0 to 1: (x0, y0, x1, y1); for sequences (t0, t1), for volumes
         (x0, y0, z0, x1, y1, z1). Or a mask of the grid's shape, booleans or weights.
     entry : int, str or None
-        The class: an index or a label. By default the one that is largest in the region.
+        The class: an index or a label. By default the largest one in the region.
     reduce : {"mean", "sum"}
-        What is explained of the entries inside.
+        How the entries inside are reduced to the score.
 
     Examples
     --------
@@ -185,14 +185,14 @@ class Detection(Single):
         A class: the anchor with its highest score is explained. With `first` = 5 (four of a box, then the objectness)
         scores are multiplied by the objectness.
     anchor : int or None
-        Or that anchor itself.
+        The anchor itself, instead of `best`.
     column : int or None
-        The column: a score, a coordinate of the box. By default the one of the class.
+        The column: a score or a coordinate of the box. By default that of the class.
     first : int or None
-        Columns before those of the classes. By default as many as there are more columns than labels
-        (a background among them not counted).
+        Number of columns before the classes. By default the number of columns minus that of labels
+        (a background not counted).
     by : str or None
-        Name of the output that holds the scores, where it is not the one explained.
+        Name of the output that holds the scores, if it is not the one explained.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""What the commands do, reachable from Python: many samples in, files out, in bounded memory."""
+"""The work of the commands as a Python API: from many samples to files, in bounded memory."""

@@ -1,4 +1,4 @@
-"""What `fgonnx evaluate` measures on: pictures in a folder or in folders of classes, or an .npz; labels and masks."""
+"""The data of `fgonnx evaluate`: pictures in a folder or in one folder per class, or an .npz; labels and masks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 Bool = npt.NDArray[np.bool_]
 
 BOXES = "boxes.csv"
-"""File in a folder of masks that holds boxes in their place: columns image, left, top, right, bottom, in pixels."""
+"""File in a folder of masks with boxes instead of masks: columns image, left, top, right, bottom, in pixels."""
 
 _LISTED = 6
 _HALF = 127  # grey level above which a pixel of a mask is part of the object
@@ -32,18 +32,18 @@ _HALF = 127  # grey level above which a pixel of a mask is part of the object
 
 @dataclass(frozen=True)
 class Item:
-    """One image to be measured on.
+    """One image to measure on.
 
     Attributes
     ----------
     name : str
-        What results call it: its path within the data, or its number in an array.
+        Its name in results: its path within the data, or its number in an array.
     path : Path
         The file.
     row : int or None
-        Which row of an array.
+        Row of an array.
     label : int or None
-        The true class, where it is known.
+        The true class, if known.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that was read: the input, its mask (or None), and what people see."""
+    """An image in memory: the model's input, its mask (or None), and pixels to show."""
 
     x: Array
     mask: Bool | None
@@ -67,8 +67,8 @@ class Dataset:
     Parameters
     ----------
     path : Path
-        A folder of pictures, a folder of one folder per class, or an .npz with x, and y and mask where they are known.
-    face : ir.Value
+        A folder of pictures, a folder with one folder per class, or an .npz with x, and y and mask if known.
+    graph_input : ir.Value
         The input of the model.
     preprocessing : Preprocessing or None
         How pictures become numbers.
@@ -79,25 +79,25 @@ class Dataset:
     masks : Path, optional
         Folder of masks: pictures of the same stem, white on the object, or a file boxes.csv.
     limit : int, optional
-        How many images, the first ones in the order of their names.
+        Largest number of images, the first ones in the order of their names.
 
     Attributes
     ----------
     items : list of Item
-        What there is to measure on.
+        The images.
     skipped : dict of str to str
-        What cannot be, and why.
+        Files that are skipped, and why.
 
     Raises
     ------
     InputError, TargetError, OptionError
-        There is nothing to measure on, folders are no classes of the model, or arrays do not fit.
+        There is nothing to measure on, folders do not name classes of the model, or arrays have the wrong shape.
     """
 
     def __init__(
         self,
         path: Path,
-        face: ir.Value,
+        graph_input: ir.Value,
         preprocessing: Preprocessing | None,
         *,
         names: Sequence[str] = (),
@@ -106,7 +106,7 @@ class Dataset:
         limit: int | None = None,
     ) -> None:
         self.path, self.preprocessing, self.skipped = path, preprocessing, dict[str, str]()
-        self._reader = Reader(face, preprocessing)
+        self._reader = Reader(graph_input, preprocessing)
         self._arrays: dict[str, Array] = {}
         if path.is_dir():
             self.items = self._folder(names, entries)
@@ -125,7 +125,7 @@ class Dataset:
             raise InputError(f"'{path}' holds no picture{_why(self.skipped)}")
 
     def digest(self) -> str:
-        """Return a hash of what the items and their masks are made of."""
+        """Return a hash of the content of all items and masks."""
         state = hashlib.sha256()
         for item in self.items:
             state.update(f"{item.name}\n{item.label}\n".encode())
@@ -144,7 +144,7 @@ class Dataset:
         Raises
         ------
         InputError
-            It cannot be read, does not fit the model, or its mask is of another size.
+            It cannot be read, does not fit the model, or its mask has another size.
         """
         if item.row is not None:
             return self._row(item.row)
@@ -217,7 +217,7 @@ class Dataset:
         return self._placed(images.read(file).rgb.max(axis=2) > _HALF, size, f"'{file}'")
 
     def _placed(self, mask: Bool, size: tuple[int, int], where: str) -> Bool:
-        """Bring a mask to what the model sees of the picture."""
+        """Transform a mask to the part of the picture that the model sees."""
         pre = self.preprocessing
         assert pre is not None
         if mask.shape == tuple(size):

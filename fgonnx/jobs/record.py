@@ -1,4 +1,4 @@
-"""What is written about one explained sample: a JSON record, and the panel with its certificate."""
+"""Output for one explained sample: a JSON record, and a panel with the certificate."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SMOOTHED = "score, contributions and completeness are means over the noisy copie
 
 PICTURES = ("panel", "overlay", "heat")
 _TOP = 5
-_CALM = 64  # of the picture's longer side, one part is the width of the average
+_SMOOTHING = 64  # standard deviation of the average, as a divisor of the picture's longer side
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Decision:
     Attributes
     ----------
     scores : numpy array, (N, entries), or None
-        Values of the head; None where they are not at hand (smooth-fullgrad before a Softmax).
+        Values of the head; None if not available (smooth-fullgrad before a Softmax).
     probabilities : numpy array, (N, entries), or None
-        What the operator that was set aside makes of them; None where the head is the output.
+        Results of the operator after the head; None where the head is the output.
     labels : tuple of str or None
         One name per entry.
     shape : tuple of int
@@ -58,7 +58,7 @@ class Decision:
 
     @classmethod
     def of(cls, explanation: Explanation, rewritten: Rewritten, labels: tuple[str, ...] | None) -> Decision:
-        """Read it off an explanation."""
+        """Take the decision from an explanation."""
         count, entries = len(explanation), int(np.prod(rewritten.head_shape, initial=1))
 
         def rows(array: Array | None) -> Array | None:
@@ -68,7 +68,7 @@ class Decision:
         scores = rows(explanation.scores if explanation.scores is not None else outputs.get(rewritten.head))
         probabilities = None
         if rewritten.stripped:
-            # A model that ends in integers gives its probabilities in steps of its own: they are not read here.
+            # A model that ends in integers gives quantised probabilities: they are not used here.
             name = rewritten.options.output or next((n for n, a in outputs.items() if a.dtype.kind == "f"), "")
             probabilities = rows(outputs[name]) if name and outputs[name].dtype.kind == "f" else None
             if probabilities is not None and rewritten.stripped == "LogSoftmax":
@@ -95,7 +95,7 @@ class Decision:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes an explanation."""
+    """Return the versions of the packages that compute an explanation."""
     return {
         "fgonnx": __version__,
         "onnxruntime": onnxruntime.__version__,
@@ -117,9 +117,9 @@ def describe(
     Parameters
     ----------
     request : mapping
-        What was asked for: the first keys of the record.
+        The request: the first keys of the record.
     explanation : Explanation
-        Of the batch.
+        The explanation of the batch.
     decision : Decision
         The head of the batch.
     sample : Sample
@@ -191,7 +191,7 @@ def arranged(x: Array, layout: str) -> Array:
 
 
 def target_of(record: Mapping[str, Any]) -> str:
-    """Return how what was explained is called."""
+    """Return the name of what was explained."""
     target = record["target"]
     own = target is not None and (target["label"] is not None or record["settings"]["target"] is None)
     described = str(record["explained"]["described"])
@@ -201,7 +201,7 @@ def target_of(record: Mapping[str, Any]) -> str:
 
 
 def name_of(entry: Mapping[str, Any]) -> str:
-    """Return how an entry of the head is called: its label, or its index."""
+    """Return the name of an entry of the head: its label, or its index."""
     label = entry["label"]
     if label is not None:
         return str(label)
@@ -210,7 +210,7 @@ def name_of(entry: Mapping[str, Any]) -> str:
 
 
 def value_of(entry: Mapping[str, Any]) -> str:
-    """Return score and probability of an entry of the head, as far as they are known."""
+    """Format score and probability of an entry of the head, if known."""
     score, probability = entry["score"], entry["probability"]
     parts = [f"{score:.4g}"] if score is not None else []
     parts += [f"{probability:.1%}"] if probability is not None else []
@@ -239,7 +239,7 @@ def draw(
     saliency : numpy array
         Its map.
     kind : {"panel", "overlay", "heat"}
-        Photo, explanation and certificate; the map over the whole photo; or the map alone.
+        Photo, explanation and certificate; the map overlaid on the whole photo; or the map alone.
     placed : numpy array, (H, W), or None
         The map in the coordinates of the whole photo.
     values : numpy array, (channels, *grid)
@@ -252,11 +252,11 @@ def draw(
         and (plotted := _plot(record, sample, saliency, values, signed)) is not None
     ):
         return plotted
-    map_ = _calm(flat(saliency)) if signed else flat(saliency)
+    map_ = _smoothed(flat(saliency)) if signed else flat(saliency)
     if kind == "heat":
         return visual.heat(map_, signed=signed)
     if kind == "overlay" and placed is not None and sample.photo is not None:
-        return visual.overlay(sample.photo, _calm(placed) if signed else placed, signed=signed)
+        return visual.overlay(sample.photo, _smoothed(placed) if signed else placed, signed=signed)
     shown = _wide_enough(sample.shown)
     if kind == "overlay":
         return visual.overlay(shown, map_, signed=signed)
@@ -268,7 +268,7 @@ def _certificate(record: Mapping[str, Any], sample: Sample) -> Certificate:
 
 
 def _plot(record: Mapping[str, Any], sample: Sample, saliency: Array, values: Array, signed: bool) -> RGB | None:
-    """Draw a sequence or a volume; None for what is a picture."""
+    """Draw a sequence or a volume; None for a picture."""
     grid = tuple(size for size in saliency.shape if size > 1)
     map_, rows = saliency.reshape(grid), values.reshape(len(values), *grid)
     certificate = _certificate(record, sample)
@@ -286,7 +286,7 @@ def _bars(record: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def short_names(sites: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Call layers by the parts of their names that few others share, and numbers by their operator too."""
+    """Shorten names of layers to the parts that few others share; a number gets its operator as a prefix."""
     names = [re.sub(r":\d+$", "", s["name"].partition(";")[0]) for s in sites]  # TFLite joins fused names with ";"
     parts = [[p for p in re.split(r"[/:]", name) if p] for name in names]
     count = Counter(p for some in parts for p in set(some))
@@ -298,15 +298,15 @@ def short_names(sites: Sequence[Mapping[str, Any]]) -> list[str]:
     return [n if often[n] == 1 else str(s["name"]) for s, n in zip(sites, named, strict=True)]
 
 
-def _calm(map_: Array) -> Array:
-    """Average a signed map over neighbours: alone, pixels of either sign are a sprinkle that nobody can read."""
+def _smoothed(map_: Array) -> Array:
+    """Smooth a signed map: single pixels of alternating sign would be unreadable."""
     if min(map_.shape) == 1:
         return map_
-    return np.asarray(cv2.GaussianBlur(map_, (0, 0), max(map_.shape) / _CALM), np.float64)
+    return np.asarray(cv2.GaussianBlur(map_, (0, 0), max(map_.shape) / _SMOOTHING), np.float64)
 
 
 def _wide_enough(rgb: RGB) -> RGB:
-    """Give sequences a strip that can be seen."""
+    """Stretch the strip of a sequence to a visible height."""
     height, width = rgb.shape[:2]
     if height * 8 >= width:
         return rgb
@@ -318,7 +318,7 @@ def _title(record: Mapping[str, Any], sample: Sample) -> str:
 
 
 def _lines(record: Mapping[str, Any]) -> Sequence[str]:
-    """Put the certificate into words."""
+    """Describe the certificate in lines of text."""
     target, top = record["target"], record["top5"]
     before = record["explained"]["before"]
     known = target is not None and target["probability"] is not None
@@ -327,7 +327,7 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
     obvious = described == target_of(record) or described.endswith(", the largest")
     lines = [] if obvious else [f"explained: {described}"]
     lines += [f"score {record['score']:.5g}{f' before {before}' if before else ''}{probability}"]
-    # The largest entry of a head with several axes is no choice between classes.
+    # The largest entry of a head with several axes is not a choice between classes.
     classes = all(sum(i > 0 for i in entry["position"]) < 2 for entry in [*top, *([target] if target else [])])
     if top and target is not None and classes and top[0]["index"] != target["index"]:
         lines.append(f"the model's own choice: {name_of(top[0])} ({value_of(top[0])})")

@@ -1,4 +1,4 @@
-"""From files to samples of a model's input: pictures through their preprocessing, arrays as they are."""
+"""Read files as samples of a model's input: pictures are preprocessed, arrays are used as they are."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from fgonnx.pictures.read.preprocess import Preprocessing
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
 
-_SHOWN_SIDE = 448  # pixels to which a large photo is shown, where the model sees a smaller one
+_SHOWN_SIDE = 448  # pixels at which a large photo is shown, where the model sees a smaller one
 
 
 @dataclass(frozen=True)
 class Source:
-    """One sample to be: a picture, or one row of an array.
+    """Where a sample is read from: a picture, a recording, or one row of an array.
 
     Attributes
     ----------
     path : Path
         The file.
     row : int or None
-        Which sample of an array with a batch axis.
+        Row of an array with a batch axis.
     name : str
-        What files about it are called; no other source of the run has it.
+        Name of its output files, unique in a run.
     """
 
     path: Path
@@ -47,22 +47,22 @@ class Source:
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample that was read.
+    """A sample in memory.
 
     Attributes
     ----------
     source : Source
-        Where it is from.
+        Where it was read from.
     x : numpy array
         The input of the model, without the batch axis.
     shown : ndarray of uint8, (h, w, 3)
-        The part of the picture that the model sees, for the map to be laid over.
+        The part of the picture that the model sees, for overlaying the map.
     photo : ndarray of uint8, (H, W, 3), or None
         The whole picture; None for an array.
     notes : tuple of str
-        What was converted on the way.
+        Descriptions of conversions.
     rate : int or None
-        Samples per second of a recording.
+        Sample rate of a recording, in Hz.
     start : int
         Its first sample that the model sees.
     """
@@ -77,7 +77,7 @@ class Sample:
 
 
 def is_picture(path: Path) -> bool:
-    """Tell whether a file is decoded as a picture: whether it is neither an array nor sound."""
+    """Tell whether a file is a picture: neither an array nor sound."""
     return path.suffix.lower() not in (".npy", ".wav")
 
 
@@ -88,7 +88,7 @@ def digest(path: Path) -> str:
 
 
 def find(paths: Iterable[Path], rank: int) -> list[Source]:
-    """List the samples behind files, folders and patterns, each with a name of its own.
+    """List the samples in files, folders and patterns, each with a unique name.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def find(paths: Iterable[Path], rank: int) -> list[Source]:
 
 
 def _names(found: Sequence[tuple[Path, int | None]]) -> list[str]:
-    """Name samples after their file; those that share a stem get ending and folders until they differ."""
+    """Name samples after their file; for equal stems, suffix and folders are added until the names differ."""
 
     def name(path: Path, row: int | None, level: int) -> str:
         parts = [path.stem] if level == 0 else [*path.parts[-level:-1], path.name.replace(".", "-")]
@@ -116,7 +116,7 @@ def _names(found: Sequence[tuple[Path, int | None]]) -> list[str]:
     deepest = max((len(path.parts) for path, _ in found), default=0)
     for level in range(deepest + 1):
         names = [name(path, row, level) for path, row in found]
-        # Some file systems do not tell capitals apart.
+        # Some file systems are not case-sensitive.
         count = Counter(n.casefold() for n in names)
         taken = {n.casefold() for n in chosen.values()}
         for i, n in enumerate(names):
@@ -184,12 +184,12 @@ class Reader:
         return Sample(source, x, shown, picture.rgb, picture.notes)
 
     def prepared(self, x: Array, source: Source) -> Sample:
-        """Return an array that is ready as a sample.
+        """Return a preprocessed array as a sample.
 
         Raises
         ------
         InputError
-            It does not fit the input.
+            Its shape or type does not match the input.
         """
         self._check(x, source)
         return Sample(source, x, self._shown(x), None, ())
@@ -206,10 +206,10 @@ class Reader:
             )
         if x.dtype.kind == "f" and not np.isfinite(x).all():
             first = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
-            raise InputError(f"{where} holds NaN or infinity, first at {first}: mend the array")
+            raise InputError(f"{where} holds NaN or infinity, first at {first}: fix the array")
 
     def _shown(self, x: Array) -> RGB:
-        """Make a picture of an array: back through its preprocessing, or stretched to the full range."""
+        """Make a picture of an array: by inverting the preprocessing, or stretched to the full range."""
         values = x.astype(np.float64)
         pre = self.preprocessing
         if pre is not None and values.ndim == 3:
@@ -228,7 +228,7 @@ class Reader:
 
 
 def _finer(pre: Preprocessing, photo: RGB) -> Preprocessing:
-    """Let a large photo be shown finer than the model sees it, framed alike."""
+    """Show a large photo at a higher resolution than the model sees, with the same framing."""
     if pre.size is None:
         return pre
     factor = min(_SHOWN_SIDE // max(pre.size), min(photo.shape[:2]) // max(pre.size))

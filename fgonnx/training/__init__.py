@@ -1,4 +1,4 @@
-"""Training from an ONNX graph alone: ONNX Runtime's gradient builder differentiates by the weights."""
+"""Training from an ONNX graph alone: ONNX Runtime's gradient builder differentiates with respect to the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of arrays, shuffled and mirrored by a seed alone, so that an interrupted run goes on with the same ones."""
+"""Batches of arrays, shuffled and mirrored by a seed alone, so that a resumed run continues with the same ones."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class Batches:
     Parameters
     ----------
     x : numpy array
-        (N, ...): as the model takes them, or as `prepare` does.
+        (N, ...): inputs of the model, or of `prepare`.
     labels : numpy array
         (N,) integers.
     size : int
-        Samples in a batch; the last, smaller one of an epoch is left out.
+        Samples in a batch; the last, smaller one of an epoch is dropped.
     seed : int
-        Of order and mirroring. Epoch e is drawn from (seed, e).
+        Seed of order and mirroring. Epoch e is seeded with (seed, e).
     mirror : int, optional
-        Axis along which half of the samples are turned round; none by default.
+        Axis along which half of the samples are flipped; none by default.
     prepare : callable, optional
         Turns a batch into the model's input.
 
     Raises
     ------
     InputError
-        If there is not one class for each sample, or not one full batch.
+        If there is not one class for each sample, or less than one full batch.
     OptionError
         If `size` is below 1.
     """
@@ -73,5 +73,5 @@ class Batches:
             yield self.ready(x), self.labels[rows]
 
     def ready(self, x: Array) -> Array:
-        """Return samples as the model takes them."""
+        """Return samples as inputs of the model."""
         return self.prepare(x) if self.prepare is not None else x

@@ -1,4 +1,4 @@
-"""Weights as they are before training, in the way the architecture expects."""
+"""Initial weights, by the conventions of the architecture."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from fgonnx.training.network import Network
 
-# They halve a signal's power, or nearly: variance 2 / fan_in in front of them keeps it.
+# They roughly halve the variance of a signal: weights of variance 2 / fan_in before them preserve it.
 _RECTIFIERS = {"Relu", "LeakyRelu", "PRelu", "Clip", "HardSwish", "Elu", "Celu", "Gelu", "Mish", "Swish", "Softplus"}
 _BETWEEN = {
     "Add",
@@ -23,16 +23,16 @@ _NORMALISATIONS = {"BatchNormalization", "InstanceNormalization", "LayerNormaliz
 
 
 def reinitialise(network: Network, seed: int) -> None:
-    """Draw the weights of a network anew, in place.
+    """Draw new random weights for a network, in place.
 
     Kernels of convolutions and dense layers are normal with variance 2 / fan_in where a rectifier follows (He et al.,
     ICCV 2015), else 2 / (fan_in + fan_out) (Glorot and Bengio, AISTATS 2010). Scales of normalisations are 1, slopes of
-    PRelu 0.25, biases and all else 0; running means 0, running variances 1.
+    PRelu 0.25, biases and all others 0; running means 0, running variances 1.
 
     Parameters
     ----------
     network : Network
-        Its weights and statistics are written to.
+        Its weights and statistics are overwritten.
     seed : int
         The same seed gives the same weights.
     """
@@ -58,7 +58,7 @@ def reinitialise(network: Network, seed: int) -> None:
 
 
 def _stored(v: ir.Value | None, network: Network) -> str | None:
-    """Return the name of the weight that a value is, be it reshaped or transposed."""
+    """Return the name of the weight that a value is, also if reshaped or transposed."""
     while v is not None and v.name not in network.weights and v.name not in network.statistics:
         node = v.producer()
         if node is None or len([i for i in node.inputs if i is not None and i.const_value is None]) > 0:
@@ -68,7 +68,7 @@ def _stored(v: ir.Value | None, network: Network) -> str | None:
 
 
 def _fans(node: ir.Node, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return how many values enter each output of a kernel, and how many outputs each input enters."""
+    """Return fan-in and fan-out of a kernel."""
     cells = int(np.prod(shape[2:], initial=1))
     if node.op_type == "Conv":
         return shape[1] * cells, shape[0] * cells
@@ -79,7 +79,7 @@ def _fans(node: ir.Node, shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _rectified(node: ir.Node) -> bool:
-    """Tell whether the first thing behind a layer that is not affine is a rectifier; x sigmoid(x) is one."""
+    """Tell whether the first node after a layer that is not affine is a rectifier; x sigmoid(x) counts as one."""
     (out,) = node.outputs
     users = [use.node for use in out.uses()]
     kinds = {n.op_type for n in users}

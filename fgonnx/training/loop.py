@@ -1,4 +1,4 @@
-"""The training loop: epochs, a learning rate that falls, checkpoints that a killed run goes on from."""
+"""The training loop: epochs, learning-rate schedule, checkpoints to resume from."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _REQUEST, _HISTORY = "request", "history"
 
 @dataclass(frozen=True)
 class Rate:
-    """A learning rate, and how it goes on.
+    """A learning rate with its schedule.
 
     Attributes
     ----------
     start : float
-        At the beginning.
+        Initial learning rate.
     schedule : {"cosine", "constant"}
-        Whether it falls to zero along half a cosine (Loshchilov and Hutter, ICLR 2017), step by step, or stays.
+        Whether it decays to zero along half a cosine (Loshchilov and Hutter, ICLR 2017), step by step, or is constant.
 
     Raises
     ------
@@ -54,22 +54,22 @@ class Rate:
             raise OptionError(f"rate={self.start}: give a rate above 0")
 
     def at(self, share: float) -> float:
-        """Return the rate when this share of the training is done."""
+        """Return the rate after this share of the training, 0..1."""
         return self.start * 0.5 * (1 + math.cos(math.pi * share)) if self.schedule == "cosine" else self.start
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch of training was like.
+    """Statistics of one epoch of training.
 
     Attributes
     ----------
     loss : float
         Mean cross-entropy over its batches.
     accuracy : float
-        Share of its samples that got the right class, by the statistics of their batch.
+        Training accuracy, with batch statistics.
     validation : float or None
-        Accuracy on held-out samples behind it.
+        Accuracy on held-out samples after the epoch.
     """
 
     loss: float
@@ -94,20 +94,20 @@ def fit(
     Parameters
     ----------
     network : Network
-        From its weights as they are; `reinitialise` first to train from scratch.
+        Training starts from its current weights; call `reinitialise` first to train from scratch.
     batches : Batches
         Training samples.
     epochs : int
-        How often all of them are seen.
+        Number of passes over all samples.
     optimiser : Optimiser, optional
         AdamW by default.
     rate : Rate or float
-        Learning rate; a number falls along half a cosine.
+        Learning rate; a number decays along half a cosine.
     validation : Batches, optional
-        Held-out samples, tried behind every epoch.
+        Held-out samples, evaluated after every epoch.
     checkpoint : path, optional
-        File that the state goes to behind every epoch, whole or not at all. Where it is there, training goes on from
-        it, to the same weights as without interruption.
+        File in which the state is saved after every epoch, atomically. If it exists, training resumes from it, and
+        ends with the same weights as without interruption.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def fit(
     Raises
     ------
     OptionError
-        If an option has no such value, or the checkpoint is of another training.
+        If an option has an invalid value, or the checkpoint belongs to another training.
     NumericError
         If the loss is no longer finite.
     """
@@ -154,14 +154,14 @@ def fit(
 
 
 def _update(network: Network, optimiser: Optimiser, found: Step, rate: float) -> None:
-    """Move weights by what a batch gave, and running statistics towards those of the batch."""
+    """Update weights by the gradients of a batch, and running statistics by those of the batch."""
     optimiser.update(network.weights, found.gradients, rate)
     for name, running in network.statistics.items():
         running += (1 - _MOMENTUM) * (found.statistics[name] - running)
 
 
 def accuracy(network: Network, samples: Batches) -> float:
-    """Return the share of samples whose largest logit is that of their class."""
+    """Return the share of samples whose largest logit is that of their class, with running statistics."""
     found = network.logits(samples.ready(samples.x)).argmax(axis=1)
     return float(np.mean(found == samples.labels))
 

@@ -1,4 +1,4 @@
-"""A classifier as a function of its weights: loss, gradients and batch statistics of a batch, from its ONNX graph."""
+"""A classifier as a function of its weights: loss, gradients and statistics of a batch, from its ONNX graph."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fgonnx.errors import ModelError
 
 Array = npt.NDArray[Any]
 
-# Which inputs of an operator are weights, where they are initializers; of a sum, the operand that is one.
+# Which inputs of an operator are weights if they are initializers; of an Add, the operand that is one.
 _WEIGHTS = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),
@@ -43,18 +43,18 @@ _MOVED = ("Transpose", "Reshape", "Identity", "Unsqueeze", "Squeeze")
 
 @dataclass(frozen=True)
 class Step:
-    """What one batch gave.
+    """Results of one batch.
 
     Attributes
     ----------
     loss : float
         Mean cross-entropy.
     hits : int
-        How many samples got the right class.
+        Number of correctly classified samples.
     gradients : dict of str to numpy array
-        Of the loss, by weight.
+        Gradients of the loss, by weight.
     statistics : dict of str to numpy array
-        Mean and unbiased variance over the batch, by the running statistic that follows them.
+        Mean and unbiased variance over the batch, by the running statistic that they update.
     """
 
     loss: float
@@ -64,34 +64,34 @@ class Step:
 
 
 class Network:
-    """The weights of a classifier, and what a batch says about them.
+    """A classifier with trainable weights.
 
-    BatchNormalization is trained with the statistics of the batch, differentiated through, and its running statistics
-    follow them, as everywhere; an exporter that has folded it away leaves convolutions to train. Dropout, which
-    exporters remove, stays removed.
+    BatchNormalization uses the statistics of the batch in training, differentiated through, and updates its running
+    statistics, as usual; if the exporter has folded it, the convolutions are trained as they are. Dropout, which
+    exporters remove, is not restored.
 
     Parameters
     ----------
     model : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
         The classifier: one explained input, and an output with one logit (or probability) per class.
     input : str, optional
-        Its input, where several could be meant.
+        Its input, if it has several.
     threads : int
-        Threads within an operator. With one, training is reproducible to the bit.
+        Threads within an operator. With one, training is bit-reproducible.
 
     Attributes
     ----------
     weights, statistics : dict of str to numpy array
-        By the names of the initializers; free to be written to in place.
+        By the names of the initializers; they may be modified in place.
     classes : int
-        How many logits it has.
+        Number of logits.
 
     Raises
     ------
     ProviderError
         If the training build of ONNX Runtime is not installed.
     ModelError
-        If the model is no classifier, or has no weights.
+        If the model is not a classifier, or has no weights.
     UnsupportedError
         If the training build has no gradient for an operator.
     """
@@ -116,12 +116,12 @@ class Network:
         self._session = Session(built, providers=["cpu"], threads=threads)
 
     def step(self, x: Array, labels: Array) -> Step:
-        """Return loss and gradients for a batch; nothing is changed.
+        """Return loss and gradients for a batch; weights are not changed.
 
         Parameters
         ----------
         x : numpy array
-            (N, ...) as the model takes it.
+            (N, ...), the model's input.
         labels : numpy array
             (N,) classes.
         """
@@ -134,7 +134,7 @@ class Network:
         return Step(float(found["loss"]), int(found["hits"]), gradients, statistics)
 
     def model(self) -> onnx.ModelProto:
-        """Return the model as it was given, with the weights and statistics as they are now."""
+        """Return the original model with the current weights and statistics."""
         model = self.loaded.ir.clone()
         lift_constants(model)
         for name, array in {**self.weights, **self.statistics}.items():
@@ -143,7 +143,7 @@ class Network:
         return proto
 
     def logits(self, x: Array, batch_size: int = 256) -> Array:
-        """Return the logits of samples, (N, classes), by the running statistics."""
+        """Return the logits of samples, (N, classes), with the running statistics."""
         model = self.model()
         if self.head not in {o.name for o in model.graph.output}:
             model.graph.output.append(onnx.ValueInfoProto(name=self.head))
@@ -157,7 +157,7 @@ class Network:
     def _differentiated(
         self, normal: Normal, head: ir.Value, weights: list[ir.Value]
     ) -> tuple[ir.Model, dict[str, str], dict[str, str]]:
-        """Return the graph of a step, the names of weights and input in it, and of the batch's statistics."""
+        """Return the graph of a step, the names of weights and input in it, and those of batch statistics."""
         op = Emitter(normal.model.graph, backward.active_values(self.path, weights))
         normalised = _BatchStatistics()
         lowerings: dict[str, Lowering] = {**LOWERINGS, "BatchNormalization": normalised}
@@ -192,9 +192,9 @@ def _path(normal: Normal, head: ir.Value) -> list[ir.Node]:
 
 
 def _weights(path: list[ir.Node], x: ir.Value) -> Iterator[tuple[str, ir.Value]]:
-    """Yield the weights of a path: what its layers take from initializers, behind the first product with one.
+    """Yield the weights of a path: initializers that its layers read.
 
-    A sum or a product before any layer is preprocessing.
+    An Add before the first layer is preprocessing.
     """
     behind: set[ir.Value] = set()
     for node in path:
@@ -220,7 +220,7 @@ def _origin(v: ir.Value | None) -> ir.Value | None:
 
 
 class _BatchStatistics:
-    """Writes BatchNormalization out with the mean and variance of the batch.
+    """Expands BatchNormalization with the mean and variance of the batch.
 
     Attributes
     ----------

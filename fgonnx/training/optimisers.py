@@ -1,4 +1,4 @@
-"""AdamW and SGD, on arrays in place. Weights of rank 2 or more decay; biases and normalisations do not."""
+"""AdamW and SGD, in place on arrays. Weights of rank 2 or more decay; biases and normalisations do not."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Array = npt.NDArray[Any]
 
 
 class Optimiser(Protocol):
-    """What `fit` needs of an optimiser."""
+    """The interface of an optimiser."""
 
-    #: Arrays that a checkpoint has to hold, by name.
+    #: Arrays to save in a checkpoint, by name.
     state: dict[str, Array]
 
     def update(self, weights: Mapping[str, Array], gradients: Mapping[str, Array], rate: float) -> None:
-        """Move weights in place.
+        """Update weights in place.
 
         Parameters
         ----------
@@ -42,13 +42,13 @@ class SGD:
     Parameters
     ----------
     momentum : float
-        Share of the last step that is taken again.
+        Decay rate of the velocity.
     nesterov : bool
-        Whether the gradient counts once more behind the momentum.
+        Whether to use Nesterov momentum.
     decay : float
         Weights shrink by `rate * decay` in every step.
     state : dict of str to array
-        What is remembered from step to step, for checkpoints.
+        State between steps, for checkpoints.
     """
 
     momentum: float = 0.9
@@ -57,7 +57,7 @@ class SGD:
     state: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
     def update(self, weights: Mapping[str, Array], gradients: Mapping[str, Array], rate: float) -> None:
-        """Move weights in place.
+        """Update weights in place.
 
         Parameters
         ----------
@@ -81,13 +81,13 @@ class AdamW:
     Parameters
     ----------
     beta1, beta2 : float
-        How long gradients and their squares are remembered.
+        Decay rates of the running means of gradients and their squares.
     epsilon : float
         Added to the root of the mean square.
     decay : float
         Weights shrink by `rate * decay` in every step.
     state : dict of str to array
-        What is remembered from step to step, for checkpoints.
+        State between steps, for checkpoints.
     """
 
     beta1: float = 0.9
@@ -97,7 +97,7 @@ class AdamW:
     state: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
     def update(self, weights: Mapping[str, Array], gradients: Mapping[str, Array], rate: float) -> None:
-        """Move weights in place.
+        """Update weights in place.
 
         Parameters
         ----------

@@ -63,7 +63,7 @@ def test_an_inference_model(name, tmp_path):
     (file,) = [p for p in tmp_path.iterdir() if p.suffix in (".json", ".pdmodel")]
     agrees(converters.convert(file, tmp_path / "net.onnx"), explained=False)
     file.with_suffix(".pdiparams").unlink()
-    with pytest.raises(FgonnxError, match=r"its weights 'net.pdiparams' must lie beside it"):
+    with pytest.raises(FgonnxError, match=r"its weights 'net.pdiparams' must lie next to it"):
         converters.convert(file, tmp_path / "net.onnx")
 
 

@@ -1,14 +1,13 @@
-"""Which layers of two models are the same, and where the two compute something else.
+"""Match the layers of two models, and find where their values diverge.
 
 Layers with weights (convolutions, dense layers) are matched by name and weight shape, in the order in which the head
-depends on them. What such a layer reads and what it gives, before its activation, are the points at which the models
-are compared, in real numbers: for a quantised model, its floating-point twins. Between the two points of a layer lie
-its weights; between two layers lie activations, sums, and rounding. So it does not matter that a quantiser has folded
-a Relu into its range or a normalisation into weights.
+depends on them. Input and output of such a layer, before its activation, are the points at which the models are
+compared, in real numbers: for a quantised model, its floating-point twins. Between the two points of a layer are its
+weights; between two layers are activations, sums, and rounding. So it does not matter that a quantiser has folded a
+Relu into its range or a normalisation into weights.
 
-A difference that is passed on grows or shrinks on its way and does not tell where it began. Therefore the second model
-is also run with every point set to what the *first* model has there: what a stretch between points then does otherwise
-is its own doing.
+A propagated difference grows or shrinks, which hides where it arose. Therefore the second model is also run with every
+point set to the value of the *first* model: what a segment between points then adds is its own error.
 """
 
 from __future__ import annotations
@@ -38,25 +37,25 @@ Array = npt.NDArray[Any]
 
 HEAD, READS, GIVES = "head", "reads", "gives"
 
-# What quantisers append to the names of nodes: onnxruntime's, and tf2onnx's for TFLite.
+# Suffixes that quantisers append to names of nodes: onnxruntime's, and tf2onnx's for TFLite.
 _APPENDED = re.compile(r"(_MatMul)?(_quant|_quantized|_prequant|_QuantizeLinear|_DequantizeLinear)$")
 _WITHOUT_EFFECT = ("StraightThrough", "Identity", "Cast")
 
 
 @dataclass(frozen=True)
 class Point:
-    """A place where two models are compared.
+    """A pair of values at which two models are compared.
 
     Attributes
     ----------
     name : str
-        The node of the first model whose result it is.
+        The node of the first model that computes it.
     other : str
         The node of the second model.
     op_type : str
         Operator of the first model's node.
     where : {"reads", "gives", "head"}
-        Whether a layer with weights reads this value, gives it (before its activation), or it is what is explained.
+        Whether the value is the input of a layer with weights, its output (before the activation), or the head.
     layer : str
         The layer with weights, in the first model; the name of the head for the last point.
     """
@@ -70,7 +69,7 @@ class Point:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer with weights: what it reads, what it gives, and how it is recognised."""
+    """A layer with weights: its input, its output, and the key it is matched by."""
 
     node: ir.Node
     source: str
@@ -81,14 +80,14 @@ class _Layer:
 
 
 class Side:
-    """One of the two models in normal form, and what of it lies between input and head.
+    """One of the two models in normal form, restricted to the path from input to head.
 
     Parameters
     ----------
     loaded : LoadedModel
         The model.
     options : Options
-        Which input, output and head are meant.
+        Which input, output and head to use.
     """
 
     def __init__(self, loaded: LoadedModel, options: Options) -> None:
@@ -118,7 +117,7 @@ class Side:
     def _ordered(self) -> list[ir.Node]:
         """Return the path in the order in which the head depends on it.
 
-        It follows from the graph alone, while the order of nodes in a file is the exporter's.
+        Unlike the order of nodes in a file, it depends on the graph alone, not on the exporter.
         """
         on_path = set(self.path)
         order: list[ir.Node] = []
@@ -157,7 +156,7 @@ class Side:
         return _Layer(node, source, data, self._linear_end(node), key, _stem(source))
 
     def _linear_end(self, node: ir.Node) -> ir.Value:
-        """Return the value behind a layer's bias and normalisation, wherever the graph keeps them."""
+        """Return the value after a layer's bias and normalisation, which may be separate nodes."""
         end = value = node.outputs[0]
         scaled = node.inputs[0] in self.normal.unscaled
         channels = {int(d) for d in value.shape.dims if isinstance(d, int)} if value.shape is not None else set()
@@ -167,7 +166,7 @@ class Side:
             if user.op_type == "BatchNormalization" or (
                 user.op_type in ("Add", "Sub", "Mul", "Div")
                 and len(others) == 1
-                # A constant per channel is a bias or a normalisation, a single number part of an activation.
+                # A constant per channel is a bias or a normalisation, a single number is part of an activation.
                 and (_size(others[0]) in channels - {1} or (scaled and user.op_type == "Mul"))
                 and others[0] not in self.active
             ):
@@ -188,16 +187,16 @@ class _Pair:
 
 @dataclass(frozen=True)
 class Measured:
-    """Two models at every point, for one sample.
+    """Differences of two models at every point, for one sample.
 
     Attributes
     ----------
     error : numpy array, (points,)
-        `||a - b|| / ||a||`: how far the models have parted up to here.
+        `||a - b|| / ||a||`: the accumulated error.
     added : numpy array, (points,)
-        The same where the second model is given the first one's values at all other points: what this stretch adds.
+        The same with all other points of the second model set to the first one's values: the error of this segment.
     head_a, head_b : numpy array, (entries,)
-        What the models answer, before a final Softmax or Sigmoid where the options say so.
+        The heads of the models, before a final Softmax or Sigmoid if the options say so.
     """
 
     error: npt.NDArray[np.float64]
@@ -207,12 +206,12 @@ class Measured:
 
 
 class Alignment:
-    """The points that two models have in common, ready to be measured.
+    """The points that two models have in common, with sessions to compare them.
 
     Parameters
     ----------
     a, b : Side
-        The models. Their graphs are written to.
+        The models. Their graphs are modified.
     running : Running
         How both run.
 
@@ -221,9 +220,9 @@ class Alignment:
     points : tuple of Point
         In the order of the second model, the head last.
     segments : pair of dict of str to int
-        For either model, the point that each node of the graph leads up to, by the node's name.
+        For either model, the first point that each node leads to, by the node's name.
     unmatched : pair of int
-        Layers with weights that the other model has no counterpart of.
+        Number of layers with weights without a counterpart in the other model.
     """
 
     def __init__(self, a: Side, b: Side, *, running: Running) -> None:
@@ -268,7 +267,7 @@ class Alignment:
 
 
 def _matched(a: Sequence[_Layer], b: Sequence[_Layer]) -> list[tuple[_Layer, _Layer]]:
-    """Return the longest common subsequence of two lists of layers; those of one name weigh double."""
+    """Return the longest common subsequence of two lists of layers; equal names count double."""
 
     def weight(one: _Layer, other: _Layer) -> int:
         return 0 if one.key != other.key else 2 if one.stem == other.stem else 1
@@ -321,7 +320,7 @@ def _pairs(a: Side, b: Side, matched: Sequence[tuple[_Layer, _Layer]]) -> Iterat
 
 
 def _segments(values: Sequence[ir.Value]) -> dict[str, int]:
-    """Return, for every node, the first of these values that it leads up to."""
+    """Return, for every node, the first of these values that it leads to."""
     places = {v: i for i, v in reversed(list(enumerate(values)))}
     found: dict[str, int] = {}
     for i, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""How alike two maps are: rank correlation, correlation, SSIM, overlap of the strongest parts, distance of peaks."""
+"""Similarity of two maps: rank correlation, correlation, SSIM, overlap of the largest values, distance of peaks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TOP = 0.05
 """Share of a map that counts as its strongest part."""
 
 TOLERANCE = 15 / 224
-"""How far two peaks may lie apart, as a share of the longer side: 15 pixels of 224, as in the pointing game."""
+"""Largest distance of two peaks, as a fraction of the longer side: 15 pixels of 224, as in the pointing game."""
 
 _WINDOW, _SIGMA = 11, 1.5
 _K1, _K2 = 0.01, 0.03
 
 
 def same_size(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Float, Float]:
-    """Bring two maps to one size, the larger in either direction, by linear interpolation.
+    """Resize two maps to a common size, the larger one in each direction, by linear interpolation.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def same_size(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Float, Float]:
 
 
 def correlation(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Return Pearson's correlation, -1..1; 0 where a map is flat and the other is not, 1 where both are."""
+    """Return Pearson's correlation, -1..1; 0 where one map is constant, 1 where both are."""
     first, second = (m.ravel() - m.mean() for m in same_size(a, b))
     norms = float(np.linalg.norm(first)), float(np.linalg.norm(second))
     if not min(norms):
@@ -55,7 +55,7 @@ def correlation(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 
 
 def rank_correlation(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Return Spearman's rank correlation, -1..1: that of the ranks; equal values share the mean of theirs."""
+    """Return Spearman's rank correlation, -1..1; ties get their mean rank."""
     first, second = same_size(a, b)
     return correlation(_ranks(first), _ranks(second))
 
@@ -63,9 +63,9 @@ def rank_correlation(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 def ssim(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """Return the mean structural similarity of two maps, each rescaled to 0..1.
 
-    Of Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to structural similarity",
+    See Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to structural similarity",
     IEEE Transactions on Image Processing 13(4), 2004, equation 13 with K1 = 0.01, K2 = 0.03, L = 1 and a Gaussian
-    window of 11 pixels, sigma 1.5; the mean is over the positions at which the window fits in.
+    window of 11 pixels, sigma 1.5; the mean is over positions where the whole window is inside.
 
     Parameters
     ----------
@@ -89,19 +89,19 @@ def ssim(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     mu1, mu2 = mean(first), mean(second)
     var1, var2 = mean(first * first) - mu1 * mu1, mean(second * second) - mu2 * mu2
     covariance = mean(first * second) - mu1 * mu2
-    alike = (2 * mu1 * mu2 + c1) * (2 * covariance + c2)
-    return float(np.mean(alike / ((mu1 * mu1 + mu2 * mu2 + c1) * (var1 + var2 + c2))))
+    numerator = (2 * mu1 * mu2 + c1) * (2 * covariance + c2)
+    return float(np.mean(numerator / ((mu1 * mu1 + mu2 * mu2 + c1) * (var1 + var2 + c2))))
 
 
 def overlap(a: npt.ArrayLike, b: npt.ArrayLike, share: float = TOP) -> float:
-    """Return how much of the strongest parts of two maps is common, 0..1.
+    """Return the overlap of the largest values of two maps, 0..1.
 
     Parameters
     ----------
     a, b : array-like
         Maps.
     share : float
-        How much of a map is its strongest part; at least one position.
+        Share of the positions with the largest values; at least one position.
     """
     if not 0 < share <= 1:
         raise OptionError(f"share={share} is no part of a map; give a number above 0, up to 1")
@@ -112,15 +112,15 @@ def overlap(a: npt.ArrayLike, b: npt.ArrayLike, share: float = TOP) -> float:
 
 
 def peak_distance(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Return how far the peaks of two maps lie apart, as a share of the longer side.
+    """Return the distance of the peaks of two maps, as a fraction of the longer side.
 
-    The peak is that of the map averaged over a Gaussian of a third of `TOLERANCE`, so that one hot pixel is none. After
+    Maps are smoothed by a Gaussian of a third of `TOLERANCE` first, so that a single bright pixel is not a peak. After
     the pointing game of Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, with the peak of
     the other map in place of an annotated object.
     """
     first, second = same_size(a, b)
     side = max(first.shape)
-    peaks = [np.array(np.unravel_index(int(_calm(m, TOLERANCE / 3 * side).argmax()), m.shape)) for m in (first, second)]
+    peaks = [np.array(np.unravel_index(int(_blur(m, TOLERANCE / 3 * side).argmax()), m.shape)) for m in (first, second)]
     return float(np.linalg.norm(peaks[0] - peaks[1])) / side
 
 
@@ -147,5 +147,5 @@ def _rescaled(m: Float) -> Float:
     return (m - m.min()) / spread if spread else np.zeros_like(m)
 
 
-def _calm(m: Float, sigma: float) -> Float:
+def _blur(m: Float, sigma: float) -> Float:
     return np.asarray(cv2.GaussianBlur(m, (0, 0), sigma, borderType=cv2.BORDER_REFLECT), np.float64)

@@ -1,4 +1,4 @@
-"""Is a map right? Measures that need an ONNX model and pictures, and no training framework."""
+"""Measures of the quality of maps; they need an ONNX model and pictures, and no training framework."""
 
 from __future__ import annotations
 

@@ -11,13 +11,13 @@ from fgonnx.audit.evaluate.data import Array, Data, Explains, Subject, ratio
 from fgonnx.audit.evaluate.registry import Measured, measure
 
 _PAPER = "Srinivas and Fleuret, Full-Gradient Representation for Neural Network Visualization, NeurIPS 2019"
-_TRIES = 12
-_SAME = 1e-5  # relative change of a gradient that is rounding; curvature shows at the smallest step
+_HALVINGS = 12
+_ROUNDING = 1e-5  # relative change of a gradient up to which it is rounding; curvature exceeds it at the smallest step
 
 
 @measure("completeness", better="lower", source=f"{_PAPER}, proposition 2", runs=3)
 def completeness(explainer: Explains, data: Data) -> Measured:
-    """What the contributions leave unexplained of the score, relative to it; for path methods, their convergence delta.
+    """Relative difference of the score and the sum of the contributions; for path methods, their convergence delta.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def completeness(explainer: Explains, data: Data) -> Measured:
 def weak_dependence(subject: Subject, data: Data) -> Measured:
     """Relative change of the map per relative change of the picture, within one linear piece of the model.
 
-    A step in a random direction is halved until the gradient stays what it is.
+    A step in a random direction is halved until the gradient does not change.
 
     Parameters
     ----------
@@ -55,8 +55,8 @@ def weak_dependence(subject: Subject, data: Data) -> Measured:
     Returns
     -------
     Measured
-        "change": 0 where the map depends on the piece alone, about 1 where it is proportional to the picture; NaN where
-        no step stays within a piece, as in models that are not piecewise linear.
+        "change": 0 where the map depends on the linear piece alone, about 1 where it is proportional to the picture;
+        NaN where no step stays within a piece, as in models that are not piecewise linear.
     """
     maps = data.maps(subject)
     found = np.full(len(data), np.nan)
@@ -65,10 +65,10 @@ def weak_dependence(subject: Subject, data: Data) -> Measured:
         direction = data.rng(i, "direction").standard_normal(x.shape)
         direction *= np.linalg.norm(x) / np.linalg.norm(direction)
         gradient = _gradient(subject, data, i, x)
-        for k in range(1, _TRIES):
+        for k in range(1, _HALVINGS):
             moved = (x + 2.0**-k * direction).astype(x.dtype)
             change = np.linalg.norm(_gradient(subject, data, i, moved) - gradient)
-            if change <= _SAME * np.linalg.norm(gradient):
+            if change <= _ROUNDING * np.linalg.norm(gradient):
                 changed = subject(moved[None], data.target[i : i + 1].tolist()).saliency[0]
                 step = np.linalg.norm(moved - x) / np.linalg.norm(x)
                 found[i] = ratio(np.linalg.norm(changed - maps[i]), np.linalg.norm(maps[i]) * step)

@@ -1,4 +1,4 @@
-"""What is measured on: samples with what is known about them, and the method on its model."""
+"""Samples to measure on, with their targets and masks, and a method on its model."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Float = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
 SPATIAL = "DHWF"
-"""Letters of the axes that a map has, too."""
+"""Letters of the axes of a map."""
 
 QUANTITIES = ("logit", "probability")
 
 _SAME = ("head", "output", "input", "input_shape", "layout", "bind")  # options that say what the score is
 _CHUNK = 32  # variants of one sample that are in memory at once
-_ROOM = 256_000_000  # bytes of weights of altered models that are kept
+_ALTERED_BYTES = 256_000_000  # weights of altered models that are kept
 
 
 class Explains(Protocol):
@@ -42,7 +42,7 @@ class Explains(Protocol):
 
 
 class Subject:
-    """A method on a model, ready to be put on another model: what `fgonnx evaluate` measures.
+    """A method on a model, which can be applied to another model too: what `fgonnx evaluate` measures.
 
     Parameters
     ----------
@@ -51,10 +51,9 @@ class Subject:
     method : str
         As for `fgonnx.Explainer`.
     forward : Explainer, optional
-        Computes scores in place of the method's own explainer, so that many methods share one session.
+        Computes scores instead of the method's own explainer, so that many methods share one session.
     options, running, labels, **changes
-        As for `fgonnx.Explainer`; only rewrites of this very model are kept on disk, since those made from it are
-        needed once.
+        As for `fgonnx.Explainer`; the cache is used for this model alone, as altered ones are used once.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class Subject:
         weights = (
             v.const_value.nbytes for v in self.loaded.ir.graph.initializers.values() if v.const_value is not None
         )
-        self._kept = max(1, _ROOM // max(1, sum(weights)))
+        self._kept = max(1, _ALTERED_BYTES // max(1, sum(weights)))
 
     def __call__(self, x: Array, target: Any = None, /) -> Explanation:
         """Explain a batch."""
@@ -94,7 +93,7 @@ class Subject:
         return Explainer(model, self._options, replace(self._running, cache=False), labels=self._labels)
 
     def altered(self, key: Hashable, make: Callable[[], LoadedModel]) -> Explainer:
-        """Return the method on a model made from this one; as many are kept as their weights have room."""
+        """Return the method on a model made from this one; a bounded number of them is kept."""
         if key not in self._altered:
             while len(self._altered) >= self._kept:
                 self._altered.pop(next(iter(self._altered)))
@@ -119,24 +118,24 @@ class Data:
     Attributes
     ----------
     x : numpy array, (N, ...)
-        As the model takes them.
+        Inputs of the model.
     target : numpy array of int64, (N,)
         The entry of the head that is explained, and whose score is measured.
     layout : str
-        Axes of x, such as "NCHW"; maps have those of D, H, W, F.
+        Axes of x, such as "NCHW"; maps have the axes D, H, W and F of them.
     numbers : numpy array of int64, (N,)
-        What noise is seeded with beside `seed`: the number of a sample in its set, so that no result depends on how
+        Seeds noise together with `seed`: the number of a sample in its set, so that results do not depend on how
         samples are grouped.
     masks : numpy array of bool, (N, H, W), or None
-        Where the evidence is; all False where it is not known.
+        Where the true evidence is; all False if unknown.
     black : numpy array
         The input of a black pixel, to be broadcast to one sample.
     activation : {"softmax", "sigmoid"}
-        What makes probabilities of the head.
+        Turns the head into probabilities.
     seed : int
         Seed of all noise.
     saliency : numpy array, (N, H, W), or None
-        Maps, where they are there already.
+        Maps, if they have been computed already.
     """
 
     x: Array
@@ -162,7 +161,7 @@ class Data:
         seed: int = 0,
         saliency: Array | None = None,
     ) -> Data:
-        """Take from the model what it knows: the layout, and the largest entry as the target by default.
+        """Make data for a model: its layout, and by default the largest entry of each sample as the target.
 
         Parameters
         ----------
@@ -203,12 +202,12 @@ class Data:
         return tuple(s for s, letter in zip(self.x.shape, self.layout, strict=True) if letter in SPATIAL)
 
     def maps(self, explainer: Explains) -> Float:
-        """Return the maps of a method, (N, H, W): those that are there, or made anew.
+        """Return the maps of a method, (N, H, W): `saliency`, or computed if it is None.
 
         Raises
         ------
         InputError
-            The maps are not of the size of the input, or hold NaN or infinity.
+            The maps do not have the size of the input, or hold NaN or infinity.
         """
         found = self.saliency if self.saliency is not None else explainer(self.x, self.target.tolist()).saliency
         if found.shape != (len(self), *self.grid):
@@ -226,19 +225,19 @@ class Data:
         return np.random.default_rng([self.seed, int(self.numbers[i]), *purpose.encode()])
 
     def onto(self, mask: Array) -> Array:
-        """Give an array over the map's grid the axes of one sample, to be broadcast against it."""
+        """Reshape an array over the map's grid so that it broadcasts to one sample."""
         sizes = iter(mask.shape)
         return mask.reshape([next(sizes) if letter in SPATIAL else 1 for letter in self.layout[1:]])
 
     def as_input(self, values: Array) -> Array:
-        """Return numbers in the type of x, whole ones within its range where it holds integers."""
+        """Cast numbers to the type of x; for integers, rounded and clipped to their range."""
         if self.x.dtype.kind in "ui":
             bounds = np.iinfo(self.x.dtype)
             values = np.clip(np.rint(values), bounds.min, bounds.max)
         return values.astype(self.x.dtype)
 
     def order(self, saliency: Float, i: int) -> npt.NDArray[np.int64]:
-        """Return the places of one map, the least salient first; equal values are in random order."""
+        """Return the positions of one map, the least salient first; ties are in random order."""
         flat = saliency.ravel()
         return np.lexsort((self.rng(i, "ties").random(flat.size), flat))
 
@@ -276,7 +275,7 @@ class Data:
         explainer : Explains
             Computes heads.
         variants : callable
-            Gives the K changed forms of sample i.
+            Yields the K variants of sample i.
         of : {"logit", "probability"}
             The quantity.
 

@@ -15,7 +15,7 @@ from fgonnx.audit.evaluate.registry import Measured, measure
     runs=1,
 )
 def sparseness(explainer: Explains, data: Data) -> Measured:
-    """Gini index of the absolute map: 0 where all pixels count alike, towards 1 where one counts alone.
+    """Gini index of the absolute map: 0 where all pixels are equal, towards 1 where a single one is not zero.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def sparseness(explainer: Explains, data: Data) -> Measured:
     runs=1,
 )
 def complexity(explainer: Explains, data: Data) -> Measured:
-    """Entropy of the absolute map, in nats: how many pixels it takes to describe it.
+    """Entropy of the absolute map, in nats: the logarithm of the number of pixels it is spread over.
 
     Parameters
     ----------

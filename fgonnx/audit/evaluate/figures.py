@@ -1,4 +1,4 @@
-"""Figures of a run, drawn with matplotlib: curves of a measure, and the maps of all methods beside each other."""
+"""Figures of a run, drawn with matplotlib: curves of a measure, and the maps of all methods side by side."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RGB = npt.NDArray[np.uint8]
 
 _SIDE = 1.15  # inches of one map in the grid
 _STYLES = ("-", "--", ":", "-.")
-# With no date, and a fixed salt for the names within, equal figures are equal files.
+# Without a date, and with a fixed salt for ids, equal figures are equal files.
 _DROPPED: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software": None}}
 
 
@@ -32,7 +32,7 @@ def curves(title: str, axes: tuple[str, str], found: Sequence[Mapping[str, Any]]
     title : str
         What was measured.
     axes : pair of str
-        What the axes are.
+        Labels of the axes.
     found : sequence of mapping
         "method", "at", "mean", "low" and "high" of each.
 
@@ -62,14 +62,14 @@ def curves(title: str, axes: tuple[str, str], found: Sequence[Mapping[str, Any]]
 def grid(
     rows: Sequence[tuple[str, RGB, Sequence[npt.NDArray[Any] | None]]], methods: Sequence[str]
 ) -> dict[str, bytes]:
-    """Draw pictures with the maps of all methods beside them.
+    """Draw pictures next to the maps of all methods.
 
     Parameters
     ----------
     rows : sequence of (title, picture, maps)
         One map per method, or None.
     methods : sequence of str
-        What the columns are called.
+        Names of the columns.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def grid(
 
 
 def save(figure: Mapping[str, bytes], path: Path) -> None:
-    """Write a figure in all its forms, as `path` with their endings."""
+    """Write a figure in all its formats, as `path` with their suffixes."""
     for form, content in figure.items():
         with files.replacing(path.with_name(f"{path.name}.{form}")) as temporary:
             temporary.write_bytes(content)

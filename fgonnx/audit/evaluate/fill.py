@@ -1,4 +1,4 @@
-"""What takes the place of pixels that are removed."""
+"""The content that replaces removed pixels."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _BLUR = 1 / 16
 
 
 def filled(data: Data, i: int, fill: str) -> Array:
-    """Return sample i without its content, of its shape and type.
+    """Return what replaces removed pixels of sample i, of its shape and type.
 
     Parameters
     ----------
     data : Data
         The samples.
     i : int
-        Which one.
+        Index of the sample.
     fill : {"black", "mean", "blur", "noise"}
         Black pixels; the sample's mean colour; the sample blurred, with a standard deviation of a sixteenth of the
         longer side; normal noise of its mean and standard deviation, per channel.
@@ -35,7 +35,7 @@ def filled(data: Data, i: int, fill: str) -> Array:
     Raises
     ------
     OptionError
-        There is no such fill, or a blur is asked for of a sample that has more than two axes of space.
+        There is no such fill, or a blur is requested for a sample with more than two spatial axes.
     """
     x = data.x[i].astype(np.float64)
     space = tuple(a for a, letter in enumerate(data.layout[1:]) if letter in SPATIAL)

@@ -1,4 +1,4 @@
-"""What a run has found so far: a line of JSON for every piece of work, so that an interrupted run goes on from it."""
+"""Results of a run so far, one line of JSON per unit of work, so that an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fgonnx.errors import OptionError
 
 @dataclass(frozen=True)
 class Row:
-    """What one measure found about one method on some images."""
+    """Results of one measure for one method on some images."""
 
     method: str
     measure: str
@@ -27,23 +27,23 @@ class Row:
 
 
 class Journal:
-    """A file that is only ever added to.
+    """An append-only file of results.
 
-    A line that was cut off in the middle is taken away when it is opened again.
+    An incomplete last line is removed when the file is opened again.
 
     Parameters
     ----------
     path : Path
-        The file; it is made, with the request as its first line.
+        The file; it is created with the request as its first line.
     request : mapping
         What results depend on.
 
     Attributes
     ----------
     shards : set of int
-        Those whose images are known.
+        Shards whose images are recorded.
     about : dict of str to dict
-        What is known about an image, by its name.
+        Label, prediction and target of an image, by its name.
     skipped : dict of str to str
         Images that could not be read, and why.
 
@@ -60,7 +60,7 @@ class Journal:
         self.about: dict[str, dict[str, Any]] = {}
         self.skipped: dict[str, str] = {}
         wanted = json.loads(json.dumps(request))
-        if not path.exists() or not self._whole():
+        if not path.exists() or not self._truncate():
             self._append(wanted)
         else:
             with path.open(encoding="utf-8") as file:
@@ -72,14 +72,14 @@ class Journal:
                         "give another folder, or remove that one"
                     )
                 for line in file:
-                    self._know(json.loads(line))
+                    self._index(json.loads(line))
 
     def __contains__(self, key: tuple[str, str, int]) -> bool:
         """Tell whether (method, measure, shard) is done."""
         return key in self._done
 
     def add(self, row: Row) -> None:
-        """Write what was found, through to the disk."""
+        """Append results, synced to disk."""
         m = row.measured
         line = {
             "method": row.method,
@@ -91,16 +91,16 @@ class Journal:
             "curve": None if m.curve is None else [_listed(c) for c in m.curve],
         }
         self._append(line)
-        self._know(line)
+        self._index(line)
 
     def add_shard(self, shard: int, images: Sequence[Mapping[str, Any]], skipped: Mapping[str, str]) -> None:
-        """Write what is known about the images of a shard, and why others were skipped."""
+        """Append the records of a shard's images, and why others were skipped."""
         line = {"shard": shard, "about": list(images), "skipped": dict(skipped)}
         self._append(line)
-        self._know(line)
+        self._index(line)
 
     def rows(self) -> Iterator[Row]:
-        """Read all that was found."""
+        """Read all results."""
         with self.path.open(encoding="utf-8") as file:
             next(file)
             for line in map(json.loads, file):
@@ -113,7 +113,7 @@ class Journal:
                     )
                     yield Row(line["method"], line["measure"], line["shard"], tuple(line["images"]), measured)
 
-    def _know(self, line: Mapping[str, Any]) -> None:
+    def _index(self, line: Mapping[str, Any]) -> None:
         if "about" in line:
             self.about.update({image["image"]: image for image in line["about"]})
             self.skipped.update(line["skipped"])
@@ -127,8 +127,8 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def _whole(self) -> bool:
-        """Cut off what follows the last whole line; tell whether anything is left."""
+    def _truncate(self) -> bool:
+        """Drop what follows the last complete line; tell whether anything is left."""
         with self.path.open("r+b") as file:
             end = 0
             for line in file:

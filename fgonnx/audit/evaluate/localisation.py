@@ -19,14 +19,14 @@ from fgonnx.errors import InputError
     needs="masks",
 )
 def pointing_game(explainer: Explains, data: Data, *, tolerance: float = TOLERANCE) -> Measured:
-    """Whether the largest value of the map lies on the object, or near by.
+    """Whether the largest value of the map lies on the object, or close to it.
 
     Parameters
     ----------
     explainer, data
         See `Measure`.
     tolerance : float
-        How far off it may be, as a share of the longer side: 15 pixels of 224, as published.
+        How far off it may be, as a fraction of the longer side: 15 pixels of 224, as published.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def pointing_game(explainer: Explains, data: Data, *, tolerance: float = TOLERAN
     needs="masks",
 )
 def energy(explainer: Explains, data: Data) -> Measured:
-    """Share of the map that lies on the object; negative values count as nothing.
+    """Share of the map that lies on the object; negative values count as zero.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""One HTML page with all that a run found: no other file, no script, no network."""
+"""The report of a run as one self-contained HTML page, without scripts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def ranked(cells: Sequence[Mapping[str, Any]], better: str) -> dict[str, int]:
-    """Return the place of every method, from 0; empty where no direction is better."""
+    """Return the rank of every method, from 0; empty where neither direction is better."""
     known = [c for c in cells if c["mean"] is not None]
     if not better:
         return {}
@@ -71,7 +71,7 @@ def ranked(cells: Sequence[Mapping[str, Any]], better: str) -> dict[str, int]:
 
 
 def number(value: float | None) -> str:
-    """Write a number with three digits that count."""
+    """Format a number with three significant digits."""
     if value is None:
         return "–"
     if value == 0 or 1e-3 <= abs(value) < 1e4:

@@ -1,8 +1,8 @@
-"""A bridge to Quantus (Hedström et al., JMLR 24, 2023): its metrics, on an ONNX file.
+"""A bridge to Quantus (Hedström et al., JMLR 24, 2023): its metrics on an ONNX file.
 
-Quantus takes models of PyTorch and TensorFlow; `model` makes a PyTorch module of an explainer, whose forward pass is a
-run in ONNX Runtime, and `explain` is the callable that Quantus asks for maps. Needs `pip install quantus torch`;
-metrics that change weights or look at hidden layers need a model of the framework's own.
+Quantus takes models of PyTorch and TensorFlow; `model` wraps an explainer in a PyTorch module whose forward pass runs
+in ONNX Runtime, and `explain` is the callable that Quantus gets maps from. Needs `pip install quantus torch`; metrics
+that change weights or inspect hidden layers need a native model of the framework.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def model(explainer: Explainer) -> Any:
     Returns
     -------
     torch.nn.Module
-        In evaluation mode. It takes pictures as (N, C, H, W), whatever the layout of the ONNX file, and gives the
-        logits, (N, classes); Quantus adds a softmax where it is asked to.
+        In evaluation mode. It takes pictures as (N, C, H, W), whatever the layout of the ONNX file, and returns the
+        logits, (N, classes); Quantus applies a softmax on request.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Model-parameter randomisation: a map that does not change with the weights does not show the model."""
+"""Model-parameter randomisation: a map that does not depend on the weights does not explain the model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fgonnx.errors import ModelError
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16}
 _BYTES = {ir.DataType.INT8, ir.DataType.UINT8}
-# Constants of these are sizes or scales, not weights.
+# Constant inputs of these are sizes or scales, not weights.
 _SIZES = {"Resize", "Upsample", "QuantizeLinear"}
 _AXES = ("share of the layers with random weights", "rank correlation with the map of the trained model")
 _SOURCE = "Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, section 4.1"
@@ -27,8 +27,8 @@ _SOURCE = "Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, sectio
 def layers(model: ir.Model) -> list[tuple[str, tuple[str, ...]]]:
     """Return the layers with weights from the input to the output: name of the node, names of its weights.
 
-    Weights are constant inputs of more than one number: real ones, and those of 8 bits that have several axes. Scales
-    of quantised layers are none.
+    Weights are constant inputs of more than one element: floating-point ones, and 8-bit ones of rank 2 or more, but not
+    the scales of quantised layers.
     """
     found = []
     for node in model.graph:
@@ -48,9 +48,9 @@ def _is_weight(node: ir.Node, value: ir.Value) -> bool:
 
 
 def permuted(loaded: LoadedModel, weights: Sequence[str], seed: int) -> LoadedModel:
-    """Return a model with the numbers within each of some weights in random order.
+    """Return a model in which the entries of each of the named weights are permuted at random.
 
-    That redraws them from their own distribution: scale and type stay, whatever the architecture.
+    This redraws them from their own distribution: scale and type are kept, whatever the architecture.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def permuted(loaded: LoadedModel, weights: Sequence[str], seed: int) -> LoadedMo
     weights : sequence of str
         Names of constant values.
     seed : int
-        Seed; the order of a weight depends on its name beside it, not on which others are permuted.
+        Seed; the permutation of a weight depends on it and on the weight's name, not on which others are permuted.
     """
     model = loaded.ir.clone()
     values = {str(v.name): v for node in model.graph for v in node.inputs if v is not None}
@@ -77,7 +77,7 @@ def permuted(loaded: LoadedModel, weights: Sequence[str], seed: int) -> LoadedMo
 
 @measure("randomisation", better="lower", source=_SOURCE, runs=12, needs="model", axes=_AXES)
 def randomisation(subject: Subject, data: Data, *, stages: int = 4) -> Measured:
-    """How alike the map is to that of the model with random weights, made random layer after layer from the top.
+    """Similarity of the map to that of the model with weights randomised layer by layer from the output.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def randomisation(subject: Subject, data: Data, *, stages: int = 4) -> Measured:
     data : Data
         Samples.
     stages : int
-        After how many equal shares of the layers the maps are compared.
+        Number of equal shares of the layers after which the maps are compared.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def randomisation(subject: Subject, data: Data, *, stages: int = 4) -> Measured:
 
 @measure("randomisation-independent", better="lower", source=_SOURCE, runs=12, needs="model", axes=_AXES)
 def randomisation_independent(subject: Subject, data: Data, *, stages: int = 4) -> Measured:
-    """How alike the map is to that of the model with random weights in one group of layers, mean over the groups.
+    """Similarity of the map to that of the model with random weights in one group of layers, mean over the groups.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def randomisation_independent(subject: Subject, data: Data, *, stages: int = 4) 
     data : Data
         Samples.
     stages : int
-        Number of groups of equally many layers.
+        Number of groups of equal size.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def randomisation_independent(subject: Subject, data: Data, *, stages: int = 4) 
 
 
 def _alike(subject: Subject, data: Data, shares: Sequence[Sequence[tuple[str, tuple[str, ...]]]]) -> dict[str, Float]:
-    """Compare maps with those of the model with some of its layers permuted: arrays (N, shares) by quantity."""
+    """Compare maps with those of the model with some layers permuted: arrays (N, shares) by quantity."""
     if not shares[0]:
         raise ModelError(f"{subject.loaded.name}: its graph holds no weights that could be made random")
     maps = data.maps(subject)

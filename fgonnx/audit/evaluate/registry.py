@@ -1,4 +1,4 @@
-"""The measures by name: what they are, where they come from, which direction is better."""
+"""Registry of measures: name, source, which direction is better."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Float = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a measure found on N samples.
+    """Results of a measure on N samples.
 
     Attributes
     ----------
     values : dict of str to numpy array, (N,)
-        By quantity, the one to compare methods by first; NaN where a sample has none (no mask, no certificate).
+        By quantity, first the one to compare methods by; NaN for samples without a value (no mask, no certificate).
     at : numpy array, (K,), or None
-        Where a curve was taken, such as shares of pixels.
+        Positions of the curve, such as shares of pixels.
     curve : numpy array, (N, K), or None
         The curve of every sample.
     """
@@ -49,19 +49,19 @@ class Measure:
     name : str
         Its name; options that differ from the defaults are part of it, as in "deletion:fill=black".
     function : callable
-        What is called.
+        The function that measures.
     better : {"higher", "lower", ""}
-        Which values of the first quantity speak for a method; "" where neither does by itself.
+        Which values of the first quantity are better; "" for neither.
     source : str
         Paper and section.
     runs : int
-        Runs of the model per sample, about; for estimates of time.
+        Approximate runs of the model per sample, for estimates of time.
     needs : {"", "masks", "model"}
-        What it cannot do without: masks of the true evidence, or a `Subject`, whose model can be changed.
+        What it requires: masks of the true evidence, or a `Subject`, whose model can be changed.
     axes : pair of str
-        What the axes of its curve are called.
+        Labels of the axes of its curve.
     options : dict
-        What differs from the defaults.
+            What differs from the defaults.
 
     Examples
     --------

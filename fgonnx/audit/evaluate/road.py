@@ -1,4 +1,4 @@
-"""Remove and debias (ROAD): pixels are replaced by what their neighbours tell of them."""
+"""Remove and debias (ROAD): removed pixels are imputed from their neighbours."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _NEIGHBOURS = tuple(
 )
 
 
-def impute(x: Float, gone: Bool, noise: float, rng: np.random.Generator) -> Float:
+def impute(x: Float, removed: Bool, noise: float, rng: np.random.Generator) -> Float:
     """Replace pixels by the weighted mean of their neighbours, solved for all of them at once, plus noise.
 
-    Weights are 1/6 for neighbours on a side and 1/12 for those on a corner; at the border those that are there are
-    weighted up. Noise has a standard deviation of `noise` times that of the picture.
+    Weights are 1/6 for direct and 1/12 for diagonal neighbours, normalised at the border. Noise has a standard
+    deviation of `noise` times that of the picture.
 
     Parameters
     ----------
     x : numpy array, (H, W, C)
         A picture.
-    gone : numpy array of bool, (H, W)
+    removed : numpy array of bool, (H, W)
         Pixels to replace.
     noise : float
         Noise, relative.
     rng : numpy.random.Generator
-        Its source.
+        Generator of the noise.
 
     Returns
     -------
@@ -45,14 +45,14 @@ def impute(x: Float, gone: Bool, noise: float, rng: np.random.Generator) -> Floa
     from scipy.sparse import coo_array
     from scipy.sparse.linalg import splu
 
-    if not gone.any():
+    if not removed.any():
         return x.copy()
-    if gone.all():
+    if removed.all():
         return np.broadcast_to(x.mean(axis=(0, 1)), x.shape) + noise * x.std() * rng.standard_normal(x.shape)
-    height, width = gone.shape
-    number = np.full(gone.shape, -1)
-    number[gone] = np.arange(gone.sum())
-    ys, xs = np.nonzero(gone)
+    height, width = removed.shape
+    number = np.full(removed.shape, -1)
+    number[removed] = np.arange(removed.sum())
+    ys, xs = np.nonzero(removed)
     rows, columns, weights = [], [], []
     known = np.zeros((len(ys), x.shape[2]))
     total = np.zeros(len(ys))
@@ -73,7 +73,7 @@ def impute(x: Float, gone: Bool, noise: float, rng: np.random.Generator) -> Floa
     )
     solved = splu(coo_array(entries, shape=(len(ys), len(ys))).tocsc()).solve(known)
     out = x.copy()
-    out[gone] = solved + noise * x.std() * rng.standard_normal(solved.shape)
+    out[removed] = solved + noise * x.std() * rng.standard_normal(solved.shape)
     return out
 
 
@@ -85,14 +85,14 @@ def impute(x: Float, gone: Bool, noise: float, rng: np.random.Generator) -> Floa
     axes=("share of pixels removed", "share still decided alike, most salient first"),
 )
 def road(explainer: Explains, data: Data, *, noise: float = 0.01) -> Measured:
-    """How much more the probability falls when the most salient pixels are imputed than when the least salient are.
+    """How much more the probability drops when the most salient pixels are imputed than when the least salient are.
 
     Parameters
     ----------
     explainer, data
         See `Measure`.
     noise : float
-        Standard deviation of the noise on imputed pixels, as a share of the picture's.
+        Standard deviation of the noise on imputed pixels, as a fraction of the picture's.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def road(explainer: Explains, data: Data, *, noise: float = 0.01) -> Measured:
     Raises
     ------
     OptionError
-        The samples are no pictures.
+        The samples are not pictures.
     """
     space = [a for a, letter in enumerate(data.layout[1:]) if letter in SPATIAL]
     if len(space) != 2 or data.x.ndim != 4:
@@ -125,7 +125,7 @@ def _imputed(data: Data, i: int, saliency: Float, space: list[int], noise: float
     rng = data.rng(i, "road")
     for order in (places[::-1], places):
         for share in SHARES:
-            gone = np.zeros(places.size, bool)
-            gone[order[: round(share * places.size)]] = True
-            changed = np.moveaxis(impute(picture, gone.reshape(data.grid), noise, rng), (0, 1), space)
+            removed = np.zeros(places.size, bool)
+            removed[order[: round(share * places.size)]] = True
+            changed = np.moveaxis(impute(picture, removed.reshape(data.grid), noise, rng), (0, 1), space)
             yield data.as_input(changed)

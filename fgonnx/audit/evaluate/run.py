@@ -1,4 +1,4 @@
-"""Methods times images times measures, piece by piece, in bounded memory."""
+"""Run all measures on all methods and images, shard by shard, in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from fgonnx.errors import FgonnxError, OptionError
 
 
 def file_name(name: str) -> str:
-    """Return the name of a method or measure, with its settings, as one that every file system takes."""
+    """Return the name of a method or measure, with its settings, as a name valid on every file system."""
     return re.sub(r"[^\w.+=-]", "_", name)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Some images, read.
+    """A group of images in memory.
 
     Attributes
     ----------
@@ -39,14 +39,14 @@ class Shard:
 
 @dataclass
 class Run:
-    """A run, to be iterated over: it yields how much of `cost` was done, in runs of the model.
+    """A run, as an iterable: it yields the finished part of `cost`, in runs of the model.
 
     Attributes
     ----------
     subject : callable
-        Makes the subject of a method, given its name.
+        Creates the subject of a method, given its name.
     journal : Journal
-        What is done, and where results go.
+        Records what is finished, with its results.
     methods : sequence of str
         Names of methods.
     measures : sequence of Measure
@@ -54,13 +54,13 @@ class Run:
     shards : sequence of int
         Number of images of every shard.
     read : callable
-        Returns a shard by its place; None where no image of it can be read.
+        Returns a shard by its index; None where none of its images can be read.
     maps : Path
-        Folder of the maps that are kept for pictures of the report.
+        Folder of the maps that are kept for figures of the report.
     kept : sequence of int
-        Numbers of the samples (`Data.numbers`) whose maps are.
+        Numbers of the samples (`Data.numbers`) whose maps are kept.
     failed : dict of str to str
-        Methods that do not go with the model, and measures with a method, with the reason.
+        Methods not applicable to the model, and measures not applicable to a method, with the reason.
     """
 
     subject: Callable[[str], Subject]
@@ -75,7 +75,7 @@ class Run:
 
     @property
     def cost(self) -> int:
-        """Runs of the model, about, of the whole."""
+        """Approximate total number of runs of the model."""
         return len(self.methods) * sum(self.shards) * sum(m.runs for m in self.measures)
 
     def __iter__(self) -> Iterator[int]:
@@ -90,7 +90,7 @@ class Run:
             yield self.cost // len(self.methods) - done
 
     def map_path(self, method: str, number: int) -> Path:
-        """Return where the map of a sample is kept."""
+        """Return the file of a sample's kept map."""
         return self.maps / file_name(method) / f"{number:06}.npy"
 
     def _method(self, method: str) -> Iterator[int]:

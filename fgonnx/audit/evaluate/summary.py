@@ -1,4 +1,4 @@
-"""What the rows of a run come to: means with bootstrap confidence intervals, and curves."""
+"""Summarise the rows of a run: means with bootstrap confidence intervals, and curves."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Entry:
     method, measure, quantity : str
         What was measured.
     count : int
-        Images that have a value.
+        Number of images with a value.
     mean : float or None
-        None where no image has one.
+        None where no image has a value.
     low, high : float or None
         Bounds of the confidence interval; None for fewer than two images.
     """
@@ -53,17 +53,17 @@ class Curve:
 def summarise(
     rows: Iterable[Row], methods: Sequence[str], measures: Sequence[str], seed: int
 ) -> tuple[list[Entry], list[Curve]]:
-    """Take means over images.
+    """Average over images.
 
-    Intervals are those of the percentile bootstrap over images (Efron and Tibshirani, An Introduction to the Bootstrap,
-    1993, chapter 13), at 95 %.
+    Intervals are 95 % percentile bootstrap intervals over images (Efron and Tibshirani, An Introduction to the
+    Bootstrap, 1993, chapter 13).
 
     Parameters
     ----------
     rows : iterable of Row
-        What was found.
+        Results.
     methods, measures : sequence of str
-        Which of it, in this order.
+        The methods and measures to include, in this order.
     seed : int
         Seed of the resampling.
     """

@@ -1,1 +1,1 @@
-"""Writing, probing and running graphs."""
+"""Write, probe and run graphs."""

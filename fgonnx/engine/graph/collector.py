@@ -1,7 +1,7 @@
-"""Python's cycle collector, paused while graphs are built.
+"""Pause Python's cyclic garbage collector while graphs are built.
 
-A graph is some hundred thousand objects that refer to one another, and all of them stay. The collector, which runs
-after every so many allocations, goes over them again and again; docs/forms.md has the cost and how to measure it.
+A graph is some hundred thousand objects in reference cycles, all of which stay alive. The collector is triggered by
+allocations and traverses them again and again; docs/forms.md has the cost and how to measure it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ R = TypeVar("R")
 
 
 def paused(function: Callable[P, R]) -> Callable[P, R]:
-    """Pause the collector while a function runs; of several threads in one, the first to leave starts it again."""
+    """Pause the collector while a function runs; with several threads, the first to return resumes it."""
 
     @functools.wraps(function)
-    def undisturbed(*args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         if not gc.isenabled():
             return function(*args, **kwargs)
         gc.disable()
@@ -28,4 +28,4 @@ def paused(function: Callable[P, R]) -> Callable[P, R]:
         finally:
             gc.enable()
 
-    return undisturbed
+    return wrapped

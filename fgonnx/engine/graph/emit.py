@@ -1,4 +1,4 @@
-"""The Emitter: writes nodes into a graph as `op.Mul(a, 2.0)`, with literals, constants and names taken care of."""
+"""The Emitter: writes nodes into a graph as `op.Mul(a, 2.0)`, and takes care of literals, constants and names."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fgonnx.engine.graph.values import Dims, content_of, dims_of, dtype_of
 
 PREFIX = "fg/"
 
-#: What a rule may pass where ONNX wants a tensor.
+#: What a rule may pass in place of a tensor.
 Operand = ir.Value | float | int | bool | Sequence[int] | npt.NDArray[Any] | None
 
-#: Element types of the outputs of operators for which they do not follow from the operands.
+#: Element types of outputs that do not depend on the operands.
 _RESULTS = {
     **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), (ir.DataType.BOOL,)),
     **dict.fromkeys(("Not", "And", "Or", "Xor", "IsNaN", "IsInf"), (ir.DataType.BOOL,)),
@@ -29,22 +29,22 @@ _RESULTS = {
     "MaxPool": (None, ir.DataType.INT64),
     "TopK": (None, ir.DataType.INT64),
 }
-#: Operands that give the outputs their element type, where that is not the first one.
+#: The operand that determines the outputs' element type, if it is not the first one.
 _TYPED_BY = {"CastLike": 1, "DequantizeLinear": 1, "OneHot": 2}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What there is of a cotangent that vanishes but for one entry of axis 1, per sample.
+    """The only nonzero entry along axis 1 of a cotangent, per sample.
 
     Attributes
     ----------
     index : ir.Value
-        Which entry, (N,) int64.
+        Index of the entry, (N,) int64.
     count : int
-        How many entries the axis has.
+        Size of the axis.
     values : ir.Value, optional
-        What it holds, broadcastable to (N, 1, *spatial); ones where there are no further axes.
+        Values of the entry, broadcastable to (N, 1, *spatial); ones where there are no further axes.
     """
 
     index: ir.Value
@@ -54,32 +54,31 @@ class Entry:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is known of a cotangent, and how it can be written in another way, where only a part of it is wanted.
+    """Extra facts about a cotangent, and cheaper ways to write it where only a part of it is needed.
 
-    What nobody uses in the end is removed from the graph.
+    Nodes that turn out to be unused are removed from the graph.
 
     Attributes
     ----------
     channels : callable, optional
-        Takes the first channel, the one behind the last, and the part of the primal with these channels; returns the
-        cotangent of that part.
+        Takes the first channel, the end (exclusive), and that slice of the primal; returns the cotangent of the slice.
     gated : callable, optional
         Returns the cotangent with zeros where its primal is zero, for a primal that is nowhere negative.
     entry : Entry, optional
-        The only entry that does not vanish.
-    vanishes : bool
-        Whether every sample has a zero in it, whatever the input.
+        The only nonzero entry.
+    has_zero : bool
+        Whether every sample contains a zero, whatever the input.
     times_primal : ir.Value, optional
         The cotangent times its primal, elementwise.
     primal : ir.Value, optional
-        The value whose cotangent it must be for `channels`, `gated` and `times_primal` to hold: an addition passes one
-        and the same cotangent on to several. None where they hold for any.
+        The value for which `channels`, `gated` and `times_primal` hold, as an Add passes the same cotangent to several
+        values. None where they hold for any.
     """
 
     channels: Callable[[int, int, ir.Value], ir.Value] | None = None
     gated: Callable[[], ir.Value] | None = None
     entry: Entry | None = None
-    vanishes: bool = False
+    has_zero: bool = False
     times_primal: ir.Value | None = None
     primal: ir.Value | None = None
 
@@ -93,15 +92,15 @@ class Emitter:
     Parameters
     ----------
     graph : ir.Graph
-        The graph that is written to.
+        The graph to write to.
     active : set of ir.Value
-        Values that depend on what is differentiated; rules ask for it through `is_active`.
+        Values that depend on the input to differentiate with respect to; see `is_active`.
     prefix : str
-        What the names of all nodes and values that are written begin with.
+        Prefix of the names of all emitted nodes and values.
     portable : bool
-        Whether plain forms of a gradient are wanted, for any runtime, or those that are fast on onnxruntime.
+        Write plain forms of a gradient, for any runtime, instead of those that are fast on onnxruntime.
     before : ir.Node, optional
-        The node of the graph in front of which nodes go; None puts them at its end.
+        Insert nodes before this one; by default they are appended.
     """
 
     def __init__(
@@ -118,7 +117,7 @@ class Emitter:
         self._prefix = prefix
         self._before = before
         self.active: set[ir.Value] = active if active is not None else set()
-        #: Of cotangents that more is known of.
+        #: Extra facts known about a cotangent.
         self.recipes: dict[ir.Value, Recipe] = {}
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._taken = {v.name for v in graph.inputs} | set(graph.initializers)
@@ -152,17 +151,17 @@ class Emitter:
         op_type : str
             The operator.
         *operands : ir.Value, number, list of int, numpy array or None
-            The node's inputs in ONNX order; None leaves an optional one out.
+            The node's inputs in ONNX order; None for an omitted optional one.
         outputs : int
-            How many outputs the node has.
+            Number of outputs.
         domain : str
             Operator domain; empty for the standard one.
         name : str, optional
             Name of the (first) output, without the prefix.
         dtype : ir.DataType, optional
-            Element type of the outputs where it is not that of the first operand.
+            Element type of the outputs, if it is not that of the first operand.
         **attributes
-            The node's attributes; None is left out.
+            The node's attributes; None is omitted.
         """
         typed = operands[1:] if op_type == "Where" else operands
         partner = next((o.dtype for o in typed if isinstance(o, ir.Value) and o.dtype is not None), None)
@@ -183,14 +182,14 @@ class Emitter:
         return tuple(node.outputs)
 
     def place(self, node: ir.Node) -> None:
-        """Put a node where nodes go."""
+        """Insert a node at the position of this emitter."""
         if self._before is None:
             self.graph.append(node)
         else:
             self.graph.insert_before(self._before, node)
 
     def unique(self, name: str) -> str:
-        """Return a name under the prefix that nothing in the graph has yet."""
+        """Return a name with the prefix that is not used in the graph yet."""
         base = name if name.startswith(self._prefix) else self._prefix + name
         candidate = base
         while candidate in self._taken:
@@ -200,7 +199,7 @@ class Emitter:
         return candidate
 
     def constant(self, array: npt.NDArray[Any], name: str = "const") -> ir.Value:
-        """Return an initializer with this content; the same content is stored once."""
+        """Return an initializer with this content; equal content is stored once."""
         array = np.ascontiguousarray(array) if array.ndim else array
         key = (array.dtype.str, str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
@@ -217,27 +216,27 @@ class Emitter:
         if isinstance(operand, (list, tuple)):
             return self.constant(np.asarray(operand, dtype=np.int64))
         if partner is None:
-            raise TypeError(f"the literal {operand!r} has no tensor beside it to take its type from")
+            raise TypeError(f"the literal {operand!r} has no tensor operand to take its type from")
         return self.constant(np.asarray(operand, dtype=partner.numpy()))
 
-    # What rules ask about values.
+    # Queries of rules about values.
 
     def entry(self, g: ir.Value) -> Entry | None:
-        """Return the only entry of axis 1 of a cotangent that does not vanish, where that is known."""
+        """Return the only nonzero entry along axis 1 of a cotangent, if known."""
         recipe = self.recipes.get(g)
         return None if recipe is None else recipe.entry
 
     def recipe(self, g: ir.Value, primal: ir.Value) -> Recipe | None:
-        """Return what is known of the cotangent of a value, or None where that is said of another value."""
+        """Return the recipe of a cotangent if it holds for this primal, else None."""
         recipe = self.recipes.get(g)
         return recipe if recipe is not None and recipe.primal in (None, primal) else None
 
     def is_active(self, value: ir.Value | None) -> bool:
-        """Tell whether a value depends on what is differentiated."""
+        """Tell whether a value depends on the input to differentiate with respect to."""
         return value is not None and value in self.active
 
     def dims(self, value: ir.Value) -> Dims:
-        """Return the dimensions of a value: integers, and one symbol or more where the batch size enters."""
+        """Return the dimensions of a value: integers, or symbols where they depend on the batch size."""
         return dims_of(value)
 
     def rank(self, value: ir.Value) -> int:
@@ -252,10 +251,10 @@ class Emitter:
         return dim
 
     def array(self, value: ir.Value | None) -> npt.NDArray[Any] | None:
-        """Return the content of a constant, or None where the value is not one."""
+        """Return the content of a constant, None for any other value."""
         return content_of(value)
 
-    # Shapes that follow a primal's.
+    # Shapes of primals.
 
     def shape_of(self, value: ir.Value) -> ir.Value | list[int]:
         """Return the shape of a value as an operand for Reshape: a list with at most one -1, or a Shape node."""
@@ -266,7 +265,7 @@ class Emitter:
         return self.Shape(value)
 
     def reshape_like(self, tensor: ir.Value, primal: ir.Value) -> ir.Value:
-        """Give a tensor the shape of `primal`, which has as many elements."""
+        """Reshape a tensor to the shape of `primal`."""
         empty = 0 in self.dims(primal)  # without allowzero a 0 would copy a dimension
         result = self.Reshape(tensor, self.shape_of(primal), allowzero=1 if empty else None)
         entry = self.entry(tensor)
@@ -275,7 +274,7 @@ class Emitter:
         return result
 
     def _is_vector(self, value: ir.Value, count: int) -> bool:
-        """Tell whether a value is (N, count), with any number of axes of size 1 behind."""
+        """Tell whether a value is (N, count, 1, ..., 1)."""
         dims = self.dims(value)
         return len(dims) > 1 and dims[1] == count and all(d == 1 for d in dims[2:])
 
@@ -301,7 +300,7 @@ class Emitter:
 
 
 def initializer(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
-    """Add a constant to a graph, under a name that must be free."""
+    """Add an initializer to a graph, with an unused name."""
     content = ir.tensor(array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(content.dtype), const_value=content)
     graph.register_initializer(value)
@@ -309,7 +308,7 @@ def initializer(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value
 
 
 def _attribute(name: str, value: Any) -> ir.Attr:
-    # A list of integers is the last that onnx_ir thinks of, and it asks slowly.
+    # onnx_ir tries a list of integers last, and slowly.
     if isinstance(value, list) and value and all(isinstance(v, int) for v in value):
         return ir.AttrInt64s(name, value)
     return ir.convenience.convert_attribute(name, value)

@@ -1,7 +1,7 @@
-"""Exact shapes of all values, read off by running the model once or twice with small inputs.
+"""Exact shapes of all values, found by running the model once or twice.
 
-Shape inference gives up on data-dependent shapes (Reshape by a computed shape, exporters' Shape-Gather-Concat chains);
-running does not. Two batch sizes tell which dimensions follow the batch, and whether the model takes a batch at all.
+Shape inference fails for data-dependent shapes (Reshape by a computed shape, exporters' Shape-Gather-Concat chains);
+running does not. Two batch sizes reveal which dimensions scale with the batch, and whether the model takes batches.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Dims = tuple[int, ...]
 
 BATCH = "N"
 _SHAPE_SUFFIX = "::fg_shape"
-_SMALL = 4096
+_CONSTANT_SIZE = 4096  # elements up to which a constant is kept
 _SHORT_NAMES = {
     "float": "f32",
     "float16": "f16",
@@ -42,14 +42,14 @@ _SHORT_NAMES = {
 
 @dataclass(frozen=True)
 class Probe:
-    """What one run showed.
+    """Results of one run.
 
     Attributes
     ----------
     shapes : dict of str to tuple of int
         Shape of every value.
     constants : dict of str to numpy array
-        Content of the small values that follow from shapes and constants alone.
+        Content of small values that depend on shapes and constants alone.
     outputs : dict of str to numpy array
         The model's outputs.
     """
@@ -84,7 +84,7 @@ class Prober:
         for declared in proto.output:
             if declared.type.HasField("tensor_type"):
                 declared.type.tensor_type.ClearField("shape")
-        # onnxruntime begins with what was written last: a value is forgotten once its own shape is taken.
+        # onnxruntime runs the last nodes first: a value is freed as soon as its shape is taken.
         for name, v in zip(self._shapes, reversed(values), strict=True):
             proto.node.add(op_type="Shape", input=[str(v.name)], output=[name])
             proto.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, None))
@@ -102,13 +102,13 @@ class Prober:
         shapes.update({name: array.shape for name, array in feeds.items()})
         return Probe(
             shapes,
-            {n: results[n] for n in self.constants if results[n].size <= _SMALL},
+            {n: results[n] for n in self.constants if results[n].size <= _CONSTANT_SIZE},
             {n: results[n] for n in self.outputs},
         )
 
 
 def _has_shape(v: ir.Value) -> bool:
-    """Tell whether onnxruntime can say a value's shape: its Shape takes no float8 and nothing below 8 bits."""
+    """Tell whether onnxruntime's Shape supports the type of a value: not float8, nothing below 8 bits."""
     if not isinstance(v.type, ir.TensorType):
         return v.type is None
     if v.type.dtype == ir.DataType.STRING:
@@ -123,9 +123,9 @@ def _data_type(text: str) -> ir.DataType | None:
 
 
 def _shape_only(graph: ir.Graph) -> list[ir.Value]:
-    """Return the values that follow from shapes and constants alone and may be needed as numbers.
+    """Return the values that depend on shapes and constants alone, and may be needed as numbers.
 
-    Big floating-point results (weights computed in the graph) are left out by their declared rank.
+    Floating-point results of rank 2 or more (weights computed in the graph) are left out.
     """
     known: set[ir.Value] = set(graph.initializers.values())
     found: list[ir.Value] = []
@@ -146,12 +146,12 @@ def _shape_only(graph: ir.Graph) -> list[ir.Value]:
 
 
 def random_feeds(graph: ir.Graph, x: ir.Value, shape: Dims, batch: int, seed: int = 0) -> dict[str, Array]:
-    """Return seeded inputs for a probe: positive numbers for floats, zeros for the rest.
+    """Return seeded inputs for a probe: uniform in 0..1 for floats, zeros for others.
 
     Parameters
     ----------
     graph : ir.Graph
-        The graph whose inputs are wanted.
+        The graph.
     x : ir.Value
         The explained input.
     shape : tuple of int
@@ -181,10 +181,13 @@ def random_feeds(graph: ir.Graph, x: ir.Value, shape: Dims, batch: int, seed: in
 
 
 def merge(one: Probe, two: Probe) -> dict[str, tuple[int | ir.SymbolicDim, ...]] | None:
-    """Combine runs at batch 1 and 2 into dimensions: integers, and symbols where they follow the batch.
+    """Combine runs at batch 1 and 2 into dimensions: integers, or symbols where they scale with the batch.
 
-    Returns None where a shape depends on the batch in another way than proportionally.
+    Returns None where a shape depends on the batch in any other way.
     """
+    # Windows folded into the batch, with 64 per sample: (64, 49, C) at batch 1 and (128, 49, C) at batch 2 merge to
+    # (64*N, 49, C). A dimension is constant where a = b, k N with k = a where b = 2 a; anything else, such as 2 and 3,
+    # is not proportional to the batch.
     merged: dict[str, tuple[int | ir.SymbolicDim, ...]] = {}
     for name, first in one.shapes.items():
         second = two.shapes[name]

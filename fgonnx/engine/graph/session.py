@@ -27,12 +27,12 @@ except ImportError as error:  # any of the three wheels provides it, none is a h
 
 Array = npt.NDArray[Any]
 
-_BIG = 1 << 16  # bytes from which a weight is not written into the model that a session is made from
-_NOWHERE = "in-memory"  # the file such weights would be in; onnxruntime replaces them before it would look for it
-_BIG_RESULT = 1 << 24
-_SHARED = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT8, ir.DataType.UINT8}
+_SHARED_BYTES = 1 << 16  # weights of this size and more are passed to a session by reference, not serialised
+_NO_FILE = "in-memory"  # the file that such weights refer to; onnxruntime replaces them before opening it
+_COPIED_BYTES = 1 << 24  # results below this size are copied
+_SHARED_TYPES = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT8, ir.DataType.UINT8}
 
-#: Whether this is the build that has a gradient builder (onnxruntime-training).
+#: Whether this is the build with a gradient builder (onnxruntime-training).
 TRAINING: bool = hasattr(_pybind_state, "GradientGraphBuilder")
 
 
@@ -42,16 +42,16 @@ def choose_providers(requested: Sequence[str] | None = None) -> list[str]:
     Parameters
     ----------
     requested : sequence of str, optional
-        Full names ("CUDAExecutionProvider") or short ones ("cuda", "cpu"). Default: CUDA when it is there, then CPU;
-        CPU alone with the training build.
+        Full names ("CUDAExecutionProvider") or short ones ("cuda", "cpu"). Default: CUDA if available, then CPU; CPU
+        alone with the training build.
 
     Raises
     ------
     ProviderError
-        If one is not available in the onnxruntime that is installed.
+        If one is not available in the installed onnxruntime.
     """
     available = list(ort.get_available_providers())
-    if not requested and TRAINING:  # it names CUDA whether its libraries are there or not
+    if not requested and TRAINING:  # it lists CUDA even without its libraries
         return ["CPUExecutionProvider"]
     if not requested:
         return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available] or available
@@ -70,12 +70,12 @@ def choose_providers(requested: Sequence[str] | None = None) -> list[str]:
 
 @dataclass(frozen=True)
 class Slim:
-    """A model without its big weights, and those.
+    """A model and, separately, its large weights.
 
     Attributes
     ----------
     proto : onnx.ModelProto
-        The model; where a weight is set aside, it names a file that does not exist.
+        The model; its large weights refer to a file that does not exist.
     weights : dict of str to OrtValue
         The weights, by name.
     """
@@ -85,19 +85,19 @@ class Slim:
 
 
 def slim(model: ir.Model) -> Slim:
-    """Serialise a model, but for its big weights, of which no copy is made. The model is not changed."""
+    """Serialise a model without copying its large weights. The model is not changed."""
     graph = model.graph
-    weights = _set_aside(model)
+    weights = _large_weights(model)
     view = ir.GraphView(
         graph.inputs,
         graph.outputs,
         nodes=graph,
         opset_imports=graph.opset_imports,
         name=graph.name,
-        initializers=[_elsewhere(v) if v.name in weights else v for v in graph.initializers.values()],
+        initializers=[_as_external(v) if v.name in weights else v for v in graph.initializers.values()],
     )
     functions = list(model.functions.values())
-    # A view will do for a model that is written and nothing else.
+    # A view is enough for a model that is only serialised.
     written = ir.Model(cast(ir.Graph, view), ir_version=model.ir_version, functions=functions)
     return Slim(ir.to_proto(written), weights)
 
@@ -108,7 +108,7 @@ class Session:
     Parameters
     ----------
     model : onnx.ModelProto, ir.Model or Slim
-        The model; external weights are looked for in `folder`.
+        The model; external weights are looked up in `folder`.
     folder : Path, optional
         Folder of external weights.
     providers : sequence of str, optional
@@ -118,13 +118,13 @@ class Session:
     optimise : bool
         Whether onnxruntime optimises the graph.
     spin : bool
-        Whether threads wait for work by spinning. Alone on its cores an operator starts sooner so; where other threads
-        want them, spinning takes time away from them and from the operator.
+        Whether threads busy-wait for work. This reduces latency on idle cores, but takes time away from other threads
+        on shared ones.
 
     Raises
     ------
     ModelError
-        If onnxruntime does not take the model.
+        If onnxruntime rejects the model.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Session:
         if weights:
             options.add_external_initializers(list(weights), list(weights.values()))
         options.log_severity_level = 4
-        # The planned block comes on top of what the first run has left in the arena: half as much again, and no faster.
+        # The planned block adds to the memory that the first run leaves in the arena: half as much again, no faster.
         options.enable_mem_pattern = False
         if threads is not None:
             options.intra_op_num_threads = threads
@@ -162,7 +162,7 @@ class Session:
             self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=self.providers)
         except Exception as error:  # onnxruntime's own exceptions have no common base
             raise ModelError(f"onnxruntime does not take the model: {_first_line(error)}") from error
-        # Weights must live as long as a session that reads them where they lie, or falls back to another provider.
+        # Weights must outlive a session that reads them in place, or that falls back to another provider.
         self._weights = {} if self.providers == ["CPUExecutionProvider"] and _copies_weights() else weights
         self.inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
@@ -177,12 +177,12 @@ class Session:
         feeds : dict of str to numpy array
             One array per input.
         outputs : sequence of str, optional
-            What to fetch; all outputs by default. Nothing is computed that they do not need.
+            What to fetch; all outputs by default. Only the nodes they depend on are run.
 
         Raises
         ------
         ModelError
-            If onnxruntime fails on it.
+            If onnxruntime fails.
         """
         names = list(outputs if outputs is not None else self.outputs)
         options = None
@@ -198,9 +198,9 @@ class Session:
 
 @cache
 def _copies_weights() -> bool:
-    """Tell whether this onnxruntime makes a copy of the weights it is given: then nothing else need keep them."""
-    weight = np.zeros(_BIG, np.float32)
-    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [_BIG]) for name in "xy")
+    """Tell whether this onnxruntime copies the weights that it is given, so that they need not be kept alive."""
+    weight = np.zeros(_SHARED_BYTES, np.float32)
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [_SHARED_BYTES]) for name in "xy")
     added = [onnx.helper.make_node("Add", ["x", "w"], ["y"])]
     graph = onnx.helper.make_graph(added, "sum", [x], [y], [ir.to_proto(_empty("w", ir.tensor(weight)))])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
@@ -208,23 +208,23 @@ def _copies_weights() -> bool:
     options.add_external_initializers(["w"], [ort.OrtValue.ortvalue_from_numpy(weight)])
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     weight += 1.0
-    return not session.run(["y"], {"x": np.zeros(_BIG, np.float32)})[0].any()
+    return not session.run(["y"], {"x": np.zeros(_SHARED_BYTES, np.float32)})[0].any()
 
 
-def _set_aside(model: ir.Model) -> dict[str, ort.OrtValue]:
-    """Return the big weights of a model, as they lie in memory."""
+def _large_weights(model: ir.Model) -> dict[str, ort.OrtValue]:
+    """Return the large weights of a model, without copying them."""
     return {
         name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor.numpy()))
         for name, v in model.graph.initializers.items()
         if (tensor := v.const_value) is not None
         and not isinstance(tensor, ir.ExternalTensor)
-        and tensor.nbytes >= _BIG
-        and tensor.dtype in _SHARED
+        and tensor.nbytes >= _SHARED_BYTES
+        and tensor.dtype in _SHARED_TYPES
     }
 
 
-def _elsewhere(weight: ir.Value) -> ir.Value:
-    """Return an initializer like this one whose content is said to be in a file."""
+def _as_external(weight: ir.Value) -> ir.Value:
+    """Return an initializer like this one, but with external content."""
     name, tensor = str(weight.name), weight.const_value
     content = None if tensor is None else _empty(name, tensor)
     return ir.Value(name=name, shape=weight.shape, type=weight.type, const_value=content)
@@ -232,12 +232,12 @@ def _elsewhere(weight: ir.Value) -> ir.Value:
 
 def _empty(name: str, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
     shape = ir.Shape(tensor.shape.numpy())
-    return ir.ExternalTensor(_NOWHERE, 0, tensor.nbytes, tensor.dtype, shape=shape, name=name, base_dir="")
+    return ir.ExternalTensor(_NO_FILE, 0, tensor.nbytes, tensor.dtype, shape=shape, name=name, base_dir="")
 
 
 def _own(array: Array) -> Array:
-    """Take a result out of onnxruntime's arena, all of which one kept number would keep alive. Big ones stay there."""
-    return array.copy() if array.nbytes < _BIG_RESULT else array
+    """Copy a small result out of onnxruntime's arena: a view would keep the whole arena alive."""
+    return array.copy() if array.nbytes < _COPIED_BYTES else array
 
 
 def _first_line(error: Exception) -> str:

@@ -32,7 +32,7 @@ class Signed:
         How to bring it to (N, channels, *grid).
     weights : ir.Value, optional
         Per-channel weights, (channels,) or broadcastable to it; the map is `value * weights`.
-    vanishes : bool
+    has_zero : bool
         Whether every sample is known to contain a zero.
     entry : ir.Value, optional
         The only nonzero channel, (N, 1, *grid), weights included.
@@ -43,7 +43,7 @@ class Signed:
     value: ir.Value
     placement: Placement
     weights: ir.Value | None = None
-    vanishes: bool = False
+    has_zero: bool = False
     entry: ir.Value | None = None
     total: ir.Value | None = None
 
@@ -56,7 +56,7 @@ def factored(op: Emitter, product: ir.Value, g: ir.Value, c: ir.Value, p: Placem
         if p.trivial and entry is not None and entry.values is not None and entry.count == op.size(vector, 0) > 1:
             weight = op.Reshape(op.Gather(vector, entry.index, axis=0), [-1, *([1] * (len(p.shape) - 1))])
             channel = op.Mul(entry.values, weight)
-        return Signed(g, p, vector, recipe.vanishes, channel)
+        return Signed(g, p, vector, recipe.has_zero, channel)
     # A scalar factor of the intercept, or of the product that the rule has written.
     for value, times in ((product, None), (c, g)):
         node = value.producer()
@@ -66,8 +66,8 @@ def factored(op: Emitter, product: ir.Value, g: ir.Value, c: ir.Value, p: Placem
         if number is not None and number.size == 1:
             rest = required(node, 0) if times is None else op.Mul(times, node.inputs[0])
             factor = op.constant(number.reshape(1).astype(dtype_of(product).numpy()))
-            return Signed(shaped(rest, product), p, factor, recipe.vanishes)
-    return Signed(product, p, vanishes=recipe.vanishes)
+            return Signed(shaped(rest, product), p, factor, recipe.has_zero)
+    return Signed(product, p, has_zero=recipe.has_zero)
 
 
 def _channel_vector(op: Emitter, y: ir.Value, c: ir.Value, p: Placement) -> ir.Value | None:
@@ -351,7 +351,7 @@ def _row(op: Emitter, m: Signed, psi: str) -> _Row:
         sums = op.Reshape(cell_sums(op, v), [-1, math.prod(p.grid)])
     # First over cells, which are contiguous in memory.
     high = op.ReduceMax(v.value, [2], keepdims=0)
-    low = op.Mul(high, 0.0) if m.vanishes else op.ReduceMin(v.value, [2], keepdims=0)
+    low = op.Mul(high, 0.0) if m.has_zero else op.ReduceMin(v.value, [2], keepdims=0)
     return _Row(op.Concat(sums, high, low, *last, axis=1), p.shape[1], weights, p.shape[1], m.total)
 
 
@@ -362,7 +362,7 @@ def _by_cell(op: Emitter, v: ir.Value, r: _Reading, m: Signed) -> ir.Value:
     """
     v = op.Reshape(v, list(r.shape))
     high = _over_channels(op, v, r, m.placement, op.ReduceMax)
-    low = op.Mul(high, 0.0) if m.vanishes else _over_channels(op, v, r, m.placement, op.ReduceMin)
+    low = op.Mul(high, 0.0) if m.has_zero else _over_channels(op, v, r, m.placement, op.ReduceMin)
     read = op.Concat(_over_channels(op, v, r, m.placement, op.ReduceSum), high, low, axis=1)
     crop, grid = m.placement.crop, m.placement.grid
     if crop is not None:

@@ -1,1 +1,1 @@
-"""Loading and saving models: weights by reference, inputs, metadata."""
+"""Loading and saving models: weights, inputs, metadata."""

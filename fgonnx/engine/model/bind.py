@@ -1,4 +1,4 @@
-"""Inputs of a model fixed to a value before it is explained: sampling rates, states, masks."""
+"""Bind inputs of a model to values before it is explained: sampling rates, states, masks."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ Array = npt.NDArray[Any]
 
 
 def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
-    """Fix inputs of a model: sampling rates, states of recurrent layers, masks.
+    """Bind inputs of a model to values: sampling rates, states of recurrent layers, masks.
 
-    They become weights of the graph, so that what depends on them alone is known when the model is rewritten: the
-    branch of an If, the number of steps of a Loop.
+    They become initializers, so that values that depend on them alone are known when the model is rewritten: the branch
+    of an If, the number of iterations of a Loop.
 
     Parameters
     ----------
     loaded : LoadedModel
         The model; it is not changed.
     values : mapping of str to number or array
-        By the name of the input. A number fills the input's shape, whose free sizes become 1.
+        Keys are names of inputs. A number fills the input's shape, whose free sizes become 1.
 
     Returns
     -------
     LoadedModel
-        Without those inputs.
+        The model without those inputs.
 
     Raises
     ------
     OptionError
-        There is no such input, or the value does not fit it.
+        There is no such input, or the value does not match its shape or type.
     """
     if not values:
         return loaded
@@ -50,15 +50,15 @@ def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
     graph = model.graph
     bound = dict(loaded.bound)
     for name, value in values.items():
-        face = next((v for v in graph.inputs if v.name == name), None)
-        if face is None or face.dtype is None or face.shape is None:
+        graph_input = next((v for v in graph.inputs if v.name == name), None)
+        if graph_input is None or graph_input.dtype is None or graph_input.shape is None:
             names = ", ".join(str(v.name) for v in graph.inputs)
             raise OptionError(f"{loaded.name}: has no input '{name}' that could be bound; it has: {names}")
-        array = _fixed(loaded.name, face, value)
-        graph.inputs.remove(face)
-        face.const_value = ir.tensor(array, name=name)
-        face.shape = ir.Shape(array.shape)
-        graph.register_initializer(face)
+        array = _fixed(loaded.name, graph_input, value)
+        graph.inputs.remove(graph_input)
+        graph_input.const_value = ir.tensor(array, name=name)
+        graph_input.shape = ir.Shape(array.shape)
+        graph.register_initializer(graph_input)
         bound[name] = described(array)
     if not any(v.name not in graph.initializers for v in graph.inputs):
         raise OptionError(f"{loaded.name}: all of its inputs are bound; one must be left to explain")
@@ -66,12 +66,12 @@ def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
 
 
 def parse(texts: Sequence[str]) -> dict[str, Any]:
-    """Read what is typed: NAME=VALUE with a number, ``zeros``, or a ``.npy`` file.
+    """Parse bindings NAME=VALUE, where VALUE is a number, ``zeros``, or a ``.npy`` file.
 
     Raises
     ------
     OptionError
-        A text is not of that form, or its file cannot be read.
+        A text does not have that form, or its file cannot be read.
     """
     found: dict[str, Any] = {}
     for name, value in pairs(texts, "sr=16000, state=zeros or mask=mask.npy").items():
@@ -94,16 +94,18 @@ def described(array: Array) -> str:
     return f"{array.dtype} {list(array.shape)}, {content}" if array.ndim else f"{array.dtype} {content}"
 
 
-def _fixed(where: str, face: ir.Value, value: Any) -> Array:
-    dims, wanted = dims_of(face), dtype_of(face).numpy()
+def _fixed(where: str, graph_input: ir.Value, value: Any) -> Array:
+    dims, wanted = dims_of(graph_input), dtype_of(graph_input).numpy()
     array = np.asarray(value)
     if array.ndim == 0:
         array = np.full([d if isinstance(d, int) else 1 for d in dims], array)
     shape = ", ".join(str(d if isinstance(d, int) else "?") for d in dims)
     if len(dims) != array.ndim or any(isinstance(d, int) and d != s for d, s in zip(dims, array.shape, strict=True)):
-        raise OptionError(f"{where}: the input '{face.name}' has the shape ({shape}), its bound value {array.shape}")
+        raise OptionError(
+            f"{where}: the input '{graph_input.name}' has the shape ({shape}), its bound value {array.shape}"
+        )
     if array.dtype.kind in "biuf":
         cast = array.astype(wanted)
         if (array.dtype.kind == "f" and cast.dtype.kind == "f") or (cast == array).all():
             return cast
-    raise OptionError(f"{where}: the input '{face.name}' is {wanted}; its bound value does not fit that type")
+    raise OptionError(f"{where}: the input '{graph_input.name}' is {wanted}; its bound value does not fit that type")

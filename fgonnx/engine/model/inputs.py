@@ -1,4 +1,4 @@
-"""Which input is explained, its shape for one sample, and its axes."""
+"""Choose the input to explain, its shape for one sample, and its layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fgonnx.errors import ModelError, OptionError
 
 
 def choose_input(model: ir.Model, name: str | None, where: str, *, per_sample: bool = True) -> ir.Value:
-    """Return the input to explain: the one asked for, or the only one that can be meant."""
+    """Return the input to explain: the one named, or the only possible one."""
     inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
     if not per_sample:
         floating = [v for v in inputs if v.dtype is not None and v.dtype.is_floating_point() and v.shape is not None]
@@ -48,7 +48,7 @@ def _explainable(v: ir.Value) -> bool:
 
 
 def described(values: Sequence[ir.Value]) -> str:
-    """Return names, types and shapes of values, for messages."""
+    """Format names, types and shapes of values for messages."""
 
     def one(v: ir.Value) -> str:
         dims = (
@@ -62,7 +62,7 @@ def described(values: Sequence[ir.Value]) -> str:
 
 
 def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str, *, per_sample: bool = True) -> tuple[int, ...]:
-    """Return the input's shape for one sample: 1, then the model's sizes, or the given ones where they are free."""
+    """Return the input's shape for one sample: 1, then the model's sizes, with the given ones where they are free."""
     declared = list(dims_of(x))
     if given is not None:
         if len(given) != len(declared) or any(
@@ -79,19 +79,19 @@ def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str, *, per_
         return tuple(d if isinstance(d, int) else 1 for d in declared)
     first = declared[0]
     if isinstance(first, int) and first > 1:
-        # A batch that is baked in is run as it is: one "sample" of that many rows would not be per-sample.
+        # A fixed batch runs as it is: one "sample" of that many rows would not be explained per sample.
         raise ModelError(f"{where}: its batch size is fixed to {first}; export it with batch size 1 or a free one")
     return (1, *(int(d) for d in declared[1:]))  # type: ignore[arg-type]
 
 
 def find_layout(x: ir.Value, shape: tuple[int, ...]) -> str:
-    """Return the axes of an input: by the node that takes it, then by which axis has 1, 3 or 4 entries."""
+    """Infer the layout of an input: from the first node that depends on it, else from which axis has size 1, 3 or 4."""
     rank = len(shape)
     channels_first = {2: "NF", 3: "NCW", 4: "NCHW", 5: "NCDHW"}.get(rank, "")
     channels_last = {2: "NF", 3: "NWC", 4: "NHWC", 5: "NDHWC"}.get(rank, "")
     if rank not in (3, 4, 5):
         return channels_first
-    for node in _first_movers(x):
+    for node in _layout_consumers(x):
         if node.op_type == "Transpose":
             perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else []
             return channels_last if list(perm) == [0, rank - 1, *range(1, rank - 1)] else channels_first
@@ -103,8 +103,8 @@ def find_layout(x: ir.Value, shape: tuple[int, ...]) -> str:
     return channels_first
 
 
-def _first_movers(x: ir.Value) -> list[ir.Node]:
-    """Return the first consumers of a value that tell its layout, through elementwise nodes."""
+def _layout_consumers(x: ir.Value) -> list[ir.Node]:
+    """Return the first node that reveals the layout of a value, looking through elementwise nodes; [] for none."""
     queue, seen = [x], 0
     while queue and seen < 32:
         seen += 1

@@ -1,4 +1,4 @@
-"""Loading a model from a path, bytes, ModelProto or ir.Model, weights by reference, and its metadata."""
+"""Load a model from a path, bytes, ModelProto or ir.Model; large weights stay in their file."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ OLDEST_OPSET = 7
 PREPROCESSING_KEY = "fgonnx.preprocessing"
 """Key of a model's metadata that holds how pictures become its input, a JSON object."""
 
-_BIG = 1 << 12  # bytes
-_FAR = 1 << 16  # bytes from which a weight stays in its file
-_PLAIN = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
+_ARRAY_BYTES = 1 << 12  # weights of this size and more are taken out of the protobuf
+_FILE_BYTES = 1 << 16  # weights of this size and more stay in their file
+_NUMPY_TYPES = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
 
 #: What `load` takes.
 ModelLike = str | Path | bytes | onnx.ModelProto | ir.Model
@@ -36,19 +36,19 @@ ModelLike = str | Path | bytes | onnx.ModelProto | ir.Model
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model as it was given.
+    """A loaded model.
 
     Attributes
     ----------
     ir : ir.Model
-        The graph. External weights stay on disk until they are read, and so do large ones of a file: asked for their
-        content they read it anew.
+        The graph. External weights and large weights of a file stay on disk; each access to their content reads the
+        file again.
     path : Path or None
         The file it came from.
     sha256 : str
-        Hash of the file or of the serialised model, in hexadecimal. External weights do not enter.
+        Hash of the file or of the serialised model, in hexadecimal, without external weights.
     bound : mapping of str to str
-        Inputs that were fixed to a value (`fgonnx.engine.model.bind.bind`), and to which, in words.
+        Inputs bound to values (`fgonnx.engine.model.bind.bind`), with a description of each value.
     """
 
     ir: ir.Model
@@ -111,8 +111,8 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
     Parameters
     ----------
     source : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
-        The model. External weights of a path are looked for in its folder, and stay there. The file itself is kept open
-        and read again when another session needs its weights; it may be deleted or replaced meanwhile, not written to.
+        The model. External weights are looked up in the folder of the path and stay there. The file is kept open and
+        read again when a session needs its weights; it may be deleted or replaced meanwhile, but not written to.
 
     Returns
     -------
@@ -141,13 +141,13 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
         raise ModelError(f"{path}: is a folder; give the .onnx file in it")
     file = weights.opened(path)
     try:
-        # By the same handle: under its name there may be another file a moment later.
+        # Through the same handle: the path may name another file a moment later.
         content = file.content() if file is not None else path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
     digest, proto = _digest(content), _parse(content, str(path))
     places = weights.raw_places(content) if file is not None else {}
-    del content  # at most two copies of the weights at a time, none in the end
+    del content  # at most two copies of the weights exist at a time, none in the end
     model = _emptied(proto, str(path), file, places)
     ir.external_data.set_base_dir(model.graph, path.parent)
     _check_external(model, path)
@@ -191,17 +191,17 @@ def _deserialise(
 
 
 def _emptied(proto: onnx.ModelProto, where: str, file: weights.ModelFile | None, places: Mapping[str, int]) -> ir.Model:
-    """Deserialise a protobuf that nobody else holds, its big weights taken out of it or left in their file.
+    """Deserialise a protobuf that has no other owner, with large weights as arrays or left in their file.
 
-    A protobuf frees nothing that is taken out: what is left of it is written and read again.
+    A protobuf does not free a cleared field: the rest is serialised and parsed again.
     """
     taken: dict[str, ir.TensorProtocol] = {}
     for initializer in proto.graph.initializer:
         tensor = ir.from_proto(initializer)
         name = initializer.name
         fits = len(initializer.raw_data) == tensor.nbytes and name not in taken
-        if fits and tensor.nbytes >= _BIG and tensor.dtype in _PLAIN:
-            if file is not None and name in places and tensor.nbytes >= _FAR:
+        if fits and tensor.nbytes >= _ARRAY_BYTES and tensor.dtype in _NUMPY_TYPES:
+            if file is not None and name in places and tensor.nbytes >= _FILE_BYTES:
                 taken[name] = file.tensor(name, places[name], tensor.dtype, tuple(initializer.dims))
             else:
                 taken[name] = ir.tensor(tensor.numpy(), name=tensor.name, doc_string=tensor.doc_string)
@@ -212,10 +212,10 @@ def _emptied(proto: onnx.ModelProto, where: str, file: weights.ModelFile | None,
 
 
 def _unpack(model: ir.Model) -> None:
-    """Turn weights into arrays: a protobuf hands out another copy whenever it is asked for its content."""
+    """Turn weights into arrays: a protobuf tensor copies its content on every access."""
     for value in model.graph.initializers.values():
         tensor = value.const_value
-        if isinstance(tensor, ir.TensorProtoTensor) and tensor.nbytes >= _BIG and tensor.dtype in _PLAIN:
+        if isinstance(tensor, ir.TensorProtoTensor) and tensor.nbytes >= _ARRAY_BYTES and tensor.dtype in _NUMPY_TYPES:
             value.const_value = ir.tensor(tensor.numpy(), name=tensor.name, doc_string=tensor.doc_string)
 
 
@@ -238,7 +238,7 @@ def _checked(loaded: LoadedModel) -> LoadedModel:
 
 
 def external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
-    """Return the initializers of a model that are stored in files beside it."""
+    """Return the initializers of a model that are stored in external files."""
     return [
         v.const_value
         for graph in model.graphs()
@@ -270,7 +270,7 @@ def _check_external(model: ir.Model, path: Path) -> None:
 
 
 def metadata(**entries: Any) -> dict[str, str]:
-    """Return metadata entries under fgonnx's prefix, as text (JSON where they are not text)."""
+    """Return metadata entries with fgonnx's prefix; values that are not text become JSON."""
     return {
         f"fgonnx.{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in entries.items()

@@ -15,7 +15,7 @@ from fgonnx.errors import OptionError
 from fgonnx.files import make_folder, replacing, unwritable
 
 EMBED_LIMIT = 1_900_000_000
-"""Bytes of weights up to which they stay inside of the model file; protobuf ends at 2 GiB."""
+"""Bytes of weights up to which they are stored in the model file; protobuf is limited to 2 GiB."""
 
 
 def save(
@@ -30,13 +30,13 @@ def save(
     Parameters
     ----------
     model : onnx.ModelProto or ir.Model
-        Such as `rewrite` returns.
+        A model, such as `rewrite` returns.
     path : path-like
-        The .onnx file. Its folder is made.
+        The .onnx file. Its folder is created.
     folder : path-like, optional
-        Where a ModelProto's external weights lie: the folder of its source.
+        Folder of a ModelProto's external weights: that of its source.
     limit : int
-        Bytes of weights up to which they are stored inside of the file; above, in ``<path>.data`` beside it.
+        Bytes of weights up to which they are stored in the file itself; above, in ``<path>.data`` next to it.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def save(
     Raises
     ------
     OptionError
-        If the file cannot be written, or would replace weights that the model is made of.
+        If the file cannot be written, or would overwrite weights that the model still uses.
     """
     path = Path(path)
     own = ir.from_proto(model) if isinstance(model, onnx.ModelProto) else model.clone()
@@ -65,7 +65,7 @@ def save(
     if data.resolve() in {Path(t.path).resolve() for t in tensors}:
         raise OptionError(f"'{data}' holds the weights of the source model and would be replaced; give another name")
     try:
-        # The model names its weights file, so both get their final names in a folder of their own first.
+        # The model stores the name of its weights file: both are written under their final names in a temporary folder.
         with tempfile.TemporaryDirectory(prefix=".fgonnx-", dir=path.parent) as temporary_folder:
             ir.save(own, Path(temporary_folder, path.name), external_data=data.name)
             for file in (data, path):

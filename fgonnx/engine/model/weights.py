@@ -1,7 +1,7 @@
-"""Weights that stay in their model file: read when somebody asks for them, and forgotten again.
+"""Lazy weights: they stay in their model file and are read on each access, without being cached.
 
-A session has its own copy of every weight, packed for the processor. What is left in memory beside it would be a second
-one that nothing reads until another session is opened.
+A session has its own copy of every weight, packed for the processor. A second copy in memory would not be read until
+another session is created.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
 class ModelFile:
-    """A file that is kept open, so that it can be read when its name is gone or stands for another one.
+    """A file that is kept open, so that it can be read after it has been deleted or replaced.
 
     Parameters
     ----------
@@ -42,18 +42,18 @@ class ModelFile:
         self._path = path
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
-        self._stamp = self._now()
+        self._stamp = self._size_and_time()
 
     def content(self) -> bytes:
-        """Return all of it."""
+        """Return the whole content."""
         with open(self._descriptor, "rb", closefd=False) as file:
             file.seek(0)
             return file.read()
 
     def tensor(self, name: str, offset: int, dtype: ir.DataType, shape: tuple[int, ...]) -> ir.LazyTensor:
-        """Return a tensor that reads itself from the file whenever its content is asked for.
+        """Return a tensor that reads its content from the file on each access.
 
-        Its content raises `ModelError` where the file was written to in the meantime.
+        Reading raises `ModelError` if the file has been written to since it was opened.
         """
 
         def read() -> ir.TensorProtocol:
@@ -64,25 +64,25 @@ class ModelFile:
         return ir.LazyTensor(read, dtype, ir.Shape(shape), name=name)
 
     def read(self, offset: int, count: int) -> mmap.mmap:
-        """Return so many bytes (1 and more), in pages of their own: the heap would keep the memory afterwards."""
+        """Read `count` bytes (at least 1) into pages of their own: the heap would not return them to the system."""
         content = mmap.mmap(-1, count)
         done = 0
         with memoryview(content) as view:
             while done < count and (got := os.preadv(self._descriptor, [view[done:]], offset + done)):
                 done += got
-        if done < count or self._now() != self._stamp:
+        if done < count or self._size_and_time() != self._stamp:
             raise ModelError(f"{self._path}: has been written to since it was loaded; load it again")
         return content
 
-    def _now(self) -> tuple[int, int]:
-        found = os.fstat(self._descriptor)
-        return found.st_size, found.st_mtime_ns
+    def _size_and_time(self) -> tuple[int, int]:
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
 
 
 def opened(path: Path) -> ModelFile | None:
-    """Return a file to leave weights in; None where there is none, as of a pipe, or it cannot be opened.
+    """Open a file to leave weights in; None if it is not a regular file, such as a pipe, or cannot be opened.
 
-    None on Windows, which neither reads at a place without moving there nor lets anybody delete a file that is open.
+    None on Windows, which has no positional read and does not allow an open file to be deleted.
     """
     if not hasattr(os, "preadv") or not path.is_file():
         return None
@@ -92,7 +92,7 @@ def opened(path: Path) -> ModelFile | None:
 
 
 def raw_places(content: bytes) -> dict[str, int]:
-    """Return where in a serialised model the raw data of its initializers begins, by their names."""
+    """Return the offsets of the raw data of initializers in a serialised model, by name."""
     found = {}
     for graph in _spans(content, (0, len(content)), _GRAPH):
         for initializer in _spans(content, graph, _INITIALIZER):
@@ -103,7 +103,7 @@ def raw_places(content: bytes) -> dict[str, int]:
 
 
 def _spans(content: bytes, within: tuple[int, int], wanted: int) -> Iterator[tuple[int, int]]:
-    """Yield where the contents of a message's fields of one number begin and end, those that have a length.
+    """Yield start and end of the length-delimited fields with one number in a protobuf message.
 
     See https://protobuf.dev/programming-guides/encoding.
     """
@@ -123,7 +123,7 @@ def _spans(content: bytes, within: tuple[int, int], wanted: int) -> Iterator[tup
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """Return a number written in sevens of bits, the lowest first, and where it ends."""
+    """Decode a base-128 varint; return its value and the offset after it."""
     value = shift = 0
     while True:
         byte = content[at]

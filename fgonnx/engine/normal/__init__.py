@@ -1,1 +1,1 @@
-"""Normal form: what every model is brought to before rules are applied."""
+"""Normal form: every model is normalised before rules are applied."""

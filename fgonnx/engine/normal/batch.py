@@ -1,4 +1,4 @@
-"""Whether a graph takes any batch size, found by running it; exact shapes of all values."""
+"""Find out by running it whether a graph takes any batch size; annotate exact shapes of all values."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def settle_batch(
     *,
     one_by_one: bool = False,
 ) -> tuple[ir.Model, bool]:
-    """Requires: types. Ensures: exact shapes; a symbolic batch where running two samples at once proves it right.
+    """Requires: types. Ensures: exact shapes; a symbolic batch if a run on two samples confirms it.
 
-    Returns the model to go on with, and whether its batch is symbolic.
+    Returns the resulting model, and whether its batch is symbolic.
     """
     x = next(v for v in model.graph.inputs if v.name == input_name)
     free = not all(isinstance(d, int) for d in dims_of(x)[:1])
     both = probe.random_feeds(model.graph, x, shape, 2)
-    # States may have a first axis of two entries that is no batch.
+    # The first axis of a state may have two entries without being a batch.
     whole = {str(v.name) for v in model.graph.inputs if v.shape is not None and v.shape.rank() and v.shape[0] == 2}
     whole -= {input_name}
     halves = [
         {k: v[i : i + 1] if v.ndim and v.shape[0] == 2 and k not in whole else v for k, v in both.items()}
         for i in (0, 1)
     ]
-    # A graph that says its batch is free is taken at its word first; constants may still fix it.
+    # A declared free batch is trusted first; constants may still fix it.
     if free and not one_by_one and (found := _try_batch(model, folder, both, halves)) is not None:
         _annotate(model, *found)
         return model, True
@@ -51,7 +51,7 @@ def settle_batch(
     truth = prober.run(probe.random_feeds(single.graph, x, shape, 1))
     if not one_by_one:
         alone = [truth, prober.run(halves[1])]
-        del prober  # it holds a copy of the weights, and so does the next one
+        del prober  # it holds a copy of the weights, like the next one
         _free_batch(model)
         found = _try_batch(model, folder, both, halves, alone)
         if found is not None:
@@ -65,7 +65,7 @@ def settle_batch(
 
 
 def _free_batch(model: ir.Model) -> None:
-    """Make batch 1 symbolic: on the inputs, in constant target shapes that begin with 1, for class tokens."""
+    """Make batch 1 symbolic: of inputs, in constant target shapes that begin with 1, and of class tokens."""
     for v in model.graph.inputs:
         if v.shape is not None and v.shape.rank() and v.shape.dims[0] == 1:
             v.shape = ir.Shape([probe.BATCH, *v.shape.dims[1:]])
@@ -81,7 +81,7 @@ def _free_batch(model: ir.Model) -> None:
         array = content_of(target)
         if array is not None and array.size and array[0] == 1:
             array = array.copy()
-            # -1 needs nothing of the input; 0 copies its first axis, for targets that use their -1 elsewhere
+            # -1 infers the size; 0 copies the input's first axis, for targets that use -1 elsewhere
             array[0] = 0 if (array == -1).any() else -1
             node.replace_input_with(1, initializer(model.graph, f"{target.name}::{node.name}::batch", array))
     for v in model.graph.outputs:
@@ -89,9 +89,9 @@ def _free_batch(model: ir.Model) -> None:
 
 
 def _repeat_tokens(graph: ir.Graph, node: ir.Node, dependent: set[ir.Value]) -> None:
-    """Give constants that are concatenated to the data (class tokens) the batch size of the data.
+    """Expand constants that are concatenated to the data (class tokens) to the batch size of the data.
 
-    Where that is wrong the graph does not run, or not as one sample does, and stays at one sample.
+    If that is wrong, the graph fails or its results differ from those of single samples, and the batch stays 1.
     """
     data = next((v for v in node.inputs if v in dependent), None)
     if data is None or node.attributes["axis"].as_int() == 0:
@@ -113,9 +113,9 @@ def _try_batch(
     halves: Sequence[dict[str, np.ndarray]],
     alone: Sequence[probe.Probe] = (),
 ) -> tuple[dict[str, tuple[int | ir.SymbolicDim, ...]], dict[str, np.ndarray]] | None:
-    """Run two samples at once; return shapes and constants if they give what each gives alone.
+    """Run a batch of two samples; return shapes and constants if its results are those of single samples.
 
-    Alone in the source, where those runs are given, else in the model itself.
+    Those are taken from `alone`, runs of the source, if given, else from the model itself.
     """
     try:
         prober = probe.Prober(model, folder)
@@ -143,7 +143,7 @@ def _try_batch(
 
 
 def agree(found: np.ndarray, truth: np.ndarray) -> bool:
-    """Tell whether two results are equal but for rounding; a Sigmoid near 0 is only good to 1e-6 on some runtimes."""
+    """Tell whether two results are equal up to rounding; a Sigmoid near 0 is accurate to 1e-6 only on some runtimes."""
     if truth.dtype.kind not in "fiub":  # text
         return np.array_equal(found, truth)
     found, truth = found.astype(np.float64), truth.astype(np.float64)
@@ -162,7 +162,7 @@ def _set_types(graph: ir.Graph, types: dict[str, ir.DataType | None]) -> None:
 def _annotate(
     model: ir.Model, dims: Mapping[str, tuple[int | ir.SymbolicDim, ...]], constants: dict[str, np.ndarray]
 ) -> None:
-    """Write exact shapes onto all values and turn what follows from shapes alone into initializers."""
+    """Set exact shapes of all values, and fold values that depend on shapes alone into initializers."""
     graph = model.graph
     for v in graph.inputs:
         if str(v.name) in dims:
@@ -190,7 +190,7 @@ def _annotate(
 
 
 def _settle_resizes(graph: ir.Graph) -> None:
-    """Name the axes that a Resize changes, so that a target size that holds the batch size becomes a constant."""
+    """Set the axes that a Resize changes, so that a target size that contains the batch size becomes constant."""
     for node in graph:
         sizes = optional(node, 3) if node.op_type == "Resize" else None
         if sizes is None or sizes.const_value is not None or "axes" in node.attributes:

@@ -1,8 +1,8 @@
-"""Half-precision graphs beside their float32 twins, so that cotangents neither underflow nor overflow.
+"""Float32 twins of half-precision values, so that cotangents neither underflow nor overflow.
 
-A float16 node stays and computes the outputs. Beside it the same operator runs in float32 on the twins of its inputs;
-where it rounds, a StraightThrough node ties the twin to what the half-precision node really gave. Gradients flow
-through the twins, and what rounding to half precision adds to the output is a term of its own, as with int8.
+A float16 node is kept and computes the outputs. The same operator also runs in float32 on the twins of its inputs;
+where the node rounds, a StraightThrough node ties the twin to the actual half-precision result. Gradients flow
+through the twins, and rounding to half precision is a term of its own, as with int8.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.normal.tie import DOMAIN, Twins, dependent_nodes
 
 PREFIX = "widened/"
-"""What the names of the twins begin with."""
+"""Prefix of the names of twins."""
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
-# Operators whose result is one of their operands: they do not round.
+# Operators that select among their operands' entries: they do not round.
 _EXACT = {
     "Abs",
     "Concat",
@@ -52,8 +52,8 @@ def is_half(graph: ir.Graph) -> bool:
     return any(v.dtype in _HALF for node in graph for v in node.outputs)
 
 
-def widen(model: ir.Model, x: ir.Value) -> Twins:
-    """Add the float32 twins to a graph.
+def add_twins(model: ir.Model, x: ir.Value) -> Twins:
+    """Add float32 twins to a graph.
 
     Requires: exact shapes and types. Ensures: no half-precision value on the path from the explained input to the twins
     of the outputs.
@@ -62,19 +62,19 @@ def widen(model: ir.Model, x: ir.Value) -> Twins:
     own, nodes = set(graph), dependent_nodes(graph, x)
     op = Emitter(graph, prefix=PREFIX)
     twins: dict[ir.Value, ir.Value] = {}
-    found = Twins(x)
+    written = Twins(x)
     if x.dtype in _HALF:
-        found.x = twins[x] = _float32(op, x)
+        written.x = twins[x] = _float32(op, x)
     for node in nodes:
         if any(v in twins for v in node.inputs) or any(v.dtype in _HALF for v in node.outputs):
-            _visit(op, node, twins, found)
+            _visit(op, node, twins, written)
     graph.sort()
-    found.outputs = {v: twins[v] for v in graph.outputs if v in twins}
-    found.complete(graph, own)
-    return found
+    written.outputs = {v: twins[v] for v in graph.outputs if v in twins}
+    written.complete(graph, own)
+    return written
 
 
-def _visit(op: Emitter, node: ir.Node, twins: dict[ir.Value, ir.Value], found: Twins) -> None:
+def _visit(op: Emitter, node: ir.Node, twins: dict[ir.Value, ir.Value], written: Twins) -> None:
     inputs = [None if v is None else twins.get(v) or (_float32(op, v) if v.dtype in _HALF else v) for v in node.inputs]
     if node.op_type == "Cast" and inputs[0] is not None:
         results: tuple[ir.Value, ...] = (inputs[0],) if _to_float(node) else (op.Cast(inputs[0], to=_target(node)),)
@@ -82,7 +82,7 @@ def _visit(op: Emitter, node: ir.Node, twins: dict[ir.Value, ir.Value], found: T
         kept = {name: a.value for name, a in node.attributes.items()}
         kept |= {"domain": node.domain, "name": f"{node.outputs[0].name}::wide"}
         results = op.several(node.op_type, *inputs, outputs=len(node.outputs), **kept)
-        found.stand_for(node, *results)
+        written.stand_for(node, *results)
     for y, wide in zip(node.outputs, results, strict=True):
         if y.dtype in _HALF:
             if wide is not inputs[0]:
@@ -90,9 +90,9 @@ def _visit(op: Emitter, node: ir.Node, twins: dict[ir.Value, ir.Value], found: T
             twins[y] = wide
             if node.op_type not in _EXACT:
                 twins[y] = _tied(op, y, wide)
-                found.stand_for(node, twins[y])
+                written.stand_for(node, twins[y])
         elif y.dtype is not None and y.dtype.is_floating_point():
-            # A wider result of half-precision operands: its consumers go on from the twin.
+            # A wider result of half-precision operands: its consumers read the twin instead.
             wide.shape, wide.type = y.shape, y.type
             if not y.is_graph_output():
                 y.replace_all_uses_with(wide)

@@ -21,7 +21,7 @@ from fgonnx.engine.model.inputs import choose_input, concrete_shape, find_layout
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.batch import settle_batch
 from fgonnx.engine.normal.expand import expand
-from fgonnx.engine.normal.half import is_half, widen
+from fgonnx.engine.normal.half import add_twins, is_half
 from fgonnx.engine.normal.opset import IR_VERSION, check_results, raise_opset
 from fgonnx.engine.normal.quantised import dequantise, is_quantised
 from fgonnx.engine.normal.tie import Twins
@@ -41,7 +41,7 @@ class Normal:
     x : ir.Value
         The explained input: a graph input, or the floating-point copy of an integer one.
     input_name : str
-        Name of the graph input behind `x`.
+        Name of the graph input that `x` is or is cast from.
     input_shape : tuple of int
         Its shape for one sample, with the batch axis (1) in front where there is one.
     layout : str
@@ -51,14 +51,14 @@ class Normal:
     outputs : list of ir.Value
         The model's own outputs.
     notes : list of str
-        What was changed on the way, in words.
+        Descriptions of changes to the model.
     twins : dict of ir.Value to ir.Value
         What the integer outputs stand for, floating-point.
     origin : dict of ir.Value to str
-        For every value that was written beside the model's own, the node whose result it stands for; "" where it
+        For every value that was written twins the model's own, the node whose result it stands for; "" where it
         converts between others.
     unscaled : dict of ir.Value to ir.Value
-        The operands of integer products, s (q - z) / s, and the values s (q - z) they are made of.
+        The operands of integer products, s (q - z) / s, and the values s (q - z) they are computed from.
     """
 
     model: ir.Model
@@ -83,30 +83,30 @@ def normalise(
     one_by_one: bool = False,
     per_sample: bool = True,
 ) -> Normal:
-    """Bring a model into normal form. The model given is not changed.
+    """Bring a model into normal form. The source is not changed.
 
     Parameters
     ----------
     loaded : LoadedModel
         The model.
     input_name : str, optional
-        The input to explain; needed where several could be meant.
+        The input to explain; needed if there are several candidates.
     input_shape : sequence of int, optional
         Shape of the input, for models with free sizes. Its first entry (the batch) is ignored.
     layout : str, optional
-        Axes of the input; found out by default.
+        Axes of the input; inferred by default.
     one_by_one : bool
-        Leave the batch at 1 even where the graph would take more.
+        Keep the batch at 1 even if the graph takes more.
     per_sample : bool
-        Whether the first axis of the input is a batch of samples. Without (a plain gradient graph), fixed sizes are
-        kept as they are, and any floating-point input will do.
+        Whether the first axis of the input is a batch of samples. If not (a plain gradient graph), fixed sizes are kept
+        and any floating-point input is accepted.
 
     Raises
     ------
     ModelError
-        If no input can be explained, its size is free and not given, or onnxruntime does not run the model.
+        If no input can be explained, its size is free and not given, or onnxruntime cannot run the model.
     OptionError
-        If `input_name` or `input_shape` does not fit the model.
+        If `input_name` or `input_shape` does not match the model.
     """
     model = loaded.ir.clone()
     notes: list[str] = []
@@ -129,24 +129,24 @@ def normalise(
     if converted:
         check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
     axes = layout or find_layout(x, shape)
-    beside = Twins(x)
+    twins = Twins(x)
     if is_quantised(model.graph) or not (x.dtype is not None and x.dtype.is_floating_point()):
-        beside = dequantise(model, x)
+        twins = dequantise(model, x)
     elif is_half(model.graph):
-        beside = widen(model, x)
+        twins = add_twins(model, x)
     said = list(dict.fromkeys(notes))
     return Normal(
         model,
-        beside.x,
+        twins.x,
         str(x.name),
         shape,
         axes,
         batched,
         list(model.graph.outputs),
         said,
-        beside.outputs,
-        beside.origin,
-        beside.unscaled,
+        twins.outputs,
+        twins.origin,
+        twins.unscaled,
     )
 
 
@@ -177,7 +177,7 @@ def lift_constants(model: ir.Model) -> None:
 
 
 def infer_types(model: ir.Model) -> None:
-    """Requires: constants lifted. Ensures: every value the standard's inference reaches has an element type."""
+    """Requires: constants lifted. Ensures: every value that onnx's inference reaches has an element type."""
     for node in model.graph:
         for v in node.outputs:
             v.shape = None if v not in model.graph.outputs else v.shape
@@ -185,5 +185,5 @@ def infer_types(model: ir.Model) -> None:
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
     for node in model.graph:
         if node.op_type in _SEQUENCE_RESULT and node.outputs[0].dtype is not None:
-            # the pass takes over the type of the elements and forgets that they are in a sequence
+            # the pass sets the type of the elements instead of that of the sequence
             node.outputs[0].type = ir.SequenceType(ir.TensorType(node.outputs[0].dtype))

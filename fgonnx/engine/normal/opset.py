@@ -1,4 +1,4 @@
-"""Raising a model to the operator set that the rules are written for."""
+"""Convert a model to the operator set that the rules are written for."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fgonnx.errors import ModelError, Refusal, UnsupportedError
 OPSET = 18
 
 
-IR_VERSION = 8  # the one of opset 18; before 4, initializers had to be inputs
+IR_VERSION = 8  # that of opset 18; before 4, initializers had to be inputs
 
 
-_BIG = 1024
+_ASIDE_BYTES = 1024  # larger weights are kept from onnx's converter
 
 
 def raise_opset(model: ir.Model, notes: list[str]) -> bool:
     """Requires: no functions, opset 7 or newer. Ensures: opset 18 or newer. Returns whether nodes were converted.
 
-    onnx's converter serialises the model, so big weights are set aside as inputs while it runs.
+    onnx's converter serialises the model, so large weights are replaced by inputs while it runs.
     """
     version = model.opset_imports.get("", 1)
     if version >= OPSET:
@@ -37,7 +37,7 @@ def raise_opset(model: ir.Model, notes: list[str]) -> bool:
     _refuse_unknown(graph, version)
     tensors = {name: v.const_value for name, v in graph.initializers.items()}
     own_inputs = {v.name for v in graph.inputs}
-    aside = {n: t for n, t in tensors.items() if t is not None and t.nbytes > _BIG}
+    aside = {n: t for n, t in tensors.items() if t is not None and t.nbytes > _ASIDE_BYTES}
     slim = model.clone()
     for name in aside:
         value = slim.graph.initializers.pop(name)
@@ -85,7 +85,7 @@ def _unchanged_since(node: ir.Node, version: int) -> bool:
 
 
 def _refuse_unknown(graph: ir.Graph, version: int) -> None:
-    """Name the operators that the standard does not have; onnx's converter would stop at the first of them."""
+    """Refuse operators that are not in the standard, naming all; onnx's converter would stop at the first."""
     unknown = [n for n in graph if n.domain in ("", "ai.onnx") and not onnx.defs.has(n.op_type, "")]
     if unknown:
         advice = "Export the model again, so that it holds operators of the ONNX standard"
@@ -100,7 +100,7 @@ def _refuse_unknown(graph: ir.Graph, version: int) -> None:
 
 
 def _keep_old_resize(graph: ir.Graph) -> None:
-    """Before opset 11 position i of a resized axis read position i / scale; onnx's converter leaves today's default."""
+    """Keep the coordinates of Resize before opset 11, i / scale; onnx's converter would use today's default."""
     for node in graph:
         if node.op_type == "Resize" and "coordinate_transformation_mode" not in node.attributes:
             node.attributes["coordinate_transformation_mode"] = ir.AttrString(
@@ -111,9 +111,9 @@ def _keep_old_resize(graph: ir.Graph) -> None:
 
 
 def check_results(loaded: LoadedModel, model: ir.Model, feeds: dict[str, np.ndarray]) -> None:
-    """Requires: the source's inputs and outputs. Ensures: the same results, whatever onnx's converter did.
+    """Requires: the source's inputs and outputs. Ensures: the same results after onnx's converter.
 
-    Not checked: models that draw random numbers, and sources that this onnxruntime no longer runs.
+    Not checked: models with random numbers, and sources that this onnxruntime no longer runs.
     """
     if any(node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial") for node in model.graph):
         return

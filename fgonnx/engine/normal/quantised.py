@@ -1,10 +1,10 @@
-"""Quantised graphs in real numbers: every int8 value gets a floating-point twin that equals what it stands for.
+"""Quantised graphs in real numbers: every int8 value gets a floating-point twin, the number that it represents.
 
-A value q with scale s and zero point z stands for r = s (q - z). Where an operator rounds to q, its real-valued
-counterpart is computed beside it from the twins of its inputs, and a StraightThrough node ties the two: its value is r,
+A value q with scale s and zero point z represents r = s (q - z). Where an operator rounds to q, its real-valued
+counterpart is also computed, from the twins of its inputs, and a StraightThrough node ties the two: its value is r,
 exactly what the model computes, its gradient goes to the real-valued result inside the representable range, and its
-intercept is the rounding and saturation error. Operators that only move elements move the twin alike. The integer
-nodes stay and compute the outputs.
+intercept is the rounding and saturation error. Operators that only move elements are applied to the twin too. The
+integer nodes are kept and compute the outputs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fgonnx.engine.graph.values import content_of, dims_of, optional, required, 
 from fgonnx.engine.normal.tie import DOMAIN, Twins, dependent_nodes
 
 PREFIX = "dequantised/"
-"""What the names of the twins begin with."""
+"""Prefix of the names of twins."""
 
 _MICROSOFT = "com.microsoft"
 
@@ -55,7 +55,7 @@ class Twin:
     real : ir.Value
         s (q - z), floating-point, of the value's shape.
     scale, zero : ir.Value or None
-        s and z; None for plain integers (an accumulator, an image), which stand for themselves.
+        s and z; None for plain integers (an accumulator, an image), which represent themselves.
     """
 
     real: ir.Value
@@ -76,7 +76,7 @@ def dequantise(model: ir.Model, x: ir.Value) -> Twins:
     Parameters
     ----------
     model : ir.Model
-        The graph, written to.
+        The graph; it is modified.
     x : ir.Value
         The explained input; an integer one is explained in its own units (grey levels).
     """
@@ -96,7 +96,7 @@ def dequantise(model: ir.Model, x: ir.Value) -> Twins:
 
 
 class _Writer:
-    """Walks a graph forward and writes twins; nodes go to the end and are sorted afterwards."""
+    """Walks a graph forward and writes twins; nodes are appended and sorted afterwards."""
 
     def __init__(self, graph: ir.Graph, x: ir.Value) -> None:
         self.twins: dict[ir.Value, Twin] = {}
@@ -104,14 +104,14 @@ class _Writer:
         self.op = Emitter(graph, prefix=PREFIX)
 
     def visit(self, node: ir.Node) -> None:
-        """Write the twins of a node's outputs, where it computes with quantised values."""
+        """Write the twins of a node's outputs if it computes with quantised values."""
         family = _family(node)
         if node.op_type == "QuantizeLinear":
             self._round(node, self._float(required(node, 0)), optional(node, 1), optional(node, 2))
         elif node.op_type == "DynamicQuantizeLinear":
             self._round(node, self._float(required(node, 0)), node.outputs[1], node.outputs[2], saturates=False)
         elif node.op_type == "DequantizeLinear" and node.inputs[0] in self.twins:
-            seen = self._as_seen(node.inputs[0], optional(node, 1), optional(node, 2))
+            seen = self._in_scale(node.inputs[0], optional(node, 1), optional(node, 2))
             node.outputs[0].replace_all_uses_with(seen, replace_graph_outputs=True)
             self._keep_output_name(node.outputs[0], seen)
         elif node.op_type == "Cast" and node.inputs[0] in self.twins and _floating(node.outputs[0]):
@@ -131,8 +131,8 @@ class _Writer:
     def _float(self, v: ir.Value) -> ir.Value:
         return self.twins[v].real if v in self.twins else v
 
-    def _as_seen(self, v: ir.Value, scale: ir.Value | None, zero: ir.Value | None, *, axis: int = 1) -> ir.Value:
-        """Return s' (q - z') as a consumer reads a value, from its twin or, for a constant, by DequantizeLinear."""
+    def _in_scale(self, v: ir.Value, scale: ir.Value | None, zero: ir.Value | None, *, axis: int = 1) -> ir.Value:
+        """Return s' (q - z'), a value in a consumer's scale, from its twin or, for a constant, by DequantizeLinear."""
         if v not in self.twins:
             return v if _floating(v) else shaped(self.op.DequantizeLinear(v, scale, zero, axis=axis), v)
         twin = self.twins[v]
@@ -176,13 +176,13 @@ class _Writer:
         self.twins[q] = Twin(shaped(tied, q), scale, zero)
 
     def _move(self, node: ir.Node) -> None:
-        """Move the twin as the node moves the integers; a value joined from several needs them in one scale."""
+        """Apply a node that moves elements to the twin; to concatenate values they need a common scale."""
         twin = next(self.twins[v] for v in node.inputs if v in self.twins)
         data = node.inputs if node.op_type == "Concat" else node.inputs[:1]
-        inputs: list[ir.Value | None] = [self._as_seen(v, twin.scale, twin.zero) for v in data if v is not None]
+        inputs: list[ir.Value | None] = [self._in_scale(v, twin.scale, twin.zero) for v in data if v is not None]
         inputs += node.inputs[len(data) :]  # shapes, indices, pads
         if node.op_type == "Pad" and (padding := optional(node, 2)) is not None:
-            inputs[2] = self._as_seen(padding, twin.scale, twin.zero)
+            inputs[2] = self._in_scale(padding, twin.scale, twin.zero)
         kept = {name: a.value for name, a in node.attributes.items()}
         moved = self.op.several(node.op_type, *inputs, outputs=len(node.outputs), name=f"{node.name}::real", **kept)
         for q, real in zip(node.outputs, moved, strict=True):
@@ -191,7 +191,7 @@ class _Writer:
                 continue
             self.twins[q] = Twin(shaped(real, q), twin.scale, twin.zero)
 
-    # Families of integer operators: each computes its real-valued result from twins, then ties it.
+    # Families of integer operators: each computes its real-valued result from twins and ties it to the integer one.
 
     def linear_convolution(self, node: ir.Node) -> None:
         """QLinearConv: x, s, z, w, s, z, y s, y z, bias in units of s_x s_w."""
@@ -226,7 +226,7 @@ class _Writer:
         for v, zero in ((required(node, 0), optional(node, 2)), (required(node, 1), optional(node, 3))):
             if v in self.twins:
                 twin = self.twins[v]
-                real = twin.real if _same(twin.zero, zero) else self._as_seen(v, twin.scale, zero)
+                real = twin.real if _same(twin.zero, zero) else self._in_scale(v, twin.scale, zero)
                 value = real
                 if twin.scale is not None:
                     value = op.Div(real, twin.scale)
@@ -244,7 +244,7 @@ class _Writer:
 
     def _factor(self, node: ir.Node, at: int, *, axis: int = 1) -> ir.Value:
         """Return an operand of a node as it sees it: the value, its scale and its zero point from an input on."""
-        return self._as_seen(required(node, at), optional(node, at + 1), optional(node, at + 2), axis=axis)
+        return self._in_scale(required(node, at), optional(node, at + 1), optional(node, at + 2), axis=axis)
 
     def _in_units(self, node: ir.Node, at: int, like: ir.Value) -> ir.Value | None:
         """Return a bias, which counts in products of the scales of both operands."""

@@ -1,4 +1,4 @@
-"""StraightThrough: the node that ties a real-valued twin to what the model really computes."""
+"""StraightThrough: the node that ties a real-valued twin to the value that the model computes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOMAIN = "fgonnx"
 def straight_through(
     op: Emitter, y: ir.Value, x: ir.Value, real: ir.Value, low: ir.Value | None = None, high: ir.Value | None = None
 ) -> Local:
-    """Pass `real` on, differentiate `x` where it lies between the bounds."""
+    """Return `real`, differentiate `x` where it is between the bounds."""
     if low is None or high is None:
         return Local(lambda g: g, op.Sub(real, x), "quantisation")
     inside = indicator(op, op.And(op.GreaterOrEqual(x, low), op.LessOrEqual(x, high)), x)
@@ -27,18 +27,18 @@ def straight_through(
 
 @dataclass
 class Twins:
-    """What a pass has written beside a graph.
+    """Values that a pass has added to a graph.
 
     Attributes
     ----------
     x : ir.Value
-        The value to differentiate by: the explained input, or its floating-point copy.
+        The value to differentiate with respect to: the explained input, or its floating-point copy.
     outputs : dict of ir.Value to ir.Value
         The twins of the graph's outputs.
     origin : dict of ir.Value to str
-        For every value that was written, the node whose result it stands for; "" where it converts between others.
+        For every added value, the node whose result it represents; "" for conversions.
     unscaled : dict of ir.Value to ir.Value
-        The operands of integer products, s (q - z) / s, and the twins s (q - z) they are made of.
+        The operands of integer products, s (q - z) / s, and the twins s (q - z) they are computed from.
     """
 
     x: ir.Value
@@ -47,11 +47,11 @@ class Twins:
     unscaled: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     def stand_for(self, node: ir.Node, *values: ir.Value) -> None:
-        """Note the node whose results these values stand for."""
+        """Record the node whose results these values represent."""
         self.origin.update(dict.fromkeys(values, str(node.name)))
 
     def complete(self, graph: ir.Graph, own: set[ir.Node]) -> None:
-        """Note the values that convert between others: those of nodes that are not the graph's own."""
+        """Record all other added values as conversions: results of nodes that are not the graph's own."""
         for node in graph:
             if node not in own:
                 for v in node.outputs:
@@ -69,7 +69,7 @@ def dependent_nodes(graph: ir.Graph, x: ir.Value) -> list[ir.Node]:
 
 
 def resolve_straight_through(graph: ir.Graph) -> None:
-    """Replace every StraightThrough by the real value it passes on, once gradients are written."""
+    """Replace every StraightThrough by the real value it returns, once gradients are written."""
     for node in list(graph):
         if node.domain == DOMAIN and node.op_type == "StraightThrough":
             real = required(node, 1)

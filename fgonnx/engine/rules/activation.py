@@ -29,7 +29,7 @@ def relu(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
         if entry is not None and entry.values is not None:
             seen = op.Unsqueeze(op.GatherND(y, op.Unsqueeze(entry.index, [1]), batch_dims=1), [1])
             entry = replace(entry, values=op.Mul(entry.values, masks.positive(op, seen)))
-        op.recipes[gated] = Recipe(entry=entry, vanishes=known.vanishes)
+        op.recipes[gated] = Recipe(entry=entry, has_zero=known.has_zero)
         return gated
 
     return Local(vjp)

@@ -222,7 +222,7 @@ def _shared(op: Emitter, g: ir.Value, x: ir.Value, count: int) -> ir.Value:
         result = op.Mul(g, share)
     entry = op.entry(g)
     if entry is not None and entry.values is None:
-        op.recipes[result] = Recipe(entry=replace(entry, values=share), vanishes=entry.count > 1)
+        op.recipes[result] = Recipe(entry=replace(entry, values=share), has_zero=entry.count > 1)
     return result
 
 

@@ -1,4 +1,4 @@
-"""The reverse walk: cotangents of every active value, and the list of terms `<g_y, c>`."""
+"""The reverse walk: cotangents of all active values, and the terms `<g_y, c>`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fgonnx.engine.rules.registry import Kind, Unsupported, bind
 from fgonnx.errors import Refusal, UnsupportedError
 
 _REGISTER = "Register a rule for it (fgonnx.rule), or explain an output before it"
-# How many leading inputs an operator takes the content of; of the others it takes the type or the shape.
-# The scale that a dynamic quantiser picks is part of how it rounds, not of what it rounds.
+# Number of leading inputs whose content an operator reads; of the others it reads the type or the shape.
+# The scale that a dynamic quantiser computes is part of its rounding, and not differentiated.
 CONTENT = {
     "CastLike": 1,
     "DynamicQuantizeLinear": 0,
@@ -31,26 +31,26 @@ _PORTABLE = "Explain the model it was made from, or save it with the optimisatio
 _FLOATING = "Explain the floating-point model it was made from, or an output before it"
 
 
-#: Takes the rule of an operator and returns the one to walk back with.
+#: Takes the rule of an operator and returns the one to use in the reverse walk.
 Modify = Callable[[rules.Rule], rules.Rule]
 
 
 @dataclass(frozen=True)
 class Term:
-    """One site: a node's output with its intercept.
+    """A term `<g, c>` of the decomposition: the cotangent and the intercept of a node's output.
 
     Attributes
     ----------
     name : str
-        Name of the site: the output of the node.
+        Name of its site: that of the output.
     node : ir.Node
         The node.
     kind : {"bias", "implicit"}
         Whether the intercept comes from a parameter or a non-linearity.
     y, g, c : ir.Value
-        Output, its cotangent, and the intercept (broadcastable to y).
+        Output, its cotangent, and its intercept (broadcastable to y).
     product : ir.Value, optional
-        `g * c`, where the rule has written it.
+        `g * c`, if the rule has written it.
     """
 
     name: str
@@ -64,14 +64,14 @@ class Term:
 
 @dataclass
 class Walk:
-    """What the reverse walk leaves.
+    """Results of the reverse walk.
 
     Attributes
     ----------
     cotangents : dict of ir.Value to ir.Value
-        Of every active value on the path.
+        The cotangent of every active value on the path.
     terms : list of Term
-        In the order of the forward graph.
+        Terms in the order of the forward graph.
     """
 
     cotangents: dict[ir.Value, ir.Value]
@@ -79,12 +79,12 @@ class Walk:
 
 
 def differentiable(v: ir.Value | None) -> bool:
-    """Tell whether a value can carry a cotangent; one of 8 bits or fewer is a quantised one."""
+    """Tell whether a value can have a cotangent; values of 8 bits or fewer are quantised."""
     return v is not None and (v.dtype is None or (v.dtype.is_floating_point() and v.dtype.bitwidth >= 16))
 
 
 def inputs_of(node: ir.Node) -> list[ir.Value]:
-    """Return the inputs whose content a node takes, and what its subgraphs (If, Loop, Scan) take from around them."""
+    """Return the inputs whose content a node reads, and the values that its subgraphs (If, Loop, Scan) capture."""
     count = CONTENT.get(node.op_type) if not node.domain else None
     found = [v for v in node.inputs[:count] if v is not None]
     for attribute in node.attributes.values():
@@ -105,9 +105,9 @@ def active_values(nodes: Sequence[ir.Node], sources: Sequence[ir.Value]) -> set[
 
 
 def obstacles(nodes: Sequence[ir.Node], source: ir.Value, head: ir.Value, opset: int) -> list[Refusal]:
-    """Return the nodes through which a source reaches the head in a type that carries no gradient.
+    """Return the nodes on a path from source to head whose results have a type without gradient.
 
-    Those that take a floating-point value if there are any: it can be explained instead.
+    Only those with a floating-point input, if there are any: it can be explained instead.
     """
     reached = {source}
     for node in nodes:
@@ -126,7 +126,7 @@ def obstacles(nodes: Sequence[ir.Node], source: ir.Value, head: ir.Value, opset:
 
 
 def path(nodes: Sequence[ir.Node], active: set[ir.Value], head: ir.Value) -> list[ir.Node]:
-    """Return the nodes through which active values reach the head, in order."""
+    """Return the nodes on paths of active values to the head, in order."""
     needed = {head}
     found: list[ir.Node] = []
     for node in reversed(nodes):
@@ -138,7 +138,7 @@ def path(nodes: Sequence[ir.Node], active: set[ir.Value], head: ir.Value) -> lis
 
 
 def refusals(nodes: Sequence[ir.Node], opset: int) -> list[Refusal]:
-    """Return why nodes cannot be linearised, as far as it shows before anything is emitted."""
+    """Return why nodes cannot be linearised, as far as known before anything is emitted."""
     found = []
     for node in nodes:
         try:
@@ -181,12 +181,12 @@ def walk(
     opset: int,
     modify: Modify | None = None,
 ) -> Walk:
-    """Walk back from the head and emit every cotangent and intercept.
+    """Walk back from the head and emit all cotangents and intercepts.
 
     Parameters
     ----------
     op : Emitter
-        Writes into the graph; its `active` set says where cotangents go.
+        Writes into the graph; its `active` set has the values that get cotangents.
     nodes : sequence of ir.Node
         The path, in topological order.
     head : ir.Value
@@ -196,7 +196,7 @@ def walk(
     opset : int
         Version of the default operator set.
     modify : callable, optional
-        Changes rules for this walk: another method than the gradient.
+        Changes rules for this walk, for methods other than the gradient.
 
     Raises
     ------
@@ -217,7 +217,7 @@ def walk(
             record = refusal(node, opset, error)
             if record not in refused:
                 refused.append(record)
-            # Whatever comes before is still looked at, so that all refusals are told at once.
+            # The walk goes on, so that all refusals are reported at once.
             returned = [op.zeros_like(v) if v is not None and op.is_active(v) else None for v in node.inputs]
             local = rules.Local(lambda *g: None)
         _collect(op, result, node, incoming, local)
@@ -234,7 +234,7 @@ def walk(
 
 
 def attach(op: Emitter, nodes: Sequence[ir.Node], cotangents: Mapping[ir.Value, ir.Value], opset: int) -> Walk:
-    """Emit the intercepts alone, for cotangents that something else has computed; see `walk`."""
+    """Emit the intercepts alone, for cotangents that have been computed otherwise; see `walk`."""
     refused = refusals(nodes, opset)
     result = Walk({v: _typed(g, v) for v, g in cotangents.items()})
     for node in nodes:
@@ -262,7 +262,7 @@ def _check_arity(r: rules.Rule, node: ir.Node) -> None:
 
 
 def _typed(g: ir.Value, primal: ir.Value) -> ir.Value:
-    """A cotangent has its primal's type and shape, so emitted nodes need no inference."""
+    """Give a cotangent its primal's type and shape, so that emitted nodes need no inference."""
     g.type = primal.type
     if g.shape is None:
         g.shape = primal.shape
@@ -270,7 +270,7 @@ def _typed(g: ir.Value, primal: ir.Value) -> ir.Value:
 
 
 def _total(op: Emitter, result: Walk, pending: dict[ir.Value, list[ir.Value]], v: ir.Value) -> ir.Value | None:
-    """Add up what has arrived for a value; its node comes after all of its consumers in the walk."""
+    """Add up the cotangents of a value; the walk has visited all of its consumers before its own node."""
     if v in result.cotangents:
         return result.cotangents[v]
     arrived = pending.pop(v, None)

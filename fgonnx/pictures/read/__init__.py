@@ -1,1 +1,1 @@
-"""What comes in: pictures, sound, labels, and the preprocessing a model expects."""
+"""Reading pictures and recordings, and the preprocessing that a model expects."""

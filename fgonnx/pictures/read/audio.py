@@ -1,4 +1,4 @@
-"""Recordings in: .wav files become numbers from -1 to 1, and what does not fit the model is named."""
+"""Read .wav recordings as numbers from -1 to 1, and check them against a model's input."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read(path: str | os.PathLike[str]) -> Recording:
     Raises
     ------
     InputError
-        The file is missing, no .wav file, cut off, empty, or coded otherwise.
+        The file is missing, not a .wav file, truncated, empty, or in another encoding.
     """
     path = Path(path)
     try:
@@ -53,16 +53,16 @@ def read(path: str | os.PathLike[str]) -> Recording:
     except OSError as error:
         raise InputError(f"'{path}' cannot be read: {error.strerror}") from error
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        raise InputError(f"'{path}' is no .wav file (RIFF/WAVE); convert it: ffmpeg -i IN OUT.wav")
+        raise InputError(f"'{path}' is not a .wav file (RIFF/WAVE); convert it: ffmpeg -i IN OUT.wav")
     chunks = _chunks(data, path)
     if len(chunks.get(b"fmt ", b"")) < 16 or b"data" not in chunks:
-        raise InputError(f"'{path}' is no whole .wav file: its format or its samples are missing")
+        raise InputError(f"'{path}' is not a complete .wav file: its format or its samples are missing")
     kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", chunks[b"fmt "][:16])
     if kind == _EXTENSIBLE and len(chunks[b"fmt "]) >= 26:
         (kind,) = struct.unpack("<H", chunks[b"fmt "][24:26])
     if kind not in (_PCM, _FLOAT) or bits not in ((8, 16, 24, 32) if kind == _PCM else (32, 64)) or not channels:
         raise InputError(
-            f"'{path}' is coded in a way that is not read (format {kind}, {bits} bits); convert it to 16-bit PCM: "
+            f"'{path}' has an encoding that is not supported (format {kind}, {bits} bits); convert it to 16-bit PCM: "
             "ffmpeg -i IN -c:a pcm_s16le OUT.wav"
         )
     frame = channels * bits // 8
@@ -76,7 +76,7 @@ def read(path: str | os.PathLike[str]) -> Recording:
 
 
 def _chunks(data: bytes, path: Path) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
+    chunks: dict[bytes, bytes] = {}
     at = 12
     while at + 8 <= len(data):
         name, size = data[at : at + 4], struct.unpack("<I", data[at + 4 : at + 8])[0]
@@ -85,9 +85,9 @@ def _chunks(data: bytes, path: Path) -> dict[bytes, bytes]:
                 f"'{path}' is cut off: it announces {size} bytes of samples and holds {len(data) - at - 8}; "
                 "copy it again"
             )
-        found.setdefault(name, data[at + 8 : at + 8 + size])
-        at += 8 + size + size % 2  # chunks begin at even places
-    return found
+        chunks.setdefault(name, data[at + 8 : at + 8 + size])
+        at += 8 + size + size % 2  # chunks begin at even offsets
+    return chunks
 
 
 def _decoded(raw: bytes, kind: int, bits: int) -> npt.NDArray[np.float64]:
@@ -115,27 +115,27 @@ def prepare(
     Parameters
     ----------
     recording : Recording
-        What was read.
+        The recording.
     dims : sequence
         Sizes of the input with the batch axis; anything but an int is free.
     rate : int, optional
-        Samples per second that the model takes.
+        Sample rate of the model, in Hz.
     channel : int, optional
-        Which channel to take.
+        Index of the channel to use.
     span : (int, int), optional
-        First sample, and the one behind the last.
+        First sample, and the end (exclusive).
 
     Returns
     -------
     x : numpy array of float32
         Without the batch axis.
     notes : tuple of str
-        What was assumed, in words.
+        Assumptions that were made.
 
     Raises
     ------
     InputError
-        Rate, channels or length are not the model's, or it does not take sound.
+        Rate, channels or length do not match the model, or it does not take sound.
     """
     where, samples = f"'{recording.path}'", recording.samples
     if len(dims) not in (2, 3):

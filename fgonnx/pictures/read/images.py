@@ -1,4 +1,4 @@
-"""Pictures in and out: any file becomes RGB bytes, and every conversion on the way is put into words."""
+"""Read picture files as 8-bit RGB, with a note on every conversion, and write PNG files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUFFIXES = frozenset(
 """File name endings, in lower case, that count as pictures when a folder is searched."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_COLOUR_TYPE = 25  # where the IHDR chunk, always the first, says how pixels are coded
+_PNG_COLOUR_TYPE = 25  # offset of the colour type in the IHDR chunk, which always comes first
 _PNG_PALETTE = 3
 # All three spellings: JPEG and TIFF, PNG chunk, WebP chunk.
 _EXIF_MARKS = (b"Exif", b"eXIf", b"EXIF")
@@ -39,7 +39,7 @@ class Picture:
     path : Path
         Where they were read from.
     notes : tuple of str
-        What was converted on the way, in words; empty for an ordinary 8-bit colour picture.
+        Descriptions of conversions; empty for an ordinary 8-bit colour picture.
     """
 
     rgb: npt.NDArray[np.uint8]
@@ -101,11 +101,10 @@ def expand(paths: Iterable[str | os.PathLike[str]], suffixes: Collection[str] = 
     Parameters
     ----------
     paths : iterable of path-like
-        A file is taken whatever its name; a folder gives its pictures (by suffix, not its subfolders); a pattern
-        with ``*``, ``?`` or ``[...]`` gives the files that match (``**`` descends). A name that exists is never
-        read as a pattern.
+        A file is used whatever its name; a folder stands for its pictures (by suffix, without subfolders); a pattern
+        with ``*``, ``?`` or ``[...]`` for the files that match (``**`` descends). An existing name is never a pattern.
     suffixes : collection of str
-        Endings of the files that are taken from a folder.
+        Suffixes of the files that are used from a folder.
 
     Returns
     -------
@@ -141,15 +140,15 @@ def expand(paths: Iterable[str | os.PathLike[str]], suffixes: Collection[str] = 
 
 
 def write_png(path: str | os.PathLike[str], rgb: npt.NDArray[np.uint8]) -> None:
-    """Write a picture as PNG, whole or not at all.
+    """Write a picture as PNG, atomically.
 
-    The bytes go to a temporary file of the same folder, which then takes the final name: a reader never sees half a
-    picture, and an interrupted run leaves an earlier file as it was.
+    The bytes go to a temporary file in the same folder, which is then renamed: a reader never sees half a picture, and
+    an interrupted run leaves an earlier file unchanged.
 
     Parameters
     ----------
     path : path-like
-        The file to write; its folder must exist. The content is PNG whatever the name ends in.
+        The file to write; its folder must exist. The content is PNG whatever the suffix.
     rgb : ndarray of uint8, shape (H, W, 3)
         Pixels, 0 to 255, red first.
 
@@ -167,7 +166,7 @@ def write_png(path: str | os.PathLike[str], rgb: npt.NDArray[np.uint8]) -> None:
     _, encoded = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        # "x": the name is new, so whatever lies there after a failure is ours to remove.
+        # "x": the file is new, so that it is safe to remove after a failure.
         with temporary.open("xb") as file:
             file.write(encoded.tobytes())
         temporary.replace(path)
@@ -201,7 +200,7 @@ def _decode(data: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[np.generic] 
 
 
 def _has_several_frames(data: npt.NDArray[np.uint8]) -> bool:
-    """Say whether a GIF or TIFF file holds more than the one picture that is read."""
+    """Tell whether a GIF or TIFF file holds several pictures, of which the first is read."""
     if data[:3].tobytes() == b"GIF" or data[:2].tobytes() in (b"II", b"MM"):
         try:
             # Asking for the second frame alone is faster, but the GIF decoder then finds one in every file.
@@ -212,7 +211,7 @@ def _has_several_frames(data: npt.NDArray[np.uint8]) -> bool:
 
 
 def _is_turned(data: npt.NDArray[np.uint8]) -> bool:
-    """Say whether decoding with and without the EXIF orientation differs; most files have no EXIF and cost nothing."""
+    """Tell whether decoding with and without the EXIF orientation differs; cheap for files without EXIF."""
     raw = data.tobytes()
     if not any(mark in raw for mark in _EXIF_MARKS):
         return False

@@ -1,7 +1,7 @@
 """From the pixels of a picture to the numbers a model was trained on, and back for the map.
 
-What a model does to a pixel before its first layer is not in its ONNX file. It is described here, stored in the
-model's metadata as JSON, completed from the shape of the model's input, and always printable with `describe`.
+An ONNX file does not say how pixels become the model's input. A `Preprocessing` describes this, is stored in the
+model's metadata as JSON, completed from the shape of the model's input, and printable with `describe`.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ _FLAGS = {
 class Preprocessing:
     """How a picture becomes the input of a model: ``x = (pixel * scale - mean) / std``, pixels 0..255.
 
-    Fields that are None are not known yet: `complete` takes them from the model.
+    Fields that are None are not known yet: `complete` infers them from the model.
 
     Attributes
     ----------
     layout : {"NCHW", "NHWC"} or None
-        Place of the channels in the model's input.
+        Position of the channels in the model's input.
     size : (int, int) or None
         Height and width of the model's input; None for a model that takes a picture at its own size.
     resize : {"stretch", "crop", "letterbox"}
         ``stretch`` changes the proportions. ``crop`` scales the picture so that its shorter side is `resize_to` (more
-        where the crop needs it) and cuts the centre out. ``letterbox`` fits the whole picture in and fills the rest.
+        where the crop needs it) and crops the centre. ``letterbox`` fits the whole picture in and pads the rest.
     resize_to : int or None
         Shorter side before the centre crop, in pixels; None is 256/224 of the size. Only for ``crop``.
     channels : {"RGB", "BGR", "GRAY"} or None
@@ -67,7 +67,7 @@ class Preprocessing:
     dtype : {"float32", "float16", "uint8"} or None
         Element type of the model's input. ``uint8`` takes pixels as they are: scale 1, mean 0, std 1.
     interpolation : {"auto", "nearest", "linear", "cubic", "area", "lanczos"}
-        ``auto`` averages areas where the picture shrinks and interpolates linearly where it grows.
+        ``auto`` averages areas when shrinking and interpolates linearly when enlarging.
     fill : int
         Grey level around a letterboxed picture, 0..255.
     name : str or None
@@ -76,7 +76,7 @@ class Preprocessing:
     Raises
     ------
     PreprocessingError
-        A field has a value that does not exist or does not go with another one.
+        A field has an invalid value, or one that contradicts another field.
 
     Examples
     --------
@@ -179,7 +179,7 @@ class Preprocessing:
         return np.ascontiguousarray(sample.transpose(2, 0, 1) if self.layout == "NCHW" else sample)
 
     def to_display(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return the picture as the model sees it, for a map to be laid over.
+        """Return the picture as the model sees it, to overlay a map on it.
 
         Parameters
         ----------
@@ -189,7 +189,7 @@ class Preprocessing:
         Returns
         -------
         ndarray of uint8, shape (h, w, 3)
-            RGB pixels, resized, cropped or framed, grey where the model is colour-blind, not normalised.
+            RGB pixels, resized, cropped or padded, grey if the model takes grey, not normalised.
 
         Raises
         ------
@@ -205,7 +205,7 @@ class Preprocessing:
         return pixels
 
     def place(self, saliency: npt.ArrayLike, image_shape: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Put a map of the model's input back in the coordinates of the original picture.
+        """Transform a map of the model's input to the coordinates of the original picture.
 
         Parameters
         ----------
@@ -217,7 +217,7 @@ class Preprocessing:
         Returns
         -------
         ndarray of float32, shape (H, W)
-            Values are interpolated, not rescaled; 0 where the model did not look (outside of the crop).
+            Values are interpolated, not rescaled; 0 outside of the crop, which the model does not see.
 
         Raises
         ------
@@ -272,7 +272,7 @@ class Preprocessing:
         return cls(**values)
 
     def describe(self) -> str:
-        """Say in one line what is done to a picture."""
+        """Describe in one line what is done to a picture."""
         resize = "the picture's own size"
         if self.size is not None:
             resize = {
@@ -296,7 +296,7 @@ class Preprocessing:
         return round(size[0] * 256 / 224), round(size[1] * 256 / 224)
 
     def _frame(self, height: int, width: int) -> _Frame:
-        """Compute where a picture of that size lies in the model's input."""
+        """Compute the position of a picture of that size in the model's input."""
         if self.size is None:
             if self.resize_to is not None:
                 raise PreprocessingError("resize_to is set but size is not: set size to the model's height and width")
@@ -334,7 +334,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class _Frame:
-    """A picture scaled to `scaled`, centred in a canvas of `size`; crop sticks out, letterbox leaves a rim."""
+    """A picture scaled to `scaled`, centred on a canvas of `size`: larger than it for crop, smaller for letterbox."""
 
     size: tuple[int, int]
     scaled: tuple[int, int]
@@ -374,26 +374,26 @@ def _list(values: Sequence[float]) -> str:
 
 
 def complete(pre: Preprocessing, input_shape: Sequence[int | str | None], dtype: npt.DTypeLike) -> Preprocessing:
-    """Fill what a description leaves open from the input of a model.
+    """Fill in the unknown fields of a description from the input of a model.
 
     Parameters
     ----------
     pre : Preprocessing
-        What is known; what it says is never changed.
+        The description; known fields are never changed.
     input_shape : sequence of int, str or None
-        Shape of the model's input with its batch axis; a name or None stands for an axis of any length.
+        Shape of the model's input with its batch axis; a name or None stands for a free size.
     dtype : dtype-like
         Element type of the model's input.
 
     Returns
     -------
     Preprocessing
-        With layout, channels and dtype known; the size stays None where the model takes any.
+        With layout, channels and dtype known; the size stays None where it is free.
 
     Raises
     ------
     PreprocessingError
-        The model's input is no picture, leaves the layout open, or contradicts the description.
+        The model's input is not a picture, has an ambiguous layout, or contradicts the description.
     """
     dims = tuple(d if isinstance(d, int) and d > 0 else None for d in input_shape)
     shown = "(" + ", ".join("?" if d is None else str(d) for d in dims) + ")"

@@ -1,4 +1,4 @@
-"""Preprocessing by name, and in the form in which it is typed."""
+"""Presets of preprocessing, and parsing of descriptions given as text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRESETS: Mapping[str, Preprocessing] = {
             std=(0.229, 0.224, 0.225),
         ),
         Preprocessing(name="tf", resize="crop", channels="RGB", scale=1 / 127.5, mean=(1.0,)),
-        # Means per channel in the order of the channels: blue first.
+        # Means in the order of the channels: blue first.
         Preprocessing(name="caffe", channels="BGR", mean=(104.0, 117.0, 123.0)),
         Preprocessing(name="unit", scale=1 / 255),
         Preprocessing(name="symmetric", scale=1 / 127.5, mean=(1.0,)),
@@ -40,11 +40,11 @@ PRESETS: Mapping[str, Preprocessing] = {
         Preprocessing(name="gray", channels="GRAY", scale=1 / 255),
     )
 }
-"""Descriptions by name. All leave layout, size and dtype to the model; unit, symmetric and raw the channels too."""
+"""Descriptions by name. Layout, size and dtype come from the model; for unit, symmetric and raw the channels too."""
 
 
 def parse(text: str) -> Preprocessing:
-    """Read a description from the form in which it is typed.
+    """Parse a description.
 
     Parameters
     ----------
@@ -92,13 +92,13 @@ def parse(text: str) -> Preprocessing:
         check_key(key)
         changes[key] = _value(key, value)
     if {base.channels, changes.get("channels")} == {"RGB", "BGR"}:
-        # The numbers of a preset belong to colours, not to places: they move with them.
+        # The numbers of a preset belong to colours, not positions: they are swapped too.
         changes = {"mean": base.mean[::-1], "std": base.std[::-1], **changes}
     return replace(base, **changes)
 
 
 def _value(key: str, text: str) -> object:
-    """Turn the text behind ``key=`` into the value of a field."""
+    """Parse the text after ``key=`` as the value of a field."""
     if key in ("mean", "std", "scale"):
         numbers = tuple(_quotient(key, part) for part in text.split(":"))
         return numbers[0] if key == "scale" and len(numbers) == 1 else numbers
@@ -113,7 +113,7 @@ def _value(key: str, text: str) -> object:
             return values * 2 if len(values) == 1 else values
         return values[0] if len(values) == 1 else values
     if key in CHOICES:
-        # Nobody should have to remember which words are capitals.
+        # Choices are not case-sensitive.
         return next((choice for choice in CHOICES[key] if choice.lower() == text.lower()), text)
     return text
 

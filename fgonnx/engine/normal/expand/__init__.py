@@ -1,7 +1,7 @@
-"""Operators without a rule of their own, written out in operators that have one.
+"""Expand operators without a rule into operators that have one.
 
-Five ways: the function body that the standard gives for an operator; If, Loop and Scan with what is known of them;
-recurrent layers step by step; samplers as gathers and weights; the optimiser's fused operators taken apart.
+Five ways: the standard's function body of an operator; If, Loop and Scan by their known conditions and trip counts;
+recurrent layers unrolled; samplers as gathers and weights; the optimiser's fused operators decomposed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import onnx_ir as ir
 from fgonnx.engine.normal.expand import contrib, controlflow, functions, recurrent, sampling
 from fgonnx.engine.rules.registry import find
 
-# The quantised form explains what a dynamic scale rounds instead of its body; what is drawn at random is refused.
-_LEFT = {"Bernoulli", "DynamicQuantizeLinear"}
+# Dynamic quantisation is explained by twins instead of by its body; random numbers are refused.
+_NOT_EXPANDED = {"Bernoulli", "DynamicQuantizeLinear"}
 
 EXPANDERS = {
     **{("", name): e for name, e in {**controlflow.EXPANDERS, **recurrent.EXPANDERS}.items()},
@@ -22,9 +22,9 @@ EXPANDERS = {
 
 
 def expand(model: ir.Model) -> bool:
-    """Expand, once, every node that needs it; return whether anything changed.
+    """Expand every node that needs it, once; return whether anything changed.
 
-    Requires: exact shapes. Ensures: valid names and order; the values it adds have no types or shapes yet.
+    Requires: exact shapes. Ensures: valid names and order; added values have no types or shapes yet.
     """
     opset = model.opset_imports[""]
     dependent = depends_on_inputs(model.graph)
@@ -32,7 +32,7 @@ def expand(model: ir.Model) -> bool:
     for node in list(model.graph):
         if not any(v in dependent for v in node.inputs) and node.op_type not in controlflow.EXPANDERS:
             continue
-        if node.op_type in _LEFT or find(node.op_type, opset, node.domain) is not None:
+        if node.op_type in _NOT_EXPANDED or find(node.op_type, opset, node.domain) is not None:
             continue
         if (expander := EXPANDERS.get((node.domain, node.op_type))) is not None:
             changed |= expander(model, node)

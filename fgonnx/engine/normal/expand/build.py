@@ -1,4 +1,4 @@
-"""Expansion by a builder: a function that writes one node's result in other operators, as rules write gradients."""
+"""Expansion by a builder: a function that computes a node's result by other operators."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def expanders(builders: Mapping[tuple[str, str], Builder]) -> dict[tuple[str, st
     """Return the expansion of each builder, by domain and operator.
 
     A builder gets an Emitter, the inputs in ONNX order and the attributes by keyword, and returns the outputs, None
-    for those it does not compute. It raises NotImplementedError for options it has no form for.
+    for those it does not compute. It raises NotImplementedError for unsupported options.
     """
     return {key: partial(expand, builder) for key, builder in builders.items()}
 
 
 def expand(builder: Builder, model: ir.Model, node: ir.Node) -> bool:
-    """Write a node out in standard operators; False where one of its options or sizes has no such form."""
+    """Expand a node into standard operators; False where one of its options or sizes is not supported."""
     op = Emitter(model.graph, prefix=f"{node.name or node.op_type}/")
     attributes = {name: _plain(a.value) for name, a in node.attributes.items()}
     before = len(model.graph)

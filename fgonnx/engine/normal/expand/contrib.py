@@ -1,4 +1,4 @@
-"""Operators that onnxruntime's optimiser and vendors' tools write (com.microsoft), back in standard ones.
+"""Expand com.microsoft operators, which onnxruntime's optimiser and vendors' tools write, into standard ones.
 
 Their definitions: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 """
@@ -74,15 +74,15 @@ def fused_matmul(
     transBatchA: int = 0,
     transBatchB: int = 0,
 ) -> ir.Value:
-    """alpha a b, the last two axes of either transposed."""
+    """alpha a b, with optional transposition of the last two axes of either."""
     if transBatchA or transBatchB:
         raise NotImplementedError("transBatch")
 
-    def turned(v: ir.Value) -> ir.Value:
+    def transposed(v: ir.Value) -> ir.Value:
         rank = op.rank(v)
         return op.Transpose(v, perm=[*range(rank - 2), rank - 1, rank - 2])
 
-    y = op.MatMul(turned(a) if transA else a, turned(b) if transB else b)
+    y = op.MatMul(transposed(a) if transA else a, transposed(b) if transB else b)
     return y if alpha == 1.0 else op.Mul(y, alpha)
 
 
@@ -204,7 +204,7 @@ BUILDERS: dict[tuple[str, str], Builder] = {
     (DOMAIN, "MatMulIntegerToFloat"): integer_matmul_to_float,
     (DOMAIN, "QuantizeLinear"): quantize,
     (DOMAIN, "DequantizeLinear"): dequantize,
-    # onnxruntime puts this one into the standard's domain
+    # onnxruntime registers this one in the standard's domain
     ("", "SimplifiedLayerNormalization"): root_mean_square,
 }
 

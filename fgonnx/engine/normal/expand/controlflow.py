@@ -1,4 +1,4 @@
-"""If, Loop and Scan written out: the branch that is taken, both branches and a choice, or the steps one by one."""
+"""Expand If, Loop and Scan: the taken branch, both branches with a Where, or unrolled iterations."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def replace(graph: ir.Graph, node: ir.Node, results: Sequence[ir.Value | None]) 
 
 
 def expand_if(model: ir.Model, node: ir.Node) -> bool:
-    """Take the branch of a known condition; else compute both and choose, where their shapes allow it."""
+    """Inline the branch of a known condition; else compute both and select by Where, if their shapes are equal."""
     graph = model.graph
     op = Emitter(graph, prefix=f"{node.name}/", before=node)
     condition = content_of(node.inputs[0])
@@ -66,7 +66,7 @@ def _pairs(branches: Mapping[str, ir.Graph]) -> list[tuple[ir.Value, ir.Value]]:
 
 
 def expand_loop(model: ir.Model, node: ir.Node) -> bool:
-    """Write the steps of a Loop out, where their number is known and its condition stays true."""
+    """Unroll a Loop whose trip count is known and whose condition stays true."""
     graph, body = model.graph, node.attributes["body"].as_graph()
     trips, go = content_of(node.inputs[0]), node.inputs[1]
     started = content_of(go)
@@ -114,7 +114,7 @@ def _stack(op: Emitter, column: Sequence[ir.Value], axis: int, name: str) -> ir.
 
 
 def expand_scan(model: ir.Model, node: ir.Node) -> bool:
-    """Write the steps of a Scan out; their number is the size of the scanned axis."""
+    """Unroll a Scan; its trip count is the size of the scanned axis."""
     graph, body = model.graph, node.attributes["body"].as_graph()
 
     def option(name: str, count: int) -> list[int]:

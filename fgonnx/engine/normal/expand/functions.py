@@ -12,7 +12,7 @@ _DOMAIN = "fgonnx.expansion"
 
 
 def has_body(op_type: str, opset: int, domain: str = "") -> bool:
-    """Tell whether the standard gives a function body for an operator."""
+    """Tell whether the standard defines a function body for an operator."""
     try:
         schema: Any = onnx.defs.get_schema(op_type, opset, domain)
     except onnx.defs.SchemaError:
@@ -74,7 +74,7 @@ def _body(schema: Any, node: ir.Node, opset: int) -> onnx.FunctionProto | None:
 
 
 def _trim_outputs(body: onnx.FunctionProto, count: int) -> None:
-    """Leave out formal outputs that the node does not have; a body built for it does not compute them either."""
+    """Drop formal outputs that the node does not have; a body built for it does not compute them either."""
     del body.output[count:]
     made = {name for node in body.node for name in node.output}
     for name in body.output:
@@ -83,7 +83,7 @@ def _trim_outputs(body: onnx.FunctionProto, count: int) -> None:
 
 
 def _fill_defaults(schema: Any, node: ir.Node, body: onnx.FunctionProto) -> None:
-    """Write defaults out: a call binds attributes by reference, and the function declares none of them."""
+    """Make defaults explicit: a call binds attributes by reference, and the function declares no defaults."""
     for name in body.attribute:
         if name in node.attributes or name not in schema.attributes:
             continue
@@ -93,7 +93,7 @@ def _fill_defaults(schema: Any, node: ir.Node, body: onnx.FunctionProto) -> None
 
 
 def settle(model: ir.Model) -> None:
-    """Inline the functions that expansions made and give everything unique names."""
+    """Inline the functions that expansions have created, and make all names unique."""
     if model.functions:
         common.InlinePass()(model)
         model.opset_imports.pop(_DOMAIN, None)

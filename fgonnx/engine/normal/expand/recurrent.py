@@ -121,7 +121,7 @@ class Cell:
 
 
 def expand(model: ir.Model, node: ir.Node) -> bool:
-    """Write a recurrent layer out; False where its sequence length is unknown or above MOST_STEPS."""
+    """Unroll a recurrent layer; False if its sequence length is unknown or above MOST_STEPS."""
     graph = model.graph
     kind, gates = node.op_type, _GATES[node.op_type]
     x, w, r = (required(node, i) for i in range(3))
@@ -174,7 +174,7 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
             xt = op.Gather(projected, np.array(t, np.int64), axis=0)
             new_h, new_c = {"RNN": cell.rnn, "GRU": cell.gru, "LSTM": cell.lstm}[kind](xt, h, c)
             if lengths is not None:
-                # Past a sequence's end the state stays and the output is zero.
+                # After the end of a sequence the state is kept and the output is zero.
                 running = op.Unsqueeze(op.Greater(lengths, np.array(t, np.int32)), [1])
                 ys[t] = op.Where(running, new_h, zero)
                 h, c = op.Where(running, new_h, h), op.Where(running, new_c, c)

@@ -28,7 +28,7 @@ _CUBIC = -0.75  # the coefficient of the operator's page
 
 @dataclass(frozen=True)
 class Tap:
-    """A whole position beside a coordinate, inside the image, and how much it counts (None for 1)."""
+    """An integer position near a coordinate, inside the image, with its weight (None for 1)."""
 
     position: ir.Value
     weight: ir.Value | None
@@ -64,7 +64,7 @@ def _far(op: Emitter, t: ir.Value) -> ir.Value:
 
 
 def _inside(op: Emitter, p: ir.Value, weight: ir.Value | None, size: int, padding: str, *, aligned: bool) -> Tap:
-    """Bring a position into 0 ... size - 1, or let it weigh nothing."""
+    """Bring a position into 0 ... size - 1, or give it weight 0."""
     last = float(size - 1)
     if padding == "zeros":
         known = op.And(op.GreaterOrEqual(p, 0.0), op.LessOrEqual(p, last))
@@ -147,7 +147,7 @@ def deform_conv(
     pads: Sequence[int] = (0, 0, 0, 0),
     strides: Sequence[int] = (1, 1),
 ) -> ir.Value:
-    """A convolution whose taps are moved by offsets: columns by bilinear sampling, then a grouped product."""
+    """A convolution whose taps are shifted by offsets: columns by bilinear sampling, then a grouped product."""
     if op.rank(x) != 4:
         raise NotImplementedError("images alone")
     channels, sizes = op.size(x, 1), [op.size(x, 2), op.size(x, 3)]

@@ -88,7 +88,7 @@ def undo_max_pool(op: Emitter, g: ir.Value, y: ir.Value, x: ir.Value, axes: Sequ
         return undo_max_pool(op, channels_of(op, g, y, start, stop, pooled), pooled, part, axes)
 
     sparse = math.prod(a.size_out for a in axes) < math.prod(a.size_in for a in axes)
-    op.recipes[result] = Recipe(channels=channels, gated=gated, vanishes=sparse, primal=x)
+    op.recipes[result] = Recipe(channels=channels, gated=gated, has_zero=sparse, primal=x)
     return result
 
 

@@ -1,1 +1,1 @@
-"""Cotangents by ONNX Runtime's gradient builder: a second, independent engine."""
+"""Cotangents by ONNX Runtime's gradient builder: a second, independent source of them."""

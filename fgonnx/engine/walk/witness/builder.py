@@ -1,7 +1,7 @@
 """Builds a gradient graph with ONNX Runtime's training build, and runs it once: `python builder.py IN OUT HEAD X...`.
 
-A process of its own, which imports nothing of fgonnx: on some graphs the build or the first run ends the process, and
-then it is not the user's.
+It is a separate process, which imports nothing of fgonnx: on some graphs the build or the first run crashes, and must
+not take the user's process with it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def build(model: bytes, head: str, sources: set[str]) -> bytes:
     (value,) = [v for v in built.graph.output if v.name == head]
     cotangent = built.graph.input.add()
     cotangent.CopyFrom(value)
-    cotangent.name = f"{head}_grad"  # the builder leaves it to whoever runs it
+    cotangent.name = f"{head}_grad"  # the builder does not declare it as an input
     content: bytes = built.SerializeToString()
     return content
 
 
 def try_out(model: bytes) -> None:
-    """Run a model on numbers drawn at random, free dimensions being multiples of 2 as their names say."""
+    """Run a model on random numbers, with N = 2 in free dimensions k*N."""
     options = ort.SessionOptions()
     options.log_severity_level = _SEVERE
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -48,11 +48,11 @@ def try_out(model: bytes) -> None:
 
 
 def main(source: str, target: str, head: str, *sources: str) -> None:
-    """Read a model from a file and write its gradient graph to another, having run it."""
+    """Read a model from a file, write its gradient graph to another, and run it."""
     graph = build(Path(source).read_bytes(), head, set(sources))
     Path(target).write_bytes(graph)
     with contextlib.suppress(ort.capi.onnxruntime_pybind11_state.RuntimeException):
-        try_out(graph)  # numbers at random need not fit; what matters is that the process lives
+        try_out(graph)  # random numbers may be invalid inputs; the point is that the process survives
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Which operators ONNX Runtime's gradient builder takes, as they are or written out; everything else is refused.
+"""Lowering for ONNX Runtime's gradient builder: operators that it takes as they are or lowered; others are refused.
 
 Measured on onnxruntime-training 1.19.2: its builder has no gradient for many operators, a wrong one for some
-attributes, and ends the process on some graphs.
+attributes, and crashes on some graphs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fgonnx.engine.walk.witness.operators import WAY_OUT
 
 Lowering = Callable[..., ir.Value | tuple[ir.Value, ...]]
 
-#: How an operator is written for the builder.
+#: The lowering of an operator.
 LOWERINGS: dict[str, Lowering] = {
     "AveragePool": operators.average_pool,
     "BatchNormalization": operators.batch_normalization,
@@ -104,23 +104,23 @@ TAKEN = (
 def lower(
     op: Emitter, node: ir.Node, inputs: Sequence[ir.Value | None], lowerings: Mapping[str, Lowering] = LOWERINGS
 ) -> tuple[ir.Value, ...]:
-    """Write a node for the builder.
+    """Write a node in operators that the builder differentiates correctly.
 
     Parameters
     ----------
     op : Emitter
-        Of the copy that the builder gets; its `active` set says what has a gradient there.
+        Emitter of the copy for the builder; its `active` set has the values with a gradient.
     node : ir.Node
         The node.
     inputs : sequence of ir.Value or None
-        What stands for its inputs in the copy.
+        Its inputs in the copy.
     lowerings : mapping of str to callable
-        How operators are written.
+        Lowerings by operator.
 
     Raises
     ------
     Unsupported
-        If the builder has no right gradient for it.
+        If the builder has no correct gradient for it.
     """
     kinds = {v.dtype for v in node.outputs if v.dtype is not None and v.dtype.is_floating_point()}
     if node.domain or node.op_type not in (*lowerings, *TAKEN):
@@ -136,5 +136,5 @@ def lower(
     known = inspect.signature(lowering).parameters
     if ignored := sorted(set(attributes) - set(known)):
         raise Unsupported(f"ONNX Runtime's training build has no gradient for it with {', '.join(ignored)}", WAY_OUT)
-    made = lowering(op, outputs if len(outputs) > 1 else outputs[0], *inputs, **attributes)
-    return made if isinstance(made, tuple) else (made,)
+    lowered = lowering(op, outputs if len(outputs) > 1 else outputs[0], *inputs, **attributes)
+    return lowered if isinstance(lowered, tuple) else (lowered,)

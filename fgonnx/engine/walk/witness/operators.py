@@ -1,7 +1,7 @@
-"""Operators written in others, for which ONNX Runtime's gradient builder has a right gradient.
+"""Lowerings into operators for which ONNX Runtime's gradient builder has a correct gradient.
 
-A form is written like a rule: it gets the Emitter, the output (for its shape alone), the inputs and the attributes, and
-returns the output. Gradients alone go through it: values stay those of the model's own node.
+A lowering has the signature of a rule: it gets the Emitter, the output (for its shape alone), the inputs and the
+attributes, and returns the output. It is used for gradients alone: values are those of the model's own node.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def conv(
     group: int = 1,
     kernel_shape: list[int] | None = None,
 ) -> ir.Value:
-    """The builder takes SAME for no padding at all."""
+    """Explicit padding: the builder treats SAME as no padding."""
     rank = op.rank(x) - 2
     kernel = [op.size(w, 2 + i) for i in range(rank)]
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
@@ -95,7 +95,7 @@ def max_pool(
     ceil_mode: int = 0,
     storage_order: int = 0,
 ) -> ir.Value:
-    """With the indices, which the gradient reads, in rows, and explicit padding."""
+    """Row-major indices, which the gradient reads, and explicit padding."""
     rank, out = len(kernel_shape), y[0] if isinstance(y, tuple) else y
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
     pads = explicit_pads(auto_pad, pads, spatial(op, x), spatial(op, out), kernel_shape, strides, dilations)
@@ -123,7 +123,7 @@ def average_pool(
 ) -> ir.Value:
     """The sum over windows, as a convolution per channel, divided by the number of cells in each.
 
-    The builder's own gradient ends the process with a free batch and is wrong with ceil_mode or dilations.
+    The builder's own gradient crashes with a free batch and is wrong with ceil_mode or dilations.
     """
     if ceil_mode and count_include_pad:
         raise Unsupported("this release of ONNX Runtime averages wrongly with ceil_mode and count_include_pad", WAY_OUT)
@@ -202,7 +202,7 @@ def instance_normalization(
 
 def _standardised(op: Emitter, x: ir.Value, axes: list[int], epsilon: float) -> ir.Value:
     centred = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))
-    again = op.Identity(centred)  # the builder loses one of two uses by the same node
+    again = op.Identity(centred)  # the builder drops one of two uses of a value by the same node
     variance = op.ReduceMean(op.Mul(centred, again), axes, keepdims=1)
     return op.Div(centred, op.Sqrt(op.Add(variance, epsilon)))
 
@@ -221,7 +221,7 @@ def hard_swish(op: Emitter, y: ir.Value, x: ir.Value) -> ir.Value:
 
 
 def clip(op: Emitter, y: ir.Value, x: ir.Value, low: ir.Value | None = None, high: ir.Value | None = None) -> ir.Value:
-    """x where it is between the bounds, 0 elsewhere: the builder's own gradient is 1 on the bounds, as no rule's is."""
+    """x between the bounds, else 0: the builder's own gradient is 1 at the bounds, unlike that of the rules."""
     inside = [op.Greater(x, low)] if low is not None else []
     inside += [op.Less(x, high)] if high is not None else []
     for condition in inside:
@@ -293,7 +293,7 @@ def mean(op: Emitter, y: ir.Value, *terms: ir.Value) -> ir.Value:
 
 
 def dropout(op: Emitter, y: Any, x: ir.Value, *rest: ir.Value, seed: int = 0) -> ir.Value:
-    """What it is when nothing is dropped."""
+    """The identity, as in inference."""
     return op.Identity(x)
 
 
@@ -349,7 +349,7 @@ def power(op: Emitter, y: ir.Value, x: ir.Value, exponent: ir.Value) -> ir.Value
 
 
 def where(op: Emitter, y: ir.Value, condition: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
-    """As it is, where nothing active is broadcast: the builder does not sum over those axes."""
+    """Unchanged, if nothing active is broadcast: the builder does not sum over those axes."""
     if any(op.is_active(v) and op.dims(v) != op.dims(y) for v in (a, b)):
         raise Unsupported("it broadcasts what has a gradient", WAY_OUT)
     return op.Where(condition, a, b)
@@ -367,7 +367,7 @@ def gemm(
     transA: int = 0,
     transB: int = 0,
 ) -> ir.Value:
-    """As it is, where its bias is no active scalar: the builder gives that a gradient of one axis."""
+    """Unchanged, unless its bias is an active scalar: the builder gives that a gradient of rank 1."""
     if c is not None and op.is_active(c) and op.rank(c) == 0:
         raise Unsupported("its bias is a scalar with a gradient", WAY_OUT)
     return op.Gemm(a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB)
@@ -390,7 +390,7 @@ def gelu(op: Emitter, y: ir.Value, x: ir.Value, *, approximate: str = "none") ->
 
 
 def leaky_relu(op: Emitter, y: ir.Value, x: ir.Value, *, alpha: float = 0.01) -> ir.Value:
-    """As it is, where the sign of the result is that of the input, from which the builder tells the side."""
+    """Unchanged for alpha >= 0: the builder takes the sign of the input from the result."""
     if alpha < 0:
         raise Unsupported("its alpha is negative", WAY_OUT)
     return op.LeakyRelu(x, alpha=alpha)
@@ -425,7 +425,7 @@ def slice_(
     axes: ir.Value | None = None,
     steps: ir.Value | None = None,
 ) -> ir.Value:
-    """As it is, forwards: the gradient of one that runs backwards fails."""
+    """Unchanged for positive steps: the gradient fails for negative ones."""
     known = op.array(steps)
     if steps is not None and (known is None or (known < 0).any()):
         raise Unsupported("it runs backwards", WAY_OUT)
@@ -445,7 +445,7 @@ def resize(
     nearest_mode: str = "round_prefer_floor",
     cubic_coeff_a: float = -0.75,
 ) -> ir.Value:
-    """Axis by axis a product with the matrix that the runtime makes of unit vectors."""
+    """A matrix product per axis; the matrix is the runtime's own Resize of the unit vectors."""
     rank, factors, sizes_in = op.rank(x), op.array(scales), op.dims(x)
     if coordinate_transformation_mode == "tf_crop_and_resize" or (factors is not None and 0 < factors.size < rank):
         raise Unsupported("this form of it is not written out for ONNX Runtime's gradient builder", WAY_OUT)

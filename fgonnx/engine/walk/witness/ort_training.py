@@ -1,8 +1,8 @@
-"""The second engine: cotangents by the gradient builder of ONNX Runtime's training build.
+"""engine="ort-training": cotangents by the gradient builder of ONNX Runtime's training build.
 
-It takes the place of `backward.walk`. A copy of the path, lowered to what the builder takes, goes to the builder; the
-nodes it adds come back into the graph, where they read the model's own values. The rules give the intercepts alone,
-never a cotangent, so that a wrong derivative shows in the comparison of the engines and in the certificate.
+It replaces `backward.walk`. The builder gets a lowered copy of the path; the nodes it adds are imported into the
+graph, where they read the model's own values. The rules provide the intercepts alone, never a cotangent, so that a
+wrong derivative shows in the comparison of the engines and in the certificate.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from fgonnx.errors import ModelError, ProviderError, Refusal, UnsupportedError
 OPSET, IR_VERSION = 21, 10  # the newest that the training build reads
 
 _CONTRIB = "com.microsoft"
-_BIG = 1024
+_KEPT_SIZE = 1024  # elements up to which a floating-point constant keeps its content in the copy
 
 
 def require() -> None:
-    """Make sure that the training build is there.
+    """Check that the training build is installed.
 
     Raises
     ------
     ProviderError
-        If it is not, saying what to install.
+        If it is not.
     """
     if not TRAINING:
         raise ProviderError(
@@ -74,18 +74,18 @@ def walk(op: Emitter, nodes: Sequence[ir.Node], head: ir.Value, seed: ir.Value, 
 
 
 class Copy:
-    """A copy of a path of nodes, lowered, under names of its own.
+    """A lowered copy of a path of nodes, with names of its own.
 
     Parameters
     ----------
     op : Emitter
-        Of the graph the nodes are in; its `active` set says what has a cotangent.
+        Emitter of the graph of the nodes; its `active` set has the values with a cotangent.
     nodes : sequence of ir.Node
         The path, in order.
     opset : int
         Version of the default operator set.
     lowerings : mapping of str to callable
-        How operators are written.
+        Lowerings by operator.
 
     Attributes
     ----------
@@ -136,9 +136,11 @@ class Copy:
         return proto
 
     def _enter(self, v: ir.Value, *, source: bool = False) -> None:
-        """Take over a constant with its content where that may matter, anything else as an input."""
+        """Copy a constant with its content if that may matter; anything else becomes an input."""
         content = v.const_value if not v.is_graph_input() else None
-        small = content is not None and not source and (content.size <= _BIG or not content.dtype.is_floating_point())
+        small = (
+            content is not None and not source and (content.size <= _KEPT_SIZE or not content.dtype.is_floating_point())
+        )
         twin = ir.Value(name=f"v{len(self.twins)}", shape=v.shape, type=v.type, const_value=content if small else None)
         if small:
             self._graph.register_initializer(twin)
@@ -147,7 +149,7 @@ class Copy:
             self.inputs[v] = str(twin.name)
         if source:
             self.sources.append(self.inputs[v])
-            # a node that takes a graph input twice would get one of its two gradients
+            # a node that reads a graph input twice would get one of its two gradients
             twin = shaped(self._op.Identity(twin), v)
         self._pair(v, twin)
 
@@ -167,7 +169,7 @@ class Copy:
 
 
 def build(model: onnx.ModelProto, head: str, sources: Sequence[str]) -> ir.Model:
-    """Return the gradient graph of a model, built and tried out in a process of its own.
+    """Return the gradient graph of a model, built and run once in a separate process.
 
     Parameters
     ----------
@@ -197,7 +199,7 @@ def build(model: onnx.ModelProto, head: str, sources: Sequence[str]) -> ir.Model
 
 
 def _import(op: Emitter, built: ir.Model, known: dict[str, ir.Value]) -> dict[str, ir.Value]:
-    """Bring nodes into the graph that compute something it lacks, and return its values by their names there."""
+    """Import the nodes that compute values the graph lacks; return all values by their names in the builder's graph."""
     graph = built.graph
     graph.sort()
     values = dict(known)
