@@ -1,5 +1,7 @@
 """What the integration tests share: small models as text, plain onnxruntime, and the same graph in float64."""
 
+import importlib.util
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -9,6 +11,14 @@ from onnx import TensorProto, numpy_helper, parser
 from fgonnx.engine.graph.emit import Emitter
 
 CPU = ["CPUExecutionProvider"]
+
+
+def script(path):
+    """Import a Python file that is in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def model(graph, opset=18, ir_version=8, weights=None):
@@ -29,11 +39,16 @@ def model(graph, opset=18, ir_version=8, weights=None):
     return proto
 
 
-def small_cnn(batch="N", opset=18, ir_version=8, seed=0):
+def small_cnn(batch="N", opset=18, ir_version=8, seed=0, layout="NCHW"):
     """Two convolutions, a max pooling and a dense head over (3, 8, 6): the model for tests that need just any."""
+    shape, first, moved = {
+        "NCHW": ("3,8,6", "x", ""),
+        "NHWC": ("8,6,3", "t", "t = Transpose<perm=[0,3,1,2]>(x)"),
+    }[layout]
     return model(
-        f"""(float[{batch},3,8,6] x) => (float[{batch},5] y) {{
-            a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w1, b1)
+        f"""(float[{batch},{shape}] x) => (float[{batch},5] y) {{
+            {moved}
+            a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>({first}, w1, b1)
             b = Relu(a)
             c = MaxPool<kernel_shape=[2,2], strides=[2,2]>(b)
             d = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(c, w2, b2)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from tests import skips
+from tests.support import script
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "api"
@@ -17,18 +16,10 @@ PAGES = ROOT / "docs" / "api"
 skips.without("griffe")
 
 
-def _builder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_api", ROOT / "docs" / "build_api.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
-    return _builder().pages()
+    found: dict[str, str] = script(ROOT / "docs" / "build_api.py").pages()
+    return found
 
 
 def test_the_pages_are_up_to_date(pages: dict[str, str]) -> None:

@@ -3,13 +3,13 @@
 import json
 import pickle
 import zipfile
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import onnx
 import pytest
 from fgonnx.converters import finish, literal, network, parity
-from fgonnx.converters.options import Conversion
+from fgonnx.converters.options import Conversion, ConversionOptions
 
 import fgonnx
 from fgonnx import converters
@@ -106,6 +106,10 @@ def test_recognising_a_pickle_runs_nothing(tmp_path):
 def test_an_object_of_no_framework_is_refused(options, message, tmp_path):
     with pytest.raises(FgonnxError, match=message):
         converters.convert(3, tmp_path / "out.onnx", **options)
+
+
+def test_every_documented_option_has_a_default():
+    assert list(ConversionOptions.__annotations__) == [f.name for f in fields(Conversion)]
 
 
 # a file against a source that is itself an ONNX file, run apart

@@ -1,6 +1,5 @@
 """The shipped example: its drawings are what they claim to be, and its model knows them."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +10,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from tests.support import script
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 # Far below the seeds of training, see FIRST_TRAINING_SEED in train_shapes.py.
 FRESH_SEED = 2024
@@ -18,12 +19,7 @@ FRESH_SEED = 2024
 
 @pytest.fixture(scope="module")
 def shapes() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("example_shapes", EXAMPLES / "shapes.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(EXAMPLES / "shapes.py")
 
 
 @pytest.fixture(scope="module")

@@ -340,18 +340,7 @@ class TestFreeSizes:
 
 
 class TestLayout:
-    NHWC = """(float[N,8,6,3] x) => (float[N,5] y) {
-        t = Transpose<perm=[0,3,1,2]>(x)
-        a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(t, w1, b1)
-        b = Relu(a)
-        c = MaxPool<kernel_shape=[2,2], strides=[2,2]>(b)
-        d = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(c, w2, b2)
-        e = Relu(d)
-        f = Flatten(e)
-        y = Gemm(f, w3, b3)
-    }"""
-    SOURCE = model(NHWC)
-    SOURCE.graph.initializer.extend(CNN.graph.initializer)
+    SOURCE = small_cnn(layout="NHWC")
 
     def test_channels_last_gives_the_map_of_channels_first(self):
         found = Explainer(self.SOURCE)(np.ascontiguousarray(X.transpose(0, 2, 3, 1)))

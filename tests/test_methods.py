@@ -98,19 +98,7 @@ def test_a_target_or_its_seed_are_the_same(name):
 
 @every_method
 def test_a_fixed_batch_and_channels_last_are_the_same(name):
-    source = model(
-        """(float[1,8,6,3] x) => (float[1,5] y) {
-            t = Transpose<perm=[0,3,1,2]>(x)
-            a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(t, w1, b1)
-            b = Relu(a)
-            c = MaxPool<kernel_shape=[2,2], strides=[2,2]>(b)
-            d = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(c, w2, b2)
-            e = Relu(d)
-            f = Flatten(e)
-            y = Gemm(f, w3, b3)
-        }""",
-        weights=draw(0, w1=(4, 3, 3, 3), b1=(4,), w2=(6, 4, 3, 3), b2=(6,), w3=(72, 5), b3=(5,)),
-    )
+    source = small_cnn(batch=1, layout="NHWC")
     swap = {"references": np.moveaxis(NEEDED[name]["references"], 1, -1)} if name in NEEDED else {}
     # Noise is drawn in the order of the input's axes: only without it are the two the same.
     still = {"sigma": 0.0} if hasattr(methods.find(name).set(NEEDED.get(name, {})), "sigma") else {}

@@ -39,20 +39,8 @@ def run(
         Of a run.
     """
     folder = out / f"{network.path.stem}-{images}"
-    arguments = [
-        str(network.path),
-        str(pictures),
-        "--methods",
-        ",".join(methods),
-        "--measures",
-        "sparseness",
-        "--limit",
-        str(images),
-        "--shown",
-        str(images),
-        *network.options(threads),
-    ]
-    summary = evaluated(folder, arguments)
+    measured = ["--measures", "sparseness", "--shown", str(images)]
+    summary = evaluated(folder, [*network.arguments(pictures, images, methods, threads), *measured])
     with files.replacing(figure) as temporary:
         shutil.copyfile(folder / "maps.png", temporary)
     return {

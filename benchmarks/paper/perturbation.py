@@ -59,10 +59,11 @@ class Network:
         path, _, preprocess = text.partition("=")
         return cls(Path(path).resolve(), preprocess)
 
-    def options(self, threads: int | None) -> list[str]:
-        """Return what the command line is told of it."""
-        chosen = ["--preprocess", self.preprocess] if self.preprocess else []
-        return [*chosen, *(["--threads", str(threads)] if threads else [])]
+    def arguments(self, pictures: Path, images: int, methods: Sequence[str], threads: int | None) -> list[str]:
+        """Return what `fgonnx evaluate` is given to run methods on some pictures of a folder."""
+        chosen = ["--methods", ",".join(methods), "--limit", str(images)]
+        chosen += ["--preprocess", self.preprocess] if self.preprocess else []
+        return [str(self.path), str(pictures), *chosen, *(["--threads", str(threads)] if threads else [])]
 
 
 NETWORKS = (
@@ -95,19 +96,8 @@ def run(
     found = []
     for network in networks:
         folder = out / f"{network.path.stem}-{images}"
-        arguments = [
-            str(network.path),
-            str(pictures),
-            "--methods",
-            ",".join(methods),
-            "--measures",
-            ",".join(MEASURES),
-            "--limit",
-            str(images),
-            "--shown",
-            "0",
-            *network.options(threads),
-        ]
+        measured = ["--measures", ",".join(MEASURES), "--shown", "0"]
+        arguments = [*network.arguments(pictures, images, methods, threads), *measured]
         about = {"unread": unread(network.path)}  # before what takes long
         found.append({**_network(evaluated(folder, arguments), folder, methods), **about})
     return {**record.made_on(), "shares": list(REMOVED), "methods": list(methods), "networks": found}

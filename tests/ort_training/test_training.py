@@ -1,6 +1,5 @@
 """Training from the graph alone: gradients are autograd's, weights move as they should, and a kill changes nothing."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from fgonnx.engine.model.load import load
 from fgonnx.errors import ModelError, NumericError, OptionError
 from fgonnx.training import SGD, Batches, Network, accuracy, fit, reinitialise
 from tests import skips
-from tests.support import draw, model, pictures, run, small_cnn
+from tests.support import draw, model, pictures, run, script, small_cnn
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LABELS = np.array([0, 4, 2, 1, 3, 3, 0, 2])
@@ -169,9 +168,7 @@ def test_a_model_without_weights():
 
 @pytest.mark.slow
 def test_the_example_learns_shapes_from_its_file_alone():
-    spec = importlib.util.spec_from_file_location("shapes", EXAMPLES / "shapes.py")
-    shapes = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(shapes)
+    shapes = script(EXAMPLES / "shapes.py")
     loaded = load(EXAMPLES / "shapes.onnx")
     pre = fgonnx.Preprocessing.from_json(loaded.preprocessing_json())
 
