@@ -57,8 +57,8 @@ def index(modules: dict[str, griffe.Module]) -> str:
     rows = "".join(f"| [`{name}`]({name}.md) | {summary(module)} |\n" for name, module in modules.items())
     return (
         "# API reference\n\n"
-        "The public modules. Every name on these pages is public; names that are on none of them may change at any\n"
-        "time. Written by `python docs/build_api.py` from the docstrings.\n\n"
+        "The public modules. [What is public, and how it changes](../stability.md) says what may change and when.\n"
+        "Written by `python docs/build_api.py` from the docstrings.\n\n"
         f"| module | contents |\n| --- | --- |\n{rows}"
     )
 

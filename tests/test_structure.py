@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from pathlib import Path
 
 import pytest
@@ -75,18 +74,3 @@ def test_repeated_lines_are_counted_in_both_places_whatever_the_layout() -> None
 def test_this_version_has_no_circle_between_rooms() -> None:
     found = figures(Checkout(ROOT))
     assert found["rooms that import each other in a circle"] == "0"
-
-
-@pytest.mark.parametrize(
-    "path",
-    sorted(
-        set(
-            re.findall(
-                r"`((?:fgonnx|converters|tests|benchmarks|docs)/[\w/.]*)`",
-                (ROOT / "docs" / "house.md").read_text("utf-8"),
-            )
-        )
-    ),
-)
-def test_every_place_that_the_page_names_is_there(path: str) -> None:
-    assert (ROOT / path).exists()

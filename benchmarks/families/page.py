@@ -27,7 +27,7 @@ def page(rows: Sequence[Row]) -> str:
         f"standard deviation 2) and {CLASSES} classes. The explained score is the largest logit, for {SAMPLES}",
         "pictures, with onnxruntime on CPU in float32. A family is a row of `FAMILIES` in",
         "`benchmarks/families/networks.py`. Rows are kept as they finish, so a page may mix rows from successive",
-        "versions of the code; `--again` measures all of them anew.",
+        "versions of the code; `--again` measures all of them again.",
         "",
         "- **gradient**: max |g - truth| / max |truth|, where truth is the framework's autograd in float64; in",
         "  brackets the same for the framework's own autograd in float32. Where a pre-activation lies within",
