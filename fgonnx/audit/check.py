@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fgonnx.audit import agreement
 from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.running import Running
+from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.cut import free_input
@@ -195,8 +196,7 @@ def check(
     point = feeds[scorer.normal.input_name]
     scorer = replace(scorer, normal=free_input(scorer.normal))
     score = _score(loaded, scorer, explanation, others, running)
-    assert scorer.normal.x.dtype is not None
-    point = point.astype(scorer.normal.x.dtype.numpy())
+    point = point.astype(dtype_of(scorer.normal.x).numpy())
     checks += _derivative(score, point, explanation, effort.directions, rng)
     notes = list(scorer.normal.notes)
     steps = sorted({n.op_type for n in scorer.model.graph if n.op_type in _QUANTISERS})

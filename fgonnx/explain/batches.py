@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from fgonnx.engine import methods
 from fgonnx.engine.graph.session import Session
+from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import InputError
 
@@ -156,10 +157,10 @@ def typed(values: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _checked(name: str, array: Array, value: ir.Value) -> Array:
-    assert value.dtype is not None
-    wanted = value.dtype.numpy()
+    dtype = dtype_of(value)
+    wanted = dtype.numpy()
     if array.dtype != wanted:
-        both_float = array.dtype.kind == "f" and value.dtype.is_floating_point()
+        both_float = array.dtype.kind == "f" and dtype.is_floating_point()
         if not both_float:
             raise InputError(f"input '{name}' must be {wanted}, the array is {array.dtype}; convert it (array.astype)")
         array = array.astype(wanted)

@@ -70,7 +70,7 @@ def dtype_of(value: ir.Value) -> ir.DataType:
     return value.dtype
 
 
-def shaped(value: ir.Value, like: ir.Value | Sequence[int | ir.SymbolicDim | None]) -> ir.Value:
+def shaped(value: ir.Value, like: ir.Value | Sequence[int | str | ir.SymbolicDim | None]) -> ir.Value:
     """Return a value, said to have the shape of another one, or these dimensions, None being a symbol without a name.
 
     An Emitter does not say it by itself: rules and maps choose their form by the shapes that are known.

@@ -162,8 +162,7 @@ def _placed_term(
     """Return the term of y, its cotangent g and its intercept c; `known` is `g * c` where a rule has written it."""
     y, narrow, c = tensors
     g, c = at_least_float32(op, narrow), at_least_float32(op, c)
-    product = known if known is not None and g is narrow else op.Mul(g, c)
-    product.shape = y.shape
+    product = shaped(known if known is not None and g is narrow else op.Mul(g, c), y)
     signed = factored(op, product, g, c, placement)
     # Emitted before the rows of the maps, so that onnxruntime runs the rows first: each right after its map.
     total = sample_sums(op, signed) if placement.spatial else _whole(op, product, placement)

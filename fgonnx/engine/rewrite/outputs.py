@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from fgonnx.engine import methods
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.maps import aggregate
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import Options
@@ -46,8 +47,7 @@ class Outputs:
         graph = self.op.graph
         out = self.op.Identity(value)
         free = out.name = self.claim(name)
-        out.shape = ir.Shape([*self._batch, *dims]) if dims is not None else value.shape
-        graph.outputs.append(out)
+        graph.outputs.append(shaped(out, value if dims is None else [*self._batch, *dims]))
         self.names[name] = free
 
 
