@@ -53,6 +53,20 @@ _ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 
 def main() -> None:
     """Run, and write the tables between their marks."""
+    args = _parser().parse_args()
+    args.out, args.imagenet, args.model = (p.resolve() for p in (args.out, args.imagenet, args.model))
+    args.out.mkdir(parents=True, exist_ok=True)
+    parts = [_shapes(args)]
+    if args.imagenet.is_dir() and args.model.is_file():
+        parts.append(_photos(args))
+    text = PAGE.read_text(encoding="utf-8")
+    for name, content in (("measures", described()), ("results", "\n".join(parts))):
+        between = re.compile(rf"(?<=<!-- {name} -->\n).*(?=<!-- end of {name} -->)", re.DOTALL)
+        text = between.sub(f"\n{content}\n".replace("\\", r"\\"), text)
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     default = ",".join("rise:samples=1000" if name == "rise" else name for name in methods.names())
     parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="folder of the runs")
@@ -65,11 +79,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=SHARED / "models" / "squeezenet1_0_fp32.onnx")
     parser.add_argument("--preprocess", default="caffe")
     parser.add_argument("--threads", type=int)
-    args = parser.parse_args()
-    args.out, args.imagenet, args.model = (p.resolve() for p in (args.out, args.imagenet, args.model))
-    args.out.mkdir(parents=True, exist_ok=True)
-    rest = ["--threads", str(args.threads)] if args.threads else []
+    return parser
 
+
+def _shapes(args: argparse.Namespace) -> str:
+    """Return the section on drawn pictures."""
     drawn = args.out / f"shapes{args.shapes}.npz"
     if not drawn.exists():
         sys.path.insert(0, str(ROOT / "examples"))
@@ -77,32 +91,23 @@ def main() -> None:
         np.savez_compressed(drawn, x=x, y=y, mask=mask)
     measures = f"{args.measures},{','.join(LOCAL)}"
     shapes = [str(ROOT / "examples" / "shapes.onnx"), str(drawn), "--methods", args.methods, "--measures", measures]
-    parts = [
-        section(
-            f"Drawn shapes: {args.shapes} pictures of the shipped example, the evidence is known",
-            evaluated(args.out / f"shapes{args.shapes}", [*shapes, *rest]),
-        )
-    ]
-    if args.imagenet.is_dir() and args.model.is_file():
-        photos = [
-            str(args.model),
-            str(args.imagenet),
-            "--methods",
-            args.imagenet_methods or args.methods,
-            "--measures",
-            args.measures,
-            "--preprocess",
-            args.preprocess,
-            "--limit",
-            str(args.images),
-        ]
-        found = evaluated(args.out / f"imagenet{args.images}", [*photos, *rest])
-        parts.append(section(f"ImageNet: {found['data']['images']} photos, {args.model.stem}", found))
-    text = PAGE.read_text(encoding="utf-8")
-    for name, content in (("measures", described()), ("results", "\n".join(parts))):
-        between = re.compile(rf"(?<=<!-- {name} -->\n).*(?=<!-- end of {name} -->)", re.DOTALL)
-        text = between.sub(f"\n{content}\n".replace("\\", r"\\"), text)
-    PAGE.write_text(text, encoding="utf-8")
+    return section(
+        f"Drawn shapes: {args.shapes} pictures of the shipped example, the evidence is known",
+        evaluated(args.out / f"shapes{args.shapes}", [*shapes, *_threads(args)]),
+    )
+
+
+def _photos(args: argparse.Namespace) -> str:
+    """Return the section on a folder of pictures."""
+    chosen = ["--methods", args.imagenet_methods or args.methods, "--measures", args.measures]
+    chosen += ["--preprocess", args.preprocess, "--limit", str(args.images)]
+    photos = [str(args.model), str(args.imagenet), *chosen, *_threads(args)]
+    found = evaluated(args.out / f"imagenet{args.images}", photos)
+    return section(f"ImageNet: {found['data']['images']} photos, {args.model.stem}", found)
+
+
+def _threads(args: argparse.Namespace) -> list[str]:
+    return ["--threads", str(args.threads)] if args.threads else []
 
 
 def described() -> str:

@@ -21,7 +21,7 @@ from fgonnx import Explainer, Explanation, files
 from fgonnx.audit import evaluate
 from fgonnx.audit.evaluate.journal import Journal
 from fgonnx.audit.evaluate.run import Run, Shard
-from fgonnx.engine.model.load import load
+from fgonnx.engine.model.load import LoadedModel, load
 from fgonnx.pictures.read.preprocess import Preprocessing
 
 MODEL = ROOT / "examples" / "shapes.onnx"
@@ -63,6 +63,41 @@ def run(out: Path, shapes: int, threads: int | None) -> dict[str, Any]:
         Of a run.
     """
     loaded = load(MODEL)
+    folder = out / f"ablation-{shapes}"
+    files.make_folder(folder)
+    made_on = record.made_on()
+    journal = Journal(folder / "journal.jsonl", {"model": loaded.sha256, "versions": made_on["versions"]})
+    work = _work(loaded, journal, folder / "maps", shapes, threads)
+    with Progress() as progress:
+        task = progress.add_task("drawn shapes", total=work.cost)
+        for part in work:
+            progress.advance(task, part)
+    if work.failed:
+        raise SystemExit(json.dumps(work.failed, indent=2))
+    values: dict[record.Key, dict[str, float]] = {}
+    for row in journal.rows():
+        for quantity, found in row.measured.values.items():
+            key = row.method, row.measure, quantity
+            values.setdefault(key, {}).update(zip(row.images, found.tolist(), strict=True))
+    return {
+        **made_on,
+        "model": {"name": loaded.name, "sha256": loaded.sha256},
+        "images": shapes,
+        "default": DEFAULT,
+        "variants": list(VARIANTS),
+        "others": list(OTHERS),
+        "measures": {
+            name: {
+                "better": evaluate.get(name).better,
+                "means": record.against(values, name, quantity, [*VARIANTS, *OTHERS], DEFAULT),
+            }
+            for name, quantity in MEASURES.items()
+        },
+    }
+
+
+def _work(loaded: LoadedModel, journal: Journal, maps: Path, shapes: int, threads: int | None) -> Run:
+    """Return the run of all variants and methods on drawn pictures."""
     preprocessing = Preprocessing.from_json(str(loaded.preprocessing_json()))
     sys.path.insert(0, str(ROOT / "examples"))
     pictures, _, masks = importlib.import_module("shapes").dataset(shapes, SEED)
@@ -83,43 +118,15 @@ def run(out: Path, shapes: int, threads: int | None) -> dict[str, Any]:
         data = evaluate.Data.of(forward, x[part], masks=masks[part], numbers=rows, black=black, seed=SEED)
         return Shard(tuple(map(str, rows)), data)
 
-    folder = out / f"ablation-{shapes}"
-    files.make_folder(folder)
-    made_on = record.made_on()
-    journal = Journal(folder / "journal.jsonl", {"model": loaded.sha256, "versions": made_on["versions"]})
-    names = [*VARIANTS, *OTHERS]
-    work = Run(
+    return Run(
         subject,
         journal,
-        names,
+        [*VARIANTS, *OTHERS],
         [evaluate.get(name) for name in MEASURES],
         [len(range(shapes)[i : i + _SHARD]) for i in range(0, shapes, _SHARD)],
         read,
-        folder / "maps",
+        maps,
     )
-    with Progress() as progress:
-        task = progress.add_task("drawn shapes", total=work.cost)
-        for part in work:
-            progress.advance(task, part)
-    if work.failed:
-        raise SystemExit(json.dumps(work.failed, indent=2))
-    values: dict[record.Key, dict[str, float]] = {}
-    for row in journal.rows():
-        for quantity, found in row.measured.values.items():
-            key = row.method, row.measure, quantity
-            values.setdefault(key, {}).update(zip(row.images, found.tolist(), strict=True))
-    return {
-        **made_on,
-        "model": {"name": loaded.name, "sha256": loaded.sha256},
-        "images": shapes,
-        "default": DEFAULT,
-        "variants": list(VARIANTS),
-        "others": list(OTHERS),
-        "measures": {
-            name: {"better": evaluate.get(name).better, "means": record.against(values, name, quantity, names, DEFAULT)}
-            for name, quantity in MEASURES.items()
-        },
-    }
 
 
 def draw(stored: dict[str, Any]) -> Figure:
