@@ -51,7 +51,7 @@ def finish(
     example : Inputs
         One array per input, with a batch axis.
     options : Conversion
-        What was asked for.
+        The options of the conversion.
 
     Returns
     -------

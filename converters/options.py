@@ -1,4 +1,4 @@
-"""What every conversion may be asked for, whatever the framework."""
+"""Options of every conversion, whatever the framework."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In a source checkout `fgonnx.converters` is the folder beside this package; installed, it is inside of it."""
+"""Make `fgonnx.converters` importable in a source checkout, where it is a folder next to this package."""
 
 from __future__ import annotations
 

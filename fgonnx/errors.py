@@ -35,7 +35,7 @@ class OptionError(FgonnxError):
 
 
 class ProviderError(FgonnxError):
-    """ONNX Runtime is missing, or an execution provider that was asked for is not available."""
+    """ONNX Runtime is missing, or a requested execution provider is not available."""
 
 
 @dataclass(frozen=True)

@@ -78,14 +78,14 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
 def _file(loaded: LoadedModel) -> dict[str, Any]:
     model, graph = loaded.ir, loaded.ir.graph
     weights = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
-    beside = external_tensors(model)
+    external = external_tensors(model)
     labels = loaded.labels()
     written = model.metadata_props.get("fgonnx.version")
     return {
         "model": {
             "path": str(loaded.path) if loaded.path is not None else None,
             "bytes": loaded.path.stat().st_size if loaded.path is not None else None,
-            "external_bytes": sum(t.nbytes for t in beside),
+            "external_bytes": sum(t.nbytes for t in external),
             "sha256": loaded.sha256,
             "producer": " ".join(filter(None, (model.producer_name, model.producer_version))) or None,
             "ir_version": model.ir_version,

@@ -1,4 +1,4 @@
-"""The command line. It knows the engine; the engine does not know it."""
+"""The command line. It imports the library, never the reverse."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def err() -> Console:
 
 
 def _console(*, stderr: bool) -> Console:
-    # Made anew each time: tests and pipes replace the streams.
+    # Created on each call: tests and pipes replace the streams.
     console = Console(stderr=stderr, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _PIPE_WIDTH
@@ -237,7 +237,7 @@ def _show_sites(sites: Sequence[Mapping[str, Any]], profile: str, *, everything:
 
 
 def _middle(name: str) -> str:
-    """Take the middle out of a long name; exporters join many."""
+    """Elide the middle of a long name; exporters concatenate many."""
     return name if len(name) <= _NAME else f"{name[: _NAME // 2]}...{name[3 - _NAME // 2 :]}"
 
 
@@ -270,7 +270,7 @@ def _size(inside: int | None, beside: int) -> str:
 
 
 def file_size(path: Path) -> str:
-    """Return the size of a file in words."""
+    """Format the size of a file."""
     return decimal(path.stat().st_size)
 
 

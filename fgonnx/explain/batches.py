@@ -1,4 +1,4 @@
-"""Any number of samples through a rewritten model: inputs checked, cut into runs, and the results joined."""
+"""Run any number of samples through a rewritten model: check inputs, split into runs, concatenate results."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def feeds(where: str, r: Rewritten, x: Array | Feeds) -> dict[str, Array]:
 
 
 def cut(r: Rewritten, fed: Feeds, size: int) -> Iterator[dict[str, Array]]:
-    """Yield samples in runs of at most `size`, one by one where the graph takes no batch.
+    """Yield samples in runs of at most `size`, one by one if the graph takes no batch.
 
-    Inputs without a batch axis in front, such as the state of a recurrent network, go into every run as they are.
-    Whether an input has one is read off the graph: a state of two layers looks like two samples otherwise.
+    Inputs without a leading batch axis, such as the state of a recurrent network, are passed whole to every run.
+    Whether an input has one is decided by the graph: the state of two layers has the shape of two samples.
     """
     count = fed[r.normal.input_name].shape[0]
     whole = _without_batch(r)
@@ -67,14 +67,14 @@ def cut(r: Rewritten, fed: Feeds, size: int) -> Iterator[dict[str, Array]]:
 def run(
     r: Rewritten, session: Session, fed: Feeds, size: int, outputs: Sequence[str] | None = None
 ) -> dict[str, Array]:
-    """Run samples, at most `size` at once, and join the results.
+    """Run samples, at most `size` at once, and concatenate the results.
 
     Parameters
     ----------
     r : Rewritten
-        The model, whose inputs say what has the batch axis.
+        The model, whose inputs determine what has the batch axis.
     session : Session
-        It, or another model with the same inputs, such as its source.
+        Session of it, or of another model with the same inputs, such as its source.
     fed : mapping of str to numpy array
         Inputs by name, of all samples.
     size : int
@@ -92,25 +92,25 @@ def run(
 
 
 def drive(r: Rewritten, session: Session, fed: Feeds, size: int) -> dict[str, Array]:
-    """Take samples through a method that needs several runs for each, at most `size` variations of it at once.
+    """Explain samples by a method that needs several runs for each, at most `size` variations at once.
 
     Returns
     -------
     dict of str to numpy array
-        The model's own outputs, of the samples themselves, by their names; what the graph and the method give, as
-        `named` calls it.
+        The model's own outputs for the samples themselves, by name; the results of graph and method, by the names
+        that `named` returns.
     """
     found = [_driven(r, session, part, index, size) for index, part in enumerate(cut(r, fed, 1))]
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
 
 def named(r: Rewritten, name: str) -> str:
-    """Return what a result is called beside the model's own outputs: the graph's name for it, or one no model has."""
+    """Return the name of a result among the model's outputs: that of the graph, or one that no model uses."""
     return r.names.get(name, f"fg/{name}")
 
 
 def _driven(r: Rewritten, session: Session, fed: Feeds, index: int, size: int) -> dict[str, Array]:
-    """Explain one sample. What is drawn at random depends on its index and the seed, not on the batch size."""
+    """Explain one sample. Random draws depend on its index and the seed, not on the batch size."""
     method = methods.find(r.options.method)
     assert method.drive is not None
     name = r.normal.input_name
@@ -149,7 +149,7 @@ def _without_batch(r: Rewritten) -> set[str]:
 
 
 def typed(values: Array, dtype: np.dtype[Any]) -> Array:
-    """Return numbers in the type of an input; for integers they are rounded and stay in range."""
+    """Cast numbers to the type of an input; for integers, rounded and clipped to their range."""
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         values = np.clip(np.rint(values), limits.min, limits.max)

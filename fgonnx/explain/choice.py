@@ -1,4 +1,4 @@
-"""Targets as they are typed or given, resolved for the samples at hand."""
+"""Parse targets, and resolve them for the samples of a batch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _KEYS = {
 
 
 def parse(text: str) -> One:
-    """Read a target as it is typed.
+    """Parse a target.
 
     Parameters
     ----------
@@ -128,12 +128,12 @@ def resolve(target: Target, head: Head) -> Resolved:
 
 
 def takes_seed(target: Target) -> bool:
-    """Tell whether a target needs a cotangent: whether it is more than one entry of the head."""
+    """Tell whether a target needs a cotangent: whether it covers more than one entry of the head."""
     return target is not None and any(one.seed_needed for one in _singles(target))
 
 
 def _singles(target: Target, count: int = 1) -> list[Single]:
-    """Return a target for every sample: those of a list, or the only one again and again."""
+    """Return a target for every sample: those of a list, or a single one repeated."""
     given: Any = target.tolist() if isinstance(target, np.ndarray) else target
     several = isinstance(given, Sequence) and not isinstance(given, (str, tuple))
     return [_single(one) for one in given] if several else [_single(given)] * count
@@ -154,7 +154,7 @@ def _position(text: str) -> int | slice:
 
 
 def _box(text: str, whole: str) -> tuple[float, ...] | None:
-    """Read x0:y0:x1:y1; None for the name of a file."""
+    """Parse x0:y0:x1:y1; None for the name of a file."""
     if text.lower().endswith(".npy"):
         return None
     try:

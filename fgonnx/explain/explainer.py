@@ -148,7 +148,7 @@ class Explainer:
             return self._engines[key]
 
     def _free(self) -> bool:
-        """Tell whether a candidate input has sizes that are not fixed, beside the batch."""
+        """Tell whether a candidate input has free sizes other than the batch."""
         graph = self.loaded.ir.graph
         return any(
             v.shape is not None and any(not isinstance(d, int) for d in v.shape.dims[1:])
@@ -255,7 +255,7 @@ class Explainer:
         return batches.run(r, engine.session, fed, self.running.batch_size, [name])[name]
 
     def explained_shape(self, x: Array | Mapping[str, Array]) -> tuple[int, ...] | None:
-        """Return the shape of the explained input among those given, or None where it is not among them."""
+        """Return the shape of the explained input among those given, None if it is not among them."""
         if not isinstance(x, Mapping):
             return np.asarray(x).shape
         name = self.options.input
@@ -333,7 +333,7 @@ class Explainer:
         )
 
     def _blamed(self, r: Rewritten, fed: Mapping[str, Array], name: str) -> str:
-        """Say where a result that is not finite comes from: the first node of the source with one, and the sample."""
+        """Describe where a non-finite result arises: the first such node of the source, and the sample."""
         said = f"{self.loaded.name}: its result '{name}' holds NaN or infinity"
         own = {n: array for n, array in fed.items() if n != r.selector}
         try:
@@ -348,7 +348,7 @@ class Explainer:
 
 
 def _own_output(r: Rewritten, outputs: Mapping[str, Array]) -> str:
-    """Return the output that stands behind the head: the one chosen, else the first of floating point."""
+    """Return the output that is computed from the head: the one chosen, else the first floating-point one."""
     floating = next((n for n, a in outputs.items() if a.dtype.kind == "f"), r.source_outputs[0])
     return r.options.output or floating
 

@@ -1,4 +1,4 @@
-"""The tensor whose entries are explained: its shape, the names of its classes, and its values."""
+"""The head, the tensor whose entries are explained: its shape, class names, and values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ONLY = "the only entry"
 
 @dataclass(frozen=True)
 class Head:
-    """What a target is resolved against.
+    """The head that a target is resolved against.
 
     Attributes
     ----------
@@ -28,11 +28,11 @@ class Head:
     count : int
         Number of samples.
     axes : tuple of int or None
-        Which axis of the input's grid each axis of the head is; None for classes, or where it is not known.
+        Which axis of the input's grid each axis of the head is; None for classes, or if unknown.
     labels : sequence of str
         Class names, as they were given.
     values : callable
-        Returns the output behind the head, (count, *shape).
+        Returns the model's output for the head, (count, *shape).
     outputs : callable
         Returns the model's outputs by name.
     """
@@ -46,11 +46,11 @@ class Head:
 
     @property
     def entries(self) -> int:
-        """Entries for one sample."""
+        """Number of entries for one sample."""
         return int(np.prod(self.shape, initial=1))
 
     def name(self, index: int) -> str:
-        """Return how an entry is called: its label, else its place."""
+        """Return the name of an entry: its index with its label, or its position."""
         if sum(s > 1 for s in self.shape) > 1:
             return str(tuple(int(i) for i in np.unravel_index(index, self.shape)))
         try:
@@ -60,7 +60,7 @@ class Head:
         return f"{index} '{labels[index]}'"
 
     def entry(self, given: int | str, classes: int) -> int:
-        """Return the class, among so many, that an index or a label means."""
+        """Return the class, of `classes`, that an index or a label stands for."""
         labels = self.labels if isinstance(given, str) else ()
         text = str(given)
         if labels and not text.strip().isdigit():
@@ -68,7 +68,7 @@ class Head:
         return resolve(text, labels, classes)
 
     def class_name(self, entry: int, classes: int) -> str:
-        """Return how a class, among so many, is called."""
+        """Return the name of a class, of `classes`."""
         try:
             return f"'{align(self.labels, classes)[0][entry]}'"
         except TargetError:

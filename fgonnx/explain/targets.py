@@ -19,18 +19,18 @@ Array = npt.NDArray[Any]
 Position = tuple[int | slice, ...]
 
 REDUCTIONS = ("mean", "sum")
-_OBJECTNESS = 4  # the column behind the box, in detectors with five columns before their classes
+_OBJECTNESS = 4  # the column after the box, in detectors with five columns before the classes
 
 
 class Single(ABC):
     """What to explain of one sample."""
 
     seed_needed: ClassVar[bool] = True
-    """Whether it is more than one entry of the head, so that the graph takes a cotangent."""
+    """Whether it covers more than one entry of the head, so that the graph takes a cotangent."""
 
     @abstractmethod
     def resolve(self, head: Head, sample: int) -> tuple[Any, str]:
-        """Return it in numbers, a flat index or (where one is needed) a cotangent of the head's shape, and in words."""
+        """Return a flat index or (if `seed_needed`) a cotangent of the head's shape, and a description."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Entry(Single):
     seed_needed = False
 
     def resolve(self, head: Head, sample: int) -> tuple[int, str]:
-        """Return the flat index, and the target in words."""
+        """Return the flat index, and a description."""
         given, entries = self.given, head.entries
         if not isinstance(given, str):
             if not isinstance(given, (int, np.integer)) or isinstance(given, bool):
@@ -66,7 +66,7 @@ class Slices(Single):
         return any(isinstance(p, slice) for p in self.axes)
 
     def resolve(self, head: Head, sample: int) -> tuple[int | Array, str]:
-        """Return the flat index, or ones at all entries selected, and the target in words."""
+        """Return the flat index, or ones at all entries selected, and a description."""
         written = ", ".join(
             str(p) if not isinstance(p, slice) else ":".join("" if e is None else str(e) for e in (p.start, p.stop))
             for p in self.axes
@@ -118,7 +118,7 @@ class Region(Single):
             raise TargetError(f"reduce={self.reduce!r} does not exist; choose one of: {', '.join(REDUCTIONS)}")
 
     def resolve(self, head: Head, sample: int) -> tuple[Array, str]:
-        """Return a cotangent that selects the class inside the region, and the target in words."""
+        """Return a cotangent that selects the class inside the region, and a description."""
         order, classes, grid = _places(head)
         mask, words = self._mask(grid)
         if self.entry is None:
@@ -133,7 +133,7 @@ class Region(Single):
         return seed, f"{self.reduce}{name} in {words}"
 
     def _mask(self, grid: tuple[int, ...]) -> tuple[Array, str]:
-        """Return weights over the grid, and where they are, in words."""
+        """Return weights over the grid, and a description."""
         if isinstance(self.where, np.ndarray) and self.where.shape == grid:
             weights = self.where.astype(np.float64)
             if not np.isfinite(weights).all() or not weights.sum():
@@ -161,7 +161,7 @@ class Region(Single):
 
 
 def _places(head: Head) -> tuple[list[int], int, tuple[int, ...]]:
-    """Return the order of the head's axes that puts classes first and its grid behind, and the sizes of both."""
+    """Return the order of the head's axes with classes first and the grid last, and the sizes of both."""
     known = sorted((axis, i) for i, axis in enumerate(head.axes) if axis is not None and head.shape[i] > 1)
     spatial = [i for _, i in known]
     rest = [i for i in range(len(head.shape)) if i not in spatial]
@@ -219,7 +219,7 @@ class Detection(Single):
             raise TargetError("say which column of the detection is explained, such as column=0")
 
     def resolve(self, head: Head, sample: int) -> tuple[int, str]:
-        """Return the flat index of the column of the anchor, and the target in words."""
+        """Return the flat index of the column of the anchor, and a description."""
         anchors, columns, turned = _table(head.shape, "the head")
         anchor, column, why = self._best(head, sample, anchors) if self.anchor is None else (self.anchor, -1, "")
         column = column if self.column is None else self.column
@@ -231,7 +231,7 @@ class Detection(Single):
         return index, f"{why}column {column} of anchor {anchor}"
 
     def _best(self, head: Head, sample: int, anchors: int) -> tuple[int, int, str]:
-        """Return the anchor with the highest score of the class, the column of the class, and why."""
+        """Return the anchor with the highest score of the class, the column of the class, and a description."""
         assert self.best is not None
         scores = self._scores(head, sample)
         rows, columns, turned = _table(scores.shape, "the output with the scores")
@@ -262,7 +262,7 @@ class Detection(Single):
 
 
 def _table(shape: tuple[int, ...], what: str) -> tuple[int, int, bool]:
-    """Return how many anchors and columns a head has, and whether columns come first."""
+    """Return the number of anchors and columns of a head, and whether columns come first."""
     sizes = [s for s in shape if s > 1]
     if len(sizes) < 2:
         raise TargetError(f"{what} has the shape {shape}: it holds no detections (anchors, columns)")
@@ -273,7 +273,7 @@ def _table(shape: tuple[int, ...], what: str) -> tuple[int, int, bool]:
 
 @dataclass(frozen=True, eq=False)
 class Similarity(Single):
-    """The projection of an embedding on a reference, which is scaled to length one.
+    """The projection of an embedding on a reference that is normalised to length 1.
 
     Attributes
     ----------
@@ -295,7 +295,7 @@ class Similarity(Single):
     reference: Array
 
     def resolve(self, head: Head, sample: int) -> tuple[Array, str]:
-        """Return the reference scaled to length one, and the target in words."""
+        """Return the reference scaled to length one, and a description."""
         reference = _fitting(self.reference, head, "reference")
         length = float(np.linalg.norm(reference))
         if not length:
@@ -305,7 +305,7 @@ class Similarity(Single):
 
 @dataclass(frozen=True, eq=False)
 class Cotangent(Single):
-    """A weight for every entry of the head; their weighted sum is explained.
+    """The sum of all entries of the head, weighted.
 
     Attributes
     ----------
@@ -330,7 +330,7 @@ class Cotangent(Single):
     weights: Array
 
     def resolve(self, head: Head, sample: int) -> tuple[Array, str]:
-        """Return the weights in the head's shape, and the target in words."""
+        """Return the weights in the head's shape, and a description."""
         return _fitting(self.weights, head, "seed"), "sum weighted by the seed"
 
 

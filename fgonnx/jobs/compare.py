@@ -106,7 +106,7 @@ class CompareJob:
     labels : sequence of str, optional
         Class names; those of a model's metadata by default.
     notes : dict of str to None
-        What was converted or assumed, in words, in the order of its discovery.
+        Conversions and assumptions, in order of discovery.
     """
 
     models: tuple[Side, Side]

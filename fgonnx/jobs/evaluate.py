@@ -224,10 +224,10 @@ class EvaluationJob:
     def _read(self, k: int) -> Shard | None:
         """Read a shard; the last one is kept, since several measures in a row want it."""
         if self._last is None or self._last[0] != k:
-            self._last = k, self._read_anew(k)
+            self._last = k, self._read_shard(k)
         return self._last[1]
 
-    def _read_anew(self, k: int) -> Shard | None:
+    def _read_shard(self, k: int) -> Shard | None:
         first = k * self.running.batch_size
         read: dict[int, Picture] = {}
         skipped = {}

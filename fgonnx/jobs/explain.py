@@ -70,7 +70,7 @@ class ExplainJob:
     resume : bool
         Leave out samples whose record is there and was made with the same file, model and settings.
     notes : dict of str to None
-        What was converted or assumed, in words, in the order of its discovery.
+        Conversions and assumptions, in order of discovery.
     """
 
     model: Path
@@ -209,7 +209,7 @@ class ExplainJob:
         }
 
     def _target(self) -> dict[str, Any]:
-        """Return the target as it was asked for, and the hash of the file it names."""
+        """Return the requested target, and the hash of the file it names."""
         named = [Path(p) for p in re.split(r"[=,]", self.target or "") if p.lower().endswith(".npy")]
         return {"target": self.target, **({"target_sha256": digest(named[0])} if named else {})}
 
@@ -220,7 +220,7 @@ class ExplainJob:
         return self.folder / f"{source.name}.json"
 
     def _stored(self, source: Source) -> dict[str, Any] | None:
-        """Return the record of an earlier run that asked for the same."""
+        """Return the record of an earlier run with the same request."""
         if not self.resume or not all((self.folder / f).is_file() for f in self._files(source).values()):
             return None
         try:

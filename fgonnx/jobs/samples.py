@@ -142,7 +142,7 @@ class Reader:
 
     Parameters
     ----------
-    face : ir.Value
+    graph_input : ir.Value
         The input.
     preprocessing : Preprocessing, optional
         Complete; needed for pictures.
@@ -150,10 +150,12 @@ class Reader:
         How recordings are read.
     """
 
-    def __init__(self, face: ir.Value, preprocessing: Preprocessing | None, reading: Reading | None = None) -> None:
-        self.name = str(face.name)
-        self.dims = dims_of(face)
-        self.dtype = dtype_of(face).numpy()
+    def __init__(
+        self, graph_input: ir.Value, preprocessing: Preprocessing | None, reading: Reading | None = None
+    ) -> None:
+        self.name = str(graph_input.name)
+        self.dims = dims_of(graph_input)
+        self.dtype = dtype_of(graph_input).numpy()
         self.preprocessing = preprocessing
         self.reading = reading or Reading()
 

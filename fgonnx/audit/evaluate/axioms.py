@@ -1,4 +1,4 @@
-"""Properties a map should have: completeness and weak dependence, which exclude one another, and stability.
+"""Properties a map should have: completeness and weak dependence, which are mutually exclusive, and stability.
 
 That the first two do is section 3 of the FullGrad paper.
 """
@@ -50,7 +50,7 @@ def weak_dependence(subject: Subject, data: Data) -> Measured:
     subject : Subject
         The method and its model, piecewise linear.
     data : Data
-        Samples.
+        Number of samples.
 
     Returns
     -------
@@ -90,14 +90,14 @@ def max_sensitivity(explainer: Explains, data: Data, *, radius: float = 0.02, sa
     explainer, data
         See `Measure`.
     radius : float
-        Largest noise, as a share of max - min of the sample.
+        Largest noise, as a fraction of max - min of the sample.
     samples : int
         Noisy copies.
 
     Returns
     -------
     Measured
-        "change": max over copies of |S(x') - S(x)| / |S(x)|, norms of Frobenius; NaN for an empty map.
+        "change": max over copies of |S(x') - S(x)| / |S(x)| in the Frobenius norm; NaN for an empty map.
     """
     maps = data.maps(explainer)
     norms = np.array([np.linalg.norm(m) for m in maps])

@@ -1,4 +1,4 @@
-"""Faithfulness: does the score change as the map says when pixels are removed, dimmed or brought in?"""
+"""Faithfulness: does the score change as the map predicts when pixels are removed, dimmed or inserted?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ORDERS = ("least", "most")
 """Which pixels it removes first."""
 
 SETS = (0.01, 0.03, 0.1, 0.3, 0.8)
-"""What n of sensitivity-n is, as a share of the pixels."""
+"""Values of n of sensitivity-n, as shares of the pixels."""
 
 _SIDES = 0.1, 0.5  # of a patch of infidelity, as shares of the sides of the picture
 _PETSIUK = "Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanation, BMVC 2018, section 3.3"
@@ -44,7 +44,7 @@ def deletion(
     explainer, data
         See `Measure`.
     fill : {"mean", "black", "blur", "noise"}
-        What takes their place.
+        What replaces them.
     of : {"probability", "logit"}
         The score.
     steps : int
@@ -62,14 +62,14 @@ def deletion(
 def insertion(
     explainer: Explains, data: Data, *, fill: str = "blur", of: str = "probability", steps: int = 50
 ) -> Measured:
-    """Area under the probability while pixels come into a blurred picture, the most salient first.
+    """Area under the probability while pixels are inserted into a blurred picture, the most salient first.
 
     Parameters
     ----------
     explainer, data
         See `Measure`.
     fill : {"blur", "mean", "black", "noise"}
-        What they come into.
+        What they are inserted into.
     of : {"probability", "logit"}
         The score.
     steps : int
@@ -115,7 +115,7 @@ def pixel_perturbation(
     order : {"least", "most"}
         Which pixels go first.
     fill : {"black", "mean", "blur", "noise"}
-        What takes their place.
+        What replaces them.
     of : {"logit", "probability"}
         The score.
 
@@ -150,9 +150,9 @@ def pixel_perturbation(
     runs=2,
 )
 def average_drop(explainer: Explains, data: Data) -> Measured:
-    """Share of the probability that is lost when every pixel is dimmed by its saliency.
+    """Share of the probability that is lost when every pixel is scaled by its saliency.
 
-    The map is rescaled to 0..1 and multiplied with the picture, whose black is what `Data.black` says.
+    The map is rescaled to 0..1 and multiplied with the picture, relative to `Data.black`.
 
     Parameters
     ----------
@@ -187,9 +187,9 @@ def average_drop(explainer: Explains, data: Data) -> Measured:
 def infidelity(
     explainer: Explains, data: Data, *, fill: str = "black", of: str = "logit", patches: int = 64
 ) -> Measured:
-    """How badly the saliency within random patches predicts what the score loses without them, 0..1.
+    """How badly the saliency within random patches predicts the drop of the score without them, 0..1.
 
-    With `a` the sums of a map within patches and `d` the losses, `min over b of mean((b a - d)**2) / mean(d**2)`: the
+    With `a` the sums of a map within patches and `d` the drops, `min over b of mean((b a - d)**2) / mean(d**2)`: the
     best scaling `b` makes maps of any unit comparable, the division does so for scores.
 
     Parameters
@@ -197,11 +197,11 @@ def infidelity(
     explainer, data
         See `Measure`.
     fill : {"black", "mean", "blur", "noise"}
-        What takes the place of patches.
+        What replaces the patches.
     of : {"logit", "probability"}
         The score.
     patches : int
-        How many; sides are random, a tenth to half of the picture's.
+        Number of patches; sides are random, a tenth to half of the picture's.
 
     Returns
     -------
@@ -246,18 +246,18 @@ def infidelity(
 def sensitivity_n(
     explainer: Explains, data: Data, *, fill: str = "mean", of: str = "logit", subsets: int = 20
 ) -> Measured:
-    """Correlation of the saliency within random sets of n pixels with what the score loses without them.
+    """Correlation of the saliency within random sets of n pixels with the drop of the score without them.
 
     Parameters
     ----------
     explainer, data
         See `Measure`.
     fill : {"mean", "black", "blur", "noise"}
-        What takes the place of pixels.
+        What replaces the pixels.
     of : {"logit", "probability"}
         The score.
     subsets : int
-        Random sets for every n; the paper takes 100.
+        Random sets for every n; 100 in the paper.
 
     Returns
     -------

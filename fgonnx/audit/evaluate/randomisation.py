@@ -84,7 +84,7 @@ def randomisation(subject: Subject, data: Data, *, stages: int = 4) -> Measured:
     subject : Subject
         The method and its model.
     data : Data
-        Samples.
+        Number of samples.
     stages : int
         Number of equal shares of the layers after which the maps are compared.
 
@@ -109,7 +109,7 @@ def randomisation_independent(subject: Subject, data: Data, *, stages: int = 4) 
     subject : Subject
         The method and its model.
     data : Data
-        Samples.
+        Number of samples.
     stages : int
         Number of groups of equal size.
 
@@ -157,7 +157,7 @@ def _compared(maps: Float, changed: Float) -> dict[str, Float]:
     runs=3,
 )
 def random_logit(explainer: Explains, data: Data) -> Measured:
-    """How alike the map is to that of another class, drawn at random.
+    """Similarity of the map to that of another, random class.
 
     Parameters
     ----------

@@ -61,7 +61,7 @@ class Measure:
     axes : pair of str
         Labels of the axes of its curve.
     options : dict
-            What differs from the defaults.
+        Options that differ from the defaults.
 
     Examples
     --------

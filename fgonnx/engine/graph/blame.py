@@ -1,4 +1,4 @@
-"""Where NaN and infinity come from."""
+"""Find the origin of NaN and infinity."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def first_not_finite(
     model : ir.Model
         The model; it is not changed.
     runs : iterable of mapping of str to numpy array
-        Inputs by name, for one run after the other.
+        Inputs by name, for each run.
     folder : Path, optional
         Folder of external weights.
 
     Raises
     ------
     ModelError
-        If onnxruntime does not take the model with all its values as outputs, or does not run it.
+        If onnxruntime rejects the model with all its values as outputs, or fails to run it.
     """
     copy = model.clone()
     values = [

@@ -1,4 +1,4 @@
-"""Nodes written once more."""
+"""Copies of nodes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import onnx_ir as ir
 def copy_node(
     node: ir.Node, bound: MutableMapping[ir.Value, ir.Value], rename: Callable[[str], str], *, shapes: bool
 ) -> ir.Node:
-    """Return a copy of a node, of its inner graphs too, that belongs to no graph yet.
+    """Return a copy of a node, including its inner graphs, that belongs to no graph yet.
 
     Parameters
     ----------
     node : ir.Node
         The node.
     bound : mapping of ir.Value to ir.Value
-        What its copy reads in place of other values. The outputs of the copy are added, for those of the node.
+        Replacements of values that the copy reads. The outputs of the copy are added, for those of the node.
     rename : callable
         Takes the name of the node or of an output and returns that of the copy.
     shapes : bool
-        Whether the outputs have the shapes that they have in the original.
+        Whether to copy the shapes of the outputs.
     """
     inputs = [None if v is None else bound.get(v, v) for v in node.inputs]
     attributes = [_rebound(a, bound) for a in node.attributes.values()]
@@ -36,7 +36,7 @@ def copy_node(
 
 
 def _rebound(attribute: ir.Attr, bound: Mapping[ir.Value, ir.Value]) -> ir.Attr:
-    """Copy an attribute; inner graphs read what takes the place of the values around them."""
+    """Copy an attribute; values that inner graphs capture are replaced too."""
     if attribute.type != ir.AttributeType.GRAPH:
         return attribute
     inner = attribute.as_graph().clone(allow_outer_scope_values=True)

@@ -23,7 +23,7 @@ def _parse_providers(text: str) -> tuple[str, ...] | None:
 @documented
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """How models run: where, on how many threads, how many samples at once, and whether rewritten graphs are kept."""
+    """How models run: providers, threads, batch size, and whether rewritten graphs are cached."""
 
     providers: Sequence[str] | None = option(
         None,
@@ -63,7 +63,7 @@ class Running:
         model : onnx.ModelProto or ir.Model
             The model.
         folder : Path or None
-            Where its external weights lie.
+            Folder of its external weights.
         optimise : bool
             Whether onnxruntime optimises the graph.
         """

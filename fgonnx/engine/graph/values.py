@@ -1,4 +1,4 @@
-"""What the graph says of a value, or an error where it does not say it."""
+"""Typed access to shapes, types and contents of values; an error where they are unknown."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Dims = tuple[int | ir.SymbolicDim, ...]
 
 
 def required(node: ir.Node, index: int) -> ir.Value:
-    """Return an input that the node's operator does not work without.
+    """Return a required input of a node.
 
     Raises
     ------
     ValueError
-        If it is left out.
+        If it is omitted.
     """
     value = optional(node, index)
     if value is None:
@@ -26,7 +26,7 @@ def required(node: ir.Node, index: int) -> ir.Value:
 
 
 def optional(node: ir.Node, index: int) -> ir.Value | None:
-    """Return an input, or None where it is left out."""
+    """Return an input, None if it is omitted."""
     return node.inputs[index] if index < len(node.inputs) else None
 
 
@@ -45,7 +45,7 @@ def producer_of(value: ir.Value) -> ir.Node:
 
 
 def dims_of(value: ir.Value) -> Dims:
-    """Return the dimensions of a value: integers, and one symbol or more where the batch size enters.
+    """Return the dimensions of a value: integers, or symbols where they depend on the batch size.
 
     Raises
     ------
@@ -71,16 +71,16 @@ def dtype_of(value: ir.Value) -> ir.DataType:
 
 
 def shaped(value: ir.Value, like: ir.Value | Sequence[int | str | ir.SymbolicDim | None]) -> ir.Value:
-    """Return a value, said to have the shape of another one, or these dimensions, None being a symbol without a name.
+    """Set the shape of a value to that of another one, or to dimensions (None: an unnamed symbol), and return it.
 
-    An Emitter does not say it by itself: rules and maps choose their form by the shapes that are known.
+    An Emitter does not set shapes by itself: rules and maps choose their form by the known shapes.
     """
     value.shape = like.shape if isinstance(like, ir.Value) else ir.Shape(like)
     return value
 
 
 def content_of(value: ir.Value | None) -> npt.NDArray[Any] | None:
-    """Return the content of a constant, or None where the value is not one."""
+    """Return the content of a constant, None for any other value."""
     if value is None or value.const_value is None or value.is_graph_input():
         return None
     return value.const_value.numpy()

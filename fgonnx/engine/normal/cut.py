@@ -50,7 +50,7 @@ def force(model: ir.Model, values: Sequence[ir.Value]) -> tuple[list[str], list[
     op = Emitter(graph, prefix=_PREFIX)
     for node in list(graph):
         if node.domain == DOMAIN and node.op_type == "StraightThrough":
-            _round_anew(op, node)
+            _requantise(op, node)
     names = fetch(model, values)
     for given in fed:
         if not given.uses():
@@ -59,7 +59,7 @@ def force(model: ir.Model, values: Sequence[ir.Value]) -> tuple[list[str], list[
 
 
 def free_input(normal: Normal) -> Normal:
-    """Let the floating-point copy of an integer input be the input, so that it can be moved by less than one.
+    """Make the floating-point copy of an integer input the input, so that it can change by less than one.
 
     The graph is changed. Where the input is not copied, or nothing but the integers is computed from, it stays as it
     is.
@@ -76,8 +76,8 @@ def free_input(normal: Normal) -> Normal:
     return replace(normal, x=free, input_name=str(free.name))
 
 
-def _round_anew(op: Emitter, tie: ir.Node) -> None:
-    """Take what a tie passes on from its real-valued operand, not from the integers that were computed beside it."""
+def _requantise(op: Emitter, tie: ir.Node) -> None:
+    """Compute the value of a tie from its real-valued operand, not from the integers of the original graph."""
     x, back = required(tie, 0), producer_of(required(tie, 1))
     given = required(back, 0)
     before = given.producer()

@@ -1,1 +1,1 @@
-"""From a loaded model to one that explains itself: the steps, and the cache of their results."""
+"""Rewrite a loaded model into one that explains itself, and cache the results."""

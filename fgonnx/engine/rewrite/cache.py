@@ -1,4 +1,4 @@
-"""Rewritten graphs kept on disk: a model that was explained before starts without being rewritten.
+"""A disk cache of rewritten graphs, so that a model that was explained before is not rewritten again.
 
 An entry holds the graph without the weights that it shares with the source, which are put back from the source, and
 what is known about it. Its name is the hash of all that decides about the graph, its first bytes are the hash of its
@@ -43,7 +43,7 @@ KEPT_BYTES = 1_000_000_000
 _KNOWN = "fgonnx.cache"
 _SUFFIX = ".fgonnx"
 _DIGEST = hashlib.sha256().digest_size
-_SHARED = 1 << 12  # bytes from which a weight is left out of an entry
+_SHARED_BYTES = 1 << 12  # weights of this size and more are not stored in an entry
 
 
 class Cache:
@@ -71,7 +71,7 @@ class Cache:
         content = _read(path, key)
         if content is not None:
             with contextlib.suppress(OSError):
-                os.utime(path)  # the entries that leave are those used longest ago
+                os.utime(path)  # the least recently used entries are evicted
             return _unpacked(content, loaded, options)
         rewritten = build(loaded, options)
         content = _packed(rewritten, loaded)
@@ -83,7 +83,7 @@ class Cache:
         return rewritten
 
     def _bound(self) -> None:
-        """Let the oldest entries leave, and what interrupted processes left behind."""
+        """Evict the least recently used entries, and files of interrupted processes."""
         found = []
         for path in [*self.folder.glob(f"*{_SUFFIX}"), *self.folder.glob(f".*{_SUFFIX}.*.tmp")]:
             with contextlib.suppress(OSError):  # another process may be faster
@@ -98,7 +98,7 @@ class Cache:
 
 
 def opened(given: bool | str | os.PathLike[str] | None) -> Cache | None:
-    """Return the cache that is asked for.
+    """Return the requested cache.
 
     Parameters
     ----------
@@ -117,13 +117,13 @@ def opened(given: bool | str | os.PathLike[str] | None) -> Cache | None:
     named = os.environ.get(VARIABLE)
     if named:
         return None if named == "off" else Cache(Path(named))
-    import platformdirs  # not needed by who names the folder
+    import platformdirs  # not needed if the folder is named
 
     return Cache(platformdirs.user_cache_path("fgonnx", appauthor=False))
 
 
 def builder(given: bool | str | os.PathLike[str] | None) -> Callable[[LoadedModel, Options], Rewritten]:
-    """Return what rewrites a model by way of the cache that is asked for.
+    """Return the function that rewrites a model through the requested cache.
 
     See `opened` and `fgonnx.engine.rewrite.rewrite.build`.
     """
@@ -132,12 +132,12 @@ def builder(given: bool | str | os.PathLike[str] | None) -> Callable[[LoadedMode
 
 
 def _key(loaded: LoadedModel, options: Options) -> str | None:
-    """Return the hash of all that decides about a graph; None where that cannot be told."""
+    """Return the hash of everything that determines a graph; None if that is unknown."""
     method = methods.find(options.method)
     if not all(map(_own, [r.linearise for r in rules()] + [f for f in (method.write, method.modify) if f])):
         return None
     try:
-        beside = [
+        external = [
             (os.fspath(path), (status := path.stat()).st_size, status.st_mtime_ns)
             for path in sorted({Path(t.path).resolve() for t in external_tensors(loaded.ir)})
         ]
@@ -145,7 +145,7 @@ def _key(loaded: LoadedModel, options: Options) -> str | None:
     except (OSError, TypeError):
         return None
     versions = __version__, np.__version__, onnx.__version__, ir.__version__, onnxruntime.__version__
-    decisive = (*versions, _own_source(), loaded.sha256, sorted(loaded.bound.items()), beside, described)
+    decisive = (*versions, _own_source(), loaded.sha256, sorted(loaded.bound.items()), external, described)
     return hashlib.sha256(repr(decisive).encode()).hexdigest()
 
 
@@ -155,7 +155,7 @@ def _own(function: Callable[..., Any]) -> bool:
 
 @once
 def _own_source() -> str:
-    """Return the hash of the engine's source: a changed engine does not get graphs written by the old one."""
+    """Return the hash of the source code: a changed version does not use graphs of an old one."""
     folder = Path(__file__).resolve().parents[1]
     found = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
@@ -164,7 +164,7 @@ def _own_source() -> str:
 
 
 def _described(value: Any) -> Any:
-    """Return a value that is equal for equal options, and whose text tells different ones apart.
+    """Return a value that is equal for equal options, and whose text differs for different ones.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def _described(value: Any) -> Any:
 
 
 def _read(path: Path, key: str) -> bytes | None:
-    """Return the content of an entry; None where there is none, or it is broken or foreign."""
+    """Return the content of an entry; None if there is none, or it is corrupt or has another key."""
     try:
         entry = path.read_bytes()
     except OSError:
@@ -219,7 +219,7 @@ def _by_tensor(loaded: LoadedModel) -> Mapping[int, str]:
     return {
         id(v.const_value): name
         for name, v in loaded.ir.graph.initializers.items()
-        if v.const_value is not None and v.const_value.nbytes >= _SHARED
+        if v.const_value is not None and v.const_value.nbytes >= _SHARED_BYTES
     }
 
 

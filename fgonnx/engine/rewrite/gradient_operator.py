@@ -101,13 +101,13 @@ def _lower(model: ir.Model, node: ir.Node, where: str) -> None:
 
 
 def _cut(nodes: list[ir.Node], independent: list[ir.Value]) -> list[ir.Node]:
-    """Leave out what computes an independent variable: the walk stops there."""
+    """Drop the nodes that compute an independent variable: the walk stops there."""
     makers = {v.producer() for v in independent}
     return [n for n in nodes if n not in makers]
 
 
 def _evaluate_at(graph: ir.Graph, node: ir.Node, named: list[ir.Value], given: list[ir.Value], y: ir.Value) -> ir.Value:
-    """Copy what lies between the named tensors and y, with the given ones in their place."""
+    """Copy the nodes between the named tensors and y, with the given ones substituted."""
     nodes = [n for n in graph if n.domain != DOMAIN]
     dependent = backward.active_values(nodes, named)
     between = backward.path(_cut(nodes, named), dependent, y)
@@ -118,7 +118,7 @@ def _evaluate_at(graph: ir.Graph, node: ir.Node, named: list[ir.Value], given: l
 
 
 def _shape_before_gradients(model: ir.Model, where: str) -> None:
-    """Give exact shapes to every value that no Gradient stands before, by running that part once."""
+    """Set exact shapes of all values that do not depend on a Gradient, by running that part once."""
     copy = model.clone()
     graph = copy.graph
     behind: set[ir.Value] = set()

@@ -1,4 +1,4 @@
-"""The value that is explained: found behind the output, and seeded with a cotangent."""
+"""The head, the value that is explained: found from the output, and seeded with a cotangent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"}
 
 
 def find_head(normal: Normal, options: Options, loaded: LoadedModel) -> tuple[ir.Value, str]:
-    """Return the value to explain, and the operator that was set aside behind it ("" for none)."""
+    """Return the value to explain, and the activation after it that is not explained ("" for none)."""
     where = loaded.name
     named = {str(v.name): v for v in normal.outputs}
     if options.output is not None:
@@ -55,7 +55,7 @@ def find_head(normal: Normal, options: Options, loaded: LoadedModel) -> tuple[ir
 
 
 def _of_one(node: ir.Node) -> bool:
-    """Tell whether a mean, sum or extremum goes over axes of one entry only, and changes nothing."""
+    """Tell whether a mean, sum or extremum reduces axes of size 1 only, and changes nothing."""
     before, after = (v.shape for v in (node.inputs[0], node.outputs[0]) if v is not None)
     if node.op_type not in _REDUCTIONS or before is None or after is None:
         return False
@@ -63,7 +63,7 @@ def _of_one(node: ir.Node) -> bool:
 
 
 def _no_derivative(normal: Normal, output: ir.Value, where: str) -> UnsupportedError | OptionError:
-    """Return what to raise for an output that holds no numbers with a derivative: what to explain instead of it."""
+    """Return the error for an output that is not differentiable, with what to explain instead."""
     opset = normal.model.opset_imports[""]
     if found := backward.obstacles(list(normal.model.graph), normal.x, output, opset):
         return UnsupportedError(found)
@@ -73,7 +73,7 @@ def _no_derivative(normal: Normal, output: ir.Value, where: str) -> UnsupportedE
 
 
 def _step_back(value: ir.Value, known: set[str | None]) -> ir.Value:
-    """Step back to a value of the source, over reshapes that raising its opset put before a Softmax.
+    """Step back to a value of the source, over reshapes that the opset conversion inserted before a Softmax.
 
     A Softmax of an old opset works on a matrix; the reshape to it may fold other axes into the batch.
     """
@@ -100,7 +100,7 @@ def per_sample_shape(head: ir.Value, batched: bool, where: str) -> tuple[int, ..
 def seeded(
     op: Emitter, head: ir.Value, shape: tuple[int, ...], name: str, options: Options
 ) -> tuple[ir.Value, ir.Value | None, ir.Value]:
-    """Return the head's cotangent, the index explained per sample (None with a seed of the user's), and the score."""
+    """Return the head's cotangent, the index explained per sample (None for a user's seed), and the score."""
     dtype = dtype_of(head)
     count = int(np.prod(shape, initial=1))
     if options.seed:
@@ -120,7 +120,7 @@ def seeded(
     flat = op.Reshape(head, [-1, count])
     largest = op.ArgMax(flat, axis=1, keepdims=0)
     chosen = op.Where(op.Less(index, 0), largest, index)
-    # onnxruntime has OneHot in float32, not in float64
+    # onnxruntime supports OneHot in float32, not in float64
     hot = op.OneHot(chosen, np.array(count, np.int64), op.constant(np.array([0, 1], np.float32)), axis=1)
     if dtype != ir.DataType.FLOAT:
         hot = op.Cast(hot, to=dtype.value)

@@ -21,12 +21,12 @@ FORMS = ("fast", "portable")
 CERTIFICATE = ("saliency", "target", "score", "completeness", "contributions")
 OUTPUTS = (*CERTIFICATE, "input_gradient", "bias_gradients", "attribution", "head")
 
-#: Fields that only decide about a file that is written (`rewrite`).
+#: Fields that only affect a written file (`rewrite`).
 FILE = ("target", "seed", "outputs", "expose", "form")
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
-    """Read sizes as they are typed: ``1,3,224,224`` or ``1x3x224x224``.
+    """Parse sizes: ``1,3,224,224`` or ``1x3x224x224``.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
 
 
 def parse_list(text: str) -> tuple[str, ...]:
-    """Read names between commas."""
+    """Parse comma-separated names."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -161,7 +161,7 @@ class Options:
         object.__setattr__(self, name, value)
 
     def _check_method(self, method: methods.Method) -> None:
-        """Refuse what means nothing for a method: outputs that it does not have, a psi or profile without effect."""
+        """Refuse options that do not apply to a method: outputs it does not have, a psi or profile without effect."""
         known = [*method.writes, "target", "score", "head"]
         known += ["completeness", "contributions", "bias_gradients"] * method.sites
         known += ["input_gradient"] * method.gradient
@@ -181,7 +181,7 @@ class Options:
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """Names of the outputs that a graph with these options has, beside those of `expose`."""
+        """Names of the outputs that a graph with these options has, without those of `expose`."""
         method = methods.find(self.method)
         names = list(self.outputs or ())
         if self.outputs is None:
@@ -191,11 +191,11 @@ class Options:
         return tuple(dict.fromkeys([*names, *(name for name, asked in more.items() if asked)]))
 
     def only(self, *outputs: str) -> Options:
-        """Return the same for a graph that computes these outputs and no others."""
+        """Return these options for a graph with the given outputs alone."""
         return replace(self, outputs=outputs, expose=(), input_gradient=False, bias_gradients=False, scores=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what tells one explanation from another, ready for JSON: for records and metadata.
+        """Return the options that identify an explanation, ready for JSON: for records and metadata.
 
         The method's settings are entries of their own; options that have no effect on the explanation, and those left
         at defaults that say nothing (None, or fgonnx's own engine), are left out. Arrays are described by their hash.

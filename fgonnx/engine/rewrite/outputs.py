@@ -22,24 +22,24 @@ SEED_INPUT = "seed"
 
 
 class Outputs:
-    """Adds inputs and outputs under the names users expect, stepping aside for names the model has."""
+    """Adds inputs and outputs with their standard names, or others where the model uses these."""
 
     def __init__(self, op: Emitter, normal: Normal) -> None:
         self.op = op
         self.names: dict[str, str] = {}
         graph = op.graph
-        self._faces = {v.name for v in [*graph.inputs, *graph.outputs]}
-        self._inner = {v.name: v for node in graph for v in node.outputs if v.name not in self._faces}
-        self._inner.update({n: v for n, v in graph.initializers.items() if n not in self._faces})
+        self._external = {v.name for v in [*graph.inputs, *graph.outputs]}
+        self._inner = {v.name: v for node in graph for v in node.outputs if v.name not in self._external}
+        self._inner.update({n: v for n, v in graph.initializers.items() if n not in self._external})
         self._batch: list[int | str] = ["N"] if normal.batched else [1]
 
     def claim(self, name: str) -> str:
-        """Return a name for a new input or output: the one asked for, behind "fg_" where an input or output has it."""
-        while name in self._faces:
+        """Return a name for a new input or output: the given one, with the prefix "fg_" if it is taken."""
+        while name in self._external:
             name = f"fg_{name}"
         if name in self._inner:
             self._inner[name].name = f"{name}::inner"
-        self._faces.add(name)
+        self._external.add(name)
         return name
 
     def add(self, name: str, value: ir.Value, dims: Sequence[int | str | ir.SymbolicDim] | None = None) -> None:
@@ -60,7 +60,7 @@ def write_outputs(
     chosen: ir.Value | None,
     score: ir.Value,
 ) -> None:
-    """Add the outputs that the options ask for."""
+    """Add the requested outputs."""
     op = writer.op
     for name, value in written.items():
         if name in options.wanted or (name.startswith("signed_map_") and "signed_maps" in options.wanted):
@@ -90,7 +90,7 @@ def expose(
     nodes: Sequence[ir.Node],
     where: str,
 ) -> None:
-    """Add what `expose` asks for: values, their cotangents, intercepts and bias-gradients of sites."""
+    """Add the outputs of `expose`: values, their cotangents, intercepts and bias-gradients of sites."""
     values = {str(v.name): v for node in nodes for v in node.outputs if v.name}
     sites = {p.site.name: p for p in parts[1:]}
     gradients = {str(v.name): g for v, g in walked.cotangents.items()}

@@ -1,4 +1,4 @@
-"""The graph rewriter: normalise, seed, walk back, aggregate, prune, and one ONNX model comes out."""
+"""The graph rewriter: normalise, seed, walk back, aggregate, prune; the result is one ONNX model."""
 
 from __future__ import annotations
 

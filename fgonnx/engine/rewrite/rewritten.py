@@ -1,4 +1,4 @@
-"""A rewritten model and what is known about it."""
+"""A rewritten model and its description."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from fgonnx.errors import ModelError
 
 @dataclass
 class Rewritten:
-    """A model that explains itself, and what is known about it.
+    """A model that explains itself, and its description.
 
     Attributes
     ----------
     model : ir.Model
         The graph.
     options : Options
-        What was asked for.
+        The options.
     normal : Normal
         What the source was turned into.
     head : str
@@ -43,7 +43,7 @@ class Rewritten:
     source_outputs : tuple of str
         The model's own outputs.
     notes : list of str
-        What was changed on the way, in words.
+        Descriptions of changes to the model.
     head_axes : tuple of int or None
         Which axis of the input's grid each axis of the head is, where it is known to be one.
     facts : dict of str to str
@@ -66,7 +66,7 @@ class Rewritten:
 
 
 def describe(r: Rewritten, loaded: LoadedModel) -> None:
-    """Write what is known about a rewritten model into its metadata."""
+    """Write the description of a rewritten model into its metadata."""
     model = r.model
     model.producer_name, model.producer_version = "fgonnx", __version__
     folded = "no" if any(n.op_type == "BatchNormalization" for n in model.graph) else "yes, or none in the source"

@@ -79,8 +79,8 @@ def clip(op: Emitter, y: ir.Value, x: ir.Value, low: ir.Value | None = None, hig
         raise Unsupported("its bounds depend on the input", "Replace it by Min and Max")
     top = op.array(high)
     if top is not None and top.size == 1 and low is not None and (zero := op.array(low)) is not None and not zero.any():
-        # 0 <= y <= top: the intercept is the bound wherever it is reached. What of the cotangent belongs to y > 0 is
-        # divided into what belongs to the bound and what goes on.
+        # 0 <= y <= top: the intercept is the bound wherever it is reached. The cotangent where y > 0 is split into the
+        # part at the bound and the part that is passed on.
         reached = masks.reaches(op, y, float(top))
 
         @cache
@@ -107,7 +107,7 @@ def clip(op: Emitter, y: ir.Value, x: ir.Value, low: ir.Value | None = None, hig
 
 
 def _inside(op: Emitter, y: ir.Value, x: ir.Value, bound: ir.Value, value: float | None, side: str) -> ir.Value:
-    """1 where x is strictly on the inner side of a bound; y serves where the bound is a known number."""
+    """1 where x is strictly inside of a bound; computed from y if the bound is a constant."""
     if side == "low" and value == 0.0:
         return masks.positive(op, y)
     if side == "high" and value is not None:
@@ -143,7 +143,7 @@ def shrink(op: Emitter, y: ir.Value, x: ir.Value, *, bias: float = 0.0, lambd: f
 
 @rule("Sigmoid", family="elementwise", note="c = y - h'(x) x")
 def sigmoid(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
-    # h' = y (1 - y). With p = g y, which a gate's product has at hand, g h' = p (1 - y) and g c = p - g h' x.
+    # h' = y (1 - y). With p = g y, which the rule of a gate's Mul provides, g h' = p (1 - y) and g c = p - g h' x.
     rest = masks.complement(op, y)
     derivative = op.Mul(y, rest)
 
@@ -330,7 +330,7 @@ def hardmax(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1) -> Local:
     return Local(lambda g: [None], y, "implicit")
 
 
-# saturate and round_mode are of 8-bit and smaller types alone, which carry no cotangent.
+# saturate and round_mode apply to 8-bit and smaller types alone, which have no cotangent.
 
 
 def _casting(op_type: str) -> None:

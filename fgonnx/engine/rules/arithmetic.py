@@ -38,31 +38,32 @@ def sub(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
 @rule("Mul", note="c = 0 with a constant factor, -y with two active ones")
 def mul(op: Emitter, y: ir.Value, a: ir.Value, b: ir.Value) -> Local:
     whole = [v for v in (a, b) if op.is_active(v) and op.dims(v) == op.dims(y)]
-    # A sigmoid makes do with the product, and its own cotangent may never be written.
+    # y = a b: the cotangents are g b and g a, and c = -y with two active factors. A sigmoid comes last: its rule needs
+    # g y alone, so that its own cotangent may never be written.
     whole.sort(key=lambda v: (node := v.producer()) is not None and node.op_type == "Sigmoid")
 
     @cache
-    def towards(g: ir.Value, of: ir.Value) -> ir.Value:
+    def cotangent_of(g: ir.Value, of: ir.Value) -> ir.Value:
         other = b if of is a else a
         return op.Mul(g, other if op.array(other) is not None else spread(op, other, y))
 
     @cache
     def product(g: ir.Value) -> ir.Value:
-        # g y as cotangent times factor: both are there, and y, which nothing else may need, is not kept.
-        return shaped(op.Mul(towards(g, whole[0]), whole[0]) if whole else op.Mul(g, y), y)
+        # g y as a factor times its cotangent: both exist, and y, which nothing else may need, is not kept.
+        return shaped(op.Mul(cotangent_of(g, whole[0]), whole[0]) if whole else op.Mul(g, y), y)
 
-    def factor(g: ir.Value, of: ir.Value, other: ir.Value) -> Cotangent:
+    def pulled_back(g: ir.Value, of: ir.Value, other: ir.Value) -> Cotangent:
         if not op.is_active(of):
             return None
         if op.dims(of) != op.dims(y):
             return summed(op, op.Mul(g, other), y, of)
-        cotangent = towards(g, of)
+        cotangent = cotangent_of(g, of)
         if op.is_active(other):
             op.recipes[cotangent] = Recipe(times_primal=product(g), primal=of)
         return cotangent
 
     def vjp(g: ir.Value) -> list[Cotangent]:
-        return [factor(g, a, b), factor(g, b, a)]
+        return [pulled_back(g, a, b), pulled_back(g, b, a)]
 
     both = op.is_active(a) and op.is_active(b)
     return Local(vjp, op.Neg(y) if both else None, "implicit", lambda g: op.Neg(product(g)))

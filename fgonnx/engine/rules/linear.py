@@ -15,7 +15,7 @@ from fgonnx.engine.graph.values import dtype_of, shaped
 from fgonnx.engine.rules.fast.convolution import Windows, transposed_convolution
 from fgonnx.engine.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
 
-_HEAVY = 1 << 22  # elements of a matrix of weights
+_GATHERED_SIZE = 1 << 22  # elements of a weight matrix from which one column is gathered instead
 
 
 def explicit_pads(
@@ -27,7 +27,7 @@ def explicit_pads(
     strides: Sequence[int],
     dilations: Sequence[int],
 ) -> list[int]:
-    """Return begins then ends for any auto_pad, from the sizes that are known on both sides.
+    """Return begins, then ends, for any auto_pad, from the sizes of input and output.
 
     SAME pads (out - 1) s + d (k - 1) + 1 - in in total, the odd one at the end (SAME_UPPER) or the beginning.
     """
@@ -50,7 +50,7 @@ def spatial(op: Emitter, value: ir.Value) -> list[int]:
 
 
 def per_channel(op: Emitter, vector: ir.Value, rank: int) -> ir.Value:
-    """Give a vector over channels the shape (C, 1, ...) that broadcasts to (N, C, *spatial)."""
+    """Reshape a vector over channels to (C, 1, ...), which broadcasts to (N, C, *spatial)."""
     if rank == 2:
         return vector
     ones = [1] * (rank - 2)
@@ -230,7 +230,7 @@ def _is_heavy(w: ir.Value) -> bool:
 
     onnxruntime keeps a second, packed copy of a constant right factor, but none of a left one.
     """
-    return w.const_value is not None and w.const_value.size >= _HEAVY
+    return w.const_value is not None and w.const_value.size >= _GATHERED_SIZE
 
 
 def _row_of(op: Emitter, g: ir.Value, w: ir.Value, *, transposed: bool) -> ir.Value | None:

@@ -186,7 +186,7 @@ def lp_normalization(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1, p
 
 
 def _repaired(v: ir.Value) -> bool:
-    """Tell whether the model itself puts something in the place of entries of a value, as of NaN."""
+    """Tell whether the model itself replaces entries of a value, such as NaN."""
     return any(
         node.op_type in ("IsNaN", "Where") or (node.op_type in ("Cast", "Identity") and _repaired(node.outputs[0]))
         for node in v.consumers()
@@ -195,7 +195,7 @@ def _repaired(v: ir.Value) -> bool:
 
 @rule("Softmax", since=13, note="c = y - y (x - <x, y>)")
 def softmax(op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1) -> Local:
-    if _repaired(y):  # a row that is masked everywhere is NaN, and 0 times NaN must not come back
+    if _repaired(y):  # a fully masked row is NaN, and 0 times NaN must not be propagated
         y = op.Where(op.IsNaN(y), 0.0, y)
 
     def jacobian(v: ir.Value) -> ir.Value:

@@ -21,7 +21,7 @@ from fgonnx.engine.rules.registry import Local, Unsupported, rule
 
 
 def _indices(op: Emitter, y: ir.Value) -> ir.Value:
-    """Return the second output of the very node that made `y`, so that the pool runs once."""
+    """Return the second output of the node that computes `y`, so that the pool runs once."""
     node = producer_of(y)
     if len(node.outputs) < 2:
         node.resize_outputs(2)
@@ -62,7 +62,7 @@ def max_pool(
             return routing.undo_max_pool(op, g, values, x, axes)
         if not storage_order:
             return masks.scatter_to_argmax(op, g, _indices(op, values), x)
-        # its own indices are column-major; row-major ones come from a pool of our own
+        # the node's indices are column-major; a second pool gives row-major ones
         indices = op.several(
             "MaxPool",
             x,
@@ -214,7 +214,7 @@ def global_average_pool(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
 
 
 def _shared(op: Emitter, g: ir.Value, x: ir.Value, count: int) -> ir.Value:
-    """Give every cell its share of the cotangent of one mean."""
+    """Distribute the cotangent of a mean evenly over its cells."""
     share = op.constant(np.full((1, 1, *spatial(op, x)), 1.0 / count, dtype_of(g).numpy()))
     if blockable(op, x):
         result = spread(op, shaped(op.Mul(g, 1.0 / count), g), x)

@@ -1,4 +1,4 @@
-"""Operators of the standard that are not differentiated, and why: what a refusal says, and the table of operators."""
+"""Operators of the standard that are not differentiated, with the reason: for refusals and the table of operators."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ Cotangent = ir.Value | None
 Vjp = Callable[..., Cotangent | Sequence[Cotangent]]
 
 
-#: What a rule advises where a free batch is what stands in its way; the rewriter then takes the advice itself.
+#: Advice of a rule that cannot handle a free batch; the rewriter follows it by itself.
 FIX_BATCH = "Fix the batch size to 1"
 
 
@@ -27,9 +27,9 @@ class Unsupported(Exception):  # noqa: N818  - not an error of the user's: the w
     Parameters
     ----------
     why : str
-        What stands in the way, without a full stop.
+        The reason, without a full stop.
     what_to_do : str
-        A way out.
+        What the user can do.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Local:
     Attributes
     ----------
     vjp : callable
-        Takes the cotangent of the output (one per output, None where there is none) and returns the cotangents of
-        the inputs in ONNX order: a sequence, or one value for a first input alone. None means no cotangent.
+        Takes the cotangent of the output (one per output, None for no cotangent) and returns the cotangents of the
+        inputs in ONNX order: a sequence, or one value for the first input alone. None means no cotangent.
     intercept : ir.Value, sequence of those, or None
         `c`, broadcastable to `y`; one per output where there are several; None where it is zero.
     kind : {"bias", "implicit"}
         Whether the intercept comes from a parameter or from a non-linearity.
     product : callable, optional
-        Takes the cotangent of the (only) output and returns `g * c` where it costs less than the multiplication, or
+        Takes the cotangent of the (only) output and returns `g * c` if that is cheaper than the multiplication, else
         None.
     """
 
@@ -79,7 +79,7 @@ class Rule:
     family : str
         "linear", "homogeneous", "elementwise" or "general".
     note : str
-        What the intercept and the subgradient convention are, for the table of operators.
+        Intercept and subgradient convention, for the table of operators.
     """
 
     op_type: str
@@ -110,7 +110,7 @@ def rule(
 
     The decorated function gets the Emitter, the output (a tuple of them for an operator with several), the inputs
     positionally in ONNX order (None for those left out) and the attributes by keyword. An attribute that is not in
-    its signature makes the engine refuse the node: nothing is ignored in silence.
+    its signature makes the node unsupported: nothing is silently ignored.
 
     Parameters
     ----------

@@ -245,7 +245,7 @@ def resize(
 
 
 def _content(op: Emitter, v: ir.Value | None) -> npt.NDArray[Any] | None:
-    """Return a constant; None where it is none, or an empty one, which stands for an input left out."""
+    """Return the content of a constant; None for other values, and for an empty one, which means an omitted input."""
     array = op.array(v)
     return array if array is not None and array.size else None
 

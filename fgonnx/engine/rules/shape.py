@@ -164,7 +164,7 @@ def pad(
 
 
 def _unpad(op: Emitter, g: ir.Value, begin: Sequence[int], end: Sequence[int]) -> ir.Value:
-    """Cut off what was padded, put zeros where something was cut off."""
+    """Crop what was padded, pad with zeros what was cropped."""
     axes = [i for i, pair in enumerate(zip(begin, end, strict=True)) if max(pair) > 0]
     if axes:
         stops = [-end[i] if end[i] > 0 else _LAST for i in axes]

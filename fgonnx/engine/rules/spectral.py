@@ -72,7 +72,7 @@ def _dft(
 
 
 def _fit(op: Emitter, g: ir.Value, axis: int, size: int, wanted: int, rank: int) -> ir.Value:
-    """Cut an axis to a size, or fill it up with zeros."""
+    """Crop an axis to a size, or pad it with zeros."""
     if wanted <= size:
         return g if wanted == size else op.Slice(g, [0], [wanted], [axis])
     return op.Pad(g, [*([0] * (rank + axis)), wanted - size, *([0] * (rank - axis - 1))])

@@ -1,4 +1,4 @@
-"""Pictures of explanations: a map in colours, a map over a photo, and the panel with the certificate beside it."""
+"""Pictures of explanations: a map in colours, a map over a photo, and a panel with the certificate."""
 
 from __future__ import annotations
 
