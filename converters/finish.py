@@ -15,9 +15,9 @@ import onnx_ir.passes.common as common
 
 from fgonnx import labels
 from fgonnx.engine.graph.session import Session
+from fgonnx.engine.graph.values import inputs_of
 from fgonnx.engine.model import save
 from fgonnx.engine.model.load import PREPROCESSING_KEY
-from fgonnx.engine.walk.backward import inputs_of
 from fgonnx.errors import InputError, ModelError, Refusal, UnsupportedError
 from fgonnx.pictures.read import images, preprocess
 from fgonnx.pictures.read.preprocess import Preprocessing

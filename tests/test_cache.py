@@ -18,6 +18,7 @@ from fgonnx.audit.check import check
 from fgonnx.audit.evaluate.randomisation import layers, permuted
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite import cache
+from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rules import registry
 from tests import skips
 from tests.cli_support import CIRCLE, IMAGES, SHAPES, good
@@ -40,6 +41,19 @@ QUANTISED = model(
         qf = QuantizeLinear(f, s, z)  y = DequantizeLinear(qf, s, z)
     }""",
     weights=draw(w=(4, 3, 3, 3), b=(4,)),
+)
+DYNAMIC = model(
+    """(float[N,6] x) => (float[N,4] y) <uint8 wz = {128}> {
+        q, s, z = DynamicQuantizeLinear(x)
+        [c] i = MatMulInteger(q, w, z, wz)
+        f = Cast<to=1>(i)
+        y = Mul(f, s)
+    }""",
+    weights={"w": np.random.default_rng(0).integers(0, 256, (6, 4), np.uint8)},
+)
+HALF = model(
+    "(float16[N,3,8,6] x) => (float16[N,4] y) { [c] a = Conv(x, w, b)  p = GlobalAveragePool(a)  y = Flatten(p) }",
+    weights={name: array.astype(np.float16) for name, array in draw(w=(4, 3, 3, 3), b=(4,)).items()},
 )
 FREE = model(
     """(float[N,3,H,W] x) => (float[N,4] y) {
@@ -172,6 +186,19 @@ def beside(folder, seed=0):
 
 
 class TestEntries:
+    @pytest.mark.parametrize("source", [DYNAMIC, HALF], ids=["dynamic", "half"])
+    def test_origins_of_twins_are_in_them(self, kept, from_disk_only, source):
+        def known(normal):
+            pairs = [*normal.twins.items(), *normal.unscaled.items()]
+            return [(a.name, b.name) for a, b in pairs], [(v.name, node) for v, node in normal.origin.items()]
+
+        loaded, folder = load(source), cache.Cache(kept)
+        expected = known(folder.build(loaded, Options()).normal)
+        assert expected[0]
+        assert {"c", ""} <= {node for _, node in expected[1]}
+        from_disk_only()
+        assert known(folder.build(loaded, Options()).normal) == expected
+
     def test_large_weights_are_not_in_them(self, kept):
         wide = model(
             """(float[N,3,8,6] x) => (float[N,4] y) {

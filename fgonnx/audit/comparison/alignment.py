@@ -24,7 +24,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.probe import batch_factor
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session
-from fgonnx.engine.graph.values import dims_of, required
+from fgonnx.engine.graph.values import dims_of, inputs_of, required
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.cut import fetch, force
 from fgonnx.engine.normal.normalise import Normal, normalise
@@ -133,7 +133,7 @@ class Side:
                 continue
             seen.add(node)
             stack.append((node, True))
-            for v in reversed(backward.inputs_of(node)):
+            for v in reversed(inputs_of(node)):
                 producer = v.producer()
                 if producer is not None and producer in on_path and producer not in seen:
                     stack.append((producer, False))
@@ -330,7 +330,7 @@ def _segments(values: Sequence[ir.Value]) -> dict[str, int]:
             if node is None or str(node.name) in found:
                 continue
             found[str(node.name)] = i
-            stack += [v for v in backward.inputs_of(node) if v not in places]
+            stack += [v for v in inputs_of(node) if v not in places]
     return found
 
 

@@ -7,8 +7,21 @@ from typing import Any
 
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.traversal import RecursiveGraphIterator
 
 Dims = tuple[int | ir.SymbolicDim, ...]
+
+# Number of leading inputs whose content an operator reads; of the others it reads the type or the shape.
+# The scale that a dynamic quantiser computes is part of its rounding, and not differentiated.
+_CONTENT = {
+    "CastLike": 1,
+    "DynamicQuantizeLinear": 0,
+    "EyeLike": 0,
+    "RandomNormalLike": 0,
+    "RandomUniformLike": 0,
+    "Shape": 0,
+    "Size": 0,
+}
 
 
 def required(node: ir.Node, index: int) -> ir.Value:
@@ -28,6 +41,18 @@ def required(node: ir.Node, index: int) -> ir.Value:
 def optional(node: ir.Node, index: int) -> ir.Value | None:
     """Return an input, None if it is omitted."""
     return node.inputs[index] if index < len(node.inputs) else None
+
+
+def inputs_of(node: ir.Node) -> list[ir.Value]:
+    """Return the inputs whose content a node reads, and the values that its subgraphs (If, Loop, Scan) capture."""
+    count = _CONTENT.get(node.op_type) if not node.domain else None
+    found = [v for v in node.inputs[:count] if v is not None]
+    for attribute in node.attributes.values():
+        graphs = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}
+        for graph in graphs.get(attribute.type, ()):
+            found += [v for inner in RecursiveGraphIterator(graph) for v in inner.inputs if v is not None]
+            found.extend(graph.outputs)
+    return found
 
 
 def producer_of(value: ir.Value) -> ir.Node:

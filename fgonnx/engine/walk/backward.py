@@ -7,26 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
-from onnx_ir.traversal import RecursiveGraphIterator
 
 from fgonnx.engine import rules
 from fgonnx.engine.graph.emit import Emitter, Recipe
+from fgonnx.engine.graph.values import inputs_of
 from fgonnx.engine.rules.refused import REASONS
 from fgonnx.engine.rules.registry import Kind, Unsupported, bind
 from fgonnx.errors import Refusal, UnsupportedError
 
 _REGISTER = "Register a rule for it (fgonnx.rule), or explain an output before it"
-# Number of leading inputs whose content an operator reads; of the others it reads the type or the shape.
-# The scale that a dynamic quantiser computes is part of its rounding, and not differentiated.
-CONTENT = {
-    "CastLike": 1,
-    "DynamicQuantizeLinear": 0,
-    "EyeLike": 0,
-    "RandomNormalLike": 0,
-    "RandomUniformLike": 0,
-    "Shape": 0,
-    "Size": 0,
-}
 _PORTABLE = "Explain the model it was made from, or save it with the optimisation level ORT_ENABLE_EXTENDED"
 _FLOATING = "Explain the floating-point model it was made from, or an output before it"
 
@@ -81,18 +70,6 @@ class Walk:
 def differentiable(v: ir.Value | None) -> bool:
     """Tell whether a value can have a cotangent; values of 8 bits or fewer are quantised."""
     return v is not None and (v.dtype is None or (v.dtype.is_floating_point() and v.dtype.bitwidth >= 16))
-
-
-def inputs_of(node: ir.Node) -> list[ir.Value]:
-    """Return the inputs whose content a node reads, and the values that its subgraphs (If, Loop, Scan) capture."""
-    count = CONTENT.get(node.op_type) if not node.domain else None
-    found = [v for v in node.inputs[:count] if v is not None]
-    for attribute in node.attributes.values():
-        graphs = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}
-        for graph in graphs.get(attribute.type, ()):
-            found += [v for inner in RecursiveGraphIterator(graph) for v in inner.inputs if v is not None]
-            found.extend(graph.outputs)
-    return found
 
 
 def active_values(nodes: Sequence[ir.Node], sources: Sequence[ir.Value]) -> set[ir.Value]:
