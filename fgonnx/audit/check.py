@@ -347,21 +347,7 @@ def _slopes(
     Steps are left out at which the score neither moves nor should move by some units in its last place: there rounding
     is measured, and two steps that measure no difference at all would agree best.
     """
-    shape = (len(_STEPS), len(directions), len(x))
-    promised, central, nearest = np.empty(shape), np.empty(shape), np.empty(shape)
-    here = score(x)
-    for k, direction in enumerate(directions):
-        v = direction / (np.sqrt(_mean(direction**2)) + 1e-300)
-        for j, step in enumerate(_STEPS):
-            ahead, behind = (batches.typed(x + sign * step * scale * v, x.dtype) for sign in (1, -1))
-            up, down = score(ahead) - here, here - score(behind)
-            # What was moved is what survived rounding to the input's type.
-            up_promised, down_promised = _dot(ahead, x, gradient), _dot(x, behind, gradient)
-            promised[j, k] = (up_promised + down_promised) / (2 * step)
-            central[j, k] = (up + down) / (2 * step) - promised[j, k]
-            # The gradient is that of one side where the sample lies on a kink: one side has to agree.
-            sides = np.stack([central[j, k], (up - up_promised) / step, (down - down_promised) / step])
-            nearest[j, k] = np.take_along_axis(sides, np.abs(sides).argmin(0)[None], 0)[0]
+    promised, central, nearest = _differences(score, x, gradient, scale, directions)
     # The larger of what is promised and what is found: a gradient of zeros promises nothing.
     size = np.sqrt(np.maximum(promised**2, (promised + central) ** 2).mean(1)) + 1e-300
     visible = 2 * np.array(_STEPS)[:, None] * size >= _UNITS * unit
@@ -374,7 +360,7 @@ def _slopes(
     errors = np.sqrt((nearest**2).mean(1)) / size
     error = np.minimum(errors[steady, rows], errors[steady + 1, rows])
     measured = doubt < 1
-    worst = int(np.where(measured, error, -1.0).argmax())
+    worst = int((np.where(measured, error, -1.0) if measured.any() else error).argmax())
     value = float(error[worst])
     if not measured[worst]:
         detail = (
@@ -391,6 +377,28 @@ def _slopes(
         verdict = "undecided" if verdict == "passed" else verdict
         detail += f"; {int((~measured).sum())} sample(s) could not be measured"
     return Check(name, verdict, value, tolerance, detail)
+
+
+def _differences(
+    score: Callable[[Array], Floats], x: Array, gradient: Floats, scale: Floats, directions: Sequence[Floats]
+) -> tuple[Floats, Floats, Floats]:
+    """Return slopes, (steps, directions, N): promised; how far central ones, and nearest ones, are off."""
+    shape = (len(_STEPS), len(directions), len(x))
+    promised, central, nearest = np.empty(shape), np.empty(shape), np.empty(shape)
+    here = score(x)
+    for k, direction in enumerate(directions):
+        v = direction / (np.sqrt(_mean(direction**2)) + 1e-300)
+        for j, step in enumerate(_STEPS):
+            ahead, behind = (batches.typed(x + sign * step * scale * v, x.dtype) for sign in (1, -1))
+            up, down = score(ahead) - here, here - score(behind)
+            # What was moved is what survived rounding to the input's type.
+            up_promised, down_promised = _dot(ahead, x, gradient), _dot(x, behind, gradient)
+            promised[j, k] = (up_promised + down_promised) / (2 * step)
+            central[j, k] = (up + down) / (2 * step) - promised[j, k]
+            # The gradient is that of one side where the sample lies on a kink: one side has to agree.
+            sides = np.stack([central[j, k], (up - up_promised) / step, (down - down_promised) / step])
+            nearest[j, k] = np.take_along_axis(sides, np.abs(sides).argmin(0)[None], 0)[0]
+    return promised, central, nearest
 
 
 def _last_place(explanation: Explanation) -> Floats:
