@@ -26,30 +26,30 @@ RUNNING = "How it runs"
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a field is given on a command line.
+    """How a field is spelled on the command line.
 
     Attributes
     ----------
     help : str
-        What it means; also the field's documentation.
+        Its help text; also the field's documentation.
     panel : str
-        Heading of the help page that it stands under.
+        Heading of its section in the help.
     metavar : str, optional
-        What stands for its value in the help.
+        Placeholder of its value in the help.
     flag : str, optional
-        Its flag, where that is not the field's name with two dashes.
+        Its flag, if not the field's name with two dashes.
     least, most : float, optional
         Bounds of a number.
     parse : callable, optional
-        Makes the field's value of the text, or of the list of texts with `many`.
+        Converts the text, or the list of texts with `many`, to the field's value.
     many : bool
         Whether the flag may be repeated.
     switch : bool
-        Whether the flag takes no value; what is parsed is then True.
+        Whether the flag takes no value; True is parsed then.
     typed : bool
-        Whether commands have it at all; others are for Python alone.
+        Whether commands have it; others are for Python alone.
     python : str
-        What to add to the help for those who write Python.
+        Addition to the help, for Python.
     """
 
     help: str
@@ -92,7 +92,7 @@ def documented(cls: type[T]) -> type[T]:
 
 
 def changed(changes: Mapping[str, Any], *objects: Any) -> tuple[list[Any], dict[str, Any]]:
-    """Return option objects with the changes that are fields of theirs, and the changes that are nobody's.
+    """Return option objects with the changes of their fields, and the remaining changes.
 
     Parameters
     ----------
@@ -110,21 +110,21 @@ def changed(changes: Mapping[str, Any], *objects: Any) -> tuple[list[Any], dict[
 
 
 def pairs(texts: Iterable[str], example: str, error: type[FgonnxError] = OptionError) -> dict[str, str]:
-    """Read texts of the form NAME=VALUE.
+    """Parse texts of the form NAME=VALUE.
 
     Parameters
     ----------
     texts : iterable of str
         The texts.
     example : str
-        A right one, for messages.
+        A valid one, for messages.
     error : type
-        What to raise.
+        The exception class to raise.
 
     Raises
     ------
     FgonnxError
-        A text is not of that form, or a name is given twice.
+        A text does not have that form, or a name is given twice.
     """
     found: dict[str, str] = {}
     for text in texts:
@@ -138,12 +138,12 @@ def pairs(texts: Iterable[str], example: str, error: type[FgonnxError] = OptionE
 
 
 def check_choices(o: Any, **choices: Iterable[str]) -> None:
-    """Refuse values that do not exist.
+    """Refuse values that are not among a field's choices.
 
     Raises
     ------
     OptionError
-        A field has a value that is none of its choices.
+        A field has a value that is not among its choices.
     """
     for name, known in choices.items():
         if (value := getattr(o, name)) not in known:

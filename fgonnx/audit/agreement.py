@@ -1,4 +1,4 @@
-"""The two engines held against each other on one model: every tensor of one explanation with that of the other."""
+"""Compare the two engines on one model, every tensor of an explanation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OUTPUTS = (*CERTIFICATE, "input_gradient", "bias_gradients")
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the engines are apart in one group of tensors.
+    """The difference of the engines in one group of tensors.
 
     Attributes
     ----------
@@ -35,9 +35,9 @@ class Difference:
     value : float
         Largest |ours - theirs| of a tensor, relative to its largest |ours|, over the tensors of the group.
     where : str
-        The tensor it is in.
+        The tensor with the largest difference.
     count : int
-        How many tensors were compared.
+        Number of tensors compared.
     """
 
     group: str
@@ -63,13 +63,13 @@ def compare(
     loaded : LoadedModel
         The model.
     options : Options
-        What is explained; its engine, outputs and exposed values do not count.
+        What is explained; its engine, outputs and exposed values are ignored.
     feeds : mapping of str to numpy array
         Samples for all inputs of the model.
     targets : sequence of int, optional
         What to explain of each sample; the largest entry by default.
     build : callable
-        What rewrites: `fgonnx.engine.rewrite.rewrite.build`, or one that keeps graphs on disk.
+        The function that rewrites: `fgonnx.engine.rewrite.rewrite.build`, or a caching one.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def _group(name: str) -> str | None:
 
 
 def _run(loaded: LoadedModel, r: Rewritten, feeds: Mapping[str, Array], targets: Array) -> dict[str, Array]:
-    """Run a rewritten model, sample by sample where it takes one only; results by fgonnx's names."""
+    """Run a rewritten model; results by fgonnx's names."""
     session = Session(r.model, folder=loaded.folder, providers=["cpu"], optimise=False)
     found = batches.run(r, session, {**feeds, r.selector: targets}, len(targets), list(r.names.values()))
     return {ours: found[theirs].astype(np.float64) for ours, theirs in r.names.items()}

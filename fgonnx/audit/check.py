@@ -52,9 +52,9 @@ class Check:
     name : str
         What was compared.
     verdict : {"passed", "failed", "undecided"}
-        Undecided where the measurement itself is too uncertain to tell.
+        Undecided if the measurement itself is too uncertain.
     value, tolerance : float
-        The worst sample's error and what is allowed.
+        The worst sample's error and the allowed one.
     detail : str
         How it was measured.
     """
@@ -73,11 +73,11 @@ class CheckResult:
     Attributes
     ----------
     checks : tuple of Check
-        In the order in which they were made.
+        In the order in which they were run.
     explanation : Explanation
-        Of the samples that were used.
+        The explanation of the samples.
     notes : tuple of str
-        What the engine changed on the way, and what limits the checks.
+        Changes to the model, and limits of the checks.
     """
 
     checks: tuple[Check, ...]
@@ -93,7 +93,7 @@ class CheckResult:
 @documented
 @dataclass(frozen=True, kw_only=True)
 class Thoroughness:
-    """How thoroughly `check` checks."""
+    """Number of samples and directions of `check`, and its tolerance."""
 
     samples: int = option(2, "Random samples, where no pictures are given.", panel="", least=1)
     directions: int = option(8, "Directions of each kind for the slopes.", panel="", least=1)
@@ -251,7 +251,7 @@ def _outputs(
     found, where = error(True)
     detail = "largest difference to the source model, relative to its largest output"
     if found > allowed:
-        # onnxruntime fuses quantised layers into integer kernels that round otherwise than the operators' definitions.
+        # onnxruntime fuses quantised layers into integer kernels with other rounding than the operators' definitions.
         plain, plain_where = error(False)
         if plain <= allowed:
             detail = f"to the source run without onnxruntime's fusions, which alone move its outputs by {found:.1e}"
@@ -273,7 +273,7 @@ def _largest_difference(ours: Mapping[str, Array], theirs: Mapping[str, Array]) 
 
 
 def _completeness(explanation: Explanation, tolerance: float | None) -> Check:
-    """Hold the residual against the score, or against what was summed where the score is a small difference."""
+    """Compare the residual with the score, or with the sum of absolute contributions where the score is small."""
     relative, rounding = explanation.relative_residual(), explanation.rounding_residual()
     allowed = tolerance if tolerance is not None else _usual(explanation.score.dtype)
     # |score| / sum |contributions|
@@ -290,7 +290,7 @@ def _completeness(explanation: Explanation, tolerance: float | None) -> Check:
 
 
 def _usual(dtype: np.dtype[Any]) -> float:
-    """Return the relative error to allow where values of a type are summed."""
+    """Return the allowed relative error of sums in a type."""
     return max(_TOLERANCE, 32 * float(np.finfo(dtype).eps))
 
 
@@ -322,7 +322,7 @@ def _derivative(
     clean = x.astype(np.float64)
     scale = np.sqrt(_mean(clean**2)) + 1e-12
     unit = _last_place(explanation)
-    # Random halves of the gradient: every part of it is tried, each with a strong signal.
+    # Random halves of the gradient: every part of it is tested, each with a strong signal.
     strong = gradient if gradient.any() else rng.standard_normal(x.shape)
     along = [strong * (rng.random(x.shape) < 0.5) for _ in range(directions)]
     across = [clean, *(rng.standard_normal(x.shape) for _ in range(directions - 1))]
@@ -347,11 +347,11 @@ def _slopes(
     Steps are left out at which the score neither moves nor should move by some units in its last place: there rounding
     is measured, and two steps that measure no difference at all would agree best.
     """
-    promised, central, nearest = _differences(score, x, gradient, scale, directions)
-    # The larger of what is promised and what is found: a gradient of zeros promises nothing.
-    size = np.sqrt(np.maximum(promised**2, (promised + central) ** 2).mean(1)) + 1e-300
+    predicted, central, nearest = _differences(score, x, gradient, scale, directions)
+    # The larger of predicted and measured slope: a zero gradient predicts nothing.
+    size = np.sqrt(np.maximum(predicted**2, (predicted + central) ** 2).mean(1)) + 1e-300
     visible = 2 * np.array(_STEPS)[:, None] * size >= _UNITS * unit
-    visible |= ~(promised.any((0, 1)) | central.any((0, 1)))  # no slope promised, and none found at any step
+    visible |= ~(predicted.any((0, 1)) | central.any((0, 1)))  # no slope predicted, and none found at any step
     uncertain = np.sqrt(((central[1:] - central[:-1]) ** 2).mean(1)) / size[1:]
     uncertain[~(visible[1:] & visible[:-1])] = np.inf
     steady = uncertain.argmin(0)
@@ -382,27 +382,27 @@ def _slopes(
 def _differences(
     score: Callable[[Array], Floats], x: Array, gradient: Floats, scale: Floats, directions: Sequence[Floats]
 ) -> tuple[Floats, Floats, Floats]:
-    """Return slopes, (steps, directions, N): promised; how far central ones, and nearest ones, are off."""
+    """Return slopes, (steps, directions, N): predicted ones; the errors of central, and of the nearest, differences."""
     shape = (len(_STEPS), len(directions), len(x))
-    promised, central, nearest = np.empty(shape), np.empty(shape), np.empty(shape)
+    predicted, central, nearest = np.empty(shape), np.empty(shape), np.empty(shape)
     here = score(x)
     for k, direction in enumerate(directions):
         v = direction / (np.sqrt(_mean(direction**2)) + 1e-300)
         for j, step in enumerate(_STEPS):
             ahead, behind = (batches.typed(x + sign * step * scale * v, x.dtype) for sign in (1, -1))
             up, down = score(ahead) - here, here - score(behind)
-            # What was moved is what survived rounding to the input's type.
-            up_promised, down_promised = _dot(ahead, x, gradient), _dot(x, behind, gradient)
-            promised[j, k] = (up_promised + down_promised) / (2 * step)
-            central[j, k] = (up + down) / (2 * step) - promised[j, k]
-            # The gradient is that of one side where the sample lies on a kink: one side has to agree.
-            sides = np.stack([central[j, k], (up - up_promised) / step, (down - down_promised) / step])
+            # The actual steps, after rounding to the input's type.
+            up_predicted, down_predicted = _dot(ahead, x, gradient), _dot(x, behind, gradient)
+            predicted[j, k] = (up_predicted + down_predicted) / (2 * step)
+            central[j, k] = (up + down) / (2 * step) - predicted[j, k]
+            # At a kink the gradient is one-sided: one side has to agree.
+            sides = np.stack([central[j, k], (up - up_predicted) / step, (down - down_predicted) / step])
             nearest[j, k] = np.take_along_axis(sides, np.abs(sides).argmin(0)[None], 0)[0]
-    return promised, central, nearest
+    return predicted, central, nearest
 
 
 def _last_place(explanation: Explanation) -> Floats:
-    """Return one unit in the last place of every score, (N,), in the coarsest type that it may come from."""
+    """Return one ulp of every score, (N,), in the coarsest type that it may come from."""
     types = [a.dtype for a in (explanation.score, *explanation.outputs.values()) if a.dtype.kind == "f"]
     coarsest = max(types, key=lambda t: float(np.finfo(t).eps))
     return np.spacing(np.abs(explanation.score).astype(coarsest)).astype(np.float64)
@@ -415,6 +415,6 @@ def _dot(after: Array, before: Array, gradient: Floats) -> Floats:
 
 
 def _mean(values: Floats) -> Floats:
-    """Return the mean of every sample, with axes kept."""
+    """Return the mean of every sample, keeping axes."""
     mean: Floats = values.mean(axis=tuple(range(1, values.ndim)), keepdims=True)
     return mean

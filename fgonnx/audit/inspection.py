@@ -1,4 +1,4 @@
-"""What a model is, what would be explained in it, and what stands in the way."""
+"""Inspect a model: what it is, what would be explained, and what prevents it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fgonnx.errors import ModelError, UnsupportedError
 
 
 def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, **changes: Any) -> dict[str, Any]:
-    """Look at a model and try to rewrite it.
+    """Inspect a model and try to rewrite it.
 
     Parameters
     ----------
@@ -93,8 +93,8 @@ def _file(loaded: LoadedModel) -> dict[str, Any]:
             "written_by_fgonnx": written,
             "parameters": sum(t.size for t in weights if t.dtype.is_floating_point() or t.dtype.is_integer()),
         },
-        "inputs": [_face(v) for v in graph.inputs if v.name not in graph.initializers],
-        "outputs": [_face(v) for v in graph.outputs],
+        "inputs": [_signature(v) for v in graph.inputs if v.name not in graph.initializers],
+        "outputs": [_signature(v) for v in graph.outputs],
         "operators": dict(
             sorted(Counter(f"{n.domain}.{n.op_type}".lstrip(".") for n in graph).items(), key=lambda e: (-e[1], e[0]))
         ),
@@ -103,7 +103,7 @@ def _file(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _face(value: ir.Value) -> dict[str, Any]:
+def _signature(value: ir.Value) -> dict[str, Any]:
     dims = None
     if value.shape is not None:
         dims = [d if isinstance(d, int) else (str(d.value) if d.value is not None else None) for d in value.shape.dims]

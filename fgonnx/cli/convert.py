@@ -139,7 +139,7 @@ def command(
 
 
 def _source(text: str) -> Any:
-    """Return a path, or the object that 'file.py:name' or 'package.module:name' means."""
+    """Return a path, or the object named by 'file.py:name' or 'package.module:name'."""
     place, colon, name = text.rpartition(":")
     if Path(text).exists() or not colon or not name.isidentifier():
         return Path(text)
@@ -163,7 +163,7 @@ def _source(text: str) -> Any:
 
 
 def _example(files: Sequence[Path], shapes: Sequence[str]) -> Any:
-    """Return example inputs from arrays or, as seeded normal numbers, from shapes; None where neither is given."""
+    """Return example inputs from arrays or, seeded and normal, from shapes; None if neither is given."""
     if files and shapes:
         raise OptionError("give --example or --input-shape, not both")
     if files:

@@ -1,4 +1,4 @@
-"""Options that commands share: made of the fields of option objects, whose help texts stand there."""
+"""Options that commands share, generated from the fields of option objects with their help texts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Target = Annotated[
 
 @dataclass(frozen=True)
 class Group:
-    """The fields of an option object that a command has as options of its own.
+    """The fields of an option object that are options of a command.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class Group:
         return f"{name}{self.suffix.replace('-', '_')}"
 
     def read(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Take the fields out of typed values and return them parsed; those that were not given are left out."""
+        """Pop the fields from the command's arguments and return them parsed, without those that were not given."""
         known = spellings(self.cls)
         found = {}
         for name in self.names():
@@ -121,7 +121,7 @@ class Group:
 
 
 def takes(**groups: Group) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Give a command the options of option objects: it gets the objects, the command line their fields.
+    """Give a command the options of option objects: the command line has the fields, the function gets the objects.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the command line prints: consoles, tables, errors."""
+"""Output of the command line: consoles, tables, errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _console(*, stderr: bool) -> Console:
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Turn errors that are the user's business into one message and an exit code: 2, or 130 for Ctrl-C."""
+    """Turn expected errors into one message and an exit code: 2, or 130 for Ctrl-C."""
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -67,7 +67,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
 def progress(
     items: Iterable[T], label: str, total: int, *, few: int = 0, step: Callable[[T], int] = lambda item: 1
 ) -> Iterator[T]:
-    """Pass items on and show how far a long run is, on a terminal only.
+    """Pass items through and show progress, on a terminal only.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def say(label: str, text: str) -> None:
 
 
 def notes(lines: Iterable[str]) -> None:
-    """Print what was converted or assumed."""
+    """Print conversions and assumptions."""
     for line in lines:
         out().print(Text.assemble((f"{'note':<14}", "yellow"), line), soft_wrap=True)
 
@@ -114,7 +114,7 @@ def table(*headings: str, title: str | None = None, numbers: Sequence[str] = ())
 
 
 def row(to: Table, *cells: object, style: str = "") -> None:
-    """Add a row of plain text: brackets in names are no markup."""
+    """Add a row of plain text: brackets in names are not markup."""
     to.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells), style=style)
 
 
@@ -169,9 +169,9 @@ def show_inspection(found: Mapping[str, Any], *, everything: bool) -> None:
     opsets = ", ".join(f"{d} {v}" for d, v in model["opsets"].items())
     say("producer", f"{model['producer'] or 'unknown'}; opset {opsets}; IR version {model['ir_version']}")
     say("parameters", f"{model['parameters']:,}")
-    for label, faces in (("input", found["inputs"]), ("output", found["outputs"])):
-        for face in faces:
-            say(label, f"{face['name']}  {face['dtype'] or '?'} {_dims(face['shape'])}")
+    for label, values in (("input", found["inputs"]), ("output", found["outputs"])):
+        for value in values:
+            say(label, f"{value['name']}  {value['dtype'] or '?'} {_dims(value['shape'])}")
     say("operators", ", ".join(f"{n} {k}" for k, n in found["operators"].items()))
     say("preprocessing", found["preprocessing"] or "not in the metadata; give --preprocess to explain")
     labels = found["labels"]

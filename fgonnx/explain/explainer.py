@@ -198,7 +198,7 @@ class Explainer:
     def stream(
         self, items: Iterable[T], read: Callable[[T], Array] = np.asarray, target: Target = None, *, workers: int = 2
     ) -> Iterator[Explanation]:
-        """Explain any number of samples in bounded memory, while the next ones are being read.
+        """Explain any number of samples in bounded memory, while the next ones are read.
 
         Parameters
         ----------
@@ -371,7 +371,7 @@ def _check_weights(loaded: LoadedModel) -> None:
         if tensor is None or tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE):
             continue
         array = tensor.numpy()
-        # Masks of attention hold infinities on purpose; NaN is never meant. A sum finds it in one pass without a copy.
+        # Attention masks contain infinities on purpose, but never NaN. A sum finds it in one pass without a copy.
         if (
             array.size
             and np.isnan(np.sum(array, dtype=np.float64 if array.dtype == np.float16 else None))

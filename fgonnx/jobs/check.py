@@ -1,4 +1,4 @@
-"""Samples for `fgonnx check`: the user's own, or random ones of the kind the model takes."""
+"""Samples for `fgonnx check`: the user's own, or random ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_samples(
     loaded : LoadedModel
         The model.
     inputs : sequence of Path
-        Pictures or arrays; seeded random ones where there are none.
+        Pictures or arrays; seeded random ones if there are none.
     options : Options
         Which input is explained, its shape and layout where they were given.
     reading : Reading
@@ -42,11 +42,11 @@ def check_samples(
     Returns
     -------
     numpy array, (N, ...), or None
-        None leaves it to `check` to draw some.
+        None: `check` draws random ones.
     str or None
-        The layout, where it is known.
+        The layout, if known.
     list of pair of str
-        What was taken, as labels and texts for the user.
+        The samples used, as labels and texts for the user.
 
     Raises
     ------

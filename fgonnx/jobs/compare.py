@@ -1,4 +1,4 @@
-"""One comparison of two models on many samples: rows, verdicts and pictures, in bounded memory."""
+"""Compare two models on many samples: rows, verdicts and pictures, in bounded memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _LAYERS = 6
 _NAME = 56
 
 
-# What the table at the end calls a measure; those without a name are in the files only.
+# Names of measures in the final table; the others are in the files only.
 CALLED = {
     "top1": "same decision",
     "score_difference": "score difference",
@@ -60,7 +60,7 @@ WHERE = {READS: "what it reads", GIVES: "what it gives", HEAD: "the answer"}
 
 
 class Side:
-    """One of the two models, with all that turns files into its samples.
+    """One of the two models, and how files become its samples.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ class CompareJob:
             yield row
 
     def _collect(self, found: Comparison) -> None:
-        """Add to the means over samples, by layer."""
+        """Accumulate the means over samples, by layer."""
         sums = {
             "error": found.error,
             "added": found.added,
@@ -249,7 +249,7 @@ class CompareJob:
         }
 
     def summary(self, *, complete: bool) -> dict[str, Any]:
-        """Return what the rows come to; `complete` says whether all samples are in it."""
+        """Summarise the rows; `complete` tells whether all samples are included."""
         values = {name: np.array([row[name] for row in self._rows]) for name in MEASURES}
         checks = [limit.check(values[limit.measure]) for limit in self.limits.all()]
         layers = self._layers()
@@ -344,7 +344,7 @@ def _picture(
 
 
 def _lines(row: Mapping[str, Any], stands_out: str) -> list[str]:
-    """Put what was measured into words."""
+    """Describe the measurements in lines of text."""
     target = row["target_label"] or row["explained"]
     lines = []
     for letter in "ab":
@@ -375,6 +375,6 @@ def called(row: Mapping[str, Any], letter: str) -> str:
 
 
 def short(name: str) -> str:
-    """Shorten what exporters join: names of fused layers by ";", and long paths in the middle."""
+    """Shorten the name of a layer: the first of fused ones (joined by ";"), the middle of a long path elided."""
     name = name.partition(";")[0]
     return name if len(name) <= _NAME else f"{name[: _NAME // 2]}...{name[3 - _NAME // 2 :]}"

@@ -1,4 +1,4 @@
-"""One run of `fgonnx evaluate`: options become a run, what it found becomes files."""
+"""Run `fgonnx evaluate`: set up a run from options, and write its results."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ class EvaluationJob:
     data : Path
         A folder of pictures, or an ``.npz``.
     folder : Path
-        Where files go, and where a run that was interrupted is resumed.
+        Where files go, and where an interrupted run is resumed.
     plan : Plan
         What is measured.
     options : Options
-        What is explained; `method` does not count, methods are in the plan.
+        What is explained; `method` is ignored, methods are in the plan.
     running : Running
         How the model runs.
     reading : Reading
@@ -179,7 +179,7 @@ class EvaluationJob:
         )
 
     def _request(self) -> dict[str, Any]:
-        """Return what decides about the results of a run; another request does not resume it."""
+        """Return everything that determines the results of a run; a different request does not resume it."""
         plain = Options().to_dict()
         asked = {k: v for k, v in self.options.to_dict().items() if plain.get(k) != v}
         return {
@@ -217,12 +217,12 @@ class EvaluationJob:
         )
 
     def _references(self) -> Any:
-        """Return inputs to compare with, for methods that need some: the first images."""
+        """Return reference inputs, for methods that need some: the first images."""
         first = next(shard for k in range(len(self.run.shards)) if (shard := self._read(k)) is not None)
         return first.data.x[:_REFERENCES]
 
     def _read(self, k: int) -> Shard | None:
-        """Read a shard; the last one is kept, since several measures in a row want it."""
+        """Read a shard; the last one is kept, as several measures in a row need it."""
         if self._last is None or self._last[0] != k:
             self._last = k, self._read_shard(k)
         return self._last[1]
@@ -267,14 +267,14 @@ class EvaluationJob:
         ]
 
     def _black(self) -> Any:
-        """Return the input of a black pixel; 0 for arrays that are ready."""
+        """Return the input of a black pixel; 0 for preprocessed arrays."""
         if self.preprocessing is None:
             return 0.0
         black = self.preprocessing.apply(np.zeros((8, 8, 3), np.uint8))
         return black[:, :1, :1] if self.preprocessing.layout == "NCHW" else black[:1, :1, :]
 
     def finish(self) -> dict[str, Any]:
-        """Write the files of a run that is done and return the summary."""
+        """Write the files of a finished run and return the summary."""
         from fgonnx.audit.evaluate import figures, page
 
         run = self.run
@@ -342,7 +342,7 @@ class EvaluationJob:
         return drawn
 
     def _write_rows(self, about: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write results.csv, row by row: it is as long as images, methods, measures and quantities multiply to."""
+        """Write results.csv row by row: it has images x methods x measures x quantities rows."""
         path = self.folder / "results.csv"
         columns = ("image", "label", "predicted", "target", "method", "measure", "quantity", "value")
         wanted = {(method, m.name) for method in self.run.methods for m in self.run.measures}
@@ -375,7 +375,7 @@ def _methods(chosen: Sequence[str]) -> list[str]:
 
 
 def _settings(text: str, references: Callable[[], Any]) -> tuple[str, dict[str, Any]]:
-    """Return the name of a method and its settings; inputs to compare with where it needs some and none are given."""
+    """Return the name of a method and its settings; with reference inputs if it needs some and none are given."""
     name, *given = text.split(":")
     method = methods.find(name)
     settings = method.parse(given)

@@ -1,4 +1,4 @@
-"""One run of `fgonnx explain`: many samples in, three files each out, in bounded memory."""
+"""Run `fgonnx explain`: many samples, three files for each, in bounded memory."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from fgonnx.pictures.read.audio import RATE_KEY
 WORKERS = 2
 """Threads that read and write while the next batch is explained: on two cores, three are no faster and four slower."""
 
-#: What reading a source gives: a sample, or the record of an earlier run.
+#: The result of reading a source: a sample, or the record of an earlier run.
 Found = Sample | dict[str, Any]
-#: What is left to do for a sample that is explained; gives its record.
+#: The remaining work for an explained sample; returns its record.
 Task = Callable[[], dict[str, Any]]
 
 
 @dataclass
 class ExplainJob:
-    """Explains samples and writes what it found: a picture, the raw map and a JSON record for each.
+    """Explains samples and writes a picture, the raw map and a JSON record for each.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class ExplainJob:
     inputs : sequence of Path
         Pictures, folders, patterns, ``.npy`` arrays, ``.wav`` recordings.
     folder : Path
-        Where files go; it is made when the first sample is done.
+        Where files go; it is created when the first sample is finished.
     options : Options
         What is explained and how.
     running : Running
@@ -68,7 +68,7 @@ class ExplainJob:
     picture : {"panel", "overlay", "heat"}
         What the PNG shows.
     resume : bool
-        Leave out samples whose record is there and was made with the same file, model and settings.
+        Skip samples with a record of the same file, model and settings.
     notes : dict of str to None
         Conversions and assumptions, in order of discovery.
     """
@@ -88,7 +88,7 @@ class ExplainJob:
         check_choices(self, picture=record.PICTURES)
         storage.check_folder(self.folder)
         choose_providers(self.running.providers)
-        # What is drawn depends on a sample's place in its batch: alone, it does not depend on its neighbours.
+        # Random draws depend on a sample's position in its batch: in a batch of one, they depend on no other sample.
         driven = methods.find(self.options.method).drive is not None
         self.together = 1 if driven else self.running.batch_size
         self.loaded = binding.bind(load(self.model), self.options.bind)
@@ -127,7 +127,7 @@ class ExplainJob:
         return self.reader.read(source) if stored is None else stored
 
     def _explained(self, found: Iterator[Found]) -> Iterator[Task]:
-        """Explain what was read and yield what is left to do."""
+        """Explain the samples that were read and yield the remaining work."""
         for group in grouped(found, self.together, lambda item: item.x.shape if isinstance(item, Sample) else None):
             if samples := [item for item in group if isinstance(item, Sample)]:
                 yield from self._tasks(samples)
@@ -155,7 +155,7 @@ class ExplainJob:
     def _write(
         self, sample: Sample, row: int, explanation: Explanation, decision: Decision, layout: str
     ) -> dict[str, Any]:
-        """Draw and write what was found about one sample."""
+        """Draw and write the results of one sample."""
         files = self._files(sample.source)
         made = record.describe(self._request(sample.source), explanation, decision, sample, row, files)
         saliency = explanation.saliency[row]
@@ -166,7 +166,7 @@ class ExplainJob:
         storage.make_folder(self.folder)
         storage.write_array(self.folder / files["map"], saliency.astype("float32", copy=False))
         images.write_png(self.folder / files["picture"], drawn)
-        # Last: where the record is, the others are too.
+        # Last: if the record exists, the other files do too.
         storage.write_json(self._record_path(sample.source), made)
         return made
 
@@ -182,7 +182,7 @@ class ExplainJob:
         return Explainer(self.loaded, options, replace(self.running, spin=False), labels=self._given_labels)
 
     def _labels(self, rewritten: Rewritten) -> tuple[str, ...] | None:
-        """Return one name per entry of the head, where an entry is a class."""
+        """Return one name per entry of the head, if entries are classes."""
         if sum(size > 1 for size in rewritten.head_shape) > 1:
             return None
         names, note = aligned_labels(self._given_labels, self.loaded.labels(), math.prod(rewritten.head_shape))
@@ -190,7 +190,7 @@ class ExplainJob:
         return names
 
     def _request(self, source: Source) -> dict[str, Any]:
-        """Return the first keys of a record: what alone decides about its content."""
+        """Return the first keys of a record: everything that determines its content."""
         pre = self.preprocessing
         return {
             "schema": record.SCHEMA,

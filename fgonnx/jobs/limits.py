@@ -1,4 +1,4 @@
-"""What a comparison must keep to pass."""
+"""Limits that a comparison must keep to pass."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Limits:
         check_choices(self, judge=JUDGED)
 
     def all(self) -> list[Limit]:
-        """Return the limits that were set."""
+        """Return the limits that are set."""
         found = []
         for f in fields(self):
             bound = getattr(self, f.name)

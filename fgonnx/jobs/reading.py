@@ -1,4 +1,4 @@
-"""How files become samples: preprocessing, labels, what is taken of a recording."""
+"""How files become samples: preprocessing, labels, channel and span of a recording."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.read.presets import PRESETS
 
 SOUND = ("rate", "channel", "span")
-"""Fields that concern recordings only."""
+"""Fields for recordings only."""
 
 
 def parse_span(text: str) -> tuple[int, int]:
-    """Read a part of a recording as it is typed: FIRST:END, in samples.
+    """Parse a part of a recording, FIRST:END in samples.
 
     Raises
     ------
     OptionError
-        The text is not of that form.
+        The text does not have that form.
     """
     first, _, end = text.partition(":")
     if not (first.isdigit() and end.isdigit()):
@@ -37,7 +37,7 @@ def parse_span(text: str) -> tuple[int, int]:
 @documented
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How files become samples of a model's input, and what its outputs are called."""
+    """How files become samples of a model's input, and the names of its classes."""
 
     preprocess: str | None = option(
         None,
@@ -69,18 +69,18 @@ class Reading:
     )
 
     def names(self) -> tuple[str, ...] | None:
-        """Return the class names of the file that was given; None without one."""
+        """Return the class names of the given file; None without one."""
         return labels.load(self.labels) if self.labels is not None else None
 
     def sound(self) -> dict[str, Any]:
-        """Return what was given about recordings, ready for JSON."""
+        """Return the options for recordings, ready for JSON."""
         given = {"rate": self.rate, "channel": self.channel, "span": list(self.span) if self.span else None}
         return {k: v for k, v in given.items() if v is not None}
 
     def preprocessing(
         self, loaded: LoadedModel, input: str | None, *, required: bool
     ) -> tuple[Preprocessing | None, str]:
-        """Return the complete preprocessing of a model's pictures, and where it is from.
+        """Return the complete preprocessing of a model's pictures, and its origin.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class Reading:
 
 
 def unknown_preprocessing() -> str:
-    """Say what to do when nothing tells how pictures become numbers."""
+    """Return the message for unknown preprocessing."""
     return (
         "the model does not say how its pictures were prepared (no 'fgonnx.preprocessing' in its metadata), and a "
         f"guess would explain another picture than yours. Give --preprocess one of {', '.join(PRESETS)} "
@@ -123,14 +123,14 @@ def unknown_preprocessing() -> str:
 def aligned_labels(
     given: Sequence[str] | None, stored: Sequence[str] | None, entries: int
 ) -> tuple[tuple[str, ...] | None, str | None]:
-    """Return one name per entry of the head, and a note on how the names were made to fit.
+    """Return one name per entry of the head, and a note if names were added or dropped.
 
     Parameters
     ----------
     given : sequence of str or None
-        What the user named; these must fit.
+        Labels given by the user; their number must fit.
     stored : sequence of str or None
-        What the model's metadata holds; not used where they do not fit.
+        Labels of the model's metadata; ignored if their number does not fit.
     entries : int
         Entries of the head.
 

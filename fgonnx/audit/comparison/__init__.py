@@ -1,4 +1,4 @@
-"""compare(a, b, x): do two models that should be the same look at the same thing, and if not, where do they part?"""
+"""compare(a, b, x): do two models that should be equivalent look at the same thing, and if not, where do they part?"""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MEASURES = {
 SMALLER_IS_BETTER = ("score_difference", "peak_distance", "quantisation_a", "quantisation_b", "layer_error")
 
 NOTICEABLE, ABOVE_OTHERS = 0.05, 4.0
-"""Models part at a point whose added error is above 5 %, and above four times the median over all points."""
+"""Models diverge at a point whose added error is above 5 %, and above four times the median over all points."""
 
 _MAPS: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
     "rank_correlation": measures.rank_correlation,
@@ -53,7 +53,7 @@ _MAPS: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
     "peak_distance": measures.peak_distance,
 }
 
-# Where the scales of an operator stand among its inputs.
+# Indices of the scales among an operator's inputs.
 _SCALES = {
     "QuantizeLinear": (1,),
     "DequantizeLinear": (1,),
@@ -81,22 +81,22 @@ class Comparison:
     choice_a, choice_b : numpy array of int64, (N,)
         The largest entry of either head.
     probability_a, probability_b : numpy array, (N,), or None
-        What the operator set aside behind the head makes of the scores; None where there is none.
+        Probabilities by the activation after the head; None where there is none.
     measures : dict of str to numpy array, (N,)
         See `MEASURES`.
     points : tuple of Point
         Where the layers are compared, in the order of B; the head last.
     error : numpy array, (N, points)
-        `||a - b|| / ||a||` at every point: how far the models have parted up to there.
+        `||a - b|| / ||a||` at every point: the accumulated error.
     added : numpy array, (N, points)
-        What each stretch adds by itself: the same, with B given A's values at all other points.
+        Error that each segment adds: the same, with B given A's values at all other points.
     parts_a, parts_b : numpy array, (N, points + 1)
         Contributions to the score by the stretch that leads up to a point, without rounding; the last column holds the
         input and what lies in no stretch.
     rounding_a, rounding_b : numpy array, (N, points + 1)
-        Contributions of kind "quantisation", likewise.
+        Contributions of kind "quantisation", by segment too.
     unmatched : pair of int
-        Layers with weights of A and of B that the other model has no counterpart of.
+        Layers with weights of A and of B without a counterpart in the other model.
     """
 
     a: Explanation
@@ -130,19 +130,19 @@ class Comparison:
         )
 
     def parted(self) -> list[tuple[Point, float]]:
-        """Return the points at which B does otherwise than A, with the mean error added there, the largest first."""
+        """Return the points at which B diverges from A, with the mean error added there, the largest first."""
         return parted(self.points, self.added.mean(axis=0))
 
 
 def parted(points: Sequence[Point], added: Float) -> list[tuple[Point, float]]:
-    """Return the points at which models part; see `NOTICEABLE`.
+    """Return the points at which models diverge; see `NOTICEABLE`.
 
     Parameters
     ----------
     points : sequence of Point
         Points of a comparison.
     added : numpy array, (points,)
-        What the stretch before each adds, a mean over samples.
+        Error added by the segment before each, a mean over samples.
     """
     least = max(NOTICEABLE, ABOVE_OTHERS * float(np.median(added)))
     order = np.argsort(-added, kind="stable")
@@ -157,7 +157,7 @@ def compare(
     target: Any = None,
     **how: Any,
 ) -> Comparison:
-    """Compare two models on a batch: decisions, scores, maps, and the layers where they part.
+    """Compare two models on a batch: decisions, scores, maps, and the layers where they diverge.
 
     Parameters
     ----------
@@ -168,9 +168,9 @@ def compare(
     x : numpy array, or mapping of input names to arrays
         The samples as A takes them.
     x_b : the same, optional
-        The same samples as B takes them, where it takes them otherwise.
+        The same samples for B, if it takes other inputs.
     target : optional
-        What to explain in both, as for `fgonnx.Explainer`; by default what A chooses.
+        What to explain in both, as for `fgonnx.Explainer`; by default A's prediction.
     **how
         Options, as for `Comparer`.
 
@@ -297,7 +297,7 @@ class Comparer:
 
 
 def check_scales(loaded: LoadedModel) -> None:
-    """Look at the scales of a quantised model.
+    """Check the scales of a quantised model.
 
     Raises
     ------
@@ -348,7 +348,7 @@ def _quantisation(e: Explanation) -> Float:
 
 
 def _by_segment(e: Explanation, segments: Mapping[str, int], points: int) -> tuple[Float, Float]:
-    """Sum contributions by the stretch they lie in, those of rounding apart: two arrays (N, points + 1)."""
+    """Sum contributions by segment, and those of rounding separately: two arrays (N, points + 1)."""
     assert e.contributions is not None
     sums = np.zeros((2, len(e), points + 1))
     for column, site in enumerate(e.sites):
@@ -358,7 +358,7 @@ def _by_segment(e: Explanation, segments: Mapping[str, int], points: int) -> tup
 
 
 def _probability(e: Explanation, heads: Array) -> Float | None:
-    """Return what the operator set aside makes of the score explained."""
+    """Return the probability by the activation after the head."""
     if e.target is None or e.head_stripped not in ("Softmax", "LogSoftmax", "Sigmoid"):
         return None
     scores = heads.astype(np.float64)
