@@ -49,6 +49,11 @@ class Head:
         """Number of entries for one sample."""
         return int(np.prod(self.shape, initial=1))
 
+    @property
+    def indices(self) -> Array:
+        """The flat index of every entry, in the head's shape."""
+        return np.arange(self.entries).reshape(self.shape)
+
     def name(self, index: int) -> str:
         """Return the name of an entry: its index with its label, or its position."""
         if sum(s > 1 for s in self.shape) > 1:

@@ -119,18 +119,18 @@ class Region(Single):
 
     def resolve(self, head: Head, sample: int) -> tuple[Array, str]:
         """Return a cotangent that selects the class inside the region, and a description."""
-        order, classes, grid = _places(head)
-        mask, words = self._mask(grid)
+        places = _places(head)
+        classes = len(places)
+        mask, words = self._mask(places.shape[1:])
         if self.entry is None:
-            values = head.values()[sample].astype(np.float64).transpose(order).reshape(classes, *grid)
+            values = head.values()[sample].astype(np.float64).reshape(-1)[places]
             entry = int((values * mask).reshape(classes, -1).sum(1).argmax())
         else:
             entry = head.entry(self.entry, classes)
-        seed = np.zeros((classes, *grid))
-        seed[entry] = mask / mask.sum() if self.reduce == "mean" else mask
-        seed = seed.reshape([head.shape[i] for i in order]).transpose(np.argsort(order))
+        seed = np.zeros(head.entries)
+        seed[places[entry]] = mask / mask.sum() if self.reduce == "mean" else mask
         name = f" of {head.class_name(entry, classes)}" if classes > 1 else ""
-        return seed, f"{self.reduce}{name} in {words}"
+        return seed.reshape(head.shape), f"{self.reduce}{name} in {words}"
 
     def _mask(self, grid: tuple[int, ...]) -> tuple[Array, str]:
         """Return weights over the grid, and a description."""
@@ -160,8 +160,8 @@ class Region(Single):
         return weights, words
 
 
-def _places(head: Head) -> tuple[list[int], int, tuple[int, ...]]:
-    """Return the order of the head's axes with classes first and the grid last, and the sizes of both."""
+def _places(head: Head) -> Array:
+    """Return the flat indices of the head's entries, (classes, *grid)."""
     known = sorted((axis, i) for i, axis in enumerate(head.axes) if axis is not None and head.shape[i] > 1)
     spatial = [i for _, i in known]
     rest = [i for i in range(len(head.shape)) if i not in spatial]
@@ -170,7 +170,7 @@ def _places(head: Head) -> tuple[list[int], int, tuple[int, ...]]:
             f"a region needs a head with a value per position; this one has the shape {head.shape}, and its axes are "
             "no rows and columns of the input: weight its entries yourself (seed=)"
         )
-    return [*rest, *spatial], int(np.prod([head.shape[i] for i in rest])), tuple(head.shape[i] for i in spatial)
+    return head.indices.transpose(*rest, *spatial).reshape(-1, *(head.shape[i] for i in spatial))
 
 
 @dataclass(frozen=True)
@@ -220,25 +220,23 @@ class Detection(Single):
 
     def resolve(self, head: Head, sample: int) -> tuple[int, str]:
         """Return the flat index of the column of the anchor, and a description."""
-        anchors, columns, turned = _table(head.shape, "the head")
+        table = _table(head.indices, "the head")
+        anchors, columns = table.shape
         anchor, column, why = self._best(head, sample, anchors) if self.anchor is None else (self.anchor, -1, "")
         column = column if self.column is None else self.column
         if not 0 <= anchor < anchors or not 0 <= column < columns:
             raise TargetError(
                 f"anchor {anchor}, column {column} is out of range: the head has {anchors} anchors, {columns} columns"
             )
-        index = column * anchors + anchor if turned else anchor * columns + column
-        return index, f"{why}column {column} of anchor {anchor}"
+        return int(table[anchor, column]), f"{why}column {column} of anchor {anchor}"
 
     def _best(self, head: Head, sample: int, anchors: int) -> tuple[int, int, str]:
         """Return the anchor with the highest score of the class, the column of the class, and a description."""
         assert self.best is not None
-        scores = self._scores(head, sample)
-        rows, columns, turned = _table(scores.shape, "the output with the scores")
+        table = _table(self._scores(head, sample).astype(np.float64), "the output with the scores")
+        rows, columns = table.shape
         if rows != anchors:
             raise TargetError(f"the scores are of {rows} anchors, the head is of {anchors}; choose other outputs")
-        table = scores.astype(np.float64).reshape((columns, rows) if turned else (rows, columns))
-        table = table.T if turned else table
         first = self.first
         if first is None:  # all columns but those with labels; a background is no class that is detected
             named = len(head.labels) - bool(head.labels and head.labels[0].strip("_ ").lower() == BACKGROUND)
@@ -261,14 +259,13 @@ class Detection(Single):
         return scores[sample] if len(scores) == head.count else scores
 
 
-def _table(shape: tuple[int, ...], what: str) -> tuple[int, int, bool]:
-    """Return the number of anchors and columns of a head, and whether columns come first."""
-    sizes = [s for s in shape if s > 1]
+def _table(array: Array, what: str) -> Array:
+    """Return an array as (anchors, columns): columns are the last axis, of two axes the one with fewer entries."""
+    sizes = [size for size in array.shape if size > 1]
     if len(sizes) < 2:
-        raise TargetError(f"{what} has the shape {shape}: it holds no detections (anchors, columns)")
-    if len(sizes) == 2 and sizes[0] < sizes[1]:
-        return sizes[1], sizes[0], True
-    return int(np.prod(sizes[:-1])), sizes[-1], False
+        raise TargetError(f"{what} has the shape {array.shape}: it holds no detections (anchors, columns)")
+    table = array.reshape(-1, sizes[-1])
+    return table.T if len(sizes) == 2 and sizes[0] < sizes[1] else table
 
 
 @dataclass(frozen=True, eq=False)
