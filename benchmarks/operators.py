@@ -11,10 +11,10 @@ from typing import Any
 import onnx
 
 from fgonnx.engine import rules
+from fgonnx.engine.graph.values import CONTENT
 from fgonnx.engine.normal import quantised as dequantise
 from fgonnx.engine.normal.expand import EXPANDERS, contrib, controlflow, functions
 from fgonnx.engine.rules.refused import REASONS
-from fgonnx.engine.walk.backward import CONTENT
 
 HEAD = """# Operators
 

@@ -67,7 +67,9 @@ def read_array(path: str | os.PathLike[str], error: type[FgonnxError] = OptionEr
     try:
         found: npt.NDArray[Any] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as problem:
-        why = problem.strerror if isinstance(problem, OSError) and problem.strerror else "it is no numeric .npy array"
+        why = (
+            problem.strerror if isinstance(problem, OSError) and problem.strerror else "it is not a numeric .npy array"
+        )
         raise error(f"'{os.fspath(path)}' cannot be read: {why}; write it with numpy.save") from problem
     return found
 

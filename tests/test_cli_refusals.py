@@ -113,7 +113,7 @@ class TestRefusals:
             (np.zeros((1, 3, 8, 8), np.int32), "is int32: the input 'x' is float32; convert it with array.astype"),
             (np.full((1, 3, 8, 8), np.nan, np.float32), "holds NaN or infinity, first at (0, 0, 0)"),
             (np.zeros((0, 3, 8, 8), np.float32), "its batch is empty"),
-            (np.array([{}], dtype=object), "cannot be read: it is no numeric .npy array"),
+            (np.array([{}], dtype=object), "cannot be read: it is not a numeric .npy array"),
         ],
         ids=["rank", "shape", "dtype", "nan", "empty", "objects"],
     )

@@ -143,7 +143,7 @@ def test_files_that_cannot_be_read_are_counted_named_and_left_out(small, photos,
     out = tmp_path / "out"
     said = ended(1, evaluate(small, photos, out))
     assert "skipped 2:" in said
-    assert "notes.txt: is no picture" in said
+    assert "notes.txt: is not a picture" in said
     assert "broken.png" in said
     assert {r["image"] for r in results(out)} == {"0.png", "1.png", "2.png"}
     assert set(summary(out)["data"]["skipped"]) == {"notes.txt", "broken.png"}
@@ -174,7 +174,7 @@ def test_class_folders_that_are_no_classes_are_named(small, tmp_path):
     for name in ("0", "zebra", "9"):
         pictures(tmp_path / "val" / name, 1)
     said = ended(2, evaluate(small, tmp_path / "val", tmp_path / "out"))
-    assert "2 of 3 folders are no class of this model: '9', 'zebra'" in said
+    assert "2 of 3 folders are not classes of this model: '9', 'zebra'" in said
     assert not (tmp_path / "out").exists()
 
 
@@ -264,7 +264,7 @@ def test_samples_that_hold_nan_are_left_out(small, tmp_path):
         (("--methods", "gradcam"), "gradcam"),
         (("--measures", "deletoin"), "did you mean 'deletion'"),
         (("--target", "true"), "target='true' does not exist; choose one of: predicted, label"),
-        (("--masks", "nowhere"), "the masks 'nowhere' are no folder"),
+        (("--masks", "nowhere"), "the masks 'nowhere' are not a folder"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(more, message, small, photos, tmp_path):

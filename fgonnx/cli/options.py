@@ -15,7 +15,7 @@ from fgonnx.fields import EXPLANATION, Spelling, spellings
 
 T = TypeVar("T")
 
-ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file; external weights lie beside it.")]
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file; external weights are next to it.")]
 Images = Annotated[
     list[Path],
     typer.Argument(

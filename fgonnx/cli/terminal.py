@@ -264,9 +264,9 @@ def show_check(result: CheckResult) -> None:
     out().print(Text("passed" if result.passed else "failed", style="bold green" if result.passed else "bold red"))
 
 
-def _size(inside: int | None, beside: int) -> str:
+def _size(inside: int | None, external: int) -> str:
     text = decimal(inside or 0)
-    return f"{text}, and {decimal(beside)} of weights beside it" if beside else text
+    return f"{text}, and {decimal(external)} of external weights" if external else text
 
 
 def file_size(path: Path) -> str:

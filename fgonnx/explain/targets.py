@@ -238,7 +238,7 @@ class Detection(Single):
         if rows != anchors:
             raise TargetError(f"the scores are of {rows} anchors, the head is of {anchors}; choose other outputs")
         first = self.first
-        if first is None:  # all columns but those with labels; a background is no class that is detected
+        if first is None:  # all columns but those with labels; a background class is not detected
             named = len(head.labels) - bool(head.labels and head.labels[0].strip("_ ").lower() == BACKGROUND)
             first = max(0, columns - named) if head.labels else 0
         if not 0 <= first < columns:

@@ -115,7 +115,9 @@ class Dataset:
         else:
             raise InputError(f"'{path}' is neither a folder of pictures nor an .npz file: give one of those")
         if masks is not None and not masks.is_dir():
-            raise OptionError(f"the masks '{masks}' are no folder; give one with a picture for each image, or {BOXES}")
+            raise OptionError(
+                f"the masks '{masks}' are not a folder; give one with a picture for each image, or {BOXES}"
+            )
         self._masks = masks
         self._boxes = _boxes(masks / BOXES) if masks is not None and (masks / BOXES).is_file() else {}
         self.masked = masks is not None or "mask" in self._arrays
@@ -169,7 +171,7 @@ class Dataset:
             if file.suffix.lower() in images.SUFFIXES:
                 yield file
             else:
-                self.skipped[str(file.relative_to(self.path))] = "is no picture"
+                self.skipped[str(file.relative_to(self.path))] = "is not a picture"
 
     def _archive(self, entries: int) -> list[Item]:
         try:
@@ -244,7 +246,7 @@ def _classes(folders: Sequence[str], names: Sequence[str], entries: int) -> dict
     if wrong:
         some = ", ".join(f"'{f}'" for f in list(wrong)[:_LISTED]) + (", ..." if len(wrong) > _LISTED else "")
         raise TargetError(
-            f"{len(wrong)} of {len(folders)} folders are no class of this model: {some} "
+            f"{len(wrong)} of {len(folders)} folders are not classes of this model: {some} "
             f"({next(iter(wrong.values()))}); name folders by index, label or synset, or give the right --labels"
         )
     return found

@@ -79,7 +79,7 @@ class Limits:
         None, "Share of rounding in B's absolute contributions.", panel=LIMITS, least=0, most=1
     )
     max_layer_error: float | None = option(
-        None, "Relative error that one stretch of layers adds by itself.", panel=LIMITS, least=0
+        None, "Relative error that one segment between layers adds.", panel=LIMITS, least=0
     )
     judge: str = option(
         "worst",

@@ -36,7 +36,7 @@ MEASURES = {
     "peak_distance": "how far the peaks lie apart, as a share of the longer side",
     "quantisation_a": "share of rounding and saturation in A's absolute contributions",
     "quantisation_b": "the same in B",
-    "layer_error": "the largest error that one stretch of layers of B adds by itself",
+    "layer_error": "the largest error that one segment of B adds",
 }
 """What is measured for every sample, and what the number means."""
 

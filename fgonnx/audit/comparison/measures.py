@@ -104,7 +104,7 @@ def overlap(a: npt.ArrayLike, b: npt.ArrayLike, share: float = TOP) -> float:
         Share of the positions with the largest values; at least one position.
     """
     if not 0 < share <= 1:
-        raise OptionError(f"share={share} is no part of a map; give a number above 0, up to 1")
+        raise OptionError(f"share={share} is not a share of a map; give a number above 0, up to 1")
     first, second = same_size(a, b)
     count = max(1, round(share * first.size))
     strongest = [set(np.argsort(-m, axis=None, kind="stable")[:count].tolist()) for m in (first, second)]

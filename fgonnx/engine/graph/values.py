@@ -13,7 +13,7 @@ Dims = tuple[int | ir.SymbolicDim, ...]
 
 # Number of leading inputs whose content an operator reads; of the others it reads the type or the shape.
 # The scale that a dynamic quantiser computes is part of its rounding, and not differentiated.
-_CONTENT = {
+CONTENT = {
     "CastLike": 1,
     "DynamicQuantizeLinear": 0,
     "EyeLike": 0,
@@ -45,7 +45,7 @@ def optional(node: ir.Node, index: int) -> ir.Value | None:
 
 def inputs_of(node: ir.Node) -> list[ir.Value]:
     """Return the inputs whose content a node reads, and the values that its subgraphs (If, Loop, Scan) capture."""
-    count = _CONTENT.get(node.op_type) if not node.domain else None
+    count = CONTENT.get(node.op_type) if not node.domain else None
     found = [v for v in node.inputs[:count] if v is not None]
     for attribute in node.attributes.values():
         graphs = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}

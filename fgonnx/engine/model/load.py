@@ -255,11 +255,11 @@ def _check_external(model: ir.Model, path: Path) -> None:
         if not target.is_relative_to(folder):
             raise ModelError(
                 f"{path}: the weights of '{tensor.name}' point outside the model's folder ('{location}'); "
-                "this is refused: put the file beside the model"
+                "this is refused: put the file next to the model"
             )
         if not target.is_file():
             raise ModelError(
-                f"{path}: its weights file '{location}' is missing; put it into {folder.name}/ beside the model"
+                f"{path}: its weights file '{location}' is missing; put it into {folder.name}/ next to the model"
             )
         needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
         if target.stat().st_size < needed:

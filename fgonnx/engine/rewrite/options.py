@@ -83,7 +83,7 @@ class Options:
     )
     head: str = option(
         "logits",
-        "logits: explain what stands before a final Softmax or Sigmoid; output: the output itself.",
+        "logits: explain the values before a final Softmax or Sigmoid; output: the output itself.",
     )
     output: str | None = option(
         None,
@@ -118,7 +118,7 @@ class Options:
     )
     form: str = option(
         "fast",
-        "fast: as fast as it goes on ONNX Runtime. portable: plain operators for other runtimes.",
+        "fast: fast on ONNX Runtime. portable: plain operators for other runtimes.",
         metavar="FORM",
     )
     target: int | None = option(
@@ -232,7 +232,7 @@ def with_changes(
         A change is none of these, or its value does not exist.
     """
     if isinstance(options, str):
-        raise OptionError(f"options={options!r} are no options; for a method write method={options!r}")
+        raise OptionError(f"options={options!r} are not options; for a method write method={options!r}")
     options = options or Options()
     own = {f.name for f in fields(Options)}
     (running,), left = changed({k: v for k, v in changes.items() if k not in own}, running or Running())

@@ -35,7 +35,7 @@ def _indices(op: Emitter, y: ir.Value) -> ir.Value:
 @rule(
     "MaxPool",
     family="homogeneous",
-    note="c = 0; of equal elements the first, or one beside the padding, gets the cotangent",
+    note="c = 0; of equal elements the first, or one next to the padding, gets the cotangent",
 )
 def max_pool(
     op: Emitter,
