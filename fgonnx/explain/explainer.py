@@ -28,6 +28,7 @@ from fgonnx.explain import batches
 from fgonnx.explain.choice import Resolved, resolve, takes_seed
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.head import ONLY, Head
+from fgonnx.explain.source import hold_against_source
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.explain.targets import Target
 
@@ -37,12 +38,13 @@ T = TypeVar("T")
 _KEPT_SIZES = 4
 
 
-@dataclass(frozen=True)
+@dataclass
 class Engine:
-    """A rewritten model and its session, for one input size."""
+    """A rewritten model and its session, for one input size; `verified` once it was held against the source."""
 
     rewritten: Rewritten
     session: Session
+    verified: bool = False
 
 
 class Explainer:
@@ -193,7 +195,11 @@ class Explainer:
         fed[r.selector] = chosen
         run = batches.run if self.method.drive is None else batches.drive
         results = run(r, engine.session, fed, self.running.batch_size)
-        return self._explanation(r, results, fed, resolved.described)
+        explanation = self._explanation(r, results, fed, resolved.described)
+        if self.running.verify and not engine.verified:
+            hold_against_source(self.loaded, r, fed, results)
+            engine.verified = True
+        return explanation
 
     def stream(
         self, items: Iterable[T], read: Callable[[T], Array] = np.asarray, target: Target = None, *, workers: int = 2

@@ -90,7 +90,7 @@ class Subject:
 
     def on(self, model: LoadedModel) -> Explainer:
         """Return the same method on another model."""
-        return Explainer(model, self._options, replace(self._running, cache=False), labels=self._labels)
+        return Explainer(model, self._options, replace(self._running, cache=False, verify=False), labels=self._labels)
 
     def altered(self, key: Hashable, make: Callable[[], LoadedModel]) -> Explainer:
         """Return the method on a model made from this one; a bounded number of them is kept."""

@@ -45,6 +45,16 @@ class Running:
         python="In Python, whether rewritten graphs are kept on disk and taken from there: a folder, or True for that "
         "of the environment variable FGONNX_CACHE ('off' for none), else the user's cache folder.",
     )
+    verify: bool = option(
+        True,
+        "Do not hold the first explanation against the source model.",
+        panel=RUNNING,
+        flag="--no-verify",
+        switch=True,
+        parse=operator.not_,
+        python="In Python, whether the first explanation of each input size is held against the source model, run on "
+        "the same input.",
+    )
     spin: bool = option(
         True,
         "Whether threads wait for work by spinning; False where other threads want the cores, as with `stream`.",

@@ -1,0 +1,169 @@
+"""Held against the source: what is explained is what the model computes, or it is refused.
+
+The certificate closes whatever the score is, so it cannot tell a wrong score from the model's. The source model is run
+on the same input instead, and its outputs and the tensor explained are compared with those of the rewritten graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx.engine import methods
+from fgonnx.engine.graph.blame import first_difference
+from fgonnx.engine.graph.session import Session
+from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.normal.half import is_half
+from fgonnx.engine.normal.quantised import is_quantised
+from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.errors import ModelError, NumericError
+from fgonnx.explain import batches
+
+Array = npt.NDArray[Any]
+Feeds = Mapping[str, Array]
+
+MOST = 64
+"""Samples that are compared at most."""
+
+# Relative to the largest value. Kernels of another order of summation differ by rounding; onnxruntime fuses quantised
+# layers into kernels that round to another step here and there.
+_ROUNDING, _HALF, _STEPS = 1e-3, 2e-2, 0.1
+ADVICE = (
+    "No explanation is given. Check which axis is the batch (layout=, --layout), or report the model; "
+    "verify=False (--no-verify) explains the graph as it is"
+)
+_RANDOM = ("Bernoulli", "Multinomial")
+
+
+def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: Feeds) -> None:
+    """Compare results with those of the source model on the same input.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The source.
+    r : Rewritten
+        The rewritten graph.
+    fed : mapping of str to numpy array
+        Inputs of the rewritten graph, of all samples.
+    results : mapping of str to numpy array
+        What it computed, one row per sample.
+
+    Raises
+    ------
+    NumericError
+        An output or the score differs beyond rounding, or beyond some steps of quantisation. The message names the
+        first value that parts.
+    """
+    graph = loaded.ir.graph
+    if any(n.op_type.startswith("Random") or n.op_type in _RANDOM for n in graph):
+        return
+    count = _comparable(loaded, r, fed)
+    total = len(fed[r.normal.input_name])
+    given = {}
+    for name, array in fed.items():
+        first = _first(graph, name)
+        of_samples = array.ndim and len(array) == total and not (isinstance(first, int) and first > 1)
+        if name != r.selector:
+            given[name] = array[:count] if of_samples else array
+    try:
+        source, head = _run(loaded, r, given)
+    except ModelError as error:
+        raise NumericError(
+            f"{loaded.name}: the source model does not run on the input that was explained, so its explanation cannot "
+            f"be held against it: {error}"
+        ) from error
+    allowed = _allowed(graph)
+    # An output may have several rows for a sample, or an axis of another kind in front.
+    ours = {name: results[name][: len(results[name]) * count // total] for name in r.source_outputs}
+    parted = [(name, array, source[name]) for name, array in ours.items() if _difference(array, source[name]) > allowed]
+    if not parted and head is not None:
+        parted = _score(r, results, head, count, allowed)
+    if parted:
+        name, wrong, right = parted[0]
+        raise NumericError(f"{_message(loaded, name, wrong, right)}{_blamed(loaded, r, fed, given, allowed)}. {ADVICE}")
+
+
+def _score(r: Rewritten, results: Feeds, head: Array, count: int, allowed: float) -> list[tuple[str, Array, Array]]:
+    """Return the score and the entries of the source's tensor, where they differ."""
+    score = results[r.names["score"]][:count]
+    if "target" not in r.names or r.options.seed or methods.find(r.options.method).drive is not None:
+        return []  # the score is a weighted sum, or a mean over variations of the input
+    entries = int(np.prod(r.head_shape, initial=1))
+    if head.size != count * entries:
+        return [(r.head, score, head)]
+    rows = head.reshape(count, entries).astype(np.float64)
+    expected = rows[np.arange(count), np.asarray(results[r.names["target"]][:count], np.int64)]
+    close = np.isclose(score, expected, rtol=0, atol=allowed * max(float(np.abs(rows).max()), 1e-3), equal_nan=True)
+    return [] if close.all() else [(r.head, score, expected)]
+
+
+def _blamed(loaded: LoadedModel, r: Rewritten, fed: Feeds, given: Feeds, allowed: float) -> str:
+    """Say which node is the first to give something else."""
+    one = next(batches.cut(r, fed, next(iter(given.values())).shape[0]))
+    try:
+        node = first_difference((loaded.ir, r.model), (given, one), allowed, loaded.folder)
+    except Exception:  # the search is a courtesy: it must not hide the message
+        return ""
+    return (
+        "" if node is None else f"; the first node that parts is '{node.name or node.outputs[0].name}' ({node.op_type})"
+    )
+
+
+def _comparable(loaded: LoadedModel, r: Rewritten, fed: Feeds) -> int:
+    """Return how many samples the source takes at once: all of them, or one where its batch is fixed."""
+    count = len(fed[r.normal.input_name])
+    free = r.normal.batched and not isinstance(_first(loaded.ir.graph, r.normal.input_name), int)
+    return min(count, MOST) if free else 1
+
+
+def _first(graph: ir.Graph, name: str) -> int | ir.SymbolicDim | None:
+    """Return the size of the first axis of an input; None where it has none, or is none of the model's."""
+    value = next((v for v in graph.inputs if v.name == name), None)
+    return value.shape.dims[0] if value is not None and value.shape is not None and value.shape.rank() else None
+
+
+def _run(loaded: LoadedModel, r: Rewritten, given: Feeds) -> tuple[dict[str, Array], Array | None]:
+    """Run the source as its operators are defined; return its outputs, and the tensor explained where it has it."""
+    model = loaded.ir.clone()
+    inner = {v.name: v for node in model.graph for v in node.outputs}
+    head = inner.get(r.head)
+    if head is not None and not head.is_graph_output():
+        head.shape = None
+        model.graph.outputs.append(head)
+    found = Session(model, folder=loaded.folder, providers=["cpu"], optimise=False).run(dict(given))
+    return {name: np.atleast_1d(found[name]) for name in r.source_outputs}, found.get(r.head)
+
+
+def _allowed(graph: ir.Graph) -> float:
+    if is_quantised(graph):
+        return _STEPS
+    return _HALF if is_half(graph) else _ROUNDING
+
+
+def _difference(ours: Array, theirs: Array) -> float:
+    """Return the largest difference relative to the largest value; infinity where the shapes differ."""
+    if ours.shape != theirs.shape:
+        return float("inf") if ours.size != theirs.size else _difference(ours.reshape(theirs.shape), theirs)
+    if ours.dtype.kind not in "fiub":
+        return 0.0 if np.array_equal(ours, theirs) else float("inf")
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    if not np.array_equal(np.isfinite(a), np.isfinite(b)):
+        return float("inf")
+    finite = np.isfinite(b)
+    return float(np.abs(a - b)[finite].max(initial=0) / max(float(np.abs(b)[finite].max(initial=0)), 1e-3))
+
+
+def _message(loaded: LoadedModel, name: str, ours: Array, theirs: Array) -> str:
+    shapes = f" (shape {ours.shape}, the model's {theirs.shape})" if ours.size != theirs.size else ""
+    example = ""
+    if not shapes and ours.dtype.kind in "fiub":
+        at = int(np.abs(ours.astype(np.float64) - theirs.astype(np.float64)).reshape(-1).argmax())
+        example = f": {ours.reshape(-1)[at]:.6g} where the model gives {theirs.reshape(-1)[at]:.6g}"
+    return (
+        f"{loaded.name}: '{name}' of the explained graph is not what the model computes on this input{shapes}{example}"
+    )

@@ -1,0 +1,91 @@
+"""Held against the source: an explanation of another computation than the model's is refused, by name."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import fgonnx
+from fgonnx.engine.rewrite.rewrite import build
+from fgonnx.errors import NumericError
+from tests.cli_support import CIRCLE, SHAPES, good
+from tests.support import model, pictures, small_cnn
+
+X = pictures(3)
+SPOILED = ("w2", "b2", "w3")
+
+
+class Spoiled(fgonnx.Explainer):
+    """An explainer whose rewritten graph has one weight changed: a fault of fgonnx's own."""
+
+    def __init__(self, *args, weight, **options):
+        super().__init__(*args, **options)
+
+        def spoilt(loaded, wanted):
+            rewritten = build(loaded, wanted)
+            value = rewritten.model.graph.initializers[weight]
+            value.const_value = ir.tensor(1.1 * value.const_value.numpy(), name=weight)
+            return rewritten
+
+        self._build = spoilt
+
+
+@pytest.mark.parametrize("weight", SPOILED)
+def test_a_graph_that_computes_something_else_is_refused(weight):
+    with pytest.raises(NumericError, match="'y' of the explained graph is not what the model computes"):
+        Spoiled(small_cnn(), weight=weight)(X)
+
+
+def test_the_first_node_that_parts_is_named():
+    with pytest.raises(NumericError, match=r"the first node that parts is '\S+' \(Conv\)"):
+        Spoiled(small_cnn(), weight="w2")(X)
+
+
+def test_both_numbers_are_named():
+    with pytest.raises(NumericError, match=r": -?[\d.]+ where the model gives -?[\d.]+"):
+        Spoiled(small_cnn(), weight="w3")(X)
+
+
+def test_it_can_be_switched_off():
+    assert Spoiled(small_cnn(), weight="w3", verify=False)(X).saliency.shape == (3, 8, 6)
+
+
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_a_right_graph_passes_with_any_batch(batch):
+    explainer = fgonnx.Explainer(small_cnn(batch))
+    explainer(X)
+    assert explainer.engine(X.shape).verified
+
+
+def test_it_is_done_once_for_each_size_and_kind_of_session(monkeypatch):
+    calls = []
+    monkeypatch.setattr("fgonnx.explain.explainer.hold_against_source", lambda *_: calls.append(1))
+    explainer = fgonnx.Explainer(small_cnn())
+    for _ in range(3):
+        explainer(X)
+    explainer(X, seed=np.ones(5))
+    assert len(calls) == 2
+
+
+def test_random_models_are_not_compared():
+    source = model(
+        """(float[N,3,8,6] x) => (float[N,3,8,6] y, float[2] z) {
+            y = Relu(x)
+            z = RandomNormal<shape = [2]>()
+        }"""
+    )
+    assert fgonnx.Explainer(source, target=0)(X).saliency.shape == (3, 8, 6)
+
+
+def test_the_score_is_compared_where_outputs_are_right(monkeypatch):
+    explainer = fgonnx.Explainer(small_cnn())
+    engine = explainer.engine(X.shape)
+    score = engine.rewritten.names["score"]
+    run = engine.session.run
+    monkeypatch.setattr(engine.session, "run", lambda *a: {k: v + (k == score) for k, v in run(*a).items()})
+    with pytest.raises(NumericError, match="'y' of the explained graph is not what the model computes"):
+        explainer(X)
+
+
+def test_the_command_has_the_switch(tmp_path):
+    good("explain", SHAPES, CIRCLE, "-o", tmp_path, "--no-verify", "--threads", 1)
+    assert (tmp_path / "circle.json").is_file()
