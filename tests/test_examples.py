@@ -17,6 +17,7 @@ from fgonnx import converters, evaluate, methods, targets
 from fgonnx.audit.evaluate import registry as measures
 from fgonnx.engine.methods import registry as written
 from fgonnx.engine.rules import registry as rules
+from tests import skips
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN: dict[str, Any] = {
@@ -58,7 +59,7 @@ def _as_a_reader_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_example_does_what_it_shows(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     for package in NEEDS.get(name, ()):
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"needs {package}")
+            skips.now(skips.PACKAGE, package)
     shown: Callable[..., Any] = SHOWN[name]
     finder = doctest.DocTestFinder(recurse=False)
     (found,) = (t for t in finder.find(shown, name, globs={}) if t.name == name)

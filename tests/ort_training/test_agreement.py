@@ -22,7 +22,7 @@ except ImportError:
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shapes.onnx"
 # Grouped transposed convolutions and the like are refused, and so is what is not float32.
 REFUSED = {"mobilenet_v2_tf_qdq_uint8io", "shufflenet_v2_int8_qlinear", "squeezenet1_1_qdq_int8"}
-NOT_PICTURES = {"selfie_segmentation_tf2onnx", "silero_vad_16k_op15"}
+NOT_PICTURES = {"selfie_segmentation_tf2onnx", "silero_vad_16k_op15", "silero_vad_v5"}
 
 
 def differences(model):
