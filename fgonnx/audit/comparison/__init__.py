@@ -91,8 +91,8 @@ class Comparison:
     added : numpy array, (N, points)
         Error that each segment adds: the same, with B given A's values at all other points.
     parts_a, parts_b : numpy array, (N, points + 1)
-        Contributions to the score by the stretch that leads up to a point, without rounding; the last column holds the
-        input and what lies in no stretch.
+        Contributions to the score by the segment that ends at a point, without rounding; the last column holds the
+        input and the contributions outside of all segments.
     rounding_a, rounding_b : numpy array, (N, points + 1)
         Contributions of kind "quantisation", by segment too.
     unmatched : pair of int
