@@ -36,6 +36,7 @@ ADVICE = (
     "No explanation is given. Check which axis is the batch (layout=, --layout), or report the model; "
     "verify=False (--no-verify) explains the graph as it is"
 )
+_LEVELS = 256  # of an 8-bit value
 _RANDOM = ("Bernoulli", "Multinomial")
 
 
@@ -155,7 +156,14 @@ def _difference(ours: Array, theirs: Array) -> float:
     if not np.array_equal(np.isfinite(a), np.isfinite(b)):
         return float("inf")
     finite = np.isfinite(b)
-    return float(np.abs(a - b)[finite].max(initial=0) / max(float(np.abs(b)[finite].max(initial=0)), 1e-3))
+    apart = float(np.abs(a - b)[finite].max(initial=0)) - _step(b[finite])
+    return max(apart, 0.0) / max(float(np.abs(b)[finite].max(initial=0)), 1e-3)
+
+
+def _step(values: Array) -> float:
+    """Return the step between values that a quantised graph gives; 0 where they take no steps."""
+    levels = np.unique(values)
+    return float(np.diff(levels).min()) if 2 <= len(levels) <= min(_LEVELS, values.size // 2) else 0.0
 
 
 def _message(loaded: LoadedModel, name: str, ours: Array, theirs: Array) -> str:
