@@ -12,6 +12,7 @@ import onnx
 
 from fgonnx.engine import rules
 from fgonnx.engine.graph.values import CONTENT
+from fgonnx.engine.normal import integers
 from fgonnx.engine.normal import quantised as dequantise
 from fgonnx.engine.normal.expand import EXPANDERS, contrib, controlflow, functions
 from fgonnx.engine.rules.refused import REASONS
@@ -62,6 +63,13 @@ def page() -> str:
         *table(("operator", "domain", "stands for"), fused()),
         "\n## Quantised\n",
         textwrap.fill(f"{', '.join(sorted(dequantise.MOVES))} move twins as they move the integers.", 120),
+        "",
+        textwrap.fill(
+            f"{', '.join(integers.ORDERED)} compare twins, with their constants in the scale of the data; "
+            f"{', '.join(integers.ARITHMETIC)} work on r / s + z, where no result can leave the range of its type. "
+            "Other operators on integers that depend on the input are refused, also beside a skip connection.",
+            120,
+        ),
         "",
         *table(("operator", "domain", "layout"), quantised()),
     ]

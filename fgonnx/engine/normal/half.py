@@ -70,6 +70,7 @@ def add_twins(model: ir.Model, x: ir.Value) -> Twins:
             _visit(op, node, twins, written)
     graph.sort()
     written.outputs = {v: twins[v] for v in graph.outputs if v in twins}
+    written.counterparts = tuple(twins)
     written.complete(graph, own)
     return written
 

@@ -59,6 +59,8 @@ class Normal:
         converts between others.
     unscaled : dict of ir.Value to ir.Value
         The operands of integer products, s (q - z) / s, and the values s (q - z) they are computed from.
+    counterparts : tuple of ir.Value
+        The values beside which a twin was written.
     """
 
     model: ir.Model
@@ -72,6 +74,7 @@ class Normal:
     twins: dict[ir.Value, ir.Value] = field(default_factory=dict)
     origin: dict[ir.Value, str] = field(default_factory=dict)
     unscaled: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    counterparts: tuple[ir.Value, ...] = ()
 
 
 def normalise(
@@ -147,6 +150,7 @@ def normalise(
         twins.outputs,
         twins.origin,
         twins.unscaled,
+        twins.counterparts,
     )
 
 

@@ -37,6 +37,8 @@ class Twins:
         The twins of the graph's outputs.
     origin : dict of ir.Value to str
         For every added value, the node whose result it represents; "" for conversions.
+    counterparts : tuple of ir.Value
+        The values beside which a twin was written.
     unscaled : dict of ir.Value to ir.Value
         The operands of integer products, s (q - z) / s, and the twins s (q - z) they are computed from.
     """
@@ -45,6 +47,7 @@ class Twins:
     outputs: dict[ir.Value, ir.Value] = field(default_factory=dict)
     origin: dict[ir.Value, str] = field(default_factory=dict)
     unscaled: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    counterparts: tuple[ir.Value, ...] = ()
 
     def stand_for(self, node: ir.Node, *values: ir.Value) -> None:
         """Record the node whose results these values represent."""
