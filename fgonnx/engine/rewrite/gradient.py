@@ -15,7 +15,7 @@ from fgonnx.engine.model.load import ModelLike, load
 from fgonnx.engine.normal.normalise import normalise
 from fgonnx.engine.normal.tie import resolve_straight_through
 from fgonnx.engine.rewrite.options import Options, options_with_changes
-from fgonnx.engine.walk import backward
+from fgonnx.engine.walk import backward, cuts
 from fgonnx.errors import ModelError, OptionError
 
 _FIELDS = ("input", "input_shape", "bind", "form")
@@ -89,6 +89,7 @@ def grad(
             raise OptionError(f"{loaded.name}: '{name}' is not floating-point, it has no gradient")
     head, sources = values[of], [values[n] for n in names]
     active = backward.active_values(nodes, sources)
+    cuts.require_whole(nodes, sources, active, head, normal.model.opset_imports[""], cuts.Origin.of(normal))
     op = Emitter(graph, active, portable=options.form == "portable")
     seed = ir.Value(name=f"{of}_grad", shape=head.shape, type=head.type)
     graph.inputs.append(seed)

@@ -18,7 +18,7 @@ from fgonnx.engine.model.load import ModelLike, load
 from fgonnx.engine.normal.expand import expand
 from fgonnx.engine.normal.normalise import infer_types, inline_functions, lift_constants
 from fgonnx.engine.normal.opset import IR_VERSION, raise_opset
-from fgonnx.engine.walk import backward
+from fgonnx.engine.walk import backward, cuts
 from fgonnx.errors import ModelError
 
 DOMAIN = "ai.onnx.preview.training"
@@ -86,7 +86,9 @@ def _lower(model: ir.Model, node: ir.Node, where: str) -> None:
     sources = independent[: len(xs)]
     nodes = [n for n in graph if n.domain != DOMAIN]
     op = Emitter(graph, backward.active_values(nodes, sources), prefix=f"{node.name}/")
-    path = backward.path(_cut(nodes, independent), op.active, y)
+    between = _cut(nodes, independent)
+    cuts.require_whole(between, sources, op.active, y, model.opset_imports[""])
+    path = backward.path(between, op.active, y)
     seed = shaped(op.Add(op.zeros_like(y), 1.0), y)
     walked = backward.walk(op, path, y, seed, model.opset_imports[""])
     for name, source, out in zip(xs, sources, node.outputs, strict=False):

@@ -25,7 +25,7 @@ from fgonnx.engine.rewrite.outputs import SEED_INPUT, TARGET_INPUT, Outputs, exp
 from fgonnx.engine.rewrite.rewritten import Rewritten, describe
 from fgonnx.engine.rules.fast import recompute
 from fgonnx.engine.rules.registry import FIX_BATCH
-from fgonnx.engine.walk import ENGINES, backward
+from fgonnx.engine.walk import ENGINES, backward, cuts
 from fgonnx.errors import ModelError, OptionError, UnsupportedError
 
 
@@ -110,8 +110,10 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     head_shape = per_sample_shape(head, normal.batched, loaded.name)
     method = methods.find(options.method)
     active = backward.active_values(nodes, [normal.x])
-    if head not in active and method.gradient:
-        raise _independent(loaded, normal, head)
+    if method.gradient:
+        _hold_whole(normal, active, head)
+        if head not in active:
+            raise _independent(loaded, normal, head)
     op = Emitter(graph, active, portable=options.form == "portable")
     writer = Outputs(op, normal)
     selector = writer.claim(SEED_INPUT if options.seed else TARGET_INPUT)
@@ -148,6 +150,16 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     )
     describe(rewritten, loaded)
     return rewritten
+
+
+def _hold_whole(normal: Normal, active: set[ir.Value], head: ir.Value) -> None:
+    """Refuse what leads to the head without a cotangent; note the choices that are held fixed."""
+    nodes, opset = list(normal.model.graph), normal.model.opset_imports[""]
+    found = cuts.find(nodes, [normal.x], active, head, opset, cuts.Origin.of(normal))
+    if found.refusals:
+        ruled = backward.refusals(backward.path(nodes, active, head), opset)
+        raise UnsupportedError([*found.refusals, *(r for r in ruled if r not in found.refusals)])
+    normal.notes += [note for note in found.notes() if note not in normal.notes]
 
 
 def _independent(loaded: LoadedModel, normal: Normal, head: ir.Value) -> UnsupportedError | ModelError:

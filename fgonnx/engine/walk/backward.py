@@ -12,12 +12,13 @@ from fgonnx.engine import rules
 from fgonnx.engine.graph.emit import Emitter, Recipe
 from fgonnx.engine.graph.values import inputs_of
 from fgonnx.engine.rules.refused import REASONS
-from fgonnx.engine.rules.registry import Kind, Unsupported, bind
+from fgonnx.engine.rules.registry import Cotangent, Kind, Unsupported, bind
+from fgonnx.engine.walk.declared import declared_input
 from fgonnx.errors import Refusal, UnsupportedError
 
 _REGISTER = "Register a rule for it (fgonnx.rule), or explain an output before it"
 _PORTABLE = "Explain the model it was made from, or save it with the optimisation level ORT_ENABLE_EXTENDED"
-_FLOATING = "Explain the floating-point model it was made from, or an output before it"
+FLOATING = "Explain the floating-point model it was made from, or an output before it"
 
 
 #: Takes the rule of an operator and returns the one to use in the reverse walk.
@@ -96,7 +97,7 @@ def obstacles(nodes: Sequence[ir.Node], source: ir.Value, head: ir.Value, opset:
             dtype = node.outputs[0].dtype
             kind = dtype.name.lower() if dtype is not None else "unknown"
             taken = [v for v in inputs_of(node) if v in reached and differentiable(v)]
-            way_out = f"Explain the tensor '{taken[0].name}' instead (output=)" if taken else _FLOATING
+            way_out = f"Explain the tensor '{taken[0].name}' instead (output=)" if taken else FLOATING
             error = Unsupported(f"its output holds {kind} values, which carry no gradient", way_out)
             found[bool(taken)].append(refusal(node, opset, error))
     return found[True] or found[False]
@@ -190,6 +191,7 @@ def walk(
         try:
             local = _linearise(op, node, opset, modify)
             returned = local.vjp(*incoming)
+            _check_complete(op, node, returned)
         except Unsupported as error:
             record = refusal(node, opset, error)
             if record not in refused:
@@ -227,6 +229,17 @@ def attach(op: Emitter, nodes: Sequence[ir.Node], cotangents: Mapping[ir.Value, 
     if refused:
         raise UnsupportedError(refused)
     return result
+
+
+def _check_complete(op: Emitter, node: ir.Node, returned: ir.Value | Sequence[Cotangent] | None) -> None:
+    """Refuse a rule that is silent about an input; one without influence has the cotangent None."""
+    given = len(returned) if isinstance(returned, Sequence) else 1
+    taken = inputs_of(node)
+    for i, v in enumerate(node.inputs):
+        if i >= given and v in taken and op.is_active(v) and declared_input(node, i) is None:
+            raise Unsupported(
+                f"its rule gives no cotangent for input {i}, which depends on the explained one", _REGISTER
+            )
 
 
 def _check_arity(r: rules.Rule, node: ir.Node) -> None:

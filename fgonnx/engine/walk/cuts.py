@@ -1,0 +1,210 @@
+"""Whether the path from the explained input to the head is whole: what reaches the head without a cotangent.
+
+Every value that depends on the input and that the head depends on carries a cotangent, except behind a declared cut: a
+condition, a comparison, an index, a shape, or the scale that a quantiser picks. Those are held fixed, and listed.
+Anything else would be a constant in silence, over which every certificate closes; it is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+
+from fgonnx.engine.graph.values import CONTENT, inputs_of
+from fgonnx.engine.normal.normalise import Normal
+from fgonnx.engine.rules.registry import Unsupported
+from fgonnx.engine.walk.backward import FLOATING, differentiable, refusal
+from fgonnx.engine.walk.declared import COMPARISON, CONDITION, INDEX, SCALE, SHAPE, choices, declared_input
+from fgonnx.errors import Refusal, UnsupportedError
+
+_SHOWN = 3
+"""How many nodes a note names before it counts the others."""
+
+#: What is said of nodes of one kind of cut: of one of them, of several.
+_WORDS = {
+    INDEX: ("chooses by index; its choice is held fixed", "choose by index; their choices are held fixed"),
+    CONDITION: (
+        "chooses by a condition; its choice is held fixed",
+        "choose by a condition; their choices are held fixed",
+    ),
+    COMPARISON: ("compares; its outcome is held fixed", "compare; their outcomes are held fixed"),
+    SHAPE: (
+        "takes a size that depends on the input; it is held fixed",
+        "take sizes that depend on the input; they are held fixed",
+    ),
+    SCALE: (
+        "takes its scale from the input; it is held fixed",
+        "take their scales from the input; they are held fixed",
+    ),
+}
+
+# Quantised values are numbers; what is looked up by them is a function of them.
+_LOOKS_UP = {"Gather", "GatherElements", "GatherND", "OneHot", "Scatter", "ScatterElements", "ScatterND"}
+
+
+@dataclass
+class Cuts:
+    """What lies between input and head without a cotangent.
+
+    Attributes
+    ----------
+    refusals : list of Refusal
+        The nodes at which the path breaks off.
+    held : dict of tuple of str to list of str
+        By operator and kind of cut, the nodes whose choice is held fixed.
+    """
+
+    refusals: list[Refusal] = field(default_factory=list)
+    held: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    def notes(self) -> list[str]:
+        """Return what is held fixed, in words."""
+        return [_note(op_type, kind, names) for (op_type, kind), names in self.held.items()]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What values stand for that were written beside the model's own.
+
+    Attributes
+    ----------
+    inputs : tuple of ir.Value
+        Model inputs that the sources are copies of.
+    counterparts : collection of ir.Value
+        Values that have a real-valued twin: what reads them instead of the twin loses the cotangent.
+    nodes : mapping of ir.Value to str
+        The node of the model whose result a value stands for.
+    """
+
+    inputs: tuple[ir.Value, ...] = ()
+    counterparts: Collection[ir.Value] = ()
+    nodes: Mapping[ir.Value, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, normal: Normal) -> Origin:
+        """Return what a normal form has beside the model's own values."""
+        copied = (v for v in normal.model.graph.inputs if v.name == normal.input_name and v is not normal.x)
+        return cls(tuple(copied), frozenset(normal.counterparts), normal.origin)
+
+
+def find(
+    nodes: Sequence[ir.Node],
+    sources: Sequence[ir.Value],
+    active: Collection[ir.Value],
+    head: ir.Value,
+    opset: int,
+    origin: Origin | None = None,
+) -> Cuts:
+    """Follow everything that the head depends on back to the sources.
+
+    Parameters
+    ----------
+    nodes : sequence of ir.Node
+        The graph, in order.
+    sources : sequence of ir.Value
+        What is differentiated by.
+    active : collection of ir.Value
+        Values that carry a cotangent where they lead to the head.
+    head : ir.Value
+        What is explained.
+    opset : int
+        Version of the default operator set.
+    origin : Origin, optional
+        What was written beside the model's own values.
+    """
+    origin = origin or Origin()
+    dependent = _dependent(nodes, [*sources, *origin.inputs])
+    ends = set(sources)
+    moving = {*active, *origin.counterparts, *origin.inputs}
+    found = Cuts()
+    operators = {str(n.name): n.op_type for n in nodes}
+    needed = {head} & dependent
+    for node in reversed(nodes):
+        reached = [(i, v) for i, v in enumerate(node.outputs) if v in needed and v not in ends]
+        if not reached:
+            continue
+        name = origin.nodes.get(node.outputs[0]) or str(node.name)
+        op_type = operators.get(name, node.op_type)
+        chosen, kind = choices(node)
+        if any(i in chosen for i, _ in reached) or (node.op_type == "TopK" and not node.domain):
+            found.held.setdefault((op_type, kind), []).append(name)
+        if all(i in chosen for i, _ in reached):
+            continue
+        carries = any(v in active for v in node.outputs)
+        for slot, v in _taken(node):
+            if v not in dependent:
+                continue
+            declared = declared_input(node, slot)
+            if declared is None and (v not in moving or (v in active and carries)):
+                needed.add(v)
+            elif declared is None or (v in origin.counterparts and node.op_type in _LOOKS_UP):
+                record = replace(refusal(node, opset, _lost(node, v, v in active, declared)), node=name)
+                if record not in found.refusals:
+                    found.refusals.append(record)
+            elif declared and name not in found.held.setdefault((op_type, declared), []):
+                found.held[op_type, declared].append(name)
+    found.refusals.reverse()
+    found.held = {k: names[::-1] for k, names in reversed(found.held.items()) if names}
+    return found
+
+
+def require_whole(
+    nodes: Sequence[ir.Node],
+    sources: Sequence[ir.Value],
+    active: Collection[ir.Value],
+    head: ir.Value,
+    opset: int,
+    origin: Origin | None = None,
+) -> None:
+    """Refuse a graph in which something leads from the sources to the head without a cotangent.
+
+    Raises
+    ------
+    UnsupportedError
+        Naming every node at which the path breaks off.
+    """
+    if refusals := find(nodes, sources, active, head, opset, origin).refusals:
+        raise UnsupportedError(refusals)
+
+
+def _dependent(nodes: Sequence[ir.Node], sources: Sequence[ir.Value]) -> set[ir.Value]:
+    """Return all values whose content depends on the sources, of whatever type."""
+    found = set(sources)
+    for node in nodes:
+        if any(v in found for _, v in _taken(node)):
+            found.update(node.outputs)
+    return found
+
+
+def _taken(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
+    """Yield the inputs whose content a node takes, with their places; -1 for what its subgraphs take."""
+    given = [(i, v) for i, v in enumerate(node.inputs) if v is not None]
+    if node.op_type == "DynamicQuantizeLinear":
+        yield from given
+        return
+    taken = inputs_of(node)
+    own = sum(v is not None for v in node.inputs[: CONTENT.get(node.op_type) if not node.domain else None])
+    yield from given[:own]
+    yield from ((-1, v) for v in taken[own:])
+
+
+def _lost(node: ir.Node, v: ir.Value, active: bool, declared: str | None) -> Unsupported:
+    kind = "unknown" if v.dtype is None else v.dtype.name.lower()
+    if declared is not None:
+        return Unsupported(f"it looks up a table by {kind} values that are numbers, not places", FLOATING)
+    if not active:
+        return Unsupported(f"it computes with {kind} values, and has no counterpart in real numbers here", FLOATING)
+    out = next((o for o in node.outputs if not differentiable(o)), node.outputs[0])
+    given = "unknown" if out.dtype is None else out.dtype.name.lower()
+    return Unsupported(
+        f"its output holds {given} values, which carry no gradient", f"Explain the tensor '{v.name}' instead (output=)"
+    )
+
+
+def _note(op_type: str, kind: str, names: Sequence[str]) -> str:
+    one, several = _WORDS[kind]
+    shown = ", ".join(f"'{n}'" for n in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"`{op_type}` {shown}{more} {one if len(names) == 1 else several}"
