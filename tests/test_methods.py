@@ -153,7 +153,10 @@ class TestPasses:
             weights=draw(w=(3, 1, 3, 3)),
         )
         options = {"references": pictures(4, (1, 28, 28))} if name in NEEDED else {}
-        explainer, x = Explainer(source, method=name, threads=1, batch_size=64, verify=False, **options), pictures(1, (1, 28, 28))
+        explainer, x = (
+            Explainer(source, method=name, threads=1, batch_size=64, verify=False, **options),
+            pictures(1, (1, 28, 28)),
+        )
         explainer.engine(x.shape)
         runs.clear()  # of what finding out the shapes took
         explainer(x)
