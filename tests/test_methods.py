@@ -414,7 +414,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("name", "pair", "message"),
         [
-            ("grad-cam", "layer", "'layer' is not of the form NAME=VALUE; write for example one of layer="),
+            ("grad-cam", "layer", "'layer' is not of the form NAME=VALUE; write for example layer="),
             ("smoothgrad", "samples=many", "samples of smoothgrad cannot be 'many'"),
             (
                 "expected-gradients",

@@ -136,3 +136,29 @@ def quantised():
         }""",
         weights=draw(0, w=(4, 3, 3, 3)),
     )
+
+
+class TestLayout:
+    @pytest.mark.parametrize("layout", ["XYZ", "NHW", "NCDHW", "nchw", ""])
+    def test_one_that_does_not_fit_is_refused(self, layout):
+        with pytest.raises(OptionError, match="is none of an input of 4 axes; choose one of: NCHW, NHWC"):
+            fgonnx.Explainer(small_cnn(), layout=layout)(X)
+
+    def test_rows_and_columns_without_channels(self):
+        from tests.support import draw, model
+
+        source = model(
+            """(float[N,8,6] x) => (float[N,4] y) {
+                one = Constant<value = int64[1] {1}>()
+                u = Unsqueeze(x, one)
+                c = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(u, w, b)
+                r = Relu(c)
+                p = GlobalAveragePool(r)
+                y = Flatten(p)
+            }""",
+            weights=draw(0, w=(4, 1, 3, 3), b=(4,)),
+        )
+        explanation = fgonnx.Explainer(source, layout="NHW")(X[:, 0])
+        assert explanation.saliency.shape == (2, 8, 6)
+        assert explanation.relative_residual().max() < 1e-5
+        assert all(s.grid in ((), (8, 6)) for s in explanation.sites)

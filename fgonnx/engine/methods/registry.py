@@ -292,7 +292,9 @@ class Method:
         """
         kinds = {f.name: str(f.type) for f in fields(self.settings)}
         settings: dict[str, Any] = {}
-        example = f"one of {', '.join(f'{name}=...' for name in kinds)}" if kinds else "another method: this has none"
+        if texts and not kinds:
+            raise OptionError(f"{self.name} has no setting '{texts[0].partition('=')[0]}'; it has none")
+        example = " or ".join(f"{name}=..." for name in kinds)
         for name, text in pairs(texts, example).items():
             try:
                 settings[name] = _value_of(text, kinds.get(name, "str"))

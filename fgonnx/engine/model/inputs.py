@@ -84,6 +84,24 @@ def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str, *, per_
     return (1, *(int(d) for d in declared[1:]))  # type: ignore[arg-type]
 
 
+LAYOUTS = {2: ("NF",), 3: ("NCW", "NWC", "NHW"), 4: ("NCHW", "NHWC"), 5: ("NCDHW", "NDHWC")}
+"""The layouts an input may have, by its number of axes: N batch, C channels, D H W (or F) the grid of the map."""
+
+
+def check_layout(layout: str, rank: int, where: str) -> None:
+    """Check that a layout exists and fits an input.
+
+    Raises
+    ------
+    OptionError
+        If there is no such layout of that many axes.
+    """
+    known = LAYOUTS.get(rank, ())
+    if layout not in known:
+        choice = ", ".join(known) or "none"
+        raise OptionError(f"{where}: layout={layout!r} is none of an input of {rank} axes; choose one of: {choice}")
+
+
 def find_layout(x: ir.Value, shape: tuple[int, ...]) -> str:
     """Infer the layout of an input: from the first node that depends on it, else from which axis has size 1, 3 or 4."""
     rank = len(shape)

@@ -17,7 +17,7 @@ import onnx_ir.passes.common as common
 
 from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.emit import PREFIX
-from fgonnx.engine.model.inputs import choose_input, concrete_shape, find_layout
+from fgonnx.engine.model.inputs import check_layout, choose_input, concrete_shape, find_layout
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.batch import settle_batch
 from fgonnx.engine.normal.expand import expand
@@ -131,6 +131,8 @@ def normalise(
     x = next(v for v in model.graph.inputs if v.name == x.name)
     if converted:
         check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
+    if layout is not None:
+        check_layout(layout, len(shape), loaded.name)
     axes = layout or find_layout(x, shape)
     twins = Twins(x)
     if is_quantised(model.graph) or not (x.dtype is not None and x.dtype.is_floating_point()):
