@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import numbers
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from functools import cache
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from fgonnx.errors import FgonnxError, OptionError
 
@@ -135,6 +138,52 @@ def pairs(texts: Iterable[str], example: str, error: type[FgonnxError] = OptionE
             raise error(f"'{name}' is given twice; keep one")
         found[name] = value
     return found
+
+
+def check_fields(o: Any) -> None:
+    """Refuse values of another type than their field's, and numbers out of its range.
+
+    Raises
+    ------
+    OptionError
+        A field has such a value.
+    """
+    cls: Hashable = type(o)
+    hints = _hints(cls)
+    for name, spelled in spellings(type(o)).items():
+        value = getattr(o, name)
+        if not _fits(value, hints[name]):
+            kind = str(hints[name]).replace("typing.", "").replace("collections.abc.", "")
+            wanted = hints[name].__name__ if isinstance(hints[name], type) else kind
+            raise OptionError(f"{name}={value!r} is of the type {type(value).__name__}; give {wanted}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if spelled.least is not None and not value >= spelled.least:
+                raise OptionError(f"{name}={value} is out of range; give {spelled.least:g} or more")
+            if spelled.most is not None and not value <= spelled.most:
+                raise OptionError(f"{name}={value} is out of range; give {spelled.most:g} or less")
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Tell whether a value is of an annotated type; what containers hold is not looked at."""
+    if kind is Any:
+        return True
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    cls = get_origin(kind) or kind
+    if isinstance(value, bool) or cls is bool:
+        return isinstance(value, bool) and cls is bool
+    if cls is float:
+        return isinstance(value, numbers.Real)
+    if cls is int:
+        return isinstance(value, numbers.Integral)
+    if cls in (tuple, Sequence):
+        return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return isinstance(value, cls)
 
 
 def check_choices(o: Any, **choices: Iterable[str]) -> None:

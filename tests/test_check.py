@@ -251,7 +251,7 @@ def test_free_sizes_are_checked_at_a_given_one():
 
 
 def test_bad_options_are_refused():
-    with pytest.raises(OptionError, match="must be 1 or more"):
+    with pytest.raises(OptionError, match="samples=0 is out of range"):
         check(SHAPES, samples=0)
     with pytest.raises(TargetError, match="out of range"):
         check(SHAPES, target=6)

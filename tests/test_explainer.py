@@ -199,7 +199,7 @@ class TestWhatIsAskedFor:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"batch_size": 0}, OptionError, "batch_size=0 is not a number of samples"),
+        ({"batch_size": 0}, OptionError, "batch_size=0 is out of range; give 1 or more"),
         ({"method": "lime"}, OptionError, "method='lime' does not exist"),
         ({"providers": ["quantum"]}, ProviderError, "'quantum' is not available"),
         ({"method": "smooth-fullgrad", "samples": 0}, OptionError, "at least one sample"),

@@ -28,7 +28,7 @@ from fgonnx.explain.choice import takes_seed
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.targets import Target
-from fgonnx.fields import changed, documented, option
+from fgonnx.fields import changed, check_fields, documented, option
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -106,8 +106,9 @@ class Thoroughness:
     random_state: int = option(0, "Seed of samples and directions.", panel="", least=0)
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.directions < 1 or (self.tolerance is not None and self.tolerance <= 0):
-            raise OptionError("samples and directions must be 1 or more, and tolerance above 0")
+        check_fields(self)
+        if self.tolerance is not None and self.tolerance <= 0:
+            raise OptionError(f"tolerance={self.tolerance} is out of range; give a number above 0")
 
 
 def check(

@@ -25,7 +25,7 @@ from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.options import Options, parse_list
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explainer import Explainer
-from fgonnx.fields import MODEL, RUNNING, check_choices, documented, option
+from fgonnx.fields import MODEL, RUNNING, check_choices, check_fields, documented, option
 from fgonnx.jobs import record
 from fgonnx.jobs.dataset import Dataset, Picture
 from fgonnx.jobs.reading import Reading, aligned_labels
@@ -96,6 +96,7 @@ class Plan:
     shown: int = option(6, "Images in the picture of all maps.", panel=RUNNING, least=0)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_choices(self, target=TARGETS)
 
 

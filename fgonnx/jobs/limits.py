@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.audit.comparison import SMALLER_IS_BETTER
-from fgonnx.fields import check_choices, documented, option
+from fgonnx.fields import check_choices, check_fields, documented, option
 
 Float = npt.NDArray[np.float64]
 
@@ -88,6 +88,7 @@ class Limits:
     )
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_choices(self, judge=JUDGED)
 
     def all(self) -> list[Limit]:

@@ -11,7 +11,7 @@ from fgonnx import labels
 from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import OptionError, PreprocessingError, TargetError
-from fgonnx.fields import MODEL, documented, option
+from fgonnx.fields import MODEL, check_fields, documented, option
 from fgonnx.pictures.read import preprocess, presets
 from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.read.presets import PRESETS
@@ -67,6 +67,9 @@ class Reading:
         metavar="FIRST:END",
         parse=parse_span,
     )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def names(self) -> tuple[str, ...] | None:
         """Return the class names of the given file; None without one."""

@@ -12,8 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from fgonnx.engine.graph.session import Session
-from fgonnx.errors import OptionError
-from fgonnx.fields import RUNNING, documented, option
+from fgonnx.fields import RUNNING, check_fields, documented, option
 
 
 def _parse_providers(text: str) -> tuple[str, ...] | None:
@@ -62,8 +61,7 @@ class Running:
     )
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise OptionError(f"batch_size={self.batch_size} is not a number of samples; give 1 or more")
+        check_fields(self)
 
     def session(self, model: onnx.ModelProto | ir.Model, folder: Path | None, *, optimise: bool = True) -> Session:
         """Open a model.

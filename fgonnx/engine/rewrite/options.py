@@ -14,7 +14,7 @@ from fgonnx.engine.maps import aggregate
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.walk import ENGINES
 from fgonnx.errors import OptionError
-from fgonnx.fields import MODEL, RUNNING, changed, check_choices, documented, option, suggestion
+from fgonnx.fields import MODEL, RUNNING, changed, check_choices, check_fields, documented, option, suggestion
 
 HEADS = ("logits", "output")
 FORMS = ("fast", "portable")
@@ -146,11 +146,9 @@ class Options:
     one_by_one: bool = option(False, "Run samples one by one even where the graph takes a batch.", typed=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         method = methods.find(self.method)
-        if self.settings is None or isinstance(self.settings, Mapping):
-            self._set("settings", method.set(self.settings or {}))
-        elif isinstance(self.settings, (list, tuple)):
-            self._set("settings", method.set(method.parse(self.settings)))
+        self._set("settings", method.set(_settings(method, self.settings)))
         for name in ("input_shape", "outputs", "expose"):
             if isinstance(value := getattr(self, name), Sequence) and not isinstance(value, str):
                 self._set(name, tuple(value))
@@ -233,6 +231,9 @@ def with_changes(
     """
     if isinstance(options, str):
         raise OptionError(f"options={options!r} are not options; for a method write method={options!r}")
+    for given, cls in ((options, Options), (running, Running)):
+        if given is not None and not isinstance(given, cls):
+            raise OptionError(f"{given!r} is no fgonnx.{cls.__name__}; write fgonnx.{cls.__name__}(...)")
     options = options or Options()
     own = {f.name for f in fields(Options)}
     (running,), left = changed({k: v for k, v in changes.items() if k not in own}, running or Running())
@@ -242,12 +243,9 @@ def with_changes(
     for name in left:
         if name not in known and (near := suggestion(name, Options, Running)):
             raise OptionError(f"there is no option '{name}'{near}")
-    if left or method.name != options.method:
+    if left or "settings" in changes or method.name != options.method:
         kept = _by_name(options.settings) if method.name == options.method else {}
-        changes = {
-            "settings": method.set({**kept, **(changes.get("settings") or {}), **left}),
-            **{k: v for k, v in changes.items() if k != "settings"},
-        }
+        changes["settings"] = method.set({**kept, **_settings(method, changes.get("settings")), **left})
     return (replace(options, **changes) if changes else options), running
 
 
@@ -257,6 +255,17 @@ def options_with_changes(options: Options | None, changes: Mapping[str, Any]) ->
     for name in set(changes) - set(left):
         raise OptionError(f"'{name}' says how a model runs; nothing is run here, leave it out")
     return with_changes(options, None, changes)[0]
+
+
+def _settings(method: methods.Method, given: Any) -> dict[str, Any]:
+    """Return settings by name: of a mapping, of texts NAME=VALUE, or of the method's own dataclass."""
+    if given is None or isinstance(given, Mapping):
+        return dict(given or {})
+    if isinstance(given, method.settings):
+        return _by_name(given)
+    if isinstance(given, (list, tuple)):
+        return method.parse(given)
+    raise OptionError(f"settings={given!r} are none of {method.name}; give a mapping of names to values")
 
 
 def _by_name(settings: Any) -> dict[str, Any]:
