@@ -9,9 +9,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import numbers
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -25,6 +24,8 @@ _WIDTH = 110
 EXPLANATION = "What is explained"
 MODEL = "What the model takes"
 RUNNING = "How it runs"
+
+_HINTS: dict[type, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,7 @@ def check_fields(o: Any) -> None:
     OptionError
         A field has such a value.
     """
-    cls: Hashable = type(o)
-    hints = _hints(cls)
+    hints = _hints(type(o))
     for name, spelled in spellings(type(o)).items():
         value = getattr(o, name)
         if not _fits(value, hints[name]):
@@ -163,9 +163,11 @@ def check_fields(o: Any) -> None:
                 raise OptionError(f"{name}={value} is out of range; give {spelled.most:g} or less")
 
 
-@cache
-def _hints(cls: Any) -> dict[str, Any]:
-    return get_type_hints(cls)
+def _hints(cls: type) -> dict[str, Any]:
+    """Return the types of a class's fields; their annotations are evaluated once."""
+    if cls not in _HINTS:
+        _HINTS[cls] = get_type_hints(cls)
+    return _HINTS[cls]
 
 
 def _fits(value: Any, kind: Any) -> bool:
