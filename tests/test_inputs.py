@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 import fgonnx
 from fgonnx import Explainer
 from fgonnx.engine.model import bind
+from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import load
 from fgonnx.errors import InputError, ModelError, OptionError
 from tests.support import draw, model, run
@@ -56,6 +58,25 @@ class TestBound:
         assert [v.name for v in proto.graph.input] == ["x", "target_index"]
         stored = json.loads({p.key: p.value for p in proto.metadata_props}["fgonnx.bound"])
         assert stored["state"].startswith("float32 [2, 1, 3], sha256 ")
+
+    def test_they_are_default_values_that_onnxruntime_does_not_fold(self):
+        graph = bind.bind(load(SOURCE), {"rate": 16000, "state": STATE}).ir.graph
+        assert [v.name for v in graph.inputs] == ["x", "state", "rate"]
+        assert [v.name for v in free_inputs(graph)] == ["x"]
+        assert set(graph.initializers) >= {"state", "rate"}
+
+    def test_once(self):
+        with pytest.raises(OptionError, match="has no input 'rate' that could be bound; it has: x, state"):
+            bind.bind(bind.bind(load(SOURCE), {"rate": 16000}), {"rate": 8000})
+
+    def test_large_ones_are_read_by_every_session(self):
+        proto = model("(float[N,4] x, float[1,20000] bias) => (float[N,20000] y) {a = MatMul(x, w) y = Add(a, bias)}")
+        proto.graph.initializer.append(numpy_helper.from_array(np.ones((4, 20000), np.float32), "w"))
+        bias = np.arange(20000, dtype=np.float32)[None] / 20000
+        found = fgonnx.check(proto, X[:, :4], bind={"bias": bias})
+        assert found.checks[0].verdict == "passed"
+        found = Explainer(proto, bind={"bias": bias})(X[:, :4]).outputs["y"]
+        np.testing.assert_allclose(found, X[:, :4].sum(1, keepdims=True) + bias, rtol=1e-5)
 
     def test_the_model_given_is_not_changed(self):
         loaded = load(SOURCE)

@@ -212,12 +212,13 @@ def _copies_weights() -> bool:
 
 
 def _large_weights(model: ir.Model) -> dict[str, ort.OrtValue]:
-    """Return the large weights of a model, without copying them."""
+    """Return the large weights of a model, without copying them; default values of inputs stay in the model."""
     return {
         name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor.numpy()))
         for name, v in model.graph.initializers.items()
         if (tensor := v.const_value) is not None
         and not isinstance(tensor, ir.ExternalTensor)
+        and not v.is_graph_input()
         and tensor.nbytes >= _SHARED_BYTES
         and tensor.dtype in _SHARED_TYPES
     }

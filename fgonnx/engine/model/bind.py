@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.values import dims_of, dtype_of
+from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import OptionError
 from fgonnx.fields import pairs
@@ -24,8 +25,9 @@ Array = npt.NDArray[Any]
 def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
     """Bind inputs of a model to values: sampling rates, states of recurrent layers, masks.
 
-    They become initializers, so that values that depend on them alone are known when the model is rewritten: the branch
-    of an If, the number of iterations of a Loop.
+    They become the inputs' default values, so that values that depend on them alone are known when the model is
+    rewritten: the branch of an If, the number of iterations of a Loop. As they stay inputs, onnxruntime does not fold
+    them in the model itself; its folding of an If by a constant condition fails or crashes on nested branches.
 
     Parameters
     ----------
@@ -37,7 +39,7 @@ def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
     Returns
     -------
     LoadedModel
-        The model without those inputs.
+        The model, in which those inputs need no value.
 
     Raises
     ------
@@ -50,17 +52,16 @@ def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
     graph = model.graph
     bound = dict(loaded.bound)
     for name, value in values.items():
-        graph_input = next((v for v in graph.inputs if v.name == name), None)
+        graph_input = next((v for v in graph.inputs if v.name == name and name not in loaded.bound), None)
         if graph_input is None or graph_input.dtype is None or graph_input.shape is None:
-            names = ", ".join(str(v.name) for v in graph.inputs)
+            names = ", ".join(str(v.name) for v in free_inputs(graph))
             raise OptionError(f"{loaded.name}: has no input '{name}' that could be bound; it has: {names}")
         array = _fixed(loaded.name, graph_input, value)
-        graph.inputs.remove(graph_input)
         graph_input.const_value = ir.tensor(array, name=name)
         graph_input.shape = ir.Shape(array.shape)
         graph.register_initializer(graph_input)
         bound[name] = described(array)
-    if not any(v.name not in graph.initializers for v in graph.inputs):
+    if not free_inputs(graph):
         raise OptionError(f"{loaded.name}: all of its inputs are bound; one must be left to explain")
     return replace(loaded, ir=model, bound=bound)
 

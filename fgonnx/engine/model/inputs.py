@@ -10,9 +10,14 @@ from fgonnx.engine.graph.values import dims_of
 from fgonnx.errors import ModelError, OptionError
 
 
+def free_inputs(graph: ir.Graph) -> list[ir.Value]:
+    """Return the inputs that have no default value."""
+    return [v for v in graph.inputs if v.name not in graph.initializers]
+
+
 def choose_input(model: ir.Model, name: str | None, where: str, *, per_sample: bool = True) -> ir.Value:
     """Return the input to explain: the one named, or the only possible one."""
-    inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
+    inputs = free_inputs(model.graph)
     if not per_sample:
         floating = [v for v in inputs if v.dtype is not None and v.dtype.is_floating_point() and v.shape is not None]
         for v in floating:
