@@ -77,7 +77,6 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
 
 def _file(loaded: LoadedModel) -> dict[str, Any]:
     model, graph = loaded.ir, loaded.ir.graph
-    weights = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
     external = external_tensors(model)
     labels = loaded.labels()
     written = model.metadata_props.get("fgonnx.version")
@@ -91,7 +90,7 @@ def _file(loaded: LoadedModel) -> dict[str, Any]:
             "ir_version": model.ir_version,
             "opsets": {domain or "ai.onnx": version for domain, version in model.opset_imports.items()},
             "written_by_fgonnx": written,
-            "parameters": sum(t.size for t in weights if t.dtype.is_floating_point() or t.dtype.is_integer()),
+            "parameters": sum(map(_parameters, model.graphs())),
         },
         "inputs": [_signature(v) for v in graph.inputs if v.name not in graph.initializers],
         "outputs": [_signature(v) for v in graph.outputs],
@@ -101,6 +100,17 @@ def _file(loaded: LoadedModel) -> dict[str, Any]:
         "preprocessing": loaded.preprocessing_json(),
         "labels": list(labels) if labels is not None else None,
     }
+
+
+def _parameters(graph: ir.Graph) -> int:
+    """Return how many numbers its initializers and Constant nodes hold."""
+    tensors = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
+    constants = [a for n in graph if n.op_type == "Constant" and not n.domain for a in n.attributes.values()]
+    tensors += [a.as_tensor() for a in constants if a.type == ir.AttributeType.TENSOR]
+    listed = [a.value for a in constants if a.type in (ir.AttributeType.FLOATS, ir.AttributeType.INTS)]
+    single = sum(a.type in (ir.AttributeType.FLOAT, ir.AttributeType.INT) for a in constants)
+    numbers = (t.size for t in tensors if t.dtype.is_floating_point() or t.dtype.is_integer())
+    return sum(numbers) + sum(map(len, listed)) + single
 
 
 def _signature(value: ir.Value) -> dict[str, Any]:

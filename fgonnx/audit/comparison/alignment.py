@@ -93,7 +93,11 @@ class Side:
     def __init__(self, loaded: LoadedModel, options: Options) -> None:
         self.folder = loaded.folder
         self.normal: Normal = normalise(
-            loaded, input_name=options.input, input_shape=options.input_shape, layout=options.layout
+            loaded,
+            input_name=options.input,
+            input_shape=options.input_shape,
+            layout=options.layout,
+            output=options.output,
         )
         graph = self.normal.model.graph
         nodes = list(graph)

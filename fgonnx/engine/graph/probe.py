@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from fgonnx.engine.graph.session import Session, slim
+from fgonnx.errors import ModelError
 
 Array = npt.NDArray[Any]
 Dims = tuple[int, ...]
@@ -71,8 +72,19 @@ class Prober:
     """
 
     def __init__(self, model: ir.Model, folder: Path | None = None) -> None:
+        values = [v for node in model.graph for v in node.outputs if v.name and _has_shape(v)]
+        try:
+            self._prepare(model, folder, values)
+        except ModelError:
+            # Which values have a shape is onnxruntime's to say where inference has it wrong; or the model itself fails.
+            types = _types(model, folder)
+            arrays = [v for v in values if types[str(v.name)].startswith("tensor(")]
+            if len(arrays) == len(values):
+                raise
+            self._prepare(model, folder, arrays)
+
+    def _prepare(self, model: ir.Model, folder: Path | None, values: list[ir.Value]) -> None:
         graph = model.graph
-        values = [v for node in graph for v in node.outputs if v.name and _has_shape(v)]
         untyped = [v for v in values if v.type is None]
         self.outputs = [str(v.name) for v in graph.outputs]
         self.constants = [str(v.name) for v in _shape_only(graph) if v.name]
@@ -105,6 +117,15 @@ class Prober:
             {n: results[n] for n in self.constants if results[n].size <= _CONSTANT_SIZE},
             {n: results[n] for n in self.outputs},
         )
+
+
+def _types(model: ir.Model, folder: Path | None) -> dict[str, str]:
+    """Return the types of all values, as onnxruntime writes them."""
+    written = slim(model)
+    outputs = written.proto.graph.output
+    for name in (str(v.name) for node in model.graph for v in node.outputs if v.name and not v.is_graph_output()):
+        outputs.add(name=name)
+    return Session(written, folder=folder, providers=["cpu"], optimise=False).types
 
 
 def _has_shape(v: ir.Value) -> bool:

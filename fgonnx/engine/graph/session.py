@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -194,6 +195,38 @@ class Session:
         except Exception as error:  # as above
             raise ModelError(f"onnxruntime failed to run the model: {_first_line(error)}") from error
         return {name: _own(np.asarray(value)) for name, value in zip(names, results, strict=True)}
+
+
+@cache
+def _operators() -> frozenset[tuple[str, str]]:
+    return frozenset((s.domain, s.name) for s in _pybind_state.get_all_operator_schema())
+
+
+def has_operator(domain: str, op_type: str) -> bool:
+    """Tell whether onnxruntime has an operator of its own under that name, in any version."""
+    return (domain, op_type) in _operators()
+
+
+def from_ort_format(content: bytes) -> bytes:
+    """Turn a model in onnxruntime's own format (.ort) into an ONNX file.
+
+    Raises
+    ------
+    ModelError
+        If this onnxruntime does not take it.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.save_model_format", "ONNX")
+    with tempfile.TemporaryDirectory(prefix="fgonnx-") as folder:
+        written = Path(folder, "model.onnx")
+        options.optimized_model_filepath = os.fspath(written)
+        try:
+            ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            return written.read_bytes()
+        except Exception as error:  # onnxruntime's own exceptions have no common base
+            raise ModelError(_first_line(error)) from error
 
 
 @cache

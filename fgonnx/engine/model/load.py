@@ -14,7 +14,8 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from fgonnx.engine.graph import collector
-from fgonnx.engine.model import weights
+from fgonnx.engine.graph.session import from_ort_format
+from fgonnx.engine.model import reading, weights
 from fgonnx.engine.model.inputs import choose_input
 from fgonnx.errors import InputError, ModelError
 from fgonnx.labels import METADATA_KEY as LABELS_KEY
@@ -26,6 +27,7 @@ OLDEST_OPSET = 7
 PREPROCESSING_KEY = "fgonnx.preprocessing"
 """Key of a model's metadata that holds how pictures become its input, a JSON object."""
 
+_ORT_FORMAT = b"ORTM"  # identifier of the flatbuffer, at byte 4
 _ARRAY_BYTES = 1 << 12  # weights of this size and more are taken out of the protobuf
 _FILE_BYTES = 1 << 16  # weights of this size and more stay in their file
 _NUMPY_TYPES = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
@@ -111,7 +113,8 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
     Parameters
     ----------
     source : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
-        The model. External weights are looked up in the folder of the path and stay there. The file is kept open and
+        The model. External weights are looked up in the folder of the path and stay there. Files of onnxruntime's own
+        format (.ort) are turned back into ONNX by it. The file is kept open and
         read again when a session needs its weights; it may be deleted or replaced meanwhile, but not written to.
 
     Returns
@@ -128,12 +131,17 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
         return source
     if isinstance(source, ir.Model):
         proto = ir.to_proto(source)
-        return _checked(LoadedModel(source, None, _digest(proto.SerializeToString(deterministic=True))))
+        where = "the model given"
+        return _checked(LoadedModel(_sorted(source, where), None, _digest(proto.SerializeToString(deterministic=True))))
     if isinstance(source, onnx.ModelProto):
-        return _checked(LoadedModel(_deserialise(source, "the ModelProto"), None, _digest(_bytes_of(source))))
+        model = _deserialise(reading.settled(source, "the ModelProto"), "the ModelProto")
+        _check_at_hand(model, "the ModelProto")
+        return _checked(LoadedModel(model, None, _digest(_bytes_of(source))))
     if isinstance(source, bytes):
         where = "the bytes given"
-        return _checked(LoadedModel(_emptied(_parse(source, where), where, None, {}), None, _digest(source)))
+        model = _emptied(_parse(_as_onnx(source, where), where), where, None, {})
+        _check_at_hand(model, where)
+        return _checked(LoadedModel(model, None, _digest(source)))
     path = Path(source)
     if not path.exists():
         raise ModelError(f"{path}: no such file")
@@ -145,7 +153,10 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
         content = file.content() if file is not None else path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-    digest, proto = _digest(content), _parse(content, str(path))
+    digest = _digest(content)
+    if content[4:8] == _ORT_FORMAT:
+        content, file = _as_onnx(content, str(path)), None
+    proto = _parse(content, str(path))
     places = weights.raw_places(content) if file is not None else {}
     del content  # at most two copies of the weights exist at a time, none in the end
     model = _emptied(proto, str(path), file, places)
@@ -160,6 +171,19 @@ def _digest(content: bytes) -> str:
 
 def _bytes_of(proto: onnx.ModelProto) -> bytes:
     return proto.SerializeToString(deterministic=True)
+
+
+def _as_onnx(content: bytes, where: str) -> bytes:
+    """Return a model as an ONNX file, if it is in onnxruntime's own format."""
+    if content[4:8] != _ORT_FORMAT:
+        return content
+    try:
+        return from_ort_format(content)
+    except ModelError as error:
+        raise ModelError(
+            f"{where}: is in onnxruntime's own format (.ort), which this onnxruntime does not turn back ({error}); "
+            "give the .onnx file it was made from"
+        ) from error
 
 
 def _parse(content: bytes, where: str) -> onnx.ModelProto:
@@ -187,6 +211,11 @@ def _deserialise(
         _unpack(model)
     except Exception as error:  # onnx_ir raises many kinds on malformed protobufs
         raise ModelError(f"{where}: is not a valid ONNX model ({error})") from error
+    return _sorted(model, where)
+
+
+def _sorted(model: ir.Model, where: str) -> ir.Model:
+    reading.sort(model, where)
     return model
 
 
@@ -195,11 +224,12 @@ def _emptied(proto: onnx.ModelProto, where: str, file: weights.ModelFile | None,
 
     A protobuf does not free a cleared field: the rest is serialised and parsed again.
     """
+    proto = reading.settled(proto, where)
     taken: dict[str, ir.TensorProtocol] = {}
     for initializer in proto.graph.initializer:
         tensor = ir.from_proto(initializer)
         name = initializer.name
-        fits = len(initializer.raw_data) == tensor.nbytes and name not in taken
+        fits = len(initializer.raw_data) == tensor.nbytes
         if fits and tensor.nbytes >= _ARRAY_BYTES and tensor.dtype in _NUMPY_TYPES:
             if file is not None and name in places and tensor.nbytes >= _FILE_BYTES:
                 taken[name] = file.tensor(name, places[name], tensor.dtype, tuple(initializer.dims))
@@ -245,6 +275,16 @@ def external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
         for v in graph.initializers.values()
         if isinstance(v.const_value, ir.ExternalTensor)
     ]
+
+
+def _check_at_hand(model: ir.Model, where: str) -> None:
+    """Refuse external weights of a model without a folder, unless they lie in the current one."""
+    for tensor in external_tensors(model):
+        if not Path(tensor.path).is_file():
+            raise ModelError(
+                f"{where}: its weights '{tensor.name}' are in a file, '{tensor.location}', and not in the model; give "
+                "the path of the .onnx file, or onnx.load(path), which reads them"
+            )
 
 
 def _check_external(model: ir.Model, path: Path) -> None:

@@ -25,6 +25,7 @@ from fgonnx.engine.normal.half import add_twins, is_half
 from fgonnx.engine.normal.opset import IR_VERSION, check_results, raise_opset
 from fgonnx.engine.normal.quantised import dequantise, is_quantised
 from fgonnx.engine.normal.tie import Twins
+from fgonnx.engine.normal.training import refuse_training
 from fgonnx.errors import ModelError
 
 _SEQUENCE_RESULT = {"SplitToSequence", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SequenceEmpty"}
@@ -85,6 +86,7 @@ def normalise(
     layout: str | None = None,
     one_by_one: bool = False,
     per_sample: bool = True,
+    output: str | None = None,
 ) -> Normal:
     """Bring a model into normal form. The source is not changed.
 
@@ -103,6 +105,9 @@ def normalise(
     per_sample : bool
         Whether the first axis of the input is a batch of samples. If not (a plain gradient graph), fixed sizes are kept
         and any floating-point input is accepted.
+    output : str, optional
+        Name of the value that is explained, for what is refused on the way to it: the first floating-point output by
+        default.
 
     Raises
     ------
@@ -110,11 +115,14 @@ def normalise(
         If no input can be explained, its size is free and not given, or onnxruntime cannot run the model.
     OptionError
         If `input_name` or `input_shape` does not match the model.
+    UnsupportedError
+        If the model was left in training mode.
     """
     model = loaded.ir.clone()
     notes: list[str] = []
     model.ir_version = max(model.ir_version, IR_VERSION)
     inline_functions(model)
+    refuse_training(model, output)
     converted = raise_opset(model, notes)
     lift_constants(model)
     infer_types(model)
@@ -129,6 +137,7 @@ def normalise(
         one_by_one = one_by_one or not batched
         model, batched = settle_batch(model, str(x.name), shape, loaded.folder, notes, one_by_one=one_by_one)
     x = next(v for v in model.graph.inputs if v.name == x.name)
+    refuse_training(model, output)  # in branches and bodies, too
     if converted:
         check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
     if layout is not None:
@@ -189,7 +198,27 @@ def infer_types(model: ir.Model) -> None:
             v.shape = None if v not in model.graph.outputs else v.shape
     with contextlib.redirect_stderr(io.StringIO()):
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
-    for node in model.graph:
-        if node.op_type in _SEQUENCE_RESULT and node.outputs[0].dtype is not None:
-            # the pass sets the type of the elements instead of that of the sequence
-            node.outputs[0].type = ir.SequenceType(ir.TensorType(node.outputs[0].dtype))
+    for graph in reversed(list(model.graphs())):  # bodies before the nodes they are of
+        for node in graph:
+            for i, v in enumerate(node.outputs):
+                # the pass sets the type of the elements instead of that of the sequence
+                if not isinstance(v.type, ir.SequenceType) and _is_sequence(node, i) and v.dtype is not None:
+                    v.type = ir.SequenceType(ir.TensorType(v.dtype))
+
+
+def _is_sequence(node: ir.Node, i: int) -> bool:
+    """Tell whether an output is a sequence: by the operator, by what is passed on, or by the body it is a result of."""
+    if node.domain:
+        return False
+    if node.op_type in ("Identity", "If", "Loop"):
+        return any(v is not None and isinstance(v.type, ir.SequenceType) for v in _passed_on(node, i))
+    return node.op_type in _SEQUENCE_RESULT
+
+
+def _passed_on(node: ir.Node, i: int) -> list[ir.Value | None]:
+    if node.op_type == "Identity":
+        return [node.inputs[0]]
+    if node.op_type == "If":
+        return [node.attributes[k].as_graph().outputs[i] for k in ("then_branch", "else_branch")]
+    body = node.attributes["body"].as_graph()
+    return [body.outputs[i + 1]] if i + 2 < len(node.inputs) else []

@@ -91,6 +91,7 @@ def build(loaded: LoadedModel, options: Options) -> Rewritten:
         input_shape=options.input_shape,
         layout=options.layout,
         one_by_one=options.one_by_one,
+        output=options.output,
     )
     try:
         return _build(loaded, normal, options)

@@ -196,8 +196,9 @@ def walk(
             record = refusal(node, opset, error)
             if record not in refused:
                 refused.append(record)
-            # The walk goes on, so that all refusals are reported at once.
-            returned = [op.zeros_like(v) if v is not None and op.is_active(v) else None for v in node.inputs]
+            # The walk goes on, so that all refusals are reported at once; sequences have no shape.
+            shaped = [v if v is not None and v.shape is not None and op.is_active(v) else None for v in node.inputs]
+            returned = [op.zeros_like(v) if v is not None else None for v in shaped]
             local = rules.Local(lambda *g: None)
         _collect(op, result, node, incoming, local)
         cotangents = [returned] if isinstance(returned, ir.Value) or returned is None else list(returned)
