@@ -85,10 +85,10 @@ def recognise(path: Path) -> Kind:
         return _folder(path)
     with path.open("rb") as file:
         start = file.read(_HEAD)
+    if start[4:8] == b"TFL3":  # its metadata may stand behind it as a zip archive
+        return Kind("tflite", "TensorFlow Lite")
     if zipfile.is_zipfile(path):
         return _archive(path)
-    if start[4:8] == b"TFL3":
-        return Kind("tflite", "TensorFlow Lite")
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return Kind("keras", "HDF5")
     if start[:1] == b"\x80" or path.suffix.lower() in (".joblib", ".pkl", ".pickle"):

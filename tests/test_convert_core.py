@@ -43,6 +43,12 @@ def folder(*names):
     return write
 
 
+def tflite_with_metadata(path):
+    """Write a TensorFlow Lite file as TensorFlow Hub has them: labels in a zip archive behind it."""
+    archive("labels.txt")(path)
+    path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(64) + path.read_bytes())
+
+
 @pytest.mark.parametrize(
     ("name", "write", "framework", "kind"),
     [
@@ -52,6 +58,7 @@ def folder(*names):
         ("net.keras", archive("config.json", "metadata.json", "model.weights.h5"), "keras", ".keras"),
         ("net.bin", content(b"\x89HDF\r\n\x1a\n" + bytes(64)), "keras", "HDF5"),
         ("net.bin", content(b"\x1c\0\0\0TFL3" + bytes(64)), "tflite", "TensorFlow Lite"),
+        ("net.tflite", tflite_with_metadata, "tflite", "TensorFlow Lite"),
         ("net.pkl", content(b"\x80\x04csklearn.pipeline\nPipeline\n."), "sklearn", "pickle"),
         ("net.pth", content(b"\x80\x02ctorch.nn\nLinear\n."), "torch", "pickle"),
         ("net.pb", content(b"\n\x05\n\x01xz"), "tensorflow", "frozen graph"),
