@@ -173,6 +173,14 @@ class TestExplain:
         text = good("explain", SHAPES, tmp_path / "grey.png", "-o", out, "--threads", 1)
         assert "grey.png: grey repeated to three channels" in text
 
+    def test_a_model_that_takes_grey_is_not_told_of_three_channels(self, out, tmp_path):
+        weight = np.linspace(-1, 1, 36, dtype=np.float32).reshape(4, 1, 3, 3)
+        path = model(SMALL.replace("N,3,8,8", "N,1,8,8"), tmp_path / "grey.onnx", w=weight)
+        cv2.imwrite(str(tmp_path / "grey.png"), cv2.imread(str(CIRCLE), cv2.IMREAD_GRAYSCALE))
+        text = good("explain", path, tmp_path / "grey.png", "-o", out, "--preprocess", "unit")
+        assert "repeated" not in text
+        assert not any("repeated" in n for n in json.loads((out / "grey.json").read_text())["notes"])
+
     def test_free_sizes_follow_the_picture(self, out, tmp_path):
         path = model(SMALL.replace("3,8,8", "3,H,W"), tmp_path / "free.onnx")
         for name, size in (("a", (12, 10)), ("b", (7, 9)), ("c", (7, 9))):

@@ -183,7 +183,9 @@ class Reader:
         x = self.preprocessing.apply(picture.rgb)
         self._check(x, source)
         shown = _finer(self.preprocessing, picture.rgb).to_display(picture.rgb)
-        return Sample(source, x, shown, picture.rgb, picture.notes)
+        grey = self.preprocessing.channels == "GRAY"
+        notes = tuple(n for n in picture.notes if not (grey and n == images.GREY_REPEATED))
+        return Sample(source, x, shown, picture.rgb, notes)
 
     def prepared(self, x: Array, source: Source) -> Sample:
         """Return a preprocessed array as a sample.

@@ -28,6 +28,10 @@ _PNG_PALETTE = 3
 _EXIF_MARKS = (b"Exif", b"eXIf", b"EXIF")
 
 
+GREY_REPEATED = "grey repeated to three channels"
+"""Note on a grey picture; without meaning for a model that takes grey."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture read from a file.
@@ -242,7 +246,7 @@ def _to_255(pixels: npt.NDArray[np.generic], path: Path, notes: list[str]) -> np
 def _to_rgb(levels: npt.NDArray[np.uint8], path: Path, notes: list[str]) -> npt.NDArray[np.uint8]:
     """Bring OpenCV's grey, BGR and BGRA to RGB."""
     if levels.ndim == 2:
-        notes.append("grey repeated to three channels")
+        notes.append(GREY_REPEATED)
         return np.repeat(levels[:, :, None], 3, axis=2)
     if levels.shape[2] == 3:
         return levels[:, :, ::-1]
