@@ -98,6 +98,53 @@ class TestBound:
             Explainer(SOURCE, bind=values)
 
 
+def gated(dims, use):
+    """A linear layer whose hidden values are scaled by a second input of free sizes."""
+    return model(
+        f"(float[N,6] x, {dims} second) => (float[N,3] y) {{ h = MatMul(x, v) t = Tanh(h) {use} g = Mul(t, m) "
+        "y = MatMul(g, w) }",
+        weights=draw(v=(6, 4), w=(4, 3), table=(20, 4)) | {"ax": np.array([1]), "both": np.array([1, 2])},
+    )
+
+
+class TestSizesOfOtherInputs:
+    """Those of the arrays given, each call its own."""
+
+    CASES = (
+        ("int64[N,L]", "e = Gather(table, second) m = ReduceMean<keepdims=0>(e, ax)", (7,), (3,)),
+        ("float[N,L,4]", "m = ReduceSum<keepdims=0>(second, ax)", (5, 4), (2, 4)),
+        ("float[N,4,A,B]", "a = GlobalAveragePool(second) m = Flatten(a)", (4, 3, 5), (4, 6, 2)),
+        ("float[N,L]", "r = ReduceMax(second, ax) m = Exp(r)", (9,), (1,)),
+    )
+
+    @pytest.mark.parametrize(("dims", "use", "first", "other"), CASES)
+    def test_are_taken_from_the_call(self, dims, use, first, other):
+        proto = gated(dims, use)
+        explainer = Explainer(proto, input="x")
+        for shape in (first, other, first):
+            rng = np.random.default_rng(len(shape))
+            second = rng.integers(0, 20, (2, *shape)) if "int" in dims else rng.random((2, *shape), np.float32)
+            fed = {"x": X[:, :6], "second": second}
+            e = explainer(fed)
+            np.testing.assert_allclose(e.outputs["y"], run(proto, fed)["y"], rtol=1e-5)
+            assert e.rounding_residual().max() < 1e-6
+            assert fgonnx.check(proto, fed, input="x").checks[0].verdict == "passed"
+            np.testing.assert_allclose(explainer.head(fed)[[0, 1], e.target], e.score, rtol=1e-5)
+
+    def test_are_told_apart_in_the_cache(self, tmp_path):
+        dims, use, first, other = self.CASES[1]
+        for shape in (first, other):
+            fed = {"x": X[:, :6], "second": np.ones((2, *shape), np.float32)}
+            found = Explainer(gated(dims, use), input="x", cache=tmp_path)(fed)
+            np.testing.assert_array_equal(found.score, Explainer(gated(dims, use), input="x")(fed).score)
+
+    def test_that_are_fixed_are_refused_if_others(self):
+        fed = {"x": X[:, :6], "second": np.ones((2, 3, 4), np.float32)}
+        explainer = Explainer(gated("float[N,5,4]", self.CASES[1][1]), input="x")
+        with pytest.raises(InputError, match=r"'second' must have the shape \(N, 5, 4\), the array has \(2, 3, 4\)"):
+            explainer(fed)
+
+
 class TestText:
     def test_is_read(self, tmp_path):
         np.save(tmp_path / "s.npy", STATE)

@@ -17,6 +17,7 @@ from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.model.bind import bind as bound_to
+from fgonnx.engine.model.bind import with_sizes
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.cut import free_input
 from fgonnx.engine.rewrite import cache as caches
@@ -180,7 +181,9 @@ def check(
     options = replace(options, bind=None)
     rng = np.random.default_rng(effort.random_state)
     explainer = Explainer(loaded, replace(options, input_gradient=True), running, labels=labels)
-    if not isinstance(x, Mapping) and x is not None:
+    if isinstance(x, Mapping):
+        loaded = with_sizes(loaded, explainer.other_shapes(x))
+    elif x is not None:
         options = replace(options, input_shape=options.input_shape or tuple(np.shape(x)))
     options = options.only("target", "score")
     build = caches.builder(running.cache)

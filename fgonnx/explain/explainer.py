@@ -19,6 +19,8 @@ from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session, choose_providers
 from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.model.bind import bind as bound_to
+from fgonnx.engine.model.bind import with_sizes
+from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.rewrite import cache as caches
 from fgonnx.engine.rewrite.options import Options, with_changes
@@ -121,11 +123,18 @@ class Explainer:
         self.labels = tuple(labels) if labels is not None else self.loaded.labels()
         choose_providers(self.running.providers)  # a wrong name is an error now, not at the first call
         self._build = caches.builder(self.running.cache)
-        self._engines: dict[tuple[tuple[int, ...] | None, bool, bool], Engine] = {}
+        self._engines: dict[Any, Engine] = {}
         self._lock = threading.Lock()
         _check_weights(self.loaded)
 
-    def engine(self, shape: Sequence[int] | None = None, *, seed: bool = False, forward: bool = False) -> Engine:
+    def engine(
+        self,
+        shape: Sequence[int] | None = None,
+        *,
+        seed: bool = False,
+        forward: bool = False,
+        others: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> Engine:
         """Return the rewritten model and its session.
 
         Parameters
@@ -136,13 +145,18 @@ class Explainer:
             Whether the cotangent of the tensor explained is an input.
         forward : bool
             Whether to compute the tensor explained and nothing behind it.
+        others : mapping of str to tuple of int, optional
+            Shapes of other inputs whose sizes are free (`other_shapes`).
         """
-        key = (tuple(int(s) for s in shape[1:]) if shape is not None and self._free() else None, seed, forward)
+        free = tuple(int(s) for s in shape[1:]) if shape is not None and self._free() else None
+        others = others or {}
+        key = (free, seed, forward, tuple((name, dims[1:]) for name, dims in sorted(others.items())))
         with self._lock:
             if key not in self._engines:
                 given = self.options.input_shape if key[0] is None else (1, *key[0])
                 options = self.options.only("head") if forward else self.options
-                rewritten = self._build(self.loaded, replace(options, input_shape=given, seed=seed))
+                loaded = with_sizes(self.loaded, others)
+                rewritten = self._build(loaded, replace(options, input_shape=given, seed=seed))
                 session = self.running.session(rewritten.model, self.loaded.folder)
                 while len(self._engines) >= _KEPT_SIZES:
                     self._engines.pop(next(iter(self._engines)))
@@ -185,7 +199,9 @@ class Explainer:
         """
         if seed is not None and target is not None:
             raise OptionError("give a target or a seed, not both")
-        engine = self.engine(self.explained_shape(x), seed=seed is not None or takes_seed(target))
+        engine = self.engine(
+            self.explained_shape(x), seed=seed is not None or takes_seed(target), others=self.other_shapes(x)
+        )
         r = engine.rewritten
         fed = batches.feeds(self.loaded.name, r, x)
         count = fed[r.normal.input_name].shape[0]
@@ -254,7 +270,7 @@ class Explainer:
         InputError
             If the array has the wrong shape or type, or holds NaN or infinity.
         """
-        engine = self.engine(self.explained_shape(x), forward=True)
+        engine = self.engine(self.explained_shape(x), forward=True, others=self.other_shapes(x))
         r = engine.rewritten
         fed = batches.feeds(self.loaded.name, r, x)
         name = r.names["head"]
@@ -269,6 +285,20 @@ class Explainer:
             name = self.loaded.input().name
         found = next(iter(x.values())) if len(x) == 1 else x.get(str(name))
         return np.asarray(found).shape if found is not None else None
+
+    def other_shapes(self, x: Array | Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the other arrays given, of inputs that have free sizes behind the first axis."""
+        if not isinstance(x, Mapping) or len(x) < 2:
+            return {}
+        explained = self.options.input or self.loaded.input().name
+        found = {}
+        for v in free_inputs(self.loaded.ir.graph):
+            dims = v.shape.dims if v.shape is not None else ()
+            name = str(v.name)
+            given = np.asarray(x[name]).shape if name in x and name != explained else ()
+            if len(given) == len(dims) and any(not isinstance(d, int) for d in dims[1:]):
+                found[name] = given
+        return found
 
     def _resolved(
         self, target: Target, seed: Array | None, engine: Engine, fed: Mapping[str, Array], count: int

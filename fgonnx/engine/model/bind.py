@@ -66,6 +66,25 @@ def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
     return replace(loaded, ir=model, bound=bound)
 
 
+def with_sizes(loaded: LoadedModel, shapes: Mapping[str, Sequence[int]]) -> LoadedModel:
+    """Fix the free sizes of inputs, behind their first axis, to those of arrays.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model; it is not changed.
+    shapes : mapping of str to sequence of int
+        Shapes of arrays, by the name of their input.
+    """
+    if not shapes:
+        return loaded
+    model = loaded.ir.clone()
+    for v in model.graph.inputs:
+        if (name := str(v.name)) in shapes:
+            v.shape = ir.Shape([*dims_of(v)[:1], *shapes[name][1:]])
+    return replace(loaded, ir=model)
+
+
 def parse(texts: Sequence[str]) -> dict[str, Any]:
     """Parse bindings NAME=VALUE, where VALUE is a number, ``zeros``, or a ``.npy`` file.
 

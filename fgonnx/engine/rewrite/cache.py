@@ -145,7 +145,8 @@ def _key(loaded: LoadedModel, options: Options) -> str | None:
     except (OSError, TypeError):
         return None
     versions = __version__, np.__version__, onnx.__version__, ir.__version__, onnxruntime.__version__
-    decisive = (*versions, _own_source(), loaded.sha256, sorted(loaded.bound.items()), external, described)
+    sizes = [(v.name, str(v.shape)) for v in loaded.ir.graph.inputs]
+    decisive = (*versions, _own_source(), loaded.sha256, sorted(loaded.bound.items()), sizes, external, described)
     return hashlib.sha256(repr(decisive).encode()).hexdigest()
 
 
