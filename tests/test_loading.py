@@ -478,3 +478,9 @@ def test_a_value_that_nothing_provides_is_named() -> None:
         g (float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) { y = Conv (x, w) }""")
     with pytest.raises(ModelError, match="reads 'w', which nothing in the file provides"):
         fgonnx.rewrite(model)
+
+
+@pytest.mark.parametrize("source", [None, 3, ["model.onnx"]])
+def test_what_is_no_model_is_refused(source):
+    with pytest.raises(ModelError, match="a model is a path, bytes, an onnx"):
+        load(source)

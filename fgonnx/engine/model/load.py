@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,6 +143,10 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
         model = _emptied(_parse(_as_onnx(source, where), where), where, None, {})
         _check_at_hand(model, where)
         return _checked(LoadedModel(model, None, _digest(source)))
+    if not isinstance(source, (str, os.PathLike)):
+        raise ModelError(
+            f"a model is a path, bytes, an onnx.ModelProto or an ir.Model; this is of the type {type(source).__name__}"
+        )
     path = Path(source)
     if not path.exists():
         raise ModelError(f"{path}: no such file")
