@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import numbers
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import UnionType
@@ -81,8 +82,6 @@ def spellings(cls: type) -> dict[str, Spelling]:
 
 def documented(cls: type[T]) -> type[T]:
     """Add an Attributes section to the docstring of an option class, made of its fields' help texts."""
-    import textwrap
-
     kinds = {f.name: str(f.type).replace(" | None", ", optional") for f in fields(cls)}  # type: ignore[arg-type]
     lines = [inspect.getdoc(cls) or "", "", "Attributes", "----------"]
     for name, spelled in spellings(cls).items():

@@ -66,7 +66,7 @@ def test_it_is_done_once_for_each_size_and_kind_of_session(monkeypatch):
     assert len(calls) == 2
 
 
-def test_random_models_are_not_compared():
+def test_random_outputs_are_not_compared():
     source = model(
         """(float[N,3,8,6] x) => (float[N,3,8,6] y, float[2] z) {
             y = Relu(x)

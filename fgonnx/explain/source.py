@@ -38,7 +38,6 @@ ADVICE = (
     "verify=False (--no-verify) explains the graph as it is"
 )
 _LEVELS = 256  # of an 8-bit value
-_RANDOM = ("Bernoulli", "Multinomial")
 
 
 def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: Feeds) -> None:
@@ -62,8 +61,6 @@ def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: 
         first value that parts.
     """
     graph = loaded.ir.graph
-    if any(n.op_type.startswith("Random") or n.op_type in _RANDOM for n in graph):
-        return
     count = _comparable(loaded, r, fed)
     total = len(fed[r.normal.input_name])
     given = {}
@@ -81,7 +78,7 @@ def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: 
         ) from error
     allowed = _allowed(graph)
     # An output may have several rows for a sample, or an axis of another kind in front.
-    drawn = {v.name for v in random_values(loaded.ir.graph)}  # behind the tensor explained
+    drawn = {v.name for v in random_values(graph)}  # behind the tensor explained
     compared = [name for name in r.source_outputs if name not in drawn]
     ours = {name: results[name][: len(results[name]) * count // total] for name in compared}
     parted = [(name, array, source[name]) for name, array in ours.items() if _difference(array, source[name]) > allowed]

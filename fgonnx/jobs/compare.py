@@ -32,16 +32,10 @@ from fgonnx.pictures.show.sheet import Certificate
 
 Float = npt.NDArray[np.float64]
 
-
 SCHEMA = 1
 """Version of the summary's layout; it changes when a key changes its meaning or goes away."""
 
-
-_LAYERS = 6
-
-
 _NAME = 56
-
 
 # Names of measures in the final table; the others are in the files only.
 CALLED = {
@@ -54,7 +48,6 @@ CALLED = {
     "quantisation_b": "rounding in B",
     "layer_error": "largest layer error",
 }
-
 
 WHERE = {READS: "what it reads", GIVES: "what it gives", HEAD: "the answer"}
 

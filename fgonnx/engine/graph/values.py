@@ -47,11 +47,20 @@ def inputs_of(node: ir.Node) -> list[ir.Value]:
     """Return the inputs whose content a node reads, and the values that its subgraphs (If, Loop, Scan) capture."""
     count = CONTENT.get(node.op_type) if not node.domain else None
     found = [v for v in node.inputs[:count] if v is not None]
+    for graph in subgraphs_of(node):
+        found += [v for inner in RecursiveGraphIterator(graph) for v in inner.inputs if v is not None]
+        found.extend(graph.outputs)
+    return found
+
+
+def subgraphs_of(node: ir.Node) -> list[ir.Graph]:
+    """Return the graphs in a node's attributes: branches of an If, the body of a Loop or a Scan."""
+    found: list[ir.Graph] = []
     for attribute in node.attributes.values():
-        graphs = {ir.AttributeType.GRAPH: [attribute.value], ir.AttributeType.GRAPHS: attribute.value}
-        for graph in graphs.get(attribute.type, ()):
-            found += [v for inner in RecursiveGraphIterator(graph) for v in inner.inputs if v is not None]
-            found.extend(graph.outputs)
+        if attribute.type == ir.AttributeType.GRAPH:
+            found.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            found.extend(attribute.as_graphs())
     return found
 
 

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
 
 from fgonnx.engine.graph.session import has_operator
+from fgonnx.engine.graph.values import subgraphs_of
 from fgonnx.errors import ModelError
 
 _STANDARD = ("", "ai.onnx")
@@ -116,18 +117,12 @@ def _is_sorted(graph: ir.Graph | ir.Function) -> bool:
 
 def _needed(node: ir.Node) -> Iterator[ir.Node]:
     """Yield the nodes of the same graph whose results a node or its subgraphs need."""
-    inner = [n for a in node.attributes.values() for g in _subgraphs(a) for n in RecursiveGraphIterator(g)]
+    inner = [n for g in subgraphs_of(node) for n in RecursiveGraphIterator(g)]
     for n in (node, *inner):
         for v in n.inputs:
             producer = v.producer() if v is not None else None
             if producer is not None and producer.graph is node.graph:
                 yield producer
-
-
-def _subgraphs(attribute: ir.Attr) -> list[ir.Graph]:
-    if attribute.type == ir.AttributeType.GRAPH:
-        return [attribute.as_graph()]
-    return list(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else []
 
 
 def _cycle(graph: ir.Graph | ir.Function) -> list[ir.Node]:
@@ -138,7 +133,7 @@ def _cycle(graph: ir.Graph | ir.Function) -> list[ir.Node]:
         for n in ready:
             del left[n]
     if not left:  # the cycle is within a subgraph
-        inner = (g for n in nodes for a in n.attributes.values() for g in _subgraphs(a))
+        inner = (g for n in nodes for g in subgraphs_of(n))
         return next(found for g in inner if (found := _cycle(g)))
     walk = [next(n for n in nodes if n in left)]
     while True:

@@ -14,11 +14,7 @@ from fgonnx.engine.normal.training import random_values
 from fgonnx.errors import ModelError, Refusal, UnsupportedError
 
 OPSET = 18
-
-
 IR_VERSION = 8  # that of opset 18; before 4, initializers had to be inputs
-
-
 _NEWER = "fgonnx.newer"  # domain of operators that the source's opset does not have
 _ASIDE_BYTES = 1024  # larger weights are kept from onnx's converter
 

@@ -17,11 +17,7 @@ from fgonnx.engine.walk import backward
 from fgonnx.errors import OptionError, TargetError, UnsupportedError
 
 _HEAD_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}
-
-
 _SEE_THROUGH = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout", "StraightThrough"}
-
-
 _REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"}
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,7 @@ class Options:
         method = methods.find(self.method)
         self._set("settings", method.set(_settings(method, self.settings)))
         for name in ("input_shape", "outputs", "expose"):
-            if isinstance(value := getattr(self, name), Sequence) and not isinstance(value, str):
+            if (value := getattr(self, name)) is not None:
                 self._set(name, tuple(value))
         check_choices(self, profile=aggregate.PROFILES, psi=aggregate.PSIS, head=HEADS, engine=ENGINES, form=FORMS)
         self._check_method(method)
@@ -198,6 +199,11 @@ class Options:
         The method's settings are entries of their own; options that have no effect on the explanation, and those left
         at defaults that say nothing (None, or fgonnx's own engine), are left out. Arrays are described by their hash.
         """
+        return dict(self._identity)
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What `to_dict` returns; arrays among the settings are hashed once."""
         always = {name: getattr(self, name) for name in ("method", "profile", "psi", "head", "output", "input")}
         given = {
             "input_shape": list(self.input_shape) if self.input_shape is not None else None,

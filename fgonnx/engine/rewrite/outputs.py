@@ -16,8 +16,6 @@ from fgonnx.engine.walk import backward
 from fgonnx.errors import OptionError
 
 TARGET_INPUT = "target_index"
-
-
 SEED_INPUT = "seed"
 
 
