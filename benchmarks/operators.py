@@ -66,7 +66,9 @@ def page() -> str:
         "",
         textwrap.fill(
             f"{', '.join(integers.ORDERED)} compare twins, with their constants in the scale of the data; "
-            f"{', '.join(integers.ARITHMETIC)} work on r / s + z, where no result can leave the range of its type. "
+            f"{', '.join(integers.ARITHMETIC)} work on r / s + z, where no result can leave the range of its type; "
+            f"{', '.join(integers.ROUNDED)} by constants do too, and what they round is a separate term. "
+            "Gather looks up a constant table of one axis, its slope being that between neighbouring entries. "
             "Other operators on integers that depend on the input are refused, also beside a skip connection.",
             120,
         ),

@@ -51,6 +51,8 @@ def force(model: ir.Model, values: Sequence[ir.Value]) -> tuple[list[str], list[
     for node in list(graph):
         if node.domain == DOMAIN and node.op_type == "StraightThrough":
             _requantise(op, node)
+        elif node.domain == DOMAIN and node.op_type == "LookUp":
+            _look_up_again(op, node)
     names = fetch(model, values)
     for given in fed:
         if not given.uses():
@@ -89,3 +91,10 @@ def _requantise(op: Emitter, tie: ir.Node) -> None:
             zero = op.Expand(op.constant(np.zeros((), dtype.numpy())), op.Shape(scale))
         kept = {n: a.value for n, a in back.attributes.items() if n in ("axis", "block_size")}
         back.replace_input_with(0, op.QuantizeLinear(x, scale, zero, dtype=dtype, **kept))
+
+
+def _look_up_again(op: Emitter, node: ir.Node) -> None:
+    """Look a table up at the real-valued operand, rounded."""
+    entry = producer_of(required(node, 1))
+    gather = entry if entry.op_type == "Gather" else producer_of(required(entry, 0))
+    gather.replace_input_with(1, op.Cast(op.Round(required(node, 0)), to=ir.DataType.INT64.value))

@@ -1,8 +1,9 @@
 """Arithmetic on integer values, in real numbers: Relu, Clip, Max, Min, Cast, Add, Sub, Mul and their kin on twins.
 
 What keeps the scale is applied to twins with its bounds scaled; what does not is computed on the integers themselves,
-q = r / s + z, where no result can leave the range of its type (integers wrap around, real numbers do not). A node for
-which neither holds gets no twin; if it lies on the path to the head, the explanation is refused by its name.
+q = r / s + z, where no result can leave the range of its type (integers wrap around, real numbers do not). What rounds
+its result is tied to it, as a quantiser is. A node for which none of this holds gets no twin; if it lies on the path to
+the head, the explanation is refused by its name.
 """
 
 from __future__ import annotations
@@ -15,16 +16,35 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import content_of, dims_of, optional, required, shaped
+from fgonnx.engine.normal.spans import EVERYTHING, Span, reduced_axes, result_span
 from fgonnx.engine.normal.tie import DOMAIN, Twins
-from fgonnx.engine.normal.twin import Twin, code, floating, placed, range_of, same
+from fgonnx.engine.normal.twin import Twin, code, floating, placed, range_of, same, single
 
-Span = tuple[float, float]
-
-ORDERED = ("Clip", "Max", "Min", "Relu")
+ORDERED = ("Clip", "Max", "Min", "ReduceMax", "ReduceMin", "Relu", "TopK")
 """Operators that keep the scale of what they take."""
 
-ARITHMETIC = ("Abs", "Add", "Cast", "Mul", "Neg", "Sub")
+ARITHMETIC = (
+    "Abs",
+    "Add",
+    "Cast",
+    "CastLike",
+    "CumSum",
+    "MatMul",
+    "Mul",
+    "Neg",
+    "Pow",
+    "ReduceL1",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "Sub",
+)
 """Operators computed on the integers themselves, where nothing wraps around."""
+
+ROUNDED = ("ReduceMean", "BitShift", "Div")
+"""Operators computed on the integers themselves whose results are rounded: division by constants, means."""
+
+_CASTS = ("Cast", "CastLike")
+_REDUCTIONS = ("CumSum", "ReduceL1", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")
 
 
 class Integers:
@@ -48,12 +68,18 @@ class Integers:
     def compute(self, node: ir.Node) -> None:
         """Write the twin of an integer result, if this node is one that can have it."""
         q = node.outputs[0]
-        if len(node.outputs) != 1 or q.dtype is None or floating(q) or q.dtype == ir.DataType.BOOL:
+        if q.dtype is None or floating(q) or q.dtype == ir.DataType.BOOL:
             return
-        if node.op_type in ORDERED:
+        if node.op_type in _REDUCTIONS and optional(node, 1) is not None and content_of(node.inputs[1]) is None:
+            return
+        if node.op_type in ("ReduceMax", "ReduceMin", "TopK"):
+            self._extreme(node)
+        elif node.op_type in ORDERED:
             self._ordered(node)
         elif node.op_type in ARITHMETIC:
             self._arithmetic(node)
+        elif node.op_type in ROUNDED:
+            self._rounded(node)
 
     def plain(self, v: ir.Value) -> ir.Value:
         """Return q, the integers themselves as real numbers: r / s + z of a twin."""
@@ -69,7 +95,7 @@ class Integers:
         if scale is None:
             return self.plain(v)
         if v not in self.twins:
-            return v if floating(v) else shaped(self.op.DequantizeLinear(v, scale, zero, axis=axis), v)
+            return v if floating(v) else shaped(self._dequantised(v, scale, zero, axis), v)
         twin = self.twins[v]
         if same(twin.scale, scale) and same(twin.zero, zero):
             return twin.real
@@ -84,6 +110,14 @@ class Integers:
         product = shaped(op.Mul(real, scale if before is None else op.Div(scale, before)), v)
         return shaped(op.Add(product, op.Mul(scale, shift)), v)
 
+    def _dequantised(self, v: ir.Value, scale: ir.Value, zero: ir.Value | None, axis: int) -> ir.Value:
+        op = self.op
+        if zero is None or zero.dtype == v.dtype:
+            return op.DequantizeLinear(v, scale, zero, axis=axis)
+        rank = len(dims_of(v))
+        scale, zero = placed(op, scale, axis, rank), placed(op, zero, axis, rank)
+        return op.Mul(op.Sub(op.Cast(v, to=code(scale)), op.Cast(zero, to=code(scale))), scale)
+
     def span(self, v: ir.Value) -> Span:
         """Return two numbers between which an integer value lies."""
         known = content_of(v)
@@ -92,7 +126,7 @@ class Integers:
         twin = self.twins.get(v)
         if twin is not None and twin.span is not None:
             return twin.span
-        return (-np.inf, np.inf) if v.dtype is None or floating(v) else range_of(v.dtype)
+        return EVERYTHING if v.dtype is None or floating(v) else range_of(v.dtype)
 
     def _placed(self, parameter: ir.Value | None, twin: Twin, rank: int) -> ir.Value | None:
         if parameter is None or twin.axis is None:
@@ -121,7 +155,7 @@ class Integers:
         """Tell whether a consumer can read a twin in this scale."""
         twin = self.twins[v]
         if same(twin.scale, scale) and same(twin.zero, zero):
-            return True
+            return single(twin.scale) or twin.axis is not None
         return self.by_entries(v) and scale is not None and scale.shape is not None and scale.shape.rank() < 2
 
     # What keeps the scale: bounds become s (bound - z).
@@ -140,9 +174,16 @@ class Integers:
         if any(len(dims_of(v)) != rank for v in moving):  # an axis counts from the other end after broadcasting
             return
         real = write([self.in_scale(v, twin.scale, twin.zero, axis=twin.axis or 0) for v in moving])
-        self.written.stand_for(node, shaped(real, q))
+        self._settle(node, write, moving, shaped(real, q))
+
+    def _settle(
+        self, node: ir.Node, write: Callable[[Sequence[ir.Value]], ir.Value], moving: Sequence[ir.Value], real: ir.Value
+    ) -> None:
+        """Record the twin of a result that keeps the scale; where all was rounded alike, what was rounded decides."""
+        q, together = node.outputs[0], [self.twins[v] for v in moving]
+        twin = together[0]
+        self.written.stand_for(node, real)
         result = replace(twin, real=real, span=self._span(node), loose=None, ends=())
-        together = [self.twins[v] for v in moving]
         loose = [t.loose for t in together if t.loose is not None]
         if len(loose) == len(together) and all(_alike(t, twin) for t in together):
             before = shaped(write(loose), q)
@@ -150,6 +191,31 @@ class Integers:
             self.written.stand_for(node, before, shaped(tied, q))
             result = replace(result, real=tied, loose=before, ends=twin.ends)
         self.twins[q] = result
+
+    def _extreme(self, node: ir.Node) -> None:
+        """The largest and smallest entries along an axis: TopK takes the places that the integers chose."""
+        v, q = required(node, 0), node.outputs[0]
+        if v not in self.twins or not self.by_entries(v):
+            return
+        if not single(self.twins[v].scale):
+            self.twins[v] = self.unscaled_twin(v)
+        if node.op_type == "TopK":
+            axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
+
+            def write(values: Sequence[ir.Value]) -> ir.Value:
+                return shaped(self.op.GatherElements(values[0], node.outputs[1], axis=axis), q)
+
+        else:
+            kept = {name: a.value for name, a in node.attributes.items()}
+
+            def write(values: Sequence[ir.Value]) -> ir.Value:
+                return shaped(self.op.emit(node.op_type, values[0], *node.inputs[1:], **kept), q)
+
+        self._settle(node, write, [v], write([self.twins[v].real]))
+
+    def unscaled_twin(self, v: ir.Value) -> Twin:
+        """Return the twin that stands for the integers themselves."""
+        return Twin(self.plain(v), span=self.span(v))
 
     def _bounded(self, node: ir.Node, twin: Twin, rank: int) -> Callable[[Sequence[ir.Value]], ir.Value]:
         """Return what writes the node in real numbers, for its operands that have twins."""
@@ -198,48 +264,70 @@ class Integers:
     # What does not: on the integers themselves.
 
     def _arithmetic(self, node: ir.Node) -> None:
-        given = [required(node, i) for i in range(len(node.inputs))]
+        given = [required(node, i) for i in range(1 if node.op_type in _CASTS else len(node.inputs))]
         q = node.outputs[0]
         low, high = self._span(node)
         least, most = range_of(q.dtype) if q.dtype is not None else (0.0, 0.0)
         proved = all(v in self.twins or content_of(v) is not None for v in given)
         if not proved or not all(map(self.by_entries, given)) or low < least or high > most:
             return
-        if node.op_type == "Cast":
+        if node.op_type in _CASTS:
             self.twins[q] = replace(self.twins[given[0]], span=(low, high))
             return
-        result = shaped(self.op.emit(node.op_type, *map(self.plain, given), name=f"{q.name}::real"), q)
-        self.written.stand_for(node, result)
+        if node.op_type == "Pow" and not _whole_power(given[1]):
+            return
+        result = self._written(node)
         self.twins[q] = Twin(result, span=(low, high))
+
+    def _rounded(self, node: ir.Node) -> None:
+        """Division by constants, and means: the real-valued result is tied to the integer that it is rounded to."""
+        v, q, divisor = required(node, 0), node.outputs[0], optional(node, 1)
+        if v not in self.twins or not self.by_entries(v):
+            return
+        if node.op_type != "ReduceMean" and content_of(divisor) is None:
+            return
+        if node.op_type == "ReduceMean" and reduced_axes(node) is None:
+            return
+        low, high = self._span(node)
+        least, most = range_of(q.dtype) if q.dtype is not None else (0.0, 0.0)
+        if low < least or high > most:
+            return
+        if node.op_type == "BitShift":
+            if node.attributes["direction"].as_string() == "LEFT":
+                factor = np.exp2(content_of(divisor).astype(np.float32))  # type: ignore[union-attr]
+                self.twins[q] = Twin(shaped(self.op.Mul(self.plain(v), factor), q), span=(low, high))
+                self.written.stand_for(node, self.twins[q].real)
+                return
+            shift = np.exp2(-content_of(divisor).astype(np.float32))  # type: ignore[union-attr]
+            before = shaped(self.op.Mul(self.plain(v), shift), q)
+            self.written.stand_for(node, before)
+        else:
+            before = self._written(node)
+        real = shaped(self.op.Cast(q, to=code(before)), q)
+        tied = self.op.emit("StraightThrough", before, real, domain=DOMAIN, name=f"{q.name}::real")
+        self.written.stand_for(node, shaped(tied, q))
+        self.twins[q] = Twin(tied, span=(low, high))
+
+    def _written(self, node: ir.Node) -> ir.Value:
+        """Write a node on real numbers in place of integers; axes stay what they are."""
+        given = [required(node, i) for i in range(len(node.inputs))]
+        data = given[:1] if node.op_type in _REDUCTIONS else given
+        kept = {name: a.value for name, a in node.attributes.items()}
+        inputs = [*map(self.plain, data), *given[len(data) :]]
+        q = node.outputs[0]
+        result = shaped(self.op.emit(node.op_type, *inputs, name=f"{q.name}::real", **kept), q)
+        self.written.stand_for(node, result)
+        return result
 
     def _span(self, node: ir.Node) -> Span:
         """Return two numbers between which the result lies, if nothing wraps around."""
-        spans = [(-np.inf, np.inf) if v is None else self.span(v) for v in node.inputs]
-        (a, b), (c, d) = spans[0], spans[1] if len(spans) > 1 else (0.0, 0.0)
-        found: Span
-        if node.op_type == "Clip":
-            e, f = spans[2] if len(spans) > 2 else (-np.inf, np.inf)
-            found = min(max(a, c if len(spans) > 1 else a), e), min(max(b, d if len(spans) > 1 else b), f)
-            found = (found[0] if np.isfinite(found[0]) else a, found[1] if np.isfinite(found[1]) else b)
-        elif node.op_type in ("Max", "Min"):
-            pick = max if node.op_type == "Max" else min
-            found = pick(s[0] for s in spans), pick(s[1] for s in spans)
-        elif node.op_type == "Relu":
-            found = max(a, 0.0), max(b, 0.0)
-        elif node.op_type == "Add":
-            found = a + c, b + d
-        elif node.op_type == "Sub":
-            found = a - d, b - c
-        elif node.op_type == "Mul":
-            corners = (a * c, a * d, b * c, b * d)
-            found = min(corners), max(corners)
-        elif node.op_type == "Neg":
-            found = -b, -a
-        elif node.op_type == "Abs":
-            found = (0.0 if a <= 0 <= b else min(abs(a), abs(b))), max(abs(a), abs(b))
-        else:
-            found = a, b
-        return found
+        return result_span(node, [EVERYTHING if v is None else self.span(v) for v in node.inputs])
+
+
+def _whole_power(exponent: ir.Value) -> bool:
+    """Tell whether an exponent is one constant whole number above zero: of integers, it is a polynomial."""
+    found = content_of(exponent)
+    return found is not None and found.size == 1 and float(found.item()) in (1.0, 2.0, 3.0, 4.0)
 
 
 def _alike(a: Twin, b: Twin) -> bool:

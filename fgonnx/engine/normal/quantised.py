@@ -10,14 +10,17 @@ integer nodes are kept and compute the outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
-from fgonnx.engine.graph.values import dims_of, optional, required, shaped
-from fgonnx.engine.normal.integers import Integers, Span
-from fgonnx.engine.normal.tie import DOMAIN, Twins, dependent_nodes
-from fgonnx.engine.normal.twin import Twin, code, flag, floating, known_bounds, range_of, same
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import content_of, dims_of, dtype_of, optional, required, shaped
+from fgonnx.engine.normal.integers import Integers
+from fgonnx.engine.normal.spans import Span
+from fgonnx.engine.normal.tie import DOMAIN, Twins, dependent_nodes, table_slopes
+from fgonnx.engine.normal.twin import Twin, code, flag, floating, known_bounds, range_of, same, single
 
 PREFIX = "dequantised/"
 """Prefix of the names of twins."""
@@ -25,6 +28,7 @@ PREFIX = "dequantised/"
 _MICROSOFT = "com.microsoft"
 
 MOVES = {
+    "Compress",
     "Concat",
     "DepthToSpace",
     "Expand",
@@ -37,6 +41,7 @@ MOVES = {
     "Pad",
     "Reshape",
     "Resize",
+    "ReverseSequence",
     "ScatterElements",
     "ScatterND",
     "Slice",
@@ -45,14 +50,15 @@ MOVES = {
     "Squeeze",
     "Tile",
     "Transpose",
+    "Trilu",
     "Unsqueeze",
     "Where",
 }
 
 #: Which inputs of them are moved, where it is not the first one alone; the others say how.
 _DATA = {"Pad": (0, 2), "ScatterElements": (0, 2), "ScatterND": (0, 2), "Where": (1, 2)}
-#: Where axes do not stay in place.
-_RESHAPED = {"DepthToSpace", "Expand", "Flatten", "Gather", "GatherND", "Reshape", "SpaceToDepth", "Squeeze", "Tile"}
+#: What leaves the entries of every channel together, so that a scale by channel stays one.
+_BY_CHANNEL = {"Identity", "MaxPool", "Transpose"}
 
 
 def is_quantised(graph: ir.Graph) -> bool:
@@ -104,13 +110,15 @@ class _Writer(Integers):
             seen = self.in_scale(node.inputs[0], optional(node, 1), optional(node, 2), axis=_axis(node))
             node.outputs[0].replace_all_uses_with(seen, replace_graph_outputs=True)
             self._keep_output_name(node.outputs[0], seen)
-        elif node.op_type == "Cast" and node.inputs[0] in self.twins and floating(node.outputs[0]):
+        elif node.op_type in ("Cast", "CastLike") and node.inputs[0] in self.twins and floating(node.outputs[0]):
             if not self.by_entries(node.inputs[0]):
                 return
             twin = self.plain(node.inputs[0])
-            cast = shaped(self.op.Cast(twin, to=node.attributes["to"].as_int()), node.outputs[0])
+            cast = shaped(self.op.Cast(twin, to=code(node.outputs[0])), node.outputs[0])
             node.outputs[0].replace_all_uses_with(cast, replace_graph_outputs=True)
             self._keep_output_name(node.outputs[0], cast)
+        elif node.op_type == "Gather" and not node.domain and node.inputs[1] in self.twins:
+            self._look_up(node)
         elif family is not None:
             family(self, node)
         elif node.op_type in MOVES and not floating(node.outputs[0]) and any(v in self.twins for v in _moved(node)):
@@ -151,21 +159,64 @@ class _Writer(Integers):
     def _move(self, node: ir.Node) -> None:
         """Apply a node that moves elements to the twin; to concatenate values they need a common scale."""
         data = _moved(node)
+        if not all(map(self.by_entries, data)) and node.op_type not in _BY_CHANNEL:
+            return
         twin = next(self.twins[v] for v in data if v in self.twins)
+        if (not single(twin.scale) and node.op_type not in _BY_CHANNEL) or _fills_with_zero(node):
+            twin = replace(twin, scale=None, zero=None)  # the integers themselves
         axis = 1 if twin.axis is None else twin.axis
         inputs = [
             v if v is None or v not in data else self.in_scale(v, twin.scale, twin.zero, axis=axis) for v in node.inputs
         ]
         kept = {name: a.value for name, a in node.attributes.items()}
         moved = self.op.several(node.op_type, *inputs, outputs=len(node.outputs), name=f"{node.name}::real", **kept)
-        spans = [self.span(v) for v in data] + ([(0.0, 0.0)] if node.op_type == "Pad" else [])
+        spans = [self.span(v) for v in data] + ([(0.0, 0.0)] if _fills_with_zero(node) else [])
+        interpolated = node.op_type == "Resize" and _text(node, "mode", "nearest") != "nearest"
         span = None if node.op_type == "Resize" else (min(a for a, _ in spans), max(b for _, b in spans))
         behind = _axis_behind(node, twin.axis)
         for i, (q, real) in enumerate(zip(node.outputs, moved, strict=True)):
             self.written.stand_for(node, real)
             if floating(q) or (i > 0 and node.op_type == "MaxPool"):
                 continue
-            self.twins[q] = Twin(shaped(real, q), twin.scale, twin.zero, behind, span)
+            shaped(real, q)
+            if interpolated:
+                real = self._tied(node, q, real, twin)
+            self.twins[q] = Twin(real, twin.scale, twin.zero, behind, span)
+
+    def _tied(self, node: ir.Node, q: ir.Value, before: ir.Value, twin: Twin) -> ir.Value:
+        """Tie what a node rounds, in the scale of a twin, to the integers that it gives."""
+        op = self.op
+        if twin.scale is None:
+            real = op.Cast(q, to=code(before))
+        else:
+            real = op.DequantizeLinear(q, twin.scale, twin.zero, axis=twin.axis)
+        tied = op.emit("StraightThrough", before, shaped(real, q), domain=DOMAIN, name=f"{q.name}::real")
+        self.written.stand_for(node, tied)
+        return shaped(tied, q)
+
+    def _look_up(self, node: ir.Node) -> None:
+        """A table of one axis, looked up at quantised values: its slope is that between neighbouring entries."""
+        v, y = required(node, 1), node.outputs[0]
+        table = content_of(required(node, 0))
+        if table is None or table.ndim != 1 or not self.by_entries(v):
+            return
+        slopes = table_slopes(table, self.span(v))
+        if slopes is None:
+            return
+        op, x = self.op, self.plain(v)
+        entry = shaped(op.Gather(required(node, 0), v, dtype=y.dtype), y)
+        if not floating(y):
+            entry = shaped(op.Cast(entry, to=ir.DataType.FLOAT.value), y)
+        kind = dtype_of(entry)
+        slope = shaped(op.Gather(op.constant(slopes.astype(kind.numpy())), v, dtype=kind), y)
+        x = shaped(op.Cast(x, to=kind.value), y)
+        found = op.emit("LookUp", x, entry, slope, domain=DOMAIN, name=f"{y.name}::real")
+        self.written.stand_for(node, shaped(found, y))
+        if not floating(y):
+            self.twins[y] = Twin(found, span=(float(table.min()), float(table.max())))
+            return
+        y.replace_all_uses_with(found, replace_graph_outputs=True)
+        self._keep_output_name(y, found)
 
     # Families of integer operators: each computes its real-valued result from twins and ties it to the integer one.
 
@@ -187,6 +238,10 @@ class _Writer(Integers):
         """com.microsoft QLinearAdd and QLinearMul: a, s, z, b, s, z, y s, y z."""
         self._tie(node, node.op_type.removeprefix("QLinear"), [self._factor(node, 0), self._factor(node, 3)], 6)
 
+    def chosen(self, node: ir.Node) -> None:
+        """com.microsoft QLinearWhere: condition, x, s, z, y, s, z, result s, result z."""
+        self._tie(node, "Where", [required(node, 0), self._factor(node, 1), self._factor(node, 4)], 7)
+
     def unary(self, node: ir.Node) -> None:
         """com.microsoft QLinear operators of one value: x, s, z, y s, y z."""
         self._tie(node, node.op_type.removeprefix("QLinear"), [self._factor(node, 0)], 3)
@@ -199,8 +254,11 @@ class _Writer(Integers):
         """ConvInteger and MatMulInteger: (a - z_a) (b - z_b), exact; a twin of s (a - z) is divided by s."""
         op = self.op
         factors = []
-        for v, zero in ((required(node, 0), optional(node, 2)), (required(node, 1), optional(node, 3))):
-            if v in self.twins and self.twins[v].scale is not None:
+        for i in range(2):
+            v, zero = required(node, i), optional(node, 2 + i)
+            if not self.by_entries(v):
+                return
+            if v in self.twins and self.twins[v].scale is not None and single(self.twins[v].scale):
                 twin = self.twins[v]
                 real = twin.real if same(twin.zero, zero) else self.in_scale(v, twin.scale, zero)
                 value = op.Div(real, twin.scale)
@@ -208,7 +266,7 @@ class _Writer(Integers):
             else:
                 value = self.plain(v)
                 if zero is not None:
-                    value = op.Sub(value, op.Cast(zero, to=ir.DataType.FLOAT.value))
+                    value = op.Sub(value, op.Cast(_of_rows(op, node, i, zero), to=ir.DataType.FLOAT.value))
             factors.append(shaped(value, v))
         kept = {name: a.value for name, a in node.attributes.items()}
         q = node.outputs[0]
@@ -264,6 +322,7 @@ FAMILIES: dict[tuple[str, str], _Family] = {
     (_MICROSOFT, "QLinearAdd"): _Writer.binary,
     (_MICROSOFT, "QLinearMul"): _Writer.binary,
     (_MICROSOFT, "QLinearConcat"): _Writer.joined,
+    (_MICROSOFT, "QLinearWhere"): _Writer.chosen,
     (_MICROSOFT, "QLinearGlobalAveragePool"): _Writer.unary,
     (_MICROSOFT, "QLinearAveragePool"): _Writer.unary,
     (_MICROSOFT, "QLinearLeakyRelu"): _Writer.unary,
@@ -284,19 +343,38 @@ def _moved(node: ir.Node) -> list[ir.Value]:
     return [v for i in places if (v := optional(node, i)) is not None]
 
 
+def _fills_with_zero(node: ir.Node) -> bool:
+    """Tell whether a node puts the integer 0 where there was nothing."""
+    if node.op_type == "Trilu":
+        return True
+    return node.op_type == "Pad" and optional(node, 2) is None and _text(node, "mode", "constant") == "constant"
+
+
+def _text(node: ir.Node, name: str, default: str) -> str:
+    return node.attributes[name].as_string() if name in node.attributes else default
+
+
 def _axis(node: ir.Node) -> int:
     return node.attributes["axis"].as_int() if "axis" in node.attributes else 1
 
 
 def _axis_behind(node: ir.Node, axis: int | None) -> int | None:
     """Return where an axis of the data lies in the result of a node that moves it; None where that is not known."""
-    if axis is None or node.op_type in (*_RESHAPED, "Unsqueeze", "Where"):
+    if axis is None or (node.op_type not in _BY_CHANNEL):
         return None
     if node.op_type == "Transpose":
         rank = len(dims_of(node.outputs[0]))
         perm = list(node.attributes["perm"].as_ints()) if "perm" in node.attributes else list(range(rank))[::-1]
         return perm.index(axis % rank)
     return axis
+
+
+def _of_rows(op: Emitter, node: ir.Node, i: int, zero: ir.Value) -> ir.Value:
+    """Return a zero point of its own for every row of the first matrix, or every filter, broadcastable to it."""
+    rows = node.op_type == "MatMulInteger" and i == 0
+    if single(zero) or zero.shape is None or zero.shape.rank() != 1 or not (rows or node.op_type == "ConvInteger"):
+        return zero
+    return op.Reshape(zero, [-1, 1] if rows else [-1, *[1] * (len(dims_of(required(node, 1))) - 1)])
 
 
 def _product_span(node: ir.Node) -> Span | None:

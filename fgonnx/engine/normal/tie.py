@@ -1,9 +1,12 @@
-"""StraightThrough: the node that ties a real-valued twin to the value that the model computes."""
+"""StraightThrough and LookUp: the nodes that tie a real-valued twin to the value that the model computes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
@@ -23,6 +26,27 @@ def straight_through(
         return Local(lambda g: g, op.Sub(real, x), "quantisation")
     inside = indicator(op, op.And(op.GreaterOrEqual(x, low), op.LessOrEqual(x, high)), x)
     return Local(lambda g: op.Mul(g, inside), op.Sub(real, op.Mul(x, inside)), "quantisation")
+
+
+@rule("LookUp", domain=DOMAIN, note="derivative: half the difference of both neighbouring entries; c = y - that x")
+def look_up(op: Emitter, y: ir.Value, x: ir.Value, entry: ir.Value, slope: ir.Value) -> Local:
+    """Return the entry of a table at x, differentiate by the slope there."""
+    return Local(lambda g: op.Mul(g, slope), op.Sub(entry, op.Mul(slope, x)), "implicit")
+
+
+def table_slopes(table: npt.NDArray[Any], span: tuple[float, float]) -> npt.NDArray[np.float64] | None:
+    """Return the slopes of a table where it is looked up at numbers within a span; negative ones count from the end.
+
+    None where two of the numbers mean one entry, or there is no neighbour.
+    """
+    size = len(table)
+    low, high = max(span[0], -size), min(span[1], size - 1)
+    if size < 2 or high <= low or high - low >= size:
+        return None
+    places = np.arange(int(low), int(high) + 1) % size
+    slopes = np.zeros(size)
+    slopes[places] = np.gradient(table[places].astype(np.float64))
+    return slopes
 
 
 @dataclass
@@ -72,9 +96,9 @@ def dependent_nodes(graph: ir.Graph, x: ir.Value) -> list[ir.Node]:
 
 
 def resolve_straight_through(graph: ir.Graph) -> None:
-    """Replace every StraightThrough by the real value it returns, once gradients are written."""
+    """Replace every StraightThrough and LookUp by the value it returns, once gradients are written."""
     for node in list(graph):
-        if node.domain == DOMAIN and node.op_type == "StraightThrough":
+        if node.domain == DOMAIN and node.op_type in ("StraightThrough", "LookUp"):
             real = required(node, 1)
             tied = node.outputs[0]
             if tied.is_graph_output():

@@ -51,6 +51,11 @@ def placed(op: Emitter, parameter: ir.Value, axis: int, rank: int) -> ir.Value:
     return op.Reshape(parameter, dims) if found is None else op.constant(found.reshape(dims))
 
 
+def single(scale: ir.Value | None) -> bool:
+    """Tell whether a scale has one entry for all, or there is none."""
+    return scale is None or (scale.shape is not None and all(d == 1 for d in scale.shape.dims))
+
+
 def floating(v: ir.Value) -> bool:
     """Tell whether a value is floating-point; one of 8 bits is a quantised one."""
     return v.dtype is not None and v.dtype.is_floating_point() and not v.dtype.name.startswith("FLOAT8")

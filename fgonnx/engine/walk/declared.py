@@ -65,6 +65,8 @@ def declared_input(node: ir.Node, slot: int) -> str | None:
     """Return what kind of cut an input is, "" for one that is accounted for elsewhere, or None for data."""
     if node.domain == DOMAIN and node.op_type == "StraightThrough":
         return {0: None, 1: ""}.get(slot, SCALE)
+    if node.domain == DOMAIN and node.op_type == "LookUp":
+        return "" if slot else None
     return None if node.domain else INPUTS.get(node.op_type, {}).get(slot)
 
 
