@@ -72,8 +72,9 @@ def test_gives_outputs_target_and_score_of_the_model(name):
 
 
 @every_method
-def test_only_fullgrad_and_its_mean_have_a_certificate(name):
-    assert (explain(name).completeness is not None) == (name in ("fullgrad", "smooth-fullgrad"))
+def test_only_full_gradients_and_their_mean_have_a_certificate(name):
+    certified = ("fullgrad", "net-fullgrad", "smooth-fullgrad")
+    assert (explain(name).completeness is not None) == (name in certified)
 
 
 @every_method

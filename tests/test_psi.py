@@ -1,10 +1,13 @@
 """A map is read where it lies, whatever the order of its axes: as if it had been brought to (N, channels, *grid)."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from fgonnx.engine.maps.axes import Atom, grid, other
+from fgonnx.engine.maps.net import channel_sums
 from fgonnx.engine.maps.placement import place
 from fgonnx.engine.maps.psi import Signed, canonical, factored, rescaled_sums, sample_sums
 from tests.support import emitted, run
@@ -53,8 +56,14 @@ def test_a_map_is_read_where_it_lies(name, biased, psi):
         signed = factored(op, product, x, b, p) if biased else Signed(product, p)
         found, _ = rescaled_sums(op, [signed], psi, 1e-6)
         total = sample_sums(op, signed)
-        outputs = {"map": found, "plain": canonical(op, product, p), "product": op.Identity(product)}
-        return outputs if total is None else outputs | {"total": total}
+        net, net_total = channel_sums(op, replace(signed, total=total))
+        outputs = {
+            "net": op.Identity(net),
+            "map": found,
+            "plain": canonical(op, product, p),
+            "product": op.Identity(product),
+        }
+        return outputs if total is None or net_total is None else outputs | {"total": total, "net total": net_total}
 
     rng = np.random.default_rng(0)
     b_shape = [1] * len(shape)
@@ -66,7 +75,9 @@ def test_a_map_is_read_where_it_lies(name, biased, psi):
     low, high = (each(axis=(1, 2, 3), keepdims=True) for each in (read.min, read.max))
     expected = ((read - low) / (high - low + 1e-6)).sum(1, keepdims=True)
     np.testing.assert_allclose(got["map"], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(got["net"], got["plain"].sum(1).reshape(2, -1), rtol=0, atol=1e-5)
     if "total" in got:
         everything = np.moveaxis(got["product"], batch, 0).reshape(2, -1).sum(1)
+        np.testing.assert_allclose(got["net total"], got["total"], rtol=0, atol=1e-5)
         np.testing.assert_allclose(got["total"].sum(1), everything, rtol=0, atol=1e-5)
         np.testing.assert_allclose(got["total"][:, 0], got["plain"].sum((1, 2, 3)), rtol=0, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import producer_of, shaped
 from fgonnx.engine.maps.axes import Layout
+from fgonnx.engine.maps.net import Net, combined
 from fgonnx.engine.maps.placement import Placement, place
 from fgonnx.engine.maps.psi import (
     ABS,
@@ -322,6 +324,29 @@ def saliency(
         resized.append(upsample(op, total, size, grid, signed=psi == SIGNED, align_corners=profile != "paper"))
     total = _sum(op, resized)
     return op.Reshape(total, [-1, *grid]), carried
+
+
+def net_saliency(
+    op: Emitter, maps: Sequence[Signed], grid: Sequence[int], net: Net, psi: str
+) -> tuple[ir.Value, dict[ir.Value, ir.Value]]:
+    """Return the map of net evidence, (N, *grid), and the totals of sites computed along with it.
+
+    With n the sum over channels of a site: `sum_l w_l U(psi(G n_l) / scale_l)`, G the blur, U bilinear upsampling with
+    half-pixel centres. The sites of one resolution are added before one upsampling. Maps of one cell localise nothing
+    and are left out.
+    """
+    shown = [m for m in maps if math.prod(m.placement.grid) > 1] or list(maps)
+    by_grid: dict[tuple[int, ...], list[int]] = {}
+    for i, m in enumerate(shown):
+        by_grid.setdefault(m.placement.grid, []).append(i)
+    weights = net.weights(len(shown))
+    resized = []
+    carried: dict[ir.Value, ir.Value] = {}
+    for size, group in by_grid.items():
+        total, taken = combined(op, [shown[i] for i in group], net, weights[group], psi)
+        carried |= taken
+        resized.append(upsample(op, total, size, grid, signed=False, align_corners=False))
+    return op.Reshape(_sum(op, resized), [-1, *grid]), carried
 
 
 def _sum(op: Emitter, values: Sequence[ir.Value]) -> ir.Value:

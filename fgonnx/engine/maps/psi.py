@@ -72,7 +72,7 @@ def factored(op: Emitter, product: ir.Value, g: ir.Value, c: ir.Value, p: Placem
 
 def _channel_vector(op: Emitter, y: ir.Value, c: ir.Value, p: Placement) -> ir.Value | None:
     """Return an intercept as a vector (channels,) where it is constant over samples and cells, else None."""
-    axis = 1 if p.trivial else len(y.shape or ()) - 1 if _reading(p) is not None else None
+    axis = 1 if p.trivial else len(y.shape or ()) - 1 if reading(p) is not None else None
     if axis is None or c.shape is None or y.shape is None:
         return None
     dims = [1] * (len(y.shape) - len(c.shape)) + list(c.shape.dims)
@@ -90,7 +90,7 @@ def _channels_last(p: Placement) -> bool:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class Reading:
     """How to reduce a map over channels in place where its last axis in memory is one of channels.
 
     Attributes
@@ -108,7 +108,7 @@ class _Reading:
     perm: tuple[int, ...]
 
 
-def _reading(p: Placement) -> _Reading | None:
+def reading(p: Placement) -> Reading | None:
     """Return how to reduce a map over channels in place, None where its last axis in memory is not one of channels."""
     # (N, heads, 1 + H W, C) with a class token has the atoms N, heads, H, W, C:
     #     split (-1, heads, H, W, C)   perm (0, 1, 4, 2, 3)   crop.shape (-1, heads, 1 + H W, C), axis 2
@@ -136,7 +136,7 @@ def _reading(p: Placement) -> _Reading | None:
         return None
     kept = sorted([*batch, *grid])
     perm = tuple(kept.index(k) for k in [*batch, *grid])
-    return _Reading(shape, tuple(channels[:-1]), perm)
+    return Reading(shape, tuple(channels[:-1]), perm)
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,8 @@ def _transposed(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
     return op.Reshape(op.Transpose(split, perm=list(p.perm)), list(p.shape))
 
 
-def _roll_back(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
+def roll_back(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
+    """Roll (N, channels, *grid) back to the order of the picture."""
     for i, (first, size) in enumerate(zip(p.roll, p.grid, strict=False)):
         if first:  # entry 0 belongs at position `first`: the last `first` entries move to the front
             last = op.Slice(v, [size - first], [size], [2 + i])
@@ -202,7 +203,7 @@ def _roll_back(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
 
 def canonical(op: Emitter, v: ir.Value, p: Placement) -> ir.Value:
     """Bring a value to (N, channels, *grid), without extra tokens."""
-    return _roll_back(op, _transposed(op, v, p), p)
+    return roll_back(op, _transposed(op, v, p), p)
 
 
 def written_out(op: Emitter, m: Signed) -> ir.Value:
@@ -215,10 +216,10 @@ def written_out(op: Emitter, m: Signed) -> ir.Value:
 
 def cell_sums(op: Emitter, m: Matrix) -> ir.Value:
     """Sum over channels: (N, 1, *grid)."""
-    return _roll_back(op, op.Reshape(_column_sums(op, m), [-1, 1, *m.placement.grid]), m.placement)
+    return roll_back(op, op.Reshape(column_sums(op, m), [-1, 1, *m.placement.grid]), m.placement)
 
 
-def _column_sums(op: Emitter, m: Matrix) -> ir.Value:
+def column_sums(op: Emitter, m: Matrix) -> ir.Value:
     """Sum over channels: (N, cells), cells in memory order (not rolled back)."""
     size = m.placement.shape[1]
     if m.weights is None and size == 1:
@@ -235,10 +236,10 @@ def sample_sums(op: Emitter, m: Signed) -> ir.Value | None:
     None where the extra tokens would have to be sliced off first.
     """
     p = m.placement
-    by_cell = _reading(p)
+    by_cell = reading(p)
     if by_cell is not None:
-        v = m.value if m.weights is None else op.Mul(m.value, _along_channels(op, m.weights, p))
-        cells = _over_channels(op, op.Reshape(v, list(by_cell.shape)), by_cell, p, op.ReduceSum)
+        v = m.value if m.weights is None else op.Mul(m.value, along_channels(op, m.weights, p))
+        cells = over_channels(op, op.Reshape(v, list(by_cell.shape)), by_cell, p, op.ReduceSum)
         if p.crop is None:
             return shaped(op.ReduceSum(cells, [2], keepdims=0), [None, 1])
         inside = op.ReduceSum(op.Slice(cells, [p.crop.start], [p.crop.stop], [2]), [2], keepdims=0)
@@ -335,10 +336,10 @@ def _row(op: Emitter, m: Signed, psi: str) -> _Row:
         row = op.Concat(sums, high, op.Mul(high, 0.0), *last, axis=1)
         return _Row(row, 1, None, m.placement.shape[1], m.total)
     p = m.placement
-    by_cell = _reading(p)
+    by_cell = reading(p)
     if m.weights is not None and (psi == POSITIVE or by_cell is not None):
         # A weight may change the sign, and extrema per channel are slow where channels come last.
-        m = replace(m, value=op.Mul(m.value, _along_channels(op, m.weights, p)), weights=None)
+        m = replace(m, value=op.Mul(m.value, along_channels(op, m.weights, p)), weights=None)
     if by_cell is not None:
         read = _by_cell(op, rectify(m.value), by_cell, m)
         return _Row(op.Concat(read, *last, axis=1) if last else read, math.prod(p.grid), None, p.shape[1], m.total)
@@ -346,7 +347,7 @@ def _row(op: Emitter, m: Signed, psi: str) -> _Row:
     if signed.weights is not None:
         weights = shaped(op.Abs(signed.weights), signed.weights)
     v = Matrix(rectify(signed.value), p, 1, weights)
-    sums = _column_sums(op, v)
+    sums = column_sums(op, v)
     if any(p.roll):
         sums = op.Reshape(cell_sums(op, v), [-1, math.prod(p.grid)])
     # First over cells, which are contiguous in memory.
@@ -355,24 +356,24 @@ def _row(op: Emitter, m: Signed, psi: str) -> _Row:
     return _Row(op.Concat(sums, high, low, *last, axis=1), p.shape[1], weights, p.shape[1], m.total)
 
 
-def _by_cell(op: Emitter, v: ir.Value, r: _Reading, m: Signed) -> ir.Value:
+def _by_cell(op: Emitter, v: ir.Value, r: Reading, m: Signed) -> ir.Value:
     """Return sums, maxima and minima over the channels of every cell, (N, 3 cells).
 
     Extra tokens are reduced too and sliced off afterwards: doing so before would be one more pass over memory.
     """
     v = op.Reshape(v, list(r.shape))
-    high = _over_channels(op, v, r, m.placement, op.ReduceMax)
-    low = op.Mul(high, 0.0) if m.has_zero else _over_channels(op, v, r, m.placement, op.ReduceMin)
-    read = op.Concat(_over_channels(op, v, r, m.placement, op.ReduceSum), high, low, axis=1)
+    high = over_channels(op, v, r, m.placement, op.ReduceMax)
+    low = op.Mul(high, 0.0) if m.has_zero else over_channels(op, v, r, m.placement, op.ReduceMin)
+    read = op.Concat(over_channels(op, v, r, m.placement, op.ReduceSum), high, low, axis=1)
     crop, grid = m.placement.crop, m.placement.grid
     if crop is not None:
         read = op.Slice(read, [crop.start], [crop.stop], [2])
     if any(m.placement.roll):
-        read = _roll_back(op, op.Reshape(read, [-1, 3, *grid]), m.placement)
+        read = roll_back(op, op.Reshape(read, [-1, 3, *grid]), m.placement)
     return op.Reshape(read, [-1, 3 * math.prod(grid)])
 
 
-def _over_channels(op: Emitter, v: ir.Value, r: _Reading, p: Placement, reduce: Callable[..., ir.Value]) -> ir.Value:
+def over_channels(op: Emitter, v: ir.Value, r: Reading, p: Placement, reduce: Callable[..., ir.Value]) -> ir.Value:
     """Reduce a map in the shape of its reading over channels: (N, 1, cells), extra tokens included."""
     v = reduce(v, [len(r.shape) - 1], keepdims=0)
     if r.others:
@@ -382,6 +383,6 @@ def _over_channels(op: Emitter, v: ir.Value, r: _Reading, p: Placement, reduce: 
     return op.Reshape(v, [-1, 1, math.prod(p.grid) if p.crop is None else p.crop.shape[p.crop.axis]])
 
 
-def _along_channels(op: Emitter, weights: ir.Value, p: Placement) -> ir.Value:
+def along_channels(op: Emitter, weights: ir.Value, p: Placement) -> ir.Value:
     """Return the weights in a shape that broadcasts to the value."""
     return op.Reshape(weights, [-1, *([1] * len(p.grid))]) if p.trivial else weights

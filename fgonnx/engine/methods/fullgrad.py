@@ -9,6 +9,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.maps import aggregate
+from fgonnx.engine.maps.net import Net
 from fgonnx.engine.maps.placement import Placement
 from fgonnx.engine.maps.psi import Signed, written_out
 from fgonnx.engine.methods.noise import Noise, means
@@ -41,10 +42,36 @@ def simple_fullgrad(view: View) -> Mapping[str, Written]:
     return _maps(view, simple=True)
 
 
+@written(
+    "net-fullgrad",
+    source="Own; psi after the channel sum answers Khakzar et al., arXiv:2012.00362, 2020.",
+    writes=("saliency", "signed_maps"),
+    settings=Net,
+    sites=True,
+    certificate=True,
+)
+def net_fullgrad(view: View) -> Mapping[str, Written]:
+    """Full-gradients, channels summed with their sign before psi, every site divided by its own scale."""
+    maps = _signed(view, simple=False)
+    saliency, carried = aggregate.net_saliency(view.op, maps, view.grid, view.settings, view.psi)
+    return _offered(view, maps, saliency, carried)
+
+
 def _maps(view: View, *, simple: bool) -> dict[str, Written]:
-    blocks = aggregate.linear_blocks(view.walked.terms, view.nodes) if view.profile == "paper" else []
-    maps = aggregate.signed_maps(view.op, view.terms, simple=simple, blocks=blocks, totals=view.certificate)
+    maps = _signed(view, simple=simple)
     saliency, carried = aggregate.saliency(view.op, maps, view.grid, psi=view.psi, profile=view.profile)
+    return _offered(view, maps, saliency, carried)
+
+
+def _signed(view: View, *, simple: bool) -> list[Signed]:
+    """Return the signed maps of the sites that the profile shows."""
+    blocks = aggregate.linear_blocks(view.walked.terms, view.nodes) if view.profile == "paper" else []
+    return aggregate.signed_maps(view.op, view.terms, simple=simple, blocks=blocks, totals=view.certificate)
+
+
+def _offered(
+    view: View, maps: list[Signed], saliency: ir.Value, carried: Mapping[ir.Value, ir.Value]
+) -> dict[str, Written]:
     view.carried.update(carried)
     signed = {f"{_SIGNED}{i}": Written(written_out(view.op, m), m.placement.shape[1:]) for i, m in enumerate(maps)}
     return {"saliency": Written(saliency, view.grid), **signed}

@@ -25,6 +25,8 @@ OUTPUTS = (*CERTIFICATE, "input_gradient", "bias_gradients", "attribution", "hea
 #: Fields that only affect a written file (`rewrite`).
 FILE = ("target", "seed", "outputs", "expose", "form")
 
+_CERTIFIED = tuple(name for name in methods.names() if methods.find(name).certificate)
+
 
 def parse_shape(text: str) -> tuple[int, ...]:
     """Parse sizes: ``1,3,224,224`` or ``1x3x224x224``.
@@ -60,7 +62,7 @@ class Options:
 
     method: str = option(
         "fullgrad",
-        f"How the map is made: {', '.join(methods.names())}. Only fullgrad and smooth-fullgrad are certified; "
+        f"How the map is made: {', '.join(methods.names())}. Certified are {', '.join(_CERTIFIED)}; "
         "docs/methods.md says what each computes.",
     )
     settings: Any = option(

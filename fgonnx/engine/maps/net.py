@@ -1,0 +1,159 @@
+"""Net evidence: channels summed with their sign before psi, every site divided by its own scale.
+
+A site is read once. The sum of `g * b` over channels is a matrix-vector product, so `g * b` is never materialised; the
+total of the site, for the certificate, is the sum of that sum over cells.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import dtype_of, shaped
+from fgonnx.engine.maps.psi import (
+    ABS,
+    POSITIVE,
+    Reading,
+    Signed,
+    along_channels,
+    cell_sums,
+    matrix,
+    over_channels,
+    reading,
+    roll_back,
+)
+from fgonnx.engine.rules.fast import masks
+from fgonnx.engine.rules.fast.blocked import blockable
+from fgonnx.errors import OptionError
+
+MAX, MASS = "max", "mass"
+SCALES = (MAX, MASS)
+
+_STEEPEST = 10.0
+_REACH = 4  # of the blur, in standard deviations
+
+
+@dataclass(frozen=True)
+class Net:
+    """How the channel sums of sites are combined.
+
+    Attributes
+    ----------
+    scale : {"max", "mass"}
+        What a site is divided by: the largest absolute channel sum, or the mean absolute one before the blur.
+    blur : float
+        Standard deviation of a Gaussian blur before psi, as a fraction of every axis of the picture, 0 to 1.
+    depth : float
+        Weight of site l of L in the order of the network, (l / L) ** depth: above 0 for late ones, -10 to 10.
+    """
+
+    scale: str = MAX
+    blur: float = 0.0
+    depth: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise OptionError(f"scale={self.scale!r} does not exist; choose one of: {', '.join(SCALES)}")
+        for name in ("blur", "depth"):
+            if not isinstance(value := getattr(self, name), numbers.Real):
+                raise OptionError(f"{name}={value!r} is no number; give one")
+        if not 0 <= self.blur <= 1:
+            raise OptionError(f"blur={self.blur} is out of range; give a fraction of the picture, 0 to 1")
+        if not -_STEEPEST <= self.depth <= _STEEPEST:
+            raise OptionError(f"depth={self.depth} is out of range; give -{_STEEPEST:g} to {_STEEPEST:g}")
+
+    def weights(self, count: int) -> npt.NDArray[np.float64]:
+        """Return the weights of a number of sites, the largest one 1."""
+        weights = (np.arange(1, count + 1) / count) ** self.depth
+        return weights / weights.max()
+
+
+def channel_sums(op: Emitter, m: Signed) -> tuple[ir.Value, ir.Value | None]:
+    """Sum a signed map over channels: (N, cells), and its total where the map has one to be computed along with it."""
+    p, count = m.placement, math.prod(m.placement.grid)
+    in_place = reading(p)
+    if m.entry is not None:
+        sums = op.Reshape(m.entry, [-1, count])
+    elif in_place is not None:
+        return _in_place(op, m, in_place)
+    elif p.trivial and blockable(op, m.value):
+        # As a convolution it stays in the blocked layout; a matrix product would have the whole tensor reordered.
+        ones = np.ones((1, op.size(m.value, 1), 1, 1), dtype_of(m.value).numpy())
+        kernel = op.constant(ones) if m.weights is None else op.Mul(ones, op.Reshape(m.weights, [1, -1, 1, 1]))
+        shaped(kernel, list(ones.shape))
+        sums = op.Reshape(op.Conv(m.value, kernel, kernel_shape=[1, 1]), [-1, count])
+    else:
+        sums = op.Reshape(cell_sums(op, matrix(op, m)), [-1, count])
+    if m.total is None:
+        return sums, None
+    if p.crop is not None:
+        return sums, m.total
+    return sums, shaped(op.ReduceSum(sums, [1], keepdims=1), [None, 1])
+
+
+def _in_place(op: Emitter, m: Signed, r: Reading) -> tuple[ir.Value, ir.Value | None]:
+    p, total = m.placement, None
+    v = m.value if m.weights is None else op.Mul(m.value, along_channels(op, m.weights, p))
+    cells = over_channels(op, op.Reshape(v, list(r.shape)), r, p, op.ReduceSum)
+    inside = cells if p.crop is None else op.Slice(cells, [p.crop.start], [p.crop.stop], [2])
+    if m.total is not None:
+        total = op.ReduceSum(inside, [2], keepdims=0)
+        if p.crop is not None:
+            total = op.Concat(total, op.Sub(op.ReduceSum(cells, [2], keepdims=0), total), axis=1)
+        shaped(total, [None, 1 if p.crop is None else 2])
+    if any(p.roll):
+        inside = roll_back(op, op.Reshape(inside, [-1, 1, *p.grid]), p)
+    return op.Reshape(inside, [-1, math.prod(p.grid)]), total
+
+
+def combined(
+    op: Emitter, maps: Sequence[Signed], net: Net, weights: npt.NDArray[np.float64], psi: str
+) -> tuple[ir.Value, dict[ir.Value, ir.Value]]:
+    """Combine the channel sums n of maps on one grid, `sum_l w_l psi(G n_l) / scale_l`: (N, 1, *grid).
+
+    Also returns the totals computed along with it, by the value they replace.
+    """
+    grid = maps[0].placement.grid
+    count, cells = len(maps), math.prod(grid)
+    rows: list[ir.Value] = []
+    carried: dict[ir.Value, ir.Value] = {}
+    for m in maps:
+        sums, total = channel_sums(op, m)
+        rows.append(sums)
+        if m.total is not None and total is not None:
+            carried[m.total] = total
+    plain = op.Reshape(rows[0] if count == 1 else op.Concat(*rows, axis=1), [-1, count, cells])
+    even = _blurred(op, plain, count, grid, net.blur)
+    size = op.Abs(even)
+    scale = op.ReduceMax(size, [2]) if net.scale == MAX else op.ReduceMean(op.Abs(plain), [2])
+    shown = size if psi == ABS else op.Relu(even) if psi == POSITIVE else even
+    # A site without evidence shows nothing, not 0 / 0; nor does one of subnormal numbers, whose reciprocal overflows.
+    dtype = dtype_of(plain).numpy()
+    scale = op.Where(op.Greater(scale, float(np.finfo(dtype).tiny)), scale, 1.0)
+    share = op.Div(op.constant(weights.astype(dtype).reshape(1, 1, count)), op.Reshape(scale, [-1, 1, count]))
+    return op.Reshape(op.MatMul(share, shown), [-1, 1, *grid]), carried
+
+
+def _blurred(op: Emitter, v: ir.Value, count: int, grid: Sequence[int], blur: float) -> ir.Value:
+    """Blur (N, count, cells) along every axis of the grid."""
+    if not any(blur * size * _REACH >= 1 for size in grid):
+        return v
+    apart = op.Reshape(v, [-1, count, *grid])
+    for axis, size in enumerate(grid, start=2):
+        if blur * size * _REACH >= 1:
+            apart = masks.along_axis(op, apart, gaussian(size, blur * size), axis, 2 + len(grid))
+    return op.Reshape(apart, [-1, count, math.prod(grid)])
+
+
+def gaussian(size: int, sigma: float) -> npt.NDArray[np.float64]:
+    """Return a (size, size) matrix that averages neighbours with Gaussian weights; each row sums to 1."""
+    apart = np.subtract.outer(np.arange(size), np.arange(size))
+    weights = np.exp(-0.5 * (apart / sigma) ** 2) * (np.abs(apart) <= _REACH * sigma)
+    return weights / weights.sum(axis=1, keepdims=True)
