@@ -14,7 +14,7 @@ from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.errors import OptionError
-from fgonnx.jobs.reading import Reading
+from fgonnx.jobs.reading import Reading, agreed_layout
 from fgonnx.jobs.samples import Reader, find, is_picture
 from fgonnx.pictures.read.synthetic import random_pictures
 
@@ -59,7 +59,7 @@ def check_samples(
     layout, said = options.layout, []
     if pre is not None:
         said.append(("preprocessing", f"{pre.describe()}  (from: {origin})"))
-        layout = layout or pre.layout
+        layout = agreed_layout(layout, pre, loaded.name)
     if sources:
         reader = Reader(value, pre)
         rows = [reader.read(source).x for source in sources]

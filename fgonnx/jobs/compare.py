@@ -24,7 +24,7 @@ from fgonnx.engine.rewrite.options import Options
 from fgonnx.errors import FgonnxError, NumericError
 from fgonnx.jobs import record
 from fgonnx.jobs.limits import Limits
-from fgonnx.jobs.reading import Reading, aligned_labels
+from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.samples import Reader, Sample, digest, find, is_picture
 from fgonnx.pictures.read import images
 from fgonnx.pictures.show import pair
@@ -74,7 +74,7 @@ class Side:
         pictures = any(is_picture(s.path) for s in find(inputs, len(dims_of(value))))
         self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=pictures)
         self.reader = Reader(value, self.preprocessing)
-        layout = options.layout or (self.preprocessing.layout if self.preprocessing is not None else None)
+        layout = agreed_layout(options.layout, self.preprocessing, self.loaded.name)
         self.options = replace(options, bind=None, layout=layout)
 
 

@@ -28,7 +28,7 @@ from fgonnx.explain.explainer import Explainer
 from fgonnx.fields import MODEL, RUNNING, check_choices, check_fields, documented, option
 from fgonnx.jobs import record
 from fgonnx.jobs.dataset import Dataset, Picture
-from fgonnx.jobs.reading import Reading, aligned_labels
+from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
 
 SCHEMA = 1
 """Version of the summary's layout; it changes when a key changes its meaning or goes away."""
@@ -139,8 +139,8 @@ class EvaluationJob:
         self.loaded = binding.bind(load(model), options.bind)
         value = self.loaded.input(options.input)
         self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=data.is_dir())
-        layout = self.preprocessing.layout if self.preprocessing is not None else None
-        self.options = replace(options, bind=None, layout=options.layout or layout)
+        layout = agreed_layout(options.layout, self.preprocessing, self.loaded.name)
+        self.options = replace(options, bind=None, layout=layout)
         self.forward = Explainer(self.loaded, self.options, self.running)
         if self.preprocessing is not None and self.preprocessing.size is None:
             raise OptionError(

@@ -30,7 +30,7 @@ from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.fields import check_choices
 from fgonnx.jobs import record
-from fgonnx.jobs.reading import Reading, aligned_labels
+from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.record import Decision
 from fgonnx.jobs.samples import Reader, Sample, Source, digest, find, is_picture
 from fgonnx.pictures.read import images
@@ -172,11 +172,11 @@ class ExplainJob:
 
     @cached_property
     def _explainer(self) -> Explainer:
-        layout = self.preprocessing.layout if self.preprocessing is not None and self._pictures else None
+        preprocessing = self.preprocessing if self._pictures else None
         options = replace(
             self.options,
             bind=None,  # the model is bound already
-            layout=self.options.layout or layout,
+            layout=agreed_layout(self.options.layout, preprocessing, self.loaded.name),
             scores=methods.find(self.options.method).drive is None,
         )
         return Explainer(self.loaded, options, replace(self.running, spin=False), labels=self._given_labels)

@@ -9,6 +9,7 @@ from typing import Any
 
 from fgonnx import labels
 from fgonnx.engine.graph.values import dims_of, dtype_of
+from fgonnx.engine.model.layouts import samples_first
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import OptionError, PreprocessingError, TargetError
 from fgonnx.fields import MODEL, check_fields, documented, option
@@ -111,6 +112,33 @@ class Reading:
         value = loaded.input(input)
         dims = [d if isinstance(d, int) else None for d in dims_of(value)]
         return preprocess.complete(found, dims, dtype_of(value).numpy()), origin
+
+
+def agreed_layout(given: str | None, preprocessing: Preprocessing | None, where: str) -> str | None:
+    """Return the layout that the user and the preprocessing agree on; None where neither says.
+
+    Parameters
+    ----------
+    given : str or None
+        The user's choice (`layout`).
+    preprocessing : Preprocessing or None
+        How pictures become arrays, complete.
+    where : str
+        The model's name, for messages.
+
+    Raises
+    ------
+    OptionError
+        They contradict each other.
+    """
+    if preprocessing is None or preprocessing.layout is None:
+        return given
+    if given is not None and samples_first(given) != preprocessing.layout:
+        raise OptionError(
+            f"{where}: --layout {given} contradicts the preprocessing, which writes pictures as "
+            f"{preprocessing.layout}; give one of the two, or the same in both (--preprocess NAME,layout=...)"
+        )
+    return given or preprocessing.layout
 
 
 def unknown_preprocessing() -> str:

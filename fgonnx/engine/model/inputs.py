@@ -1,4 +1,4 @@
-"""Choose the input to explain, its shape for one sample, and its layout."""
+"""Choose the input to explain, and its shape for one sample."""
 
 from __future__ import annotations
 
@@ -87,53 +87,3 @@ def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str, *, per_
         # A fixed batch runs as it is: one "sample" of that many rows would not be explained per sample.
         raise ModelError(f"{where}: its batch size is fixed to {first}; export it with batch size 1 or a free one")
     return (1, *(int(d) for d in declared[1:]))  # type: ignore[arg-type]
-
-
-LAYOUTS = {2: ("NF",), 3: ("NCW", "NWC", "NHW"), 4: ("NCHW", "NHWC"), 5: ("NCDHW", "NDHWC")}
-"""The layouts an input may have, by its number of axes: N batch, C channels, D H W (or F) the grid of the map."""
-
-
-def check_layout(layout: str, rank: int, where: str) -> None:
-    """Check that a layout exists and fits an input.
-
-    Raises
-    ------
-    OptionError
-        If there is no such layout of that many axes.
-    """
-    known = LAYOUTS.get(rank, ())
-    if layout not in known:
-        choice = ", ".join(known) or "none"
-        raise OptionError(f"{where}: layout={layout!r} is none of an input of {rank} axes; choose one of: {choice}")
-
-
-def find_layout(x: ir.Value, shape: tuple[int, ...]) -> str:
-    """Infer the layout of an input: from the first node that depends on it, else from which axis has size 1, 3 or 4."""
-    rank = len(shape)
-    channels_first = {2: "NF", 3: "NCW", 4: "NCHW", 5: "NCDHW"}.get(rank, "")
-    channels_last = {2: "NF", 3: "NWC", 4: "NHWC", 5: "NDHWC"}.get(rank, "")
-    if rank not in (3, 4, 5):
-        return channels_first
-    for node in _layout_consumers(x):
-        if node.op_type == "Transpose":
-            perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else []
-            return channels_last if list(perm) == [0, rank - 1, *range(1, rank - 1)] else channels_first
-        if node.op_type in ("Conv", "MaxPool", "AveragePool", "BatchNormalization"):
-            return channels_first
-    plausible = (1, 3, 4)
-    if shape[-1] in plausible and shape[1] not in plausible:
-        return channels_last
-    return channels_first
-
-
-def _layout_consumers(x: ir.Value) -> list[ir.Node]:
-    """Return the first node that reveals the layout of a value, looking through elementwise nodes; [] for none."""
-    queue, seen = [x], 0
-    while queue and seen < 32:
-        seen += 1
-        v = queue.pop(0)
-        for node in v.consumers():
-            if node.op_type in ("Transpose", "Conv", "MaxPool", "AveragePool", "BatchNormalization", "Reshape"):
-                return [node]
-            queue.extend(node.outputs[:1])
-    return []

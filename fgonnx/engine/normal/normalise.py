@@ -17,13 +17,15 @@ import onnx_ir.passes.common as common
 
 from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.emit import PREFIX
-from fgonnx.engine.model.inputs import check_layout, choose_input, concrete_shape, find_layout
+from fgonnx.engine.model.inputs import choose_input, concrete_shape
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.batch import settle_batch
 from fgonnx.engine.normal.expand import expand
 from fgonnx.engine.normal.half import add_twins, is_half
+from fgonnx.engine.normal.layout import settle_layout
 from fgonnx.engine.normal.opset import IR_VERSION, check_results, raise_opset
 from fgonnx.engine.normal.quantised import dequantise, is_quantised
+from fgonnx.engine.normal.roles import roles
 from fgonnx.engine.normal.tie import Twins
 from fgonnx.engine.normal.training import refuse_training
 from fgonnx.errors import ModelError
@@ -131,6 +133,7 @@ def normalise(
     fixed = x.shape is not None and x.shape.is_static()
     one_by_one = one_by_one or (fixed and not per_sample)
     model, batched = settle_batch(model, str(x.name), shape, loaded.folder, notes, one_by_one=one_by_one)
+    read = roles(model.graph, next(v for v in model.graph.inputs if v.name == x.name), len(shape))
     while expand(model):
         lift_constants(model)
         infer_types(model)
@@ -140,9 +143,7 @@ def normalise(
     refuse_training(model, output)  # in branches and bodies, too
     if converted:
         check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
-    if layout is not None:
-        check_layout(layout, len(shape), loaded.name)
-    axes = layout or find_layout(x, shape)
+    axes = settle_layout(x, shape, read, layout, loaded.name, notes)
     twins = Twins(x)
     if is_quantised(model.graph) or not (x.dtype is not None and x.dtype.is_floating_point()):
         twins = dequantise(model, x)

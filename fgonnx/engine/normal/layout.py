@@ -1,0 +1,143 @@
+"""Where channels, rows, columns and time lie in an input: given, read off the operators that take it, or guessed."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from fgonnx.engine.model.layouts import check_layout, samples_first
+from fgonnx.engine.normal.roles import BATCH_AXIS, CHANNEL, Reading, Roles
+from fgonnx.errors import OptionError
+
+_GRIDS = {1: "W", 2: "HW", 3: "DHW"}
+_CHANNELS = (1, 3, 4)
+
+
+def settle_layout(
+    x: ir.Value, shape: tuple[int, ...], found: Roles, given: str | None, where: str, notes: list[str]
+) -> str:
+    """Return the layout of an input with its samples first, in the letters N, C, D, H, W, or NF.
+
+    Parameters
+    ----------
+    x : ir.Value
+        The explained input.
+    shape : tuple of int
+        Its shape for one sample.
+    found : Roles
+        How operators read its axes.
+    given : str or None
+        The user's choice.
+    where : str
+        The model's name, for messages.
+    notes : list of str
+        A guess is added to it.
+
+    Raises
+    ------
+    OptionError
+        If what is given does not exist, or contradicts an operator.
+    """
+    rank = len(shape)
+    if given is not None:
+        check_layout(given, rank, where)
+        layout = samples_first(given)
+        contradicted(layout, found, shape, where, given)
+        return layout
+    if rank < 2:
+        return ""
+    if rank == 2:
+        return "NF"
+    known = _by_readers(found, shape) or _by_transpose(x, rank)
+    if known is not None:
+        return known
+    guess = _by_sizes(shape)
+    if guess:
+        notes.append(
+            f"the layout {guess} of the input '{x.name}' is a guess from its sizes, as nothing that reads it "
+            "tells its axes apart; give another where it is wrong (layout=, --layout)"
+        )
+    return guess
+
+
+def contradicted(layout: str, found: Roles, shape: tuple[int, ...], where: str, given: str) -> None:
+    """Refuse a layout that an operator contradicts, axis by axis.
+
+    Parameters
+    ----------
+    layout : str
+        In the letters N, C, D, H, W, F.
+    found : Roles
+        What the operators say.
+    shape : tuple of int
+        Sizes; an axis of one element may be anything.
+    where, given : str
+        The model's name, and the layout as the user wrote it, for messages.
+
+    Raises
+    ------
+    OptionError
+        The layout is wrong.
+    """
+    for axis, (letter, size) in enumerate(zip(layout, shape, strict=True)):
+        reading = found.of(axis, proven=True)
+        if reading is None or size == 1 or _agrees(letter, reading, layout):
+            continue
+        raise OptionError(
+            f"{where}: layout={given!r} makes axis {axis} of the input ({size}) {_WORDS[letter]}, but {reading.node} "
+            f"reads it as {reading.role}; leave the layout out, or correct it"
+        )
+
+
+_WORDS = {"N": "the batch", "C": "channels", "F": "features", **dict.fromkeys("DHWT", "a part of the map's grid")}
+
+
+def _agrees(letter: str, reading: Reading, layout: str) -> bool:
+    if reading.role == BATCH_AXIS:
+        return letter in "ND"  # frames may be explained as one sample
+    if letter == "F" and len(layout.replace("N", "")) == 1:
+        return True  # the only axis is the map, whatever it is
+    return (letter in "CF") == (reading.role == CHANNEL) and letter != "N"
+
+
+def _by_readers(found: Roles, shape: tuple[int, ...]) -> str | None:
+    """Return the layout that operators tell; None where they do not."""
+    readings = [found.of(axis) for axis in range(1, len(shape))]
+    channels = [r is not None and r.role == CHANNEL for r in readings]
+    cells = [r is not None and r.role not in (CHANNEL, BATCH_AXIS) for r in readings]
+    if not any(cells):
+        # The one axis that is contracted or normalised over is the channels, the others make up the grid.
+        if sum(channels) != 1 or any(r is not None and r.role == BATCH_AXIS for r in readings):
+            return None
+        cells = [not c for c in channels]
+    grid = _GRIDS.get(sum(cells))
+    if grid is None:
+        return None
+    letters = iter(grid)
+    return "N" + "".join(next(letters) if cell else "C" for cell in cells)
+
+
+def _by_transpose(x: ir.Value, rank: int) -> str | None:
+    """Return the layout that a Transpose right behind the input tells: it brings channels to the front."""
+    queue, seen = [x], 0
+    while queue and seen < 32:
+        seen += 1
+        for node in queue.pop(0).consumers():
+            if node.op_type == "Transpose":
+                perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else []
+                last = list(perm) == [0, rank - 1, *range(1, rank - 1)]
+                return _names(rank)[1 if last else 0]
+            if node.op_type == "Reshape":
+                return None
+            queue.extend(node.outputs[:1])
+    return None
+
+
+def _by_sizes(shape: tuple[int, ...]) -> str:
+    """Guess from which axis has the size 1, 3 or 4."""
+    first, last = _names(len(shape))
+    return last if shape[-1] in _CHANNELS and shape[1] not in _CHANNELS else first
+
+
+def _names(rank: int) -> tuple[str, str]:
+    grid = _GRIDS.get(rank - 2)
+    return ("", "") if grid is None else (f"NC{grid}", f"N{grid}C")
