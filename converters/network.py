@@ -210,12 +210,12 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}"[:400] if lines else type(error).__name__
 
 
-def refused_pickle(path: Path) -> str:
-    """Return the message for a pickle that is not loaded."""
+def refused_code(path: Path, what: str = "is a pickle") -> str:
+    """Return the message for a file that is not loaded, because that would run what it names or holds."""
     return (
-        f"'{path}' is a pickle: loading it runs whatever code it names, so that is not done unasked. If you trust "
-        "where it comes from, give allow_pickle=True (--allow-pickle); else save the network by torch.export or as "
-        "TorchScript (torch), or pass the object from Python"
+        f"'{path}' {what}: loading it runs whatever code it names, so that is not done unasked. If you trust where it "
+        "comes from, give allow_pickle=True (--allow-pickle); else build the network from code of yours and pass the "
+        "object (net.py:build)"
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from fgonnx.errors import InputError, ModelError
 
 from .finish import finish
-from .network import Array, Inputs, Network, as_inputs, example_of, exporting, needs, reason, refused_pickle
+from .network import Array, Inputs, Network, as_inputs, example_of, exporting, needs, reason, refused_code
 from .options import Conversion, ConversionOptions
 from .report import ConversionReport
 
@@ -110,7 +110,7 @@ def load(path: Path, *, allow_pickle: bool = False) -> Any:
         If it is not, or the file cannot be read.
     """
     if not allow_pickle:
-        raise ModelError(refused_pickle(path))
+        raise ModelError(refused_code(path))
     try:
         return joblib.load(path)
     except Exception as error:  # what unpickling raises depends on the file

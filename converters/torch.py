@@ -29,7 +29,7 @@ from .network import (
     needs,
     paired,
     reason,
-    refused_pickle,
+    refused_code,
 )
 from .options import Conversion, ConversionOptions
 from .report import ConversionReport
@@ -42,6 +42,10 @@ Exporter = Literal["dynamo", "torchscript"]
 EXPORTERS: tuple[str, ...] = ("dynamo", "torchscript")
 OPSET = 20
 
+_CODE = {
+    "TorchScript": "a TorchScript file, a program",
+    "ExportedProgram": "an exported program (.pt2), of which torch unpickles and evaluates parts",
+}
 _TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 _SITES = {"conv1d", "conv2d", "conv3d", "batch_norm", *_TRANSPOSED}
 
@@ -61,7 +65,8 @@ def convert(
     Parameters
     ----------
     model : torch.nn.Module, torch.export.ExportedProgram, torch.jit.ScriptModule or path
-        The network, put into eval mode; or a TorchScript file, a .pt2 file, or a pickled module (`allow_pickle`).
+        The network, put into eval mode; or a file that may be loaded (`allow_pickle`): TorchScript, .pt2, or a pickled
+        module.
     path : path-like
         The .onnx file to write.
     example_input : array, tensor, or tuple of those
@@ -72,7 +77,8 @@ def convert(
         Whether BatchNormalization is folded into the convolution before it. The map depends on it where that
         convolution has a bias: two sites become one.
     allow_pickle : bool
-        Whether a pickled module may be loaded. That runs whatever code the file names.
+        Whether files may be loaded. That runs whatever code they name or hold: a pickled module by Python, TorchScript
+        by torch's interpreter, and the reader of .pt2 unpickles and evaluates parts of it.
     **options
         See `fgonnx.converters.ConversionOptions`.
 
@@ -139,16 +145,18 @@ def _check_exporter(exporter: str, scripted: bool, program: bool) -> None:
 
 
 def load(path: Path, *, allow_pickle: bool = False) -> Any:
-    """Load a TorchScript file, a .pt2 file, or, where that is allowed, a pickled module.
+    """Load a TorchScript file, a .pt2 file, or a pickled module, where that is allowed, or the weights of a state dict.
 
     Raises
     ------
     ModelError
-        If the file holds weights only, or needs unpickling, or cannot be read.
+        If the file is not to be loaded, or cannot be read.
     """
     from .detect import recognise
 
     kind = recognise(path).kind
+    if kind in _CODE and not allow_pickle:
+        raise ModelError(refused_code(path, f"is {_CODE[kind]}"))
     try:
         if kind == "TorchScript":
             return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
@@ -160,7 +168,7 @@ def load(path: Path, *, allow_pickle: bool = False) -> Any:
             return torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # torch raises many kinds
         raise ModelError(f"'{path}' cannot be loaded by torch: {reason(error)}") from error
-    raise ModelError(refused_pickle(path))
+    raise ModelError(refused_code(path))
 
 
 def _only_weights(values: dict[Any, Any], where: str) -> str:

@@ -170,3 +170,14 @@ class TestRefusals:
         (tmp_path / "f").write_text("mine")
         assert "is a file; give a folder" in refused("explain", SHAPES, CIRCLE, "-o", tmp_path / "f")
         assert (tmp_path / "f").read_text() == "mine"
+
+
+def test_names_in_a_file_do_not_steer_the_terminal(tmp_path):
+    path = model(SMALL, tmp_path / "m.onnx")
+    proto = onnx.load(path)
+    proto.metadata_props.add(key="fgonnx.labels", value='["\\u001b[2J\\u202ecat", "b", "c", "d"]')
+    proto.graph.node[1].name = "a\x1b]0;title\x07"
+    onnx.save(proto, path)
+    result = run("inspect", path)
+    assert r"\x1b[2J\u202ecat, b, c, d" in result.output
+    assert not {"\x1b", "\x07", "\u202e"} & set(result.output)

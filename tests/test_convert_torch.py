@@ -1,6 +1,9 @@
 """From PyTorch: both exporters, against torch's autograd and the literal FullGrad algorithm."""
 
+import io
 import json
+import os
+import zipfile
 from functools import cache
 
 import numpy as np
@@ -137,13 +140,40 @@ def program_file(net, x, path):
 def test_files(save, name, tmp_path):
     net, x = case("plain")
     save(net, x, tmp_path / name)
-    assert converted(tmp_path / name, tmp_path, x).passed
+    with pytest.raises(FgonnxError, match=r"loading it runs whatever code it names, .*--allow-pickle"):
+        converted(tmp_path / name, tmp_path, x)
+    assert converted(tmp_path / name, tmp_path, x, allow_pickle=True).passed
+
+
+class Evil:
+    """An object whose pickle runs a command."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("part", ["sample_inputs", "constants", "weights", "all"])
+def test_a_program_that_runs_something_is_refused_before_it_does(part, tmp_path):
+    net, x = case("plain")
+    program_file(net, x, tmp_path / "good.pt2")
+    stream = io.BytesIO()
+    torch.save(Evil(f"touch {tmp_path / 'ran'}"), stream)
+    with zipfile.ZipFile(tmp_path / "good.pt2") as good, zipfile.ZipFile(tmp_path / "evil.pt2", "w") as evil:
+        for name in good.namelist():
+            replaced = (part in name or part == "all") and not name.endswith((".json", "version", "format"))
+            evil.writestr(name, stream.getvalue() if replaced else good.read(name))
+    with pytest.raises(FgonnxError, match="of which torch unpickles and evaluates parts"):
+        converted(tmp_path / "evil.pt2", tmp_path, x)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_pickled_module_needs_a_word(tmp_path):
     net, x = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), torch.randn(2, 3, 2, 2)
     torch.save(net, tmp_path / "net.pt")
-    with pytest.raises(FgonnxError, match="runs whatever code it names"):
+    with pytest.raises(FgonnxError, match="is a pickle: loading it runs whatever code it names"):
         converted(tmp_path / "net.pt", tmp_path, x)
     assert converted(tmp_path / "net.pt", tmp_path, x, allow_pickle=True).passed
 
@@ -204,6 +234,7 @@ def test_the_command_prints_the_proof_and_writes_it_into_the_file(tmp_path):
         tmp_path / "net.onnx",
         "--input-shape",
         shape,
+        "--allow-pickle",
         "--preprocess",
         "unit",
         "--labels",
@@ -233,7 +264,15 @@ def test_the_command_fails_where_parity_fails(tmp_path):
     script_file(net, x, tmp_path / "net.pt")
     np.save(tmp_path / "x.npy", x)
     done = run(
-        "convert", tmp_path / "net.pt", "-o", tmp_path / "net.onnx", "--example", tmp_path / "x.npy", "--tolerance", "0"
+        "convert",
+        tmp_path / "net.pt",
+        "-o",
+        tmp_path / "net.onnx",
+        "--allow-pickle",
+        "--example",
+        tmp_path / "x.npy",
+        "--tolerance",
+        "0",
     )
     assert done.exit_code == 1, done.output
     assert "failed" in done.output

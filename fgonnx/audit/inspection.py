@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from fgonnx.engine.graph.session import refusal
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, external_tensors, load
 from fgonnx.engine.rewrite.options import Options, options_with_changes
@@ -36,7 +37,7 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     Raises
     ------
     ModelError, OptionError
-        If it cannot be loaded, or an option does not exist.
+        If it cannot be loaded or run by onnxruntime, or an option does not exist.
 
     Examples
     --------
@@ -58,6 +59,8 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
         found["refusals"] = [asdict(refusal) for refusal in error.refusals]
         return found
     except ModelError as error:
+        if refusal(loaded.ir, loaded.folder) is not None:
+            raise
         found["obstacle"] = str(error)
         return found
     found["explanation"] = {

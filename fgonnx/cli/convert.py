@@ -83,7 +83,8 @@ def command(
     allow_pickle: Annotated[
         bool,
         typer.Option(
-            "--allow-pickle", help="Load a pickle. That runs whatever code the file names: only if you trust it."
+            "--allow-pickle",
+            help="Load a pickle, TorchScript or .pt2. That runs whatever code the file names: only if you trust it.",
         ),
     ] = False,
     tolerance: Annotated[
@@ -99,8 +100,8 @@ def command(
 
     **Examples**
 
-    - `fgonnx convert net.pt2 -o net.onnx --preprocess imagenet --labels synset.txt`
-    - `fgonnx convert scripted.pt -o net.onnx --input-shape 1,3,224,224`
+    - `fgonnx convert net.pt2 -o net.onnx --allow-pickle --preprocess imagenet --labels synset.txt`
+    - `fgonnx convert scripted.pt -o net.onnx --allow-pickle --input-shape 1,3,224,224`
     - `fgonnx convert net.keras photos/ -o net.onnx --preprocess tf` : compared on photos, too
     - `fgonnx convert saved_model/ -o net.onnx`
     - `fgonnx convert int8.tflite -o net.onnx`

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import typer
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -29,6 +31,29 @@ _NAME = 64
 _VERDICTS = {"passed": "green", "failed": "bold red", "undecided": "yellow"}
 
 
+# Names, labels and paths may hold escape sequences, which would move the cursor or hide text.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class _Console(Console):
+    """A console that writes control characters as code points."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+def printable(text: str) -> str:
+    """Return a text with code points for control characters, except line breaks and tabs.
+
+    Examples
+    --------
+    >>> printable("cat\x1b[2J")
+    'cat\\x1b[2J'
+    """
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def out() -> Console:
     """Return the console of results."""
     return _console(stderr=False)
@@ -41,7 +66,7 @@ def err() -> Console:
 
 def _console(*, stderr: bool) -> Console:
     # Created on each call: tests and pipes replace the streams.
-    console = Console(stderr=stderr, highlight=False)
+    console = _Console(stderr=stderr, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _PIPE_WIDTH
     return console

@@ -6,6 +6,7 @@ running does not. Two batch sizes reveal which dimensions scale with the batch, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ Dims = tuple[int, ...]
 
 BATCH = "N"
 _SHAPE_SUFFIX = "::fg_shape"
+_MOST = 1 << 31  # numbers of an input
 _CONSTANT_SIZE = 4096  # elements up to which a constant is kept
 _SHORT_NAMES = {
     "float": "f32",
@@ -179,6 +181,11 @@ def random_feeds(graph: ir.Graph, x: ir.Value, shape: Dims, batch: int, seed: in
         Its shape for one sample, batch axis included.
     batch : int
         Batch size; samples of a larger batch begin with those of a smaller one.
+
+    Raises
+    ------
+    ModelError
+        If the input holds no numbers, or one is too large to be made.
     """
     rng = np.random.default_rng(seed)
     feeds: dict[str, Array] = {}
@@ -190,6 +197,12 @@ def random_feeds(graph: ir.Graph, x: ir.Value, shape: Dims, batch: int, seed: in
         else:
             declared = value.shape.dims if value.shape is not None else ()
             dims = tuple(d if isinstance(d, int) else (batch if i == 0 else 1) for i, d in enumerate(declared))
+        if math.prod(dims) > _MOST or (value is x and 0 in dims):
+            raise ModelError(
+                f"its input '{value.name}' of the shape ({', '.join(map(str, dims))}) "
+                + ("holds no numbers" if 0 in dims else f"holds more than {_MOST:,} numbers")
+                + "; export the model with other sizes"
+            )
         dtype = value.dtype or ir.DataType.FLOAT
         if dtype.is_floating_point():
             array = rng.uniform(0.0, 1.0, dims).astype(dtype.numpy())

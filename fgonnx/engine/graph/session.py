@@ -162,7 +162,7 @@ class Session:
         try:
             self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=self.providers)
         except Exception as error:  # onnxruntime's own exceptions have no common base
-            raise ModelError(f"onnxruntime does not take the model: {_first_line(error)}") from error
+            raise ModelError(f"onnxruntime does not take the model: {first_line(error)}") from error
         # Weights must outlive a session that reads them in place, or that falls back to another provider.
         self._weights = {} if self.providers == ["CPUExecutionProvider"] and _copies_weights() else weights
         self.inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
@@ -193,8 +193,17 @@ class Session:
         try:
             results = self._session.run(names, feeds, options)
         except Exception as error:  # as above
-            raise ModelError(f"onnxruntime failed to run the model: {_first_line(error)}") from error
+            raise ModelError(f"onnxruntime failed to run the model: {first_line(error)}") from error
         return {name: _own(np.asarray(value)) for name, value in zip(names, results, strict=True)}
+
+
+def refusal(model: ir.Model, folder: Path | None) -> str | None:
+    """Return why onnxruntime does not take a model; None if it does."""
+    try:
+        Session(model, folder=folder, providers=["cpu"], optimise=False)
+    except ModelError as error:
+        return str(error)
+    return None
 
 
 @cache
@@ -226,7 +235,7 @@ def from_ort_format(content: bytes) -> bytes:
             ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             return written.read_bytes()
         except Exception as error:  # onnxruntime's own exceptions have no common base
-            raise ModelError(_first_line(error)) from error
+            raise ModelError(first_line(error)) from error
 
 
 @cache
@@ -245,13 +254,18 @@ def _copies_weights() -> bool:
 
 
 def _large_weights(model: ir.Model) -> dict[str, ort.OrtValue]:
-    """Return the large weights of a model, without copying them; default values of inputs stay in the model."""
+    """Return the large weights of a model, without copying them.
+
+    Default values of inputs stay in the model, and so do weights that nothing uses: onnxruntime drops them before it
+    looks for those that it is given.
+    """
     return {
         name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor.numpy()))
         for name, v in model.graph.initializers.items()
         if (tensor := v.const_value) is not None
         and not isinstance(tensor, ir.ExternalTensor)
         and not v.is_graph_input()
+        and (v.uses() or v.is_graph_output())
         and tensor.nbytes >= _SHARED_BYTES
         and tensor.dtype in _SHARED_TYPES
     }
@@ -274,5 +288,6 @@ def _own(array: Array) -> Array:
     return array.copy() if array.nbytes < _COPIED_BYTES else array
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of the text of an exception, or its kind."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

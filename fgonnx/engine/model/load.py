@@ -12,13 +12,13 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 
 from fgonnx.engine.graph import collector
-from fgonnx.engine.graph.session import from_ort_format
-from fgonnx.engine.model import reading, weights
+from fgonnx.engine.graph.session import first_line, from_ort_format
+from fgonnx.engine.model import reading, weights, wellformed
 from fgonnx.engine.model.inputs import choose_input
-from fgonnx.errors import InputError, ModelError
+from fgonnx.errors import FgonnxError, InputError, ModelError
 from fgonnx.labels import METADATA_KEY as LABELS_KEY
 from fgonnx.labels import from_json
 
@@ -52,12 +52,15 @@ class LoadedModel:
         Hash of the file or of the serialised model, in hexadecimal, without external weights.
     bound : mapping of str to str
         Inputs bound to values (`fgonnx.engine.model.bind.bind`), with a description of each value.
+    notes : tuple of str
+        What of the file is not in the graph: outputs that are no tensors.
     """
 
     ir: ir.Model
     path: Path | None
     sha256: str
     bound: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -128,21 +131,34 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
         If it is not an ONNX model, is older than opset 7, or its external weights are missing, truncated or outside
         the model's folder.
     """
+    try:
+        return _load(source)
+    except FgonnxError:
+        raise
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError, EncodeError) as error:
+        where = str(source) if isinstance(source, str | os.PathLike) else "the model given"
+        raise ModelError(f"{where}: is not a valid ONNX model ({first_line(error)})") from error
+
+
+def _load(source: ModelLike | LoadedModel) -> LoadedModel:
     if isinstance(source, LoadedModel):
         return source
     if isinstance(source, ir.Model):
         proto = ir.to_proto(source)
         where = "the model given"
+        wellformed.check(proto, where)
+        _check_at_hand(source, where)
         return _checked(LoadedModel(_sorted(source, where), None, _digest(proto.SerializeToString(deterministic=True))))
     if isinstance(source, onnx.ModelProto):
-        model = _deserialise(reading.settled(source, "the ModelProto"), "the ModelProto")
+        proto, notes = reading.settled(source, "the ModelProto")
+        model = _deserialise(proto, "the ModelProto")
         _check_at_hand(model, "the ModelProto")
-        return _checked(LoadedModel(model, None, _digest(_bytes_of(source))))
+        return _checked(LoadedModel(model, None, _digest(_bytes_of(source)), notes=notes))
     if isinstance(source, bytes):
         where = "the bytes given"
-        model = _emptied(_parse(_as_onnx(source, where), where), where, None, {})
+        model, notes = _emptied(_parse(_as_onnx(source, where), where), where, None, {})
         _check_at_hand(model, where)
-        return _checked(LoadedModel(model, None, _digest(source)))
+        return _checked(LoadedModel(model, None, _digest(source), notes=notes))
     if not isinstance(source, (str, os.PathLike)):
         raise ModelError(
             f"a model is a path, bytes, an onnx.ModelProto or an ir.Model; this is of the type {type(source).__name__}"
@@ -164,10 +180,10 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
     proto = _parse(content, str(path))
     places = weights.raw_places(content) if file is not None else {}
     del content  # at most two copies of the weights exist at a time, none in the end
-    model = _emptied(proto, str(path), file, places)
+    model, notes = _emptied(proto, str(path), file, places)
     ir.external_data.set_base_dir(model.graph, path.parent)
     _check_external(model, path)
-    return _checked(LoadedModel(model, path, digest))
+    return _checked(LoadedModel(model, path, digest, notes=notes))
 
 
 def _digest(content: bytes) -> str:
@@ -224,12 +240,14 @@ def _sorted(model: ir.Model, where: str) -> ir.Model:
     return model
 
 
-def _emptied(proto: onnx.ModelProto, where: str, file: weights.ModelFile | None, places: Mapping[str, int]) -> ir.Model:
-    """Deserialise a protobuf that has no other owner, with large weights as arrays or left in their file.
+def _emptied(
+    proto: onnx.ModelProto, where: str, file: weights.ModelFile | None, places: Mapping[str, int]
+) -> tuple[ir.Model, tuple[str, ...]]:
+    """Deserialise a protobuf that has no other owner, with large weights as arrays or left in their file; and notes.
 
     A protobuf does not free a cleared field: the rest is serialised and parsed again.
     """
-    proto = reading.settled(proto, where)
+    proto, notes = reading.settled(proto, where)
     taken: dict[str, ir.TensorProtocol] = {}
     for initializer in proto.graph.initializer:
         tensor = ir.from_proto(initializer)
@@ -243,7 +261,7 @@ def _emptied(proto: onnx.ModelProto, where: str, file: weights.ModelFile | None,
             initializer.ClearField("raw_data")
     if taken:
         proto = _parse(proto.SerializeToString(), where)
-    return _deserialise(proto, where, taken)
+    return _deserialise(proto, where, taken), notes
 
 
 def _unpack(model: ir.Model) -> None:
@@ -258,13 +276,6 @@ def _checked(loaded: LoadedModel) -> LoadedModel:
     graph = loaded.ir.graph
     if not graph.num_nodes():
         raise ModelError(f"{loaded.name}: its graph has no nodes; there is nothing to explain")
-    for node in graph:
-        for v in node.inputs:
-            if v is not None and v.producer() is None and not v.is_graph_input() and not v.is_initializer():
-                raise ModelError(
-                    f"{loaded.name}: node '{node.name or node.op_type}' ({node.op_type}) reads '{v.name}', which "
-                    "nothing in the file provides; export the model again"
-                )
     if loaded.opset < OLDEST_OPSET:
         raise ModelError(
             f"{loaded.name}: opset {loaded.opset} is older than {OLDEST_OPSET}; convert it with onnx.version_converter"
@@ -273,22 +284,20 @@ def _checked(loaded: LoadedModel) -> LoadedModel:
 
 
 def external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
-    """Return the initializers of a model that are stored in external files."""
-    return [
-        v.const_value
-        for graph in model.graphs()
-        for v in graph.initializers.values()
-        if isinstance(v.const_value, ir.ExternalTensor)
-    ]
+    """Return the constants of a model that are stored in external files."""
+    tensors = [v.const_value for graph in model.graphs() for v in graph.initializers.values()]
+    for node in model.graph.all_nodes():
+        tensors += [a.as_tensor() for a in node.attributes.values() if a.type == ir.AttributeType.TENSOR]
+    return [t for t in tensors if isinstance(t, ir.ExternalTensor)]
 
 
 def _check_at_hand(model: ir.Model, where: str) -> None:
     """Refuse external weights of a model without a folder, unless they lie in the current one."""
     for tensor in external_tensors(model):
-        if not Path(tensor.path).is_file():
+        if not os.path.isfile(tensor.path):
             raise ModelError(
-                f"{where}: its weights '{tensor.name}' are in a file, '{tensor.location}', and not in the model; give "
-                "the path of the .onnx file, or onnx.load(path), which reads them"
+                f"{where}: its weights '{tensor.name}' are in a file, '{_short(tensor.location)}', and not in the "
+                "model; give the path of the .onnx file, or onnx.load(path), which reads them"
             )
 
 
@@ -296,22 +305,28 @@ def _check_external(model: ir.Model, path: Path) -> None:
     folder = path.resolve().parent
     for tensor in external_tensors(model):
         location = str(tensor.location)
-        target = (folder / location).resolve()
-        if not target.is_relative_to(folder):
+        if not (folder / location).resolve().is_relative_to(folder):
             raise ModelError(
-                f"{path}: the weights of '{tensor.name}' point outside the model's folder ('{location}'); "
+                f"{path}: the weights of '{tensor.name}' point outside the model's folder ('{_short(location)}'); "
                 "this is refused: put the file next to the model"
             )
-        if not target.is_file():
+        # os.path says False for names that are too long, where Path raises
+        if not os.path.isfile(folder / location):
             raise ModelError(
-                f"{path}: its weights file '{location}' is missing; put it into {folder.name}/ next to the model"
+                f"{path}: its weights file '{_short(location)}' is missing; put it into {folder.name}/ next to the "
+                "model"
             )
         needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
-        if target.stat().st_size < needed:
+        if (size := os.path.getsize(folder / location)) < needed:
             raise ModelError(
                 f"{path}: its weights file '{location}' is truncated: '{tensor.name}' ends at byte {needed}, "
-                f"the file at {target.stat().st_size}"
+                f"the file at {size}"
             )
+
+
+def _short(name: object) -> str:
+    text = str(name)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def metadata(**entries: Any) -> dict[str, str]:

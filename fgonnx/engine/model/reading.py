@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
 
 from fgonnx.engine.graph.session import has_operator
 from fgonnx.engine.graph.values import subgraphs_of
+from fgonnx.engine.model import containers, wellformed
+from fgonnx.engine.model.wellformed import graphs_of
 from fgonnx.errors import ModelError
 
 _STANDARD = ("", "ai.onnx")
 
 
-def settled(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """Return a model that can be read in one way only, the one in which onnxruntime reads this one.
+def settled(proto: onnx.ModelProto, where: str) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """Return a model that can be read in one way only, the one in which onnxruntime reads this one, and notes.
 
-    The last import of an operator set counts, whose domain may be written "" or "ai.onnx". An operator of onnxruntime
-    counts more than a local function of its name. An initializer may stand in the file several times.
+    The last import of an operator set counts, whose domain may be written "" or "ai.onnx", and the model's version of
+    it in local functions, too. An operator of onnxruntime counts more than a local function of its name. An initializer
+    may stand in the file several times, or be sparse. A size of -1 is a free one. Outputs that are no tensors are set
+    aside.
 
     Parameters
     ----------
@@ -31,23 +37,70 @@ def settled(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     Raises
     ------
     ModelError
-        If constants of one name differ: which one counts in onnxruntime depends on their size and place.
+        If constants of one name differ: which one counts in onnxruntime depends on their size and place. If it is
+        malformed, see `wellformed.check`.
     """
     functions = [f for f in proto.functions if not _is_operator(f, proto)]
     opsets = {"" if o.domain in _STANDARD else o.domain: o.version for o in proto.opset_import}
-    plain_opsets = [(o.domain, o.version) for o in proto.opset_import] == list(opsets.items())
-    repeated = [_repeated(graph, where) for graph in _graphs(proto.graph)]
-    if not any(repeated) and plain_opsets and len(functions) == len(proto.functions):
-        return proto
-    own = onnx.ModelProto()
-    own.CopyFrom(proto)
-    del own.opset_import[:], own.functions[:]
-    own.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items())
-    own.functions.extend(functions)
-    for graph, again in zip(_graphs(own.graph), repeated, strict=True):
-        for i in reversed(again):
-            del graph.initializer[i]
-    return own
+    plain = [(o.domain, o.version) for o in proto.opset_import] == list(opsets.items())
+    plain = plain and all(opsets.get(o.domain, o.version) == o.version for f in functions for o in f.opset_import)
+    plain = plain and not any(_is_irregular(graph) for graph in graphs_of(proto.graph))
+    plain = plain and not containers.any_in(proto.graph)
+    repeated = [_repeated(graph, where) for graph in graphs_of(proto.graph)]
+    notes: list[str] = []
+    if not plain or any(repeated) or len(functions) < len(proto.functions):
+        own = onnx.ModelProto()
+        own.CopyFrom(proto)
+        del own.opset_import[:], own.functions[:]
+        own.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items())
+        own.functions.extend(functions)
+        for opset in (o for f in own.functions for o in f.opset_import):
+            opset.version = opsets.get("" if opset.domain in _STANDARD else opset.domain, opset.version)
+        for graph, again in zip(graphs_of(own.graph), repeated, strict=True):
+            for i in reversed(again):
+                del graph.initializer[i]
+            _regular(graph)
+        notes = containers.set_aside(own.graph, where)
+        proto = own
+    wellformed.check(proto, where)
+    return proto, tuple(notes)
+
+
+def _is_irregular(graph: onnx.GraphProto) -> bool:
+    return bool(graph.sparse_initializer) or any(True for _ in _free_sizes(graph)) or any(True for _ in _sparse(graph))
+
+
+def _regular(graph: onnx.GraphProto) -> None:
+    """Write out sparse constants of a graph, not of those in its nodes, and make sizes of -1 free."""
+    for dim in _free_sizes(graph):
+        dim.Clear()
+    graph.initializer.extend(_dense(t) for t in graph.sparse_initializer)
+    del graph.sparse_initializer[:]
+    for attribute in _sparse(graph):
+        tensor = _dense(attribute.sparse_tensor)
+        attribute.Clear()
+        attribute.CopyFrom(onnx.helper.make_attribute("value", tensor))
+
+
+def _free_sizes(graph: onnx.GraphProto) -> Iterator[onnx.TensorShapeProto.Dimension]:
+    for v in (*graph.input, *graph.output, *graph.value_info):
+        yield from (d for d in v.type.tensor_type.shape.dim if d.HasField("dim_value") and d.dim_value == -1)
+
+
+def _sparse(graph: onnx.GraphProto) -> Iterator[onnx.AttributeProto]:
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in _STANDARD:
+            yield from (a for a in node.attribute if a.name == "sparse_value" and a.HasField("sparse_tensor"))
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    """Return a sparse tensor with its zeros; indices are coordinates, or count entries in order."""
+    values, indices = (onnx.numpy_helper.to_array(t) for t in (sparse.values, sparse.indices))
+    shape = tuple(sparse.dims)
+    flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), shape)
+    array = np.zeros(math.prod(shape), values.dtype)
+    array[flat] = values
+    return onnx.numpy_helper.from_array(array.reshape(shape), sparse.values.name)
 
 
 def sort(model: ir.Model, where: str) -> None:
@@ -73,14 +126,6 @@ def sort(model: ir.Model, where: str) -> None:
 def _is_operator(function: onnx.FunctionProto, proto: onnx.ModelProto) -> bool:
     # onnxruntime takes no function of the standard's domain, not even under a name that the standard does not have.
     return function.domain in _STANDARD or has_operator(function.domain, function.name)
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from _graphs(inner)
 
 
 def _repeated(graph: onnx.GraphProto, where: str) -> list[int]:

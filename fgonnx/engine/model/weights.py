@@ -92,7 +92,17 @@ def opened(path: Path) -> ModelFile | None:
 
 
 def raw_places(content: bytes) -> dict[str, int]:
-    """Return the offsets of the raw data of initializers in a serialised model, by name."""
+    """Return the offsets of the raw data of initializers in a serialised model, by name.
+
+    Empty where the file holds fields of kinds that ONNX does not have: its weights are not left in it.
+    """
+    try:
+        return _raw_places(content)
+    except (KeyError, IndexError, UnicodeDecodeError):
+        return {}
+
+
+def _raw_places(content: bytes) -> dict[str, int]:
     found = {}
     for graph in _spans(content, (0, len(content)), _GRAPH):
         for initializer in _spans(content, graph, _INITIALIZER):

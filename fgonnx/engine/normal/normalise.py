@@ -121,7 +121,7 @@ def normalise(
         If the model was left in training mode.
     """
     model = loaded.ir.clone()
-    notes: list[str] = []
+    notes = list(loaded.notes)
     model.ir_version = max(model.ir_version, IR_VERSION)
     inline_functions(model)
     refuse_training(model, output)

@@ -13,6 +13,7 @@ import onnx_ir.passes.common as common
 from fgonnx.engine import methods
 from fgonnx.engine.graph import collector
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.session import first_line, refusal
 from fgonnx.engine.maps import aggregate, axes
 from fgonnx.engine.maps.aggregate import BatchLostError
 from fgonnx.engine.model.bind import bind as bound_to
@@ -26,7 +27,7 @@ from fgonnx.engine.rewrite.rewritten import Rewritten, describe
 from fgonnx.engine.rules.fast import recompute
 from fgonnx.engine.rules.registry import FIX_BATCH
 from fgonnx.engine.walk import ENGINES, backward, cuts
-from fgonnx.errors import ModelError, OptionError, UnsupportedError
+from fgonnx.errors import FgonnxError, ModelError, OptionError, TargetError, UnsupportedError
 
 
 @collector.paused
@@ -83,8 +84,25 @@ def build(loaded: LoadedModel, options: Options) -> Rewritten:
     """Rewrite a loaded model; see `rewrite`.
 
     A graph that loses its batch axis, or has nodes that only a free batch makes unexplainable, takes one sample at a
-    time.
+    time. A model that onnxruntime does not take is refused in its words about the source, not about what was written
+    beside it.
     """
+    try:
+        return _rewritten(loaded, options)
+    except (UnsupportedError, OptionError, TargetError):
+        raise
+    except Exception as error:
+        if (reason := refusal(loaded.ir, loaded.folder)) is not None:
+            raise ModelError(f"{loaded.name}: {reason}") from error
+        if isinstance(error, FgonnxError):
+            raise
+        raise ModelError(
+            f"{loaded.name}: cannot be rewritten, although onnxruntime takes it ({type(error).__name__}: "
+            f"{first_line(error)}). This is a fault of fgonnx; please report it"
+        ) from error
+
+
+def _rewritten(loaded: LoadedModel, options: Options) -> Rewritten:
     normal = normalise(
         loaded,
         input_name=options.input,
@@ -96,11 +114,11 @@ def build(loaded: LoadedModel, options: Options) -> Rewritten:
     try:
         return _build(loaded, normal, options)
     except BatchLostError:
-        return build(loaded, replace(options, one_by_one=True))
+        return _rewritten(loaded, replace(options, one_by_one=True))
     except UnsupportedError as error:
         if not normal.batched or not any(r.what_to_do == FIX_BATCH for r in error.refusals):
             raise
-        return build(loaded, replace(options, one_by_one=True))
+        return _rewritten(loaded, replace(options, one_by_one=True))
 
 
 def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
