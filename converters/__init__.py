@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fgonnx.errors import OptionError
+from fgonnx.fields import check_choice
+from fgonnx.wording import near, parameter
 
 from .detect import FRAMEWORKS, Kind, of_object, recognise
 from .network import MissingFrameworkError
@@ -75,12 +77,14 @@ def convert(source: Any, path: str | Path, framework: str | None = None, **optio
     """
     if framework is None:
         framework = recognise(Path(source)).framework if isinstance(source, str | Path) else of_object(source)
-    if framework not in FRAMEWORKS:
-        raise OptionError(f"framework={framework!r} does not exist; choose one of: {', '.join(FRAMEWORKS)}")
+    check_choice("framework", framework, FRAMEWORKS)
     module = importlib.import_module(f"{__name__}.{framework}")
     own = inspect.signature(module.convert).parameters.values()
     known = {*(p.name for p in own if p.kind is p.KEYWORD_ONLY), *ConversionOptions.__annotations__}
     if unknown := sorted(set(options) - known):
-        raise OptionError(f"{framework} knows no option {', '.join(unknown)}")
+        raise OptionError(
+            f"{framework} knows no option {parameter(unknown[0])}{near(unknown[0], known)}; it has: "
+            f"{', '.join(sorted(known))}"
+        )
     report: ConversionReport = module.convert(source, path, **options)
     return report

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from fgonnx.errors import InputError, ModelError, OptionError
+from fgonnx.fields import check_choice
 
 from . import tensorflow as by_tensorflow
 from .finish import finish
@@ -72,8 +73,7 @@ def convert(
         raise OptionError(
             f"Keras runs on {keras.backend.backend()}: set KERAS_BACKEND=tensorflow before Keras is imported"
         )
-    if exporter not in EXPORTERS:
-        raise OptionError(f"exporter={exporter!r} does not exist; choose one of: {', '.join(EXPORTERS)}")
+    check_choice("exporter", exporter, EXPORTERS)
     kind = "keras.Model"
     if isinstance(model, str | Path):
         kind, model = f"{Path(model).suffix} file", load(Path(model))

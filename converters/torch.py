@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 
 from fgonnx.errors import FgonnxError, InputError, ModelError, OptionError
+from fgonnx.fields import check_choice
+from fgonnx.wording import parameter
 
 from .finish import finish
 from .network import (
@@ -133,12 +135,14 @@ def convert(
 
 
 def _check_exporter(exporter: str, scripted: bool, program: bool) -> None:
-    if exporter not in EXPORTERS:
-        raise OptionError(f"exporter={exporter!r} does not exist; choose one of: {', '.join(EXPORTERS)}")
+    check_choice("exporter", exporter, EXPORTERS)
     if scripted and exporter == "dynamo":
-        raise OptionError("TorchScript is exported by exporter='torchscript'; dynamo needs the module or torch.export")
+        raise OptionError(
+            f"TorchScript is exported by {parameter('exporter', 'torchscript')}; dynamo needs the module or "
+            "torch.export"
+        )
     if program and exporter == "torchscript":
-        raise OptionError("an ExportedProgram is exported by exporter='dynamo'")
+        raise OptionError(f"an ExportedProgram is exported by {parameter('exporter', 'dynamo')}")
 
 
 # files

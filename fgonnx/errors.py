@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+__all__ = [
+    "FgonnxError",
+    "InputError",
+    "ModelError",
+    "NumericError",
+    "OptionError",
+    "PreprocessingError",
+    "ProviderError",
+    "Refusal",
+    "TargetError",
+    "UnsupportedError",
+]
+
+MARKS = ("\ue000", "\ue001", "\ue002")
+"""Around a parameter in a message, and between its name and its value: programs spell parameters their own way."""
+
+_MARKED = re.compile("{}(.*?){}(.*?){}".format(*MARKS), re.DOTALL)
 
 
 class FgonnxError(Exception):
     """Base class of every error that fgonnx raises on purpose."""
+
+    def __str__(self) -> str:
+        """Return the message, with parameters as Python spells them: ``psi='signed'``."""
+        return self.spelled(lambda name, value: f"{name}={value}")
+
+    def spelled(self, how: Callable[[str, str], str]) -> str:
+        """Return the message with its parameters spelled another way.
+
+        Parameters
+        ----------
+        how : callable
+            Takes the name of a parameter and its value as Python writes it ("" where none is named).
+
+        Returns
+        -------
+        str
+        """
+        return _MARKED.sub(lambda found: how(found[1], found[2]), super().__str__())
 
 
 class ModelError(FgonnxError):

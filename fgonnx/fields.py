@@ -6,16 +6,16 @@ command that takes the class an option of its own (`fgonnx.cli.options`).
 
 from __future__ import annotations
 
-import difflib
+import functools
 import inspect
-import numbers
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
+from fgonnx import kinds
 from fgonnx.errors import FgonnxError, OptionError
+from fgonnx.wording import near, parameter
 
 T = TypeVar("T")
 
@@ -43,8 +43,10 @@ class Spelling:
         Placeholder of its value in the help.
     flag : str, optional
         Its flag, if not the field's name with two dashes.
-    least, most : float, optional
-        Bounds of a number.
+    least, above, most : float, optional
+        Bounds of a number, or of every number of several; `above` is not allowed itself.
+    idle : callable, optional
+        Takes the option object; says why the option has no effect beside the others, or returns "" where it has one.
     parse : callable, optional
         Converts the text, or the list of texts with `many`, to the field's value.
     many : bool
@@ -62,7 +64,9 @@ class Spelling:
     metavar: str | None = None
     flag: str | None = None
     least: float | None = None
+    above: float | None = None
     most: float | None = None
+    idle: Callable[[Any], str] | None = None
     parse: Callable[[Any], Any] | None = None
     many: bool = False
     switch: bool = False
@@ -81,16 +85,32 @@ def spellings(cls: type) -> dict[str, Spelling]:
 
 
 def documented(cls: type[T]) -> type[T]:
-    """Add an Attributes section to the docstring of an option class, made of its fields' help texts."""
-    kinds = {f.name: str(f.type).replace(" | None", ", optional") for f in fields(cls)}  # type: ignore[arg-type]
+    """Add an Attributes section to the docstring of an option class, made of its fields' help texts.
+
+    Made with an option that does not exist, or without names, its objects raise an `OptionError`.
+    """
+    kinds_of = {f.name: str(f.type).replace(" | None", ", optional") for f in fields(cls)}  # type: ignore[arg-type]
     lines = [inspect.getdoc(cls) or "", "", "Attributes", "----------"]
     for name, spelled in spellings(cls).items():
         text = f"{spelled.help} {spelled.python}".strip()
         lines += [
-            f"{name} : {kinds[name]}",
+            f"{name} : {kinds_of[name]}",
             *textwrap.wrap(text, _WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False),
         ]
     cls.__doc__ = "\n".join(lines)
+    made = cls.__init__
+
+    @functools.wraps(made)
+    def init(self: Any, *values: Any, **named: Any) -> None:
+        if values:
+            example = next(iter(kinds_of))
+            raise OptionError(f"{cls.__name__} takes its options by name: {cls.__name__}({example}={values[0]!r})")
+        for name in named:
+            if name not in kinds_of:
+                raise OptionError(f"{cls.__name__} has no option '{name}'{near(name, kinds_of)}")
+        made(self, **named)
+
+    cls.__init__ = init  # type: ignore[method-assign]
     return cls
 
 
@@ -110,6 +130,23 @@ def changed(changes: Mapping[str, Any], *objects: Any) -> tuple[list[Any], dict[
         own = {f.name: left.pop(f.name) for f in fields(o) if f.name in left}
         made.append(replace(o, **own) if own else o)
     return made, left
+
+
+def of_kind(given: Any, cls: type[T]) -> T:
+    """Return an option object that was given, or one of defaults for None.
+
+    Raises
+    ------
+    OptionError
+        It is something else.
+    """
+    if given is None:
+        return cls()
+    if not isinstance(given, cls):
+        methods = isinstance(given, str) and "method" in spellings(cls)
+        meant = parameter("method", given) if methods else f"fgonnx.{cls.__name__}(...)"
+        raise OptionError(f"{given!r} is no fgonnx.{cls.__name__}; {'for a method ' * methods}write {meant}")
+    return given
 
 
 def pairs(texts: Iterable[str], example: str, error: type[FgonnxError] = OptionError) -> dict[str, str]:
@@ -141,50 +178,93 @@ def pairs(texts: Iterable[str], example: str, error: type[FgonnxError] = OptionE
 
 
 def check_fields(o: Any) -> None:
-    """Refuse values of another type than their field's, and numbers out of its range.
+    """Check the values of an option object, and turn them into their fields' types.
+
+    Numbers of numpy become Python's, lists tuples, texts paths where the field is one.
 
     Raises
     ------
     OptionError
-        A field has such a value.
+        A value has another type than its field, or is out of its range.
     """
-    hints = _hints(type(o))
+    for name, value in checked(type(o), {f.name: getattr(o, f.name) for f in fields(o)}).items():
+        object.__setattr__(o, name, value)
+
+
+def check_idle(o: Any) -> None:
+    """Refuse options that have no effect beside the others; their fields say so (`Spelling.idle`).
+
+    Raises
+    ------
+    OptionError
+        There is one.
+    """
+    default = {f.name: f.default for f in fields(o)}
     for name, spelled in spellings(type(o)).items():
         value = getattr(o, name)
-        if not _fits(value, hints[name]):
-            kind = str(hints[name]).replace("typing.", "").replace("collections.abc.", "")
-            wanted = hints[name].__name__ if isinstance(hints[name], type) else kind
-            raise OptionError(f"{name}={value!r} is of the type {type(value).__name__}; give {wanted}")
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if spelled.least is not None and not value >= spelled.least:
-                raise OptionError(f"{name}={value} is out of range; give {spelled.least:g} or more")
-            if spelled.most is not None and not value <= spelled.most:
-                raise OptionError(f"{name}={value} is out of range; give {spelled.most:g} or less")
+        if spelled.idle is not None and value != default[name] and (why := spelled.idle(o)):
+            raise idle(name, value, why)
+
+
+def idle(name: str, value: Any, why: str) -> OptionError:
+    """Return the error for an option that has no effect."""
+    return OptionError(f"{parameter(name, value)} has no effect: {why}; leave it out")
+
+
+def refuse_idle(o: Any, names: Iterable[str], why: str) -> None:
+    """Refuse the options, of those named, that are not at their defaults.
+
+    Raises
+    ------
+    OptionError
+        One of them is set; `why` says what it has no effect on.
+    """
+    default = {f.name: f.default for f in fields(o)}
+    for name in names:
+        if getattr(o, name) != default[name]:
+            raise idle(name, getattr(o, name), why)
+
+
+def checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values for fields of a dataclass, each in its field's type.
+
+    Raises
+    ------
+    OptionError
+        A value has another type than its field, or is out of its range.
+    """
+    hints, known = _hints(cls), spellings(cls)
+    default = {f.name: f.default for f in fields(cls)}
+    found = {}
+    for name, value in values.items():
+        kept = kinds.converted(name, value, hints.get(name, Any))
+        if isinstance(kept, tuple) and not kept and default[name] != ():
+            raise OptionError(f"{parameter(name, value)} is empty; name at least one, or leave it out")
+        for part in kept if isinstance(kept, tuple) else (kept,):
+            _check_range(name, value, part, known.get(name))
+        found[name] = kept
+    return found
+
+
+def _check_range(name: str, value: Any, part: Any, spelled: Spelling | None) -> None:
+    """Refuse empty texts, numbers that are not finite, and those out of range."""
+    if isinstance(part, str) and not part.strip():
+        raise OptionError(f"{parameter(name, value)} is empty; give a text, or leave it out")
+    if not isinstance(part, (int, float)) or isinstance(part, bool):
+        return
+    bounds = () if spelled is None else (spelled.least, spelled.above, spelled.most)
+    if why := kinds.out_of_range(part, *bounds):
+        raise OptionError(f"{parameter(name, value)} is out of range; give {why}")
 
 
 def _hints(cls: type) -> dict[str, Any]:
     """Return the types of a class's fields; their annotations are evaluated once."""
     if cls not in _HINTS:
-        _HINTS[cls] = get_type_hints(cls)
+        try:
+            _HINTS[cls] = get_type_hints(cls)
+        except NameError:  # a class of the user's own, whose annotations name what is not in its module
+            _HINTS[cls] = {}
     return _HINTS[cls]
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Tell whether a value is of an annotated type; what containers hold is not looked at."""
-    if kind is Any:
-        return True
-    if isinstance(kind, UnionType):
-        return any(_fits(value, one) for one in get_args(kind))
-    cls = get_origin(kind) or kind
-    if isinstance(value, bool) or cls is bool:
-        return isinstance(value, bool) and cls is bool
-    if cls is float:
-        return isinstance(value, numbers.Real)
-    if cls is int:
-        return isinstance(value, numbers.Integral)
-    if cls in (tuple, Sequence):
-        return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-    return isinstance(value, cls)
 
 
 def check_choices(o: Any, **choices: Iterable[str]) -> None:
@@ -196,12 +276,23 @@ def check_choices(o: Any, **choices: Iterable[str]) -> None:
         A field has a value that is not among its choices.
     """
     for name, known in choices.items():
-        if (value := getattr(o, name)) not in known:
-            raise OptionError(f"{name}={value!r} does not exist; choose one of: {', '.join(known)}")
+        check_choice(name, getattr(o, name), known)
+
+
+def check_choice(name: str, value: Any, known: Iterable[str], error: type[FgonnxError] = OptionError) -> None:
+    """Refuse a value that is not among the choices of a parameter, and name the one that it is like.
+
+    Raises
+    ------
+    FgonnxError
+        Of the given type.
+    """
+    choices = tuple(known)
+    if not isinstance(value, str) or value not in choices:
+        like = near(value, choices) if isinstance(value, str) else ""
+        raise error(f"{parameter(name, value)} does not exist; choose one of: {', '.join(choices)}{like}")
 
 
 def suggestion(name: str, *classes: type) -> str:
     """Return ``"; did you mean 'threads'?"`` for a misspelt field, or an empty text."""
-    names = [f.name for cls in classes for f in fields(cls)]
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    return near(name, [f.name for cls in classes for f in fields(cls)])

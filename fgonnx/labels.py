@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import os
@@ -12,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fgonnx.errors import InputError, TargetError
+from fgonnx.wording import closest
 
 METADATA_KEY = "fgonnx.labels"
 """Key of a model's metadata that holds the labels, a JSON list of strings."""
@@ -243,7 +243,7 @@ def _closest(wanted: str, labels: Sequence[str]) -> str:
     for i, label in enumerate(labels):
         for name in (_plain(label), *_synonyms(label)):
             index_of.setdefault(name, i)
-    names = difflib.get_close_matches(wanted, index_of, n=_SHOWN, cutoff=0.7)
+    names = closest(wanted, index_of, most=_SHOWN, cutoff=0.7)
     near = dict.fromkeys(index_of[name] for name in names)
     if not near:
         return f": give an index 0..{len(labels) - 1}, or a name such as '{labels[0]}'"

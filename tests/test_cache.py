@@ -276,10 +276,6 @@ class TestEntries:
         Explainer(CNN, cache=kept).engine()
         assert entries(kept) == []
 
-    def test_there_are_none_of_options_that_cannot_be_told_apart(self, kept):
-        Explainer(CNN, method="integrated-gradients", baseline=[{1.5}], cache=kept).engine()
-        assert entries(kept) == []
-
     @pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:-1] + b"\0"])
     def test_a_broken_one_is_replaced(self, kept, spoil):
         fresh = Explainer(CNN, threads=1, cache=kept)(X)

@@ -281,7 +281,7 @@ def test_no_result_depends_on_how_samples_are_grouped(name):
     [
         ("deletoin", "did you mean 'deletion'"),
         ("deletion:size=3", "has no option 'size'; it has: fill, of, steps"),
-        ("deletion:steps=many", "'steps=many' of the measure 'deletion' is no int; its default is 50"),
+        ("deletion:steps=many", "'steps=many' of the measure 'deletion' is no whole number; its default is 50"),
     ],
 )
 def test_unknown_measures_and_options_are_refused(text, message):
@@ -293,7 +293,7 @@ def test_unknown_measures_and_options_are_refused(text, message):
     ("name", "option", "message"),
     [
         ("deletion", {"fill": "green"}, "fill='green' does not exist; choose one of: black, mean, blur, noise"),
-        ("deletion", {"of": "loss"}, "of='loss' is no quantity; choose one of: logit, probability"),
+        ("deletion", {"of": "loss"}, "of='loss' does not exist; choose one of: logit, probability"),
         ("pixel-perturbation", {"order": "middle"}, "order='middle' does not exist"),
     ],
 )

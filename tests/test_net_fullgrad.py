@@ -212,13 +212,13 @@ def test_every_site_counts_the_same():
     ("settings", "said"),
     [
         ({"scale": "sum"}, "scale='sum' does not exist; choose one of: max, mass"),
-        ({"scale": 1}, "scale=1 does not exist"),
-        ({"blur": -0.1}, "blur=-0.1 is out of range; give a fraction of the picture, 0 to 1"),
+        ({"scale": 1}, "scale=1 is of the type int; give a text"),
+        ({"blur": -0.1}, "blur=-0.1 is out of range; give 0 or more"),
         ({"blur": 2}, "blur=2 is out of range"),
         ({"blur": float("nan")}, "blur=nan is out of range"),
-        ({"blur": "much"}, "blur='much' is no number"),
-        ({"depth": 11}, "depth=11 is out of range; give -10 to 10"),
-        ({"depth": None}, "depth=None is no number"),
+        ({"blur": "much"}, "blur='much' is of the type str; give a number"),
+        ({"depth": 11}, "depth=11 is out of range; give 10 or less"),
+        ({"depth": None}, "depth=None is of the type NoneType; give a number"),
         ({"sigma": 1.0}, "net-fullgrad has no setting 'sigma'; it has: scale, blur, depth"),
     ],
 )

@@ -46,20 +46,23 @@ class TestReading:
     @pytest.mark.parametrize(
         ("call", "message"),
         [
-            (lambda: fgonnx.Explainer(small_cnn(), threds=2), "no option 'threds'; did you mean 'threads'"),
+            (lambda: fgonnx.Explainer(small_cnn(), threds=2), "no option 'threds' .did you mean 'threads'"),
             (lambda: fgonnx.Explainer(small_cnn(), "grad-cam"), "write method='grad-cam'"),
             (lambda: fgonnx.rewrite(small_cnn(), threads=2), "'threads' says how a model runs"),
-            (lambda: fgonnx.grad(small_cnn(), psi="signed"), "'psi' means nothing for a plain gradient"),
+            (
+                lambda: fgonnx.grad(small_cnn(), psi="signed"),
+                "psi='signed' has no effect: a plain gradient takes input, input_shape, bind, form alone",
+            ),
             (lambda: check(small_cnn(), samples=0), "samples=0 is out of range; give 1 or more"),
             (lambda: fgonnx.Explainer(small_cnn(), steps=3), "fullgrad has no setting 'steps'"),
-            (lambda: Running(threads="2"), "threads='2' is of the type str; give int | None"),
-            (lambda: Running(batch_size=2.5), "batch_size=2.5 is of the type float; give int"),
+            (lambda: Running(threads="2"), "threads='2' is of the type str; give a whole number or None"),
+            (lambda: Running(batch_size=2.5), "batch_size=2.5 is of the type float; give a whole number"),
             (lambda: Running(threads=-1), "threads=-1 is out of range; give 1 or more"),
             (lambda: Running(providers="cpu"), "providers='cpu' is of the type str"),
             (lambda: Options(outputs="saliency"), "outputs='saliency' is of the type str"),
             (lambda: Options(input_shape=3), "input_shape=3 is of the type int"),
             (lambda: Options(bind=["x=1"]), "is of the type list; give"),
-            (lambda: Options(psi=None), "psi=None is of the type NoneType; give str"),
+            (lambda: Options(psi=None), "psi=None is of the type NoneType; give a text"),
             (lambda: Options(settings=3), "settings=3 are none of fullgrad"),
             (lambda: fgonnx.Explainer(small_cnn(), {"psi": "abs"}), "is no fgonnx.Options"),
             (lambda: fgonnx.Explainer(small_cnn(), running={"threads": 1}), "is no fgonnx.Running"),
@@ -151,7 +154,7 @@ def quantised():
 
 
 class TestLayout:
-    @pytest.mark.parametrize("layout", ["XYZ", "NHW", "NCDHW", "nchw", ""])
+    @pytest.mark.parametrize("layout", ["XYZ", "NHW", "NCDHW", "nchw"])
     def test_one_that_does_not_fit_is_refused(self, layout):
         with pytest.raises(OptionError, match="is none of an input of 4 axes; choose one of: NCHW, NHWC"):
             fgonnx.Explainer(small_cnn(), layout=layout)(X)

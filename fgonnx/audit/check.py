@@ -29,7 +29,7 @@ from fgonnx.explain.choice import takes_seed
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.targets import Target
-from fgonnx.fields import changed, check_fields, documented, option
+from fgonnx.fields import changed, check_fields, documented, of_kind, option
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -102,14 +102,13 @@ class Thoroughness:
         None,
         "Allowed relative error of outputs and completeness. Default: 1e-4.",
         panel="",
+        above=0,
         python="More in half precision.",
     )
     random_state: int = option(0, "Seed of samples and directions.", panel="", least=0)
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.tolerance is not None and self.tolerance <= 0:
-            raise OptionError(f"tolerance={self.tolerance} is out of range; give a number above 0")
 
 
 def check(
@@ -173,7 +172,7 @@ def check(
     slope in random directions passed
     """
     both = changes.get("engine") == "both"
-    (effort,), changes = changed(changes, thoroughness or Thoroughness())
+    (effort,), changes = changed(changes, of_kind(thoroughness, Thoroughness))
     options, running = with_changes(options, running, changes | {"engine": "fgonnx"} if both else changes)
     if takes_seed(target):
         raise OptionError("check takes one entry of the head as its target, not a region, a sum or a similarity")

@@ -122,7 +122,7 @@ def command(
         framework,
         example_input=_example(example or (), input_shape or ()),
         opset=opset,
-        preprocessing=presets.parse(reading.preprocess) if reading.preprocess is not None else None,
+        preprocessing=presets.parse(str(reading.preprocess)) if reading.preprocess is not None else None,
         labels=reading.names(),
         head=options.head,
         simplify=simplify,

@@ -25,6 +25,7 @@ from fgonnx.explain.targets import (
 )
 from fgonnx.fields import pairs
 from fgonnx.files import read_array
+from fgonnx.wording import near
 
 Array = npt.NDArray[Any]
 
@@ -66,7 +67,10 @@ def parse(text: str) -> One:
     given = pairs(re.split(r",(?=\s*\w+\s*=)", text), "best=person,first=5", TargetError)
     unknown = next((k for k in given if k not in _KEYS[kind]), None)
     if unknown is not None:
-        raise TargetError(f"target '{text}': '{unknown}' means nothing here; it takes: {', '.join(_KEYS[kind])}")
+        raise TargetError(
+            f"target '{text}': '{unknown}' means nothing here; it takes: {', '.join(_KEYS[kind])}"
+            f"{near(unknown, _KEYS[kind])}"
+        )
     if kind == "region":
         box = _box(given["region"], text)
         return Region(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fgonnx.errors import TargetError
 from fgonnx.explain.head import Head
+from fgonnx.fields import check_choice
 from fgonnx.labels import BACKGROUND
 
 Array = npt.NDArray[Any]
@@ -114,8 +115,7 @@ class Region(Single):
     reduce: str = "mean"
 
     def __post_init__(self) -> None:
-        if self.reduce not in REDUCTIONS:
-            raise TargetError(f"reduce={self.reduce!r} does not exist; choose one of: {', '.join(REDUCTIONS)}")
+        check_choice("reduce", self.reduce, REDUCTIONS, TargetError)
 
     def resolve(self, head: Head, sample: int) -> tuple[Array, str]:
         """Return a cotangent that selects the class inside the region, and a description."""

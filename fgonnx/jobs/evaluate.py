@@ -25,7 +25,7 @@ from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.options import Options, parse_list
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explainer import Explainer
-from fgonnx.fields import MODEL, RUNNING, check_choices, check_fields, documented, option
+from fgonnx.fields import MODEL, RUNNING, check_choice, check_choices, check_fields, documented, option
 from fgonnx.jobs import record
 from fgonnx.jobs.dataset import Dataset, Picture
 from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
@@ -98,6 +98,8 @@ class Plan:
     def __post_init__(self) -> None:
         check_fields(self)
         check_choices(self, target=TARGETS)
+        _methods(self.methods)
+        _measures(self.measures)
 
 
 class EvaluationJob:
@@ -203,7 +205,7 @@ class EvaluationJob:
     def _measures(self) -> list[evaluate.Measure]:
         chosen = self.plan.measures
         every = chosen == ("all",)
-        found = [evaluate.get(name) for name in (evaluate.names() if every else dict.fromkeys(chosen or MEASURES))]
+        found = _measures(chosen)
         if not self.dataset.masked:
             blind = [m.name for m in found if m.needs == "masks"]
             if blind and chosen is not None and not every:
@@ -375,9 +377,15 @@ def _methods(chosen: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
+def _measures(chosen: Sequence[str] | None) -> list[evaluate.Measure]:
+    every = chosen == ("all",)
+    return [evaluate.get(name) for name in (evaluate.names() if every else dict.fromkeys(chosen or MEASURES))]
+
+
 def _settings(text: str, references: Callable[[], Any]) -> tuple[str, dict[str, Any]]:
     """Return the name of a method and its settings; with reference inputs if it needs some and none are given."""
     name, *given = text.split(":")
+    check_choice("methods", name, methods.names())
     method = methods.find(name)
     settings = method.parse(given)
     if "references" in {f.name for f in fields(method.settings)} - settings.keys():

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.audit.comparison import SMALLER_IS_BETTER
-from fgonnx.fields import check_choices, check_fields, documented, option
+from fgonnx.fields import check_choices, check_fields, check_idle, documented, option
 
 Float = npt.NDArray[np.float64]
 
@@ -55,6 +55,10 @@ class Limit:
         }
 
 
+def _idle_judge(limits: Limits) -> str:
+    return "" if any(limit.measure not in SHARES for limit in limits.all()) else "it judges limits, and none is set"
+
+
 @documented
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -85,11 +89,13 @@ class Limits:
         "worst",
         "Limits hold for the worst picture, or for the mean. Shares of pictures are means always.",
         panel=LIMITS,
+        idle=_idle_judge,
     )
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_choices(self, judge=JUDGED)
+        check_idle(self)
 
     def all(self) -> list[Limit]:
         """Return the limits that are set."""

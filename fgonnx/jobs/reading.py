@@ -16,6 +16,7 @@ from fgonnx.fields import MODEL, check_fields, documented, option
 from fgonnx.pictures.read import preprocess, presets
 from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.read.presets import PRESETS
+from fgonnx.wording import parameter
 
 SOUND = ("rate", "channel", "span")
 """Fields for recordings only."""
@@ -40,12 +41,13 @@ def parse_span(text: str) -> tuple[int, int]:
 class Reading:
     """How files become samples of a model's input, and the names of its classes."""
 
-    preprocess: str | None = option(
+    preprocess: str | Path | None = option(
         None,
         f"How a picture becomes numbers: a preset ({', '.join(PRESETS)}), changes to one (imagenet,size=256), "
         "numbers (scale=1/255,mean=0.5,std=0.5) or a .json file. Default: the model's metadata; it is never guessed.",
         panel=MODEL,
         metavar="HOW",
+        parse=str,
     )
     labels: Path | None = option(
         None,
@@ -67,10 +69,17 @@ class Reading:
         panel=MODEL,
         metavar="FIRST:END",
         parse=parse_span,
+        least=0,
     )
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.preprocess is not None:
+            object.__setattr__(self, "preprocess", str(self.preprocess))
+        if self.span is not None and self.span[0] >= self.span[1]:
+            raise OptionError(
+                f"{parameter('span', self.span)} holds no sample; give the first one and the end behind it"
+            )
 
     def names(self) -> tuple[str, ...] | None:
         """Return the class names of the given file; None without one."""
@@ -102,7 +111,7 @@ class Reading:
         """
         text = loaded.preprocessing_json()
         if self.preprocess is not None:
-            found, origin = presets.parse(self.preprocess), "given"
+            found, origin = presets.parse(str(self.preprocess)), "given"
         elif text is not None:
             found, origin = Preprocessing.from_json(text), "the model's metadata"
         elif required:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from fgonnx import files
 from fgonnx.errors import NumericError, OptionError
+from fgonnx.fields import check_choice
 from fgonnx.training.data import Batches
 from fgonnx.training.network import Network, Step
 from fgonnx.training.optimisers import AdamW, Optimiser
@@ -48,8 +49,7 @@ class Rate:
     schedule: str = "cosine"
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise OptionError(f"schedule={self.schedule!r} does not exist; choose one of: {', '.join(SCHEDULES)}")
+        check_choice("schedule", self.schedule, SCHEDULES)
         if not self.start > 0:
             raise OptionError(f"rate={self.start}: give a rate above 0")
 

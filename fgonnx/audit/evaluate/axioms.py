@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fgonnx.audit.evaluate.accepted import Amount, Count
 from fgonnx.audit.evaluate.data import Array, Data, Explains, Subject, ratio
 from fgonnx.audit.evaluate.registry import Measured, measure
 
@@ -82,7 +83,7 @@ def weak_dependence(subject: Subject, data: Data) -> Measured:
     source="Yeh et al., On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019, definition 4.1",
     runs=30,
 )
-def max_sensitivity(explainer: Explains, data: Data, *, radius: float = 0.02, samples: int = 10) -> Measured:
+def max_sensitivity(explainer: Explains, data: Data, *, radius: Amount = 0.02, samples: Count = 10) -> Measured:
     """The largest relative change of the map under small uniform noise on the picture.
 
     Parameters

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fgonnx.audit.comparison.measures import correlation
+from fgonnx.audit.evaluate.accepted import Count, Fill, OneOf, Quantity
 from fgonnx.audit.evaluate.data import Bool, Data, Explains, ratio
 from fgonnx.audit.evaluate.fill import filled
 from fgonnx.audit.evaluate.registry import Measured, measure
-from fgonnx.errors import OptionError
 
 Array = npt.NDArray[Any]
 
@@ -21,6 +21,8 @@ REMOVED = (0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
 
 ORDERS = ("least", "most")
 """Which pixels it removes first."""
+
+Order = Annotated[str, OneOf(ORDERS)]
 
 SETS = (0.01, 0.03, 0.1, 0.3, 0.8)
 """Values of n of sensitivity-n, as shares of the pixels."""
@@ -35,7 +37,7 @@ _AXES = ("share of pixels removed", "absolute fractional change")
 
 @measure("deletion", better="lower", source=_PETSIUK, runs=51, axes=("share of pixels removed", "probability"))
 def deletion(
-    explainer: Explains, data: Data, *, fill: str = "mean", of: str = "probability", steps: int = 50
+    explainer: Explains, data: Data, *, fill: Fill = "mean", of: Quantity = "probability", steps: Count = 50
 ) -> Measured:
     """Area under the probability while pixels are removed, the most salient first.
 
@@ -60,7 +62,7 @@ def deletion(
 
 @measure("insertion", better="higher", source=_PETSIUK, runs=51, axes=("share of pixels inserted", "probability"))
 def insertion(
-    explainer: Explains, data: Data, *, fill: str = "blur", of: str = "probability", steps: int = 50
+    explainer: Explains, data: Data, *, fill: Fill = "blur", of: Quantity = "probability", steps: Count = 50
 ) -> Measured:
     """Area under the probability while pixels are inserted into a blurred picture, the most salient first.
 
@@ -104,7 +106,7 @@ def _curve(
 @measure("pixel-perturbation", better="lower", source=_SRINIVAS, runs=12, axes=_AXES)
 @measure("pixel-perturbation-most", better="higher", source=_SRINIVAS, runs=12, axes=_AXES, order="most")
 def pixel_perturbation(
-    explainer: Explains, data: Data, *, order: str = "least", fill: str = "black", of: str = "logit"
+    explainer: Explains, data: Data, *, order: Order = "least", fill: Fill = "black", of: Quantity = "logit"
 ) -> Measured:
     """Absolute fractional change of the score when the least (or most) salient 0.1 to 10 % of the pixels are removed.
 
@@ -124,8 +126,6 @@ def pixel_perturbation(
     Measured
         "change": the mean over the shares; the curve, |f(x) - f(x')| / |f(x)| by share.
     """
-    if order not in ORDERS:
-        raise OptionError(f"order='{order}' does not exist; choose one of: {', '.join(ORDERS)}")
     maps = data.maps(explainer)
 
     def variants(i: int) -> Iterator[Array]:
@@ -185,7 +185,7 @@ def average_drop(explainer: Explains, data: Data) -> Measured:
     runs=65,
 )
 def infidelity(
-    explainer: Explains, data: Data, *, fill: str = "black", of: str = "logit", patches: int = 64
+    explainer: Explains, data: Data, *, fill: Fill = "black", of: Quantity = "logit", patches: Count = 64
 ) -> Measured:
     """How badly the saliency within random patches predicts the drop of the score without them, 0..1.
 
@@ -244,7 +244,7 @@ def infidelity(
     axes=("n, as a share of the pixels", "correlation"),
 )
 def sensitivity_n(
-    explainer: Explains, data: Data, *, fill: str = "mean", of: str = "logit", subsets: int = 20
+    explainer: Explains, data: Data, *, fill: Fill = "mean", of: Quantity = "logit", subsets: Count = 20
 ) -> Measured:
     """Correlation of the saliency within random sets of n pixels with the drop of the score without them.
 

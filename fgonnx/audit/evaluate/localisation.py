@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from fgonnx.audit.comparison.measures import TOLERANCE
+from fgonnx.audit.evaluate.accepted import Share
 from fgonnx.audit.evaluate.data import Bool, Data, Explains
 from fgonnx.audit.evaluate.registry import Measured, measure
 from fgonnx.errors import InputError
@@ -18,7 +19,7 @@ from fgonnx.errors import InputError
     runs=1,
     needs="masks",
 )
-def pointing_game(explainer: Explains, data: Data, *, tolerance: float = TOLERANCE) -> Measured:
+def pointing_game(explainer: Explains, data: Data, *, tolerance: Share = TOLERANCE) -> Measured:
     """Whether the largest value of the map lies on the object, or close to it.
 
     Parameters

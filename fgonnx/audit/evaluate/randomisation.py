@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.audit.comparison import measures
+from fgonnx.audit.evaluate.accepted import Count
 from fgonnx.audit.evaluate.data import Data, Explains, Float, Subject
 from fgonnx.audit.evaluate.registry import Measured, measure
 from fgonnx.engine.model.load import LoadedModel
@@ -76,7 +77,7 @@ def permuted(loaded: LoadedModel, weights: Sequence[str], seed: int) -> LoadedMo
 
 
 @measure("randomisation", better="lower", source=_SOURCE, runs=12, needs="model", axes=_AXES)
-def randomisation(subject: Subject, data: Data, *, stages: int = 4) -> Measured:
+def randomisation(subject: Subject, data: Data, *, stages: Count = 4) -> Measured:
     """Similarity of the map to that of the model with weights randomised layer by layer from the output.
 
     Parameters
@@ -101,7 +102,7 @@ def randomisation(subject: Subject, data: Data, *, stages: int = 4) -> Measured:
 
 
 @measure("randomisation-independent", better="lower", source=_SOURCE, runs=12, needs="model", axes=_AXES)
-def randomisation_independent(subject: Subject, data: Data, *, stages: int = 4) -> Measured:
+def randomisation_independent(subject: Subject, data: Data, *, stages: Count = 4) -> Measured:
     """Similarity of the map to that of the model with random weights in one group of layers, mean over the groups.
 
     Parameters

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,8 @@ import numpy.typing as npt
 from fgonnx.audit.evaluate.data import Data, Explains
 from fgonnx.errors import OptionError
 from fgonnx.fields import pairs
+from fgonnx.kinds import converted, in_words
+from fgonnx.wording import near
 
 Float = npt.NDArray[np.float64]
 
@@ -101,7 +102,7 @@ class Measure:
         -------
         Measured
         """
-        return self.function(explainer, data, **{**self.options, **options})
+        return self.function(explainer, data, **{**self.options, **checked_options(self, options)})
 
     @property
     def meaning(self) -> str:
@@ -166,24 +167,55 @@ def get(text: str) -> Measure:
     OptionError
         There is no such measure or option, or the option's value is of another type.
     """
+    if not isinstance(text, str):
+        raise OptionError(f"{text!r} is no measure; give the name of one")
     name, *settings = text.split(":")
     if name not in _MEASURES:
-        near = difflib.get_close_matches(name, _MEASURES, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names())}"
-        raise OptionError(f"there is no measure '{name}'; {hint}")
+        raise OptionError(f"there is no measure '{name}'{near(name, _MEASURES)}; there are: {', '.join(names())}")
     found = _MEASURES[name]
-    defaults = {
-        key: p.default for key, p in inspect.signature(found.function).parameters.items() if p.kind is p.KEYWORD_ONLY
-    }
+    defaults = _defaults(found)
     options = dict(found.options)
     for key, value in pairs(settings, f"{name}:{next(iter(defaults), 'option')}=...").items():
-        if key not in defaults:
-            raise OptionError(f"the measure '{name}' has no option '{key}'; it has: {', '.join(defaults) or 'none'}")
+        _check_name(found, key, defaults)
         try:
             options[key] = type(defaults[key])(value)
         except ValueError as error:
-            wanted = type(defaults[key]).__name__
+            wanted = in_words(type(defaults[key])).removeprefix("a ")
             raise OptionError(
                 f"'{key}={value}' of the measure '{name}' is no {wanted}; its default is {defaults[key]}"
             ) from error
-    return replace(found, name=text, options=options)
+    return replace(found, name=text, options=checked_options(found, options))
+
+
+def checked_options(measure: Measure, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a measure in the types of its function's parameters; their bounds and choices are checked.
+
+    Raises
+    ------
+    OptionError
+        The measure has no such option, or a value is none of it.
+    """
+    defaults = _defaults(measure)
+    try:
+        hints = get_type_hints(measure.function, include_extras=True)
+    except NameError:  # a measure of the user's own, whose annotations name what is not in its module
+        hints = {}
+    found = {}
+    for name, value in options.items():
+        _check_name(measure, name, defaults)
+        kind = hints.get(name, Any)
+        found[name] = converted(name, value, kind)
+        for rule in getattr(kind, "__metadata__", ()):
+            rule.check(name, found[name])
+    return found
+
+
+def _check_name(measure: Measure, name: str, known: Mapping[str, Any]) -> None:
+    if name not in known:
+        has = ", ".join(known) or "none"
+        raise OptionError(f"the measure '{measure.name}' has no option '{name}'; it has: {has}{near(name, known)}")
+
+
+def _defaults(measure: Measure) -> dict[str, Any]:
+    parameters = inspect.signature(measure.function).parameters.items()
+    return {name: p.default for name, p in parameters if p.kind is p.KEYWORD_ONLY}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fgonnx.audit.evaluate.accepted import Amount
 from fgonnx.audit.evaluate.data import SPATIAL, Bool, Data, Explains, Float
 from fgonnx.audit.evaluate.registry import Measured, measure
 from fgonnx.errors import OptionError
@@ -84,7 +85,7 @@ def impute(x: Float, removed: Bool, noise: float, rng: np.random.Generator) -> F
     runs=11,
     axes=("share of pixels removed", "share still decided alike, most salient first"),
 )
-def road(explainer: Explains, data: Data, *, noise: float = 0.01) -> Measured:
+def road(explainer: Explains, data: Data, *, noise: Amount = 0.01) -> Measured:
     """How much more the probability drops when the most salient pixels are imputed than when the least salient are.
 
     Parameters

@@ -15,8 +15,12 @@ from fgonnx.engine.graph.session import Session
 from fgonnx.fields import RUNNING, check_fields, documented, option
 
 
-def _parse_providers(text: str) -> tuple[str, ...] | None:
-    return tuple(part.strip() for part in text.split(",") if part.strip()) or None
+def _parse_providers(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+MOST_THREADS = 1024
+"""More are an error of typing, which would start that many."""
 
 
 @documented
@@ -32,7 +36,9 @@ class Running:
         parse=_parse_providers,
         python="Full names or short ones.",
     )
-    threads: int | None = option(None, "Threads within an operator. Default: all cores.", panel=RUNNING, least=1)
+    threads: int | None = option(
+        None, "Threads within an operator. Default: all cores.", panel=RUNNING, least=1, most=MOST_THREADS
+    )
     batch_size: int = option(8, "Largest number of samples in one run; bounds the memory.", panel=RUNNING, least=1)
     cache: bool | str | os.PathLike[str] = option(
         False,

@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from fgonnx.errors import ModelError, ProviderError
+from fgonnx.wording import near
 
 try:
     import onnxruntime as ort
@@ -63,7 +64,7 @@ def choose_providers(requested: Sequence[str] | None = None) -> list[str]:
         if full is None:
             raise ProviderError(
                 f"the execution provider '{name}' is not available in this onnxruntime {ort.__version__}; "
-                f"it has: {', '.join(sorted(by_short))}"
+                f"it has: {', '.join(sorted(by_short))}{near(name, by_short)}"
             )
         chosen.append(full)
     return chosen

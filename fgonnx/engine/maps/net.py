@@ -7,7 +7,6 @@ total of the site, for the certificate, is the sum of that sum over cells.
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,7 +30,7 @@ from fgonnx.engine.maps.psi import (
 )
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.rules.fast.blocked import blockable
-from fgonnx.errors import OptionError
+from fgonnx.fields import check_choices, documented, option
 
 MAX, MASS = "max", "mass"
 SCALES = (MAX, MASS)
@@ -40,34 +39,31 @@ _STEEPEST = 10.0
 _REACH = 4  # of the blur, in standard deviations
 
 
-@dataclass(frozen=True)
+@documented
+@dataclass(frozen=True, kw_only=True)
 class Net:
-    """How the channel sums of sites are combined.
+    """How the channel sums of sites are combined."""
 
-    Attributes
-    ----------
-    scale : {"max", "mass"}
-        What a site is divided by: the largest absolute channel sum, or the mean absolute one before the blur.
-    blur : float
-        Standard deviation of a Gaussian blur before psi, as a fraction of every axis of the picture, 0 to 1.
-    depth : float
-        Weight of site l of L in the order of the network, (l / L) ** depth: above 0 for late ones, -10 to 10.
-    """
-
-    scale: str = MAX
-    blur: float = 0.0
-    depth: float = 0.0
+    scale: str = option(
+        MAX,
+        "What a site is divided by, max or mass: the largest absolute channel sum, or the mean absolute one before the "
+        "blur.",
+    )
+    blur: float = option(
+        0.0,
+        "Standard deviation of a Gaussian blur before psi, as a fraction of every axis of the picture, 0 to 1.",
+        least=0,
+        most=1,
+    )
+    depth: float = option(
+        0.0,
+        "Weight of site l of L in the order of the network, (l / L) ** depth: above 0 for late ones, -10 to 10.",
+        least=-_STEEPEST,
+        most=_STEEPEST,
+    )
 
     def __post_init__(self) -> None:
-        if self.scale not in SCALES:
-            raise OptionError(f"scale={self.scale!r} does not exist; choose one of: {', '.join(SCALES)}")
-        for name in ("blur", "depth"):
-            if not isinstance(value := getattr(self, name), numbers.Real):
-                raise OptionError(f"{name}={value!r} is no number; give one")
-        if not 0 <= self.blur <= 1:
-            raise OptionError(f"blur={self.blur} is out of range; give a fraction of the picture, 0 to 1")
-        if not -_STEEPEST <= self.depth <= _STEEPEST:
-            raise OptionError(f"depth={self.depth} is out of range; give -{_STEEPEST:g} to {_STEEPEST:g}")
+        check_choices(self, scale=SCALES)
 
     def weights(self, count: int) -> npt.NDArray[np.float64]:
         """Return the weights of a number of sites, the largest one 1."""

@@ -7,19 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from fgonnx.engine.methods.registry import Array, Plain, Sample, driven, nothing
+from fgonnx.fields import documented, option
 
 
-@dataclass(frozen=True)
+@documented
+@dataclass(frozen=True, kw_only=True)
 class Seed:
-    """The random numbers.
+    """The random numbers."""
 
-    Attributes
-    ----------
-    random_state : int
-        Seed.
-    """
-
-    random_state: int = 0
+    random_state: int = option(0, "Seed.", least=0)
 
 
 @driven(

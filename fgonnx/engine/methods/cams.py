@@ -16,23 +16,23 @@ from fgonnx.engine.maps.psi import ABS, SIGNED, canonical
 from fgonnx.engine.methods.registry import Array, Sample, View, Written, driven, written
 from fgonnx.engine.rules.fast.masks import nonzero
 from fgonnx.errors import OptionError
+from fgonnx.fields import documented, option
+from fgonnx.wording import near, parameter
 
 _PICKS = {"Gather", "Slice", "Split"}
 _LISTED = 8  # the last layers, named in an error message
 
 
-@dataclass(frozen=True)
+@documented
+@dataclass(frozen=True, kw_only=True)
 class Layer:
-    """The layer whose channels are weighted.
+    """The layer whose channels are weighted."""
 
-    Attributes
-    ----------
-    layer : str, optional
-        Name of a value of the graph with channels over a grid; by default the last one before the score through which
-        all paths from the grid pass.
-    """
-
-    layer: str | None = None
+    layer: str | None = option(
+        None,
+        "Name of a value of the graph with channels over a grid; by default the last one before the score through "
+        "which all paths from the grid pass.",
+    )
 
 
 def find_layer(view: View) -> tuple[ir.Value, Placement]:
@@ -55,9 +55,10 @@ def find_layer(view: View) -> tuple[ir.Value, Placement]:
         name = _last(view, [v for v, _ in found])
     chosen = [(v, p) for v, p in found if v.name == name]
     if not chosen:
+        names = [str(v.name) for v, _ in found]
         raise OptionError(
-            f"layer={name!r} is no value with channels over a grid on the way to the score; there are: "
-            f"{', '.join(str(v.name) for v, _ in found[-_LISTED:]) or 'none'}"
+            f"{parameter('layer', name)} is no value with channels over a grid on the way to the score; there are: "
+            f"{', '.join(names[-_LISTED:]) or 'none'}{near(name, names)}"
         )
     view.facts["layer"] = str(chosen[-1][0].name)
     return chosen[-1]
@@ -112,7 +113,9 @@ def cam(name: str, *, source: str) -> Callable[[Terms], Terms]:
             layer, placed = find_layer(view)
             a = canonical(op, at_least_float32(op, layer), placed)
             if layer not in view.walked.cotangents:
-                raise OptionError(f"no gradient reaches the layer '{layer.name}'; choose another (layer=)")
+                raise OptionError(
+                    f"no gradient reaches the layer '{layer.name}'; choose another ({parameter('layer')})"
+                )
             g = canonical(op, at_least_float32(op, view.walked.cotangents[layer]), placed)
             summed = op.ReduceSum(terms(op, a, g, list(range(2, len(placed.shape)))), [1])
             summed = summed if view.psi == SIGNED else op.Relu(summed)

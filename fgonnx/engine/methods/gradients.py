@@ -14,6 +14,7 @@ from fgonnx.engine.rules.fast.masks import positive
 from fgonnx.engine.rules.registry import Local, Rule
 from fgonnx.engine.walk.backward import Modify
 from fgonnx.errors import OptionError
+from fgonnx.wording import parameter
 
 _WITH_ATTRIBUTION = ("saliency", "attribution")
 
@@ -53,7 +54,8 @@ def rectifier(backwards: Callable[[Emitter, ir.Value, ir.Value], ir.Value]) -> C
 def _require_relu(view: View) -> None:
     if not any(node.op_type == "Relu" for node in view.nodes):
         raise OptionError(
-            "there is no Relu on the way to the score, and without one this is the gradient; choose method='gradient'"
+            "there is no Relu on the way to the score, and without one this is the gradient; "
+            f"choose {parameter('method', 'gradient')}"
         )
 
 

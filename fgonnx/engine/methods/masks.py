@@ -5,36 +5,28 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from fgonnx.engine.maps.aggregate import interpolation
 from fgonnx.engine.methods.registry import Array, Sample, driven, nothing
-from fgonnx.errors import OptionError
+from fgonnx.fields import documented, option
+
+_MOST_CELLS = 256  # of a mask; numbers are drawn for all of them
 
 
-@dataclass(frozen=True)
+@documented
+@dataclass(frozen=True, kw_only=True)
 class Window:
-    """A window that slides over the input.
+    """A window that slides over the input."""
 
-    Attributes
-    ----------
-    window : int, optional
-        Its size along every axis of the grid; by default a seventh of the axis, rounded up.
-    stride : int, optional
-        Its step; by default half the window, rounded up.
-    baseline : float or numpy array
-        What it is filled with, in units of the model's input: a number, or an array of one sample's shape.
-    """
-
-    window: int | None = None
-    stride: int | None = None
-    baseline: Any = 0.0
-
-    def __post_init__(self) -> None:
-        if (self.window is not None and self.window < 1) or (self.stride is not None and self.stride < 1):
-            raise OptionError(f"window={self.window}, stride={self.stride}: give sizes of at least 1")
+    window: int | None = option(
+        None, "Its size along every axis of the grid; by default a seventh of the axis, rounded up.", least=1
+    )
+    stride: int | None = option(None, "Its step; by default half the window, rounded up.", least=1)
+    baseline: float | Array = option(
+        0.0, "What it is filled with, in units of the model's input: a number, or an array of one sample's shape."
+    )
 
     def spans(self, size: int) -> list[slice]:
         """Return the positions of the window along an axis; the last one ends with the axis."""
@@ -44,33 +36,17 @@ class Window:
         return [slice(i * stride, min(i * stride + window, size)) for i in range(count)]
 
 
-@dataclass(frozen=True)
+@documented
+@dataclass(frozen=True, kw_only=True)
 class Masks:
-    """Random masks.
+    """Random masks."""
 
-    Attributes
-    ----------
-    samples : int
-        How many, 1 or more.
-    cells : int
-        Cells of a mask along every axis of the grid, before upsampling.
-    keep : float
-        Probability that a cell is kept, above 0, up to 1.
-    random_state : int
-        Seed.
-    """
-
-    samples: int = 4000
-    cells: int = 7
-    keep: float = 0.5
-    random_state: int = 0
-
-    def __post_init__(self) -> None:
-        if self.samples < 1 or self.cells < 1 or not 0 < self.keep <= 1:
-            raise OptionError(
-                f"samples={self.samples}, cells={self.cells}, keep={self.keep}: give at least one sample and cell, and "
-                "a probability above 0"
-            )
+    samples: int = option(4000, "How many, 1 or more.", least=1)
+    cells: int = option(
+        7, "Cells of a mask along every axis of the grid, before upsampling.", least=1, most=_MOST_CELLS
+    )
+    keep: float = option(0.5, "Probability that a cell is kept, above 0, up to 1.", above=0, most=1)
+    random_state: int = option(0, "Seed.", least=0)
 
 
 @driven(

@@ -8,32 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from fgonnx.engine.methods.registry import Array, Sample
-from fgonnx.errors import OptionError
+from fgonnx.fields import documented, option
 
 
-@dataclass(frozen=True)
+@documented
+@dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Noisy copies of the input.
+    """Noisy copies of the input."""
 
-    Attributes
-    ----------
-    samples : int
-        Copies per input, 1 or more.
-    sigma : float
-        Standard deviation of the noise as a fraction of max - min of the input, 0 or more.
-    random_state : int
-        Seed.
-    """
-
-    samples: int = 25
-    sigma: float = 0.15
-    random_state: int = 0
-
-    def __post_init__(self) -> None:
-        if self.samples < 1 or self.sigma < 0:
-            raise OptionError(
-                f"samples={self.samples}, sigma={self.sigma}: give at least one sample and a sigma of at least 0"
-            )
+    samples: int = option(25, "Copies per input, 1 or more.", least=1)
+    sigma: float = option(
+        0.15, "Standard deviation of the noise as a fraction of max - min of the input, 0 or more.", least=0
+    )
+    random_state: int = option(0, "Seed.", least=0)
 
 
 def means(

@@ -3,58 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from fgonnx.engine.methods.gradients import gradient
 from fgonnx.engine.methods.registry import Array, Sample, driven
 from fgonnx.errors import OptionError
+from fgonnx.fields import documented, option
+from fgonnx.wording import parameter
+
+_MOST_STEPS = 4096  # the nodes of the quadrature are eigenvalues of a matrix of that size
 
 
-@dataclass(frozen=True)
+@documented
+@dataclass(frozen=True, kw_only=True)
 class Path:
-    """A straight path to the input.
+    """A straight path to the input."""
 
-    Attributes
-    ----------
-    steps : int
-        Points of the Gauss-Legendre quadrature, 1 or more.
-    baseline : float or numpy array
-        Start of the path, in units of the model's input: a number, or an array of one sample's shape.
-    """
-
-    steps: int = 50
-    baseline: Any = 0.0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise OptionError(f"steps={self.steps}: give at least one step")
+    steps: int = option(50, "Points of the Gauss-Legendre quadrature, 1 or more.", least=1, most=_MOST_STEPS)
+    baseline: float | Array = option(
+        0.0, "Start of the path, in units of the model's input: a number, or an array of one sample's shape."
+    )
 
 
-@dataclass(frozen=True)
+@documented
+@dataclass(frozen=True, kw_only=True)
 class References:
-    """Paths from reference samples.
+    """Paths from reference samples."""
 
-    Attributes
-    ----------
-    references : numpy array, (R, ...)
-        Reference inputs of the model, such as a part of the training set.
-    samples : int
-        Number of random pairs of a reference and a point on its path, 1 or more.
-    random_state : int
-        Seed.
-    """
-
-    references: Any = None
-    samples: int = 200
-    random_state: int = 0
+    references: Array | None = option(
+        None, "Reference inputs of the model, (R, ...), such as a part of the training set."
+    )
+    samples: int = option(200, "Number of random pairs of a reference and a point on its path, 1 or more.", least=1)
+    random_state: int = option(0, "Seed.", least=0)
 
     def __post_init__(self) -> None:
-        if self.references is None or np.ndim(self.references) < 1 or not len(self.references):
-            raise OptionError("expected-gradients needs references=, an array of inputs to compare with, samples first")
-        if self.samples < 1:
-            raise OptionError(f"samples={self.samples}: give at least one sample")
+        if self.references is None or not len(self.references):
+            raise OptionError(
+                f"expected-gradients needs {parameter('references')}, an array of inputs to compare with, samples first"
+            )
 
 
 @driven(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -20,8 +20,9 @@ from fgonnx.engine.maps.placement import Placement, place
 from fgonnx.engine.maps.psi import ABS, POSITIVE, Signed, cell_sums, matrix
 from fgonnx.engine.walk.backward import Modify, Walk
 from fgonnx.errors import OptionError
-from fgonnx.fields import pairs
+from fgonnx.fields import check_choice, checked, pairs
 from fgonnx.files import read_array
+from fgonnx.wording import near, parameter
 
 Array = npt.NDArray[Any]
 Compute = Callable[[ir.Model, dict[str, Array]], dict[str, Array]]
@@ -273,14 +274,21 @@ class Method:
         Raises
         ------
         OptionError
-            The method has no such setting, or a value is out of range.
+            The method has no such setting, needs one that is not given, or a value has another type than the setting
+            or is out of range.
         """
+        self._check_names(given)
+        for f in fields(self.settings):
+            if f.name not in given and f.default is MISSING and f.default_factory is MISSING:
+                raise OptionError(f"{self.name} needs {parameter(f.name)}; give it")
+        return self.settings(**checked(self.settings, given))
+
+    def _check_names(self, given: Iterable[str]) -> None:
         known = [f.name for f in fields(self.settings)]
         for name in given:
             if name not in known:
-                has = f"it has: {', '.join(known)}" if known else "it has none"
+                has = f"it has: {', '.join(known)}{near(name, known)}" if known else "it has none"
                 raise OptionError(f"{self.name} has no setting '{name}'; {has}")
-        return self.settings(**given)
 
     def parse(self, texts: Sequence[str]) -> dict[str, Any]:
         """Parse settings given as NAME=VALUE; a VALUE that ends in .npy is the file of an array.
@@ -291,26 +299,26 @@ class Method:
             One is not of that form, is unknown, or its value has the wrong type.
         """
         kinds = {f.name: str(f.type) for f in fields(self.settings)}
-        settings: dict[str, Any] = {}
-        if texts and not kinds:
-            raise OptionError(f"{self.name} has no setting '{texts[0].partition('=')[0]}'; it has none")
+        self._check_names(text.partition("=")[0].strip() for text in texts)
         example = " or ".join(f"{name}=..." for name in kinds)
-        for name, text in pairs(texts, example).items():
-            try:
-                settings[name] = _value_of(text, kinds.get(name, "str"))
-            except ValueError as error:
-                raise OptionError(f"{name} of {self.name} cannot be {text!r}: {error}") from error
-        return settings
+        return {name: self._value_of(name, text, kinds[name]) for name, text in pairs(texts, example).items()}
+
+    def _value_of(self, name: str, text: str, kind: str) -> Any:
+        if kind.startswith("str"):
+            return text
+        if text.endswith(".npy") and not kind.startswith(("int", "bool")):
+            return read_array(text)
+        if kind.startswith("bool") and text.lower() in _SWITCHES:
+            return _SWITCHES[text.lower()]
+        try:
+            return int(text) if kind.startswith("int") else float(text)
+        except ValueError:
+            wanted = next((words for k, words in _WANTED.items() if kind.startswith(k)), "a number or a .npy file")
+            raise OptionError(f"{name} of {self.name} cannot be {text!r}; give {wanted}") from None
 
 
-def _value_of(text: str, kind: str) -> Any:
-    if kind.startswith("int"):
-        return int(text)
-    if kind.startswith("float"):
-        return float(text)
-    if kind.startswith("str"):
-        return text
-    return read_array(text) if text.endswith(".npy") else float(text)
+_SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_WANTED = {"int": "a whole number", "bool": "true or false"}
 
 
 _METHODS: dict[str, Method] = {}
@@ -404,8 +412,7 @@ def find(name: str) -> Method:
     OptionError
         There is no method of that name.
     """
-    if name not in _METHODS:
-        raise OptionError(f"method={name!r} does not exist; choose one of: {', '.join(_METHODS)}")
+    check_choice("method", name, _METHODS)
     return _METHODS[name]
 
 

@@ -19,7 +19,7 @@ from fgonnx.engine.methods.registry import View, Written, written
 from fgonnx.engine.rules.fast.masks import nonzero
 from fgonnx.engine.rules.registry import Cotangent, Local, Rule, Unsupported
 from fgonnx.engine.walk.backward import Modify
-from fgonnx.errors import OptionError
+from fgonnx.fields import documented, option
 
 _SUMS = {
     "Add",
@@ -59,21 +59,12 @@ _CHOICES = {
 _OTHER = "Choose a method without relevance rules, such as gradient-x-input or integrated-gradients"
 
 
-@dataclass(frozen=True)
+@documented
+@dataclass(frozen=True, kw_only=True)
 class Epsilon:
-    """The stabiliser.
+    """The stabiliser."""
 
-    Attributes
-    ----------
-    epsilon : float
-        Added to the absolute value of every divisor; above 0.
-    """
-
-    epsilon: float = 1e-6
-
-    def __post_init__(self) -> None:
-        if self.epsilon <= 0:
-            raise OptionError(f"epsilon={self.epsilon}: give a number above 0")
+    epsilon: float = option(1e-6, "Added to the absolute value of every divisor; above 0.", above=0)
 
 
 def relevance_rules(settings: Epsilon) -> Modify:

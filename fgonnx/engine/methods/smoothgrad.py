@@ -9,13 +9,15 @@ import numpy as np
 from fgonnx.engine.methods.gradients import gradient
 from fgonnx.engine.methods.noise import Noise, means
 from fgonnx.engine.methods.registry import Array, Sample, driven
+from fgonnx.fields import documented, option
 
 
-@dataclass(frozen=True)
+@documented
+@dataclass(frozen=True, kw_only=True)
 class MoreNoise(Noise):
     """Noise with as many copies as in the SmoothGrad paper."""
 
-    samples: int = 50
+    samples: int = option(50, "Copies per input, 1 or more.", least=1)
 
 
 @driven(

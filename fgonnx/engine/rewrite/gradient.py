@@ -14,9 +14,11 @@ from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import ModelLike, load
 from fgonnx.engine.normal.normalise import normalise
 from fgonnx.engine.normal.tie import resolve_straight_through
-from fgonnx.engine.rewrite.options import Options, options_with_changes
+from fgonnx.engine.rewrite.options import Options, options_with_changes, refuse_others
 from fgonnx.engine.walk import backward, cuts
 from fgonnx.errors import ModelError, OptionError
+from fgonnx.kinds import converted
+from fgonnx.wording import near, parameter
 
 _FIELDS = ("input", "input_shape", "bind", "form")
 
@@ -43,7 +45,7 @@ def grad(
     wrt : str or sequence of str, optional
         What to differentiate by: inputs, weights (initializers) or any values of the graph. The input by default.
     options : Options, optional
-        Of these count `input`, `input_shape`, `bind` and `form`; the others mean nothing for a plain gradient.
+        Of these `input`, `input_shape`, `bind` and `form`; others, which have no effect here, are refused.
     **changes
         Those fields, where they differ from `options`.
 
@@ -54,7 +56,7 @@ def grad(
     Raises
     ------
     OptionError
-        If a name does not exist, or is not floating-point.
+        If a name does not exist, or is not floating-point, or an option has no effect on a plain gradient.
     ModelError
         If `of` does not depend on one of `wrt`.
     UnsupportedError
@@ -69,11 +71,11 @@ def grad(
     >>> [o.name for o in model.graph.output]
     ['logits', 'image_grad', 'head.weight_grad']
     """
-    for name in set(changes) - set(_FIELDS):
-        raise OptionError(f"'{name}' means nothing for a plain gradient; it takes: {', '.join(_FIELDS)}")
     options = options_with_changes(options, changes)
+    refuse_others(options, _FIELDS, f"a plain gradient takes {', '.join(_FIELDS)} alone")
     loaded = bound_to(load(model), options.bind)
-    wanted = [wrt] if isinstance(wrt, str) else list(wrt or ())
+    of = converted("of", of, str | None)
+    wanted = _names(wrt)
     named = options.input or next((str(v.name) for v in loaded.ir.graph.inputs if v.name in wanted), None)
     normal = normalise(loaded, input_name=named, input_shape=options.input_shape, per_sample=False)
     graph = normal.model.graph
@@ -84,7 +86,7 @@ def grad(
     of = of if of is not None else str(normal.outputs[0].name)
     for name in (of, *names):
         if name not in values:
-            raise OptionError(f"{loaded.name}: there is no value '{name}' in the graph")
+            raise OptionError(f"{loaded.name}: there is no value '{name}' in the graph{near(name, values)}")
         if not backward.differentiable(values[name]):
             raise OptionError(f"{loaded.name}: '{name}' is not floating-point, it has no gradient")
     head, sources = values[of], [values[n] for n in names]
@@ -107,3 +109,12 @@ def grad(
     common.RemoveUnusedNodesPass()(normal.model)
     proto: onnx.ModelProto = ir.to_proto(normal.model)
     return proto
+
+
+def _names(wrt: Sequence[str] | str | None) -> list[str]:
+    if wrt is None:
+        return []
+    names = [wrt] if isinstance(wrt, str) else list(converted("wrt", wrt, tuple[str, ...]))
+    if not names or "" in names:
+        raise OptionError(f"{parameter('wrt', wrt)} names nothing; give names of values, or leave it out")
+    return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,21 @@ from fgonnx.engine.maps import aggregate
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.walk import ENGINES
 from fgonnx.errors import OptionError
-from fgonnx.fields import MODEL, RUNNING, changed, check_choices, check_fields, documented, option, suggestion
+from fgonnx.fields import (
+    MODEL,
+    RUNNING,
+    changed,
+    check_choices,
+    check_fields,
+    check_idle,
+    documented,
+    idle,
+    of_kind,
+    option,
+    refuse_idle,
+    suggestion,
+)
+from fgonnx.wording import near, parameter
 
 HEADS = ("logits", "output")
 FORMS = ("fast", "portable")
@@ -50,6 +64,33 @@ def parse_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _idle_psi(o: Options) -> str:
+    if o.psi not in (psis := methods.find(o.method).psis):
+        return f"the map of {o.method} is made with {' or '.join(psis)}"
+    return "" if o.outputs is None or "saliency" in o.outputs else f"there is no map among the {parameter('outputs')}"
+
+
+def _idle_profile(o: Options) -> str:
+    return "" if methods.find(o.method).sites else f"{o.method} shows no layers"
+
+
+def _idle_engine(o: Options) -> str:
+    method = methods.find(o.method)
+    if method.modify is not None:
+        return f"{o.method} changes the rules, which only fgonnx's own engine has"
+    return "" if method.gradient else f"{o.method} needs no gradient"
+
+
+def _idle_certificate(o: Options) -> str:
+    if o.outputs is not None:
+        return f"{parameter('outputs')} says what is computed"
+    return "" if methods.find(o.method).certificate else f"{o.method} has no certificate"
+
+
+def _idle_target(o: Options) -> str:
+    return "the cotangent says what is explained" if o.seed else ""
+
+
 @documented
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -78,11 +119,13 @@ class Options:
         "full",
         "Which layers the map shows: full (all with a place in the picture), reference (biases of Conv and "
         "BatchNormalization, as the authors' code), paper (one per linear block).",
+        idle=_idle_profile,
     )
     psi: str = option(
         "abs",
         "abs (what matters), positive (what speaks for it), signed (for and against, unscaled).",
         python="For methods without sites: which part of each entry of the attribution is summed over channels.",
+        idle=_idle_psi,
     )
     head: str = option(
         "logits",
@@ -101,6 +144,7 @@ class Options:
         panel=MODEL,
         metavar="1,3,224,224",
         parse=parse_shape,
+        least=1,
     )
     layout: str | None = option(
         None, "Axes of the input, such as NCHW or NHWC. Default: found out.", panel=MODEL, metavar="NCHW"
@@ -118,6 +162,7 @@ class Options:
         "fgonnx",
         "Where gradients come from: fgonnx, or ort-training (ONNX Runtime's training build, docs/engines.md).",
         panel=RUNNING,
+        idle=_idle_engine,
     )
     form: str = option(
         "fast",
@@ -125,7 +170,11 @@ class Options:
         metavar="FORM",
     )
     target: int | None = option(
-        None, "Default of the new input target_index. Default: the largest entry.", metavar="CLASS", typed=False
+        None,
+        "Default of the new input target_index. Default: the largest entry.",
+        metavar="CLASS",
+        typed=False,
+        idle=_idle_target,
     )
     seed: bool = option(
         False, "Take a cotangent of the head as an input instead of a class index.", flag="--seed", switch=True
@@ -142,7 +191,9 @@ class Options:
         metavar="NAME",
         many=True,
     )
-    certificate: bool = option(True, "Whether contributions and completeness are computed.", typed=False)
+    certificate: bool = option(
+        True, "Whether contributions and completeness are computed.", typed=False, idle=_idle_certificate
+    )
     input_gradient: bool = option(False, "Whether the gradient with respect to the input is an output.", typed=False)
     bias_gradients: bool = option(False, "Whether the bias-gradients of all sites are outputs.", typed=False)
     scores: bool = option(False, "Whether all entries of the tensor explained are an output.", typed=False)
@@ -150,34 +201,23 @@ class Options:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        choices = {"profile": aggregate.PROFILES, "psi": aggregate.PSIS, "head": HEADS, "form": FORMS}
+        check_choices(self, method=methods.names(), engine=ENGINES, **choices)
         method = methods.find(self.method)
-        self._set("settings", method.set(_settings(method, self.settings)))
-        for name in ("input_shape", "outputs", "expose"):
-            if (value := getattr(self, name)) is not None:
-                self._set(name, tuple(value))
-        check_choices(self, profile=aggregate.PROFILES, psi=aggregate.PSIS, head=HEADS, engine=ENGINES, form=FORMS)
-        self._check_method(method)
+        object.__setattr__(self, "settings", method.set(_settings(method, self.settings)))
+        check_idle(self)
+        self._check_outputs(method)
 
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    def _check_method(self, method: methods.Method) -> None:
-        """Refuse options that do not apply to a method: outputs it does not have, a psi or profile without effect."""
+    def _check_outputs(self, method: methods.Method) -> None:
+        """Refuse outputs that a method does not have."""
         known = [*method.writes, "target", "score", "head"]
         known += ["completeness", "contributions", "bias_gradients"] * method.sites
         known += ["input_gradient"] * method.gradient
         unknown = [name for name in self.wanted if name not in known]
         if unknown:
-            raise OptionError(f"with {method.name} there is no output {unknown[0]!r}; choose from: {', '.join(known)}")
-        if self.psi not in method.psis:
-            raise OptionError(f"psi={self.psi!r} means nothing for {method.name}; leave it at {method.psis[0]!r}")
-        if self.profile != "full" and not method.sites:
             raise OptionError(
-                f"profile={self.profile!r} means nothing for {method.name}, which shows no layers; leave it out"
-            )
-        if self.engine != "fgonnx" and method.modify is not None:
-            raise OptionError(
-                f"{method.name} changes the rules, which engine={self.engine!r} does not have; leave it out"
+                f"with {method.name} there is no output {unknown[0]!r}; choose from: {', '.join(known)}"
+                f"{near(unknown[0], known)}"
             )
 
     @property
@@ -193,7 +233,9 @@ class Options:
 
     def only(self, *outputs: str) -> Options:
         """Return these options for a graph with the given outputs alone."""
-        return replace(self, outputs=outputs, expose=(), input_gradient=False, bias_gradients=False, scores=False)
+        psi = self.psi if "saliency" in outputs else Options.psi
+        bare = replace(self, expose=(), input_gradient=False, bias_gradients=False, scores=False, certificate=True)
+        return replace(bare, outputs=outputs, psi=psi)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options that identify an explanation, ready for JSON: for records and metadata.
@@ -237,24 +279,38 @@ def with_changes(
     OptionError
         A change is none of these, or its value does not exist.
     """
-    if isinstance(options, str):
-        raise OptionError(f"options={options!r} are not options; for a method write method={options!r}")
-    for given, cls in ((options, Options), (running, Running)):
-        if given is not None and not isinstance(given, cls):
-            raise OptionError(f"{given!r} is no fgonnx.{cls.__name__}; write fgonnx.{cls.__name__}(...)")
-    options = options or Options()
+    options, running = of_kind(options, Options), of_kind(running, Running)
     own = {f.name for f in fields(Options)}
-    (running,), left = changed({k: v for k, v in changes.items() if k not in own}, running or Running())
+    (running,), left = changed({k: v for k, v in changes.items() if k not in own}, running)
     changes = {k: v for k, v in changes.items() if k in own}
     method = methods.find(changes.get("method", options.method))
     known = {f.name for f in fields(method.settings)}
     for name in left:
-        if name not in known and (near := suggestion(name, Options, Running)):
-            raise OptionError(f"there is no option '{name}'{near}")
+        if name not in known and (like := suggestion(name, Options, Running)):
+            raise OptionError(f"there is no option '{name}'{like}")
     if left or "settings" in changes or method.name != options.method:
         kept = _by_name(options.settings) if method.name == options.method else {}
         changes["settings"] = method.set({**kept, **_settings(method, changes.get("settings")), **left})
     return (replace(options, **changes) if changes else options), running
+
+
+def refuse_others(options: Options, names: Collection[str], why: str) -> None:
+    """Refuse options that are set where only the named ones have an effect; `why` says so.
+
+    Raises
+    ------
+    OptionError
+        There is one.
+    """
+    refuse_idle(options, [f.name for f in fields(Options) if f.name not in (*names, "settings")], why)
+    if "settings" not in names and (given := _given(options)):
+        raise idle(*next(iter(given.items())), why)
+
+
+def _given(options: Options) -> dict[str, Any]:
+    """Return the method's settings that are not at their defaults."""
+    default = {f.name: f.default for f in fields(options.settings)}
+    return {k: v for k, v in _by_name(options.settings).items() if v is not default[k] and np.any(v != default[k])}
 
 
 def options_with_changes(options: Options | None, changes: Mapping[str, Any]) -> Options:
@@ -273,7 +329,7 @@ def _settings(method: methods.Method, given: Any) -> dict[str, Any]:
         return _by_name(given)
     if isinstance(given, (list, tuple)):
         return method.parse(given)
-    raise OptionError(f"settings={given!r} are none of {method.name}; give a mapping of names to values")
+    raise OptionError(f"{parameter('settings', given)} are none of {method.name}; give a mapping of names to values")
 
 
 def _by_name(settings: Any) -> dict[str, Any]:

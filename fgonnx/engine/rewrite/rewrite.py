@@ -28,6 +28,8 @@ from fgonnx.engine.rules.fast import recompute
 from fgonnx.engine.rules.registry import FIX_BATCH
 from fgonnx.engine.walk import ENGINES, backward, cuts
 from fgonnx.errors import FgonnxError, ModelError, OptionError, TargetError, UnsupportedError
+from fgonnx.fields import of_kind
+from fgonnx.wording import parameter
 
 
 @collector.paused
@@ -68,7 +70,7 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     >>> [o.name for o in model.graph.output]
     ['logits', 'saliency', 'score']
     """
-    name = changes.get("method", (options or Options()).method)
+    name = changes.get("method", of_kind(options, Options).method)
     if methods.find(name).drive is not None:
         raise OptionError(
             f"{name} needs several runs or more than the graph, and is not one feed-forward file; use "
@@ -188,7 +190,7 @@ def _independent(loaded: LoadedModel, normal: Normal, head: ir.Value) -> Unsuppo
         return UnsupportedError(obstacles)
     return ModelError(
         f"{loaded.name}: the output '{head.name}' does not depend on the input '{normal.input_name}'; explain "
-        "another output (output=) or input (input=)"
+        f"another output ({parameter('output')}) or input ({parameter('input')})"
     )
 
 

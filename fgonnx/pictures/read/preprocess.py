@@ -6,7 +6,6 @@ model's metadata as JSON, completed from the shape of the model's input, and pri
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import InputError, PreprocessingError
+from fgonnx.wording import near
 
 Layout = Literal["NCHW", "NHWC"]
 Resize = Literal["stretch", "crop", "letterbox"]
@@ -465,9 +465,3 @@ def check_key(key: str) -> None:
     names = [f.name for f in fields(Preprocessing)]
     if key not in names:
         raise PreprocessingError(f"key '{key}' does not exist{near(key, names)}: give some of {', '.join(names)}")
-
-
-def near(word: str, words: Sequence[str] | Mapping[str, object]) -> str:
-    """Return " (did you mean 'x'?)" for the closest of some words, or nothing."""
-    close = difflib.get_close_matches(word.lower(), words, n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""

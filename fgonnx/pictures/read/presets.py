@@ -9,7 +9,8 @@ from typing import Any
 
 from fgonnx.errors import PreprocessingError
 from fgonnx.fields import pairs
-from fgonnx.pictures.read.preprocess import CHOICES, Preprocessing, check_key, near
+from fgonnx.pictures.read.preprocess import CHOICES, Preprocessing, check_key
+from fgonnx.wording import near
 
 PRESETS: Mapping[str, Preprocessing] = {
     preset.name or "": preset
