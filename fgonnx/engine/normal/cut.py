@@ -90,7 +90,7 @@ def _requantise(op: Emitter, tie: ir.Node) -> None:
         if zero is None:
             zero = op.Expand(op.constant(np.zeros((), dtype.numpy())), op.Shape(scale))
         kept = {n: a.value for n, a in back.attributes.items() if n in ("axis", "block_size")}
-        back.replace_input_with(0, op.QuantizeLinear(x, scale, zero, dtype=dtype, **kept))
+        back.replace_input_with(0, op.QuantizeLinear(x, scale, zero, dtype=dtype, domain=back.domain, **kept))
 
 
 def _look_up_again(op: Emitter, node: ir.Node) -> None:

@@ -18,7 +18,10 @@ from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import content_of, dims_of, optional, required, shaped
 from fgonnx.engine.normal.spans import EVERYTHING, Span, reduced_axes, result_span
 from fgonnx.engine.normal.tie import DOMAIN, Twins
-from fgonnx.engine.normal.twin import Twin, code, floating, placed, range_of, same, single
+from fgonnx.engine.normal.twin import Twin, code, floating, in_standard, placed, range_of, same, single
+
+MICROSOFT = "com.microsoft"
+"""Domain of the quantisers of types that the standard has later."""
 
 ORDERED = ("Clip", "Max", "Min", "ReduceMax", "ReduceMin", "Relu", "TopK")
 """Operators that keep the scale of what they take."""
@@ -113,10 +116,15 @@ class Integers:
     def _dequantised(self, v: ir.Value, scale: ir.Value, zero: ir.Value | None, axis: int) -> ir.Value:
         op = self.op
         if zero is None or zero.dtype == v.dtype:
-            return op.DequantizeLinear(v, scale, zero, axis=axis)
+            return self.read(v, scale, zero, axis=axis)
         rank = len(dims_of(v))
         scale, zero = placed(op, scale, axis, rank), placed(op, zero, axis, rank)
         return op.Mul(op.Sub(op.Cast(v, to=code(scale)), op.Cast(zero, to=code(scale))), scale)
+
+    def read(self, q: ir.Value, scale: ir.Value | None, zero: ir.Value | None, **attributes: int | None) -> ir.Value:
+        """Write s (q - z)."""
+        known = q.dtype is None or in_standard(q.dtype, self.op.graph)
+        return self.op.DequantizeLinear(q, scale, zero, domain="" if known else MICROSOFT, **attributes)
 
     def span(self, v: ir.Value) -> Span:
         """Return two numbers between which an integer value lies."""

@@ -17,15 +17,13 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import content_of, dims_of, dtype_of, optional, required, shaped
-from fgonnx.engine.normal.integers import Integers
+from fgonnx.engine.normal.integers import MICROSOFT, Integers
 from fgonnx.engine.normal.spans import Span
 from fgonnx.engine.normal.tie import DOMAIN, Twins, dependent_nodes, table_slopes
 from fgonnx.engine.normal.twin import Twin, code, flag, floating, known_bounds, range_of, same, single
 
 PREFIX = "dequantised/"
 """Prefix of the names of twins."""
-
-_MICROSOFT = "com.microsoft"
 
 MOVES = {
     "Compress",
@@ -57,13 +55,21 @@ MOVES = {
 
 #: Which inputs of them are moved, where it is not the first one alone; the others say how.
 _DATA = {"Pad": (0, 2), "ScatterElements": (0, 2), "ScatterND": (0, 2), "Where": (1, 2)}
+_QUANTISERS = ("QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "QAttention")
+
 #: What leaves the entries of every channel together, so that a scale by channel stays one.
 _BY_CHANNEL = {"Identity", "MaxPool", "Transpose"}
 
 
 def is_quantised(graph: ir.Graph) -> bool:
     """Tell whether a graph computes with quantised activations."""
-    return any(_family(n) is not None or n.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for n in graph)
+    return any(_rounds(n) for n in graph)
+
+
+def _rounds(node: ir.Node) -> bool:
+    if node.op_type == "MatMulNBits":  # at this level, onnxruntime rounds the other operand to 8 bits
+        return "accuracy_level" in node.attributes and node.attributes["accuracy_level"].as_int() == 4
+    return _family(node) is not None or node.op_type in _QUANTISERS
 
 
 def dequantise(model: ir.Model, x: ir.Value) -> Twins:
@@ -140,7 +146,7 @@ class _Writer(Integers):
         op = self.op
 
         def real_of(v: ir.Value) -> ir.Value:
-            return shaped(op.DequantizeLinear(v, scale, zero, axis=axis, block_size=block or None), q)
+            return shaped(self.read(v, scale, zero, axis=axis, block_size=block or None), q)
 
         real = real_of(q)
         bounds: list[ir.Value] = []
@@ -189,7 +195,7 @@ class _Writer(Integers):
         if twin.scale is None:
             real = op.Cast(q, to=code(before))
         else:
-            real = op.DequantizeLinear(q, twin.scale, twin.zero, axis=twin.axis)
+            real = self.read(q, twin.scale, twin.zero, axis=twin.axis)
         tied = op.emit("StraightThrough", before, shaped(real, q), domain=DOMAIN, name=f"{q.name}::real")
         self.written.stand_for(node, tied)
         return shaped(tied, q)
@@ -317,17 +323,17 @@ FAMILIES: dict[tuple[str, str], _Family] = {
     ("", "QLinearMatMul"): _Writer.linear_matmul,
     ("", "ConvInteger"): _Writer.integer_product,
     ("", "MatMulInteger"): _Writer.integer_product,
-    (_MICROSOFT, "QLinearConv"): _Writer.linear_convolution,
-    (_MICROSOFT, "QGemm"): _Writer.linear_gemm,
-    (_MICROSOFT, "QLinearAdd"): _Writer.binary,
-    (_MICROSOFT, "QLinearMul"): _Writer.binary,
-    (_MICROSOFT, "QLinearConcat"): _Writer.joined,
-    (_MICROSOFT, "QLinearWhere"): _Writer.chosen,
-    (_MICROSOFT, "QLinearGlobalAveragePool"): _Writer.unary,
-    (_MICROSOFT, "QLinearAveragePool"): _Writer.unary,
-    (_MICROSOFT, "QLinearLeakyRelu"): _Writer.unary,
-    (_MICROSOFT, "QLinearSigmoid"): _Writer.unary,
-    (_MICROSOFT, "QLinearSoftmax"): _Writer.unary,
+    (MICROSOFT, "QLinearConv"): _Writer.linear_convolution,
+    (MICROSOFT, "QGemm"): _Writer.linear_gemm,
+    (MICROSOFT, "QLinearAdd"): _Writer.binary,
+    (MICROSOFT, "QLinearMul"): _Writer.binary,
+    (MICROSOFT, "QLinearConcat"): _Writer.joined,
+    (MICROSOFT, "QLinearWhere"): _Writer.chosen,
+    (MICROSOFT, "QLinearGlobalAveragePool"): _Writer.unary,
+    (MICROSOFT, "QLinearAveragePool"): _Writer.unary,
+    (MICROSOFT, "QLinearLeakyRelu"): _Writer.unary,
+    (MICROSOFT, "QLinearSigmoid"): _Writer.unary,
+    (MICROSOFT, "QLinearSoftmax"): _Writer.unary,
 }
 
 

@@ -61,6 +61,11 @@ def floating(v: ir.Value) -> bool:
     return v.dtype is not None and v.dtype.is_floating_point() and not v.dtype.name.startswith("FLOAT8")
 
 
+def in_standard(dtype: ir.DataType, graph: ir.Graph) -> bool:
+    """Tell whether the standard's quantisers have a type of integers; those of 4 and 16 bits came with opset 21."""
+    return dtype.bitwidth == 8 or dtype == ir.DataType.INT32 or graph.opset_imports.get("", 0) >= 21
+
+
 def flag(node: ir.Node, name: str) -> bool:
     """Tell whether an attribute is there and not 0."""
     return name in node.attributes and bool(node.attributes[name].as_int())

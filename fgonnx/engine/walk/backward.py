@@ -11,6 +11,7 @@ import onnx_ir as ir
 from fgonnx.engine import rules
 from fgonnx.engine.graph.emit import Emitter, Recipe
 from fgonnx.engine.graph.values import inputs_of
+from fgonnx.engine.normal.expand.build import NOT_EXPANDED
 from fgonnx.engine.rules.refused import REASONS
 from fgonnx.engine.rules.registry import Cotangent, Kind, Unsupported, bind
 from fgonnx.engine.walk.declared import declared_input
@@ -130,6 +131,8 @@ def _bound(node: ir.Node, opset: int) -> tuple[rules.Rule, dict[str, object]]:
     r = rules.find(node.op_type, opset, node.domain)
     if r is None and node.domain == "com.microsoft.nchwc":
         raise Unsupported("the file was optimised for one kind of processor", _PORTABLE)
+    if r is None and (why := node.meta.get(NOT_EXPANDED)):
+        raise Unsupported(why)
     if r is None and not node.domain and node.op_type in REASONS:
         raise Unsupported(*REASONS[node.op_type])
     if r is None:

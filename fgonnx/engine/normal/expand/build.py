@@ -11,6 +11,9 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.normal.expand.controlflow import replace
 
+NOT_EXPANDED = "fgonnx.not_expanded"
+"""Metadata of a node: why it could not be expanded."""
+
 Builder = Callable[..., ir.Value | tuple[ir.Value | None, ...]]
 Expander = Callable[[ir.Model, ir.Node], bool]
 
@@ -31,18 +34,28 @@ def expand(builder: Builder, model: ir.Model, node: ir.Node) -> bool:
     before = len(model.graph)
     try:
         built = builder(op, *node.inputs, **attributes)
-    except (NotImplementedError, TypeError, ValueError):
+    except (NotImplementedError, TypeError, ValueError) as error:
+        if isinstance(error, NotImplementedError):
+            say_why(node, str(error))
         for extra in list(model.graph)[before:][::-1]:
             model.graph.remove(extra, safe=True)
         return False
     outputs = built if isinstance(built, tuple) else (built,)
+    if missing := [i for i, v in enumerate(outputs[: len(node.outputs)]) if v is None and node.outputs[i].uses()]:
+        say_why(node, f"its output {missing[0]} is used")
+        for extra in list(model.graph)[before:][::-1]:
+            model.graph.remove(extra, safe=True)
+        return False
     for v, old in zip(outputs, node.outputs, strict=False):
         if v is not None and old.type is not None:
             v.type = old.type
-    if any(v is None and old.uses() for v, old in zip(outputs, node.outputs, strict=False)):
-        return False
     replace(model.graph, node, outputs[: len(node.outputs)])
     return True
+
+
+def say_why(node: ir.Node, why: str) -> None:
+    """Record why a node could not be expanded, for its refusal."""
+    node.meta[NOT_EXPANDED] = why
 
 
 def _plain(value: Any) -> Any:

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.normal.expand import attention
 from fgonnx.engine.normal.expand.build import Builder, expanders
+from fgonnx.engine.normal.twin import in_standard
 
 DOMAIN = "com.microsoft"
 
@@ -178,17 +181,83 @@ def integer_matmul_to_float(
     return y if bias is None else op.Add(y, bias)
 
 
+def matmul_of_few_bits(
+    op: Emitter,
+    a: ir.Value,
+    b: ir.Value,
+    scales: ir.Value,
+    zeros: ir.Value | None = None,
+    g_idx: ir.Value | None = None,
+    bias: ir.Value | None = None,
+    *,
+    K: int,
+    N: int,
+    bits: int = 4,
+    block_size: int,
+    accuracy_level: int = 0,
+    weight_prepacked: int = 0,
+) -> ir.Value:
+    """a b^T + bias, the rows of b dequantised in blocks of their own scale and zero point."""
+    if bits not in (2, 4, 8):
+        raise NotImplementedError(f"weights of {bits} bits are not built")
+    if weight_prepacked:
+        raise NotImplementedError("its weights are packed for one kind of processor")
+    if g_idx is not None and zeros is not None:
+        raise NotImplementedError("zero points beside an order of its own (g_idx) are not read alike everywhere")
+    kind = scales.dtype.value if scales.dtype is not None else ir.DataType.FLOAT.value
+    blocks = -(-K // block_size)
+    steps = op.Reshape(scales, [N, blocks, 1])
+    numbers = op.Cast(op.Reshape(_unpacked(op, b, N, bits), [N, blocks, block_size]), to=kind)
+    offset: ir.Value | float = float(2 ** (bits - 1))
+    if zeros is not None and zeros.dtype is not None and zeros.dtype.is_floating_point():
+        offset = op.Reshape(zeros, [N, blocks, 1])
+    elif zeros is not None:
+        # those of a row fill whole bytes
+        places = op.Slice(_unpacked(op, zeros, N, bits), [0], [blocks], [1])
+        offset = op.Cast(op.Reshape(places, [N, blocks, 1]), to=kind)
+    if g_idx is not None:
+        columns = op.Slice(op.Reshape(numbers, [N, blocks * block_size]), [0], [K], [1])
+        rows = op.Mul(op.Sub(columns, offset), op.Gather(op.Squeeze(steps, [2]), g_idx, axis=1))
+    else:
+        whole = op.Mul(op.Sub(numbers, offset), steps)
+        rows = op.Slice(op.Reshape(whole, [N, blocks * block_size]), [0], [K], [1])
+    y = op.MatMul(a, op.Transpose(rows, perm=[1, 0]))
+    return y if bias is None else op.Add(y, bias)
+
+
+def _unpacked(op: Emitter, packed: ir.Value, count: int, bits: int) -> ir.Value:
+    """Return (rows, numbers) of bytes that hold several numbers each, the lowest bits first."""
+    rows = op.Reshape(packed, [count, -1])
+    if bits == 8:
+        return rows
+    most = np.array(2**bits - 1, np.uint8)
+    parts = [
+        op.BitwiseAnd(op.BitShift(rows, np.array(shift, np.uint8), direction="RIGHT") if shift else rows, most)
+        for shift in range(0, 8, bits)
+    ]
+    stacked = op.Concat(*(op.Unsqueeze(v, [2]) for v in parts), axis=2)
+    return op.Reshape(stacked, [count, -1])
+
+
 def quantize(op: Emitter, x: ir.Value, scale: ir.Value, zero: ir.Value | None = None, *, axis: int = 1) -> ir.Value:
-    """The standard operator of this name."""
+    """The standard operator of this name; of types that the opset does not have, itself on twins."""
+    _require_standard(op, zero)
     return op.QuantizeLinear(x, scale, zero, axis=axis)
 
 
 def dequantize(op: Emitter, x: ir.Value, scale: ir.Value, zero: ir.Value | None = None, *, axis: int = 1) -> ir.Value:
-    """The standard operator of this name."""
+    """The standard operator of this name; of types that the opset does not have, itself on twins."""
+    _require_standard(op, x)
     return op.DequantizeLinear(x, scale, zero, axis=axis)
 
 
+def _require_standard(op: Emitter, q: ir.Value | None) -> None:
+    if q is not None and q.dtype is not None and not in_standard(q.dtype, op.graph):
+        raise NotImplementedError(f"the standard quantises {q.dtype.name.lower()} values from opset 21 on")
+
+
 BUILDERS: dict[tuple[str, str], Builder] = {
+    **attention.BUILDERS,
     (DOMAIN, "FusedConv"): fused_conv,
     (DOMAIN, "FusedGemm"): fused_gemm,
     (DOMAIN, "FusedMatMul"): fused_matmul,
@@ -202,6 +271,7 @@ BUILDERS: dict[tuple[str, str], Builder] = {
     (DOMAIN, "NhwcMaxPool"): nhwc_max_pool,
     (DOMAIN, "DynamicQuantizeMatMul"): dynamic_quantize_matmul,
     (DOMAIN, "MatMulIntegerToFloat"): integer_matmul_to_float,
+    (DOMAIN, "MatMulNBits"): matmul_of_few_bits,
     (DOMAIN, "QuantizeLinear"): quantize,
     (DOMAIN, "DequantizeLinear"): dequantize,
     # onnxruntime registers this one in the standard's domain
