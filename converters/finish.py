@@ -247,7 +247,8 @@ def _samples(model: ir.Model, example: Inputs, pre: Preprocessing | None, option
     if options.pictures:
         if pre is None:
             raise InputError("pictures were given without a preprocessing: say how they become numbers (preprocessing)")
-        rows = [pre.apply(images.read(p).rgb) for p in images.expand(options.pictures)]
+        files = (images.read(p) for p in images.expand(options.pictures))
+        rows = [pre.apply(p.fit(pre.channels, pre.dtype)[0]) for p in files]
         if fixed:
             found |= {f"picture {i + 1}": (row[None],) for i, row in enumerate(rows)}
         else:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from fgonnx.errors import InputError
+from fgonnx.jobs.samples import Reader, Source
 from fgonnx.pictures.read.images import Picture, expand, read, write_png
+from fgonnx.pictures.read.preprocess import Preprocessing
 
 RED_BLUE = np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)
 
@@ -219,3 +222,73 @@ def test_a_picture_is_frozen():
     picture = Picture(RED_BLUE, Path("x.png"))
     with pytest.raises(AttributeError):
         picture.notes = ("changed",)
+
+
+GREY_12 = np.array([[0, 1, 255, 4095]], np.uint16)
+SIXTEEN = np.array([[[65535, 257, 0, 32768], [1, 2, 3, 65535]]], np.uint16)
+KEPT = "16 bits kept: 0..65535 read as 0..255, in steps of 1/257"
+
+
+class TestFit:
+    """What a model can use of a file: fractions if it takes floats, alpha if it has a channel for it."""
+
+    @pytest.mark.parametrize(
+        ("content", "channels", "dtype", "pixels", "notes"),
+        [
+            (GREY_12, "GRAY", "float32", [[[v / 257] * 3 for v in GREY_12[0]]], (f"{KEPT}; the largest is 4095",)),
+            (GREY_12, "GRAY", "uint8", [[[0] * 3, [0] * 3, [1] * 3, [16] * 3]], ("16-bit reduced to 8",)),
+            (GREY_12 * 16, "GRAY", "float16", [[[v * 16 / 257] * 3 for v in GREY_12[0]]], (KEPT,)),
+            (
+                GREY_12 * 16,
+                "RGB",
+                "float32",
+                [[[v * 16 / 257] * 3 for v in GREY_12[0]]],
+                (KEPT, "grey repeated to three channels"),
+            ),
+            (np.array([[7, 200]], np.uint8), "GRAY", "float32", [[[7] * 3, [200] * 3]], ()),
+            (HALF, "RGBA", "float32", HALF, ()),
+            (HALF, "BGRA", "uint8", HALF, ()),
+            (HALF, "RGB", "float32", [[[255, 0, 0], [255, 255, 255]]], ("alpha blended over white",)),
+            (SIXTEEN, "RGBA", "float32", SIXTEEN / 257, (KEPT,)),
+            (RED_BLUE, "RGBA", "float32", RED_BLUE, ("no alpha: opaque",)),
+        ],
+    )
+    def test_keeps_what_counts(self, content, channels, dtype, pixels, notes, tmp_path):
+        for suffix in (".png", ".tiff"):
+            (tmp_path / f"p{suffix}").write_bytes(encoded(suffix, content))
+            found, said = read(tmp_path / f"p{suffix}").fit(channels, dtype)
+            np.testing.assert_allclose(found, pixels, rtol=1e-6)
+            assert said == notes
+
+    def test_grey_with_alpha(self, tmp_path):
+        (tmp_path / "p.png").write_bytes(png((1, 2), 8, 4, b"\0\x64\xff\xc8\x80"))
+        picture = read(tmp_path / "p.png")
+        np.testing.assert_array_equal(picture.fit("RGBA", "float32")[0], [[[100] * 3 + [255], [200] * 3 + [128]]])
+        np.testing.assert_array_equal(picture.fit("GRAY", "float32")[0], [[[100] * 3, [227] * 3]])
+
+    def test_every_level_of_12_bits_stays_apart(self, tmp_path):
+        (tmp_path / "p.png").write_bytes(encoded(".png", np.arange(4096, dtype=np.uint16).reshape(64, 64)))
+        pre = Preprocessing(layout="NCHW", channels="GRAY", dtype="float32", scale=257 / 4095)
+        x = pre.apply(read(tmp_path / "p.png").fit("GRAY", "float32")[0])
+        assert len(np.unique(x)) == 4096
+        np.testing.assert_allclose(x.ravel(), np.arange(4096) / 4095, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("shape", "drawn"),
+    [
+        ((4, 6, 9), (6, 9)),
+        ((6, 9, 4), (6, 9)),
+        ((3, 6, 9), (6, 9)),
+        ((1, 6, 9), (6, 9)),
+        ((6, 9, 1), (6, 9)),
+        ((5, 16, 12), (16, 12)),
+        ((16, 12, 5), (16, 12)),
+        ((12, 12, 12), (12, 12)),
+    ],
+)
+def test_arrays_are_drawn_over_rows_and_columns(shape, drawn):
+    value = ir.Value(name="x", shape=ir.Shape(["N", *shape]), type=ir.TensorType(ir.DataType.FLOAT))
+    array = np.random.default_rng(0).random(shape, np.float32)
+    sample = Reader(value, None).prepared(array, Source(Path("x.npy"), None, "x"))
+    assert sample.shown.shape == (*drawn, 3)

@@ -163,7 +163,7 @@ def test_a_map_of_another_size_is_refused():
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((4, 4), np.uint8), "must be RGB, uint8 of shape (H, W, 3), got uint8 of shape (4, 4)"),
+        (np.zeros((4, 4), np.uint8), "(H, W, 3) or (H, W, 4), got uint8 of shape (4, 4)"),
         (np.zeros((4, 4, 3)), "got float64 of shape (4, 4, 3): read it with images.read"),
         ([[1]], "got list"),
         (np.zeros((0, 4, 3), np.uint8), "must hold at least one pixel"),
@@ -210,7 +210,9 @@ def test_completing_changes_nothing_that_is_known():
     [
         ({}, (1, 10), "float32", "input (1, 10) has 2 axes and a picture needs 4"),
         ({}, (1, 3, 8, 3), "float32", "could have its channels first or last: set layout to NCHW or NHWC"),
-        ({}, (1, 4, 8, 8), "float32", "has no axis of 1 or 3 channels, second or last: set layout"),
+        ({}, (1, 5, 8, 8), "float32", "has no axis of 1, 3 or 4 channels, second or last: set layout"),
+        ({}, (1, 4, 8, 4), "float32", "could have its channels first or last: set layout to NCHW or NHWC"),
+        ({"channels": "RGB"}, (1, 4, 8, 8), "float32", "set channels=RGBA or BGRA, with one mean and std for each"),
         ({"layout": "NHWC"}, (1, 3, 8, 8), "float32", "layout NHWC gives the model's input (1, 3, 8, 8) 8 channels"),
         ({"layout": "NCHW"}, (1, "C", 8, 8), "float32", "leaves the number of channels open: set channels"),
         (
@@ -250,7 +252,7 @@ def test_a_contradiction_with_the_model_is_an_error(changes, shape, dtype, messa
     [
         ({"layout": "CHW"}, "layout is 'CHW': choose one of NCHW, NHWC"),
         ({"resize": "fit"}, "resize is 'fit': choose one of stretch, crop, letterbox"),
-        ({"channels": "RGBA"}, "channels is 'RGBA': choose one of RGB, BGR, GRAY"),
+        ({"channels": "ARGB"}, "channels is 'ARGB': choose one of RGB, BGR, GRAY, RGBA, BGRA"),
         ({"dtype": "int8"}, "dtype is 'int8': choose one of float32, float16, uint8"),
         ({"interpolation": None}, "interpolation is None: choose one of auto, nearest"),
         ({"size": (0, 8)}, "size is (0, 8): give height and width, two integers above 0"),
@@ -400,3 +402,43 @@ def test_a_broken_file_is_named(tmp_path):
 )
 def test_a_description_says_what_it_does_in_one_line(text, line):
     assert parse(text).describe() == line
+
+
+class TestAlpha:
+    RGBA = np.dstack([COLOURS, np.array([[255, 0]], np.uint8)])
+
+    @pytest.mark.parametrize(("channels", "order"), [("RGBA", [0, 1, 2, 3]), ("BGRA", [2, 1, 0, 3])])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+    def test_is_a_channel_where_the_model_has_one(self, channels, order, dtype):
+        rgba = self.RGBA.astype(dtype)
+        np.testing.assert_array_equal(pre(layout="NHWC", channels=channels).apply(rgba), rgba[:, :, order])
+
+    def test_of_a_picture_without_is_opaque(self):
+        assert (pre(layout="NHWC", channels="RGBA").apply(COLOURS)[:, :, 3] == 255).all()
+
+    def test_around_a_letterbox_is_opaque(self):
+        boxed = pre(layout="NHWC", channels="RGBA", resize="letterbox", size=(8, 8), fill=9).apply(self.RGBA)
+        assert set(boxed[0, :, 3]) == {255}
+        assert set(boxed[0, :, :3].ravel()) == {9}
+
+    def test_is_blended_where_it_has_none(self):
+        white = pre(layout="NHWC").apply(np.zeros((2, 2, 4), np.uint8))
+        np.testing.assert_array_equal(white, 255)
+
+    def test_is_not_shown(self):
+        assert (
+            pre(channels="RGBA").to_display(np.zeros((2, 2, 4), np.uint8)).tolist() == np.full((2, 2, 3), 255).tolist()
+        )
+
+    @pytest.mark.parametrize(
+        ("shape", "layout"), [((1, 4, 8, 9), "NCHW"), ((1, 8, 9, 4), "NHWC"), ((1, 3, 8, 4), "NCHW")]
+    )
+    def test_is_the_fourth_channel_of_a_model(self, shape, layout):
+        found = complete(Preprocessing(), shape, "float32")
+        assert (found.layout, found.channels) == (layout, "RGB" if 3 in shape else "RGBA")
+
+
+def test_numbers_between_the_levels_are_kept():
+    fine = np.full((4, 4, 3), 0.25, np.float32)
+    assert pre(layout="NHWC", scale=2.0).apply(fine).max() == 0.5
+    assert pre(layout="NHWC", dtype="uint8").apply(fine + 0.5).max() == 1

@@ -18,7 +18,7 @@ from fgonnx.errors import InputError, PreprocessingError
 from fgonnx.files import read_array
 from fgonnx.jobs.reading import Reading, unknown_preprocessing
 from fgonnx.pictures.read import audio, images
-from fgonnx.pictures.read.preprocess import Preprocessing
+from fgonnx.pictures.read.preprocess import Preprocessing, over_white
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
@@ -180,11 +180,10 @@ class Reader:
         if self.preprocessing is None:
             raise PreprocessingError(unknown_preprocessing())
         picture = images.read(source.path)
-        x = self.preprocessing.apply(picture.rgb)
+        pixels, notes = picture.fit(self.preprocessing.channels, self.preprocessing.dtype)
+        x = self.preprocessing.apply(pixels)
         self._check(x, source)
         shown = _finer(self.preprocessing, picture.rgb).to_display(picture.rgb)
-        grey = self.preprocessing.channels == "GRAY"
-        notes = tuple(n for n in picture.notes if not (grey and n == images.GREY_REPEATED))
         return Sample(source, x, shown, picture.rgb, notes)
 
     def prepared(self, x: Array, source: Source) -> Sample:
@@ -219,16 +218,22 @@ class Reader:
         if pre is not None and values.ndim == 3:
             values = values.transpose(1, 2, 0) if pre.layout == "NCHW" else values
             values = (values * np.asarray(pre.std) + np.asarray(pre.mean)) / pre.scale
-            values = values[:, :, ::-1] if pre.channels == "BGR" else values
-            return _rgb(values)
+            values = values[:, :, [2, 1, 0, *range(3, values.shape[2])]] if pre.channels in ("BGR", "BGRA") else values
+            return _rgb(values if values.shape[2] != 4 else over_white(values.astype(np.float32)).astype(np.float64))
         if values.ndim == 3:
-            values = values.transpose(1, 2, 0) if x.shape[0] in (1, 3) else values
+            values = values.transpose(1, 2, 0) if _channels_first(x.shape) else values
             if values.shape[2] not in (1, 3):
                 values = values.mean(axis=2, keepdims=True)
         else:
             values = values.reshape(*values.shape[:1], -1)[:, :, None] if values.ndim > 1 else values[None, :, None]
         low, high = (float(np.percentile(values, p)) for p in (0.5, 99.5))
         return _rgb((values - low) * (255 / ((high - low) or 1.0)))
+
+
+def _channels_first(shape: Sequence[int]) -> bool:
+    """Tell whether the first of three axes holds the channels: 1, 3 or 4 of them, else if it is the shortest."""
+    usual = (1, 3, 4)
+    return shape[0] in usual or (shape[2] not in usual and shape[0] <= min(shape[1:]))
 
 
 def _finer(pre: Preprocessing, photo: RGB) -> Preprocessing:
@@ -242,6 +247,6 @@ def _finer(pre: Preprocessing, photo: RGB) -> Preprocessing:
     return replace(pre, size=size, resize_to=None if pre.resize_to is None else pre.resize_to * factor)
 
 
-def _rgb(values: npt.NDArray[np.float64]) -> RGB:
+def _rgb(values: npt.NDArray[np.floating[Any]]) -> RGB:
     pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)

@@ -1,4 +1,4 @@
-"""Read picture files as 8-bit RGB, with a note on every conversion, and write PNG files."""
+"""Read picture files, with a note on every conversion, and write PNG files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import InputError
+from fgonnx.pictures.read.preprocess import WITH_ALPHA, Pixels, over_white
 
 SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -28,8 +30,11 @@ _PNG_PALETTE = 3
 _EXIF_MARKS = (b"Exif", b"eXIf", b"EXIF")
 
 
-GREY_REPEATED = "grey repeated to three channels"
-"""Note on a grey picture; without meaning for a model that takes grey."""
+_GREY_REPEATED = "grey repeated to three channels"
+_REDUCED = "16-bit reduced to 8"
+_KEPT = "16 bits kept: 0..65535 read as 0..255, in steps of 1/257"
+_TWELVE_BITS = 4095
+_OPAQUE, _BLENDED = "opaque alpha dropped", "alpha blended over white"
 
 
 @dataclass(frozen=True)
@@ -43,16 +48,49 @@ class Picture:
     path : Path
         Where they were read from.
     notes : tuple of str
-        Descriptions of conversions; empty for an ordinary 8-bit colour picture.
+        Descriptions of conversions to `rgb`; empty for an ordinary 8-bit colour picture.
+    levels : ndarray of uint8 or float32, shape (H, W, 3) or (H, W, 4), optional
+        All that the file says: pixels, 0 to 255, with fractions if they have more than 8 bits, red first, alpha last.
     """
 
     rgb: npt.NDArray[np.uint8]
     path: Path
     notes: tuple[str, ...] = ()
+    levels: Pixels | None = None
+
+    def fit(self, channels: str | None, dtype: str | None) -> tuple[Pixels, tuple[str, ...]]:
+        """Return the pixels that a model of those channels and that type can use, and notes on what became of them.
+
+        Parameters
+        ----------
+        channels, dtype : str or None
+            Fields of a `Preprocessing`.
+
+        Returns
+        -------
+        pixels : ndarray of uint8 or float32, shape (H, W, 3) or (H, W, 4)
+            For `Preprocessing.apply`: with alpha where `channels` has it, with fractions unless `dtype` is uint8.
+        notes : tuple of str
+        """
+        pixels, notes = self.rgb if self.levels is None else self.levels, list(self.notes)
+        if channels == "GRAY" and _GREY_REPEATED in notes:
+            notes.remove(_GREY_REPEATED)
+        if channels in WITH_ALPHA:
+            notes = [n for n in notes if n not in (_OPAQUE, _BLENDED)]
+            if pixels.shape[2] == 3:
+                notes.append("no alpha: opaque")
+        elif pixels.shape[2] == 4:
+            pixels = over_white(pixels)
+        if dtype == "uint8":
+            return (_rounded(pixels) if pixels.dtype != np.uint8 else pixels), tuple(notes)
+        if _REDUCED in notes:
+            few = f"; the largest is {top}" if (top := round(float(pixels.max()) * 257)) <= _TWELVE_BITS else ""
+            notes[notes.index(_REDUCED)] = _KEPT + few
+        return pixels, tuple(notes)
 
 
 def read(path: str | os.PathLike[str]) -> Picture:
-    """Read a picture file as 8-bit RGB.
+    """Read a picture file as 8-bit RGB; what of it has more bits or channels is kept beside.
 
     Grey, palette, 16-bit, floating-point and transparent pictures are converted, and each conversion is noted.
     The EXIF orientation of cameras is honoured, except in pictures with an alpha channel, where a note says so.
@@ -65,7 +103,7 @@ def read(path: str | os.PathLike[str]) -> Picture:
     Returns
     -------
     Picture
-        Pixels (H, W, 3) uint8 in 0..255, the path, the notes.
+        Pixels (H, W, 3) uint8 in 0..255, the path, the notes; all bits and channels of the file.
 
     Raises
     ------
@@ -94,9 +132,15 @@ def read(path: str | os.PathLike[str]) -> Picture:
             if upright is not None:
                 pixels = upright
                 notes.append("turned upright as its EXIF orientation says")
-    levels = _to_255(pixels, path, notes)
-    rgb = _to_rgb(levels, path, notes)
-    return Picture(np.ascontiguousarray(rgb), path, tuple(notes))
+    levels = _with_red_first(_to_255(pixels, path, notes), path, notes)
+    rgb = levels[:, :, :3]
+    if levels.shape[2] == 4:
+        opaque = bool(levels[:, :, 3].min() == 255)
+        notes.append(_OPAQUE if opaque else _BLENDED)
+        rgb = rgb if opaque else over_white(levels if levels.dtype == np.uint8 else _rounded(levels))
+    if rgb.dtype != np.uint8:
+        rgb = _rounded(rgb)
+    return Picture(np.ascontiguousarray(rgb), path, tuple(notes), cast("Pixels", np.ascontiguousarray(levels)))
 
 
 def expand(paths: Iterable[str | os.PathLike[str]], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
@@ -224,14 +268,14 @@ def _is_turned(data: npt.NDArray[np.uint8]) -> bool:
     return as_seen is not None and as_stored is not None and not np.array_equal(as_seen, as_stored)
 
 
-def _to_255(pixels: npt.NDArray[np.generic], path: Path, notes: list[str]) -> npt.NDArray[np.uint8]:
-    """Bring any pixel type to 0..255."""
+def _to_255(pixels: npt.NDArray[np.generic], path: Path, notes: list[str]) -> Pixels:
+    """Bring any pixel type to 0..255, with fractions where it has more than 8 bits."""
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
     values = pixels.astype(np.float32)
     if pixels.dtype == np.uint16:
-        notes.append("16-bit reduced to 8")
-        return _rounded(values / 257.0)
+        notes.append(_REDUCED)
+        return values / np.float32(257.0)
     if np.issubdtype(pixels.dtype, np.floating):
         # Float files have no fixed white: only the usual 0..1 is certain, NaN fails the comparison too.
         if not (values.min() >= 0 and values.max() <= 1):
@@ -239,27 +283,21 @@ def _to_255(pixels: npt.NDArray[np.generic], path: Path, notes: list[str]) -> np
                 f"'{path}' holds floating-point pixels outside 0..1 (or NaN): tone-map it to 8 bits per channel first"
             )
         notes.append("floating-point 0..1 stretched to 0..255")
-        return _rounded(values * 255.0)
+        return values * np.float32(255.0)
     raise InputError(f"'{path}' holds {pixels.dtype} pixels: save it with 8 or 16 bits per channel, unsigned")
 
 
-def _to_rgb(levels: npt.NDArray[np.uint8], path: Path, notes: list[str]) -> npt.NDArray[np.uint8]:
-    """Bring OpenCV's grey, BGR and BGRA to RGB."""
+def _with_red_first(levels: Pixels, path: Path, notes: list[str]) -> Pixels:
+    """Bring OpenCV's grey, BGR and BGRA to RGB and RGBA."""
     if levels.ndim == 2:
-        notes.append(GREY_REPEATED)
-        return np.repeat(levels[:, :, None], 3, axis=2)
+        notes.append(_GREY_REPEATED)
+        return cast("Pixels", np.repeat(levels[:, :, None], 3, axis=2))
     if levels.shape[2] == 3:
         return levels[:, :, ::-1]
     if levels.shape[2] == 4:
-        colour = levels[:, :, 2::-1]
-        alpha = levels[:, :, 3:].astype(np.float32) / 255.0
-        if alpha.min() == 1.0:
-            notes.append("opaque alpha dropped")
-            return colour
-        notes.append("alpha blended over white")
-        return _rounded(colour * alpha + 255.0 * (1.0 - alpha))
+        return levels[:, :, [2, 1, 0, 3]]
     raise InputError(f"'{path}' has {levels.shape[2]} channels: save it as grey, RGB or RGB with alpha")
 
 
-def _rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def _rounded(values: Pixels) -> npt.NDArray[np.uint8]:
     return np.rint(values).astype(np.uint8)

@@ -21,9 +21,17 @@ from fgonnx.wording import near
 
 Layout = Literal["NCHW", "NHWC"]
 Resize = Literal["stretch", "crop", "letterbox"]
-Channels = Literal["RGB", "BGR", "GRAY"]
+Channels = Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA"]
 DType = Literal["float32", "float16", "uint8"]
 Interpolation = Literal["auto", "nearest", "linear", "cubic", "area", "lanczos"]
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+"""A picture of 3 or 4 channels, red first: 0 to 255, with fractions where it has more than 8 bits."""
+
+WITH_ALPHA = ("RGBA", "BGRA")
+_COUNT = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
+_USUAL = {1: "GRAY", 3: "RGB", 4: "RGBA"}
+_ORDER = {"BGR": [2, 1, 0], "BGRA": [2, 1, 0, 3]}
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "layout": get_args(Layout),
@@ -58,8 +66,8 @@ class Preprocessing:
         where the crop needs it) and crops the centre. ``letterbox`` fits the whole picture in and pads the rest.
     resize_to : int or None
         Shorter side before the centre crop, in pixels; None is 256/224 of the size. Only for ``crop``.
-    channels : {"RGB", "BGR", "GRAY"} or None
-        Order of the channels; GRAY is one channel of luminance.
+    channels : {"RGB", "BGR", "GRAY", "RGBA", "BGRA"} or None
+        Order of the channels; GRAY is one channel of luminance, A is alpha, 255 where a picture has none.
     scale : float
         Multiplies a pixel first.
     mean, std : tuple of float
@@ -139,15 +147,16 @@ class Preprocessing:
 
     @property
     def _n_channels(self) -> int | None:
-        return None if self.channels is None else 1 if self.channels == "GRAY" else 3
+        return None if self.channels is None else _COUNT[self.channels]
 
-    def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    def apply(self, image: Pixels) -> npt.NDArray[Any]:
         """Turn a picture into one sample of the model's input.
 
         Parameters
         ----------
-        image : ndarray of uint8, shape (H, W, 3)
-            RGB pixels, 0 to 255, of any size.
+        image : ndarray of uint8 or float32, shape (H, W, 3) or (H, W, 4)
+            RGB or RGBA pixels, 0 to 255, of any size; float32 for pictures of more than 8 bits. Alpha is blended over
+            white unless `channels` has it.
 
         Returns
         -------
@@ -169,27 +178,29 @@ class Preprocessing:
                 )
         pixels = self._framed(image)
         if self.channels == "GRAY":
-            pixels = cast("npt.NDArray[np.uint8]", cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))[:, :, None]
-        elif self.channels == "BGR":
-            pixels = pixels[:, :, ::-1]
+            pixels = cast("Pixels", cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))[:, :, None]
+        elif self.channels in _ORDER:
+            pixels = pixels[:, :, _ORDER[self.channels]]
+        if self.dtype == "uint8" and pixels.dtype != np.uint8:
+            pixels = np.rint(pixels).astype(np.uint8)
         sample: npt.NDArray[Any] = pixels
         if self.dtype != "uint8":
             mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
             sample = ((pixels.astype(np.float32) * np.float32(self.scale) - mean) / std).astype(self.dtype)
         return np.ascontiguousarray(sample.transpose(2, 0, 1) if self.layout == "NCHW" else sample)
 
-    def to_display(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def to_display(self, image: Pixels) -> npt.NDArray[np.uint8]:
         """Return the picture as the model sees it, to overlay a map on it.
 
         Parameters
         ----------
-        image : ndarray of uint8, shape (H, W, 3)
-            RGB pixels, 0 to 255.
+        image : ndarray of uint8 or float32, shape (H, W, 3) or (H, W, 4)
+            RGB or RGBA pixels, 0 to 255.
 
         Returns
         -------
         ndarray of uint8, shape (h, w, 3)
-            RGB pixels, resized, cropped or padded, grey if the model takes grey, not normalised.
+            RGB pixels, resized, cropped or padded, grey if the model takes grey, over white, not normalised.
 
         Raises
         ------
@@ -199,10 +210,14 @@ class Preprocessing:
             `resize_to` is set but not the size.
         """
         pixels = self._framed(image)
+        if pixels.shape[2] == 4:
+            pixels = over_white(pixels)
+        if pixels.dtype != np.uint8:
+            pixels = np.rint(pixels).astype(np.uint8)
         if self.channels == "GRAY":
             grey = cast("npt.NDArray[np.uint8]", cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
             return np.repeat(grey[:, :, None], 3, axis=2)
-        return pixels
+        return cast("npt.NDArray[np.uint8]", pixels)
 
     def place(self, saliency: npt.ArrayLike, image_shape: Sequence[int]) -> npt.NDArray[np.float32]:
         """Transform a map of the model's input to the coordinates of the original picture.
@@ -310,16 +325,26 @@ class Preprocessing:
             factor = max(cover[0] / height, cover[1] / width)
         return _Frame(self.size, (max(1, round(height * factor)), max(1, round(width * factor))))
 
-    def _framed(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Resize and crop or pad: (H, W, 3) to (h, w, 3)."""
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    def _framed(self, image: Pixels) -> Pixels:
+        """Resize and crop or pad: (H, W, 3) to (h, w, 3), or (h, w, 4) for channels with alpha."""
+        if not _is_picture(image):
             got = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise InputError(f"a picture must be RGB, uint8 of shape (H, W, 3), got {got}: read it with images.read")
+            raise InputError(
+                "a picture must be RGB or RGBA, uint8 (or float32, 0 to 255) of shape (H, W, 3) or (H, W, 4), got "
+                f"{got}: read it with images.read"
+            )
         if image.size == 0:
             raise InputError(f"the picture has shape {image.shape}: it must hold at least one pixel")
         frame = self._frame(image.shape[0], image.shape[1])
+        if self.channels in WITH_ALPHA and image.shape[2] == 3:
+            image = np.dstack([image, np.full(image.shape[:2], 255, image.dtype)])
+        elif self.channels not in WITH_ALPHA and image.shape[2] == 4:
+            image = over_white(image)
         scaled = self._resized(np.ascontiguousarray(image), frame.scaled)
-        out = np.full((*frame.size, 3), self.fill, np.uint8)
+        if scaled.dtype != np.uint8:  # cubic and Lanczos weights overshoot
+            scaled = np.clip(scaled, 0, 255)
+        out = np.full((*frame.size, image.shape[2]), self.fill, image.dtype)
+        out[:, :, 3:] = 255
         out[frame.target] = scaled[frame.source]
         return out
 
@@ -330,6 +355,24 @@ class Preprocessing:
         if name == "auto":
             name = "area" if size[0] * size[1] < array.shape[0] * array.shape[1] else "linear"
         return cast("npt.NDArray[Any]", cv2.resize(array, (size[1], size[0]), interpolation=_FLAGS[name]))
+
+
+def over_white(rgba: Pixels) -> Pixels:
+    """Blend a picture (H, W, 4) with its alpha over white: (H, W, 3), of the same type."""
+    colour, alpha = rgba[:, :, :3], rgba[:, :, 3:].astype(np.float32) / 255.0
+    if alpha.min() == 1.0:
+        return colour
+    blended = colour * alpha + np.float32(255.0) * (1.0 - alpha)
+    return np.rint(blended).astype(np.uint8) if rgba.dtype == np.uint8 else blended.astype(np.float32)
+
+
+def _is_picture(image: object) -> bool:
+    return (
+        isinstance(image, np.ndarray)
+        and image.dtype in (np.uint8, np.float32)
+        and image.ndim == 3
+        and image.shape[2] in (3, 4)
+    )
 
 
 @dataclass(frozen=True)
@@ -405,21 +448,23 @@ def complete(pre: Preprocessing, input_shape: Sequence[int | str | None], dtype:
     layout = pre.layout or _layout(dims, shown)
     channel, height, width = (1, 2, 3) if layout == "NCHW" else (3, 1, 2)
     found: dict[str, Any] = {"layout": layout}
-    if dims[channel] not in (1, 3, None):
+    if dims[channel] not in (1, 3, 4, None):
         raise PreprocessingError(
-            f"layout {layout} gives the model's input {shown} {dims[channel]} channels, and a picture has 1 or 3: "
+            f"layout {layout} gives the model's input {shown} {dims[channel]} channels, and a picture has 1, 3 or 4: "
             "change the layout, or pass arrays instead of pictures"
         )
     if pre.channels is None:
-        if dims[channel] is None:
+        if (count := dims[channel]) is None:
             raise PreprocessingError(
-                f"the model's input {shown} leaves the number of channels open: set channels to RGB, BGR or GRAY"
+                f"the model's input {shown} leaves the number of channels open: set channels to one of "
+                f"{', '.join(CHOICES['channels'])}"
             )
-        found["channels"] = "GRAY" if dims[channel] == 1 else "RGB"
+        found["channels"] = _USUAL[count]
     elif dims[channel] not in (None, pre._n_channels):
         raise PreprocessingError(
             f"channels={pre.channels} does not fit the model's input {shown} with {dims[channel]} channel(s): "
-            f"set channels={'GRAY' if dims[channel] == 1 else 'RGB or BGR'}, with one mean and std for each"
+            f"set channels={' or '.join(c for c in _COUNT if _COUNT[c] == dims[channel])}, with one mean and std for "
+            "each"
         )
     size = pre.size or (dims[height], dims[width])
     if None not in size:
@@ -437,8 +482,10 @@ def complete(pre: Preprocessing, input_shape: Sequence[int | str | None], dtype:
 def _layout(dims: tuple[int | None, ...], shown: str) -> Layout:
     """Find the channel axis by its length."""
     first, last = dims[1] in (1, 3), dims[3] in (1, 3)
+    if not first and not last:
+        first, last = dims[1] == 4, dims[3] == 4
     if first == last:
-        why = "could have its channels first or last" if first else "has no axis of 1 or 3 channels, second or last"
+        why = "could have its channels first or last" if first else "has no axis of 1, 3 or 4 channels, second or last"
         raise PreprocessingError(
             f"the model's input {shown} {why}: set layout to NCHW or NHWC, or pass arrays instead of pictures"
         )
