@@ -29,7 +29,7 @@ from fgonnx.explain.choice import takes_seed
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.targets import Target
-from fgonnx.fields import changed, check_fields, documented, of_kind, option
+from fgonnx.fields import changed, check_fields, documented, of_kind, option, refuse_idle
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -176,6 +176,7 @@ def check(
     options, running = with_changes(options, running, changes | {"engine": "fgonnx"} if both else changes)
     if takes_seed(target):
         raise OptionError("check takes one entry of the head as its target, not a region, a sum or a similarity")
+    refuse_idle(options, ("contrast",), "a check explains single entries")
     loaded = bound_to(load(model), options.bind)
     options = replace(options, bind=None)
     rng = np.random.default_rng(effort.random_state)

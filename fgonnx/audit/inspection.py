@@ -14,6 +14,7 @@ from fgonnx.engine.model.load import LoadedModel, ModelLike, external_tensors, l
 from fgonnx.engine.rewrite.options import Options, options_with_changes
 from fgonnx.engine.rewrite.rewrite import build
 from fgonnx.errors import ModelError, UnsupportedError
+from fgonnx.fields import refuse_idle
 
 
 def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, **changes: Any) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     True
     """
     options = options_with_changes(options, changes)
+    refuse_idle(options, ("contrast",), "an inspection explains nothing")
     loaded = bound_to(load(model), options.bind)
     found = _file(loaded)
     found |= {"explanation": None, "obstacle": None, "refusals": []}

@@ -26,7 +26,7 @@ _OWN = ("input", "output", "input_shape", "layout", "bind")  # what the two mode
 
 
 @takes(
-    options=Group(Options, without=("method", "settings", "engine", *FILE)),
+    options=Group(Options, without=("method", "settings", "engine", "contrast", *FILE)),
     a_options=Group(Options, only=_OWN, suffix="-a"),
     b_options=Group(Options, only=_OWN, suffix="-b"),
     reading=Group(Reading, without=SOUND),

@@ -55,6 +55,7 @@ def command(
 
     - `fgonnx explain resnet.onnx cat.jpg -o out --preprocess imagenet --labels synset.txt`
     - `fgonnx explain resnet.onnx photos/ -o out --preprocess imagenet --target 'tabby cat'` : why a tabby cat?
+    - `fgonnx explain resnet.onnx cat.jpg -o out --preprocess imagenet --contrast next` : why not the runner-up?
     - `fgonnx explain resnet.onnx cat.jpg -o out --preprocess imagenet --method grad-cam` : another method
     - `fgonnx explain mobilenet.onnx 'photos/*.jpg' -o out --preprocess tf --psi signed` : what speaks for and against
     - `fgonnx explain yolo.onnx street.jpg -o out --preprocess yolo,layout=NCHW --picture overlay`

@@ -14,7 +14,7 @@ from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.options import FILE, Options
 
 
-@takes(options=Group(Options, without=FILE))
+@takes(options=Group(Options, without=("contrast", *FILE)))
 def command(
     model: ModelPath,
     everything: Annotated[bool, typer.Option("--all", help="Show long lists in full.")] = False,

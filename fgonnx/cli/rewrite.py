@@ -15,7 +15,7 @@ from fgonnx.cli.options import Group, ModelPath, takes
 from fgonnx.engine.model import save
 from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.load import load
-from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.options import NEXT, Options
 from fgonnx.engine.rewrite.rewrite import rewrite
 from fgonnx.engine.rewrite.rewritten import sites_of
 from fgonnx.errors import OptionError
@@ -39,6 +39,7 @@ def command(
 
     - `fgonnx rewrite model.onnx -o explained.onnx`
     - `fgonnx rewrite model.onnx -o explained.onnx --outputs saliency,score --psi positive`
+    - `fgonnx rewrite model.onnx -o contrast.onnx --contrast next` : what speaks for a class and not for the next one
     - `fgonnx rewrite detector.onnx -o explained.onnx --seed --input-shape 1,3,416,416`
 
     The result runs wherever ONNX runs: ONNX Runtime on CPU, CUDA, in the browser or on a phone.
@@ -51,6 +52,9 @@ def command(
     options = replace(options, bind=None)
     if target is not None:  # the engine checks the index against the head
         options = replace(options, target=labels.resolve(target, reading.names() or loaded.labels() or ()))
+    if isinstance(options.contrast, str) and options.contrast != NEXT:
+        names = reading.names() or loaded.labels() or ()
+        options = replace(options, contrast=labels.resolve(options.contrast, names))
     proto = rewrite(loaded, options=options)
     written = save.save(proto, out, folder=loaded.folder)
     known = {p.key: p.value for p in proto.metadata_props}

@@ -167,7 +167,7 @@ def show_explained(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Pat
             made,
             Path(r["input"]["path"]).name + ("" if number is None else f" [{number}]"),
             top,
-            "same" if same else target_of(r),
+            "same" if same and "contrast" not in r else target_of(r),
             f"{r['score']:.4g}",
             f"{relative:.0e}" if relative is not None else "-",
             f"{r['localised']['share']:.1%}" if r["localised"] else "-",

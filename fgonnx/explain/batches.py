@@ -118,6 +118,8 @@ def _driven(r: Rewritten, session: Session, fed: Feeds, index: int, size: int) -
     fixed = dict(fed)
     if "target" in r.names:
         fixed[r.selector] = clean[r.names["target"]]
+    if "contrast" in r.names:
+        fixed[r.contrast] = clean[r.names["contrast"]]
     free = {str(v.name) for v in r.model.graph.inputs if v.shape and not isinstance(v.shape.dims[0], int)}
 
     def run(variations: Array, names: Sequence[str]) -> dict[str, Array]:

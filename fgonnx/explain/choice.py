@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fgonnx.engine.rewrite.options import NEXT
 from fgonnx.errors import TargetError
 from fgonnx.explain.head import Head
 from fgonnx.explain.targets import (
+    Contrast,
     Cotangent,
     Detection,
     Entry,
@@ -129,6 +131,75 @@ def resolve(target: Target, head: Head) -> Resolved:
         else:
             seed.flat[what] = 1
     return Resolved(None, seeds, described)
+
+
+def resolve_contrast(contrast: Contrast, target: Target, head: Head) -> npt.NDArray[np.int64]:
+    """Return the flat index of what is subtracted from the target, for all samples or one each; -1 for the next.
+
+    Raises
+    ------
+    TargetError
+        It is out of range, unknown, the target itself, or there is not one per sample; or target or contrast are not
+        single entries of one axis of classes, nor positions.
+    """
+    others = _singles(contrast, head.count)
+    if len(others) != head.count:
+        raise TargetError(f"{len(others)} contrasts were given for {head.count} sample(s); give one, or one per sample")
+    targets = [None] * head.count if target is None else _singles(target, head.count)
+    for one in [*targets, *others]:
+        _check_comparable(one, head)
+    try:
+        found = [-1 if _is_next(one) else one.resolve(head, i)[0] for i, one in enumerate(others)]
+    except TargetError as error:
+        said = str(error)
+        raise TargetError(f"contrast{said[6:]}" if said.startswith("target") else f"contrast: {said}") from None
+    for i, (one, other) in enumerate(zip(targets, found, strict=True)):
+        if one is not None and one.resolve(head, i)[0] == other:
+            raise TargetError(_same(head, i, other))
+    return np.array(found, np.int64)
+
+
+def _check_comparable(one: Single | None, head: Head) -> None:
+    """Refuse what is no class; in a head of several axes, what is no position."""
+    classes = sum(size > 1 for size in head.shape) < 2
+    if isinstance(one, Slices) and not one.seed_needed:
+        return
+    if classes and (one is None or isinstance(one, Entry)):
+        return
+    if classes:
+        raise TargetError(
+            "a contrast compares two single entries; give a class for both, or weight the entries yourself (seed=)"
+        )
+    raise TargetError(
+        f"a contrast compares two classes, and the head has the shape {head.shape}; give target and contrast as "
+        f"positions such as {','.join('0' * len(head.shape))}, or weight the entries yourself (seed=)"
+    )
+
+
+def contrasted(head: Head, targets: Array, others: Array) -> tuple[str, ...]:
+    """Describe what is explained and what it is compared with, one per sample.
+
+    Raises
+    ------
+    TargetError
+        The two are the same: the model's own choice is what it was to be compared with.
+    """
+    for i, (target, other) in enumerate(zip(targets, others, strict=True)):
+        if target == other:
+            raise TargetError(_same(head, i, int(other)))
+    return tuple(f"{head.name(int(t))} rather than {head.name(int(o))}" for t, o in zip(targets, others, strict=True))
+
+
+def _same(head: Head, sample: int, index: int) -> str:
+    """Return the message for a contrast that is the target itself."""
+    return (
+        f"sample {sample}: target and contrast are both {head.name(index)}, so there is nothing to explain; give "
+        f"another target, or contrast '{NEXT}'"
+    )
+
+
+def _is_next(one: Single) -> bool:
+    return isinstance(one, Entry) and isinstance(one.given, str) and one.given.strip().lower() == NEXT
 
 
 def takes_seed(target: Target) -> bool:

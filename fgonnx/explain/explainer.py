@@ -23,16 +23,16 @@ from fgonnx.engine.model.bind import with_sizes
 from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.rewrite import cache as caches
-from fgonnx.engine.rewrite.options import Options, with_changes
+from fgonnx.engine.rewrite.options import NEXT, Options, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import NumericError, OptionError, TargetError
 from fgonnx.explain import batches
-from fgonnx.explain.choice import Resolved, resolve, takes_seed
+from fgonnx.explain.choice import Resolved, contrasted, resolve, resolve_contrast, takes_seed
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.head import ONLY, Head
 from fgonnx.explain.source import hold_against_source
 from fgonnx.explain.stream import grouped, in_order
-from fgonnx.explain.targets import Target
+from fgonnx.explain.targets import Contrast, Target
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -132,6 +132,7 @@ class Explainer:
         shape: Sequence[int] | None = None,
         *,
         seed: bool = False,
+        contrast: bool | None = None,
         forward: bool = False,
         others: Mapping[str, tuple[int, ...]] | None = None,
     ) -> Engine:
@@ -143,6 +144,8 @@ class Explainer:
             Of the input; needed where its sizes are free.
         seed : bool
             Whether the cotangent of the tensor explained is an input.
+        contrast : bool, optional
+            Whether what the target is compared with is an input; by default where the options have a contrast.
         forward : bool
             Whether to compute the tensor explained and nothing behind it.
         others : mapping of str to tuple of int, optional
@@ -150,11 +153,12 @@ class Explainer:
         """
         free = tuple(int(s) for s in shape[1:]) if shape is not None and self._free() else None
         others = others or {}
-        key = (free, seed, forward, tuple((name, dims[1:]) for name, dims in sorted(others.items())))
+        contrast = self.options.contrast is not None if contrast is None else contrast
+        key = (free, seed, contrast, forward, tuple((name, dims[1:]) for name, dims in sorted(others.items())))
         with self._lock:
             if key not in self._engines:
                 given = self.options.input_shape if key[0] is None else (1, *key[0])
-                options = self.options.only("head") if forward else self.options
+                options = self._written(contrast=contrast, forward=forward)
                 loaded = with_sizes(self.loaded, others)
                 rewritten = self._build(loaded, replace(options, input_shape=given, seed=seed))
                 session = self.running.session(rewritten.model, self.loaded.folder)
@@ -162,6 +166,16 @@ class Explainer:
                     self._engines.pop(next(iter(self._engines)))
                 self._engines[key] = Engine(rewritten, session)
             return self._engines[key]
+
+    def _written(self, *, contrast: bool, forward: bool) -> Options:
+        """Return the options of the graph to build: what is compared is an input of it, not one of its constants."""
+        if forward or not contrast:
+            options = replace(self.options, contrast=None)
+            return options.only("head") if forward else options
+        outputs = self.options.outputs
+        if outputs is not None:
+            outputs = tuple(dict.fromkeys([*outputs, "target", "contrast"]))
+        return replace(self.options, contrast=NEXT, outputs=outputs)
 
     def _free(self) -> bool:
         """Tell whether a candidate input has free sizes other than the batch."""
@@ -173,7 +187,12 @@ class Explainer:
         )
 
     def __call__(
-        self, x: Array | Mapping[str, Array], target: Target = None, *, seed: Array | None = None
+        self,
+        x: Array | Mapping[str, Array],
+        target: Target = None,
+        *,
+        contrast: Contrast = None,
+        seed: Array | None = None,
     ) -> Explanation:
         """Explain a batch.
 
@@ -185,6 +204,10 @@ class Explainer:
             What to explain, for all samples or (a list) one each: the flat index of an entry of the head, a label, a
             position as a tuple that may hold slices, or one of the objects of `fgonnx.targets`, also as text. By
             default the largest entry of each sample.
+        contrast : int, str, tuple, or list of those, optional
+            Why this and not that: an entry to subtract from the target's, for all samples or one each, given as the
+            target is; "next" for the largest entry other than the target. `score` is the difference, the certificate
+            and the map are its. The map is signed: psi "abs" becomes "signed". By default that of the options.
         seed : numpy array, optional
             A cotangent of the head, of its shape, instead of a target: explains `<seed, head>`.
 
@@ -193,25 +216,37 @@ class Explainer:
         InputError
             If the array has the wrong shape or type, or holds NaN or infinity.
         TargetError
-            If the target is out of range, unknown, or not one per sample.
+            If target or contrast are out of range, unknown, the same, or not one per sample.
         NumericError
             If the model's result holds NaN or infinity.
         """
-        if seed is not None and target is not None:
-            raise OptionError("give a target or a seed, not both")
+        contrast = self.options.contrast if contrast is None else contrast
+        if seed is not None and (target is not None or contrast is not None):
+            raise OptionError(f"give a {'target' if target is not None else 'contrast'} or a seed, not both")
         engine = self.engine(
-            self.explained_shape(x), seed=seed is not None or takes_seed(target), others=self.other_shapes(x)
+            self.explained_shape(x),
+            seed=seed is not None or (takes_seed(target) and contrast is None),
+            contrast=contrast is not None,
+            others=self.other_shapes(x),
         )
         r = engine.rewritten
         fed = batches.feeds(self.loaded.name, r, x)
         count = fed[r.normal.input_name].shape[0]
+        if contrast is not None:
+            head = Head(r.head_shape, count, labels=self.labels or ())
+            fed[r.contrast] = resolve_contrast(contrast, target, head)
         resolved = self._resolved(target, seed, engine, fed, count)
         chosen = resolved.seed if resolved.seed is not None else resolved.indices
         assert chosen is not None
         fed[r.selector] = chosen
         run = batches.run if self.method.drive is None else batches.drive
         results = run(r, engine.session, fed, self.running.batch_size)
-        explanation = self._explanation(r, results, fed, resolved.described)
+        described = resolved.described
+        if contrast is not None:
+            described = contrasted(head, *(results[r.names[name]] for name in ("target", "contrast")))
+        explanation = self._explanation(r, results, fed, described)
+        if contrast is not None:
+            explanation.settings["contrast"] = contrast if isinstance(contrast, (int, str)) else repr(contrast)
         if self.running.verify and not engine.verified:
             hold_against_source(self.loaded, r, fed, results)
             engine.verified = True
@@ -366,12 +401,13 @@ class Explainer:
                 **r.facts,
             },
             described=described,
+            contrast=named.get("contrast"),
         )
 
     def _blamed(self, r: Rewritten, fed: Mapping[str, Array], name: str) -> str:
         """Describe where a non-finite result arises: the first such node of the source, and the sample."""
         said = f"{self.loaded.name}: its result '{name}' holds NaN or infinity"
-        own = {n: array for n, array in fed.items() if n != r.selector}
+        own = {n: array for n, array in fed.items() if n not in (r.selector, r.contrast)}
         try:
             found = first_not_finite(self.loaded.ir, batches.cut(r, own, 1), self.loaded.folder)
         except Exception:  # the search is a courtesy: types that cannot be outputs must not hide the real message

@@ -54,6 +54,8 @@ class Explanation:
         Method, profile, psi, head and the source's hash, for the record.
     described : tuple of str
         Description of what is explained, one per sample.
+    contrast : numpy array of int64, (N,), or None
+        Flat index of the entry that the target is compared with; `score` is then the difference of the two.
 
     Examples
     --------
@@ -94,6 +96,7 @@ class Explanation:
     head_stripped: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     described: tuple[str, ...] = ()
+    contrast: Array | None = None
 
     def __len__(self) -> int:
         return int(self.score.shape[0])

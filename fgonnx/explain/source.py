@@ -67,7 +67,7 @@ def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: 
     for name, array in fed.items():
         first = _first(graph, name)
         of_samples = array.ndim and len(array) == total and not (isinstance(first, int) and first > 1)
-        if name != r.selector:
+        if name not in (r.selector, r.contrast):
             given[name] = array[:count] if of_samples else array
     try:
         source, head = _run(loaded, r, given)
@@ -99,6 +99,8 @@ def _score(r: Rewritten, results: Feeds, head: Array, count: int, allowed: float
         return [(r.head, score, head)]
     rows = head.reshape(count, entries).astype(np.float64)
     expected = rows[np.arange(count), np.asarray(results[r.names["target"]][:count], np.int64)]
+    if "contrast" in r.names:
+        expected = expected - rows[np.arange(count), np.asarray(results[r.names["contrast"]][:count], np.int64)]
     close = np.isclose(score, expected, rtol=0, atol=allowed * max(float(np.abs(rows).max()), 1e-3), equal_nan=True)
     return [] if close.all() else [(r.head, score, expected)]
 

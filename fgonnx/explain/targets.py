@@ -343,3 +343,6 @@ def _fitting(array: Array, head: Head, what: str) -> Array:
 One = int | str | Position | Region | Detection | Similarity | Cotangent
 Target = One | Sequence[One] | Array | None
 """What to explain: None for the largest entry; a list or an array for one per sample; a tuple is a position."""
+
+Contrast = int | str | Position | Sequence[int | str | Position] | Array | None
+"""What is subtracted from the target: entries likewise, "next" for the largest other one; None for nothing."""

@@ -94,6 +94,8 @@ class ExplainJob:
         self.loaded = binding.bind(load(self.model), self.options.bind)
         if self.target is not None:
             choice.parse(self.target)  # before anything is read
+        if isinstance(self.options.contrast, str):
+            choice.parse(self.options.contrast)
         value = self.loaded.input(self.options.input)
         self.sources = find(self.inputs, len(dims_of(value)))
         self._pictures = any(is_picture(s.path) for s in self.sources)
@@ -137,7 +139,9 @@ class ExplainJob:
     def _tasks(self, samples: Sequence[Sample]) -> Iterator[Task]:
         x = np.stack([sample.x for sample in samples])
         explainer = self._explainer
-        rewritten = explainer.engine(x.shape, seed=choice.takes_seed(self.target)).rewritten
+        rewritten = explainer.engine(
+            x.shape, seed=self.options.contrast is None and choice.takes_seed(self.target)
+        ).rewritten
         labels = self._labels(rewritten)
         try:
             explanation = explainer(x, self.target)

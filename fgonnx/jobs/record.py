@@ -129,7 +129,7 @@ def describe(
     files : mapping of str to str
         The other files about it, by kind.
     """
-    index = int(explanation.target[row]) if explanation.target is not None else None
+    index, other = (int(v[row]) if v is not None else None for v in (explanation.target, explanation.contrast))
     has_certificate = explanation.contributions is not None and explanation.completeness is not None
     score = float(explanation.score[row])
     return {
@@ -147,6 +147,7 @@ def describe(
         },
         "top5": decision.top(row),
         "target": decision.entry(row, index) if index is not None else None,
+        **({"contrast": decision.entry(row, other)} if other is not None else {}),
         "score": score,
         "completeness": {
             "residual": float(explanation.completeness[row]),  # type: ignore[index]
@@ -193,6 +194,8 @@ def arranged(x: Array, layout: str) -> Array:
 def target_of(record: Mapping[str, Any]) -> str:
     """Return the name of what was explained."""
     target = record["target"]
+    if "contrast" in record:
+        return f"{_first_name(target)} rather than {_first_name(record['contrast'])}"
     own = target is not None and (target["label"] is not None or record["settings"]["target"] is None)
     described = str(record["explained"]["described"])
     if described == ONLY:
@@ -207,6 +210,11 @@ def name_of(entry: Mapping[str, Any]) -> str:
         return str(label)
     several = sum(1 for i in entry["position"] if i) > 1
     return f"{entry['index']} {tuple(entry['position'])}" if several else str(entry["index"])
+
+
+def _first_name(entry: Mapping[str, Any]) -> str:
+    """Return the first of the synonyms that a label lists."""
+    return name_of(entry).partition(",")[0]
 
 
 def value_of(entry: Mapping[str, Any]) -> str:
@@ -324,9 +332,15 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
     known = target is not None and target["probability"] is not None
     probability = f", probability {target['probability']:.1%}" if known else ""
     described = record["explained"]["described"]
-    obvious = described == target_of(record) or described.endswith(", the largest")
+    other = record.get("contrast")
+    obvious = described == target_of(record) or described.endswith(", the largest") or other is not None
     lines = [] if obvious else [f"explained: {described}"]
-    lines += [f"score {record['score']:.5g}{f' before {before}' if before else ''}{probability}"]
+    stage = f" before {before}" if before else ""
+    if other is None:
+        lines += [f"score {record['score']:.5g}{stage}{probability}"]
+    else:
+        lines += [f"{name_of(entry)}: {value_of(entry)}" for entry in (target, other) if entry["score"] is not None]
+        lines += [f"difference {record['score']:.5g}{stage}"]
     # The largest entry of a head with several axes is not a choice between classes.
     classes = all(sum(i > 0 for i in entry["position"]) < 2 for entry in [*top, *([target] if target else [])])
     if top and target is not None and classes and top[0]["index"] != target["index"]:
@@ -344,5 +358,7 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
     layers = f", profile {s['profile']}" if record["sites"] else ""
     lines.append(f"{s['method']}{layers}, psi {s['psi']}")
     if s["psi"] == "signed":
+        if other is not None:
+            lines.append(f"red: for {_first_name(target)}; blue: for {_first_name(other)}")
         lines.append("drawn as an average over neighbouring pixels; the .npy is not averaged")
     return lines

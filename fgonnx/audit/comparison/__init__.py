@@ -20,6 +20,7 @@ from fgonnx.errors import InputError, ModelError, NumericError
 from fgonnx.explain import batches
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
+from fgonnx.fields import refuse_idle
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
@@ -228,6 +229,8 @@ class Comparer:
             check_scales(model)
         self.a = Explainer(loaded[0], options, running, labels=labels, **changes)
         self.b = Explainer(loaded[1], b_options or options, running, labels=labels, **changes)
+        for side in (self.a, self.b):
+            refuse_idle(side.options, ("contrast",), "two models are compared by the score of one class")
         self._aligned: tuple[tuple[Any, ...], Alignment] | None = None
 
     def entries(self, shape_a: Sequence[int] | None = None, shape_b: Sequence[int] | None = None) -> int:

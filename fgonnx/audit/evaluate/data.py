@@ -70,6 +70,7 @@ class Subject:
         self.loaded = load(model)
         self.method = method
         self._options, self._running = with_changes(options, running, {**changes, "method": method})
+        refuse_idle(self._options, ("contrast",), "measures ask for the score of one class")
         self._labels = labels
         self._explainer = Explainer(self.loaded, self._options, self._running, labels=labels)
         self._forward = forward or self._explainer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir as ir
 
@@ -12,7 +14,7 @@ from fgonnx.engine.maps import aggregate
 from fgonnx.engine.maps.aggregate import BatchLostError
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.normalise import Normal
-from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.options import NEXT, Options
 from fgonnx.engine.walk import backward
 from fgonnx.errors import OptionError, TargetError, UnsupportedError
 
@@ -93,33 +95,84 @@ def per_sample_shape(head: ir.Value, batched: bool, where: str) -> tuple[int, ..
     return tuple(int(d) for d in dims)  # type: ignore[arg-type]
 
 
-def seeded(
-    op: Emitter, head: ir.Value, shape: tuple[int, ...], name: str, options: Options
-) -> tuple[ir.Value, ir.Value | None, ir.Value]:
-    """Return the head's cotangent, the index explained per sample (None for a user's seed), and the score."""
+@dataclass(frozen=True)
+class Explained:
+    """What is explained of the head.
+
+    Attributes
+    ----------
+    seed : ir.Value
+        Its cotangent.
+    score : ir.Value
+        The score, (N,).
+    target, contrast : ir.Value, optional
+        Flat indices of the entry explained and of the one it is compared with, (N,); None for a user's seed, and
+        without a contrast.
+    """
+
+    seed: ir.Value
+    score: ir.Value
+    target: ir.Value | None = None
+    contrast: ir.Value | None = None
+
+
+def seeded(op: Emitter, head: ir.Value, shape: tuple[int, ...], names: tuple[str, str], options: Options) -> Explained:
+    """Seed the head; `names` are those of the inputs that say what is explained, and what it is compared with."""
     dtype = dtype_of(head)
     count = int(np.prod(shape, initial=1))
     if options.seed:
-        seed = ir.Value(name=name, shape=head.shape, type=ir.TensorType(dtype))
+        seed = ir.Value(name=names[0], shape=head.shape, type=ir.TensorType(dtype))
         op.graph.inputs.append(seed)
         products = op.Reshape(
             op.Mul(aggregate.at_least_float32(op, seed), aggregate.at_least_float32(op, head)), [-1, count]
         )
-        return seed, None, op.ReduceSum(products, [1], keepdims=0)
+        return Explained(seed, op.ReduceSum(products, [1], keepdims=0))
     if options.target is not None and not -1 <= options.target < count:
         raise TargetError(f"target {options.target} is out of range: '{head.name}' has {count} entries per sample")
-    default = np.array([-1 if options.target is None else options.target], np.int64)
-    index = ir.Value(name=name, shape=ir.Shape(["targets"]), type=ir.TensorType(ir.DataType.INT64))
-    index.const_value = ir.tensor(default, name=name)
-    op.graph.inputs.append(index)
-    op.graph.register_initializer(index)
+    index = _index_input(op, names[0], -1 if options.target is None else options.target)
     flat = op.Reshape(head, [-1, count])
     largest = op.ArgMax(flat, axis=1, keepdims=0)
     chosen = op.Where(op.Less(index, 0), largest, index)
+    hot, score = _hot(op, chosen, count, dtype), _value_at(op, flat, chosen)
+    if options.contrast is None:
+        op.recipes[hot] = Recipe(entry=Entry(chosen, count))
+        return Explained(op.reshape_like(hot, head), score, chosen)
+    given = _contrast_index(options.contrast, head, count)
+    second = _index_input(op, names[1], given)
+    lowest = op.constant(np.array(-np.inf, dtype.numpy()))
+    runner_up = op.ArgMax(op.Where(op.Greater(hot, 0.0), lowest, flat), axis=1, keepdims=0)
+    other = op.Where(op.Less(second, 0), runner_up, second)
+    seed = op.Sub(hot, _hot(op, other, count, dtype))
+    return Explained(op.reshape_like(seed, head), op.Sub(score, _value_at(op, flat, other)), chosen, other)
+
+
+def _contrast_index(contrast: str | int, head: ir.Value, count: int) -> int:
+    """Return the default of the input that says what the target is compared with; -1 for the largest other entry."""
+    if count < 2:
+        raise TargetError(f"'{head.name}' has one entry per sample: there is nothing to contrast it with")
+    if contrast == NEXT:
+        return -1
+    if isinstance(contrast, str):
+        raise OptionError(f"contrast={contrast!r} is a name; a file takes an index, or '{NEXT}'")
+    if not 0 <= contrast < count:
+        raise TargetError(f"contrast {contrast} is out of range: '{head.name}' has {count} entries per sample")
+    return contrast
+
+
+def _index_input(op: Emitter, name: str, default: int) -> ir.Value:
+    """Add an input of indices, one or one per sample, with a default."""
+    index = ir.Value(name=name, shape=ir.Shape(["targets"]), type=ir.TensorType(ir.DataType.INT64))
+    index.const_value = ir.tensor(np.array([default], np.int64), name=name)
+    op.graph.inputs.append(index)
+    op.graph.register_initializer(index)
+    return index
+
+
+def _hot(op: Emitter, index: ir.Value, count: int, dtype: ir.DataType) -> ir.Value:
     # onnxruntime supports OneHot in float32, not in float64
-    hot = op.OneHot(chosen, np.array(count, np.int64), op.constant(np.array([0, 1], np.float32)), axis=1)
-    if dtype != ir.DataType.FLOAT:
-        hot = op.Cast(hot, to=dtype.value)
-    score = op.Reshape(op.GatherElements(aggregate.at_least_float32(op, flat), op.Unsqueeze(chosen, [1]), axis=1), [-1])
-    op.recipes[hot] = Recipe(entry=Entry(chosen, count))
-    return op.reshape_like(hot, head), chosen, score
+    hot = op.OneHot(index, np.array(count, np.int64), op.constant(np.array([0, 1], np.float32)), axis=1)
+    return hot if dtype == ir.DataType.FLOAT else op.Cast(hot, to=dtype.value)
+
+
+def _value_at(op: Emitter, flat: ir.Value, index: ir.Value) -> ir.Value:
+    return op.Reshape(op.GatherElements(aggregate.at_least_float32(op, flat), op.Unsqueeze(index, [1]), axis=1), [-1])

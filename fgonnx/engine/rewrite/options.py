@@ -12,6 +12,7 @@ import numpy as np
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.maps import aggregate
+from fgonnx.engine.maps.psi import ABS, SIGNED
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.walk import ENGINES
 from fgonnx.errors import OptionError
@@ -33,8 +34,11 @@ from fgonnx.wording import near, parameter
 
 HEADS = ("logits", "output")
 FORMS = ("fast", "portable")
+NEXT = "next"
+"""The contrast with the largest entry other than the target."""
+
 CERTIFICATE = ("saliency", "target", "score", "completeness", "contributions")
-OUTPUTS = (*CERTIFICATE, "input_gradient", "bias_gradients", "attribution", "head")
+OUTPUTS = (*CERTIFICATE, "input_gradient", "bias_gradients", "attribution", "head", "contrast")
 
 #: Fields that only affect a written file (`rewrite`).
 FILE = ("target", "seed", "outputs", "expose", "form")
@@ -91,6 +95,21 @@ def _idle_target(o: Options) -> str:
     return "the cotangent says what is explained" if o.seed else ""
 
 
+def _idle_contrast(o: Options) -> str:
+    if o.seed:
+        return "the cotangent says what is explained"
+    return (
+        "" if SIGNED in methods.find(o.method).psis else f"a difference has a sign, and the map of {o.method} has none"
+    )
+
+
+def parse_contrast(text: str) -> str | int:
+    """Parse a contrast: an index, or a text."""
+    if not text.strip():
+        raise OptionError("the contrast is empty: give an index, a label, or 'next'")
+    return int(text) if text.strip().isdecimal() else text.strip()
+
+
 @documented
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -120,6 +139,14 @@ class Options:
         "Which layers the map shows: full (all with a place in the picture), reference (biases of Conv and "
         "BatchNormalization, as the authors' code), paper (one per linear block).",
         idle=_idle_profile,
+    )
+    contrast: str | int | None = option(
+        None,
+        "Why this and not that: explain the target minus another class, given by index or label, or 'next' for the "
+        "largest other one. The map is signed: psi abs becomes signed.",
+        metavar="CLASS",
+        parse=parse_contrast,
+        idle=_idle_contrast,
     )
     psi: str = option(
         "abs",
@@ -204,6 +231,9 @@ class Options:
         choices = {"profile": aggregate.PROFILES, "psi": aggregate.PSIS, "head": HEADS, "form": FORMS}
         check_choices(self, method=methods.names(), engine=ENGINES, **choices)
         method = methods.find(self.method)
+        map_ = SIGNED in method.psis and (self.outputs is None or "saliency" in self.outputs)
+        if self.contrast is not None and self.psi == ABS and map_:
+            object.__setattr__(self, "psi", SIGNED)  # a difference has a sign
         object.__setattr__(self, "settings", method.set(_settings(method, self.settings)))
         check_idle(self)
         self._check_outputs(method)
@@ -211,6 +241,7 @@ class Options:
     def _check_outputs(self, method: methods.Method) -> None:
         """Refuse outputs that a method does not have."""
         known = [*method.writes, "target", "score", "head"]
+        known += ["contrast"] * (self.contrast is not None)
         known += ["completeness", "contributions", "bias_gradients"] * method.sites
         known += ["input_gradient"] * method.gradient
         unknown = [name for name in self.wanted if name not in known]
@@ -227,6 +258,7 @@ class Options:
         names = list(self.outputs or ())
         if self.outputs is None:
             names = [*(method.needs or [n for n in ("saliency",) if n in method.writes]), "target", "score"]
+            names += ["contrast"] * (self.contrast is not None)
             names += ["completeness", "contributions"] * (self.certificate and method.certificate)
         more = {"input_gradient": self.input_gradient, "bias_gradients": self.bias_gradients, "head": self.scores}
         return tuple(dict.fromkeys([*names, *(name for name, asked in more.items() if asked)]))
@@ -254,6 +286,7 @@ class Options:
             "layout": self.layout,
             "bind": described(self.bind) if self.bind else None,
             "engine": self.engine if self.engine != "fgonnx" else None,
+            "contrast": self.contrast,
         }
         return {**always, **described(_by_name(self.settings)), **{k: v for k, v in given.items() if v is not None}}
 

@@ -11,11 +11,13 @@ from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.maps import aggregate
 from fgonnx.engine.normal.normalise import Normal
+from fgonnx.engine.rewrite.head import Explained
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.walk import backward
 from fgonnx.errors import OptionError
 
 TARGET_INPUT = "target_index"
+CONTRAST_INPUT = "contrast_index"
 SEED_INPUT = "seed"
 
 
@@ -55,22 +57,23 @@ def write_outputs(
     written: Mapping[str, methods.Written],
     view: methods.View,
     parts: Sequence[aggregate.PlacedTerm],
-    chosen: ir.Value | None,
-    score: ir.Value,
+    explained: Explained,
 ) -> None:
     """Add the requested outputs."""
     op = writer.op
     for name, value in written.items():
         if name in options.wanted or (name.startswith("signed_map_") and "signed_maps" in options.wanted):
             writer.add(name, value.value, value.dims)
-    if "target" in options.wanted and chosen is not None:
-        writer.add("target", chosen, ())
+    if "target" in options.wanted and explained.target is not None:
+        writer.add("target", explained.target, ())
     if "score" in options.wanted:
-        writer.add("score", score, ())
+        writer.add("score", explained.score, ())
+    if "contrast" in options.wanted and explained.contrast is not None:
+        writer.add("contrast", explained.contrast, ())
     if "completeness" in options.wanted or "contributions" in options.wanted:
         columns = aggregate.totals(op, parts, view.carried)
         if "completeness" in options.wanted:
-            writer.add("completeness", op.Sub(score, op.ReduceSum(columns, [1], keepdims=0)), ())
+            writer.add("completeness", op.Sub(explained.score, op.ReduceSum(columns, [1], keepdims=0)), ())
         if "contributions" in options.wanted:
             writer.add("contributions", columns, (len(parts) + len(aggregate.extra_tokens(parts)),))
     if "input_gradient" in options.wanted:

@@ -22,7 +22,7 @@ from fgonnx.engine.normal.normalise import Normal, normalise
 from fgonnx.engine.normal.tie import resolve_straight_through
 from fgonnx.engine.rewrite.head import find_head, per_sample_shape, seeded
 from fgonnx.engine.rewrite.options import Options, options_with_changes
-from fgonnx.engine.rewrite.outputs import SEED_INPUT, TARGET_INPUT, Outputs, expose, write_outputs
+from fgonnx.engine.rewrite.outputs import CONTRAST_INPUT, SEED_INPUT, TARGET_INPUT, Outputs, expose, write_outputs
 from fgonnx.engine.rewrite.rewritten import Rewritten, describe
 from fgonnx.engine.rules.fast import recompute
 from fgonnx.engine.rules.registry import FIX_BATCH
@@ -37,10 +37,12 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     """Return a model that computes what the given one does and explains it.
 
     Its inputs are the model's own, and `target_index` (int64, one number or one per sample) with a default: the
-    flat index of the entry to explain, -1 for the largest. Its outputs are the model's own first, unchanged, then those
-    asked for: "saliency" (N, H, W), "target" (N,) int64, "score" (N,), "completeness" (N,): score minus all
+    flat index of the entry to explain, -1 for the largest; with a contrast also `contrast_index`, what to subtract,
+    -1 for the largest other one. Its outputs are the model's own first, unchanged, then those asked for:
+    "saliency" (N, H, W), "target" (N,) int64, "score" (N,), "completeness" (N,): score minus all
     contributions, "contributions" (N, sites), "input_gradient", "bias_gradients" (of every site), "head" (N, ...): all
-    entries of the tensor explained, "attribution" (N, ...): that of every entry of the input, where the method has one.
+    entries of the tensor explained, "attribution" (N, ...): that of every entry of the input, where the method has one,
+    "contrast" (N,) int64: what was subtracted.
 
     Parameters
     ----------
@@ -77,7 +79,13 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
             f"fgonnx.Explainer(model, method={name!r}) or 'fgonnx explain'"
         )
     options = options_with_changes(options, changes)
-    proto: onnx.ModelProto = ir.to_proto(build(bound_to(load(model), options.bind), options).model)
+    rewritten = build(bound_to(load(model), options.bind), options)
+    if options.contrast is not None and sum(size > 1 for size in rewritten.head_shape) > 1:
+        raise TargetError(
+            f"contrast={options.contrast!r} compares two classes, and '{rewritten.head}' has {rewritten.head_shape} "
+            "entries per sample; write a file with a cotangent as its input (seed=True)"
+        )
+    proto: onnx.ModelProto = ir.to_proto(rewritten.model)
     return proto
 
 
@@ -138,14 +146,15 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     op = Emitter(graph, active, portable=options.form == "portable")
     writer = Outputs(op, normal)
     selector = writer.claim(SEED_INPUT if options.seed else TARGET_INPUT)
-    seed, chosen, score = seeded(op, head, head_shape, selector, options)
+    contrast = writer.claim(CONTRAST_INPUT) if options.contrast is not None else ""
+    explained = seeded(op, head, head_shape, (selector, contrast), options)
     path = backward.path(nodes, active, head)
-    view = _view(op, normal, path, _walk(op, normal, path, head, seed, options), options)
+    view = _view(op, normal, path, _walk(op, normal, path, head, explained.seed, options), options)
     if method.gradient and normal.x not in view.walked.cotangents:
         raise ModelError(f"{loaded.name}: the gradient of '{head.name}' with respect to its input is zero everywhere")
 
     parts = view.terms if method.sites else []
-    write_outputs(writer, options, method.write(view), view, parts, chosen, score)
+    write_outputs(writer, options, method.write(view), view, parts, explained)
     if "head" in options.wanted:
         writer.add("head", op.Reshape(head, [-1, *head_shape]), head_shape)
     expose(writer, options, parts, view.walked, nodes, loaded.name)
@@ -168,6 +177,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
         notes=normal.notes,
         head_axes=axes.grid_axes(view.layouts.get(head, ()))[-len(head_shape) :] if head_shape else (),
         facts=view.facts,
+        contrast=contrast,
     )
     describe(rewritten, loaded)
     return rewritten

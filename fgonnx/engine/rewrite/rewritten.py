@@ -48,6 +48,8 @@ class Rewritten:
         Which axis of the input's grid each axis of the head is, where it is known to be one.
     facts : dict of str to str
         What the method chose by itself: the layer of a class activation map.
+    contrast : str
+        Name of the input that says what the target is compared with; "" without a contrast.
     """
 
     model: ir.Model
@@ -63,6 +65,7 @@ class Rewritten:
     notes: list[str] = field(default_factory=list)
     head_axes: tuple[int | None, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
+    contrast: str = ""
 
 
 def describe(r: Rewritten, loaded: LoadedModel) -> None:
