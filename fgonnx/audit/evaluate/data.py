@@ -16,6 +16,7 @@ from fgonnx.engine.rewrite.options import Options, with_changes
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
+from fgonnx.fields import refuse_idle
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
