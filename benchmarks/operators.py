@@ -14,7 +14,7 @@ from fgonnx.engine import rules
 from fgonnx.engine.graph.values import CONTENT
 from fgonnx.engine.normal import integers
 from fgonnx.engine.normal import quantised as dequantise
-from fgonnx.engine.normal.expand import EXPANDERS, contrib, controlflow, functions
+from fgonnx.engine.normal.expand import EXPANDERS, contrib, controlflow, functions, sequences
 from fgonnx.engine.rules.refused import REASONS
 
 HEAD = """# Operators
@@ -110,7 +110,7 @@ def _row(name: str, schema: Any) -> Row:
         ignored = sorted(set(schema.attributes) - own[-1].attributes())
         return own[-1].family, *_split(own[-1].note), "; ".join([*refusals(own[-1].linearise, name), *ignored])
     why = REASONS[name][0] if name in REASONS else ""
-    if ("", name) in EXPANDERS:
+    if ("", name) in EXPANDERS or name in sequences.BUILT:
         return "written out", "of its parts", "", why
     if name in TWINS or ("", name) in dequantise.FAMILIES:
         return "twin", "rounding and saturation", "derivative 1 inside the range", ""

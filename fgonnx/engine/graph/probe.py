@@ -163,7 +163,7 @@ def _shape_only(graph: ir.Graph) -> list[ir.Value]:
             for v in node.outputs:
                 floating = v.dtype is None or v.dtype.is_floating_point()
                 small = v.shape is not None and v.shape.rank() <= 1
-                if not floating or small:
+                if (not floating or small) and isinstance(v.type, ir.TensorType | None):
                     found.append(v)
     return found
 

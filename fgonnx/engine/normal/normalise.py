@@ -30,7 +30,14 @@ from fgonnx.engine.normal.tie import Twins
 from fgonnx.engine.normal.training import refuse_training
 from fgonnx.errors import ModelError
 
-_SEQUENCE_RESULT = {"SplitToSequence", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SequenceEmpty"}
+_SEQUENCE_RESULT = {
+    "SplitToSequence",
+    "SequenceConstruct",
+    "SequenceInsert",
+    "SequenceErase",
+    "SequenceEmpty",
+    "SequenceMap",
+}
 
 
 @dataclass
@@ -205,6 +212,16 @@ def infer_types(model: ir.Model) -> None:
                 # the pass sets the type of the elements instead of that of the sequence
                 if not isinstance(v.type, ir.SequenceType) and _is_sequence(node, i) and v.dtype is not None:
                     v.type = ir.SequenceType(ir.TensorType(v.dtype))
+                _set_optional(node, v)
+
+
+def _set_optional(node: ir.Node, v: ir.Value) -> None:
+    """Set the type of an optional value, and of what it holds."""
+    held = node.inputs[0].type if not node.domain and node.inputs and node.inputs[0] is not None else None
+    if node.op_type == "Optional" and isinstance(held, ir.TensorType | ir.SequenceType):
+        v.type = ir.OptionalType(held)
+    elif node.op_type == "OptionalGetElement" and isinstance(held, ir.OptionalType):
+        v.type = held.elem_type
 
 
 def _is_sequence(node: ir.Node, i: int) -> bool:

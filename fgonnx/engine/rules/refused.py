@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 _INSTEAD = "Explain an output before it, or rewrite the model without it"
-_SEQUENCE = ("sequences and optional values carry no gradient here", _INSTEAD)
+_SEQUENCE = (
+    "the sequence or optional value has a length, or is read at a place, that follows from the input",
+    _INSTEAD,
+)
 _RANDOM = ("what it draws is not a function of its input", _INSTEAD)
 _STEPS = "Fix the size of its sequence when exporting"
 

@@ -1,21 +1,22 @@
 """Expand operators without a rule into operators that have one.
 
-Five ways: the standard's function body of an operator; If, Loop and Scan by their known conditions and trip counts;
-recurrent layers unrolled; samplers as gathers and weights; the optimiser's fused operators decomposed.
+Six ways: the standard's function body of an operator; If, Loop and Scan by their known conditions and trip counts;
+recurrent layers unrolled; sequences of known length as the tensors they hold; samplers as gathers and weights; the
+optimiser's fused operators decomposed.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from fgonnx.engine.normal.expand import contrib, controlflow, functions, recurrent, sampling
+from fgonnx.engine.normal.expand import contrib, controlflow, functions, recurrent, sampling, sequences
 from fgonnx.engine.rules.registry import find
 
 # Dynamic quantisation is explained by twins instead of by its body; random numbers are refused.
 _NOT_EXPANDED = {"Bernoulli", "DynamicQuantizeLinear"}
 
 EXPANDERS = {
-    **{("", name): e for name, e in {**controlflow.EXPANDERS, **recurrent.EXPANDERS}.items()},
+    **{("", name): e for name, e in {**controlflow.EXPANDERS, **recurrent.EXPANDERS, **sequences.EXPANDERS}.items()},
     **sampling.EXPANDERS,
     **contrib.EXPANDERS,
 }

@@ -54,8 +54,9 @@ def expand_if(model: ir.Model, node: ir.Node) -> bool:
         chosen = branches["then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"]
         replace(graph, node, inline(op, chosen, [], f"{node.name}/"))
         return True
-    if any(list(a.shape or ()) != list(b.shape or ()) or a.shape is None for a, b in _pairs(branches)):
-        return False
+    for a, b in _pairs(branches):
+        if a.shape is None or list(a.shape) != list(b.shape or ()) or not isinstance(a.type, ir.TensorType):
+            return False
     sides = [inline(op, branch, [], f"{node.name}/{k}/") for k, branch in branches.items()]
     replace(graph, node, [op.Where(node.inputs[0], *pair, name="choice") for pair in zip(*sides, strict=True)])
     return True
