@@ -224,9 +224,11 @@ class TestInput:
 
 def test_sequences_are_named_when_refused():
     source = model(
-        """(float[N,4,8,6] x) => (float[N,2,8,6] y) <int64 two = {2}, int64 zero = {0}> {
+        """(float[N,4,8,6] x) => (float[N,2,8,6] y) <int64 two = {2}> {
             parts = SplitToSequence<axis=1>(x, two)
-            y = SequenceAt(parts, zero)
+            most = ReduceMax<keepdims=0>(x)
+            place = Cast<to=7>(most)
+            y = SequenceAt(parts, place)
         }"""
     )
     with pytest.raises(fgonnx.FgonnxError, match=r"SplitToSequence(.|\n)*SequenceAt"):
