@@ -18,10 +18,11 @@ from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import inputs_of
 from fgonnx.engine.model import save
 from fgonnx.engine.model.load import PREPROCESSING_KEY
-from fgonnx.errors import InputError, ModelError, Refusal, UnsupportedError
+from fgonnx.errors import InputError, ModelError, OptionError, Refusal, UnsupportedError
 from fgonnx.pictures.read import images, preprocess
 from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.read.synthetic import random_pictures
+from fgonnx.wording import parameter
 
 from . import parity, report
 from .network import Array, Inputs, Network, example_of, exporting, needs
@@ -61,8 +62,15 @@ def finish(
     Raises
     ------
     FgonnxError
-        If the file is not a valid model, or pictures or preprocessing do not fit.
+        If the file is not a valid model, or pictures or preprocessing do not fit, or the exporter wrote another opset
+        than was asked for.
     """
+    written = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
+    if options.opset not in (None, written):
+        raise OptionError(
+            f"{parameter('opset', options.opset)} cannot be had: {network.exporter} writes this network in opset "
+            f"{written}; leave it out, or give one that the exporter has"
+        )
     notes = list(network.notes)
     model = _prepared(proto, example, options, notes)
     head = _head(model, example, options, notes)

@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+import onnx
+
 from fgonnx.errors import OptionError
+from fgonnx.fields import check_choices, check_fields, option
+from fgonnx.labels import names_of
 from fgonnx.pictures.read.preprocess import Preprocessing
+from fgonnx.wording import parameter
 
 from . import parity
 
 HEADS = ("logits", "output")
+LEAST_OPSET = 7  # of what fgonnx reads
 
 
 class ConversionOptions(TypedDict, total=False):
@@ -55,18 +61,23 @@ class Conversion:
     Raises
     ------
     OptionError
-        There is no such head.
+        A value has another type than its field, is out of range, or is no head.
     """
 
-    opset: int | None = None
+    opset: int | None = option(None, "Version of the operator set.", least=LEAST_OPSET)
     preprocessing: Preprocessing | None = None
     labels: Sequence[str] | None = None
     head: str = "logits"
     simplify: bool = False
     pictures: Sequence[str | Path] = ()
-    tolerance: float = parity.TOLERANCE
-    random_state: int = 0
+    tolerance: float = option(parity.TOLERANCE, "Allowed difference of outputs.", least=0)
+    random_state: int = option(0, "Seed of the random samples.", least=0)
 
     def __post_init__(self) -> None:
-        if self.head not in HEADS:
-            raise OptionError(f"head={self.head!r} does not exist; choose one of: {', '.join(HEADS)}")
+        check_fields(self)
+        check_choices(self, head=HEADS)
+        newest = onnx.defs.onnx_opset_version()
+        if self.opset is not None and self.opset > newest:
+            raise OptionError(f"{parameter('opset', self.opset)} is out of range; the newest of this onnx is {newest}")
+        if self.labels is not None:
+            names_of(self.labels)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "FgonnxError",
+    "FgonnxWarning",
     "InputError",
     "ModelError",
     "NumericError",
@@ -73,6 +74,10 @@ class OptionError(FgonnxError):
 
 class ProviderError(FgonnxError):
     """ONNX Runtime is missing, or a requested execution provider is not available."""
+
+
+class FgonnxWarning(UserWarning):
+    """Something that was asked for is left out, and the results do not depend on it."""
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from fgonnx.errors import InputError, TargetError
-from fgonnx.wording import closest
+from fgonnx.errors import InputError, OptionError, TargetError
+from fgonnx.wording import closest, parameter
 
 METADATA_KEY = "fgonnx.labels"
 """Key of a model's metadata that holds the labels, a JSON list of strings."""
@@ -181,6 +182,49 @@ def align(labels: Sequence[str], n_classes: int) -> tuple[tuple[str, ...], str |
     raise TargetError(
         f"{len(labels)} labels do not fit a model with {n_classes} classes: give the label file of this model, or none"
     )
+
+
+def names_of(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return labels that were given from Python.
+
+    Raises
+    ------
+    OptionError
+        They are a text, are not texts, or there are none.
+    """
+    if isinstance(labels, (str, os.PathLike)):
+        raise OptionError(
+            f"{parameter('labels', labels)} are no names; for those of a file write "
+            f"{parameter('labels')}fgonnx.labels.load({os.fspath(labels)!r})"
+        )
+    found = list(labels) if isinstance(labels, Iterable) else []
+    wrong = next((v for v in found if not isinstance(v, str) or not v.strip()), None)
+    if not found or wrong is not None:
+        what = "hold none" if not found else f"hold {wrong!r}"
+        raise OptionError(f"the {parameter('labels')} {what}; give a name for each class, in the order of the outputs")
+    return tuple(found)
+
+
+def check_count(labels: Sequence[str], shape: Sequence[int]) -> None:
+    """Refuse labels of another number than a head has classes.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Class names.
+    shape : sequence of int
+        Of the head for one sample; where several axes are longer than 1, any may be that of the classes.
+
+    Raises
+    ------
+    TargetError
+        They do not fit.
+    """
+    long = [size for size in shape if size > 1]
+    if len(long) < 2:
+        align(labels, math.prod(shape))
+    elif len(labels) > max(long) + 1:
+        raise TargetError(f"{len(labels)} labels do not fit a head of shape {tuple(shape)}: give those of this model")
 
 
 def resolve(target: str, labels: Sequence[str] = (), n_classes: int | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +16,7 @@ _PREFIX = 3  # letters that a name must share with another of which it is the be
 
 def parameter(name: str, *value: Any) -> str:
     """Return a parameter, with its value if one is given, for a message: the command line spells it its own way."""
-    shown = [repr(v) if not hasattr(v, "shape") else f"array of shape {v.shape}" for v in value]
+    shown = [f"array of shape {v.shape}" if hasattr(v, "shape") and v.shape else _written(v) for v in value]
     few = [text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..." for text in shown]
     first, between, last = MARKS
     return f"{first}{name}{between}{''.join(few)}{last}"
@@ -51,6 +52,10 @@ def near(word: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the name that is most like a misspelt one, or an empty text."""
     found = closest(word, known)
     return f" (did you mean '{found[0]}'?)" if found else ""
+
+
+def _written(value: Any) -> str:
+    return repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
 def _plain(word: str) -> str:

@@ -20,8 +20,9 @@ from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite import cache
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rules import registry
+from fgonnx.errors import FgonnxWarning
 from tests import skips
-from tests.cli_support import CIRCLE, IMAGES, SHAPES, good
+from tests.cli_support import CIRCLE, IMAGES, SHAPES, good, run
 from tests.support import draw, model, pictures, small_cnn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -316,9 +317,20 @@ class TestEntries:
         Explainer(CNN, cache=kept).engine()
         assert entries(kept) == []
 
-    def test_a_folder_that_cannot_be_written_is_no_error(self, tmp_path):
+    def test_a_folder_that_cannot_be_written_is_no_error_but_is_said_once(self, tmp_path):
         (tmp_path / "file").write_text("in the way")
-        assert_identical(Explainer(CNN, threads=1, cache=tmp_path / "file")(X), Explainer(CNN, threads=1)(X))
+        explainer = Explainer(CNN, threads=1, cache=tmp_path / "file")
+        with pytest.warns(FgonnxWarning, match="rewritten graphs are not kept: .*file' cannot be written"):
+            found = explainer(X)
+        assert_identical(found, Explainer(CNN, threads=1)(X))
+        assert_identical(Explainer(CNN, threads=1, cache=tmp_path / "file")(X), found)
+
+    def test_a_folder_that_cannot_be_written_is_said_on_the_command_line(self, tmp_path, monkeypatch):
+        (tmp_path / "file").write_text("in the way")
+        monkeypatch.setenv("FGONNX_CACHE", str(tmp_path / "file"))
+        result = run("explain", SHAPES, CIRCLE, IMAGES / "star.png", "-o", tmp_path / "out")
+        assert result.exit_code == 0
+        assert result.stderr.count("warning: rewritten graphs are not kept") == 1
 
 
 def test_two_processes_may_race_for_an_entry(kept, from_disk_only):

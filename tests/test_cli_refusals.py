@@ -155,7 +155,7 @@ class TestRefusals:
             (("--preprocess", "size=32"), "size 32x32 does not fit the model's input"),
             (("--psi", "absolute"), "choose one of: abs, positive, signed"),
             (("--profile", "best"), "choose one of: full, reference, paper"),
-            (("--method", "lime"), "method='lime' does not exist"),
+            (("--method", "lime"), "--method lime does not exist"),
             (("--picture", "poster"), "choose one of: panel, overlay, heat"),
             (("--output", "probs"), "has no output 'probs'; it has: logits"),
             (("--input", "picture"), "has no input 'picture'; it has: image"),

@@ -567,7 +567,7 @@ class TestRefusals:
         assert "no such file" in self.compare(tmp_path / "none.onnx", tmp_path)
 
     def test_an_unknown_way_to_judge(self, tmp_path):
-        assert "judge='best' does not exist" in self.compare(SHAPES, tmp_path, "--judge", "best")
+        assert "--judge best does not exist" in self.compare(SHAPES, tmp_path, "--judge", "best")
 
     def test_classes_differ_in_python(self, tmp_path, pictures):
         path = model(SMALL_NET.replace("[N,3,8,8]", "[N,3,64,64]"), tmp_path / "b.onnx")

@@ -347,7 +347,7 @@ class TestExplain:
             (("--contrast", "9"), "out of range"),
             (("--contrast", " "), "the contrast is empty"),
             (("--contrast", "region=0:0:1:1"), "compares two single entries"),
-            (("--contrast", "ring", "--method", "rise"), "contrast='ring' has no effect: a difference has a sign"),
+            (("--contrast", "ring", "--method", "rise"), "--contrast ring has no effect: a difference has a sign"),
             (("--contrast", "ring", "--target", "best=star"), "compares two single entries"),
         ],
     )

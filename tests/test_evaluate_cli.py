@@ -263,7 +263,7 @@ def test_samples_that_hold_nan_are_left_out(small, tmp_path):
     [
         (("--methods", "gradcam"), "gradcam"),
         (("--measures", "deletoin"), "did you mean 'deletion'"),
-        (("--target", "true"), "target='true' does not exist; choose one of: predicted, label"),
+        (("--target", "true"), "--target true does not exist; choose one of: predicted, label"),
         (("--masks", "nowhere"), "the masks 'nowhere' are not a folder"),
     ],
 )

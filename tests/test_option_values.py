@@ -64,7 +64,7 @@ OPTIONS = [
     ({"method": "Grad_CAM"}, r"\(did you mean 'grad-cam'\?\)"),
     ({"psi": "absolute"}, r"psi='absolute' does not exist; choose one of: .* \(did you mean 'abs'\?\)"),
     ({"profile": ["full"]}, r"profile=\['full'\] is of the type list; give a text"),
-    ({"head": Path("output")}, "is of the type PosixPath; give a text"),
+    ({"head": Path("output")}, "head=.output. is of the type PosixPath; give a text"),
     ({"output": ""}, "output='' is empty"),
     ({"input": "  "}, "input='  ' is empty"),
     ({"input_shape": (1, "a")}, r"input_shape=\(1, 'a'\) is of the type tuple; give whole numbers as a tuple or list"),

@@ -73,7 +73,7 @@ def test_random_outputs_are_not_compared():
             z = RandomNormal<shape = [2]>()
         }"""
     )
-    assert fgonnx.Explainer(source, target=0)(X).saliency.shape == (3, 8, 6)
+    assert fgonnx.Explainer(source)(X, 0).saliency.shape == (3, 8, 6)
 
 
 def test_the_score_is_compared_where_outputs_are_right(monkeypatch):

@@ -21,7 +21,7 @@ from fgonnx.engine.model.bind import with_sizes
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.cut import free_input
 from fgonnx.engine.rewrite import cache as caches
-from fgonnx.engine.rewrite.options import Options, with_changes
+from fgonnx.engine.rewrite.options import Options, require_contributions, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import OptionError
 from fgonnx.explain import batches
@@ -174,6 +174,9 @@ def check(
     both = changes.get("engine") == "both"
     (effort,), changes = changed(changes, of_kind(thoroughness, Thoroughness))
     options, running = with_changes(options, running, changes | {"engine": "fgonnx"} if both else changes)
+    require_contributions(options, "check")
+    if x is not None:
+        refuse_idle(effort, ["samples"], "samples to check on are given")
     if takes_seed(target):
         raise OptionError("check takes one entry of the head as its target, not a region, a sum or a similarity")
     refuse_idle(options, ("contrast",), "a check explains single entries")

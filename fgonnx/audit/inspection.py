@@ -11,7 +11,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.session import refusal
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, external_tensors, load
-from fgonnx.engine.rewrite.options import Options, options_with_changes
+from fgonnx.engine.rewrite.options import FILE, Options, options_with_changes
 from fgonnx.engine.rewrite.rewrite import build
 from fgonnx.errors import ModelError, UnsupportedError
 from fgonnx.fields import refuse_idle
@@ -38,7 +38,7 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     Raises
     ------
     ModelError, OptionError
-        If it cannot be loaded or run by onnxruntime, or an option does not exist.
+        If it cannot be loaded or run by onnxruntime, or an option does not exist or has no effect.
 
     Examples
     --------
@@ -51,6 +51,7 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     """
     options = options_with_changes(options, changes)
     refuse_idle(options, ("contrast",), "an inspection explains nothing")
+    refuse_idle(options, FILE, "inspect writes no file")
     loaded = bound_to(load(model), options.bind)
     found = _file(loaded)
     found |= {"explanation": None, "obstacle": None, "refusals": []}
@@ -66,6 +67,7 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
         found["obstacle"] = str(error)
         return found
     found["explanation"] = {
+        **options.to_dict(),
         "input": r.normal.input_name,
         "input_shape": list(r.normal.input_shape),
         "layout": r.normal.layout,

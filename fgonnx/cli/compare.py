@@ -15,6 +15,7 @@ from fgonnx.cli import terminal
 from fgonnx.cli.options import Folder, Group, Images, Target, takes
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
+from fgonnx.fields import refuse_idle
 from fgonnx.jobs.compare import CALLED, WHERE, CompareJob, Side, called, short
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import SOUND, Reading
@@ -63,6 +64,8 @@ def command(
     summary.csv. Nothing is demanded unless you ask: without limits the run is a report and ends with exit code 0.
     With limits, the exit code is 1 where one does not hold (the table says which); 2 where input or options are wrong.
     """
+    for both, a_own, b_own in ((options, a_options, b_options), (reading, a_reading, b_reading)):
+        refuse_idle(both, sorted(a_own.keys() & b_own.keys()), "it is given for A and for B")
     sides = (
         Side(a, inputs, replace(options, **a_options), replace(reading, **a_reading)),
         Side(b, inputs, replace(options, **b_options), replace(reading, **b_reading)),

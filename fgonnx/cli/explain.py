@@ -10,7 +10,7 @@ import typer
 from fgonnx.cli import terminal
 from fgonnx.cli.options import Folder, Group, Images, ModelPath, Target, takes
 from fgonnx.engine.graph.running import Running
-from fgonnx.engine.rewrite.options import FILE, Options, options_with_changes
+from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.fields import EXPLANATION
 from fgonnx.jobs.explain import ExplainJob
 from fgonnx.jobs.reading import Reading
@@ -19,7 +19,22 @@ _ROWS = 40  # of the table at the end
 _FEW = 3  # pictures that need no progress bar
 
 
-@takes(options=Group(Options, without=FILE), running=Group(Running, defaults={"cache": True}), reading=Group(Reading))
+def _setting(kind: type, help: str, least: float) -> Any:
+    return Annotated[kind | None, typer.Option(help=help, min=least, rich_help_panel=EXPLANATION)]
+
+
+_DRAWN = {
+    "samples": _setting(int, "Noisy copies, references or masks of a method that draws.", least=1),
+    "sigma": _setting(float, "Noise, as a fraction of max - min of the input.", least=0),
+    "random_state": _setting(int, "Seed of what is drawn.", least=0),
+}
+
+
+@takes(
+    options=Group(Options, without=FILE, shortcuts=_DRAWN),
+    running=Group(Running, defaults={"cache": True}),
+    reading=Group(Reading),
+)
 def command(
     model: ModelPath,
     inputs: Images,
@@ -28,19 +43,6 @@ def command(
     picture: Annotated[
         str, typer.Option(help="The .png: panel (photo, map, certificate), overlay (on the whole photo), heat.")
     ] = "panel",
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            min=1, rich_help_panel=EXPLANATION, help="Noisy copies, references or masks of a method that draws."
-        ),
-    ] = None,
-    sigma: Annotated[
-        float | None,
-        typer.Option(min=0, rich_help_panel=EXPLANATION, help="Noise, as a fraction of max - min of the input."),
-    ] = None,
-    random_state: Annotated[
-        int | None, typer.Option(min=0, rich_help_panel=EXPLANATION, help="Seed of what is drawn.")
-    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Leave out what an earlier run with the same settings has done.")
     ] = False,
@@ -65,8 +67,6 @@ def command(
     The record holds the five largest classes, the score, how exactly the contributions sum to it (completeness), what
     share of them the map shows, and every layer's part. Exit code: 0, or 2 where input or options are wrong.
     """
-    drawn = {"samples": samples, "sigma": sigma, "random_state": random_state}
-    options = options_with_changes(options, {name: value for name, value in drawn.items() if value is not None})
     job = ExplainJob(model, inputs, folder, options, running, reading, target=target, picture=picture, resume=resume)
     terminal.say("model", f"{model}  (sha256 {job.loaded.sha256[:12]})")
     if job.preprocessing is not None:

@@ -57,6 +57,8 @@ class Group:
         Behind every flag, such as "-b"; of such a group, fields that are not given are left to the main one.
     only : sequence of str
         The only fields it has, where it has few.
+    shortcuts : mapping of str to type
+        Options that stand for a setting of the method: ``--samples 3`` for ``--set samples=3``.
     """
 
     cls: type
@@ -64,6 +66,7 @@ class Group:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     suffix: str = ""
     only: Sequence[str] = ()
+    shortcuts: Mapping[str, Any] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Return the fields that are options of the command."""
@@ -96,6 +99,8 @@ class Group:
                     annotation=Annotated[kind, self._option(flag, s)],
                 )
             )
+        for name, kind in self.shortcuts.items():
+            made.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
         return made
 
     def _option(self, flag: str, s: Spelling) -> Any:
@@ -117,6 +122,9 @@ class Group:
                 continue
             parse = known[name].parse
             found[name] = parse(value) if parse is not None else value
+        typed = {name: values.pop(name) for name in self.shortcuts}
+        if texts := [f"{name}={value}" for name, value in typed.items() if value is not None]:
+            found["settings"] = [*found.get("settings", ()), *texts]
         return found
 
 

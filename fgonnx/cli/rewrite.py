@@ -19,6 +19,7 @@ from fgonnx.engine.rewrite.options import NEXT, Options
 from fgonnx.engine.rewrite.rewrite import rewrite
 from fgonnx.engine.rewrite.rewritten import sites_of
 from fgonnx.errors import OptionError
+from fgonnx.fields import refuse_idle
 from fgonnx.jobs.reading import Reading
 
 
@@ -50,7 +51,9 @@ def command(
         raise OptionError(f"'{out}' is a folder; give a file name such as {out / 'explained.onnx'}")
     loaded = bind(load(model), options.bind)
     options = replace(options, bind=None)
-    if target is not None:  # the engine checks the index against the head
+    if target is None:
+        refuse_idle(reading, ["labels"], "they are for a target that is named")
+    else:  # the engine checks the index against the head
         options = replace(options, target=labels.resolve(target, reading.names() or loaded.labels() or ()))
     if isinstance(options.contrast, str) and options.contrast != NEXT:
         names = reading.names() or loaded.labels() or ()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -19,7 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fgonnx.audit.check import CheckResult
-from fgonnx.errors import FgonnxError
+from fgonnx.cli.flags import flags_of, on_the_command_line
+from fgonnx.errors import FgonnxError, FgonnxWarning
 from fgonnx.jobs.record import name_of, target_of, value_of
 
 P = ParamSpec("P")
@@ -72,15 +75,37 @@ def _console(*, stderr: bool) -> Console:
     return console
 
 
+@contextlib.contextmanager
+def _warnings() -> Iterator[None]:
+    """Print warnings of fgonnx as lines, each once."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, FgonnxWarning):
+            err().print(Text.assemble(("warning: ", "yellow"), str(message)), soft_wrap=True)
+        else:
+            usual(message, category, *where)
+
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+        warnings.simplefilter("default", FgonnxWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
 def command(function: Callable[P, None]) -> Callable[P, None]:
     """Turn expected errors into one message and an exit code: 2, or 130 for Ctrl-C."""
+    flags = flags_of(function)
+
+    def spelling(name: str, value: str) -> str:
+        return on_the_command_line(name, value, flags)
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            function(*args, **kwargs)
+            with _warnings():
+                function(*args, **kwargs)
         except FgonnxError as error:
-            err().print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+            err().print(Text.assemble(("error: ", "bold red"), error.spelled(spelling)), soft_wrap=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             err().print("interrupted; files that were finished are whole", soft_wrap=True)

@@ -33,11 +33,24 @@ from fgonnx.explain.head import ONLY, Head
 from fgonnx.explain.source import hold_against_source
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.explain.targets import Contrast, Target
+from fgonnx.fields import refuse_idle
+from fgonnx.kinds import converted
+from fgonnx.labels import check_count, names_of
+from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 _KEPT_SIZES = 4
+
+_CALLED = "an Explainer is told what to explain when it is called: explainer(x, target)"
+_OF_FILES = {
+    "target": _CALLED,
+    "seed": f"{_CALLED} or explainer(x, seed=cotangent)",
+    "outputs": "an Explainer returns the map, and what certificate, input_gradient, bias_gradients, scores and expose "
+    "add",
+}
+"""Options of a rewritten file alone, and why they have no effect here."""
 
 
 @dataclass
@@ -61,7 +74,8 @@ class Explainer:
     running : Running, optional
         How the model runs.
     labels : sequence of str, optional
-        Class names, so that targets can be given by name; the model's own metadata by default.
+        Class names, one for each entry of the head, so that targets can be given by name; the model's own metadata by
+        default.
     **changes
         Fields of `Options` or `Running`, or settings of the method, that differ from these.
 
@@ -70,7 +84,9 @@ class Explainer:
     ModelError
         If the model cannot be loaded.
     OptionError
-        If an option does not exist, or does not go with another.
+        If an option does not exist, does not go with another, or has no effect.
+    TargetError
+        If the labels are not one for each entry of the head; where its sizes are free, at the first call.
     NumericError
         If its weights hold NaN.
 
@@ -108,6 +124,8 @@ class Explainer:
         **changes: Any,
     ) -> None:
         options, self.running = with_changes(options, running, changes)
+        for name, why in _OF_FILES.items():
+            refuse_idle(options, [name], why)
         self.method = methods.find(options.method)
         if self.method.drive is not None and (
             options.input_gradient or options.bias_gradients or options.expose or options.scores
@@ -120,7 +138,8 @@ class Explainer:
             options = replace(options, outputs=(*options.wanted, "attribution"))
         self.options = options
         self.loaded = bound_to(load(model), options.bind)
-        self.labels = tuple(labels) if labels is not None else self.loaded.labels()
+        self._given = None if labels is None else names_of(labels)
+        self.labels = self.loaded.labels() if self._given is None else self._given
         choose_providers(self.running.providers)  # a wrong name is an error now, not at the first call
         self._build = caches.builder(self.running.cache)
         self._engines: dict[Any, Engine] = {}
@@ -161,6 +180,8 @@ class Explainer:
                 options = self._written(contrast=contrast, forward=forward)
                 loaded = with_sizes(self.loaded, others)
                 rewritten = self._build(loaded, replace(options, input_shape=given, seed=seed))
+                if self._given is not None:
+                    check_count(self._given, rewritten.head_shape)
                 session = self.running.session(rewritten.model, self.loaded.folder)
                 while len(self._engines) >= _KEPT_SIZES:
                     self._engines.pop(next(iter(self._engines)))
@@ -278,8 +299,8 @@ class Explainer:
         Exception
             What `read` or a call raises, after the explanations of the batches before.
         """
-        if workers < 1:
-            raise OptionError(f"workers={workers} is not a number of threads; give 1 or more")
+        if converted("workers", workers, int) < 1:
+            raise OptionError(f"{parameter('workers', workers)} is not a number of threads; give 1 or more")
         readers, runner = ThreadPoolExecutor(workers), ThreadPoolExecutor(1)
         try:
             samples = in_order(readers, (partial(read, item) for item in items), max(self.running.batch_size, workers))

@@ -14,6 +14,7 @@ from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.errors import OptionError
+from fgonnx.fields import refuse_idle
 from fgonnx.jobs.reading import Reading, agreed_layout
 from fgonnx.jobs.samples import Reader, find, is_picture
 from fgonnx.pictures.read.synthetic import random_pictures
@@ -61,6 +62,7 @@ def check_samples(
         said.append(("preprocessing", f"{pre.describe()}  (from: {origin})"))
         layout = agreed_layout(layout, pre, loaded.name)
     if sources:
+        refuse_idle(thoroughness, ["samples"], "pictures or arrays to check on are given")
         reader = Reader(value, pre)
         rows = [reader.read(source).x for source in sources]
         if len({row.shape for row in rows}) > 1:

@@ -124,7 +124,7 @@ class CompareJob:
             a.options,
             b_options=b.options,
             running=self.running,
-            labels=self.labels if self.labels is not None else self._stored,
+            labels=self.labels,
         )
         self._rows: list[dict[str, Any]] = []
         self._points: tuple[Point, ...] = ()

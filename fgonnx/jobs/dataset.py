@@ -19,6 +19,7 @@ from fgonnx.errors import InputError, OptionError, PreprocessingError, TargetErr
 from fgonnx.jobs.samples import RGB, Reader, Source, digest
 from fgonnx.pictures.read import images
 from fgonnx.pictures.read.preprocess import Preprocessing
+from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 Bool = npt.NDArray[np.bool_]
@@ -125,6 +126,11 @@ class Dataset:
             self.items = self.items[:limit]
         if not self.items:
             raise InputError(f"'{path}' holds no picture{_why(self.skipped)}")
+        if masks is not None and not any(self._has_mask(item) for item in self.items):
+            raise OptionError(
+                f"{parameter('masks', str(masks))} has no effect: it holds a mask of none of the {len(self.items)} "
+                f"images; give pictures of the same name, .png, such as {_mask_names(self.items[0])[0]}, or {BOXES}"
+            )
 
     def digest(self) -> str:
         """Return a hash of the content of all items and masks."""
@@ -212,11 +218,17 @@ class Dataset:
             for left, top, right, bottom in self._boxes.get(item.name) or self._boxes[item.path.name]:
                 mask[max(0, top) : bottom, max(0, left) : right] = True
             return self._placed(mask, size, f"'{self._masks / BOXES}'")
-        within = Path(item.name).with_suffix(".png")
-        file = next((f for f in (self._masks / within, self._masks / within.name) if f.is_file()), None)
+        file = self._mask_file(item)
         if file is None:
             return None
         return self._placed(images.read(file).rgb.max(axis=2) > _HALF, size, f"'{file}'")
+
+    def _has_mask(self, item: Item) -> bool:
+        return item.name in self._boxes or item.path.name in self._boxes or self._mask_file(item) is not None
+
+    def _mask_file(self, item: Item) -> Path | None:
+        assert self._masks is not None
+        return next((f for name in _mask_names(item) if (f := self._masks / name).is_file()), None)
 
     def _placed(self, mask: Bool, size: tuple[int, int], where: str) -> Bool:
         """Transform a mask to the part of the picture that the model sees."""
@@ -229,6 +241,11 @@ class Dataset:
         raise InputError(
             f"the mask {where} is {_size(mask.shape)}, its picture {_size(size)}: draw it at the size of the picture"
         )
+
+
+def _mask_names(item: Item) -> tuple[Path, Path]:
+    within = Path(item.name).with_suffix(".png")
+    return within, Path(within.name)
 
 
 def _size(shape: Sequence[int]) -> str:

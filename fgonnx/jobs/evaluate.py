@@ -25,7 +25,7 @@ from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.options import Options, parse_list
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explainer import Explainer
-from fgonnx.fields import MODEL, RUNNING, check_choice, check_choices, check_fields, documented, option
+from fgonnx.fields import MODEL, RUNNING, check_choice, check_choices, check_fields, documented, option, refuse_idle
 from fgonnx.jobs import record
 from fgonnx.jobs.dataset import Dataset, Picture
 from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
@@ -136,6 +136,9 @@ class EvaluationJob:
     ) -> None:
         files.check_folder(folder)
         options, reading = options or Options(), reading or Reading()
+        refuse_idle(options, ("method", "psi", "profile"), "the plan names the methods, each with its own settings")
+        if data.suffix.lower() == ".npz" and plan is not None:
+            refuse_idle(plan, ["masks"], "the masks of an .npz are in it, under 'mask'")
         self.model, self.folder, self.plan = model, folder, plan or Plan()
         self.running = running or Running(batch_size=16)
         self.loaded = binding.bind(load(model), options.bind)

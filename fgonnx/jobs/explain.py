@@ -28,11 +28,11 @@ from fgonnx.explain import choice
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.stream import grouped, in_order
-from fgonnx.fields import check_choices
+from fgonnx.fields import check_choices, refuse_idle
 from fgonnx.jobs import record
-from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
+from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.record import Decision
-from fgonnx.jobs.samples import Reader, Sample, Source, digest, find, is_picture
+from fgonnx.jobs.samples import SOUND_SUFFIX, Reader, Sample, Source, digest, find, is_picture
 from fgonnx.pictures.read import images
 from fgonnx.pictures.read.audio import RATE_KEY
 
@@ -99,6 +99,11 @@ class ExplainJob:
         value = self.loaded.input(self.options.input)
         self.sources = find(self.inputs, len(dims_of(value)))
         self._pictures = any(is_picture(s.path) for s in self.sources)
+        suffixes = {s.path.suffix.lower() for s in self.sources}
+        if SOUND_SUFFIX not in suffixes:
+            refuse_idle(self.reading, SOUND, "no recording is among the inputs")
+        if suffixes == {SOUND_SUFFIX}:
+            refuse_idle(self.reading, ["preprocess"], "all inputs are recordings, which are taken as they are")
         self.preprocessing, self.preprocessing_origin = self.reading.preprocessing(
             self.loaded, self.options.input, required=self._pictures
         )
@@ -207,7 +212,7 @@ class ExplainJob:
                 **self._target(),
                 "picture": self.picture,
                 **({"bind": dict(self.loaded.bound)} if self.loaded.bound else {}),
-                **self.reading.sound(),
+                **(self.reading.sound() if source.path.suffix.lower() == SOUND_SUFFIX else {}),
             },
             "preprocessing": json.loads(pre.to_json()) if pre is not None else None,
         }

@@ -23,6 +23,7 @@ from fgonnx.pictures.read.preprocess import Preprocessing, over_white
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
 
+SOUND_SUFFIX = ".wav"
 _SHOWN_SIDE = 448  # pixels at which a large photo is shown, where the model sees a smaller one
 
 
@@ -78,7 +79,7 @@ class Sample:
 
 def is_picture(path: Path) -> bool:
     """Tell whether a file is a picture: neither an array nor sound."""
-    return path.suffix.lower() not in (".npy", ".wav")
+    return path.suffix.lower() not in (".npy", SOUND_SUFFIX)
 
 
 def digest(path: Path) -> str:
@@ -98,7 +99,7 @@ def find(paths: Iterable[Path], rank: int) -> list[Source]:
         Axes of the model's input, batch included; an array of that many holds several samples.
     """
     found: list[tuple[Path, int | None]] = []
-    for path in images.expand(paths, images.SUFFIXES | {".wav"}):
+    for path in images.expand(paths, images.SUFFIXES | {SOUND_SUFFIX}):
         rows = _rows(path, rank) if path.suffix.lower() == ".npy" else None
         found += [(path, None)] if rows is None else [(path, i) for i in range(rows)]
     names = _names(found)
@@ -172,7 +173,7 @@ class Reader:
         if source.path.suffix.lower() == ".npy":
             array = read_array(source.path, InputError)
             return self.prepared(np.array(array if source.row is None else array[source.row]), source)
-        if source.path.suffix.lower() == ".wav":
+        if source.path.suffix.lower() == SOUND_SUFFIX:
             recording, s = audio.read(source.path), self.reading
             x, notes = audio.prepare(recording, self.dims, rate=s.rate, channel=s.channel, span=s.span)
             self._check(x, source)

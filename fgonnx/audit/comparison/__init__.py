@@ -15,7 +15,7 @@ from fgonnx.audit.comparison import measures
 from fgonnx.audit.comparison.alignment import Alignment, Measured, Point, Side
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
-from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.options import Options, require_contributions
 from fgonnx.errors import InputError, ModelError, NumericError
 from fgonnx.explain import batches
 from fgonnx.explain.explainer import Explainer
@@ -208,7 +208,7 @@ class Comparer:
     running : Running, optional
         How both run.
     labels : sequence of str, optional
-        Class names; A's metadata by default.
+        Class names; those of A's metadata, else of B's, by default.
     **changes
         Fields of `Options` or `Running` that differ from these, for both models.
     """
@@ -228,9 +228,12 @@ class Comparer:
         for model in loaded:
             check_scales(model)
         self.a = Explainer(loaded[0], options, running, labels=labels, **changes)
-        self.b = Explainer(loaded[1], b_options or options, running, labels=labels, **changes)
+        self.b = Explainer(loaded[1], options if b_options is None else b_options, running, labels=labels, **changes)
         for side in (self.a, self.b):
+            require_contributions(side.options, "compare")
             refuse_idle(side.options, ("contrast",), "two models are compared by the score of one class")
+        if labels is None:
+            self.a.labels = self.b.labels = self.a.labels or self.b.labels
         self._aligned: tuple[tuple[Any, ...], Alignment] | None = None
 
     def entries(self, shape_a: Sequence[int] | None = None, shape_b: Sequence[int] | None = None) -> int:

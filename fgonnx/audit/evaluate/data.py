@@ -49,8 +49,8 @@ class Subject:
     ----------
     model : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
         The model.
-    method : str
-        As for `fgonnx.Explainer`.
+    method : str, optional
+        As for `fgonnx.Explainer`; that of the options by default.
     forward : Explainer, optional
         Computes scores instead of the method's own explainer, so that many methods share one session.
     options, running, labels, **changes
@@ -60,7 +60,7 @@ class Subject:
     def __init__(
         self,
         model: ModelLike | LoadedModel,
-        method: str = "fullgrad",
+        method: str | None = None,
         *,
         forward: Explainer | None = None,
         options: Options | None = None,
@@ -69,8 +69,9 @@ class Subject:
         **changes: Any,
     ) -> None:
         self.loaded = load(model)
-        self.method = method
-        self._options, self._running = with_changes(options, running, {**changes, "method": method})
+        named = {} if method is None else {"method": method}
+        self._options, self._running = with_changes(options, running, {**changes, **named})
+        self.method = self._options.method
         refuse_idle(self._options, ("contrast",), "measures ask for the score of one class")
         self._labels = labels
         self._explainer = Explainer(self.loaded, self._options, self._running, labels=labels)

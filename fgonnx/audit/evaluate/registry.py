@@ -204,9 +204,12 @@ def checked_options(measure: Measure, options: Mapping[str, Any]) -> dict[str, A
     for name, value in options.items():
         _check_name(measure, name, defaults)
         kind = hints.get(name, Any)
-        found[name] = converted(name, value, kind)
-        for rule in getattr(kind, "__metadata__", ()):
-            rule.check(name, found[name])
+        try:
+            found[name] = converted(name, value, kind)
+            for rule in getattr(kind, "__metadata__", ()):
+                rule.check(name, found[name])
+        except OptionError as error:
+            raise OptionError(f"the measure '{measure.name}': {error.args[0]}") from error
     return found
 
 

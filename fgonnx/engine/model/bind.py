@@ -18,6 +18,7 @@ from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import OptionError
 from fgonnx.fields import pairs
 from fgonnx.files import read_array
+from fgonnx.wording import near
 
 Array = npt.NDArray[Any]
 
@@ -54,8 +55,11 @@ def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
     for name, value in values.items():
         graph_input = next((v for v in graph.inputs if v.name == name and name not in loaded.bound), None)
         if graph_input is None or graph_input.dtype is None or graph_input.shape is None:
-            names = ", ".join(str(v.name) for v in free_inputs(graph))
-            raise OptionError(f"{loaded.name}: has no input '{name}' that could be bound; it has: {names}")
+            names = [str(v.name) for v in free_inputs(graph)]
+            raise OptionError(
+                f"{loaded.name}: has no input '{name}' that could be bound; it has: "
+                f"{', '.join(names)}{near(name, names)}"
+            )
         array = _fixed(loaded.name, graph_input, value)
         graph_input.const_value = ir.tensor(array, name=name)
         graph_input.shape = ir.Shape(array.shape)

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.errors import ModelError, OptionError
+from fgonnx.wording import near
 
 
 def free_inputs(graph: ir.Graph) -> list[ir.Value]:
@@ -27,7 +28,8 @@ def choose_input(model: ir.Model, name: str | None, where: str, *, per_sample: b
     if name is not None:
         chosen = next((v for v in inputs if v.name == name), None)
         if chosen is None:
-            raise OptionError(f"{where}: has no input '{name}'; it has: {described(inputs)}")
+            like = near(name, [str(v.name) for v in inputs])
+            raise OptionError(f"{where}: has no input '{name}'; it has: {described(inputs)}{like}")
         if not _explainable(chosen):
             raise OptionError(
                 f"{where}: its input '{name}' is not an array of floats or of uint8: {described([chosen])}"

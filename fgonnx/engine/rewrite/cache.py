@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache as once
@@ -31,7 +32,7 @@ from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.rewrite import build
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.engine.rules.registry import rules
-from fgonnx.errors import OptionError
+from fgonnx.errors import FgonnxWarning, OptionError
 from fgonnx.files import make_folder, replacing
 
 VARIABLE = "FGONNX_CACHE"
@@ -40,6 +41,7 @@ VARIABLE = "FGONNX_CACHE"
 KEPT_FILES = 200
 KEPT_BYTES = 1_000_000_000
 
+_SAID: set[Path] = set()
 _KNOWN = "fgonnx.cache"
 _SUFFIX = ".fgonnx"
 _DIGEST = hashlib.sha256().digest_size
@@ -61,8 +63,8 @@ class Cache:
     def build(self, loaded: LoadedModel, options: Options) -> Rewritten:
         """Return what `fgonnx.engine.rewrite.rewrite.build` does, from disk where it is there.
 
-        Nothing is kept where rules or methods of the user's own have a part in it, nor where the folder cannot be
-        written.
+        Nothing is kept where rules or methods of the user's own have a part in it. Where the folder cannot be written,
+        a warning says so.
         """
         key = _key(loaded, options)
         if key is None:
@@ -75,12 +77,24 @@ class Cache:
             return _unpacked(content, loaded, options)
         rewritten = build(loaded, options)
         content = _packed(rewritten, loaded)
-        with contextlib.suppress(OptionError):
+        try:
             make_folder(self.folder)
             with replacing(path) as temporary:
                 temporary.write_bytes(_digest(key, content) + content)
             self._bound()
+        except OptionError as error:
+            self._say(str(error))
         return rewritten
+
+    def _say(self, why: str) -> None:
+        """Warn, once for a folder, that graphs are not kept."""
+        if self.folder not in _SAID:
+            _SAID.add(self.folder)
+            warnings.warn(
+                f"rewritten graphs are not kept: {why}, or keep none (cache=False, --no-cache)",
+                FgonnxWarning,
+                stacklevel=2,
+            )
 
     def _bound(self) -> None:
         """Evict the least recently used entries, and files of interrupted processes."""

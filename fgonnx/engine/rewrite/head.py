@@ -17,6 +17,7 @@ from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import NEXT, Options
 from fgonnx.engine.walk import backward
 from fgonnx.errors import OptionError, TargetError, UnsupportedError
+from fgonnx.wording import near
 
 _HEAD_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}
 _SEE_THROUGH = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout", "StraightThrough"}
@@ -30,7 +31,9 @@ def find_head(normal: Normal, options: Options, loaded: LoadedModel) -> tuple[ir
     if options.output is not None:
         inner = {v.name: v for node in normal.model.graph for v in node.outputs}
         if options.output not in named and options.output not in inner:
-            raise OptionError(f"{where}: has no output '{options.output}'; it has: {', '.join(named)}")
+            raise OptionError(
+                f"{where}: has no output '{options.output}'; it has: {', '.join(named)}{near(options.output, named)}"
+            )
         output = named.get(options.output) or inner[options.output]
     else:
         output = next((v for v in normal.outputs if backward.differentiable(v)), normal.outputs[0])

@@ -327,6 +327,23 @@ def with_changes(
     return (replace(options, **changes) if changes else options), running
 
 
+def require_contributions(options: Options, what: str) -> None:
+    """Refuse options without the contributions that a check or a comparison needs; `what` names it.
+
+    Raises
+    ------
+    OptionError
+        The method has none, or they are switched off.
+    """
+    if not methods.find(options.method).certificate:
+        certified = [name for name in methods.names() if methods.find(name).certificate]
+        raise OptionError(
+            f"{what} needs contributions to the score, which {parameter('method', options.method)} does not have; "
+            f"choose one of: {', '.join(certified)}"
+        )
+    refuse_idle(options, ["certificate"], f"{what} needs contributions to the score")
+
+
 def refuse_others(options: Options, names: Collection[str], why: str) -> None:
     """Refuse options that are set where only the named ones have an effect; `why` says so.
 

@@ -1,0 +1,62 @@
+"""How parameters in messages are spelled on the command line."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args, get_origin
+
+_SPELLED = {
+    "settings": "--set",
+    "example_input": "--input-shape",
+    "preprocessing": "--preprocess",
+    "cache": "--no-cache",
+}
+"""Parameters whose flag has another name."""
+
+
+def flags_of(function: Callable[..., Any]) -> dict[str, str]:
+    """Return the flags of a command, by the names of its parameters; arguments are in capitals, as in its help."""
+    found = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        marks = get_args(parameter.annotation)[1:] if get_origin(parameter.annotation) is not None else ()
+        for mark in marks:
+            declared = [text for text in getattr(mark, "param_decls", ()) or () if text.startswith("--")]
+            if declared:
+                found[name] = declared[0].partition("/")[0]
+            elif type(mark).__name__ == "ArgumentInfo":
+                found[name] = str(mark.metavar or name.upper())
+        found.setdefault(name, f"--{name.replace('_', '-')}")
+    return found
+
+
+def on_the_command_line(name: str, value: str, flags: Mapping[str, str]) -> str:
+    """Spell a parameter: ``--psi signed``, or ``--set steps=3`` where it is a setting of the method.
+
+    Parameters
+    ----------
+    name : str
+        The parameter.
+    value : str
+        Its value as Python writes it, or "".
+    flags : mapping of str to str
+        The flags of the command.
+    """
+    shown = _as_typed(value)
+    flag = flags.get(name) or (spelled if (spelled := _SPELLED.get(name)) in flags.values() else None)
+    if flag is not None:
+        return f"{flag} {shown}".strip()
+    return f"--set {name}={shown}" if "settings" in flags else f"{name}={shown}"
+
+
+def _as_typed(value: str) -> str:
+    """Return a value as it is typed: texts without quotes, lists with commas."""
+    try:
+        found = ast.literal_eval(value) if value else ""
+    except (SyntaxError, ValueError):
+        return value
+    if isinstance(found, Sequence) and not isinstance(found, str):
+        return ",".join(str(v) for v in found)
+    return os.fspath(found) if isinstance(found, str) and found else value
