@@ -180,6 +180,7 @@ def check(
     if takes_seed(target):
         raise OptionError("check takes one entry of the head as its target, not a region, a sum or a similarity")
     refuse_idle(options, ("contrast",), "a check explains single entries")
+    refuse_idle(options, ("backward",), "a check is about the gradient")
     loaded = bound_to(load(model), options.bind)
     options = replace(options, bind=None)
     rng = np.random.default_rng(effort.random_state)

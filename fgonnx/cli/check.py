@@ -19,7 +19,16 @@ from fgonnx.fields import RUNNING
 from fgonnx.jobs.check import check_samples
 from fgonnx.jobs.reading import SOUND, Reading
 
-_NOT = ("method", "settings", "profile", "psi", "contrast", "engine", *FILE)  # what is checked does not depend on these
+_NOT = (
+    "method",
+    "settings",
+    "profile",
+    "psi",
+    "contrast",
+    "backward",
+    "engine",
+    *FILE,
+)  # what is checked does not depend on these
 
 
 @takes(

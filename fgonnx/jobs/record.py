@@ -356,7 +356,8 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
         lines.append(f"the map shows {localised['share']:.1%} of what contributes")
     s = record["settings"]
     layers = f", profile {s['profile']}" if record["sites"] else ""
-    lines.append(f"{s['method']}{layers}, psi {s['psi']}")
+    back = f", backward {s['backward']}" if "backward" in s else ""
+    lines.append(f"{s['method']}{layers}, psi {s['psi']}{back}")
     if s["psi"] == "signed":
         if other is not None:
             lines.append(f"red: for {_first_name(target)}; blue: for {_first_name(other)}")

@@ -219,6 +219,13 @@ class Emitter:
             raise TypeError(f"the literal {operand!r} has no tensor operand to take its type from")
         return self.constant(np.asarray(operand, dtype=partner.numpy()))
 
+    def holding(self, values: Sequence[ir.Value]) -> Emitter:
+        """Return an Emitter of the same graph for which some values do not depend on the input."""
+        other = object.__new__(Emitter)
+        vars(other).update(vars(self))
+        other.active = self.active.difference(values)
+        return other
+
     # Queries of rules about values.
 
     def entry(self, g: ir.Value) -> Entry | None:

@@ -51,6 +51,7 @@ class References:
     source="Sundararajan, Taly, Yan, ICML 2017, section 3.",
     cost="52 forward, 51 backward",
     settings=Path,
+    true_gradient=True,
 )
 def integrated_gradients(sample: Sample, path: Path) -> dict[str, Array]:
     """The input minus a baseline, times the mean gradient on the straight path between them.
@@ -76,6 +77,7 @@ def integrated_gradients(sample: Sample, path: Path) -> dict[str, Array]:
     source="Erion, Janizek, Sturmfels, Lundberg, Lee, Nature Machine Intelligence 3, 2021.",
     cost="201 forward, 201 backward",
     settings=References,
+    true_gradient=True,
 )
 def expected_gradients(sample: Sample, given: References) -> dict[str, Array]:
     """The expectation of integrated gradients over baselines drawn from references."""

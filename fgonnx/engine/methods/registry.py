@@ -247,6 +247,8 @@ class Method:
         Takes the settings and returns how to change rules for the reverse walk.
     gradient : bool
         Whether it needs the reverse walk.
+    true_gradient : bool
+        Whether what it computes holds for the gradient alone, and for no other backward pass (`Options.backward`).
     sites, certificate : bool
         Whether it is a full-gradient method, with sites; whether the certificate applies to its map.
     psis : tuple of str
@@ -264,6 +266,7 @@ class Method:
     settings: type = Plain
     modify: Callable[[Any], Modify] | None = None
     gradient: bool = True
+    true_gradient: bool = False
     sites: bool = False
     certificate: bool = False
     psis: tuple[str, ...] = aggregate.PSIS

@@ -34,6 +34,7 @@ from fgonnx.wording import near, parameter
 
 HEADS = ("logits", "output")
 FORMS = ("fast", "portable")
+BACKWARDS = ("gradient", "libra")
 NEXT = "next"
 """The contrast with the largest entry other than the target."""
 
@@ -83,6 +84,15 @@ def _idle_engine(o: Options) -> str:
     if method.modify is not None:
         return f"{o.method} changes the rules, which only fgonnx's own engine has"
     return "" if method.gradient else f"{o.method} needs no gradient"
+
+
+def _idle_backward(o: Options) -> str:
+    method = methods.find(o.method)
+    if method.modify is not None or not method.gradient:
+        return f"{o.method} {'has rules of its own' if method.gradient else 'needs no gradient'}"
+    if method.true_gradient:
+        return f"{o.method} is defined by the gradient"
+    return "" if o.engine == "fgonnx" else "only fgonnx's own engine has it"
 
 
 def _idle_certificate(o: Options) -> str:
@@ -196,6 +206,12 @@ class Options:
         "fast: fast on ONNX Runtime. portable: plain operators for other runtimes.",
         metavar="FORM",
     )
+    backward: str = option(
+        "gradient",
+        "What goes back through the network: gradient, or libra, which holds normalisation, gates and attention fixed "
+        "(LibraGrad, CVPR 2025): for transformers.",
+        idle=_idle_backward,
+    )
     target: int | None = option(
         None,
         "Default of the new input target_index. Default: the largest entry.",
@@ -228,7 +244,13 @@ class Options:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        choices = {"profile": aggregate.PROFILES, "psi": aggregate.PSIS, "head": HEADS, "form": FORMS}
+        choices = {
+            "profile": aggregate.PROFILES,
+            "psi": aggregate.PSIS,
+            "head": HEADS,
+            "form": FORMS,
+            "backward": BACKWARDS,
+        }
         check_choices(self, method=methods.names(), engine=ENGINES, **choices)
         method = methods.find(self.method)
         map_ = SIGNED in method.psis and (self.outputs is None or "saliency" in self.outputs)
@@ -287,6 +309,7 @@ class Options:
             "bind": described(self.bind) if self.bind else None,
             "engine": self.engine if self.engine != "fgonnx" else None,
             "contrast": self.contrast,
+            "backward": self.backward if self.backward != "gradient" else None,
         }
         return {**always, **described(_by_name(self.settings)), **{k: v for k, v in given.items() if v is not None}}
 

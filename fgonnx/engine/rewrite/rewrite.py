@@ -27,6 +27,7 @@ from fgonnx.engine.rewrite.rewritten import Rewritten, describe
 from fgonnx.engine.rules.fast import recompute
 from fgonnx.engine.rules.registry import FIX_BATCH
 from fgonnx.engine.walk import ENGINES, backward, cuts
+from fgonnx.engine.walk.libra import libra
 from fgonnx.errors import FgonnxError, ModelError, OptionError, TargetError, UnsupportedError
 from fgonnx.fields import of_kind
 from fgonnx.wording import parameter
@@ -213,6 +214,8 @@ def _walk(
         return backward.Walk({})
     if method.modify is not None:
         return backward.walk(op, path, head, seed, opset, method.modify(options.settings))
+    if options.backward == "libra":
+        return backward.walk(op, path, head, seed, opset, libra)
     return ENGINES[options.engine](op, path, head, seed, opset)
 
 
