@@ -141,18 +141,12 @@ def _instance_normalisation(
 
 
 def _layer_normalisation(
-    r: Rule,
-    op: Emitter,
-    y: ir.Value | tuple[ir.Value, ...],
-    x: ir.Value,
-    scale: ir.Value,
-    b: ir.Value | None = None,
-    *,
-    axis: int = -1,
-    epsilon: float = 1e-5,
-    stash_type: int = 1,
+    r: Rule, op: Emitter, y: ir.Value | tuple[ir.Value, ...], *inputs: ir.Value, **attributes: Any
 ) -> Local | None:
+    x, scale, b = (*inputs, None)[:3]
     if isinstance(y, tuple) or op.is_active(scale) or op.is_active(b):
         return None
+    assert x is not None and scale is not None
     rank = op.rank(x)
-    return _standardised(op, x, scale, b, range(axis % rank, rank), epsilon)
+    axes = range(attributes.get("axis", -1) % rank, rank)
+    return _standardised(op, x, scale, b, axes, attributes.get("epsilon", 1e-5))
