@@ -146,7 +146,8 @@ def _layer_normalisation(
     x, scale, b = (*inputs, None)[:3]
     if isinstance(y, tuple) or op.is_active(scale) or op.is_active(b):
         return None
-    assert x is not None and scale is not None
+    assert x is not None
+    assert scale is not None
     rank = op.rank(x)
     axes = range(attributes.get("axis", -1) % rank, rank)
     return _standardised(op, x, scale, b, axes, attributes.get("epsilon", 1e-5))
