@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_type_hints
 
 from fgonnx import kinds
@@ -49,6 +49,8 @@ class Spelling:
         Takes the option object; says why the option has no effect beside the others, or returns "" where it has one.
     parse : callable, optional
         Converts the text, or the list of texts with `many`, to the field's value.
+    joined : str
+        What is between the parts of a value of several.
     many : bool
         Whether the flag may be repeated.
     switch : bool
@@ -68,6 +70,7 @@ class Spelling:
     most: float | None = None
     idle: Callable[[Any], str] | None = None
     parse: Callable[[Any], Any] | None = None
+    joined: str = ","
     many: bool = False
     switch: bool = False
     typed: bool = True
@@ -112,6 +115,59 @@ def documented(cls: type[T]) -> type[T]:
 
     cls.__init__ = init  # type: ignore[method-assign]
     return cls
+
+
+def arguments(
+    o: Any,
+    *,
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+    suffix: str = "",
+) -> list[str]:
+    """Return how the fields of an option object are typed on the command line, without those at their defaults.
+
+    Parameters
+    ----------
+    o : dataclass instance
+        The option object.
+    only, without : collection of str
+        The only fields that are looked at, or those that are not.
+    defaults : mapping of str to any, optional
+        Other defaults than the class's own.
+    suffix : str
+        Behind every flag.
+    """
+    default = {f.name: f.default for f in fields(o)} | dict(defaults or {})
+    found = []
+    for name, s in spellings(type(o)).items():
+        if s.typed and name not in without and (not only or name in only):
+            flag = f"{s.flag or '--' + name.replace('_', '-')}{suffix}"
+            found += _typed(flag, s, getattr(o, name), default[name])
+    return found
+
+
+def _typed(flag: str, s: Spelling, value: Any, default: Any) -> list[str]:
+    if isinstance(value, Mapping) or is_dataclass(value):
+        pairs_ = value.items() if isinstance(value, Mapping) else _changed_fields(value)
+        return [text for k, v in pairs_ for text in (flag, f"{k}={_text(v)}")]
+    if value is None or value == default:
+        return []
+    if s.switch:
+        return [flag]
+    if s.many:
+        return [text for v in value for text in (flag, _text(v))]
+    return [flag, s.joined.join(map(_text, value)) if isinstance(value, tuple) else _text(value)]
+
+
+def _changed_fields(o: Any) -> list[tuple[str, Any]]:
+    """Return the fields of a dataclass that are not at their defaults."""
+    values = [(f.name, getattr(o, f.name), f.default) for f in fields(o)]
+    return [(name, v) for name, v, default in values if hasattr(v, "shape") or v != default]
+
+
+def _text(value: Any) -> str:
+    return getattr(value, "file", None) or str(value)
 
 
 def changed(changes: Mapping[str, Any], *objects: Any) -> tuple[list[Any], dict[str, Any]]:

@@ -74,6 +74,25 @@ def read_array(path: str | os.PathLike[str], error: type[FgonnxError] = OptionEr
     return found
 
 
+class FileArray(npt.NDArray[Any]):
+    """An array that knows the file it was read from, so that a record can name it.
+
+    Attributes
+    ----------
+    file : str
+        The file; "" for arrays that were computed from one.
+    """
+
+    file: str = ""
+
+
+def read_named(path: str | os.PathLike[str], error: type[FgonnxError] = OptionError) -> FileArray:
+    """Read an array of numbers from a .npy file, which it remembers; raises as `read_array`."""
+    found = read_array(path, error).view(FileArray)
+    found.file = os.fspath(path)
+    return found
+
+
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write an object as JSON, keys in insertion order; NaN and infinity are errors."""
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)

@@ -135,7 +135,7 @@ def _path(value: Any) -> Any:
 
 def _array(value: Any) -> Any:
     try:
-        array = np.asarray(value)
+        array = np.asanyarray(value)
     except ValueError:  # lists of different lengths
         return _MISFIT
     return array if array.dtype.kind in _NUMERIC and array.ndim and np.isfinite(array).all() else _MISFIT

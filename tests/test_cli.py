@@ -56,14 +56,17 @@ class TestExplain:
             "settings",
             "preprocessing",
             "notes",
+            "chosen",
             "explained",
             "top5",
             "target",
             "score",
             "completeness",
+            "delta",
             "localised",
             "sites",
             "files",
+            "command",
         ]
         assert r["target"]["index"] == 3
         assert r["target"]["label"] == "star"

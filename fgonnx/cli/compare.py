@@ -16,20 +16,19 @@ from fgonnx.cli.options import Folder, Group, Images, Target, takes
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.fields import refuse_idle
-from fgonnx.jobs.compare import CALLED, WHERE, CompareJob, Side, called, short
+from fgonnx.jobs.compare import CALLED, OWN, WHERE, CompareJob, Side, called, short
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import SOUND, Reading
 
 _ROWS = 40
 _LAYERS = 6
 _FEW = 3
-_OWN = ("input", "output", "input_shape", "layout", "bind")  # what the two models may call or shape otherwise
 
 
 @takes(
     options=Group(Options, without=("method", "settings", "engine", "contrast", *FILE)),
-    a_options=Group(Options, only=_OWN, suffix="-a"),
-    b_options=Group(Options, only=_OWN, suffix="-b"),
+    a_options=Group(Options, only=OWN, suffix="-a"),
+    b_options=Group(Options, only=OWN, suffix="-b"),
     reading=Group(Reading, without=SOUND),
     a_reading=Group(Reading, only=("preprocess",), suffix="-a"),
     b_reading=Group(Reading, only=("preprocess",), suffix="-b"),

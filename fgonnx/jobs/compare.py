@@ -17,11 +17,13 @@ from fgonnx import files
 from fgonnx.audit.comparison import MEASURES, SMALLER_IS_BETTER, Comparer, Comparison, measures, parted
 from fgonnx.audit.comparison.alignment import GIVES, HEAD, READS, Point
 from fgonnx.engine.graph.running import Running
+from fgonnx.engine.graph.session import choose_providers
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.load import load
-from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import FgonnxError, NumericError
+from fgonnx.fields import arguments
 from fgonnx.jobs import record
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
@@ -34,6 +36,9 @@ Float = npt.NDArray[np.float64]
 
 SCHEMA = 1
 """Version of the summary's layout; it changes when a key changes its meaning or goes away."""
+
+OWN = ("input", "output", "input_shape", "layout", "bind")
+"""Options that are each model's own: what it calls or shapes otherwise."""
 
 _NAME = 56
 
@@ -68,7 +73,7 @@ class Side:
     """
 
     def __init__(self, path: Path, inputs: Sequence[Path], options: Options, reading: Reading) -> None:
-        self.path = path
+        self.path, self.given, self.reading = path, options, reading
         self.loaded = bind(load(path), options.bind)
         value = self.loaded.input(options.input)
         pictures = any(is_picture(s.path) for s in find(inputs, len(dims_of(value))))
@@ -76,6 +81,11 @@ class Side:
         self.reader = Reader(value, self.preprocessing)
         layout = agreed_layout(options.layout, self.preprocessing, self.loaded.name)
         self.options = replace(options, bind=None, layout=layout)
+
+    def arguments(self, suffix: str) -> list[str]:
+        """Return what is the model's own on the command line, with a suffix behind every flag."""
+        own = arguments(self.given, only=OWN, suffix=suffix)
+        return [*own, *arguments(self.reading, only=("preprocess",), suffix=suffix)]
 
 
 @dataclass
@@ -117,7 +127,7 @@ class CompareJob:
         self.signed = a.options.psi == "signed"
         self.sources = find(self.inputs, len(a.reader.dims))
         self._stored = a.loaded.labels() or b.loaded.labels()
-        self.settings = {**a.options.to_dict(), "target": self.target}
+        self.settings = {k: v for k, v in a.options.to_dict().items() if k not in OWN} | {"target": self.target}
         self.comparer = Comparer(
             a.loaded,
             b.loaded,
@@ -129,6 +139,7 @@ class CompareJob:
         self._rows: list[dict[str, Any]] = []
         self._points: tuple[Point, ...] = ()
         self._sums: dict[str, Float] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Compare sample after sample and yield their rows, once their pictures are written.
@@ -164,6 +175,7 @@ class CompareJob:
         if not batch:
             return
         arrays = [np.stack([both[side].x for both in batch]) for side in (0, 1)]
+        self._shapes = {letter: array.shape for letter, array in zip("AB", arrays, strict=True)}
         names = self._labels(self.comparer.entries(arrays[0].shape, arrays[1].shape))
         try:
             found = self.comparer(arrays[0], arrays[1], self.target)
@@ -255,11 +267,15 @@ class CompareJob:
                     "path": str(m.path),
                     "sha256": m.loaded.sha256,
                     "preprocessing": json.loads(m.preprocessing.to_json()) if m.preprocessing else None,
+                    "bind": dict(m.loaded.bound),
+                    "explained": record.explained(side.engine(self._shapes.get(letter)).rewritten),
                 }
-                for letter, m in zip("AB", self.models, strict=True)
+                for letter, m, side in zip("AB", self.models, (self.comparer.a, self.comparer.b), strict=True)
             },
             "versions": record.versions(),
+            "providers": choose_providers(self.running.providers),
             "settings": self.settings,
+            "command": self._command(),
             "notes": list(self.notes),
             "limits": checks,
             "measures": {name: self._spread(name, v) for name, v in values.items()},
@@ -267,6 +283,19 @@ class CompareJob:
             "layers": layers,
             "images": self._rows,
         }
+
+    def _command(self) -> list[str]:
+        """Return the command that does the run again."""
+        a, b = self.models
+        return [
+            *("fgonnx", "compare", str(a.path), str(b.path), *map(str, self.inputs), "-o", str(self.folder)),
+            *(("--target", self.target) if self.target is not None else ()),
+            *arguments(a.given, without=("method", "settings", "engine", *OWN, *FILE)),
+            *(text for side, suffix in ((a, "-a"), (b, "-b")) for text in side.arguments(suffix)),
+            *arguments(a.reading, only=("labels",)),
+            *arguments(self.limits),
+            *arguments(self.running, defaults={"cache": True}),
+        ]
 
     def _spread(self, name: str, values: Float) -> dict[str, Any]:
         worst = int(values.argmax() if name in SMALLER_IS_BETTER else values.argmin())

@@ -20,15 +20,26 @@ from fgonnx.audit.evaluate.run import Run, Shard, file_name
 from fgonnx.audit.evaluate.summary import summarise
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
+from fgonnx.engine.graph.session import choose_providers
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import load
-from fgonnx.engine.rewrite.options import Options, parse_list
+from fgonnx.engine.rewrite.options import FILE, Options, parse_list
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explainer import Explainer
-from fgonnx.fields import MODEL, RUNNING, check_choice, check_choices, check_fields, documented, option, refuse_idle
+from fgonnx.fields import (
+    MODEL,
+    RUNNING,
+    arguments,
+    check_choice,
+    check_choices,
+    check_fields,
+    documented,
+    option,
+    refuse_idle,
+)
 from fgonnx.jobs import record
 from fgonnx.jobs.dataset import Dataset, Picture
-from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
+from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels
 
 SCHEMA = 1
 """Version of the summary's layout; it changes when a key changes its meaning or goes away."""
@@ -56,6 +67,7 @@ MEASURES = (
 )
 TARGETS = ("predicted", "label")
 
+_SAID = ("head", "output", "input", "input_shape", "layout")  # options that say what the score is
 _REFERENCES = 16  # inputs that methods which need some are given to compare with
 
 
@@ -141,6 +153,7 @@ class EvaluationJob:
             refuse_idle(plan, ["masks"], "the masks of an .npz are in it, under 'mask'")
         self.model, self.folder, self.plan = model, folder, plan or Plan()
         self.running = running or Running(batch_size=16)
+        self.reading, self._given = reading, options
         self.loaded = binding.bind(load(model), options.bind)
         value = self.loaded.input(options.input)
         self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=data.is_dir())
@@ -151,8 +164,8 @@ class EvaluationJob:
             raise OptionError(
                 f"{self.loaded.name} takes pictures of any size; fix it, as in --preprocess unit,size=224"
             )
-        shape = None if self.preprocessing is None else self._sample_shape()
-        entries = math.prod(self.forward.engine(shape, forward=True).rewritten.head_shape)
+        self._shape = None if self.preprocessing is None else self._sample_shape()
+        entries = math.prod(self.forward.engine(self._shape, forward=True).rewritten.head_shape)
         given = reading.names() or self.loaded.labels()
         names, note = aligned_labels(given, None, entries)
         self.names, self.notes = names or (), [f"labels: {note}"] if note else []
@@ -300,8 +313,18 @@ class EvaluationJob:
             "settings": {
                 "target": self.plan.target,
                 "seed": self.plan.seed,
+                "limit": self.plan.limit,
+                "masks": str(self.plan.masks) if self.plan.masks is not None else None,
+                "labels": str(self.reading.labels) if self.reading.labels is not None else None,
+                **{k: v for k, v in self.options.to_dict().items() if k in _SAID},
+                "bind": dict(self.loaded.bound),
+                "batch_size": self.running.batch_size,
                 "preprocessing": pre.describe() if pre is not None else None,
             },
+            "explained": record.explained(self.forward.engine(self._shape, forward=True).rewritten),
+            "preprocessing": json.loads(pre.to_json()) if pre is not None else None,
+            "providers": choose_providers(self.running.providers),
+            "command": self._command(),
             "versions": record.versions(),
             "notes": self.notes,
             "failed": run.failed,
@@ -326,6 +349,16 @@ class EvaluationJob:
         with files.replacing(self.folder / "index.html") as temporary:
             temporary.write_text(page.render(summary, drawn), encoding="utf-8")
         return summary
+
+    def _command(self) -> list[str]:
+        """Return the command that does the run again."""
+        return [
+            *("fgonnx", "evaluate", str(self.model), str(self.dataset.path), "-o", str(self.folder)),
+            *arguments(self.plan),
+            *arguments(self._given, without=FILE),
+            *arguments(self.running, defaults={"batch_size": 16, "cache": True}),
+            *arguments(self.reading, without=SOUND),
+        ]
 
     def _drawn(self, summary: Mapping[str, Any]) -> dict[str, dict[str, bytes]]:
         from fgonnx.audit.evaluate import figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -21,14 +21,14 @@ from fgonnx.engine.graph.session import choose_providers
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import LoadedModel, load
-from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError, NumericError
 from fgonnx.explain import choice
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.stream import grouped, in_order
-from fgonnx.fields import check_choices, refuse_idle
+from fgonnx.fields import arguments, check_choices, refuse_idle
 from fgonnx.jobs import record
 from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.record import Decision
@@ -166,7 +166,9 @@ class ExplainJob:
     ) -> dict[str, Any]:
         """Draw and write the results of one sample."""
         files = self._files(sample.source)
-        made = record.describe(self._request(sample.source), explanation, decision, sample, row, files)
+        made = record.describe(
+            self._request(sample.source), explanation, decision, sample, row, files, self._command(sample.source)
+        )
         saliency = explanation.saliency[row]
         placed = None
         if self.picture == "overlay" and sample.photo is not None and self.preprocessing is not None:
@@ -217,6 +219,17 @@ class ExplainJob:
             "preprocessing": json.loads(pre.to_json()) if pre is not None else None,
         }
 
+    def _command(self, source: Source) -> list[str]:
+        """Return the command that explains a sample again: the file that it is in."""
+        return [
+            *("fgonnx", "explain", str(self.model), str(source.path), "-o", str(self.folder)),
+            *(("--target", self.target) if self.target is not None else ()),
+            *(("--picture", self.picture) if self.picture != ExplainJob.picture else ()),
+            *arguments(self.options, without=FILE),
+            *arguments(self.running, defaults={"cache": True}),
+            *arguments(self.reading, without=() if source.path.suffix.lower() == SOUND_SUFFIX else SOUND),
+        ]
+
     def _target(self) -> dict[str, Any]:
         """Return the requested target, and the hash of the file it names."""
         named = [Path(p) for p in re.split(r"[=,]", self.target or "") if p.lower().endswith(".npy")]
@@ -236,8 +249,14 @@ class ExplainJob:
             stored = json.loads(self._record_path(source).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        same = isinstance(stored, dict) and all(stored.get(k) == v for k, v in self._request(source).items())
-        return stored if same else None
+        return stored if isinstance(stored, dict) and _answers(stored, self._request(source)) else None
+
+
+def _answers(stored: Mapping[str, Any], request: Mapping[str, Any]) -> bool:
+    """Tell whether a record is of a request, which leaves open what the method chose."""
+    chosen = dict.fromkeys(stored.get("chosen", ()))
+    found = {**stored, "settings": {**stored.get("settings", {}), **chosen}}
+    return all(found.get(k) == v for k, v in request.items())
 
 
 def _stored_rate(loaded: LoadedModel) -> int | None:

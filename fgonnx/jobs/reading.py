@@ -69,6 +69,7 @@ class Reading:
         panel=MODEL,
         metavar="FIRST:END",
         parse=parse_span,
+        joined=":",
         least=0,
     )
 

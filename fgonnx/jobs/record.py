@@ -31,6 +31,7 @@ SCHEMA = 1
 SMOOTHED = "score, contributions and completeness are means over the noisy copies; top5 is of the clean input"
 
 PICTURES = ("panel", "overlay", "heat")
+_CHOSEN = ("layer",)  # settings that a method chooses by itself where they are left open
 _TOP = 5
 _SMOOTHING = 64  # standard deviation of the average, as a divisor of the picture's longer side
 
@@ -104,6 +105,20 @@ def versions() -> dict[str, str]:
     }
 
 
+def explained(r: Rewritten) -> dict[str, Any]:
+    """Return what of a model is explained, for the record of a run: the head, the input and its layout."""
+    return {
+        "value": r.head,
+        "before": r.stripped or None,
+        "shape": list(r.head_shape),
+        "input": r.normal.input_name,
+        "input_shape": list(r.normal.input_shape),
+        "layout": r.normal.layout,
+        "batch": "any" if r.normal.batched else "1",
+        "notes": list(r.normal.notes),
+    }
+
+
 def describe(
     request: Mapping[str, Any],
     explanation: Explanation,
@@ -111,6 +126,7 @@ def describe(
     sample: Sample,
     row: int,
     files: Mapping[str, str],
+    command: Sequence[str],
 ) -> dict[str, Any]:
     """Return the JSON record of one sample.
 
@@ -128,10 +144,14 @@ def describe(
         Its row in the batch.
     files : mapping of str to str
         The other files about it, by kind.
+    command : sequence of str
+        The command that explains it again.
     """
     index, other = (int(v[row]) if v is not None else None for v in (explanation.target, explanation.contrast))
     has_certificate = explanation.contributions is not None and explanation.completeness is not None
     score = float(explanation.score[row])
+    asked = request["settings"]
+    chosen = {k: explanation.settings[k] for k, v in asked.items() if v is None and k in _CHOSEN}
     return {
         **request,
         "notes": [
@@ -140,6 +160,8 @@ def describe(
             *([SMOOTHED] if request["settings"]["method"] == "smooth-fullgrad" else []),
             *([f"layer: {explanation.settings['layer']}"] if "layer" in explanation.settings else []),
         ],
+        "settings": {**request["settings"], **chosen},
+        "chosen": list(chosen),
         "explained": {
             "value": explanation.head,
             "before": explanation.head_stripped or None,
@@ -156,6 +178,7 @@ def describe(
         }
         if has_certificate
         else None,
+        "delta": float(explanation.delta[row]) if explanation.delta is not None else None,
         "localised": {
             "amount": float(explanation.localised()[row]),
             "share": float(explanation.localised_share()[row]),
@@ -164,6 +187,7 @@ def describe(
         else None,
         "sites": _sites(explanation, row if has_certificate else None),
         "files": dict(files),
+        "command": list(command),
     }
 
 

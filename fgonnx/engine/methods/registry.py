@@ -21,7 +21,7 @@ from fgonnx.engine.maps.psi import ABS, POSITIVE, Signed, cell_sums, matrix
 from fgonnx.engine.walk.backward import Modify, Walk
 from fgonnx.errors import OptionError
 from fgonnx.fields import check_choice, checked, pairs
-from fgonnx.files import read_array
+from fgonnx.files import read_named
 from fgonnx.wording import near, parameter
 
 Array = npt.NDArray[Any]
@@ -310,7 +310,7 @@ class Method:
         if kind.startswith("str"):
             return text
         if text.endswith(".npy") and not kind.startswith(("int", "bool")):
-            return read_array(text)
+            return read_named(text)
         if kind.startswith("bool") and text.lower() in _SWITCHES:
             return _SWITCHES[text.lower()]
         try:

@@ -17,7 +17,7 @@ from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import OptionError
 from fgonnx.fields import pairs
-from fgonnx.files import read_array
+from fgonnx.files import read_named
 from fgonnx.wording import near
 
 Array = npt.NDArray[Any]
@@ -100,7 +100,7 @@ def parse(texts: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs(texts, "sr=16000, state=zeros or mask=mask.npy").items():
         if value.lower().endswith(".npy"):
-            found[name] = read_array(value)
+            found[name] = read_named(value)
             continue
         try:
             found[name] = 0 if value == "zeros" else int(value) if re.fullmatch(r"[+-]?\d+", value) else float(value)
