@@ -12,8 +12,10 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import dtype_of
-from fgonnx.engine.rules.fast.masks import along_axis, apply_along, scatter_add
+from fgonnx.engine.rules.fast.masks import apply_along, scatter_add, spread_matrix, unit_matrix
 from fgonnx.engine.rules.registry import FIX_BATCH, Cotangent, Local, Unsupported, Vjp, linear, rule
+
+_MULTIPLIED = 1024  # entries up to which zeros are put between them by a matrix
 
 
 @rule("Slice", since=10, family="linear", note="c = 0 (linear); bounds must be constant")
@@ -56,10 +58,18 @@ def slice_(
 
 
 def _stuff(op: Emitter, g: ir.Value, y: ir.Value, axis: int, count: int, step: int) -> ir.Value:
-    """Put step - 1 zeros between the elements along an axis: a 0/1 matrix, which every runtime multiplies fast."""
-    matrix = np.zeros(((count - 1) * step + 1, count))
-    matrix[np.arange(count) * step, np.arange(count)] = 1
-    return along_axis(op, g, matrix, axis, op.rank(y))
+    """Put step - 1 zeros between the elements along an axis: a 0/1 matrix, which every runtime multiplies fast.
+
+    Long axes, such as those of recordings, are padded instead.
+    """
+    size = (count - 1) * step + 1
+    if count > _MULTIPLIED:
+        rank = op.rank(y)
+        behind = [d if isinstance(d, int) else -1 for d in op.dims(y)[axis + 1 :]]
+        apart = op.Pad(op.Unsqueeze(g, [axis + 1]), [0] * (rank + 1 + axis + 1) + [step - 1] + [0] * (rank - axis - 1))
+        return op.Slice(op.Reshape(apart, [*[0] * axis, count * step, *behind]), [0], [size], [axis])
+    spread = op.Transpose(spread_matrix(op, count, step, dtype_of(g)), perm=[1, 0])
+    return apply_along(op, g, op.Slice(spread, [0], [size], [0]), axis, op.rank(y))
 
 
 @rule("Gather", family="linear", note="c = 0 (linear in the data)")
@@ -231,7 +241,7 @@ def resize(
                 raise Unsupported("it resizes the batch axis", FIX_BATCH)
             # The matrix of this axis is what the runtime itself makes of unit vectors: constant, so it is folded when
             # the session loads. Row i of it is the response to unit vector i.
-            unit = op.constant(np.eye(before, dtype=dtype_of(x).numpy()).reshape(1, 1, before, before))
+            unit = op.Reshape(unit_matrix(op, before, dtype_of(x)), [1, 1, before, before])
             window = op.constant(np.array([0, 0, 0, bounds[0], 1, 1, 1, bounds[1]], np.float32)) if cropped else None
             by = op.constant(np.array([1, 1, 1, scale], np.float32)) if scale is not None else None
             to = None if scale is not None else [1, 1, before, after]

@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rules.fast.blocked import blockable
-from fgonnx.engine.rules.fast.masks import along_axis, finite
+from fgonnx.engine.rules.fast.masks import along_axis, finite, is_large, scatter_add
 from fgonnx.engine.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
 
 _LAST = int(np.iinfo(np.int64).max)
@@ -157,10 +158,24 @@ def pad(
                 lead, trail = max(begin[axis], 0), max(end[axis], 0)
                 source = np.pad(np.arange(size), (lead, trail), mode=mode)  # type: ignore[call-overload]
                 source = source[max(-begin[axis], 0) : len(source) - max(-end[axis], 0)]
+                if is_large(size, len(source)) and min(begin[axis], end[axis]) >= 0:
+                    g = _fold_edges(op, g, source, axis, lead, size, rank)
+                    continue
                 g = along_axis(op, g, np.eye(size)[:, source], axis, rank)
         return g
 
     return Local(gather_vjp)
+
+
+def _fold_edges(
+    op: Emitter, g: ir.Value, source: npt.NDArray[np.int64], axis: int, lead: int, size: int, rank: int
+) -> ir.Value:
+    """Add what was padded on both sides of an axis to the entries it copies."""
+    inner = op.Slice(g, [lead], [lead + size], [axis])
+    edges = op.Concat(op.Slice(g, [0], [lead], [axis]), op.Slice(g, [lead + size], [_LAST], [axis]), axis=axis)
+    copied = np.concatenate([source[:lead], source[lead + size :]])
+    index = op.Reshape(op.constant(copied), [-1 if i == axis else 1 for i in range(rank)])
+    return scatter_add(op, "ScatterElements", inner, op.Expand(index, op.Shape(edges)), edges, axis=axis)
 
 
 def _unpad(op: Emitter, g: ir.Value, begin: Sequence[int], end: Sequence[int]) -> ir.Value:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.values import dtype_of
+from fgonnx.engine.graph.values import dtype_of, shaped
 from fgonnx.engine.rules.fast.convolution import Windows, transposed_convolution
+from fgonnx.engine.rules.fast.masks import is_large
 from fgonnx.engine.rules.registry import Local, Unsupported, rule
 
 
@@ -96,14 +100,30 @@ def stft(
         raise Unsupported("its signal is complex")
     count = int(size.reshape(())) if size is not None else len(taper) if taper is not None else 0
     frames, bins = op.size(y, 1), op.size(y, 2)
-    # A convolution with stride: for bin k the filters w(t) cos(2 pi k t / n) and -w(t) sin(2 pi k t / n).
-    turns = np.exp(-2j * np.pi * np.outer(np.arange(bins), np.arange(count)) / count)
-    filters = np.stack([turns.real, turns.imag], 1).reshape(2 * bins, 1, count) * (1.0 if taper is None else taper)
     at = Windows([op.size(x, 1)], [frames], [count], [int(stride.reshape(()))], [1], [0])
 
     def vjp(g: ir.Value) -> ir.Value:
         channels = op.Transpose(op.Reshape(g, [-1, frames, 2 * bins]), perm=[0, 2, 1])
-        weights = op.constant(filters.astype(dtype_of(g).numpy()))
+        weights = _filters(op, bins, count, taper, dtype_of(g))
         return op.reshape_like(transposed_convolution(op, channels, weights, at, 1, x), x)
 
     return Local(vjp)
+
+
+def _filters(op: Emitter, bins: int, count: int, taper: npt.NDArray[Any] | None, kind: ir.DataType) -> ir.Value:
+    """Return the transform as a convolution: for bin k the filters w(t) cos(2 pi k t / n) and -w(t) sin(2 pi k t / n).
+
+    Large ones are computed, and folded when the session loads, from angles that are reduced to a half turn exactly.
+    """
+    shape = [2 * bins, 1, count]
+    if not is_large(2 * bins, count):
+        turns = np.exp(-2j * np.pi * np.outer(np.arange(bins), np.arange(count)) / count)
+        filters = np.stack([turns.real, turns.imag], 1).reshape(shape) * (1.0 if taper is None else taper)
+        return op.constant(filters.astype(kind.numpy()))
+    bin_, time = (op.constant(np.arange(n).reshape(s)) for n, s in ((bins, (-1, 1, 1)), (count, (1, 1, -1))))
+    half = count // 2
+    place = op.Sub(op.Mod(op.Add(op.Mul(bin_, time), np.array(half)), np.array(count)), np.array(half))
+    angle = op.Mul(op.Cast(place, to=ir.DataType.FLOAT.value), 2 * np.pi / count)
+    both = op.Concat(op.Cos(angle), op.Neg(op.Sin(angle)), axis=1)
+    tapered = both if taper is None else op.Mul(both, op.constant(taper.astype(np.float32)))
+    return shaped(op.Cast(op.Reshape(tapered, shape), to=kind.value), shape)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter, Recipe
 from fgonnx.engine.graph.values import dtype_of, shaped
 from fgonnx.engine.rules.fast.blocked import BLOCK, blockable, blocked, enlarged, interleaved, phase_count, stuffed
-from fgonnx.engine.rules.fast.masks import each_channel
+from fgonnx.engine.rules.fast.masks import each_channel, spread_matrix
 
 _DEPTHWISE_TAPS = 25  # windows of up to this many taps are summed by a depthwise convolution
 
@@ -215,8 +215,7 @@ def _flipped(
 def _zero_stuffed(op: Emitter, g: ir.Value, at: Windows) -> ir.Value:
     """Insert s - 1 zeros after every entry of the last two axes: in rows by a 0/1 matrix, between rows by Pad."""
     (rows, columns), (down, across) = at.size_out, at.strides
-    spread = np.zeros((columns, columns * across), dtype_of(g).numpy())
-    spread[np.arange(columns), across * np.arange(columns)] = 1
+    spread = spread_matrix(op, columns, across, dtype_of(g))
     wide = op.Reshape(op.MatMul(g, spread), [-1, op.size(g, 1), rows, 1, columns * across])
     padded = op.Pad(wide, [0, 0, 0, 0, 0, 0, 0, 0, down - 1, 0])
     return op.Reshape(padded, [-1, op.size(g, 1), rows * down, columns * across])

@@ -19,6 +19,7 @@ from fgonnx.engine.rules.fast.blocked import blockable
 # Times 2**127, every normal positive float32 is 2 or more, so that minus 1 it clamps to 1; infinity clamps too. The
 # beta is -1 because OpenVINO reads an explicit beta=0 as the default 0.5.
 _STEEP = 2.0**127
+_LITERAL_BYTES = 1 << 16
 
 
 def positive(op: Emitter, x: ir.Value) -> ir.Value:
@@ -135,6 +136,29 @@ def _summed_in(kind: ir.DataType) -> ir.DataType:
 
 def _cast(op: Emitter, v: ir.Value, kind: ir.DataType) -> ir.Value:
     return v if v.dtype == kind else op.Cast(v, to=kind.value)
+
+
+def is_large(rows: int, columns: int) -> bool:
+    """Tell whether a constant matrix of float32 is too large to be written into a file that may be small."""
+    return 4 * rows * columns > _LITERAL_BYTES
+
+
+def unit_matrix(op: Emitter, size: int, kind: ir.DataType) -> ir.Value:
+    """Return a unit matrix; a large one is made and folded when the session loads, and takes no room in the file."""
+    if not is_large(size, size):
+        return op.constant(np.eye(size, dtype=kind.numpy()))
+    zeros = op.ConstantOfShape([size, size], value=ir.tensor(np.zeros(1, np.float32)))
+    return _cast(op, shaped(op.EyeLike(zeros), [size, size]), kind)
+
+
+def spread_matrix(op: Emitter, count: int, step: int, kind: ir.DataType) -> ir.Value:
+    """Return the (count, count * step) matrix that puts step - 1 zeros behind every entry of a row vector."""
+    if is_large(count, count * step):
+        apart = op.Pad(op.Unsqueeze(unit_matrix(op, count, kind), [2]), [0, 0, 0, 0, 0, step - 1])
+        return shaped(op.Reshape(apart, [count, count * step]), [count, count * step])
+    spread = np.zeros((count, count * step), kind.numpy())
+    spread[np.arange(count), step * np.arange(count)] = 1
+    return op.constant(spread)
 
 
 def along_axis(op: Emitter, g: ir.Value, matrix: npt.NDArray[np.float64], axis: int, rank: int) -> ir.Value:
