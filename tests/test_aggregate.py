@@ -6,7 +6,7 @@ import pytest
 
 from fgonnx import Explainer, rewrite
 from fgonnx.engine.graph.session import Session
-from fgonnx.engine.maps.aggregate import interpolation, mass_preserving
+from fgonnx.engine.maps.interpolate import interpolation, mass_preserving
 from fgonnx.engine.methods.fullgrad import combine
 from fgonnx.engine.rewrite.rewritten import sites_of
 from tests.support import draw, model, pictures, run

@@ -285,6 +285,32 @@ class TestLayers:
     def test_the_last_layer_with_a_grid_is_found_and_told(self):
         assert explain("grad-cam").settings["layer"] == "f"  # Flatten keeps (channels, rows, columns) in one axis
 
+    @pytest.mark.parametrize(
+        ("tail", "layer"),
+        [
+            ("p = AveragePool<kernel_shape=[2,2], strides=[2,2]>(r) f = Flatten(p)", "r"),
+            ("p = AveragePool<kernel_shape=[4,3], strides=[2,1]>(r) q = Identity(p) f = Flatten(q)", "r"),
+            ("p = AveragePool<kernel_shape=[1,1]>(r) f = Flatten(p)", "r"),
+            ("m = MaxPool<kernel_shape=[2,2]>(r) p = AveragePool<kernel_shape=[2,2]>(m) f = Flatten(p)", "m"),
+            ("p = ReduceMean(r, rows) f = Flatten(p)", "r"),
+            ("p = GlobalAveragePool(r) f = Flatten(p)", "r"),
+            ("a, b = Split<axis=2, num_outputs=2>(r) s = Add(a, b) p = Div(s, two) f = Flatten(p)", "r"),
+            ("p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r) f = Flatten(p)", "f"),
+            ("p = AveragePool<kernel_shape=[2,2]>(r) s = Sigmoid(p) f = Flatten(s)", "f"),
+            ("p = AveragePool<kernel_shape=[2,2]>(r) n = Conv(p, k2) f = Flatten(n)", "f"),
+        ],
+    )
+    def test_an_adaptive_pool_does_not_hide_the_last_one(self, tail, layer):
+        body = f"c = Conv<pads=[1,1,1,1]>(x, k) r = Relu(c) {tail} s2 = ReduceSum(f, one) y = Mul(f, s2)"
+        source = model(
+            f"(float[N,3,8,6] x) => (float[N,K] y) {{ {body} }}",
+            weights=draw(k=(4, 3, 3, 3), k2=(5, 4, 1, 1))
+            | {"rows": np.array([2]), "one": np.array([1]), "two": np.array(2, np.float32)},
+        )
+        found, named = (explain("grad-cam", pictures(2), 0, source, **k) for k in ({}, {"layer": layer}))
+        assert found.settings["layer"] == layer
+        np.testing.assert_array_equal(found.saliency, named.saliency)
+
     def test_a_layer_can_be_named(self):
         first, last = explain("grad-cam", layer="b"), explain("grad-cam", layer="e")
         assert first.settings["layer"] == "b"

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.maps import aggregate
+from fgonnx.engine.maps import interpolate
 from fgonnx.engine.maps.aggregate import at_least_float32
 from fgonnx.engine.maps.placement import Placement
 from fgonnx.engine.maps.psi import ABS, SIGNED, canonical
@@ -20,6 +20,12 @@ from fgonnx.fields import documented, option
 from fgonnx.wording import near, parameter
 
 _PICKS = {"Gather", "Slice", "Split"}
+_AVERAGES = {"AveragePool", "ReduceMean"}
+_MOVES = {
+    *("Cast", "Concat", "Dropout", "Flatten", "Gather", "GatherND", "Identity", "Pad", "Reshape", "Slice", "Split"),
+    *("Squeeze", "Transpose", "Unsqueeze"),
+}
+_SCALES = {"Div", "Mul", "Where"}
 _LISTED = 8  # the last layers, named in an error message
 
 
@@ -65,20 +71,42 @@ def find_layer(view: View) -> tuple[ir.Value, Placement]:
 
 
 def _last(view: View, found: Sequence[ir.Value]) -> str:
-    """Return the name of the last value through which all paths from the grid to the score pass.
+    """Return the name of the last value through which all paths from the grid to the score pass, before it is averaged.
 
-    A sweep back from the head tracks the values still to be produced; a single one is a cut of the graph. Where the
-    head reads only class tokens after the last attention, their patches do not count as read.
+    An adaptive pool to more than one cell hides the layer that it averages. A sweep back from the head tracks the
+    values still to be produced; a single one is a cut of the graph. Where the head reads only class tokens after the
+    last attention, their patches do not count as read.
     """
     read, pending = {view.nodes[-1].outputs[0]}, set[ir.Value]()
+    last, seen, between = None, None, list[ir.Node]()
     for node in reversed(view.nodes):
         pending.difference_update(node.outputs)
         taken = {v for v in node.inputs if v in view.layouts and _has_grid(view, v) and _takes(view, node, v, read)}
         read |= taken
         pending |= taken
-        if len(pending) == 1 and (only := next(iter(pending))) in found:
-            return str(only.name)
-    return str(found[-1].name)
+        if node.outputs[0] in read:
+            between.append(node)
+        if len(pending) != 1 or (only := next(iter(pending))) not in found:
+            continue
+        if only is seen:  # those were other readers of it
+            between = []
+            continue
+        if last is not None and not all(_averages(view, n) or _moves(view, n) for n in between):
+            break
+        if last is None or any(_averages(view, n) for n in between):
+            last = only
+        seen, between = only, []
+    return str((last or found[-1]).name)
+
+
+def _averages(view: View, node: ir.Node) -> bool:
+    """Tell whether a node averages cells of the grid, or adds some up, as exporters write pools to uneven sizes."""
+    return node.op_type in _AVERAGES or (node.op_type == "Add" and all(v in view.layouts for v in node.inputs))
+
+
+def _moves(view: View, node: ir.Node) -> bool:
+    """Tell whether a node moves cells of the grid, or scales them by a constant."""
+    return node.op_type in _MOVES or (node.op_type in _SCALES and sum(v in view.layouts for v in node.inputs) == 1)
 
 
 def _has_grid(view: View, v: ir.Value) -> bool:
@@ -119,7 +147,7 @@ def cam(name: str, *, source: str) -> Callable[[Terms], Terms]:
             g = canonical(op, at_least_float32(op, view.walked.cotangents[layer]), placed)
             summed = op.ReduceSum(terms(op, a, g, list(range(2, len(placed.shape)))), [1])
             summed = summed if view.psi == SIGNED else op.Relu(summed)
-            enlarged = aggregate.upsample(op, summed, placed.grid, view.grid, signed=False, align_corners=False)
+            enlarged = interpolate.upsample(op, summed, placed.grid, view.grid, signed=False, align_corners=False)
             return {"saliency": Written(op.Reshape(enlarged, [-1, *view.grid]), view.grid)}
 
         write.__doc__ = terms.__doc__
@@ -218,6 +246,6 @@ def score_cam(sample: Sample, layer: Layer) -> dict[str, Array]:
 def enlarged(maps: Array, grid: tuple[int, ...], *, align_corners: bool = False) -> Array:
     """Upsample maps (n, *cells) to (n, *grid) linearly."""
     for axis, after in enumerate(grid, start=1):
-        matrix = aggregate.interpolation(maps.shape[axis], after, align_corners=align_corners)
+        matrix = interpolate.interpolation(maps.shape[axis], after, align_corners=align_corners)
         maps = np.moveaxis(np.tensordot(matrix, maps, axes=(1, axis)), 0, axis)
     return maps

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fgonnx.engine.maps.aggregate import interpolation
+from fgonnx.engine.maps.interpolate import interpolation
 from fgonnx.engine.methods.registry import Array, Sample, driven, nothing
 from fgonnx.fields import documented, option
 
