@@ -95,8 +95,8 @@ class TestGuesses:
 
 # A layout that was given, the model, and what of it the operators contradict.
 WRONG = {
-    "channels last of a convolution": (small_cnn(), "NHWC", "axis 1 of the input .3. .*grid.*'Conv_0'.*as channels"),
-    "a volume without channels": (small_cnn(), "NDHW", "axis 1 of the input .3.*'Conv_0' .Conv. reads it as channels"),
+    "channels last of a convolution": (small_cnn(), "NHWC", "axis 1 of the input .3. .*grid.*'a'.*as channels"),
+    "a volume without channels": (small_cnn(), "NDHW", "axis 1 of the input .3.*'a' .Conv. reads it as channels"),
     "channels first behind a Transpose": (small_cnn(layout="NHWC"), "NCHW", "axis 1 of the input .8. channels"),
     "rows as channels": (network(*READ["turned"][:2]), "NCW", "axis 1 of the input .6. channels.*as a row or column"),
     "features as time": (network(*READ["an LSTM, batch first"][:2]), "NCT", "axis 1.* channels.*LSTM.*as time"),

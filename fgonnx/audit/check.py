@@ -21,6 +21,7 @@ from fgonnx.engine.model.bind import with_sizes
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.cut import free_input
 from fgonnx.engine.rewrite import cache as caches
+from fgonnx.engine.rewrite.arranged import arranged, turned
 from fgonnx.engine.rewrite.options import Options, require_contributions, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import OptionError
@@ -181,8 +182,10 @@ def check(
         raise OptionError("check takes one entry of the head as its target, not a region, a sum or a similarity")
     refuse_idle(options, ("contrast",), "a check explains single entries")
     refuse_idle(options, ("backward",), "a check is about the gradient")
-    loaded = bound_to(load(model), options.bind)
-    options = replace(options, bind=None)
+    source = bound_to(load(model), options.bind)
+    loaded, options = arranged(source, replace(options, bind=None))
+    if x is not None and source.arrangement is None:
+        x = turned(loaded, x)
     rng = np.random.default_rng(effort.random_state)
     explainer = Explainer(loaded, replace(options, input_gradient=True), running, labels=labels)
     if isinstance(x, Mapping):

@@ -11,8 +11,10 @@ import onnx_ir as ir
 from fgonnx.engine.graph.session import refusal
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, external_tensors, load
+from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import FILE, Options, options_with_changes
 from fgonnx.engine.rewrite.rewrite import build
+from fgonnx.engine.rewrite.rewritten import own_layout_of
 from fgonnx.errors import ModelError, UnsupportedError
 from fgonnx.fields import refuse_idle
 
@@ -56,6 +58,7 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     found = _file(loaded)
     found |= {"explanation": None, "obstacle": None, "refusals": []}
     try:
+        loaded, options = arranged(loaded, options)
         r = build(loaded, options)
     except UnsupportedError as error:
         found["obstacle"] = str(error).splitlines()[0]
@@ -66,12 +69,14 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
             raise
         found["obstacle"] = str(error)
         return found
+    shape, place = r.normal.input_shape, loaded.arrangement
     found["explanation"] = {
         **options.to_dict(),
         "input": r.normal.input_name,
-        "input_shape": list(r.normal.input_shape),
-        "layout": r.normal.layout,
+        "input_shape": list(shape if place is None else place.own_shape(shape)),
+        "layout": own_layout_of(r, loaded),
         "batch": "any" if r.normal.batched else "one by one",
+        "batch_axis": 0 if place is None else place.axis,
         "head": r.head,
         "head_shape": list(r.head_shape),
         "head_stripped": r.stripped or None,

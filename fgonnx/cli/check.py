@@ -14,6 +14,7 @@ from fgonnx.cli.options import Group, ModelPath, SomeImages, Target, takes
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import load
+from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.fields import RUNNING
 from fgonnx.jobs.check import check_samples
@@ -64,7 +65,7 @@ def command(
     Exit code: 0 where no check fails, 1 where one does, 2 where input or options are wrong.
     """
     loaded = binding.bind(load(model), options.bind)
-    options = replace(options, bind=None)
+    loaded, options = arranged(loaded, replace(options, bind=None))
     x, layout, said = check_samples(loaded, inputs or (), options, reading, thoroughness)
     for label, text in said:
         terminal.say(label, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -18,11 +19,13 @@ from fgonnx.engine.graph.blame import first_not_finite
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session, choose_providers
 from fgonnx.engine.graph.values import dtype_of
+from fgonnx.engine.model.arrangement import Arrangement
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.bind import with_sizes
 from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.rewrite import cache as caches
+from fgonnx.engine.rewrite.arranged import arranged, turned
 from fgonnx.engine.rewrite.options import NEXT, Options, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import NumericError, OptionError, TargetError
@@ -137,7 +140,10 @@ class Explainer:
         if "attribution" in self.method.writes and self.method.drive is None:
             options = replace(options, outputs=(*options.wanted, "attribution"))
         self.options = options
-        self.loaded = bound_to(load(model), options.bind)
+        given = bound_to(load(model), options.bind)
+        self.loaded, self.options = arranged(given, self.options)
+        #: How arrays are turned; None where they are given with samples first, as the model was.
+        self._frame = self.loaded.arrangement if given.arrangement is None else None
         self._given = None if labels is None else names_of(labels)
         self.labels = self.loaded.labels() if self._given is None else self._given
         choose_providers(self.running.providers)  # a wrong name is an error now, not at the first call
@@ -241,6 +247,13 @@ class Explainer:
         NumericError
             If the model's result holds NaN or infinity.
         """
+        explanation = self._explained(self.samples_first(x), target, seed, contrast)
+        return explanation if self._frame is None else _turned_back(explanation, self._frame, x)
+
+    def _explained(
+        self, x: Array | Mapping[str, Array], target: Target, seed: Array | None = None, contrast: Target = None
+    ) -> Explanation:
+        """Explain a batch given with samples first."""
         contrast = self.options.contrast if contrast is None else contrast
         if seed is not None and (target is not None or contrast is not None):
             raise OptionError(f"give a {'target' if target is not None else 'contrast'} or a seed, not both")
@@ -311,7 +324,7 @@ class Explainer:
             runner.shutdown(cancel_futures=True)
 
     def _explain_samples(self, samples: Sequence[Array], target: Target) -> Explanation:
-        return self(np.stack(samples), target)
+        return self._explained(np.stack(samples), target)
 
     def head(self, x: Array | Mapping[str, Array]) -> Array:
         """Return the tensor whose entries are explained, (N, *head shape), by a forward run without the gradient.
@@ -326,11 +339,28 @@ class Explainer:
         InputError
             If the array has the wrong shape or type, or holds NaN or infinity.
         """
+        x = self.samples_first(x)
         engine = self.engine(self.explained_shape(x), forward=True, others=self.other_shapes(x))
         r = engine.rewritten
         fed = batches.feeds(self.loaded.name, r, x)
         name = r.names["head"]
         return batches.run(r, engine.session, fed, self.running.batch_size, [name])[name]
+
+    def samples_first(self, x: Array | Mapping[str, Array]) -> Array | Mapping[str, Array]:
+        """Return arrays in the model's own layout with samples first, as the rewritten graph takes them.
+
+        Raises
+        ------
+        InputError
+            An array has another number of axes.
+        """
+        return turned(self.loaded, x) if self._frame is not None else x
+
+    def for_samples_first(self) -> Explainer:
+        """Return the same Explainer for arrays with samples first; it shares sessions with this one."""
+        other = copy(self)
+        other._frame = None
+        return other
 
     def explained_shape(self, x: Array | Mapping[str, Array]) -> tuple[int, ...] | None:
         """Return the shape of the explained input among those given, None if it is not among them."""
@@ -438,6 +468,22 @@ class Explainer:
         sample, node = found
         first = f"'{node.name or node.outputs[0].name}' ({node.op_type})"
         return f"{said} for sample {sample}; the first node to produce one is {first}"
+
+
+def _turned_back(e: Explanation, frame: Arrangement, x: Array | Mapping[str, Array]) -> Explanation:
+    """Return an explanation whose arrays of the shape of an input or output are in the model's own layout."""
+    name = frame.explained
+    shape = np.shape(x.get(name, next(iter(x.values()))) if isinstance(x, Mapping) else x)
+
+    def of_the_input(array: Array | None) -> Array | None:
+        return array if array is None else frame.back(frame.axis, array, single=len(shape) < array.ndim)
+
+    return replace(
+        e,
+        input_gradient=of_the_input(e.input_gradient),
+        attribution=of_the_input(e.attribution),
+        outputs={n: frame.back(frame.outputs.get(n, 0), array) for n, array in e.outputs.items()},
+    )
 
 
 def _own_output(r: Rewritten, outputs: Mapping[str, Array]) -> str:

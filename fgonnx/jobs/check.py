@@ -30,7 +30,7 @@ def check_samples(
     Parameters
     ----------
     loaded : LoadedModel
-        The model.
+        The model, with samples first.
     inputs : sequence of Path
         Pictures or arrays; seeded random ones if there are none.
     options : Options
@@ -55,7 +55,7 @@ def check_samples(
         The samples have different sizes.
     """
     value = loaded.input(options.input)
-    sources = find(inputs, len(dims_of(value))) if inputs else []
+    sources = find(inputs, len(dims_of(value)), loaded.batch_axis) if inputs else []
     pre, origin = reading.preprocessing(loaded, options.input, required=any(is_picture(s.path) for s in sources))
     layout, said = options.layout, []
     if pre is not None:
@@ -63,7 +63,7 @@ def check_samples(
         layout = agreed_layout(layout, pre, loaded.name)
     if sources:
         refuse_idle(thoroughness, ["samples"], "pictures or arrays to check on are given")
-        reader = Reader(value, pre)
+        reader = Reader(value, pre, axis=loaded.batch_axis)
         rows = [reader.read(source).x for source in sources]
         if len({row.shape for row in rows}) > 1:
             raise OptionError("the samples have different sizes; check pictures of one size at a time")

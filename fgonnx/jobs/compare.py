@@ -21,6 +21,7 @@ from fgonnx.engine.graph.session import choose_providers
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.load import load
+from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import FgonnxError, NumericError
 from fgonnx.fields import arguments
@@ -74,11 +75,11 @@ class Side:
 
     def __init__(self, path: Path, inputs: Sequence[Path], options: Options, reading: Reading) -> None:
         self.path, self.given, self.reading = path, options, reading
-        self.loaded = bind(load(path), options.bind)
+        self.loaded, options = arranged(bind(load(path), options.bind), options)
         value = self.loaded.input(options.input)
-        pictures = any(is_picture(s.path) for s in find(inputs, len(dims_of(value))))
+        pictures = any(is_picture(s.path) for s in find(inputs, len(dims_of(value)), self.loaded.batch_axis))
         self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=pictures)
-        self.reader = Reader(value, self.preprocessing)
+        self.reader = Reader(value, self.preprocessing, axis=self.loaded.batch_axis)
         layout = agreed_layout(options.layout, self.preprocessing, self.loaded.name)
         self.options = replace(options, bind=None, layout=layout)
 
@@ -125,7 +126,7 @@ class CompareJob:
         files.check_folder(self.folder)
         a, b = self.models
         self.signed = a.options.psi == "signed"
-        self.sources = find(self.inputs, len(a.reader.dims))
+        self.sources = find(self.inputs, len(a.reader.dims), a.reader.axis)
         self._stored = a.loaded.labels() or b.loaded.labels()
         self.settings = {k: v for k, v in a.options.to_dict().items() if k not in OWN} | {"target": self.target}
         self.comparer = Comparer(

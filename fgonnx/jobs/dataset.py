@@ -81,6 +81,8 @@ class Dataset:
         Folder of masks: pictures of the same stem, white on the object, or a file boxes.csv.
     limit : int, optional
         Largest number of images, the first ones in the order of their names.
+    axis : int
+        Which axis of the arrays of an .npz is the batch.
 
     Attributes
     ----------
@@ -105,10 +107,12 @@ class Dataset:
         entries: int,
         masks: Path | None = None,
         limit: int | None = None,
+        axis: int = 0,
     ) -> None:
         self.path, self.preprocessing, self.skipped = path, preprocessing, dict[str, str]()
         self._reader = Reader(graph_input, preprocessing)
         self._arrays: dict[str, Array] = {}
+        self._axis = axis
         if path.is_dir():
             self.items = self._folder(names, entries)
         elif path.suffix.lower() == ".npz":
@@ -185,6 +189,8 @@ class Dataset:
                 self._arrays = {name: archive[name] for name in ("x", "y", "mask") if name in archive}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"'{self.path}' cannot be read as .npz: {error}") from error
+        if self._axis and "x" in self._arrays and self._arrays["x"].ndim > self._axis:
+            self._arrays["x"] = np.moveaxis(self._arrays["x"], self._axis, 0)
         x, y, mask = (self._arrays.get(name) for name in ("x", "y", "mask"))
         if x is None or not x.ndim or not len(x):
             raise InputError(f"'{self.path}' holds no samples: write numpy.savez(file, x=..., y=..., mask=...)")

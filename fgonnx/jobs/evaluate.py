@@ -23,6 +23,7 @@ from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import choose_providers
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import load
+from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import FILE, Options, parse_list
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explainer import Explainer
@@ -154,7 +155,7 @@ class EvaluationJob:
         self.model, self.folder, self.plan = model, folder, plan or Plan()
         self.running = running or Running(batch_size=16)
         self.reading, self._given = reading, options
-        self.loaded = binding.bind(load(model), options.bind)
+        self.loaded, options = arranged(binding.bind(load(model), options.bind), options)
         value = self.loaded.input(options.input)
         self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=data.is_dir())
         layout = agreed_layout(options.layout, self.preprocessing, self.loaded.name)
@@ -177,6 +178,7 @@ class EvaluationJob:
             entries=entries,
             masks=self.plan.masks,
             limit=self.plan.limit,
+            axis=self.loaded.batch_axis,
         )
         if self.plan.target == "label" and any(item.label is None for item in self.dataset.items):
             raise OptionError("--target label needs classes: folders named after them, or y in the .npz")

@@ -21,6 +21,7 @@ from fgonnx.engine.graph.session import choose_providers
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import LoadedModel, load
+from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError, NumericError
@@ -91,13 +92,13 @@ class ExplainJob:
         # Random draws depend on a sample's position in its batch: in a batch of one, they depend on no other sample.
         driven = methods.find(self.options.method).drive is not None
         self.together = 1 if driven else self.running.batch_size
-        self.loaded = binding.bind(load(self.model), self.options.bind)
+        self.loaded, self._options = arranged(binding.bind(load(self.model), self.options.bind), self.options)
         if self.target is not None:
             choice.parse(self.target)  # before anything is read
         if isinstance(self.options.contrast, str):
             choice.parse(self.options.contrast)
         value = self.loaded.input(self.options.input)
-        self.sources = find(self.inputs, len(dims_of(value)))
+        self.sources = find(self.inputs, len(dims_of(value)), self.loaded.batch_axis)
         self._pictures = any(is_picture(s.path) for s in self.sources)
         suffixes = {s.path.suffix.lower() for s in self.sources}
         if SOUND_SUFFIX not in suffixes:
@@ -108,7 +109,8 @@ class ExplainJob:
             self.loaded, self.options.input, required=self._pictures
         )
         known = self.reading.rate if self.reading.rate is not None else _stored_rate(self.loaded)
-        self.reader = Reader(value, self.preprocessing, replace(self.reading, rate=known))
+        how = replace(self.reading, rate=known)
+        self.reader = Reader(value, self.preprocessing, how, axis=self.loaded.batch_axis)
         self._given_labels = self.reading.names()
         if self.options.method == "smooth-fullgrad":
             self.notes[record.SMOOTHED] = None
@@ -185,7 +187,7 @@ class ExplainJob:
     def _explainer(self) -> Explainer:
         preprocessing = self.preprocessing if self._pictures else None
         options = replace(
-            self.options,
+            self._options,
             bind=None,  # the model is bound already
             layout=agreed_layout(self.options.layout, preprocessing, self.loaded.name),
             scores=methods.find(self.options.method).drive is None,

@@ -88,7 +88,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def find(paths: Iterable[Path], rank: int) -> list[Source]:
+def find(paths: Iterable[Path], rank: int, axis: int = 0) -> list[Source]:
     """List the samples in files, folders and patterns, each with a unique name.
 
     Parameters
@@ -97,10 +97,12 @@ def find(paths: Iterable[Path], rank: int) -> list[Source]:
         Pictures, recordings, folders of them, patterns, and ``.npy`` arrays.
     rank : int
         Axes of the model's input, batch included; an array of that many holds several samples.
+    axis : int
+        Which of them is the batch.
     """
     found: list[tuple[Path, int | None]] = []
     for path in images.expand(paths, images.SUFFIXES | {SOUND_SUFFIX}):
-        rows = _rows(path, rank) if path.suffix.lower() == ".npy" else None
+        rows = _rows(path, rank, axis) if path.suffix.lower() == ".npy" else None
         found += [(path, None)] if rows is None else [(path, i) for i in range(rows)]
     names = _names(found)
     return [Source(path, row, name) for (path, row), name in zip(found, names, strict=True)]
@@ -126,16 +128,16 @@ def _names(found: Sequence[tuple[Path, int | None]]) -> list[str]:
     return [chosen.get(i, f"{path.stem}-{i:04}") for i, (path, _) in enumerate(found)]
 
 
-def _rows(path: Path, rank: int) -> int | None:
+def _rows(path: Path, rank: int, axis: int) -> int | None:
     array = read_array(path, InputError)
     if array.ndim not in (rank, rank - 1):
         raise InputError(
             f"'{path}' holds an array of shape {array.shape}: the model's input has {rank} axes with the batch; give "
             f"{rank} axes, or {rank - 1} for one sample"
         )
-    if array.ndim == rank and len(array) == 0:
+    if array.ndim == rank and array.shape[axis] == 0:
         raise InputError(f"'{path}' holds an array of shape {array.shape}: its batch is empty")
-    return len(array) if array.ndim == rank else None
+    return array.shape[axis] if array.ndim == rank else None
 
 
 class Reader:
@@ -149,11 +151,19 @@ class Reader:
         Complete; needed for pictures.
     reading : Reading
         How recordings are read.
+    axis : int
+        Which axis of an array is the batch.
     """
 
     def __init__(
-        self, graph_input: ir.Value, preprocessing: Preprocessing | None, reading: Reading | None = None
+        self,
+        graph_input: ir.Value,
+        preprocessing: Preprocessing | None,
+        reading: Reading | None = None,
+        *,
+        axis: int = 0,
     ) -> None:
+        self.axis = axis
         self.name = str(graph_input.name)
         self.dims = dims_of(graph_input)
         self.dtype = dtype_of(graph_input).numpy()
@@ -172,7 +182,8 @@ class Reader:
         """
         if source.path.suffix.lower() == ".npy":
             array = read_array(source.path, InputError)
-            return self.prepared(np.array(array if source.row is None else array[source.row]), source)
+            row = array if source.row is None else np.take(array, source.row, axis=self.axis)
+            return self.prepared(np.array(row), source)
         if source.path.suffix.lower() == SOUND_SUFFIX:
             recording, s = audio.read(source.path), self.reading
             x, notes = audio.prepare(recording, self.dims, rate=s.rate, channel=s.channel, span=s.span)

@@ -227,9 +227,12 @@ class Comparer:
         loaded = load(a), load(b)
         for model in loaded:
             check_scales(model)
-        self.a = Explainer(loaded[0], options, running, labels=labels, **changes)
-        self.b = Explainer(loaded[1], options if b_options is None else b_options, running, labels=labels, **changes)
-        for side in (self.a, self.b):
+        given = zip(loaded, (options, options if b_options is None else b_options), strict=True)
+        sides = [Explainer(model, o, running, labels=labels, **changes) for model, o in given]
+        self._turned = [side.samples_first for side in sides]
+        # Layers are compared sample by sample.
+        self.a, self.b = (side.for_samples_first() for side in sides)
+        for side in sides:
             require_contributions(side.options, "compare")
             refuse_idle(side.options, ("contrast",), "two models are compared by the score of one class")
         if labels is None:
@@ -256,6 +259,7 @@ class Comparer:
     def __call__(self, x: Given, x_b: Given | None = None, target: Any = None) -> Comparison:
         """Compare on one batch; see `compare`."""
         x_b = x if x_b is None else x_b
+        x, x_b = self._turned[0](x), self._turned[1](x_b)
         sides = (self.a, x), (self.b, x_b)
         shapes = [side.explained_shape(given) for side, given in sides]
         self.entries(*shapes)

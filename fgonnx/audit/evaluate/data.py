@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
+from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import Options, with_changes
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explainer import Explainer
@@ -68,10 +69,10 @@ class Subject:
         labels: Sequence[str] | None = None,
         **changes: Any,
     ) -> None:
-        self.loaded = load(model)
         named = {} if method is None else {"method": method}
-        self._options, self._running = with_changes(options, running, {**changes, **named})
-        self.method = self._options.method
+        options, self._running = with_changes(options, running, {**changes, **named})
+        self.method = options.method
+        self.loaded, self._options = arranged(load(model), options)
         refuse_idle(self._options, ("contrast",), "measures ask for the score of one class")
         self._labels = labels
         self._explainer = Explainer(self.loaded, self._options, self._running, labels=labels)
@@ -180,7 +181,8 @@ class Data:
         InputError
             Masks or targets do not fit the samples.
         """
-        x = np.asarray(x)
+        x = np.asarray(explainer.samples_first(np.asarray(x)))
+        explainer = explainer.for_samples_first()
         rewritten = explainer.engine(x.shape, forward=True).rewritten
         if target is None:
             target = explainer.head(x).reshape(len(x), -1).argmax(axis=1)

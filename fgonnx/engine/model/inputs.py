@@ -24,7 +24,7 @@ def choose_input(model: ir.Model, name: str | None, where: str, *, per_sample: b
         for v in floating:
             if name in (None, v.name):
                 return v
-    candidates = [v for v in inputs if _explainable(v)]
+    candidates = [v for v in inputs if _explainable(v, 2)] or [v for v in inputs if _explainable(v)]
     if name is not None:
         chosen = next((v for v in inputs if v.name == name), None)
         if chosen is None:
@@ -48,10 +48,10 @@ def choose_input(model: ir.Model, name: str | None, where: str, *, per_sample: b
     return candidates[0]
 
 
-def _explainable(v: ir.Value) -> bool:
+def _explainable(v: ir.Value, rank: int = 1) -> bool:
     dtype = v.dtype
     right = dtype is not None and (dtype.is_floating_point() or dtype == ir.DataType.UINT8)
-    return right and v.shape is not None and v.shape.rank() >= 2
+    return right and v.shape is not None and v.shape.rank() >= rank
 
 
 def described(values: Sequence[ir.Value]) -> str:

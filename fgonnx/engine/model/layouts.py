@@ -5,9 +5,10 @@ from __future__ import annotations
 from fgonnx.errors import OptionError
 
 LAYOUTS = {
-    2: ("NF", "NT"),
-    3: ("NCW", "NWC", "NHW", "NCT", "NTC", "NFT", "NTF"),
-    4: ("NCHW", "NHWC", "NDHW"),
+    1: ("T", "F"),
+    2: ("NF", "NT", "FN", "TN", "HW", "TF", "FT", "TC", "CT"),
+    3: ("NCW", "NWC", "NHW", "NCT", "NTC", "NFT", "NTF", "TNF", "TNC", "HWN", "CTN", "TCN", "CHW", "HWC", "DHW"),
+    4: ("NCHW", "NHWC", "NDHW", "CHWN", "HWCN", "CDHW", "DHWC", "DCHW"),
     5: ("NCDHW", "NDHWC", "NDCHW"),
 }
 """The layouts an input may have, by its number of axes.
@@ -39,14 +40,18 @@ def batch_axis(layout: str) -> int | None:
     return layout.index("N") if "N" in layout else None
 
 
+def plain(layout: str) -> str:
+    """Return a layout in the letters N, C, D, H, W; F where that is the only axis besides the batch."""
+    if len(layout.replace("N", "")) == 1:
+        return layout.replace("T", "F")
+    if any(letter in "DHWT" for letter in layout):
+        layout = layout.replace("F", "C")
+    return layout.replace("T", "W")
+
+
 def samples_first(layout: str) -> str:
-    """Return the layout of the same axes with the batch in front, in the letters N, C, D, H, W, or NF."""
-    rest = layout.replace("N", "")
-    if len(rest) == 1:
-        return "NF"
-    if any(letter in "DHWT" for letter in rest):
-        rest = rest.replace("F", "C")
-    return "N" + rest.replace("T", "W")
+    """Return the layout of the same axes with the batch in front, in the letters of `plain`."""
+    return "N" + plain(layout).replace("N", "")
 
 
 def own_layout(layout: str, axis: int | None, reads: str = "") -> str:

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from fgonnx.engine.graph import collector
 from fgonnx.engine.graph.session import first_line, from_ort_format
 from fgonnx.engine.model import reading, weights, wellformed
+from fgonnx.engine.model.arrangement import Arrangement
 from fgonnx.engine.model.inputs import choose_input
 from fgonnx.errors import FgonnxError, InputError, ModelError
 from fgonnx.labels import METADATA_KEY as LABELS_KEY
@@ -54,6 +55,8 @@ class LoadedModel:
         Inputs bound to values (`fgonnx.engine.model.bind.bind`), with a description of each value.
     notes : tuple of str
         What of the file is not in the graph: outputs that are no tensors.
+    arrangement : Arrangement or None
+        Where the samples lay, of a model whose graph was given inputs and outputs with samples first.
     """
 
     ir: ir.Model
@@ -61,6 +64,7 @@ class LoadedModel:
     sha256: str
     bound: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    arrangement: Arrangement | None = None
 
     @property
     def name(self) -> str:
@@ -88,6 +92,11 @@ class LoadedModel:
             If there is no input of that name, or it is not an array of floats or of uint8.
         """
         return choose_input(self.ir, name, self.name)
+
+    @property
+    def batch_axis(self) -> int:
+        """Which axis of the explained input held the samples, in arrays in its own layout; 0 where none did."""
+        return (self.arrangement.axis or 0) if self.arrangement is not None else 0
 
     def preprocessing_json(self) -> str | None:
         """Return the preprocessing stored in the model's metadata, as JSON text."""

@@ -15,6 +15,8 @@ from fgonnx.engine.graph.values import content_of, dims_of, optional, required
 from fgonnx.engine.normal.expand import depends_on_inputs
 from fgonnx.errors import ModelError
 
+ONE_BY_ONE = "the graph does not take a batch: samples are run one by one"
+
 
 def settle_batch(
     model: ir.Model,
@@ -60,7 +62,7 @@ def settle_batch(
             _annotate(model, *found)
             return model, True
     _annotate(single, truth.shapes, truth.constants)
-    notes.append("the graph does not take a batch: samples are run one by one")
+    notes.append(ONE_BY_ONE)
     return single, False
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from fgonnx.engine.model.layouts import check_layout, samples_first
@@ -39,8 +41,9 @@ def settle_layout(
     """
     rank = len(shape)
     if given is not None:
-        check_layout(given, rank, where)
         layout = samples_first(given)
+        if len(layout) != rank:
+            check_layout(given, rank, where)
         contradicted(layout, found, shape, where, given)
         return layout
     if rank < 2:
@@ -59,7 +62,7 @@ def settle_layout(
     return guess
 
 
-def contradicted(layout: str, found: Roles, shape: tuple[int, ...], where: str, given: str) -> None:
+def contradicted(layout: str, found: Roles, shape: Sequence[int | ir.SymbolicDim], where: str, given: str) -> None:
     """Refuse a layout that an operator contradicts, axis by axis.
 
     Parameters
@@ -68,7 +71,7 @@ def contradicted(layout: str, found: Roles, shape: tuple[int, ...], where: str, 
         In the letters N, C, D, H, W, F.
     found : Roles
         What the operators say.
-    shape : tuple of int
+    shape : sequence of int or ir.SymbolicDim
         Sizes; an axis of one element may be anything.
     where, given : str
         The model's name, and the layout as the user wrote it, for messages.
@@ -83,9 +86,13 @@ def contradicted(layout: str, found: Roles, shape: tuple[int, ...], where: str, 
         if reading is None or size == 1 or _agrees(letter, reading, layout):
             continue
         raise OptionError(
-            f"{where}: layout={given!r} makes axis {axis} of the input ({size}) {_WORDS[letter]}, but {reading.node} "
-            f"reads it as {reading.role}; leave the layout out, or correct it"
+            f"{where}: layout={given!r} makes axis {axis} of the input ({_size(size)}) {_WORDS[letter]}, but "
+            f"{reading.node} reads it as {reading.role}; leave the layout out, or correct it"
         )
+
+
+def _size(d: int | ir.SymbolicDim) -> str:
+    return str(d) if isinstance(d, int) else str(d.value or "?")
 
 
 _WORDS = {"N": "the batch", "C": "channels", "F": "features", **dict.fromkeys("DHWT", "a part of the map's grid")}

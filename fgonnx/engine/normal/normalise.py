@@ -19,7 +19,7 @@ from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.emit import PREFIX
 from fgonnx.engine.model.inputs import choose_input, concrete_shape
 from fgonnx.engine.model.load import LoadedModel
-from fgonnx.engine.normal.batch import settle_batch
+from fgonnx.engine.normal.batch import ONE_BY_ONE, settle_batch
 from fgonnx.engine.normal.expand import expand
 from fgonnx.engine.normal.half import add_twins, is_half
 from fgonnx.engine.normal.layout import settle_layout
@@ -138,7 +138,9 @@ def normalise(
     x = choose_input(model, input_name, loaded.name, per_sample=per_sample)
     shape = concrete_shape(x, input_shape, loaded.name, per_sample=per_sample)
     fixed = x.shape is not None and x.shape.is_static()
-    one_by_one = one_by_one or (fixed and not per_sample)
+    arrangement = loaded.arrangement
+    alone = arrangement is not None and (arrangement.axis is None or arrangement.filled > 1)  # said in its own words
+    one_by_one = one_by_one or (fixed and not per_sample) or alone
     model, batched = settle_batch(model, str(x.name), shape, loaded.folder, notes, one_by_one=one_by_one)
     read = roles(model.graph, next(v for v in model.graph.inputs if v.name == x.name), len(shape))
     while expand(model):
@@ -156,7 +158,7 @@ def normalise(
         twins = dequantise(model, x)
     elif is_half(model.graph):
         twins = add_twins(model, x)
-    said = list(dict.fromkeys(notes))
+    said = [note for note in dict.fromkeys(notes) if not (alone and note == ONE_BY_ONE)]
     return Normal(
         model,
         twins.x,

@@ -188,6 +188,8 @@ def _after(
         return _reshaped(node, source, axes)
     if kind in ("LayerNormalization", "SimplifiedLayerNormalization", "BatchNormalization"):
         return axes
+    if kind.startswith("Reduce") and slots[0] == 0:
+        return _reduced(node, axes)
     if kind == "Gather" and slots[0] == 0:
         return _gathered(node, axes)
     if kind not in _PASSING:
@@ -208,6 +210,16 @@ def _unsqueezed(axes: Axes, added: Sequence[int] | None) -> Axes | None:
     places = {int(a) % rank for a in added}
     rest = iter(axes)
     return tuple(FRESH if i in places else next(rest) for i in range(rank))
+
+
+def _reduced(node: ir.Node, axes: Axes) -> Axes | None:
+    numbers = _numbers(node, 1, "axes")
+    if numbers is None:
+        return None
+    gone = {int(a) % len(axes) for a in numbers}
+    kept = "keepdims" not in node.attributes or node.attributes["keepdims"].as_int()
+    left = [FRESH if i in gone else axis for i, axis in enumerate(axes)]
+    return tuple(left if kept else (a for i, a in enumerate(left) if i not in gone))
 
 
 def _gathered(node: ir.Node, axes: Axes) -> Axes | None:

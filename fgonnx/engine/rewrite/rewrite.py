@@ -20,6 +20,7 @@ from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.normalise import Normal, normalise
 from fgonnx.engine.normal.tie import resolve_straight_through
+from fgonnx.engine.rewrite.arranged import arranged, in_own_layout
 from fgonnx.engine.rewrite.head import find_head, per_sample_shape, seeded
 from fgonnx.engine.rewrite.options import Options, options_with_changes
 from fgonnx.engine.rewrite.outputs import CONTRAST_INPUT, SEED_INPUT, TARGET_INPUT, Outputs, expose, write_outputs
@@ -80,12 +81,14 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
             f"fgonnx.Explainer(model, method={name!r}) or 'fgonnx explain'"
         )
     options = options_with_changes(options, changes)
-    rewritten = build(bound_to(load(model), options.bind), options)
+    loaded, options = arranged(bound_to(load(model), options.bind), options)
+    rewritten = build(loaded, options)
     if options.contrast is not None and sum(size > 1 for size in rewritten.head_shape) > 1:
         raise TargetError(
             f"contrast={options.contrast!r} compares two classes, and '{rewritten.head}' has {rewritten.head_shape} "
             "entries per sample; write a file with a cotangent as its input (seed=True)"
         )
+    in_own_layout(rewritten, loaded.arrangement)
     proto: onnx.ModelProto = ir.to_proto(rewritten.model)
     return proto
 

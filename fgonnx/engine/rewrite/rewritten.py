@@ -83,7 +83,7 @@ def describe(r: Rewritten, loaded: LoadedModel) -> None:
         "head_stripped": r.stripped or None,
         "batchnormalization_folded": folded,
         "batch": "any" if r.normal.batched else "1",
-        "layout": r.normal.layout,
+        "layout": own_layout_of(r, loaded),
         "input": r.normal.input_name,
         "input_shape": None,  # the graph itself has it
         "bind": None,
@@ -92,6 +92,12 @@ def describe(r: Rewritten, loaded: LoadedModel) -> None:
         "sites": [asdict(s) for s in r.sites],
     }
     model.metadata_props.update(metadata(**known))
+
+
+def own_layout_of(r: Rewritten, loaded: LoadedModel) -> str:
+    """Return the layout of the explained input, in the order of its own axes."""
+    known = r.normal.layout
+    return known if loaded.arrangement is None else loaded.arrangement.layout(known)
 
 
 def sites_of(model: onnx.ModelProto) -> list[Site]:

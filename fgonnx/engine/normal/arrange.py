@@ -1,0 +1,291 @@
+"""Find out where the samples lie, and give a model an input and outputs with samples first.
+
+Which axis is the batch is read off the operators, as far as they have one; what they leave open is tried: a batch of
+two samples gives what two single ones give, and a changed sample of a fixed batch changes one row of the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import dims_of
+from fgonnx.engine.model.arrangement import Arrangement, Place
+from fgonnx.engine.model.inputs import choose_input, free_inputs
+from fgonnx.engine.model.layouts import batch_axis, check_layout, plain
+from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.normal import trials
+from fgonnx.engine.normal.layout import contradicted
+from fgonnx.engine.normal.roles import BATCH_AXIS, CHANNEL, Roles, roles
+from fgonnx.errors import FgonnxError, OptionError
+
+_BATCH_NAMES = {"n", "batch", "batch_size", "batchsize", "bs", "b", "num_samples", "samples"}
+_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}
+_SUFFIX = "::own"
+_MOST_COPIES = 1024
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the samples of the explained input lie.
+
+    Attributes
+    ----------
+    axis : int or None
+        Which axis is the batch.
+    fixed : int
+        Its size, where it is fixed to more than one sample; else 0.
+    proof : str
+        How it was found, where that is worth a note.
+    """
+
+    axis: Place
+    fixed: int = 0
+    proof: str = ""
+
+
+def arrange(
+    loaded: LoadedModel,
+    *,
+    input_name: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    layout: str | None = None,
+    output: str | None = None,
+) -> LoadedModel:
+    """Return the model with samples first in its inputs and outputs, and where they lay.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model; it is not changed.
+    input_name, output : str, optional
+        What is explained.
+    input_shape : sequence of int, optional
+        Sizes of the input, in its own order, where they are free.
+    layout : str, optional
+        The layout of the input, in its own order.
+
+    Raises
+    ------
+    OptionError
+        The layout does not exist, or an operator contradicts the place of its batch.
+    ModelError
+        The samples of a fixed batch influence each other.
+    """
+    if loaded.arrangement is not None:
+        return loaded
+    try:
+        x = choose_input(loaded.ir, input_name, loaded.name)
+    except FgonnxError:  # said where it is explained
+        return loaded
+    rank = len(dims_of(x))
+    if layout is not None:
+        check_layout(layout, rank, loaded.name)
+    read = roles(loaded.ir.graph, x, rank)
+    trial = trials.Trials(loaded, x, input_shape, output)
+    if layout is not None:
+        found = _given(layout, x, read, loaded.name)
+        contradicted(plain(layout), read, dims_of(x), loaded.name, layout)
+    else:
+        found = _find(x, read, trial)
+    over = read.of(0) if rank == 1 else None
+    given = Arrangement(str(x.name), found.axis, given=layout, reads="T" if over and over.role != CHANNEL else "")
+    return _arranged(loaded, x, found, trial, given)
+
+
+def _given(layout: str, x: ir.Value, read: Roles, where: str) -> Found:
+    axis = batch_axis(layout)
+    proven = _proven_batch(read)
+    letter = "" if proven in (axis, "unknown") or not isinstance(proven, int) else layout[proven]
+    if letter and letter not in "ND":
+        reading = next(r for r in read.axes[proven] if r.role == BATCH_AXIS and r.proven)  # type: ignore[index]
+        raise OptionError(
+            f"{where}: layout={layout!r} does not make axis {proven} of the input the batch, but {reading.node} reads "
+            "it as the batch; leave the layout out, or correct it"
+        )
+    size = dims_of(x)[axis] if axis is not None else 0
+    return Found(axis, size if isinstance(size, int) and size > 1 else 0)
+
+
+def _proven_batch(read: Roles) -> int | str | None:
+    """Return which axis operators read as the batch; None if they read a new one as the batch, or "unknown"."""
+    if not read.batches:
+        return "unknown"
+    single = {axis.single for axis in read.batches if axis.origins}
+    if not single:
+        return None
+    merged = [min(axis.origins) for axis in read.batches if axis.origins]
+    chosen = {a if a is not None else merged[0] for a in single}
+    return chosen.pop() if len(chosen) == 1 else "unknown"
+
+
+def _find(x: ir.Value, read: Roles, trial: trials.Trials) -> Found:
+    dims = dims_of(x)
+    if len(dims) == 1:
+        return Found(None)
+    proven = _proven_batch(read)
+    if proven is None:
+        return Found(None)
+    if isinstance(proven, int):
+        size = dims[proven]
+        return Found(proven, size if isinstance(size, int) and size > 1 else 0)
+    named = [i for i, d in enumerate(dims) if not isinstance(d, int) and str(d.value).lower() in _BATCH_NAMES]
+    if named:
+        return Found(named[0])
+    if dims[0] == 1:
+        return Found(0)
+    if not isinstance(dims[0], int) and (weak := read.of(0)) is not None and weak.role == BATCH_AXIS:
+        return Found(0)
+    return _tried(dims, trial)
+
+
+def _tried(dims: Sequence[int | ir.SymbolicDim], trial: trials.Trials) -> Found:
+    """Try which axis is the batch, those of free size first."""
+    free = [i for i, d in enumerate(dims) if not isinstance(d, int)]
+    for axis in free:
+        if trial.joins(axis):
+            return Found(axis)
+    for axis in (i for i, d in enumerate(dims) if isinstance(d, int) and d > 1):
+        if trial.answer(axis) is not None:
+            return Found(axis, int(dims[axis]))  # type: ignore[arg-type]
+    if not trial.runs:
+        return Found(0) if free[:1] == [0] else Found(None)
+    return Found(None, proof="no axis of the input answers to one of the output")
+
+
+def _arranged(loaded: LoadedModel, x: ir.Value, found: Found, trial: trials.Trials, known: Arrangement) -> LoadedModel:
+    """Write the model with samples first."""
+    name, axis, filled = str(x.name), found.axis, 1
+    notes = [found.proof] if found.proof else []
+    model = loaded.ir
+    if found.fixed:
+        assert axis is not None
+        freed = trial.freed(axis)
+        if freed is None:
+            trial.refuse_mixing(axis)
+            filled = found.fixed
+            notes.append(
+                f"the batch is fixed to {filled} samples: every sample is explained alone, repeated {filled} times"
+            )
+        else:
+            model = freed
+            notes.append(f"the batch size, fixed to {found.fixed}, was made free, checked by running the model")
+    if axis is None:
+        notes.append(f"the input '{name}' has no batch axis: it is one sample")
+    elif axis:
+        notes.append(f"the batch is axis {axis} of the input '{name}'")
+    inputs, outputs = _places(model.graph, x, axis), trial.places(axis)
+    loaded = replace(loaded, notes=(*loaded.notes, *notes))
+    if not any(place != 0 for place in (*inputs.values(), *outputs.values())) and filled == 1:
+        return replace(loaded, ir=model, arrangement=known)
+    model = model.clone()
+    for i, node in enumerate(model.graph):
+        node.name = node.name or f"{node.op_type}_{i}"  # counted without those that are added
+    inputs = {k: v for k, v in inputs.items() if v != 0}
+    for v in list(model.graph.inputs):
+        if v.name in inputs or (v.name == name and filled > 1):
+            _turn_input(model, v, inputs.get(str(v.name), 0), filled if v.name == name else 1)
+    rows = trial.rows(axis) if filled > 1 and axis is not None else {}
+    outputs = {k: v for k, v in outputs.items() if v != 0}
+    for v in list(model.graph.outputs):
+        if v.name in outputs or v.name in rows:
+            _turn_output(model, v, outputs.get(str(v.name), 0), rows.get(str(v.name), 0))
+    return replace(loaded, ir=model, arrangement=replace(known, inputs=inputs, outputs=outputs, filled=filled))
+
+
+def _places(graph: ir.Graph, x: ir.Value, axis: Place) -> dict[str, Place]:
+    """Return where the batch is in every input: where the same symbol stands."""
+    if axis is None:
+        return {str(v.name): None for v in free_inputs(graph)}
+    found: dict[str, Place] = {str(x.name): axis}
+    symbol = dims_of(x)[axis]
+    text = None if isinstance(symbol, int) else symbol.value
+    for v in free_inputs(graph):
+        if v is x or v.name == x.name or v.shape is None or text is None:
+            continue
+        same = [i for i, d in enumerate(v.shape.dims) if not isinstance(d, int) and d.value == text]
+        if len(same) == 1:
+            found[str(v.name)] = same[0]
+    return found
+
+
+def _turn_input(model: ir.Model, v: ir.Value, place: Place, copies: int) -> None:
+    """Replace an input by one with samples first, and turn that back for all that reads it."""
+    graph, name = model.graph, str(v.name)
+    dims = list(dims_of(v))
+    batch: int | ir.SymbolicDim = 1 if place is None or copies > 1 else dims.pop(place)
+    if copies > 1 and place is not None:
+        dims.pop(place)
+    turned = ir.Value(name=name, type=v.type, shape=ir.Shape([batch, *dims]), doc_string=v.doc_string)
+    v.name = None
+    first = next(iter(graph))
+    op = Emitter(graph, prefix=f"{name}{_SUFFIX}/", before=first)
+    own = turned
+    if place is None:
+        own = _reaxed(op, model, "Squeeze", own)
+    elif place:
+        own = op.Transpose(own, perm=moved(len(dims) + 1, 0, place))
+    if copies > 1:
+        assert place is not None
+        own = op.Concat(*[own] * copies, axis=place)
+    graph.inputs[list(graph.inputs).index(v)] = turned
+    v.replace_all_uses_with(own, replace_graph_outputs=True)
+    own.name = f"{name}{_SUFFIX}"
+
+
+def _turn_output(model: ir.Model, v: ir.Value, place: Place, rows: int) -> None:
+    """Replace an output by one with samples first, of which `rows` belong to the first sample (0: all)."""
+    graph, name = model.graph, str(v.name)
+    at = list(graph.outputs).index(v)
+    rank = v.shape.rank() if v.shape is not None else None
+    op = Emitter(graph, prefix=f"{name}{_SUFFIX}/")
+    node = v.producer()
+    turned = v
+    if rows and place is not None:
+        turned = op.Gather(turned, list(range(rows)), axis=place)
+    if place is None:
+        turned = _reaxed(op, model, "Unsqueeze", turned)
+    elif place and rank is not None:
+        perm = moved(rank, place, 0)
+        if not rows and node is not None and _movable(model, node, rank) and len(v.uses()) == 0:
+            # In front of the activation, so that the values before it are found as the head.
+            turned = op.Transpose(node.inputs[0], perm=perm)
+            axis = _axis_of(model, node)
+            kept = {} if axis is None else {"axis": perm.index(axis % rank)}
+            turned = op.emit(node.op_type, turned, **kept)
+        else:
+            turned = op.Transpose(turned, perm=perm)
+    v.name, turned.name = f"{name}{_SUFFIX}", name
+    turned.type, turned.shape = v.type, None
+    graph.outputs[at] = turned
+
+
+def _movable(model: ir.Model, node: ir.Node, rank: int) -> bool:
+    if node.op_type not in _ACTIVATIONS or node.domain:
+        return False
+    axis = _axis_of(model, node)
+    return node.op_type == "Sigmoid" or model.opset_imports.get("", 1) >= 13 or axis in (-1, rank - 1)
+
+
+def _axis_of(model: ir.Model, node: ir.Node) -> int | None:
+    if node.op_type == "Sigmoid":
+        return None
+    usual = -1 if model.opset_imports.get("", 1) >= 13 else 1
+    return node.attributes["axis"].as_int() if "axis" in node.attributes else usual
+
+
+def _reaxed(op: Emitter, model: ir.Model, kind: str, v: ir.Value) -> ir.Value:
+    """Write a Squeeze or an Unsqueeze of the first axis in the model's operator set."""
+    if model.opset_imports.get("", 1) < 13:
+        return op.emit(kind, v, axes=[0])
+    return op.emit(kind, v, [0])
+
+
+def moved(rank: int, source: int, target: int) -> list[int]:
+    """Return the perm of a Transpose that moves one axis."""
+    order = [i for i in range(rank) if i != source]
+    order.insert(target, source)
+    return order

@@ -1,0 +1,332 @@
+"""Runs of a model that tell which axis of an input is the batch, and which axes of the outputs answer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import initializer
+from fgonnx.engine.graph.probe import BATCH
+from fgonnx.engine.graph.session import Session
+from fgonnx.engine.graph.values import dims_of
+from fgonnx.engine.model.arrangement import Place
+from fgonnx.engine.model.inputs import described, free_inputs
+from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.normal.batch import agree
+from fgonnx.engine.normal.expand import depends_on_inputs
+from fgonnx.errors import ModelError
+
+Array = npt.NDArray[Any]
+Feeds = dict[str, Array]
+
+_SIZES = (32, 64, 224, 9)
+"""Sizes that are tried where they are free and not given."""
+
+
+class Trials:
+    """Runs of a model as it was given, on seeded inputs.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model.
+    x : ir.Value
+        The explained input.
+    shape : sequence of int, optional
+        Its sizes, where they are free.
+    output : str, optional
+        The explained output.
+    """
+
+    def __init__(self, loaded: LoadedModel, x: ir.Value, shape: Sequence[int] | None, output: str | None) -> None:
+        self._loaded, self._x = loaded, x
+        fits = shape is not None and len(shape) == len(dims_of(x))
+        self._shape = tuple(shape) if fits and shape is not None else None
+        tensors = [v for v in loaded.ir.graph.outputs if v.type is None or isinstance(v.type, ir.TensorType)]
+        self._outputs = [str(v.name) for v in tensors]
+        floating = [str(v.name) for v in tensors if v.dtype is None or v.dtype.is_floating_point()]
+        self._head = output if output in self._outputs else (floating or self._outputs or [""])[0]
+        self._joined: dict[int, dict[str, int]] = {}
+        self._answered: dict[int, dict[str, int]] = {}
+
+    @cached_property
+    def _session(self) -> Session:
+        return Session(self._loaded.ir, folder=self._loaded.folder, providers=["cpu"], optimise=False)
+
+    @cached_property
+    def _size(self) -> int | None:
+        """A size for all that is free with which the model runs; None if there is none among those tried."""
+        for size in _SIZES:
+            try:
+                self._run(self._feeds(size, {}))
+            except ModelError:
+                continue
+            return size
+        return None
+
+    @property
+    def runs(self) -> bool:
+        """Whether the model runs on the sizes that are given, or on some."""
+        try:
+            return self._size is not None
+        except ModelError:
+            return False
+
+    def _run(self, feeds: Feeds) -> Feeds:
+        return self._session.run(feeds, self._outputs)
+
+    def _symbol(self, v: ir.Value, axis: int) -> str | None:
+        d = dims_of(v)[axis]
+        return None if isinstance(d, int) else d.value if d.value is not None else f"{v.name}:{axis}"
+
+    def _feeds(self, size: int, symbols: Mapping[str, int], seed: int = 0) -> Feeds:
+        """Return seeded inputs: `symbols` says the size of free axes, `size` that of other ones of the input."""
+        rng = np.random.default_rng(seed)
+        feeds: Feeds = {}
+        known = dict(symbols)
+        if self._shape is not None:
+            for i, given in enumerate(self._shape):
+                symbol = self._symbol(self._x, i)
+                if symbol is not None:
+                    known.setdefault(symbol, int(given))
+        for i in range(len(dims_of(self._x))):
+            if (symbol := self._symbol(self._x, i)) is not None:
+                known.setdefault(symbol, size)
+        for v in free_inputs(self._loaded.ir.graph):
+            dims = dims_of(v) if v.shape is not None else ()
+            sizes = tuple(
+                d if isinstance(d, int) else known.get(self._symbol(v, i) or "", 1) for i, d in enumerate(dims)
+            )
+            dtype = v.dtype or ir.DataType.FLOAT
+            if dtype.is_floating_point():
+                feeds[str(v.name)] = rng.uniform(0.0, 1.0, sizes).astype(dtype.numpy())
+            elif v.name == self._x.name:
+                feeds[str(v.name)] = rng.integers(0, 256, sizes).astype(dtype.numpy())
+            else:
+                feeds[str(v.name)] = np.zeros(sizes, dtype.numpy())
+        return feeds
+
+    def joins(self, axis: int) -> bool:
+        """Tell whether two samples side by side along an axis of free size give what they give alone."""
+        if axis not in self._joined:
+            try:
+                self._joined[axis] = self._join(axis)
+            except ModelError:
+                self._joined[axis] = {}
+        return self._head in self._joined[axis]
+
+    def _join(self, axis: int) -> dict[str, int]:
+        symbol, size = self._symbol(self._x, axis), self._size
+        if symbol is None or size is None:
+            return {}
+        alone = [self._feeds(size, {symbol: 1}, seed) for seed in (0, 1)]
+        places = {
+            str(v.name): i
+            for v in free_inputs(self._loaded.ir.graph)
+            for i in range(len(dims_of(v)) if v.shape is not None else 0)
+            if self._symbol(v, i) == symbol
+        }
+        both = {
+            k: np.concatenate([one[k] for one in alone], axis=places[k]) if k in places else array
+            for k, array in alone[0].items()
+        }
+        alone[1] = {k: array if k in places else alone[0][k] for k, array in alone[1].items()}
+        first, second, joined = self._run(alone[0]), self._run(alone[1]), self._run(both)
+        found = {}
+        for name in self._outputs:
+            place = doubled(first[name], second[name], joined[name])
+            if place is not None:
+                found[name] = place
+        return found
+
+    def answer(self, axis: int) -> int | None:
+        """Return the axis of the explained output whose rows answer to the samples of a fixed batch; None without."""
+        return self._answers(axis).get(self._head)
+
+    def _answers(self, axis: int) -> dict[str, int]:
+        if axis not in self._answered:
+            try:
+                self._answered[axis] = self._perturb(axis)
+            except ModelError:
+                self._answered[axis] = {}
+        return self._answered[axis]
+
+    def _perturb(self, axis: int) -> dict[str, int]:
+        size, count = self._size, dims_of(self._x)[axis]
+        if size is None or not isinstance(count, int):
+            return {}
+        feeds, other = self._feeds(size, {}), self._feeds(size, {}, 1)
+        name = str(self._x.name)
+        clean = self._run(feeds)
+        changed = []
+        for i in (0, count - 1):
+            x = feeds[name].copy()
+            at = (slice(None),) * axis + (i,)
+            x[at] = other[name][at]
+            changed.append(self._run({**feeds, name: x}))
+        found = {}
+        for output in self._outputs:
+            place = row_of(clean[output], [c[output] for c in changed], count)
+            if place is not None:
+                found[output] = place
+        return found
+
+    def refuse_mixing(self, axis: int) -> None:
+        """Refuse a fixed batch whose samples influence each other, or do not all stand for the same.
+
+        Raises
+        ------
+        ModelError
+            No axis of the explained output answers to the samples, or the result depends on the place of a sample.
+        """
+        if not self.runs:
+            return
+        place = self.answer(axis)
+        if place is None:
+            raise ModelError(mixing(self._loaded.name, self._head, described([self._x])))
+        # A sample that is repeated takes the first place of the batch: all places have to be alike.
+        count, feeds, name = dims_of(self._x)[axis], self._feeds(self._size or 1, {}), str(self._x.name)
+        assert isinstance(count, int)
+        clean = self._run(feeds)[self._head]
+        rolled = self._run({**feeds, name: np.roll(feeds[name], 1, axis)})[self._head]
+        if not agree(rolled, np.roll(clean, clean.shape[place] // count, place)):
+            raise ModelError(
+                f"{self._loaded.name}: the result for a sample depends on its place in the batch of {count} that the "
+                f"input {described([self._x])} holds: constants of the model differ from place to place; export it "
+                "with batch size 1 or a free one"
+            )
+
+    def places(self, axis: Place) -> dict[str, Place]:
+        """Return which axis of every output answers to the batch."""
+        graph = self._loaded.ir.graph
+        if axis is None:
+            return {
+                str(v.name): 0 if v.shape is not None and v.shape.rank() and v.shape.dims[0] == 1 else None
+                for v in graph.outputs
+                if v.name in self._outputs
+            }
+        symbol = self._symbol(self._x, axis)
+        if symbol is None:
+            return dict(self._answers(axis)) if dims_of(self._x)[axis] != 1 else {}
+        found: dict[str, Place] = {}
+        for v in graph.outputs:
+            dims = v.shape.dims if v.shape is not None else ()
+            same = [i for i, d in enumerate(dims) if not isinstance(d, int) and d.value == symbol]
+            if len(same) == 1:
+                found[str(v.name)] = same[0]
+        if axis and any(name not in found for name in self._outputs):
+            self.joins(axis)
+        return {**self._joined.get(axis, {}), **found}
+
+    def rows(self, axis: int) -> dict[str, int]:
+        """Return how many rows of every output belong to one sample of a fixed batch."""
+        count = dims_of(self._x)[axis]
+        places = self._answers(axis)
+        assert isinstance(count, int)
+        clean = self._run(self._feeds(self._size or 1, {}))
+        return {name: clean[name].shape[place] // count for name, place in places.items()}
+
+    def freed(self, axis: int) -> ir.Model | None:
+        """Return the model with a fixed batch made free, if it then gives the same for any number of samples."""
+        count, size = dims_of(self._x)[axis], self._size
+        if size is None or not isinstance(count, int) or self.answer(axis) is None:
+            return None
+        model = self._loaded.ir.clone()
+        _free(model, str(self._x.name), axis, count)
+        feeds = self._feeds(size, {})
+        placed = {str(v.name): _position(v, str(self._x.name), axis, count) for v in free_inputs(self._loaded.ir.graph)}
+        try:
+            session = Session(model, folder=self._loaded.folder, providers=["cpu"], optimise=False)
+            truth, whole = self._run(feeds), session.run(feeds, self._outputs)
+            alone = [
+                session.run(
+                    {k: v if placed[k] is None else np.take(v, [i], placed[k]) for k, v in feeds.items()}, self._outputs
+                )
+                for i in range(min(count, 3))
+            ]
+        except ModelError:
+            return None
+        for name in self._outputs:
+            place = self._answers(axis).get(name)
+            if place is None or not agree(whole[name], truth[name]):
+                return None
+            rows = truth[name].shape[place] // count
+            for i, one in enumerate(alone):
+                part = np.take(truth[name], range(i * rows, (i + 1) * rows), place)
+                if not agree(one[name], part):
+                    return None
+        return model
+
+
+def mixing(where: str, output: str, shown: str) -> str:
+    """Return the message for samples that influence each other."""
+    return (
+        f"{where}: the samples of a batch influence each other: no axis of '{output}' answers to the samples of its "
+        f"input {shown} alone; explain an output with one row per sample (output=, --output), or name the axes of the "
+        "whole array as of a single sample (layout= or --layout without N)"
+    )
+
+
+def doubled(first: Array, second: Array, joined: Array) -> int | None:
+    """Return the axis along which two results lie side by side in a third; None if that is not what it holds."""
+    if first.shape != second.shape or not first.size:
+        return None
+    for axis in range(first.ndim):
+        beside = np.concatenate([first, second], axis=axis)
+        if beside.shape == joined.shape and agree(joined, beside):
+            return axis
+    return None
+
+
+def row_of(clean: Array, changed: Sequence[Array], count: int) -> int | None:
+    """Return the axis of a result of which only the first and the last part change with the first and last sample."""
+    if any(c.shape != clean.shape for c in changed) or clean.dtype.kind not in "fiub":
+        return None
+    moved = [c != clean for c in changed]
+    for axis in range(clean.ndim):
+        rows, rest = divmod(clean.shape[axis], count)
+        if rest or not rows:
+            continue
+        parts = [np.moveaxis(m, axis, 0).reshape(count, -1).any(axis=1) for m in moved]
+        if [np.flatnonzero(p).tolist() for p in parts] == [[0], [count - 1]]:
+            return axis
+    return None
+
+
+def _position(v: ir.Value, name: str, axis: int, count: int) -> int | None:
+    """Return which axis of an input is the fixed batch."""
+    if v.name == name:
+        return axis
+    same = [i for i, d in enumerate(dims_of(v) if v.shape is not None else ()) if d == count]
+    return same[0] if len(same) == 1 else None
+
+
+def _free(model: ir.Model, name: str, axis: int, count: int) -> None:
+    """Make a fixed batch symbolic: of inputs and outputs, and in constant target shapes that hold it."""
+    graph = model.graph
+    for v in graph.inputs:
+        place = _position(v, name, axis, count)
+        if place is not None:
+            dims = list(dims_of(v))
+            dims[place] = ir.SymbolicDim(BATCH)
+            v.shape = ir.Shape(dims)
+    for v in [*graph.outputs, *(v for node in graph for v in node.outputs)]:
+        v.shape = None
+    dependent = depends_on_inputs(graph)
+    for node in list(graph):
+        if node.op_type != "Reshape" or node.inputs[0] not in dependent or len(node.inputs) < 2:
+            continue
+        target = node.inputs[1]
+        tensor = ir.convenience.get_const_tensor(target) if target is not None else None
+        if tensor is None or target is None:
+            continue
+        array = np.array(tensor.numpy(), np.int64)
+        at = axis if array.size > axis and array[axis] == count else 0
+        if array.size and array[at] > 0 and array[at] % count == 0 and (array[at] == count or not (array == -1).any()):
+            array[at] = 0 if (array == -1).any() else -1
+            node.replace_input_with(1, initializer(graph, f"{target.name}::{node.outputs[0].name}::batch", array))

@@ -1,0 +1,353 @@
+"""Where samples lie: inputs without a batch axis, with another one than the first, of fixed size; outputs without one.
+
+Every case is held against onnxruntime on the very input given, and against differences of its scores.
+"""
+
+import re
+
+import numpy as np
+import pytest
+
+import fgonnx
+from fgonnx import Explainer
+from fgonnx.errors import InputError, ModelError, OptionError
+from tests.support import draw, model, run
+
+K = 5
+TAIL = "a = Softplus(c) p = GlobalAveragePool(a) f = Flatten(p) y = MatMul(f, fc)"
+STEPS = "s = Squeeze(h, one) l = Gather<axis=0>(s, last) y = MatMul(l, fc)"
+WEIGHTS = draw(0, w1=(4, 1, 3), w2=(4, 1, 3, 3), w3=(4, 3, 3, 3), v1=(4, 6, 3), v3=(4, 1, 3, 3, 3), u3=(4, 2, 3, 3, 3))
+WEIGHTS |= draw(
+    1, fc=(4, K), k3=(3, K), k6=(6, K), kt=(K, 6), W=(1, 16, 6), R=(1, 16, 4), tokens=(4, 1, 6), bias4=(4, 6)
+)
+WEIGHTS |= {"h4": np.zeros((1, 4, 4), np.float32), "alike": np.ones((4, 1, 6), np.float32)}
+WEIGHTS |= {"zero": np.array([0]), "one": np.array([1]), "two": np.array([2]), "last": np.array(-1)}
+WEIGHTS |= {"zero_one": np.array([0, 1]), "to_chw": np.array([1, 3, 8, 7]), "scale": np.float32(1 / 255)}
+WEIGHTS |= {"flat4": np.array([4, -1]), "rows4": np.array([4, 3, 56]), "wide4": np.array([4, 7, 6])}
+WEIGHTS |= {"one_row": np.array([1, -1]), "most": np.array([4])}
+
+
+def network(inputs, body, output="N,5", kind="float"):
+    used = {k: v for k, v in WEIGHTS.items() if k in re.findall(r"\w+", body)}
+    return model(f"({kind}[{inputs}] x) => (float[{output}] y) {{ {body} }}", weights=used)
+
+
+def drawn(shape, seed=3):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def rows(array, axis, count):
+    """Bring scores to (samples, entries)."""
+    return array.reshape(1, -1) if axis is None else np.moveaxis(array, axis, 0).reshape(count, -1)
+
+
+def held(source, x, axis, grid, *, answers=None):
+    """Hold an explanation against onnxruntime: scores on the exact input, slopes by central differences."""
+    answers = axis if answers is None else answers
+    count = 1 if axis is None else x.shape[axis]
+    e = Explainer(source, input_gradient=True)(x)
+    assert e.saliency.shape == (count, *grid)
+    assert e.input_gradient.shape == x.shape
+    truth = run(source, {"x": x})["y"]
+    np.testing.assert_array_equal(e.outputs["y"].shape, truth.shape)
+    np.testing.assert_allclose(e.outputs["y"], truth, rtol=1e-4, atol=1e-5)
+    samples = np.arange(count)
+    np.testing.assert_allclose(e.score, rows(truth, answers, count)[samples, e.target], rtol=1e-4, atol=1e-5)
+    assert e.rounding_residual().max() < 1e-5
+    rng, slopes = np.random.default_rng(0), []
+    for _ in range(6):
+        v = rng.standard_normal(x.shape).astype(np.float32)
+        up, down = (
+            rows(run(source, {"x": x + h * v})["y"], answers, count) for h in (np.float32(1e-2), np.float32(-1e-2))
+        )
+        slopes.append(((up - down)[samples, e.target].sum() / 2e-2, float((e.input_gradient * v).sum())))
+    found, expected = np.array(slopes).T
+    assert np.linalg.norm(found - expected) < 2e-2 * np.linalg.norm(expected)
+    return e
+
+
+# An input without a batch axis: its axes, what takes it, its output, an array; layout and grid of the map.
+ALONE = {
+    "CHW": ("3,8,7", f"u = Unsqueeze(x, zero) c = Conv(u, w3) {TAIL}", "1,5", "CHW", (8, 7)),
+    "CHW of free size": ("3,h,w", f"u = Unsqueeze(x, zero) c = Conv(u, w3) {TAIL}", "1,5", "CHW", (8, 7)),
+    "CHW by Reshape": ("3,8,7", f"u = Reshape(x, to_chw) c = Conv(u, w3) {TAIL}", "1,5", "CHW", (8, 7)),
+    "HWC": (
+        "8,7,3",
+        f"t = Transpose<perm=[2,0,1]>(x) u = Unsqueeze(t, zero) c = Conv(u, w3) {TAIL}",
+        "1,5",
+        "HWC",
+        (8, 7),
+    ),
+    "HWC of free size": (
+        "h,w,3",
+        f"t = Transpose<perm=[2,0,1]>(x) u = Unsqueeze(t, zero) c = Conv(u, w3) {TAIL}",
+        "1,5",
+        "HWC",
+        (8, 7),
+    ),
+    "HW": ("8,7", f"u = Unsqueeze(x, zero_one) c = Conv(u, w2) {TAIL}", "1,5", "HW", (8, 7)),
+    "HW, output without a batch": (
+        "8,7",
+        "u = Unsqueeze(x, zero_one) c = Conv(u, w2) a = Softplus(c) p = GlobalAveragePool(a) f = Flatten(p) "
+        "m = MatMul(f, fc) y = Squeeze(m, zero)",
+        "5",
+        "HW",
+        (8, 7),
+    ),
+    "a waveform": ("40", f"u = Unsqueeze(x, zero_one) c = Conv(u, w1) {TAIL}", "1,5", "T", (40,)),
+    "a feature vector": ("6", "t = Tanh(x) y = MatMul(t, k6)", "5", "F", (6,)),
+    "a feature vector as a row": ("6", "u = Unsqueeze(x, zero) t = Tanh(u) y = Gemm(t, k6)", "1,5", "F", (6,)),
+    "a sequence, channels first": ("6,9", f"u = Unsqueeze(x, zero) c = Conv(u, v1) {TAIL}", "1,5", "CT", (9,)),
+    "a recurrent layer": ("9,6", f"u = Unsqueeze(x, one) h = LSTM<hidden_size=4>(u, W, R) {STEPS}", "1,5", "TC", (9,)),
+    "a mean over time": ("9,6", "t = Tanh(x) m = MatMul(t, k6) y = ReduceMean<keepdims=0>(m, zero)", "5", "TC", (9,)),
+    "a volume": ("4,8,7", f"u = Unsqueeze(x, zero_one) c = Conv(u, v3) {TAIL}", "1,5", "DHW", (4, 8, 7)),
+    "a volume with channels": ("2,4,8,7", f"u = Unsqueeze(x, zero) c = Conv(u, u3) {TAIL}", "1,5", "CDHW", (4, 8, 7)),
+}
+SIZES = {"h": 8, "w": 7}
+alone = pytest.mark.parametrize(("inputs", "body", "output", "layout", "grid"), ALONE.values(), ids=ALONE)
+
+
+def sizes(inputs, **free):
+    return tuple(int(d) if d.isdigit() else (SIZES | free)[d] for d in inputs.split(","))
+
+
+@alone
+def test_an_input_without_a_batch_is_one_sample(inputs, body, output, layout, grid):
+    held(network(inputs, body, output), drawn(sizes(inputs)), None, grid)
+
+
+@alone
+def test_its_layout_is_named_without_a_batch(inputs, body, output, layout, grid):
+    found = fgonnx.inspect(network(inputs, body, output), input_shape=sizes(inputs))["explanation"]
+    assert (found["layout"], found["batch_axis"], found["input_shape"]) == (layout, None, list(sizes(inputs)))
+
+
+@alone
+def test_its_layout_can_be_given(inputs, body, output, layout, grid):
+    x = drawn(sizes(inputs))
+    source = network(inputs, body, output)
+    np.testing.assert_array_equal(Explainer(source, layout=layout)(x).saliency, Explainer(source)(x).saliency)
+
+
+@alone
+def test_several_of_them_are_explained_one_by_one(inputs, body, output, layout, grid):
+    explainer = Explainer(network(inputs, body, output), input_gradient=True)
+    many = [drawn(sizes(inputs), seed) for seed in (1, 2, 3)]
+    found = explainer(np.stack(many))
+    np.testing.assert_array_equal(found.saliency, np.concatenate([explainer(x).saliency for x in many]))
+    np.testing.assert_array_equal(found.input_gradient, np.stack([explainer(x).input_gradient for x in many]))
+
+
+@alone
+def test_the_written_file_takes_the_input_as_it_is(inputs, body, output, layout, grid):
+    source, x = network(inputs, body, output), drawn(sizes(inputs))
+    written = fgonnx.rewrite(source, input_gradient=True, input_shape=sizes(inputs))
+    found = run(written, {"x": x})
+    np.testing.assert_allclose(found["y"], run(source, {"x": x})["y"], rtol=1e-4, atol=1e-5)
+    explanation = Explainer(source, input_gradient=True)(x)
+    np.testing.assert_allclose(found["saliency"], explanation.saliency, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found["input_gradient"], explanation.input_gradient, rtol=1e-4, atol=1e-6)
+
+
+@alone
+def test_check_passes(inputs, body, output, layout, grid):
+    assert fgonnx.check(network(inputs, body, output), drawn(sizes(inputs)), directions=3).passed
+
+
+def test_preprocessing_in_the_graph_takes_pixels():
+    scaled = "n = Cast<to=1>(x) s = Mul(n, scale) t = Transpose<perm=[2,0,1]>(s)"
+    source = network("h,w,3", f"{scaled} u = Unsqueeze(t, zero) c = Conv(u, w3) {TAIL}", "1,5", "uint8")
+    x = np.random.default_rng(0).integers(0, 256, (8, 7, 3)).astype(np.uint8)
+    e = Explainer(source)(x)
+    assert e.saliency.shape == (1, 8, 7)
+    np.testing.assert_allclose(e.score, run(source, {"x": x})["y"].max(1), rtol=1e-5)
+
+
+# An input whose batch is any axis: its axes, what takes it, its output, sizes; the axis, layout and grid.
+ORDERS = {
+    "NCHW": ("N,3,8,7", f"c = Conv(x, w3) {TAIL}", "N,5", 0, "NCHW", (8, 7)),
+    "NHWC": ("N,8,7,3", f"t = Transpose<perm=[0,3,1,2]>(x) c = Conv(t, w3) {TAIL}", "N,5", 0, "NHWC", (8, 7)),
+    "CHWN": ("3,8,7,N", f"t = Transpose<perm=[3,0,1,2]>(x) c = Conv(t, w3) {TAIL}", "N,5", 3, "CHWN", (8, 7)),
+    "HWCN": ("8,7,3,N", f"t = Transpose<perm=[3,2,0,1]>(x) c = Conv(t, w3) {TAIL}", "N,5", 3, "HWCN", (8, 7)),
+    "HWN": (
+        "8,7,N",
+        f"t = Transpose<perm=[2,0,1]>(x) u = Unsqueeze(t, one) c = Conv(u, w2) {TAIL}",
+        "N,5",
+        2,
+        "HWN",
+        (8, 7),
+    ),
+    "NCW": ("N,6,9", f"c = Conv(x, v1) {TAIL}", "N,5", 0, "NCW", (9,)),
+    "NWC, recurrent": (
+        "N,9,6",
+        f"t = Transpose<perm=[1,0,2]>(x) h = LSTM<hidden_size=4>(t, W, R) {STEPS}",
+        "N,5",
+        0,
+        "NWC",
+        (9,),
+    ),
+    "TNF, recurrent": ("9,N,6", f"h = LSTM<hidden_size=4>(x, W, R) {STEPS}", "N,5", 1, "TNF", (9,)),
+    "TNF of free length": ("T,N,6", f"h = LSTM<hidden_size=4>(x, W, R) {STEPS}", "N,5", 1, "TNF", (9,)),
+    "TNF, convolved": ("9,N,6", f"t = Transpose<perm=[1,2,0]>(x) c = Conv(t, v1) {TAIL}", "N,5", 1, "TNF", (9,)),
+    "CTN": ("6,9,N", f"t = Transpose<perm=[2,0,1]>(x) c = Conv(t, v1) {TAIL}", "N,5", 2, "FTN", (9,)),
+    "FN, found by running": (
+        "6,samples_",
+        "t = Tanh(x) m = MatMul(kt, t) y = Transpose(m)",
+        "samples_,5",
+        1,
+        "FN",
+        (6,),
+    ),
+}
+orders = pytest.mark.parametrize(("inputs", "body", "output", "axis", "layout", "grid"), ORDERS.values(), ids=ORDERS)
+BATCH = {"N": 3, "T": 9, "samples_": 3}
+
+
+@orders
+def test_every_sample_is_explained_wherever_the_batch_lies(inputs, body, output, axis, layout, grid):
+    held(network(inputs, body, output), drawn(sizes(inputs, **BATCH)), axis, grid, answers=0)
+
+
+@orders
+def test_the_layout_says_where_the_batch_lies(inputs, body, output, axis, layout, grid):
+    found = fgonnx.inspect(network(inputs, body, output), input_shape=sizes(inputs, **BATCH))["explanation"]
+    assert (found["layout"], found["batch_axis"], found["batch"]) == (layout, axis, "any")
+
+
+@orders
+def test_the_written_file_has_the_batch_where_it_was(inputs, body, output, axis, layout, grid):
+    shape = sizes(inputs, **BATCH)
+    source, x = network(inputs, body, output), drawn(shape)
+    found = run(fgonnx.rewrite(source, input_gradient=True, input_shape=shape), {"x": x})
+    np.testing.assert_allclose(found["y"], run(source, {"x": x})["y"], rtol=1e-4, atol=1e-5)
+    explanation = Explainer(source, input_gradient=True)(x)
+    np.testing.assert_allclose(found["saliency"], explanation.saliency, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found["input_gradient"], explanation.input_gradient, rtol=1e-4, atol=1e-6)
+
+
+@orders
+def test_check_passes_wherever_the_batch_lies(inputs, body, output, axis, layout, grid):
+    assert fgonnx.check(network(inputs, body, output), drawn(sizes(inputs, **BATCH)), directions=3).passed
+
+
+class TestOutputs:
+    """Outputs whose batch is not the first axis."""
+
+    def test_every_step_of_a_recurrent_layer(self):
+        body = "h = LSTM<hidden_size=4>(x, W, R) s = Squeeze(h, one) y = MatMul(s, fc)"
+        held(network("9,N,6", body, "9,N,5"), drawn((9, 2, 6)), 1, (9,), answers=1)
+
+    def test_the_values_before_a_softmax_are_the_head(self):
+        body = "h = LSTM<hidden_size=4>(x, W, R) s = Squeeze(h, one) m = MatMul(s, fc) y = Softmax(m)"
+        e = Explainer(network("9,N,6", body, "9,N,5"), scores=True)(drawn((9, 2, 6)))
+        assert (e.head_stripped, e.scores.shape, e.outputs["y"].shape) == ("Softmax", (2, 9, 5), (9, 2, 5))
+
+    def test_of_a_batch_that_is_the_first_axis_of_the_input(self):
+        body = "t = Transpose<perm=[1,0,2]>(x) n = Tanh(t) y = MatMul(n, k6)"
+        held(network("N,9,6", body, "9,N,5"), drawn((2, 9, 6)), 0, (9,), answers=1)
+
+
+def test_other_inputs_have_their_batch_where_the_same_symbol_stands():
+    weights = {k: WEIGHTS[k] for k in ("W", "R", "one", "last", "fc")}
+    source = model(
+        f"(float[9,N,6] x, float[1,N,4] h0, float[1,N,4] c0) => (float[N,5] y) "
+        f"{{ h = LSTM<hidden_size=4>(x, W, R, , , h0, c0) {STEPS} }}",
+        weights=weights,
+    )
+    x = {"x": drawn((9, 3, 6)), "h0": drawn((1, 3, 4), 4), "c0": drawn((1, 3, 4), 5)}
+    e = Explainer(source, input="x")(x)
+    assert e.saliency.shape == (3, 9)
+    np.testing.assert_allclose(e.score, run(source, x)["y"].max(1), rtol=1e-4)
+
+
+# A batch of four: what takes it, sizes, the axis, grid, whether it can be made free.
+TANH = "t = Tanh(r) m = ReduceMean<keepdims=0>(t, two) y = MatMul(m, k3)"
+FIXED = {
+    "nothing holds it": ("4,3,8,7", f"c = Conv(x, w3) {TAIL}", 0, (8, 7), True),
+    "a Reshape": ("4,3,8,7", f"r = Reshape(x, rows4) {TANH}", 0, (8, 7), True),
+    "two Reshapes": (
+        "4,42",
+        "r = Reshape(x, wide4) t = Tanh(r) m = MatMul(t, k6) s = Reshape(m, flat4) y = Slice(s, zero, most, one)",
+        0,
+        (42,),
+        True,
+    ),
+    "time-major": ("9,4,6", f"h = LSTM<hidden_size=4>(x, W, R) {STEPS}", 1, (9,), True),
+    "a state": ("9,4,6", f"h = LSTM<hidden_size=4>(x, W, R, , , h4, h4) {STEPS}", 1, (9,), False),
+    "tokens": (
+        "4,8,6",
+        "t = Concat<axis=1>(alike, x) n = Tanh(t) m = ReduceMean<keepdims=0>(n, one) y = MatMul(m, k6)",
+        0,
+        (8,),
+        False,
+    ),
+}
+fixed = pytest.mark.parametrize(("inputs", "body", "axis", "grid", "free"), FIXED.values(), ids=FIXED)
+
+
+def of_four(inputs, body):
+    return network(inputs, body, "4,4" if "most" in body else "4,5")
+
+
+@fixed
+def test_a_batch_of_fixed_size_is_made_free_where_the_model_allows(inputs, body, axis, grid, free):
+    notes = fgonnx.inspect(of_four(inputs, body))["explanation"]["notes"]
+    assert any("was made free" in note for note in notes) == free
+    assert any("repeated 4 times" in note for note in notes) != free
+
+
+@fixed
+def test_every_sample_of_a_fixed_batch_is_explained(inputs, body, axis, grid, free):
+    held(of_four(inputs, body), drawn(sizes(inputs)), axis, grid, answers=0)
+
+
+@fixed
+def test_any_number_of_samples_is_explained(inputs, body, axis, grid, free):
+    x = drawn(sizes(inputs))
+    explainer = Explainer(of_four(inputs, body))
+    found = explainer(np.take(x, [2, 0, 1, 3, 1], axis)).saliency
+    np.testing.assert_allclose(found, explainer(x).saliency[[2, 0, 1, 3, 1]], rtol=1e-4, atol=1e-6)
+
+
+@fixed
+def test_check_passes_on_a_fixed_batch(inputs, body, axis, grid, free):
+    assert fgonnx.check(of_four(inputs, body), drawn(sizes(inputs)), directions=3).passed
+
+
+@pytest.mark.parametrize(
+    ("inputs", "body"),
+    [
+        ("4,6", "b = Add(x, bias4) t = Tanh(b) y = MatMul(t, k6)"),
+        ("4,8,6", "t = Concat<axis=1>(tokens, x) n = Tanh(t) m = ReduceMean<keepdims=0>(n, one) y = MatMul(m, k6)"),
+    ],
+    ids=["a bias per sample", "a token per sample"],
+)
+def test_a_model_whose_samples_have_weights_of_their_own_is_refused(inputs, body):
+    with pytest.raises(ModelError, match=r"depends on its place in the batch of 4.*export it with batch size 1"):
+        Explainer(network(inputs, body, "4,5"))
+
+
+class TestWhatIsRefused:
+    CHW, TNF = network(*ALONE["CHW"][:3]), network(*ORDERS["TNF, recurrent"][:3])
+
+    @pytest.mark.parametrize(
+        ("layout", "message"),
+        [
+            ("HWC", "layout='HWC' makes axis 0 of the input .3. .* grid, but 'c' .Conv. reads it as channels"),
+            ("NCHW", "layout='NCHW' is none of an input of 3 axes; choose one of: NCW, NWC, NHW"),
+        ],
+    )
+    def test_a_layout_that_does_not_fit_an_input_without_a_batch(self, layout, message):
+        with pytest.raises(OptionError, match=message):
+            fgonnx.inspect(self.CHW, layout=layout)
+
+    @pytest.mark.parametrize("layout", ["NTF", "NCW", "NHW"])
+    def test_a_batch_that_an_operator_reads_as_time(self, layout):
+        with pytest.raises(OptionError, match=r"does not make axis 1 of the input the batch, but .*LSTM"):
+            fgonnx.inspect(self.TNF, layout=layout)
+
+    def test_an_array_of_other_axes(self):
+        with pytest.raises(InputError, match=r"'x' has 3 axes, or 4 for several samples; .* .8, 7."):
+            Explainer(self.CHW)(drawn((8, 7)))
+        with pytest.raises(InputError, match=r"'x' has 3 axes, axis 1 of them its samples; .* .9, 6."):
+            Explainer(self.TNF)(drawn((9, 6)))
