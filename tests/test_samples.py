@@ -24,6 +24,8 @@ WEIGHTS |= {"h4": np.zeros((1, 4, 4), np.float32), "alike": np.ones((4, 1, 6), n
 WEIGHTS |= {"zero": np.array([0]), "one": np.array([1]), "two": np.array([2]), "last": np.array(-1)}
 WEIGHTS |= {"zero_one": np.array([0, 1]), "to_chw": np.array([1, 3, 8, 7]), "scale": np.float32(1 / 255)}
 WEIGHTS |= {"flat4": np.array([4, -1]), "rows4": np.array([4, 3, 56]), "wide4": np.array([4, 7, 6])}
+WEIGHTS |= {"all_of_it": np.array([-1]), "rows_of_it": np.array([0, -1]), "low": np.array([0.3], np.float32)}
+WEIGHTS |= {"boxes": np.array([0, 4, -1]), "iou": np.array([0.99], np.float32), "both": np.array([0, 2])}
 WEIGHTS |= {"one_row": np.array([1, -1]), "most": np.array([4])}
 
 
@@ -351,3 +353,110 @@ class TestWhatIsRefused:
             Explainer(self.CHW)(drawn((8, 7)))
         with pytest.raises(InputError, match=r"'x' has 3 axes, axis 1 of them its samples; .* .9, 6."):
             Explainer(self.TNF)(drawn((9, 6)))
+
+
+# What makes another first axis than the samples: a network (N,3,8,7) -> y, and tensors that have a row per sample.
+GRID = "c = Conv(x, w3) a = Softplus(c)"
+ENTANGLED = {
+    "a mean over the batch": (
+        f"{GRID} p = GlobalAveragePool(a) f = Flatten(p) m = MatMul(f, fc) y = ReduceMean<keepdims=0>(m, zero)",
+        "5",
+        ["m", "f"],
+    ),
+    "the largest of all": (f"{GRID} r = Reshape(a, all_of_it) y, i = TopK(r, most)", "4", ["a", "c"]),
+    "a similarity matrix": (f"{GRID} f = Flatten(a) t = Transpose(f) y = MatMul(f, t)", "N,N", ["f"]),
+    "centred over the batch": (
+        f"{GRID} p = GlobalAveragePool(a) f = Flatten(p) m = ReduceMean(f, zero) y = Sub(f, m)",
+        "N,4",
+        ["f"],
+    ),
+    "a softmax over the batch": (
+        f"{GRID} p = GlobalAveragePool(a) f = Flatten(p) s = Softmax<axis=0>(f) y = MatMul(s, fc)",
+        "N,5",
+        ["s"],
+    ),
+    "a sum over all": (f"{GRID} y = ReduceSum<keepdims=0>(a)", "", ["a", "c"]),
+}
+entangled = pytest.mark.parametrize(("body", "output", "rows"), ENTANGLED.values(), ids=ENTANGLED)
+
+
+@entangled
+def test_samples_that_influence_each_other_are_refused_together(body, output, rows):
+    explainer = Explainer(network("N,3,8,7", body, output))
+    with pytest.raises(ModelError, match="the samples of a batch influence each other") as refused:
+        explainer(drawn((2, 3, 8, 7)))
+    assert all(f"'{name}'" in str(refused.value) for name in rows[:1])
+    assert "fg/" not in str(refused.value)
+
+
+@entangled
+def test_one_of_them_is_explained_as_the_model_computes_it(body, output, rows):
+    source, x = network("N,3,8,7", body, output), drawn((1, 3, 8, 7))
+    e = Explainer(source, input_gradient=True)(x)
+    truth = run(source, {"x": x})["y"].reshape(-1)
+    np.testing.assert_allclose(e.score, truth[e.target], rtol=1e-4)
+    v = drawn(x.shape, 9)
+    up, down = (run(source, {"x": x + np.float32(h) * v})["y"].reshape(-1)[e.target] for h in (1e-2, -1e-2))
+    np.testing.assert_allclose((e.input_gradient * v).sum(), (up - down)[0] / 2e-2, rtol=2e-2, atol=2e-3)
+
+
+@entangled
+def test_check_takes_one_of_them(body, output, rows):
+    assert fgonnx.check(network("N,3,8,7", body, output), directions=3).passed
+
+
+BOXES = (
+    "c = Conv<strides=[2,2]>(x, w3) s = Sigmoid(c) f = Reshape(s, boxes) bt = Transpose<perm=[0,2,1]>(f) "
+    "k = ReduceMax(f, one) n = NonMaxSuppression(bt, k, most, iou, low)"
+)
+# Heads with as many rows as something is found, and what the message names instead.
+COUNTED = {
+    "boxes that are kept": (
+        f"{BOXES} i = Gather<axis=1>(n, two) q = Squeeze(i, one) y = Gather<axis=1>(bt, q)",
+        "1,K,4",
+        ["bt", "k"],
+    ),
+    "rows of boxes": (f"{BOXES} i = Gather<axis=1>(n, both) y = GatherND(bt, i)", "K,4", ["bt", "k"]),
+    "what is above a threshold": (
+        f"{GRID} g = Greater(a, low) n = NonZero(g) t = Transpose(n) y = GatherND(a, t)",
+        "K",
+        ["a"],
+    ),
+    "compressed": (f"{GRID} f = Reshape(a, all_of_it) g = Greater(f, low) y = Compress<axis=0>(f, g)", "K", ["a"]),
+    "unique": (f"{GRID} y = Unique(a)", "K", ["a"]),
+    "sorted, then weighed": (
+        f"{GRID} g = Greater(a, low) n = NonZero(g) t = Transpose(n) v = GatherND(a, t) y = Mul(v, low)",
+        "K",
+        ["a"],
+    ),
+}
+counted = pytest.mark.parametrize(("body", "output", "rows"), COUNTED.values(), ids=COUNTED)
+
+
+@counted
+@pytest.mark.parametrize("batch", ["N", "1"])
+def test_a_head_with_as_many_rows_as_are_found_is_refused(body, output, rows, batch):
+    source = network(f"{batch},3,8,7", body, output)
+    with pytest.raises(
+        ModelError, match=r"has as many rows as .* finds, and no axis that answers to the batch"
+    ) as refused:
+        Explainer(source)(drawn((1, 3, 8, 7)))
+    assert all(f"'{name}'" in str(refused.value) for name in rows)
+    assert "fg/" not in str(refused.value)
+    assert fgonnx.inspect(source)["obstacle"] == str(refused.value)
+
+
+@counted
+def test_what_the_message_names_is_explained(body, output, rows):
+    source = network("N,3,8,7", body, output)
+    for name in rows:
+        found = Explainer(source, output=name)(drawn((2, 3, 8, 7)))
+        assert found.saliency.shape == (2, 8, 7)
+        assert found.rounding_residual().max() < 1e-5
+
+
+def test_a_fixed_number_of_the_best_is_explained():
+    """What is found is cut to a number of rows that is always the same: the head has a shape."""
+    body = f"{GRID} r = Reshape(a, rows_of_it) v, i = TopK(r, most) y = Tanh(v)"
+    source, x = network("N,3,8,7", body, "N,4"), drawn((3, 3, 8, 7))
+    held(source, x, 0, (8, 7))

@@ -196,7 +196,7 @@ def check(
     build = caches.builder(running.cache)
     # Differences are taken of the score that fgonnx's own graph computes, whichever engine is checked.
     scorer = build(loaded, replace(options, engine="fgonnx"))
-    given = random_inputs(scorer, effort.samples, effort.random_state) if x is None else x
+    given = random_inputs(scorer, 1 if scorer.entangled else effort.samples, effort.random_state) if x is None else x
     feeds = batches.feeds(loaded.name, scorer, given)
     explanation = explainer(feeds, target)
     checks = [

@@ -13,7 +13,7 @@ from fgonnx.engine import methods
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rewrite.rewritten import Rewritten
-from fgonnx.errors import InputError
+from fgonnx.errors import InputError, ModelError
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -26,6 +26,8 @@ def feeds(where: str, r: Rewritten, x: Array | Feeds) -> dict[str, Array]:
     ------
     InputError
         An input is missing or unknown, has another shape or type, or holds NaN or infinity.
+    ModelError
+        There are several samples, and they influence each other.
     """
     graph = r.model.graph
     needed = {str(v.name): v for v in graph.inputs if v.name not in graph.initializers and v.name != r.selector}
@@ -42,6 +44,8 @@ def feeds(where: str, r: Rewritten, x: Array | Feeds) -> dict[str, Array]:
     main = found[r.normal.input_name]
     if main.shape[0] == 0:
         raise InputError("the batch is empty; give at least one sample")
+    if r.entangled and main.shape[0] > 1:
+        raise ModelError(r.entangled)
     return found
 
 

@@ -19,7 +19,6 @@ from fgonnx.engine.graph.blame import first_not_finite
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session, choose_providers
 from fgonnx.engine.graph.values import dtype_of
-from fgonnx.engine.model.arrangement import Arrangement
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.bind import with_sizes
 from fgonnx.engine.model.inputs import free_inputs
@@ -31,7 +30,7 @@ from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import NumericError, OptionError, TargetError
 from fgonnx.explain import batches
 from fgonnx.explain.choice import Resolved, contrasted, resolve, resolve_contrast, takes_seed
-from fgonnx.explain.explanation import Explanation
+from fgonnx.explain.explanation import Explanation, turned_back
 from fgonnx.explain.head import ONLY, Head
 from fgonnx.explain.source import hold_against_source
 from fgonnx.explain.stream import grouped, in_order
@@ -248,10 +247,10 @@ class Explainer:
             If the model's result holds NaN or infinity.
         """
         explanation = self._explained(self.samples_first(x), target, seed, contrast)
-        return explanation if self._frame is None else _turned_back(explanation, self._frame, x)
+        return explanation if self._frame is None else turned_back(explanation, self._frame, x)
 
     def _explained(
-        self, x: Array | Mapping[str, Array], target: Target, seed: Array | None = None, contrast: Target = None
+        self, x: Array | Mapping[str, Array], target: Target, seed: Array | None = None, contrast: Contrast = None
     ) -> Explanation:
         """Explain a batch given with samples first."""
         contrast = self.options.contrast if contrast is None else contrast
@@ -468,22 +467,6 @@ class Explainer:
         sample, node = found
         first = f"'{node.name or node.outputs[0].name}' ({node.op_type})"
         return f"{said} for sample {sample}; the first node to produce one is {first}"
-
-
-def _turned_back(e: Explanation, frame: Arrangement, x: Array | Mapping[str, Array]) -> Explanation:
-    """Return an explanation whose arrays of the shape of an input or output are in the model's own layout."""
-    name = frame.explained
-    shape = np.shape(x.get(name, next(iter(x.values()))) if isinstance(x, Mapping) else x)
-
-    def of_the_input(array: Array | None) -> Array | None:
-        return array if array is None else frame.back(frame.axis, array, single=len(shape) < array.ndim)
-
-    return replace(
-        e,
-        input_gradient=of_the_input(e.input_gradient),
-        attribution=of_the_input(e.attribution),
-        outputs={n: frame.back(frame.outputs.get(n, 0), array) for n, array in e.outputs.items()},
-    )
 
 
 def _own_output(r: Rewritten, outputs: Mapping[str, Array]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fgonnx.engine.maps.aggregate import Site
+from fgonnx.engine.model.arrangement import Arrangement
 
 Array = npt.NDArray[Any]
 
@@ -144,3 +146,19 @@ class Explanation:
                 "this explanation holds no certificate: it was made without 'contributions' and 'completeness'"
             )
         return self.contributions, self.completeness
+
+
+def turned_back(e: Explanation, frame: Arrangement, x: Array | Mapping[str, Array]) -> Explanation:
+    """Return an explanation whose arrays of the shape of an input or output are in the model's own layout."""
+    name = frame.explained
+    shape = np.shape(x.get(name, next(iter(x.values()))) if isinstance(x, Mapping) else x)
+
+    def of_the_input(array: Array | None) -> Array | None:
+        return array if array is None else frame.back(frame.axis, array, single=len(shape) < array.ndim)
+
+    return replace(
+        e,
+        input_gradient=of_the_input(e.input_gradient),
+        attribution=of_the_input(e.attribution),
+        outputs={n: frame.back(frame.outputs.get(n, 0), array) for n, array in e.outputs.items()},
+    )

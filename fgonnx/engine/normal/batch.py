@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
@@ -13,9 +16,33 @@ from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.emit import Emitter, initializer
 from fgonnx.engine.graph.values import content_of, dims_of, optional, required
 from fgonnx.engine.normal.expand import depends_on_inputs
+from fgonnx.engine.normal.half import is_half
+from fgonnx.engine.normal.quantised import is_quantised
+from fgonnx.engine.normal.training import random_values
 from fgonnx.errors import ModelError
 
+Array = npt.NDArray[Any]
+
+# Differences, relative to the largest value, that are no influence of one sample on another: rounding in half
+# precision; a step of a scale that all samples of a batch share.
+_ROUGH, _STEPS = 2e-2, 0.15
 ONE_BY_ONE = "the graph does not take a batch: samples are run one by one"
+
+
+@dataclass
+class Tangle:
+    """What a run of two samples says of a graph that takes a batch, but not as one of independent samples.
+
+    Attributes
+    ----------
+    outputs : set of str
+        Outputs of two samples that are not those of either alone, side by side.
+    rows : set of str
+        Values with a row for every sample.
+    """
+
+    outputs: set[str] = field(default_factory=set)
+    rows: set[str] = field(default_factory=set)
 
 
 def settle_batch(
@@ -26,10 +53,12 @@ def settle_batch(
     notes: list[str],
     *,
     one_by_one: bool = False,
+    tangle: Tangle | None = None,
 ) -> tuple[ir.Model, bool]:
     """Requires: types. Ensures: exact shapes; a symbolic batch if a run on two samples confirms it.
 
-    Returns the resulting model, and whether its batch is symbolic.
+    Returns the resulting model, and whether its batch is symbolic. Adds to `tangle` what a declared free batch does
+    to its samples.
     """
     x = next(v for v in model.graph.inputs if v.name == input_name)
     free = not all(isinstance(d, int) for d in dims_of(x)[:1])
@@ -42,7 +71,7 @@ def settle_batch(
         for i in (0, 1)
     ]
     # A declared free batch is trusted first; constants may still fix it.
-    if free and not one_by_one and (found := _try_batch(model, folder, both, halves)) is not None:
+    if free and not one_by_one and (found := _try_batch(model, folder, both, halves, tangle=tangle)) is not None:
         _annotate(model, *found)
         return model, True
     single = model.clone()
@@ -114,6 +143,8 @@ def _try_batch(
     both: dict[str, np.ndarray],
     halves: Sequence[dict[str, np.ndarray]],
     alone: Sequence[probe.Probe] = (),
+    *,
+    tangle: Tangle | None = None,
 ) -> tuple[dict[str, tuple[int | ir.SymbolicDim, ...]], dict[str, np.ndarray]] | None:
     """Run a batch of two samples; return shapes and constants if its results are those of single samples.
 
@@ -127,12 +158,15 @@ def _try_batch(
         two = prober.run(both)
     except ModelError:
         return None
-    for name, array in two.outputs.items():
-        parts = [run.outputs[name] for run in alone]
-        if array.ndim == 0 or parts[0].ndim == 0 or array.shape[0] != 2 * parts[0].shape[0]:
-            return None
-        if not agree(array, np.concatenate(parts)):
-            return None
+    outputs = {name: (array, [run.outputs[name] for run in alone]) for name, array in two.outputs.items()}
+    if not all(_side_by_side(array, parts, agree) for array, parts in outputs.values()):
+        if tangle is not None:
+            drawn = {v.name for v in random_values(model.graph)}
+            graph = model.graph
+            loose = _loosely if is_quantised(graph) else _roughly if is_half(graph) else agree
+            tangle.outputs |= {n for n, (a, p) in outputs.items() if n not in drawn and not _beside(a, p, loose)}
+            tangle.rows |= {n for n, s in one.shapes.items() if s[:1] == (1,) and two.shapes[n] == (2, *s[1:])}
+        return None
     dims = probe.merge(one, two)
     if dims is None:
         return None
@@ -142,6 +176,36 @@ def _try_batch(
         if k in two.constants and np.array_equal(v, two.constants[k], equal_nan=False)
     }
     return dims, same
+
+
+def _side_by_side(both: Array, parts: Sequence[Array], same: Callable[[Array, Array], bool]) -> bool:
+    """Tell whether a result of two samples is that of either alone, one after the other."""
+    if both.ndim == 0 or parts[0].ndim == 0 or both.shape[0] != 2 * parts[0].shape[0]:
+        return False
+    return same(both, np.concatenate(parts))
+
+
+def _beside(both: Array, parts: Sequence[Array], same: Callable[[Array, Array], bool]) -> bool:
+    """Tell the same along any axis."""
+    if both.ndim != parts[0].ndim or parts[0].shape != parts[1].shape:
+        return False
+    joined = (np.concatenate(parts, axis=axis) for axis in range(both.ndim))
+    return any(j.shape == both.shape and same(both, j) for j in joined)
+
+
+def _roughly(found: Array, truth: Array) -> bool:
+    return _close(found, truth, _ROUGH)
+
+
+def _loosely(found: Array, truth: Array) -> bool:
+    return _close(found, truth, _STEPS)
+
+
+def _close(found: Array, truth: Array, share: float) -> bool:
+    if truth.dtype.kind not in "fiub":
+        return np.array_equal(found, truth)
+    apart, size = np.abs(found.astype(np.float64) - truth), np.abs(truth.astype(np.float64))
+    return bool(np.nanmax(apart, initial=0.0) <= share * np.nanmax(size, initial=0.0) + 1e-6)
 
 
 def agree(found: np.ndarray, truth: np.ndarray) -> bool:

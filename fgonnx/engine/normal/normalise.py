@@ -19,7 +19,7 @@ from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.emit import PREFIX
 from fgonnx.engine.model.inputs import choose_input, concrete_shape
 from fgonnx.engine.model.load import LoadedModel
-from fgonnx.engine.normal.batch import ONE_BY_ONE, settle_batch
+from fgonnx.engine.normal.batch import ONE_BY_ONE, Tangle, settle_batch
 from fgonnx.engine.normal.expand import expand
 from fgonnx.engine.normal.half import add_twins, is_half
 from fgonnx.engine.normal.layout import settle_layout
@@ -71,6 +71,10 @@ class Normal:
         The operands of integer products, s (q - z) / s, and the values s (q - z) they are computed from.
     counterparts : tuple of ir.Value
         The values beside which a twin was written.
+    entangled : tuple of str
+        Outputs of a batch that are not those of its samples alone, though the model takes a batch.
+    rows : tuple of str
+        Then, the values that have a row for every sample.
     """
 
     model: ir.Model
@@ -85,6 +89,8 @@ class Normal:
     origin: dict[ir.Value, str] = field(default_factory=dict)
     unscaled: dict[ir.Value, ir.Value] = field(default_factory=dict)
     counterparts: tuple[ir.Value, ...] = ()
+    entangled: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
 
 
 def normalise(
@@ -141,7 +147,8 @@ def normalise(
     arrangement = loaded.arrangement
     alone = arrangement is not None and (arrangement.axis is None or arrangement.filled > 1)  # said in its own words
     one_by_one = one_by_one or (fixed and not per_sample) or alone
-    model, batched = settle_batch(model, str(x.name), shape, loaded.folder, notes, one_by_one=one_by_one)
+    tangle = Tangle()
+    model, batched = settle_batch(model, str(x.name), shape, loaded.folder, notes, one_by_one=one_by_one, tangle=tangle)
     read = roles(model.graph, next(v for v in model.graph.inputs if v.name == x.name), len(shape))
     while expand(model):
         lift_constants(model)
@@ -172,6 +179,8 @@ def normalise(
         twins.origin,
         twins.unscaled,
         twins.counterparts,
+        tuple(sorted(tangle.outputs)),
+        tuple(sorted(tangle.rows)),
     )
 
 

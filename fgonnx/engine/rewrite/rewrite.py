@@ -25,8 +25,8 @@ from fgonnx.engine.rewrite.head import find_head, per_sample_shape, seeded
 from fgonnx.engine.rewrite.options import Options, options_with_changes
 from fgonnx.engine.rewrite.outputs import CONTRAST_INPUT, SEED_INPUT, TARGET_INPUT, Outputs, expose, write_outputs
 from fgonnx.engine.rewrite.rewritten import Rewritten, describe
+from fgonnx.engine.rewrite.samples import entangled, refuse_sized_by_data
 from fgonnx.engine.rules.fast import recompute
-from fgonnx.engine.rules.registry import FIX_BATCH
 from fgonnx.engine.walk import ENGINES, backward, cuts
 from fgonnx.engine.walk.libra import libra
 from fgonnx.errors import FgonnxError, ModelError, OptionError, TargetError, UnsupportedError
@@ -130,9 +130,12 @@ def _rewritten(loaded: LoadedModel, options: Options) -> Rewritten:
     except BatchLostError:
         return _rewritten(loaded, replace(options, one_by_one=True))
     except UnsupportedError as error:
-        if not normal.batched or not any(r.what_to_do == FIX_BATCH for r in error.refusals):
+        if not normal.batched:
             raise
-        return _rewritten(loaded, replace(options, one_by_one=True))
+        try:  # what depends on the batch size is known for a single sample
+            return _rewritten(loaded, replace(options, one_by_one=True))
+        except UnsupportedError:
+            raise error from None
 
 
 def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
@@ -140,6 +143,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     nodes = list(graph)
     source_outputs = tuple(str(v.name) for v in normal.outputs)
     head, stripped = find_head(normal, options, loaded)
+    refuse_sized_by_data(loaded, normal, head)
     head_shape = per_sample_shape(head, normal.batched, loaded.name)
     method = methods.find(options.method)
     active = backward.active_values(nodes, [normal.x])
@@ -164,6 +168,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     expose(writer, options, parts, view.walked, nodes, loaded.name)
     if not op.portable:
         recompute.error_functions(op, nodes)
+    alone = entangled(loaded, normal, options, head)
     head_name = str(head.name)  # the next step takes names away
     resolve_straight_through(graph)
     common.RemoveUnusedNodesPass()(normal.model)
@@ -181,6 +186,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
         notes=normal.notes,
         head_axes=axes.grid_axes(view.layouts.get(head, ()))[-len(head_shape) :] if head_shape else (),
         facts=view.facts,
+        entangled=alone,
         contrast=contrast,
     )
     describe(rewritten, loaded)

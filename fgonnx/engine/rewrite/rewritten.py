@@ -48,6 +48,8 @@ class Rewritten:
         Which axis of the input's grid each axis of the head is, where it is known to be one.
     facts : dict of str to str
         What the method chose by itself: the layer of a class activation map.
+    entangled : str
+        Why several samples at once are not explained; "" where they are.
     contrast : str
         Name of the input that says what the target is compared with; "" without a contrast.
     """
@@ -65,6 +67,7 @@ class Rewritten:
     notes: list[str] = field(default_factory=list)
     head_axes: tuple[int | None, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
+    entangled: str = ""
     contrast: str = ""
 
 
