@@ -249,7 +249,7 @@ class TestSmooth:
 
     def test_of_a_model_that_takes_one_sample_at_a_time(self):
         source = model(
-            """(float[N,3,8,6] x) => (float[N,4] y) {
+            """(float[1,3,8,6] x) => (float[1,4] y) {
                 a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w, b)
                 mean = ReduceMean<keepdims=1>(a)
                 centred = Sub(a, mean)
