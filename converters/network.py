@@ -80,12 +80,15 @@ class Site:
         What it read and what it gave.
     bias : tensor
         Its value at zero: what it adds, for a BatchNormalization beta - gamma mean / sd.
+    handed_on : object, optional
+        What the next layer reads, if that is another tensor than `output`.
     """
 
     layer: Any
     source: Any
     output: Any
     bias: Any
+    handed_on: Any = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from fgonnx.engine.graph.session import Session
@@ -22,6 +23,10 @@ from .report import Measurement, Verdict
 TOLERANCE = 1e-5
 """Allowed difference of outputs, relative to the largest."""
 
+_NOT_STEEPER = {
+    *("Cast", "Clip", "Flatten", "Identity", "Relu", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
+    *("Sigmoid", "Softmax", "Tanh"),
+}
 _EXPLAINED = 1e-4  # allowed difference of gradients and maps
 _NUDGE = 1e-6  # relative perturbation of the input, of the size of float32 rounding
 _NUDGES = 4
@@ -155,6 +160,23 @@ def _output(samples: str, name: str, theirs: Array, ours: Array, step: float, to
         return Measurement(f"output {name}", samples, steps, relative, 1.0, verdict, detail, "quantisation steps")
     verdict = "passed" if relative <= tolerance else "failed"
     return Measurement(f"output {name}", samples, maximum, relative, tolerance, verdict)
+
+
+def output_steps(proto: onnx.ModelProto) -> list[float]:
+    """Return the step of quantisation of every output: that of the integers it is scaled from, or 0.
+
+    On the way may be what moves entries or is not steeper than 1, such as a Softmax.
+    """
+    producers = {name: node for node in proto.graph.node for name in node.output}
+    constants = {t.name: t for t in proto.graph.initializer}
+    steps = []
+    for output in proto.graph.output:
+        node = producers.get(output.name)
+        while node is not None and node.op_type in _NOT_STEEPER:
+            node = producers.get(node.input[0])
+        scale = constants.get(node.input[1]) if node is not None and node.op_type == "DequantizeLinear" else None
+        steps.append(float(onnx.numpy_helper.to_array(scale).max()) if scale is not None else 0.0)
+    return steps
 
 
 def distance(ours: Array, theirs: Array, name: str = "result") -> tuple[float, float]:

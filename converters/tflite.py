@@ -15,6 +15,7 @@ from . import tensorflow as by_tensorflow
 from .finish import finish
 from .network import Array, Inputs, Network, as_inputs, example_of, exporting, needs, reason
 from .options import Conversion, ConversionOptions
+from .parity import output_steps
 from .report import ConversionReport
 
 with needs("tflite", "LiteRT with TensorFlow and tf2onnx"):
@@ -45,7 +46,8 @@ def convert(
     Returns
     -------
     ConversionReport
-        Integer outputs may differ by one step of quantisation. There is no autograd to compare gradients with.
+        Outputs of quantised files, integer or floating-point, may differ by one step of quantisation. There is no
+        autograd to compare gradients with.
 
     Raises
     ------
@@ -67,7 +69,9 @@ def convert(
         if said:
             raise ModelError(f"tf2onnx cannot export the model: {'; '.join(said)}")
     outputs = interpreter.get_output_details()
-    steps = [1.0 if np.dtype(o["dtype"]).kind in "iu" else 0.0 for o in outputs]
+    steps = [
+        1.0 if np.dtype(o["dtype"]).kind in "iu" else step for o, step in zip(outputs, output_steps(proto), strict=True)
+    ]
     quantised = any(d["dtype"] == np.int8 for d in interpreter.get_tensor_details())
     notes = _take_floats(proto, details)
     network = Network(

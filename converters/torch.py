@@ -314,18 +314,27 @@ class _Sites(TorchFunctionMode):
 
     def __init__(self) -> None:
         self.found: list[Site] = []
+        self._alive: list[Any] = []  # so that no id is used twice
+        self._contents: dict[tuple[int, int], object] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         y = func(*args, **kwargs)
         name = func.__name__.partition(".")[0]
-        if name in _SITES:
-            source, rest = (args[0], args[1:]) if args else (kwargs["input"], ())
-            named = {k: v for k, v in kwargs.items() if k != "input"}
-            with torch.no_grad():
-                bias = func(torch.zeros_like(source), *rest, **named)
-            self.found.append(Site(name, source, y, bias))
-        return y
+        if name not in _SITES:
+            return y
+        source, rest = (args[0], args[1:]) if args else (kwargs["input"], ())
+        named = {k: v for k, v in kwargs.items() if k != "input"}
+        with torch.no_grad():
+            bias = func(torch.zeros_like(source), *rest, **named)
+        handed_on = y.clone()  # a layer that works in place, such as ReLU(inplace=True), overwrites this one
+        self.found.append(Site(name, self._content(source), y, bias, self._content(handed_on)))
+        return handed_on
+
+    def _content(self, tensor: Any) -> object:
+        """Return what stands for the content of a tensor, which changes when it is written to in place."""
+        self._alive.append(tensor)
+        return self._contents.setdefault((id(tensor), tensor._version), object())
 
 
 def _lineariser(module: Any, *, shows_layers: bool) -> Callable[[Inputs, Seed], Linearised]:
@@ -333,11 +342,13 @@ def _lineariser(module: Any, *, shows_layers: bool) -> Callable[[Inputs, Seed], 
         tensors = [torch.from_numpy(a) for a in inputs]
         x = tensors[seed.input].clone().requires_grad_()
         tensors[seed.input] = x
-        with torch.enable_grad(), _Sites() as sites:
-            outputs = _tensors(module(*tensors))
-        s = seed.scores(outputs[seed.output], torch.log, torch.from_numpy(seed.weights))
-        leaves = [x, *(site.output for site in sites.found)]
-        gradient, *cotangents = torch.autograd.grad(s.sum(), leaves, allow_unused=True)
+        # Layers that work in place may overwrite what the backward pass of the layer before needs.
+        with torch.autograd.graph.allow_mutation_on_saved_tensors():
+            with torch.enable_grad(), _Sites() as sites:
+                outputs = _tensors(module(*tensors))
+            s = seed.scores(outputs[seed.output], torch.log, torch.from_numpy(seed.weights))
+            leaves = [x, *(site.output for site in sites.found)]
+            gradient, *cotangents = torch.autograd.grad(s.sum(), leaves, allow_unused=True)
         blocks = _blocks(sites.found, cotangents) if shows_layers else None
         return Linearised(gradient.numpy(), blocks)
 
@@ -346,7 +357,7 @@ def _lineariser(module: Any, *, shows_layers: bool) -> Callable[[Inputs, Seed], 
 
 def _blocks(sites: Sequence[Site], cotangents: Sequence[Any]) -> tuple[Block, ...]:
     return paired(
-        (s.source, s.output, (g * s.bias).numpy(), s.layer == "batch_norm", s.layer in _TRANSPOSED)
+        (s.source, s.handed_on, (g * s.bias).numpy(), s.layer == "batch_norm", s.layer in _TRANSPOSED)
         for s, g in zip(sites, cotangents, strict=True)
         if g is not None
     )

@@ -261,3 +261,34 @@ def test_enlarging_is_torchs(profile):
         torch.from_numpy(site), (9, 11), mode="bilinear", align_corners=profile == "reference"
     )
     np.testing.assert_allclose(rows @ site @ columns.T, expected.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("tail", "step"),
+    [
+        ("y = DequantizeLinear(q, s, z)", 0.05),
+        ("d = DequantizeLinear(q, s, z) y = Softmax(d)", 0.05),
+        ("d = DequantizeLinear(q, s, z) r = Reshape(d, shape) y = Identity(r)", 0.05),
+        ("r = Reshape(q, shape) y = DequantizeLinear(r, s, z)", 0.05),
+        ("d = DequantizeLinear(q, s, z) y = Mul(d, d)", 0.0),
+        ("y = Relu(x)", 0.0),
+    ],
+)
+def test_the_step_of_a_quantised_output(tail, step):
+    proto = model(
+        f"""(float[N,4] x) => (float[N,4] y)
+        <float s = {{0.05}}, int8 z = {{3}}, int64[2] shape = {{-1, 4}}> {{ q = QuantizeLinear(x, s, z) {tail} }}"""
+    )
+    assert parity.output_steps(proto) == [pytest.approx(step)]
+
+
+@pytest.mark.parametrize(("steps", "verdict"), [(0.0, "passed"), (0.9, "passed"), (1.2, "failed"), (2.0, "failed")])
+def test_a_quantised_output_is_held_to_its_step(steps, verdict, tmp_path):
+    proto = model("(float[N,4] x) => (float[N,4] y) { y = Relu(x) }")
+    source = network.Network(
+        "test", "test", "test", lambda x: [np.maximum(x[0], 0) + np.float32(0.05 * steps)], None, [0.05]
+    )
+    report = finish.finish(proto, source, tmp_path / "net.onnx", (np.ones((2, 4), np.float32),), Conversion())
+    found = [m for m in report.measurements if m.quantity.startswith("output")]
+    assert {m.verdict for m in found} == {verdict}
+    assert {m.unit for m in found} == {"quantisation steps"}

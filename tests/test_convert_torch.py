@@ -298,3 +298,73 @@ def test_following_the_tutorial(tmp_path, monkeypatch):
     from tests.tutorials import follow
 
     follow("torch", tmp_path, monkeypatch)
+
+
+# layers that work in place
+
+
+class Added(nn.Module):
+    """A residual block as torchvision writes it: the sum, too, is overwritten."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1, bias=False)
+        self.p, self.q, self.relu = nn.BatchNorm2d(6), nn.BatchNorm2d(6), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        y = self.q(self.b(self.relu(self.p(self.a(x)))))
+        y += x
+        return self.relu(y)
+
+
+def trained(net):
+    """Return a network whose statistics and biases are not those of the start."""
+    rng = torch.Generator().manual_seed(1)
+    for m in net.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            for values in (m.running_mean, m.weight.data, m.bias.data):
+                values += 0.5 * torch.randn(values.shape, generator=rng)
+            m.running_var += torch.rand(m.running_var.shape, generator=rng)
+    return net.eval()
+
+
+HEAD = (nn.AdaptiveAvgPool2d(2), nn.Flatten())
+IN_PLACE = {
+    "behind BatchNormalization": (nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 6, 3)),
+    "behind a convolution": (nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.BatchNorm2d(6), nn.ReLU(inplace=True)),
+    "other activations": (nn.Conv2d(3, 6, 3), nn.SiLU(inplace=True), nn.Conv2d(6, 6, 3), nn.Hardswish(inplace=True)),
+    "LeakyReLU, Dropout": (
+        nn.Conv2d(3, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.LeakyReLU(inplace=True),
+        nn.Conv2d(6, 6, 3),
+        nn.Dropout(inplace=True),
+    ),
+    "twice": (nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.ReLU6(inplace=True), nn.Conv2d(6, 6, 3)),
+    "residual": (nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), Added(), Added()),
+}
+
+
+either_exporter = pytest.mark.parametrize("exporter", [pytest.param("dynamo", marks=pytest.mark.slow), "torchscript"])
+
+
+@either_exporter
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_layers_that_work_in_place(name, fold, exporter, tmp_path):
+    torch.manual_seed(0)
+    net = trained(nn.Sequential(*IN_PLACE[name], *HEAD, nn.Linear(24, 4)))
+    report = converted(net, tmp_path, torch.randn(2, 3, 12, 12), exporter=exporter, fold=fold)
+    assert [m.verdict for m in report.measurements] == ["passed"] * 6, report.measurements
+
+
+@either_exporter
+@pytest.mark.parametrize("fold", [True, False])
+def test_a_layer_without_bias_is_no_site_of_simple_fullgrad(exporter, fold, tmp_path):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 6, 3, bias=False), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3, bias=False)
+    net, x = nn.Sequential(*layers, nn.Flatten(), nn.Linear(180, 4)).eval(), torch.randn(2, 3, 12, 12).numpy()
+    converted(net, tmp_path, x, exporter=exporter, fold=fold)
+    found = fgonnx.Explainer(tmp_path / "net.onnx", method="simple-fullgrad", profile="reference")(x, [1, 2])
+    truth = literal.simple_fullgrad(net, x, [1, 2])
+    np.testing.assert_allclose(found.saliency, truth, atol=1e-4 * truth.max())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.values import producer_of, shaped
+from fgonnx.engine.graph.values import producer_of, required, shaped
 from fgonnx.engine.maps.axes import Layout
 from fgonnx.engine.maps.interpolate import upsample
 from fgonnx.engine.maps.net import Net, combined
@@ -247,7 +247,8 @@ def signed_maps(
     terms : sequence of PlacedTerm
         All sites, the input first.
     simple : bool
-        Use the cotangent alone, not its product with the intercept.
+        Use the cotangent alone, not its product with the intercept, of sites whose bias is not all zeros: exporters
+        write zeros for a layer without one.
     blocks : sequence of sequence of int
         Indices of sites to sum before psi; a site in no block has a map of its own.
     totals : bool
@@ -259,7 +260,9 @@ def signed_maps(
         if not s.site.in_map:
             continue
         members = grouped.get(i, (i,))
-        if i != members[0]:
+        if simple and i:
+            members = tuple(m for m in members if not _is_zero(op, terms[m].c))
+        if not members or i != members[0]:
             continue
         if len(members) > 1:
             maps.append(Signed(op.Sum(*(terms[m].g if simple else terms[m].product for m in members)), s.placement))
@@ -267,6 +270,14 @@ def signed_maps(
             signed = Signed(s.g, s.placement) if simple and i else s.signed
             maps.append(replace(signed, total=s.total) if totals else signed)
     return maps
+
+
+def _is_zero(op: Emitter, intercept: ir.Value) -> bool:
+    """Tell whether an intercept is an initializer of zeros, reshaped or not."""
+    while op.array(intercept) is None and (node := intercept.producer()) is not None and node.op_type == "Reshape":
+        intercept = required(node, 0)
+    array = op.array(intercept)
+    return array is not None and not array.any()
 
 
 def linear_blocks(terms: Sequence[Term], nodes: Sequence[ir.Node]) -> list[list[int]]:
