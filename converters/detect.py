@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fgonnx.errors import ModelError
+from fgonnx.wording import parameter
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "tflite", "jax", "sklearn", "paddle")
 """Frameworks with a converter module."""
@@ -65,8 +66,8 @@ def of_object(source: Any) -> str:
     found = {_PACKAGES[r] for r in roots if r in _PACKAGES}
     if not found:
         raise ModelError(
-            f"cannot tell the framework of a {type(source).__module__}.{type(source).__name__}: say framework= one of "
-            f"{', '.join(FRAMEWORKS)}"
+            f"cannot tell the framework of a {type(source).__module__}.{type(source).__name__}: say "
+            f"{parameter('framework')} one of {', '.join(FRAMEWORKS)}"
         )
     return "keras" if "keras" in found else next(_PACKAGES[r] for r in roots if r in _PACKAGES)
 

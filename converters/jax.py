@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from fgonnx.errors import InputError
+from fgonnx.wording import parameter
 
 from .finish import finish
 from .network import (
@@ -80,7 +81,7 @@ def convert(
         raise InputError("JAX has no file format of its own for networks: pass the function or module from Python")
     kind, call = _callable(model)
     if example_input is None:
-        raise InputError("JAX does not say what a function takes: give example_input (--input-shape 1,224,224,3)")
+        raise InputError(f"JAX does not say what a function takes: give {parameter('example_input')}")
     example = as_inputs(example_input)
     run = _runner(call)
     check_example(run, example)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import FgonnxError, InputError, ModelError
+from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 Inputs = tuple[Array, ...]
@@ -250,7 +251,7 @@ def example_of(shape: Sequence[int | None], dtype: npt.DTypeLike = np.float32, r
     """
     if any(s is None or s < 1 for s in shape[1:]):
         known = ", ".join("?" if s is None or s < 1 else str(s) for s in shape)
-        raise InputError(f"the input has the shape ({known}): give example_input (--input-shape) with all sizes")
+        raise InputError(f"the input has the shape ({known}): give {parameter('example_input')} with all sizes")
     sizes = (shape[0] or 2, *(int(s) for s in shape[1:] if s is not None)) if shape else ()
     rng, dtype = np.random.default_rng(random_state), np.dtype(dtype)
     if dtype.kind in "iu":

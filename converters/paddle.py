@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from fgonnx.errors import InputError, ModelError
+from fgonnx.wording import parameter
 
 from .finish import finish
 from .network import (
@@ -87,7 +88,7 @@ def _from_layer(layer: Any, example_input: Any, opset: int) -> tuple[Network, on
     if not isinstance(layer, paddle.nn.Layer):
         raise InputError(f"a paddle.nn.Layer is needed, not {type(layer).__name__}")
     if example_input is None:
-        raise InputError("Paddle does not say what a layer takes: give example_input (--input-shape 1,3,224,224)")
+        raise InputError(f"Paddle does not say what a layer takes: give {parameter('example_input')}")
     example = as_inputs(example_input)
     layer.eval()
     run = _runner(layer)

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from fgonnx.errors import InputError, ModelError, OptionError
+from fgonnx.wording import parameter
 
 from .finish import finish
 from .network import Array, Inputs, Linearised, Network, Seed, as_inputs, example_of, exporting, needs, reason
@@ -66,7 +67,7 @@ def convert(
         kind, call, specs = load(Path(model), signature)
     elif callable(model):
         if example_input is None:
-            raise InputError(f"a {type(model).__name__} does not say what it takes: give example_input")
+            raise InputError(f"a {type(model).__name__} does not say what it takes: give {parameter('example_input')}")
         kind, call = type(model).__name__, model
         specs = [tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in as_inputs(example_input)]
     else:
@@ -163,8 +164,8 @@ def example_for(specs: Sequence[Any], example_input: Any) -> Inputs:
     for a, s in zip(example, specs, strict=True):
         if not s.shape.is_compatible_with(a.shape) and not s.shape[1:].is_compatible_with(a.shape[1:]):
             raise InputError(
-                f"the input '{s.name}' takes {tuple(s.shape)}, the example has {a.shape}: fix example_input "
-                "(--input-shape)"
+                f"the input '{s.name}' takes {tuple(s.shape)}, the example has {a.shape}: fix "
+                f"{parameter('example_input')}"
             )
     return example
 

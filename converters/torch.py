@@ -103,7 +103,7 @@ def convert(
     if example_input is None and program is not None and program.example_inputs is not None:
         example_input = program.example_inputs[0]
     if example_input is None:
-        raise InputError("torch does not say what a module takes: give example_input (--input-shape 1,3,224,224)")
+        raise InputError(f"torch does not say what a module takes: give {parameter('example_input')}")
     example = as_inputs(example_input)
     module: Any = net if program is None else program.module()
     if program is None:

@@ -17,7 +17,7 @@ from fgonnx.cli import terminal
 from fgonnx.cli.options import Group, Json, takes
 from fgonnx.engine.rewrite.options import Options, parse_shape
 from fgonnx.errors import FgonnxError, InputError, OptionError
-from fgonnx.fields import MODEL
+from fgonnx.fields import MODEL, check_choice
 from fgonnx.files import read_array
 from fgonnx.jobs.reading import Reading
 from fgonnx.pictures.read import presets
@@ -111,10 +111,12 @@ def command(
     far as the framework has autograd. The report is stored in the file. Exit code: 0, 1 where the comparison fails (the
     file is written nevertheless), 2 where source or options are wrong.
     """
-    from fgonnx.converters import convert  # with what it needs of the engine, only where it is asked for
+    from fgonnx.converters import FRAMEWORKS, convert  # with what it needs of the engine, only where it is asked for
 
     if out.is_dir():
         raise OptionError(f"'{out}' is a folder; give a file name such as {out / 'model.onnx'}")
+    if framework is not None:
+        check_choice("framework", framework, FRAMEWORKS)
     own = {"exporter": exporter, "fold": fold, "signature": signature, "allow_pickle": allow_pickle or None}
     report = convert(
         _source(source),

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 _SPELLED = {
-    "settings": "--set",
-    "example_input": "--input-shape",
-    "preprocessing": "--preprocess",
-    "cache": "--no-cache",
+    "example_input": ("input_shape", "--input-shape or --example"),
+    "preprocessing": ("preprocess", "--preprocess"),
+    "seed": ("target", "--target seed=FILE.npy"),
 }
-"""Parameters whose flag has another name."""
+"""Parameters that commands have under another name: that name, and how it is spelled."""
 
 
 def flags_of(function: Callable[..., Any]) -> dict[str, str]:
@@ -45,8 +44,9 @@ def on_the_command_line(name: str, value: str, flags: Mapping[str, str]) -> str:
         The flags of the command.
     """
     shown = _as_typed(value)
-    flag = flags.get(name) or (spelled if (spelled := _SPELLED.get(name)) in flags.values() else None)
-    if flag is not None:
+    other, spelled = _SPELLED.get(name, ("", ""))
+    flag = flags.get(name, spelled if other in flags else "")
+    if flag:
         return f"{flag} {shown}".strip()
     return f"--set {name}={shown}" if "settings" in flags else f"{name}={shown}"
 

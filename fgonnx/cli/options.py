@@ -104,10 +104,9 @@ class Group:
         return made
 
     def _option(self, flag: str, s: Spelling) -> Any:
+        bounds = {"min": s.least, "max": s.most} if s.parse is None else {}
         who = f"For {self.suffix.strip('-').upper()}: " if self.suffix else ""
-        return typer.Option(
-            flag, help=who + s.help, metavar=s.metavar, min=s.least, max=s.most, rich_help_panel=s.panel or None
-        )
+        return typer.Option(flag, help=who + s.help, metavar=s.metavar, rich_help_panel=s.panel or None, **bounds)
 
     def _own(self, name: str) -> str:
         return f"{name}{self.suffix.replace('-', '_')}"

@@ -14,6 +14,7 @@ from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import InputError, ModelError
+from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -38,7 +39,7 @@ def feeds(where: str, r: Rewritten, x: Array | Feeds) -> dict[str, Array]:
             f"{where} takes the inputs {', '.join(needed)}"
             + (f"; missing: {', '.join(missing)}" if missing else "")
             + (f"; unknown: {', '.join(unknown)}" if unknown else "")
-            + ("; give arrays by name, or fix inputs beforehand (bind=, --bind)" if len(needed) > 1 else "")
+            + (f"; give arrays by name, or fix inputs beforehand ({parameter('bind')})" if len(needed) > 1 else "")
         )
     found = {name: _checked(name, np.asarray(given[name]), value) for name, value in needed.items()}
     main = found[r.normal.input_name]

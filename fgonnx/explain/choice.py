@@ -27,7 +27,7 @@ from fgonnx.explain.targets import (
 )
 from fgonnx.fields import pairs
 from fgonnx.files import read_array
-from fgonnx.wording import near
+from fgonnx.wording import near, parameter
 
 Array = npt.NDArray[Any]
 
@@ -168,11 +168,12 @@ def _check_comparable(one: Single | None, head: Head) -> None:
         return
     if classes:
         raise TargetError(
-            "a contrast compares two single entries; give a class for both, or weight the entries yourself (seed=)"
+            "a contrast compares two single entries; give a class for both, or weight the entries yourself "
+            f"({parameter('seed')})"
         )
     raise TargetError(
         f"a contrast compares two classes, and the head has the shape {head.shape}; give target and contrast as "
-        f"positions such as {','.join('0' * len(head.shape))}, or weight the entries yourself (seed=)"
+        f"positions such as {','.join('0' * len(head.shape))}, or weight the entries yourself ({parameter('seed')})"
     )
 
 

@@ -14,6 +14,7 @@ from fgonnx.errors import TargetError
 from fgonnx.explain.head import Head
 from fgonnx.fields import check_choice
 from fgonnx.labels import BACKGROUND
+from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 
@@ -168,7 +169,7 @@ def _places(head: Head) -> Array:
     if not spatial or len({axis for axis, _ in known}) < len(known) or sum(head.shape[i] > 1 for i in rest) > 1:
         raise TargetError(
             f"a region needs a head with a value per position; this one has the shape {head.shape}, and its axes are "
-            "no rows and columns of the input: weight its entries yourself (seed=)"
+            f"no rows and columns of the input: weight its entries yourself ({parameter('seed')})"
         )
     return head.indices.transpose(*rest, *spatial).reshape(-1, *(head.shape[i] for i in spatial))
 

@@ -19,6 +19,7 @@ from fgonnx.fields import check_choice
 from fgonnx.training.data import Batches
 from fgonnx.training.network import Network, Step
 from fgonnx.training.optimisers import AdamW, Optimiser
+from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 _LOGGER = logging.getLogger("fgonnx.training")
@@ -51,7 +52,7 @@ class Rate:
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, SCHEDULES)
         if not self.start > 0:
-            raise OptionError(f"rate={self.start}: give a rate above 0")
+            raise OptionError(f"{parameter('rate', self.start)}: give a rate above 0")
 
     def at(self, share: float) -> float:
         """Return the rate after this share of the training, 0..1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ except ImportError as error:  # any of the three wheels provides it, none is a h
 Array = npt.NDArray[Any]
 
 _SHARED_BYTES = 1 << 16  # weights of this size and more are passed to a session by reference, not serialised
+_NODE = re.compile(r"while running (\S+) node\. Name:'([^']*)' Status Message: ")
 _NO_FILE = "in-memory"  # the file that such weights refer to; onnxruntime replaces them before opening it
 _COPIED_BYTES = 1 << 24  # results below this size are copied
 _SHARED_TYPES = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT8, ir.DataType.UINT8}
@@ -290,5 +292,12 @@ def _own(array: Array) -> Array:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of the text of an exception, or its kind."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """Return the first line of the text of an exception, or its kind; of nested nodes, what the innermost one says."""
+    if not str(error).strip():
+        return type(error).__name__
+    line = str(error).strip().splitlines()[0]
+    nodes = list(_NODE.finditer(line))
+    if not nodes:
+        return line
+    op_type, name = nodes[-1].groups()
+    return f"node '{name}' ({op_type}): {line[nodes[-1].end() :]}"

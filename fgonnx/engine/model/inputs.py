@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.errors import ModelError, OptionError
-from fgonnx.wording import near
+from fgonnx.wording import near, parameter
 
 
 def free_inputs(graph: ir.Graph) -> list[ir.Value]:
@@ -43,7 +43,8 @@ def choose_input(model: ir.Model, name: str | None, where: str, *, per_sample: b
         )
     if len(candidates) > 1:
         raise ModelError(
-            f"{where}: several inputs could be explained; name one (input=, --input): {described(candidates)}"
+            f"{where}: several inputs could be explained; name one ({parameter('input')}), or fix the others "
+            f"({parameter('bind')}): {described(candidates)}"
         )
     return candidates[0]
 
@@ -80,7 +81,8 @@ def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str, *, per_
     free = [i for i, d in enumerate(declared) if i > 0 and not isinstance(d, int)]
     if free:
         raise ModelError(
-            f"{where}: its input {described([x])} has free sizes; give them (input_shape=, --input-shape 1,3,224,224)"
+            f"{where}: its input {described([x])} has free sizes; give them "
+            f"({parameter('input_shape', (1, 3, 224, 224))})"
         )
     if not per_sample:
         return tuple(d if isinstance(d, int) else 1 for d in declared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fgonnx.errors import OptionError
+from fgonnx.wording import parameter
 
 LAYOUTS = {
     1: ("T", "F"),
@@ -32,7 +33,9 @@ def check_layout(layout: str, rank: int, where: str) -> None:
     known = LAYOUTS.get(rank, ())
     if layout not in known:
         choice = ", ".join(known) or "none"
-        raise OptionError(f"{where}: layout={layout!r} is none of an input of {rank} axes; choose one of: {choice}")
+        raise OptionError(
+            f"{where}: {parameter('layout', layout)} is none of an input of {rank} axes; choose one of: {choice}"
+        )
 
 
 def batch_axis(layout: str) -> int | None:

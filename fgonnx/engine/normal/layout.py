@@ -9,6 +9,7 @@ import onnx_ir as ir
 from fgonnx.engine.model.layouts import check_layout, samples_first
 from fgonnx.engine.normal.roles import BATCH_AXIS, CHANNEL, Reading, Roles
 from fgonnx.errors import OptionError
+from fgonnx.wording import parameter
 
 _GRIDS = {1: "W", 2: "HW", 3: "DHW"}
 _CHANNELS = (1, 3, 4)
@@ -86,7 +87,7 @@ def contradicted(layout: str, found: Roles, shape: Sequence[int | ir.SymbolicDim
         if reading is None or size == 1 or _agrees(letter, reading, layout):
             continue
         raise OptionError(
-            f"{where}: layout={given!r} makes axis {axis} of the input ({_size(size)}) {_WORDS[letter]}, but "
+            f"{where}: {parameter('layout', given)} makes axis {axis} of the input ({_size(size)}) {_WORDS[letter]}, but "
             f"{reading.node} reads it as {reading.role}; leave the layout out, or correct it"
         )
 

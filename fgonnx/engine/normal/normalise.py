@@ -17,7 +17,8 @@ import onnx_ir.passes.common as common
 
 from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.emit import PREFIX
-from fgonnx.engine.model.inputs import choose_input, concrete_shape
+from fgonnx.engine.graph.values import dims_of
+from fgonnx.engine.model.inputs import choose_input, concrete_shape, described
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.batch import ONE_BY_ONE, Tangle, settle_batch
 from fgonnx.engine.normal.expand import expand
@@ -29,6 +30,7 @@ from fgonnx.engine.normal.roles import roles
 from fgonnx.engine.normal.tie import Twins
 from fgonnx.engine.normal.training import refuse_training
 from fgonnx.errors import ModelError
+from fgonnx.wording import parameter
 
 _SEQUENCE_RESULT = {
     "SplitToSequence",
@@ -148,7 +150,18 @@ def normalise(
     alone = arrangement is not None and (arrangement.axis is None or arrangement.filled > 1)  # said in its own words
     one_by_one = one_by_one or (fixed and not per_sample) or alone
     tangle = Tangle()
-    model, batched = settle_batch(model, str(x.name), shape, loaded.folder, notes, one_by_one=one_by_one, tangle=tangle)
+    try:
+        model, batched = settle_batch(
+            model, str(x.name), shape, loaded.folder, notes, one_by_one=one_by_one, tangle=tangle
+        )
+    except ModelError as error:
+        if all(isinstance(d, int) for d in dims_of(x)[1:]):
+            raise
+        raise ModelError(
+            f"{loaded.name}: {error}. Sizes of its input {described([x])} are free, but {shape} may be none that it "
+            f"takes; give another ({parameter('input_shape')}), or of a recording the part that it is made for "
+            f"({parameter('span')})"
+        ) from error
     read = roles(model.graph, next(v for v in model.graph.inputs if v.name == x.name), len(shape))
     while expand(model):
         lift_constants(model)

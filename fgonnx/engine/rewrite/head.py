@@ -17,7 +17,7 @@ from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import NEXT, Options
 from fgonnx.engine.walk import backward
 from fgonnx.errors import OptionError, TargetError, UnsupportedError
-from fgonnx.wording import near
+from fgonnx.wording import near, parameter
 
 _HEAD_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}
 _SEE_THROUGH = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout", "StraightThrough"}
@@ -69,7 +69,8 @@ def _no_derivative(normal: Normal, output: ir.Value, where: str) -> UnsupportedE
     if found := backward.obstacles(list(normal.model.graph), normal.x, output, opset):
         return UnsupportedError(found)
     return OptionError(
-        f"{where}: its output '{output.name}' is not floating-point, it has no derivative; choose another (output=)"
+        f"{where}: its output '{output.name}' is not floating-point, it has no derivative; choose another "
+        f"({parameter('output')})"
     )
 
 
@@ -156,7 +157,7 @@ def _contrast_index(contrast: str | int, head: ir.Value, count: int) -> int:
     if contrast == NEXT:
         return -1
     if isinstance(contrast, str):
-        raise OptionError(f"contrast={contrast!r} is a name; a file takes an index, or '{NEXT}'")
+        raise OptionError(f"{parameter('contrast', contrast)} is a name; a file takes an index, or '{NEXT}'")
     if not 0 <= contrast < count:
         raise TargetError(f"contrast {contrast} is out of range: '{head.name}' has {count} entries per sample")
     return contrast

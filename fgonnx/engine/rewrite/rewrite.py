@@ -78,15 +78,15 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     if methods.find(name).drive is not None:
         raise OptionError(
             f"{name} needs several runs or more than the graph, and is not one feed-forward file; use "
-            f"fgonnx.Explainer(model, method={name!r}) or 'fgonnx explain'"
+            "fgonnx.Explainer or 'fgonnx explain' with it"
         )
     options = options_with_changes(options, changes)
     loaded, options = arranged(bound_to(load(model), options.bind), options)
     rewritten = build(loaded, options)
     if options.contrast is not None and sum(size > 1 for size in rewritten.head_shape) > 1:
         raise TargetError(
-            f"contrast={options.contrast!r} compares two classes, and '{rewritten.head}' has {rewritten.head_shape} "
-            "entries per sample; write a file with a cotangent as its input (seed=True)"
+            f"{parameter('contrast', options.contrast)} compares two classes, and '{rewritten.head}' has "
+            f"{rewritten.head_shape} entries per sample; write a file with a cotangent as its input (seed=True)"
         )
     in_own_layout(rewritten, loaded.arrangement)
     proto: onnx.ModelProto = ir.to_proto(rewritten.model)

@@ -25,6 +25,7 @@ from fgonnx.engine.walk import backward
 from fgonnx.engine.walk.witness.lower import LOWERINGS, Lowering, lower
 from fgonnx.engine.walk.witness.operators import WAY_OUT
 from fgonnx.errors import ModelError, ProviderError, Refusal, UnsupportedError
+from fgonnx.wording import parameter
 
 OPSET, IR_VERSION = 21, 10  # the newest that the training build reads
 
@@ -42,7 +43,8 @@ def require() -> None:
     """
     if not TRAINING:
         raise ProviderError(
-            "engine='ort-training' needs ONNX Runtime's training build, which takes the place of the other wheels: in "
+            f"{parameter('engine', 'ort-training')} needs ONNX Runtime's training build, which takes the place of the "
+            "other wheels: in "
             'an environment of its own (Linux on x86-64, Python 3.11), pip install "fgonnx[training]"'
         )
 
