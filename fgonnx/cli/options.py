@@ -104,7 +104,6 @@ class Group:
         return made
 
     def _option(self, flag: str, s: Spelling) -> Any:
-        bounds = {"min": s.least, "max": s.most} if s.parse is None else {}
         who = f"For {self.suffix.strip('-').upper()}: " if self.suffix else ""
         return typer.Option(flag, help=who + s.help, metavar=s.metavar, rich_help_panel=s.panel or None, **bounds)
 

@@ -21,6 +21,7 @@ from fgonnx.engine.normal import trials
 from fgonnx.engine.normal.layout import contradicted
 from fgonnx.engine.normal.roles import BATCH_AXIS, CHANNEL, Roles, roles
 from fgonnx.errors import FgonnxError, OptionError
+from fgonnx.wording import parameter
 
 _BATCH_NAMES = {"n", "batch", "batch_size", "batchsize", "bs", "b", "num_samples", "samples"}
 _ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}
@@ -103,7 +104,7 @@ def _given(layout: str, x: ir.Value, read: Roles, where: str) -> Found:
     if letter and letter not in "ND":
         reading = next(r for r in read.axes[proven] if r.role == BATCH_AXIS and r.proven)  # type: ignore[index]
         raise OptionError(
-            f"{where}: layout={layout!r} does not make axis {proven} of the input the batch, but {reading.node} reads "
+            f"{where}: {parameter('layout', layout)} does not make axis {proven} of the input the batch, but {reading.node} reads "
             "it as the batch; leave the layout out, or correct it"
         )
     size = dims_of(x)[axis] if axis is not None else 0

@@ -87,8 +87,8 @@ def contradicted(layout: str, found: Roles, shape: Sequence[int | ir.SymbolicDim
         if reading is None or size == 1 or _agrees(letter, reading, layout):
             continue
         raise OptionError(
-            f"{where}: {parameter('layout', given)} makes axis {axis} of the input ({_size(size)}) {_WORDS[letter]}, but "
-            f"{reading.node} reads it as {reading.role}; leave the layout out, or correct it"
+            f"{where}: {parameter('layout', given)} makes axis {axis} of the input ({_size(size)}) {_WORDS[letter]}, "
+            f"but {reading.node} reads it as {reading.role}; leave the layout out, or correct it"
         )
 
 
