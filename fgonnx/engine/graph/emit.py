@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -122,7 +123,7 @@ class Emitter:
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._taken = {v.name for v in graph.inputs} | set(graph.initializers)
         for node in graph:
-            self._taken.update(v.name for v in node.outputs)
+            self._taken.update((node.name, *(v.name for v in node.outputs)))
         self._counts: dict[str, int] = {}
 
     def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
@@ -180,6 +181,12 @@ class Emitter:
                 out.type = ir.TensorType(result)
         self.place(node)
         return tuple(node.outputs)
+
+    def in_front_of(self, node: ir.Node) -> Emitter:
+        """Return an emitter that inserts nodes before this one, and shares names and constants with this emitter."""
+        other = copy.copy(self)
+        other._before = node
+        return other
 
     def place(self, node: ir.Node) -> None:
         """Insert a node at the position of this emitter."""

@@ -32,15 +32,28 @@ def upsample(
         if not long:
             return v
         align_corners = True
+        size = [min(each) for each in zip(size, grid, strict=True)]
     mode = "align_corners" if align_corners else "half_pixel"
     if len(grid) == 1:  # runtimes interpolate over two or three axes: add a row axis of size 1
-        return op.Squeeze(_resize(op, op.Unsqueeze(v, [2]), [1, *grid], mode), [2])
-    return _resize(op, v, grid, mode)
+        return op.Squeeze(_resize(op, op.Unsqueeze(v, [2]), [1, *size], [1, *grid], mode), [2])
+    return _resize(op, v, size, grid, mode)
 
 
-def _resize(op: Emitter, v: ir.Value, sizes: Sequence[int], mode: str) -> ir.Value:
+def _resize(op: Emitter, v: ir.Value, before: Sequence[int], sizes: Sequence[int], mode: str) -> ir.Value:
+    options = {"mode": "linear", "coordinate_transformation_mode": mode}
+    if op.portable:  # sizes of some axes alone are missing in some runtimes, and the batch has none
+        scales = [1.0, 1.0, *(scale_to(*each) for each in zip(before, sizes, strict=True))]
+        return op.Resize(v, None, op.constant(np.array(scales, np.float32)), **options)
     axes = list(range(2, 2 + len(sizes)))
-    return op.Resize(v, None, None, list(sizes), axes=axes, mode="linear", coordinate_transformation_mode=mode)
+    return op.Resize(v, None, None, list(sizes), axes=axes, **options)
+
+
+def scale_to(before: int, after: int) -> float:
+    """Return a float32 whose product with a size, rounded down, is the other size, in float32 and float64."""
+    scale = np.float32(after / before)
+    while before * float(scale) < after:
+        scale = np.nextafter(scale, np.float32(np.inf))
+    return float(scale)
 
 
 def interpolation(before: int, after: int, *, align_corners: bool = True) -> npt.NDArray[np.float64]:

@@ -226,8 +226,12 @@ def column_sums(op: Emitter, m: Matrix) -> ir.Value:
         return op.Reshape(m.value, [-1, math.prod(m.placement.grid)])
     if m.channel_axis == 2:  # a matrix-vector product would take several times as long
         return op.ReduceSum(m.value if m.weights is None else op.Mul(m.value, m.weights), [2], keepdims=0)
-    ones = np.ones(size, dtype_of(m.value).numpy())
-    return op.MatMul(ones if m.weights is None else op.Mul(ones, m.weights), m.value)
+    ones = op.constant(np.ones(size, dtype_of(m.value).numpy()))
+    factors = ones if m.weights is None else op.Mul(ones, m.weights)
+    if op.portable:  # a vector as left factor is missing in some runtimes
+        product = op.MatMul(op.Reshape(factors, [1, size]), m.value)
+        return op.Reshape(product, [-1, math.prod(m.placement.grid)])
+    return op.MatMul(factors, m.value)
 
 
 def sample_sums(op: Emitter, m: Signed) -> ir.Value | None:

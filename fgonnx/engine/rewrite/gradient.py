@@ -15,6 +15,7 @@ from fgonnx.engine.model.load import ModelLike, load
 from fgonnx.engine.normal.normalise import normalise
 from fgonnx.engine.normal.tie import resolve_straight_through
 from fgonnx.engine.rewrite.options import Options, options_with_changes, refuse_others
+from fgonnx.engine.rewrite.portable import make_portable
 from fgonnx.engine.walk import backward, cuts
 from fgonnx.errors import ModelError, OptionError
 from fgonnx.kinds import converted
@@ -107,6 +108,8 @@ def grad(
         graph.outputs.append(out)
     resolve_straight_through(graph)
     common.RemoveUnusedNodesPass()(normal.model)
+    if op.portable:
+        make_portable(normal.model)
     proto: onnx.ModelProto = ir.to_proto(normal.model)
     return proto
 

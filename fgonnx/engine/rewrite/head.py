@@ -15,6 +15,7 @@ from fgonnx.engine.maps.aggregate import BatchLostError
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import NEXT, Options
+from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.walk import backward
 from fgonnx.errors import OptionError, TargetError, UnsupportedError
 from fgonnx.wording import near, parameter
@@ -137,7 +138,7 @@ def seeded(op: Emitter, head: ir.Value, shape: tuple[int, ...], names: tuple[str
     flat = op.Reshape(head, [-1, count])
     largest = op.ArgMax(flat, axis=1, keepdims=0)
     chosen = op.Where(op.Less(index, 0), largest, index)
-    hot, score = _hot(op, chosen, count, dtype), _value_at(op, flat, chosen)
+    hot, score = masks.one_hot(op, chosen, count, dtype), _value_at(op, flat, chosen)
     if options.contrast is None:
         op.recipes[hot] = Recipe(entry=Entry(chosen, count))
         return Explained(op.reshape_like(hot, head), score, chosen)
@@ -146,7 +147,7 @@ def seeded(op: Emitter, head: ir.Value, shape: tuple[int, ...], names: tuple[str
     lowest = op.constant(np.array(-np.inf, dtype.numpy()))
     runner_up = op.ArgMax(op.Where(op.Greater(hot, 0.0), lowest, flat), axis=1, keepdims=0)
     other = op.Where(op.Less(second, 0), runner_up, second)
-    seed = op.Sub(hot, _hot(op, other, count, dtype))
+    seed = op.Sub(hot, masks.one_hot(op, other, count, dtype))
     return Explained(op.reshape_like(seed, head), op.Sub(score, _value_at(op, flat, other)), chosen, other)
 
 
@@ -170,12 +171,6 @@ def _index_input(op: Emitter, name: str, default: int) -> ir.Value:
     op.graph.inputs.append(index)
     op.graph.register_initializer(index)
     return index
-
-
-def _hot(op: Emitter, index: ir.Value, count: int, dtype: ir.DataType) -> ir.Value:
-    # onnxruntime supports OneHot in float32, not in float64
-    hot = op.OneHot(index, np.array(count, np.int64), op.constant(np.array([0, 1], np.float32)), axis=1)
-    return hot if dtype == ir.DataType.FLOAT else op.Cast(hot, to=dtype.value)
 
 
 def _value_at(op: Emitter, flat: ir.Value, index: ir.Value) -> ir.Value:

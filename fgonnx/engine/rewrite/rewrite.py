@@ -24,6 +24,7 @@ from fgonnx.engine.rewrite.arranged import arranged, in_own_layout
 from fgonnx.engine.rewrite.head import find_head, per_sample_shape, seeded
 from fgonnx.engine.rewrite.options import Options, options_with_changes
 from fgonnx.engine.rewrite.outputs import CONTRAST_INPUT, SEED_INPUT, TARGET_INPUT, Outputs, expose, write_outputs
+from fgonnx.engine.rewrite.portable import make_portable
 from fgonnx.engine.rewrite.rewritten import Rewritten, describe
 from fgonnx.engine.rewrite.samples import entangled, refuse_sized_by_data
 from fgonnx.engine.rules.fast import recompute
@@ -172,6 +173,8 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     head_name = str(head.name)  # the next step takes names away
     resolve_straight_through(graph)
     common.RemoveUnusedNodesPass()(normal.model)
+    if op.portable:
+        make_portable(normal.model)
     rewritten = Rewritten(
         model=normal.model,
         options=options,

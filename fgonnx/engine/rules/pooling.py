@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
 from fgonnx.engine.graph.values import dtype_of, producer_of, shaped
+from fgonnx.engine.rules import plain_pool
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.rules.fast import max_pool as routing
 from fgonnx.engine.rules.fast.blocked import blockable, spread
@@ -58,8 +59,10 @@ def max_pool(
         size_in, size_out = spatial(op, x), spatial(op, values)
         begins = explicit_pads(auto_pad, pads, size_in, size_out, kernel_shape, steps, gaps)[:rank]
         axes = [Pool1D(*each) for each in zip(size_in, size_out, kernel_shape, steps, begins, strict=True)]
-        if all(d == 1 for d in gaps) and routing.applies(op, x, axes):
+        if all(d == 1 for d in gaps) and routing.applies(x, axes):
             return routing.undo_max_pool(op, g, values, x, axes)
+        if op.portable:
+            return plain_pool.undo_max_pool(op, g, values, x, axes, gaps)
         if not storage_order:
             return masks.scatter_to_argmax(op, g, _indices(op, values), x)
         # the node's indices are column-major; a second pool gives row-major ones
@@ -120,6 +123,7 @@ def average_pool(
             pads=pads,
             strides=strides,
         )
+        shaped(pooled, [1, 1, *size_out])
         inverse = op.Div(pooled, valid.astype(dtype_of(g).numpy()))
         return window_sum_transpose(op, op.Mul(g, inverse), at, x)
 
@@ -232,8 +236,7 @@ def global_max_pool(op: Emitter, y: ir.Value, x: ir.Value) -> Local:
 
     def vjp(g: ir.Value) -> ir.Value:
         flat = op.Reshape(x, [0, 0, -1])
-        values = np.array([0, 1], dtype_of(g).numpy())
-        chosen = op.OneHot(op.ArgMax(flat, axis=2, keepdims=0), np.array(math.prod(size)), op.constant(values), axis=2)
+        chosen = masks.one_hot(op, op.ArgMax(flat, axis=2, keepdims=0), math.prod(size), dtype_of(g))
         return op.reshape_like(op.Mul(op.Reshape(g, [0, 0, 1]), chosen), x)
 
     return Local(vjp)

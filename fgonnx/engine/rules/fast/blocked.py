@@ -20,8 +20,13 @@ BLOCK = 16  # channels; a number that is no multiple is padded, or not blocked a
 
 
 def blockable(op: Emitter, v: ir.Value) -> bool:
+    """Tell whether a value is to be kept in the blocked layout: whether it fits, in the fast form."""
+    return not op.portable and fits(v)
+
+
+def fits(v: ir.Value) -> bool:
     """Tell whether a value fits the blocked layout without padding: float32 (N, C, H, W), C a multiple of the block."""
-    if op.portable or v.dtype != ir.DataType.FLOAT or v.shape is None or len(v.shape) != 4:
+    if v.dtype != ir.DataType.FLOAT or v.shape is None or len(v.shape) != 4:
         return False
     channels = v.shape[1]
     return isinstance(channels, int) and channels % BLOCK == 0

@@ -93,6 +93,16 @@ def each_channel(op: Emitter, kernel: npt.NDArray[np.float32], channels: int) ->
     return shaped(op.Expand(op.constant(kernel), [channels, 1, 1, 1]), [channels, *kernel.shape[1:]])
 
 
+def one_hot(op: Emitter, index: ir.Value, count: int, kind: ir.DataType) -> ir.Value:
+    """Return 1 at an index along a new last axis of `count` entries, 0 elsewhere."""
+    if op.portable:
+        place = op.constant(np.arange(count, dtype=np.int64))
+        return op.Cast(op.Equal(op.Unsqueeze(index, [-1]), place), to=kind.value)
+    # onnxruntime supports OneHot in float32, not in float64
+    hot = op.OneHot(index, np.array(count, np.int64), op.constant(np.array([0, 1], np.float32)), axis=-1)
+    return _cast(op, hot, kind)
+
+
 def finite(op: Emitter, v: ir.Value) -> ir.Value:
     """Replace infinities by the largest finite numbers, so that a zero cotangent times the value is zero, not NaN.
 

@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
 from fgonnx.engine.graph.values import shaped
-from fgonnx.engine.rules.fast.blocked import blockable, blocked, interleaved, phase_count
+from fgonnx.engine.rules.fast.blocked import blocked, fits, interleaved, phase_count
 from fgonnx.engine.rules.fast.masks import each_channel, is_zero, minus, positive
 
 _MAX_TAPS = 3
@@ -65,10 +65,9 @@ class Pool1D:
         return self.begin + max(self.end, 0) < 2 and self.kernel <= _MAX_TAPS
 
 
-def applies(op: Emitter, x: ir.Value, axes: Sequence[Pool1D]) -> bool:
+def applies(x: ir.Value, axes: Sequence[Pool1D]) -> bool:
     """Tell whether `undo_max_pool` supports a pool and is faster: small windows, many channels, float32."""
-    in_blocks = op.portable or blockable(op, x)
-    return len(axes) == 2 and x.dtype == ir.DataType.FLOAT and in_blocks and all(a.comparable() for a in axes)
+    return len(axes) == 2 and fits(x) and all(a.comparable() for a in axes)
 
 
 def undo_max_pool(op: Emitter, g: ir.Value, y: ir.Value, x: ir.Value, axes: Sequence[Pool1D]) -> ir.Value:
