@@ -105,7 +105,10 @@ class Group:
 
     def _option(self, flag: str, s: Spelling) -> Any:
         who = f"For {self.suffix.strip('-').upper()}: " if self.suffix else ""
-        return typer.Option(flag, help=who + s.help, metavar=s.metavar, rich_help_panel=s.panel or None, **bounds)
+        least, most = (s.least, s.most) if s.parse is None else (None, None)
+        return typer.Option(
+            flag, help=who + s.help, metavar=s.metavar, min=least, max=most, rich_help_panel=s.panel or None
+        )
 
     def _own(self, name: str) -> str:
         return f"{name}{self.suffix.replace('-', '_')}"

@@ -104,8 +104,8 @@ def _given(layout: str, x: ir.Value, read: Roles, where: str) -> Found:
     if letter and letter not in "ND":
         reading = next(r for r in read.axes[proven] if r.role == BATCH_AXIS and r.proven)  # type: ignore[index]
         raise OptionError(
-            f"{where}: {parameter('layout', layout)} does not make axis {proven} of the input the batch, but {reading.node} reads "
-            "it as the batch; leave the layout out, or correct it"
+            f"{where}: {parameter('layout', layout)} does not make axis {proven} of the input the batch, but "
+            f"{reading.node} reads it as the batch; leave the layout out, or correct it"
         )
     size = dims_of(x)[axis] if axis is not None else 0
     return Found(axis, size if isinstance(size, int) and size > 1 else 0)
