@@ -12,7 +12,7 @@ import onnx_ir.passes.common as common
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import dtype_of, optional, producer_of, required, shaped
 from fgonnx.engine.normal.normalise import Normal
-from fgonnx.engine.normal.tie import DOMAIN, resolve_straight_through
+from fgonnx.engine.normal.tie import DOMAIN, resolve_own_nodes
 
 _PREFIX = "cut/"
 
@@ -25,7 +25,7 @@ def fetch(model: ir.Model, values: Sequence[ir.Value]) -> list[str]:
     for v in values:
         graph.outputs.append(shaped(op.Identity(v, name="value"), v))
     names = [str(v.name) for v in graph.outputs]
-    resolve_straight_through(graph)
+    resolve_own_nodes(graph)
     graph.sort()
     common.RemoveUnusedNodesPass()(model)
     return names

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.origin import written_for
 from fgonnx.engine.graph.values import required
 from fgonnx.engine.rules.fast.masks import indicator
 from fgonnx.engine.rules.registry import Local, rule
@@ -76,6 +77,9 @@ class Twins:
     def stand_for(self, node: ir.Node, *values: ir.Value) -> None:
         """Record the node whose results these values represent."""
         self.origin.update(dict.fromkeys(values, str(node.name)))
+        for v in values:
+            if (writer := v.producer()) is not None and writer is not node:
+                written_for(writer, node)
 
     def complete(self, graph: ir.Graph, own: set[ir.Node]) -> None:
         """Record all other added values as conversions: results of nodes that are not the graph's own."""
@@ -95,13 +99,21 @@ def dependent_nodes(graph: ir.Graph, x: ir.Value) -> list[ir.Node]:
     return nodes
 
 
-def resolve_straight_through(graph: ir.Graph) -> None:
-    """Replace every StraightThrough and LookUp by the value it returns, once gradients are written."""
+def resolve_own_nodes(graph: ir.Graph) -> None:
+    """Replace every node of the domain by what it stands for, once gradients are written.
+
+    StraightThrough and LookUp return a value, Feedback returns its first inputs, and Recurrence is a Scan.
+    """
     for node in list(graph):
-        if node.domain == DOMAIN and node.op_type in ("StraightThrough", "LookUp"):
-            real = required(node, 1)
-            tied = node.outputs[0]
+        if node.domain != DOMAIN:
+            continue
+        if node.op_type == "Recurrence":
+            node.domain, node.op_type = "", "Scan"
+            continue
+        first = 0 if node.op_type == "Feedback" else 1
+        for i, tied in enumerate(node.outputs):
+            real = required(node, first + i)
             if tied.is_graph_output():
                 tied.name, real.name = None, tied.name
             tied.replace_all_uses_with(real, replace_graph_outputs=True)
-            graph.remove(node, safe=True)
+        graph.remove(node, safe=True)

@@ -13,7 +13,7 @@ from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import ModelLike, load
 from fgonnx.engine.normal.normalise import normalise
-from fgonnx.engine.normal.tie import resolve_straight_through
+from fgonnx.engine.normal.tie import resolve_own_nodes
 from fgonnx.engine.rewrite.options import Options, options_with_changes, refuse_others
 from fgonnx.engine.rewrite.portable import make_portable
 from fgonnx.engine.walk import backward, cuts
@@ -106,7 +106,7 @@ def grad(
         out = op.Identity(walked.cotangents[v])
         out.name, out.type, out.shape = f"{name}_grad", v.type, v.shape
         graph.outputs.append(out)
-    resolve_straight_through(graph)
+    resolve_own_nodes(graph)
     common.RemoveUnusedNodesPass()(normal.model)
     if op.portable:
         make_portable(normal.model)

@@ -19,7 +19,7 @@ from fgonnx.engine.maps.aggregate import BatchLostError
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.normalise import Normal, normalise
-from fgonnx.engine.normal.tie import resolve_straight_through
+from fgonnx.engine.normal.tie import resolve_own_nodes
 from fgonnx.engine.rewrite.arranged import arranged, in_own_layout
 from fgonnx.engine.rewrite.head import find_head, per_sample_shape, seeded
 from fgonnx.engine.rewrite.options import Options, options_with_changes
@@ -171,7 +171,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
         recompute.error_functions(op, nodes)
     alone = entangled(loaded, normal, options, head)
     head_name = str(head.name)  # the next step takes names away
-    resolve_straight_through(graph)
+    resolve_own_nodes(graph)
     common.RemoveUnusedNodesPass()(normal.model)
     if op.portable:
         make_portable(normal.model)

@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from fgonnx.engine import rules
 from fgonnx.engine.graph.emit import Emitter, Recipe
+from fgonnx.engine.graph.origin import source_of, why_not
 from fgonnx.engine.graph.values import inputs_of
-from fgonnx.engine.normal.expand.build import NOT_EXPANDED
 from fgonnx.engine.rules.refused import REASONS
 from fgonnx.engine.rules.registry import Cotangent, Kind, Unsupported, bind
 from fgonnx.engine.walk.declared import declared_input
@@ -131,8 +131,8 @@ def _bound(node: ir.Node, opset: int) -> tuple[rules.Rule, dict[str, object]]:
     r = rules.find(node.op_type, opset, node.domain)
     if r is None and node.domain == "com.microsoft.nchwc":
         raise Unsupported("the file was optimised for one kind of processor", _PORTABLE)
-    if r is None and (why := node.meta.get(NOT_EXPANDED)):
-        raise Unsupported(why)
+    if r is None and (why := why_not(node)):
+        raise Unsupported(why, REASONS[node.op_type][1] if not node.domain and node.op_type in REASONS else _REGISTER)
     if r is None and not node.domain and node.op_type in REASONS:
         raise Unsupported(*REASONS[node.op_type])
     if r is None:
@@ -149,9 +149,9 @@ def _linearise(op: Emitter, node: ir.Node, opset: int, modify: Modify | None = N
 
 
 def refusal(node: ir.Node, opset: int, error: Unsupported) -> Refusal:
-    """Return the record of why a node cannot be explained."""
-    op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    return Refusal(node.name or str(node.outputs[0].name), op, opset, error.why, error.what_to_do)
+    """Return the record of why a node cannot be explained, by the node of the model that it stands for."""
+    name, op_type = source_of(node)
+    return Refusal(name, op_type, opset, error.why, error.what_to_do)
 
 
 def walk(

@@ -65,9 +65,16 @@ def declared_input(node: ir.Node, slot: int) -> str | None:
     """Return what kind of cut an input is, "" for one that is accounted for elsewhere, or None for data."""
     if node.domain == DOMAIN and node.op_type == "StraightThrough":
         return {0: None, 1: ""}.get(slot, SCALE)
+    if node.domain == DOMAIN and node.op_type in ("Recurrence", "Feedback"):
+        # states; what else a step takes, it takes in the nodes that compute all steps at once
+        return None if 0 <= slot < _states(node) else ""
     if node.domain == DOMAIN and node.op_type == "LookUp":
         return "" if slot else None
     return None if node.domain else INPUTS.get(node.op_type, {}).get(slot)
+
+
+def _states(node: ir.Node) -> int:
+    return len(node.outputs) // 2 if node.op_type == "Recurrence" else len(node.outputs)
 
 
 def choices(node: ir.Node) -> tuple[Collection[int], str]:

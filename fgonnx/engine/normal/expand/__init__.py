@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from fgonnx.engine.graph.origin import written_for
 from fgonnx.engine.normal.expand import contrib, controlflow, functions, recurrent, sampling, sequences
+from fgonnx.engine.normal.recurrence import ROLE
 from fgonnx.engine.rules.registry import find
 
 # Dynamic quantisation is explained by twins instead of by its body; random numbers are refused.
@@ -30,15 +32,20 @@ def expand(model: ir.Model) -> bool:
     opset = model.opset_imports[""]
     dependent = depends_on_inputs(model.graph)
     changed = False
+    known = set(model.graph)
     for node in list(model.graph):
         if not any(v in dependent for v in node.inputs) and node.op_type not in controlflow.EXPANDERS:
             continue
-        if node.op_type in _NOT_EXPANDED or find(node.op_type, opset, node.domain) is not None:
+        if node.op_type in _NOT_EXPANDED or ROLE in node.meta or find(node.op_type, opset, node.domain) is not None:
             continue
-        if (expander := EXPANDERS.get((node.domain, node.op_type))) is not None:
-            changed |= expander(model, node)
-        else:
+        if (expander := EXPANDERS.get((node.domain, node.op_type))) is None:
             changed |= functions.expand(model, node)
+        elif expander(model, node):
+            changed = True
+            for new in model.graph:
+                if new not in known:
+                    written_for(new, node)
+                    known.add(new)
     if changed:
         functions.settle(model)
     return changed

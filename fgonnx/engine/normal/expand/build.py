@@ -9,10 +9,8 @@ from typing import Any
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.origin import say_why
 from fgonnx.engine.normal.expand.controlflow import replace
-
-NOT_EXPANDED = "fgonnx.not_expanded"
-"""Metadata of a node: why it could not be expanded."""
 
 Builder = Callable[..., ir.Value | tuple[ir.Value | None, ...]]
 Expander = Callable[[ir.Model, ir.Node], bool]
@@ -51,11 +49,6 @@ def expand(builder: Builder, model: ir.Model, node: ir.Node) -> bool:
             v.type = old.type
     replace(model.graph, node, outputs[: len(node.outputs)])
     return True
-
-
-def say_why(node: ir.Node, why: str) -> None:
-    """Record why a node could not be expanded, for its refusal."""
-    node.meta[NOT_EXPANDED] = why
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.copy import copy_node
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.origin import say_why
 from fgonnx.engine.graph.values import content_of, required
 
 MOST_STEPS = 512
@@ -76,11 +77,15 @@ def expand_loop(model: ir.Model, node: ir.Node) -> bool:
         or _is_identity_of(body.outputs[0], body.inputs[1])
         or _is_true(body.outputs[0])
     )
-    if trips is None or not keeps_going or (go is not None and (started is None or not bool(started.reshape(-1)[0]))):
-        return False
+    if trips is None:
+        return say_why(node, "its number of steps is not constant")
+    if not keeps_going or (go is not None and (started is None or not bool(started.reshape(-1)[0]))):
+        return say_why(node, "its condition may end it before its last step")
     count = int(trips.reshape(-1)[0])
-    if not 0 < count <= MOST_STEPS:
-        return False
+    if count > MOST_STEPS:
+        return say_why(node, f"it has {count} steps, and loops are unrolled up to {MOST_STEPS}")
+    if count < 1:
+        return say_why(node, "it has no steps")
     carried = [required(node, i) for i in range(2, len(node.inputs))]
     scanned: list[list[ir.Value]] = [[] for _ in range(len(body.outputs) - 1 - len(carried))]
     op = Emitter(graph, prefix=f"{node.name}/", before=node)
@@ -129,8 +134,10 @@ def expand_scan(model: ir.Model, node: ir.Node) -> bool:
     given = [required(node, i) for i in range(len(node.inputs))]
     carried, sources = given[:states], given[states:]
     size = sources[0].shape.dims[axes[0]] if sources[0].shape is not None else None
-    if not isinstance(size, int) or not 0 < size <= MOST_STEPS:
-        return False
+    if not isinstance(size, int):
+        return say_why(node, "its number of steps depends on the batch size")
+    if not 0 < size <= MOST_STEPS:
+        return say_why(node, f"it has {size} steps, and scans are unrolled up to {MOST_STEPS}")
     op = Emitter(graph, prefix=f"{node.name}/", before=node)
     scanned: list[list[ir.Value]] = [[] for _ in range(outputs)]
     for step in range(size):

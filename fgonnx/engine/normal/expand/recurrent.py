@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM written out step by step in MatMul, Add, Mul and their activations.
+"""RNN, GRU and LSTM written out in MatMul, Add, Mul and their activations, step by step or all steps at once.
 
 Formulas and the order of gates are those of the operators' pages: https://onnx.ai/onnx/operators/onnx__LSTM.html,
 onnx__GRU.html, onnx__RNN.html. Every step is exact, so the certificate holds through time.
@@ -6,7 +6,8 @@ onnx__GRU.html, onnx__RNN.html. Every step is exact, so the certificate holds th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,10 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.values import dims_of, optional, required
+from fgonnx.engine.graph.origin import say_why
+from fgonnx.engine.graph.values import dims_of, optional, producer_of, required
 from fgonnx.engine.normal.expand.controlflow import MOST_STEPS, replace
+from fgonnx.engine.normal.recurrence import ROLE
 
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 _ACTIVATIONS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
@@ -30,7 +33,7 @@ _PARAMETERS: dict[str, dict[str, float]] = {
     "ScaledTanh": {"alpha": 1.0, "beta": 1.0},
 }
 
-Activation = Callable[[ir.Value], ir.Value]
+Activation = Callable[[Emitter, ir.Value], ir.Value]
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Cell:
     r: ir.Value
     r_bias: ir.Value | None
     peepholes: tuple[ir.Value, ...] | None
-    activations: tuple[Activation, ...]
+    activations: Sequence[Activation]
     hidden: int
     clip: float | None
     linear_before_reset: bool
@@ -71,7 +74,7 @@ class Cell:
         """Clip and activate."""
         if self.clip is not None:
             v = self.op.Clip(v, -self.clip, self.clip)
-        return self.activations[index](v)
+        return self.activations[index](self.op, v)
 
     def split(self, v: ir.Value, parts: int) -> tuple[ir.Value, ...]:
         """Cut the last axis into gates."""
@@ -117,11 +120,50 @@ class Cell:
         new = op.Add(op.Mul(f, c), op.Mul(i, self.act(1, g)))
         if self.peepholes is not None:
             o = op.Add(o, op.Mul(self.peepholes[1], new))
-        return op.Mul(self.act(0, o), self.activations[2](new)), new
+        return op.Mul(self.act(0, o), self.activations[2](op, new)), new
+
+
+@dataclass(frozen=True)
+class Steps:
+    """All steps of one direction.
+
+    Attributes
+    ----------
+    kind : str
+        "RNN", "GRU" or "LSTM".
+    x : ir.Value
+        What the input contributes to every step, (T, N, gates * H).
+    h, c : ir.Value
+        Initial states, (N, H).
+    lengths : ir.Value or None
+        Lengths of the sequences, (N,).
+    zero : ir.Value
+        Zeros, (N, H).
+    count : int
+        T.
+    backwards : bool
+        Whether the last step comes first.
+    """
+
+    kind: str
+    x: ir.Value
+    h: ir.Value
+    c: ir.Value
+    lengths: ir.Value | None
+    zero: ir.Value
+    count: int
+    backwards: bool
+
+    def step(self, cell: Cell, x: ir.Value, h: ir.Value, c: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Return both states behind a step, or behind all steps at once."""
+        return {"RNN": cell.rnn, "GRU": cell.gru, "LSTM": cell.lstm}[self.kind](x, h, c)
 
 
 def expand(model: ir.Model, node: ir.Node) -> bool:
-    """Unroll a recurrent layer; False if its sequence length is unknown or above MOST_STEPS."""
+    """Write a recurrent layer out; step by step up to MOST_STEPS, above them as a Scan.
+
+    False if its sequence length is unknown.
+    """
     graph = model.graph
     kind, gates = node.op_type, _GATES[node.op_type]
     x, w, r = (required(node, i) for i in range(3))
@@ -129,8 +171,11 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
     option = {name: a.value for name, a in node.attributes.items()}
     batch_first = bool(option.get("layout", 0))
     steps = dims_of(x)[1 if batch_first else 0]
-    if not isinstance(steps, int) or steps > MOST_STEPS:
-        return False
+    if not isinstance(steps, int):
+        return say_why(node, "its number of steps depends on the batch size")
+    long = steps > MOST_STEPS
+    if long and x.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+        return say_why(node, f"it has {steps} steps in half precision, in which it is written out up to {MOST_STEPS}")
     hidden = int(dims_of(r)[2])  # type: ignore[arg-type]
     op = Emitter(graph, prefix=f"{node.name or node.op_type}/")
     if batch_first:
@@ -144,7 +189,7 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
     rows, last_h, last_c = [], [], []
     for d, backwards in enumerate(directions):
         per = len(_ACTIVATIONS[kind])
-        chosen = tuple(_activation(op, f, alphas, betas) for f in functions[d * per : (d + 1) * per])
+        named = [_named(f, alphas, betas) for f in functions[d * per : (d + 1) * per]]
 
         def pick(v: ir.Value, d: int = d) -> ir.Value:
             return op.Squeeze(op.Slice(v, [d], [d + 1], [0]), [0])
@@ -157,7 +202,7 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
             op.Transpose(pick(r), perm=[1, 0]),
             r_bias,
             op.several("Split", pick(p), [hidden] * 3, axis=0, outputs=3) if p is not None else None,
-            chosen,
+            named,
             hidden,
             option.get("clip"),
             bool(option.get("linear_before_reset", 0)),
@@ -167,20 +212,10 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
         if x_bias is not None:
             projected = op.Add(projected, x_bias)
         zero = _zeros(op, x, hidden)
-        h = pick(h0) if h0 is not None else zero
-        c = pick(c0) if c0 is not None else zero
-        ys: list[ir.Value] = [zero] * steps
-        for t in range(steps - 1, -1, -1) if backwards else range(steps):
-            xt = op.Gather(projected, np.array(t, np.int64), axis=0)
-            new_h, new_c = {"RNN": cell.rnn, "GRU": cell.gru, "LSTM": cell.lstm}[kind](xt, h, c)
-            if lengths is not None:
-                # After the end of a sequence the state is kept and the output is zero.
-                running = op.Unsqueeze(op.Greater(lengths, np.array(t, np.int32)), [1])
-                ys[t] = op.Where(running, new_h, zero)
-                h, c = op.Where(running, new_h, h), op.Where(running, new_c, c)
-            else:
-                ys[t], h, c = new_h, new_h, new_c
-        rows.append(op.Concat(*(op.Unsqueeze(y, [0, 1]) for y in ys), axis=0))
+        h, c = (pick(v) if v is not None else zero for v in (h0, c0))
+        run = Steps(kind, projected, h, c, lengths, zero, steps, backwards)
+        y, h, c = (_scanned if long else _unrolled)(cell, run)
+        rows.append(y)
         last_h.append(op.Unsqueeze(h, [0]))
         last_c.append(op.Unsqueeze(c, [0]))
     outputs = [op.Concat(*rows, axis=1), op.Concat(*last_h, axis=0), op.Concat(*last_c, axis=0)]
@@ -192,6 +227,82 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
     return True
 
 
+def _unrolled(cell: Cell, run: Steps) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Write one step after the other; return the results (T, 1, N, H) and both final states."""
+    op, h, c = cell.op, run.h, run.c
+    ys: list[ir.Value] = [run.zero] * run.count
+    for t in range(run.count - 1, -1, -1) if run.backwards else range(run.count):
+        xt = op.Gather(run.x, np.array(t, np.int64), axis=0)
+        new_h, new_c = run.step(cell, xt, h, c)
+        if run.lengths is not None:
+            # After the end of a sequence the state is kept and the output is zero.
+            running = op.Unsqueeze(op.Greater(run.lengths, np.array(t, np.int32)), [1])
+            ys[t] = op.Where(running, new_h, run.zero)
+            h, c = op.Where(running, new_h, h), op.Where(running, new_c, c)
+        else:
+            ys[t], h, c = new_h, new_h, new_c
+    return op.Concat(*(op.Unsqueeze(y, [0, 1]) for y in ys), axis=0), h, c
+
+
+def _scanned(cell: Cell, run: Steps) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """The same as a Scan for the states before every step, and all steps at once; see `normal.recurrence`."""
+    op, x = cell.op, run.x
+    running = None
+    if run.lengths is not None:
+        place = op.constant(np.arange(run.count, dtype=np.int32).reshape(-1, 1, 1))
+        running = op.Less(place, op.Unsqueeze(run.lengths, [0, 2]))
+    if run.backwards:
+        x, running = (None if v is None else _reversed(op, v) for v in (x, running))  # type: ignore[assignment]
+    initial = [run.h, run.c] if run.kind == "LSTM" else [run.h]
+    before = _states_before(cell, run, initial, x, running)
+    h, c = before[0], before[-1]
+    new = list(run.step(cell, x, h, c))[: len(initial)]
+    if running is not None:
+        new = [op.Where(running, v, old) for v, old in zip(new, before, strict=True)]
+    # One node for both states, so that neither is lost if nothing reads it.
+    parts = [cell.hidden] * len(new)
+    behind = op.several("Split", op.Concat(*new, axis=-1), parts, axis=-1, outputs=len(new), name="behind")
+    producer_of(behind[0]).meta[ROLE] = (str(producer_of(before[0]).name), "behind")
+    y = behind[0] if running is None else op.Where(running, behind[0], run.zero)
+    if run.backwards:
+        y = _reversed(op, y)
+    last = [op.Gather(v, np.array(run.count - 1, np.int64), axis=0) for v in behind]
+    return op.Unsqueeze(y, [1]), last[0], last[-1] if run.kind == "LSTM" else run.c
+
+
+def _reversed(op: Emitter, v: ir.Value) -> ir.Value:
+    return op.Slice(v, [-1], [-(2**62)], [0], [-1])
+
+
+def _states_before(
+    cell: Cell, run: Steps, initial: list[ir.Value], x: ir.Value, running: ir.Value | None
+) -> list[ir.Value]:
+    """Write the Scan; return the states before every step, (T, N, H) each."""
+    op = cell.op
+    name = op.unique("states")
+    kind = x.dtype or ir.DataType.FLOAT
+    inputs = [ir.Value(name=f"{name}/{n}", type=ir.TensorType(kind)) for n in ("h", "c")[: len(initial)]]
+    taken = [ir.Value(name=f"{name}/x", type=ir.TensorType(kind))]
+    if running is not None:
+        taken.append(ir.Value(name=f"{name}/running", type=ir.TensorType(ir.DataType.BOOL)))
+    body = ir.Graph([*inputs, *taken], [], nodes=[], opset_imports=dict(op.graph.opset_imports), name=name)
+    inner = Emitter(body, prefix=f"{name}/")
+    new = list(run.step(dataclasses.replace(cell, op=inner), taken[0], inputs[0], inputs[-1]))[: len(initial)]
+    if running is not None:
+        new = [inner.Where(taken[1], v, old) for v, old in zip(new, inputs, strict=True)]
+    body.outputs.extend(inner.Identity(v) for v in (*new, *inputs))
+    for v in body.outputs:
+        v.type = ir.TensorType(kind)
+    given = [x] if running is None else [x, running]
+    attributes = [ir.AttrGraph("body", body), ir.AttrInt64("num_scan_inputs", len(given))]
+    scan = ir.Node("", "Scan", [*initial, *given], attributes, num_outputs=2 * len(initial), name=name)
+    scan.meta[ROLE] = (name, "scan")
+    for i, v in enumerate(scan.outputs):
+        v.name, v.type = f"{name}:{i}", ir.TensorType(kind)
+    op.place(scan)
+    return list(scan.outputs[len(initial) :])
+
+
 def _zeros(op: Emitter, x: ir.Value, hidden: int) -> ir.Value:
     """Zeros (N, H), N the middle axis of (T, N, C)."""
     batch = op.Slice(op.Shape(x), [1], [2], [0])
@@ -199,24 +310,22 @@ def _zeros(op: Emitter, x: ir.Value, hidden: int) -> ir.Value:
     return op.Expand(zero, op.Concat(batch, np.array([hidden], np.int64), axis=0))
 
 
-def _activation(op: Emitter, name: Any, alphas: list[float], betas: list[float]) -> Activation:
+def _named(name: Any, alphas: list[float], betas: list[float]) -> Activation:
     """Return an activation by its (case-insensitive) name; parameters are consumed in order, as the page says."""
     text = name.decode() if isinstance(name, bytes) else str(name)
     known = next((k for k in (*_PLAIN, *_PARAMETERS) if k.lower() == text.lower()), None)
     if known is None:
         raise ValueError(f"unknown activation {text!r} in a recurrent layer")
-    if known in _PLAIN:
-        return getattr(op, known)
-    values = dict(_PARAMETERS[known])
+    values = dict(_PARAMETERS.get(known, {}))
     if "alpha" in values and alphas:
         values["alpha"] = alphas.pop(0)
     if "beta" in values and betas:
         values["beta"] = betas.pop(0)
     if known == "Affine":
-        return lambda v: op.Add(op.Mul(v, values["alpha"]), values["beta"])
+        return lambda op, v: op.Add(op.Mul(v, values["alpha"]), values["beta"])
     if known == "ScaledTanh":
-        return lambda v: op.Mul(op.Tanh(op.Mul(v, values["beta"])), values["alpha"])
-    return lambda v: op.emit(known, v, **values)
+        return lambda op, v: op.Mul(op.Tanh(op.Mul(v, values["beta"])), values["alpha"])
+    return lambda op, v: op.emit(known, v, **values)
 
 
 EXPANDERS: dict[str, Callable[[ir.Model, ir.Node], bool]] = dict.fromkeys(_GATES, expand)

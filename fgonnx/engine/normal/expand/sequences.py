@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.origin import say_why
 from fgonnx.engine.graph.values import content_of, dims_of, optional, producer_of, required
-from fgonnx.engine.normal.expand.build import say_why
 from fgonnx.engine.normal.expand.controlflow import inline, replace
 
 _FOR = "fgonnx.written_for"
@@ -171,8 +171,7 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
     try:
         found = _READERS[node.op_type](model.graph, op, node)
     except NotImplementedError as error:
-        say_why(node, str(error))
-        return False
+        return say_why(node, str(error))
     except ValueError:  # a shape that the next run tells
         return False
     if found.producer() is None or found in node.inputs or found.is_graph_output():
@@ -191,8 +190,7 @@ def expand_map(model: ir.Model, node: ir.Node) -> bool:
     try:
         held = [elements(graph, v) if isinstance(v.type, ir.SequenceType) else v for v in given]
     except NotImplementedError as error:
-        say_why(node, str(error))
-        return False
+        return say_why(node, str(error))
     except ValueError:  # a shape that the next run tells
         return False
     count = min(len(v) for v in held if isinstance(v, list))

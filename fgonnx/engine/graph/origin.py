@@ -1,0 +1,34 @@
+"""What a node was written for, and why one could not be expanded: so that refusals name nodes of the model itself."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+_SOURCE = "fgonnx.source"
+_WHY = "fgonnx.not_expanded"
+
+
+def say_why(node: ir.Node, why: str) -> bool:
+    """Record why a node could not be expanded, and return False, as an expansion does that changes nothing."""
+    node.meta[_WHY] = why
+    return False
+
+
+def why_not(node: ir.Node) -> str | None:
+    """Return why a node could not be expanded, None if nothing is known of it."""
+    found: str | None = node.meta.get(_WHY)
+    return found
+
+
+def written_for(node: ir.Node, source: ir.Node) -> None:
+    """Record that a node stands for one of the model's, or for a part of it."""
+    node.meta[_SOURCE] = source_of(source)
+    if (why := why_not(source)) is not None:
+        say_why(node, why)
+
+
+def source_of(node: ir.Node) -> tuple[str, str]:
+    """Return the name and the operator of the model's node that a node stands for: its own, if it is one of them."""
+    op_type = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    found: tuple[str, str] = node.meta.get(_SOURCE) or (node.name or str(node.outputs[0].name), op_type)
+    return found
