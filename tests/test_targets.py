@@ -6,7 +6,8 @@ import pytest
 from fgonnx import Explainer
 from fgonnx.errors import OptionError, TargetError
 from fgonnx.explain.choice import parse, takes_seed
-from fgonnx.explain.targets import Cotangent, Detection, Region, Similarity
+from fgonnx.explain.detection import Detection
+from fgonnx.explain.targets import Cotangent, Region, Similarity
 from tests.support import draw, model, pictures
 
 X = pictures(3)

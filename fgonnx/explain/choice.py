@@ -12,16 +12,16 @@ import numpy.typing as npt
 
 from fgonnx.engine.rewrite.options import NEXT
 from fgonnx.errors import TargetError
+from fgonnx.explain.detection import Detection, unasked
 from fgonnx.explain.head import Head
+from fgonnx.explain.single import Single
 from fgonnx.explain.targets import (
     Contrast,
     Cotangent,
-    Detection,
     Entry,
     One,
     Region,
     Similarity,
-    Single,
     Slices,
     Target,
 )
@@ -34,7 +34,7 @@ Array = npt.NDArray[Any]
 _POSITION = re.compile(r"\s*(\d+|\d*:\d*)\s*")
 _KEYS = {
     "region": ("region", "class", "reduce"),
-    "best": ("best", "column", "first", "by"),
+    "best": ("best", "column", "first", "by", "objectness"),
     "anchor": ("anchor", "column"),
     "similar": ("similar",),
     "seed": ("seed",),
@@ -84,7 +84,7 @@ def parse(text: str) -> One:
         return Similarity(read_array(given["similar"], TargetError))
     if kind == "seed":
         return Cotangent(read_array(given["seed"], TargetError))
-    numbers = {k: _whole(given[k], k, text) for k in ("anchor", "column", "first") if k in given}
+    numbers = {k: _whole(given[k], k, text) for k in ("anchor", "column", "first", "objectness") if k in given}
     return Detection(given.get("best"), by=given.get("by"), **numbers)
 
 
@@ -108,14 +108,14 @@ class Resolved:
 
 
 def resolve(target: Target, head: Head) -> Resolved:
-    """Resolve a target, for all samples or one each.
+    """Resolve a target, for all samples or one each; by default the largest entry, or a detector's best detection.
 
     Raises
     ------
     TargetError
         It is out of range, unknown, does not match the head, or there is not one per sample.
     """
-    if target is None:
+    if target is None and (target := unasked(head)) is None:
         return Resolved(np.full(head.count, -1, np.int64), None, ())
     many = _singles(target, head.count)
     if len(many) != head.count:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import TargetError
+from fgonnx.explain.detection import Detection
 from fgonnx.explain.head import Head
+from fgonnx.explain.single import Single
 from fgonnx.fields import check_choice
-from fgonnx.labels import BACKGROUND
 from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
@@ -21,18 +21,6 @@ Array = npt.NDArray[Any]
 Position = tuple[int | slice, ...]
 
 REDUCTIONS = ("mean", "sum")
-_OBJECTNESS = 4  # the column after the box, in detectors with five columns before the classes
-
-
-class Single(ABC):
-    """What to explain of one sample."""
-
-    seed_needed: ClassVar[bool] = True
-    """Whether it covers more than one entry of the head, so that the graph takes a cotangent."""
-
-    @abstractmethod
-    def resolve(self, head: Head, sample: int) -> tuple[Any, str]:
-        """Return a flat index or (if `seed_needed`) a cotangent of the head's shape, and a description."""
 
 
 @dataclass(frozen=True)
@@ -172,101 +160,6 @@ def _places(head: Head) -> Array:
             f"no rows and columns of the input: weight its entries yourself ({parameter('seed')})"
         )
     return head.indices.transpose(*rest, *spatial).reshape(-1, *(head.shape[i] for i in spatial))
-
-
-@dataclass(frozen=True)
-class Detection(Single):
-    """One column of one detection, in a head of anchors and columns.
-
-    Columns are the last axis; of two axes, the one with fewer entries.
-
-    Attributes
-    ----------
-    best : int, str or None
-        A class: the anchor with its highest score is explained. With `first` = 5 (four of a box, then the objectness)
-        scores are multiplied by the objectness.
-    anchor : int or None
-        The anchor itself, instead of `best`.
-    column : int or None
-        The column: a score or a coordinate of the box. By default that of the class.
-    first : int or None
-        Number of columns before the classes. By default the number of columns minus that of labels
-        (a background not counted).
-    by : str or None
-        Name of the output that holds the scores, if it is not the one explained.
-
-    Examples
-    --------
-    The left edge of the box of the most confident person, as an object and as text:
-
-    >>> from fgonnx.targets import Detection, parse
-    >>> Detection("person", column=0)
-    Detection(best='person', anchor=None, column=0, first=None, by=None)
-    >>> parse("best=person,column=0") == Detection("person", column=0)
-    True
-    """
-
-    seed_needed = False
-    best: int | str | None = None
-    anchor: int | None = None
-    column: int | None = None
-    first: int | None = None
-    by: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.best is None) == (self.anchor is None):
-            raise TargetError("a detection is either the best of a class (best=person) or an anchor (anchor=12)")
-        if self.column is None and (self.anchor is not None or self.by is not None):
-            raise TargetError("say which column of the detection is explained, such as column=0")
-
-    def resolve(self, head: Head, sample: int) -> tuple[int, str]:
-        """Return the flat index of the column of the anchor, and a description."""
-        table = _table(head.indices, "the head")
-        anchors, columns = table.shape
-        anchor, column, why = self._best(head, sample, anchors) if self.anchor is None else (self.anchor, -1, "")
-        column = column if self.column is None else self.column
-        if not 0 <= anchor < anchors or not 0 <= column < columns:
-            raise TargetError(
-                f"anchor {anchor}, column {column} is out of range: the head has {anchors} anchors, {columns} columns"
-            )
-        return int(table[anchor, column]), f"{why}column {column} of anchor {anchor}"
-
-    def _best(self, head: Head, sample: int, anchors: int) -> tuple[int, int, str]:
-        """Return the anchor with the highest score of the class, the column of the class, and a description."""
-        assert self.best is not None
-        table = _table(self._scores(head, sample).astype(np.float64), "the output with the scores")
-        rows, columns = table.shape
-        if rows != anchors:
-            raise TargetError(f"the scores are of {rows} anchors, the head is of {anchors}; choose other outputs")
-        first = self.first
-        if first is None:  # all columns but those with labels; a background class is not detected
-            named = len(head.labels) - bool(head.labels and head.labels[0].strip("_ ").lower() == BACKGROUND)
-            first = max(0, columns - named) if head.labels else 0
-        if not 0 <= first < columns:
-            raise TargetError(f"first={first}: of {columns} columns none is left for the classes")
-        classes = columns - first
-        entry = head.entry(self.best, classes)
-        ranked = table[:, first + entry] * (table[:, _OBJECTNESS] if first == _OBJECTNESS + 1 else 1)
-        anchor = int(ranked.argmax())
-        return anchor, first + entry, f"best {head.class_name(entry, classes)} ({ranked[anchor]:.3g}), "
-
-    def _scores(self, head: Head, sample: int) -> Array:
-        if self.by is None:
-            return head.values()[sample]
-        outputs = head.outputs()
-        if self.by not in outputs:
-            raise TargetError(f"by={self.by}: the model has no such output; it has: {', '.join(outputs)}")
-        scores = outputs[self.by]
-        return scores[sample] if len(scores) == head.count else scores
-
-
-def _table(array: Array, what: str) -> Array:
-    """Return an array as (anchors, columns): columns are the last axis, of two axes the one with fewer entries."""
-    sizes = [size for size in array.shape if size > 1]
-    if len(sizes) < 2:
-        raise TargetError(f"{what} has the shape {array.shape}: it holds no detections (anchors, columns)")
-    table = array.reshape(-1, sizes[-1])
-    return table.T if len(sizes) == 2 and sizes[0] < sizes[1] else table
 
 
 @dataclass(frozen=True, eq=False)
