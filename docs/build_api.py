@@ -106,7 +106,7 @@ def entry(name: str, member: griffe.Object, level: int) -> Iterator[str]:
     """Yield the section of one name, and of the methods of a class."""
     yield f"{'#' * level} `{name}`"
     if signed := signature(name, member):
-        yield f"```python\n{signed}\n```"
+        yield f"```text\n{signed}\n```"
     yield described(member)
     if level == 2:
         path = Path(str(member.filepath)).relative_to(ROOT).as_posix()

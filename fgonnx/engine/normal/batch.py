@@ -213,7 +213,7 @@ def agree(found: np.ndarray, truth: np.ndarray) -> bool:
     if truth.dtype.kind not in "fiub":  # text
         return np.array_equal(found, truth)
     found, truth = found.astype(np.float64), truth.astype(np.float64)
-    scale = float(np.nanmax(np.abs(truth), initial=0.0))
+    scale = float(np.max(np.abs(truth[np.isfinite(truth)]), initial=0.0))
     return found.shape == truth.shape and np.allclose(found, truth, rtol=1e-3, atol=1e-3 * scale + 1e-6, equal_nan=True)
 
 
