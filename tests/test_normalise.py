@@ -210,7 +210,7 @@ class TestInput:
 
     def test_that_could_be_one_of_two_is_asked_for(self):
         source = model("(float[N,3,8,6] x, float[N,3,8,6] z) => (float[N,3,8,6] y) { y = Add(x, z) }")
-        with pytest.raises(ModelError, match=r"name one \(input=, --input\): x .*; z"):
+        with pytest.raises(ModelError, match=r"name one \(input=\), or fix the others \(bind=\): x .*; z"):
             normal(source)
 
     def test_can_be_named(self):
