@@ -214,8 +214,10 @@ class TestFiles:
     def test_a_label_becomes_an_index_on_the_command_line(self, tmp_path):
         out = tmp_path / "contrast.onnx"
         good("rewrite", SHAPES, "-o", out, "--target", "star", "--contrast", "ring")
-        defaults = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(out).graph.initializer}
-        assert [int(defaults[name][0]) for name in ("target_index", "contrast_index")] == [3, 5]
+        proto = onnx.load(out)
+        metadata = {p.key: p.value for p in proto.metadata_props}
+        assert [metadata[f"fgonnx.{name}"] for name in ("target", "contrast")] == ["3", "5"]
+        assert [i.name for i in proto.graph.input] == ["image"]
 
 
 ONE_ENTRY = model(

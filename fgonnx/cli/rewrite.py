@@ -15,7 +15,7 @@ from fgonnx.cli.options import Group, ModelPath, takes
 from fgonnx.engine.model import save
 from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.load import load
-from fgonnx.engine.rewrite.options import NEXT, Options
+from fgonnx.engine.rewrite.options import NEXT, TARGETS, Options
 from fgonnx.engine.rewrite.rewrite import rewrite
 from fgonnx.engine.rewrite.rewritten import sites_of
 from fgonnx.errors import OptionError
@@ -28,7 +28,13 @@ def command(
     model: ModelPath,
     out: Annotated[Path, typer.Option("--output-file", "-o", metavar="OUT.onnx", help="The file to write.")],
     target: Annotated[
-        str | None, typer.Option(metavar="CLASS", help="Default of the new input target_index. Default: the largest.")
+        str | None,
+        typer.Option(
+            metavar="CLASS",
+            help="What the file explains: argmax (the largest entry) or a class, with the model's own inputs alone; "
+            "input, a required input target_index. Default: target_index may be left out, in ONNX Runtime's Python "
+            "package.",
+        ),
     ] = None,
     *,
     options: Options,
@@ -43,7 +49,9 @@ def command(
     - `fgonnx rewrite model.onnx -o contrast.onnx --contrast next` : what speaks for a class and not for the next one
     - `fgonnx rewrite detector.onnx -o explained.onnx --seed --input-shape 1,3,416,416`
 
-    The result runs wherever ONNX runs: ONNX Runtime on CPU, CUDA, in the browser or on a phone.
+    - `fgonnx rewrite model.onnx -o explained.onnx --form portable --target argmax` : for any runtime
+
+    docs/runtimes.md has what was measured where: other runtimes than ONNX Runtime want the portable form, and a target.
     """
     if out.exists() and out.resolve() == model.resolve():
         raise OptionError(f"'{out}' is the source model; write to another file")
@@ -53,6 +61,8 @@ def command(
     options = replace(options, bind=None)
     if target is None:
         refuse_idle(reading, ["labels"], "they are for a target that is named")
+    elif target in TARGETS:
+        options = replace(options, target=target)
     else:  # the engine checks the index against the head
         options = replace(options, target=labels.resolve(target, reading.names() or loaded.labels() or ()))
     if isinstance(options.contrast, str) and options.contrast != NEXT:
@@ -67,11 +77,23 @@ def command(
     stripped = known.get("fgonnx.head_stripped")
     terminal.say("explained", known["fgonnx.head_value"] + (f", before the final {stripped}" if stripped else ""))
     terminal.say("sites", f"{len(sites_of(proto))}, listed in the metadata entry fgonnx.sites")
+    terminal.notes(_optional(proto))
     table = terminal.table("", "name", "type", "shape")
     for kind, values in (("input", proto.graph.input), ("output", proto.graph.output)):
         for value in values:
             terminal.row(table, kind, value.name, *_type_and_shape(value))
     terminal.out().print(table)
+
+
+def _optional(proto: onnx.ModelProto) -> list[str]:
+    """Say of inputs with a default value where they work."""
+    names = [v.name for v in proto.graph.input if any(t.name == v.name for t in proto.graph.initializer)]
+    if not names:
+        return []
+    return [
+        f"{' and '.join(names)} may be left out, and given, in ONNX Runtime's Python package; other runtimes ignore or "
+        "refuse such inputs: write --target argmax, input or a class for them"
+    ]
 
 
 def _type_and_shape(value: onnx.ValueInfoProto) -> tuple[str, str]:

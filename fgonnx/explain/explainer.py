@@ -35,6 +35,7 @@ from fgonnx.explain.head import ONLY, Head
 from fgonnx.explain.source import hold_against_source
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.explain.targets import Contrast, Target
+from fgonnx.explain.written import check_call, check_target, fixed_entry, opened
 from fgonnx.fields import refuse_idle
 from fgonnx.kinds import converted
 from fgonnx.labels import check_count, names_of
@@ -70,9 +71,9 @@ class Explainer:
     Parameters
     ----------
     model : path, bytes, onnx.ModelProto, ir.Model or LoadedModel
-        The model.
+        The model, or a file that `fgonnx.rewrite` wrote, which is run as it is.
     options : Options, optional
-        What is explained and how.
+        What is explained and how. A written file has options of its own.
     running : Running, optional
         How the model runs.
     labels : sequence of str, optional
@@ -140,7 +141,17 @@ class Explainer:
             options = replace(options, outputs=(*options.wanted, "attribution"))
         self.options = options
         given = bound_to(load(model), options.bind)
-        self.loaded, self.options = arranged(given, self.options)
+        #: What a file is that fgonnx wrote, None for a model.
+        self._file = opened(given)
+        if self._file is None:
+            self.loaded, self.options = arranged(given, self.options)
+        elif options != Options():
+            raise OptionError(
+                f"{given.name} was written by fgonnx, with options of its own; leave yours out, or explain its source"
+            )
+        else:
+            self.loaded, self.options = given, self._file.options
+            self.method = methods.find(self.options.method)
         #: How arrays are turned; None where they are given with samples first, as the model was.
         self._frame = self.loaded.arrangement if given.arrangement is None else None
         self._given = None if labels is None else names_of(labels)
@@ -175,6 +186,10 @@ class Explainer:
         others : mapping of str to tuple of int, optional
             Shapes of other inputs whose sizes are free (`other_shapes`).
         """
+        if self._file is not None:
+            asked = self.options.contrast if contrast is None or contrast else None
+            check_call(self._file, self.loaded.name, seed=seed, contrast=asked, forward=forward)
+            return self._opened_engine(self._file)
         free = tuple(int(s) for s in shape[1:]) if shape is not None and self._free() else None
         others = others or {}
         contrast = self.options.contrast is not None if contrast is None else contrast
@@ -192,6 +207,13 @@ class Explainer:
                     self._engines.pop(next(iter(self._engines)))
                 self._engines[key] = Engine(rewritten, session)
             return self._engines[key]
+
+    def _opened_engine(self, r: Rewritten) -> Engine:
+        """Return the engine of a written file, which is not held against a source."""
+        with self._lock:
+            if not self._engines:
+                self._engines[None] = Engine(r, self.running.session(r.model, self.loaded.folder), verified=True)
+            return self._engines[None]
 
     def _written(self, *, contrast: bool, forward: bool) -> Options:
         """Return the options of the graph to build: what is compared is an input of it, not one of its constants."""
@@ -254,6 +276,7 @@ class Explainer:
     ) -> Explanation:
         """Explain a batch given with samples first."""
         contrast = self.options.contrast if contrast is None else contrast
+        target = fixed_entry(self.options) if target is None and seed is None else target  # of a written file
         if seed is not None and (target is not None or contrast is not None):
             raise OptionError(f"give a {'target' if target is not None else 'contrast'} or a seed, not both")
         engine = self.engine(
@@ -267,11 +290,18 @@ class Explainer:
         count = fed[r.normal.input_name].shape[0]
         if contrast is not None:
             head = Head(r.head_shape, count, labels=self.labels or ())
-            fed[r.contrast] = resolve_contrast(contrast, target, head)
+            compared = resolve_contrast(contrast, target, head)
+            if self._file is not None:
+                check_call(r, self.loaded.name, seed=seed is not None, contrast=contrast, forward=False)
+            if r.contrast:
+                fed[r.contrast] = compared
         resolved = self._resolved(target, seed, engine, fed, count)
         chosen = resolved.seed if resolved.seed is not None else resolved.indices
         assert chosen is not None
-        fed[r.selector] = chosen
+        if r.selector:
+            fed[r.selector] = chosen
+        else:
+            check_target(r, self.loaded.name, chosen)
         run = batches.run if self.method.drive is None else batches.drive
         results = run(r, engine.session, fed, self.running.batch_size)
         described = resolved.described

@@ -9,12 +9,12 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Entry, Recipe
 from fgonnx.engine.graph.probe import batch_factor
-from fgonnx.engine.graph.values import dims_of, dtype_of
+from fgonnx.engine.graph.values import dims_of, dtype_of, shaped
 from fgonnx.engine.maps import aggregate
 from fgonnx.engine.maps.aggregate import BatchLostError
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.normalise import Normal
-from fgonnx.engine.rewrite.options import NEXT, Options
+from fgonnx.engine.rewrite.options import ARGMAX, NEXT, Options
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.walk import backward
 from fgonnx.errors import OptionError, TargetError, UnsupportedError
@@ -132,23 +132,46 @@ def seeded(op: Emitter, head: ir.Value, shape: tuple[int, ...], names: tuple[str
             op.Mul(aggregate.at_least_float32(op, seed), aggregate.at_least_float32(op, head)), [-1, count]
         )
         return Explained(seed, op.ReduceSum(products, [1], keepdims=0))
-    if options.target is not None and not -1 <= options.target < count:
-        raise TargetError(f"target {options.target} is out of range: '{head.name}' has {count} entries per sample")
-    index = _index_input(op, names[0], -1 if options.target is None else options.target)
-    flat = op.Reshape(head, [-1, count])
-    largest = op.ArgMax(flat, axis=1, keepdims=0)
-    chosen = op.Where(op.Less(index, 0), largest, index)
+    flat = shaped(op.Reshape(head, [-1, count]), [None, count])
+    chosen = _target(op, head, flat, names[0], options.target)
     hot, score = masks.one_hot(op, chosen, count, dtype), _value_at(op, flat, chosen)
     if options.contrast is None:
         op.recipes[hot] = Recipe(entry=Entry(chosen, count))
         return Explained(op.reshape_like(hot, head), score, chosen)
     given = _contrast_index(options.contrast, head, count)
-    second = _index_input(op, names[1], given)
     lowest = op.constant(np.array(-np.inf, dtype.numpy()))
     runner_up = op.ArgMax(op.Where(op.Greater(hot, 0.0), lowest, flat), axis=1, keepdims=0)
-    other = op.Where(op.Less(second, 0), runner_up, second)
+    if options.target is None:
+        second = _index_input(op, names[1], given)
+        other = op.Where(op.Less(second, 0), runner_up, second)
+    else:  # a file without optional inputs
+        other = runner_up if given < 0 else _everywhere(op, flat, given)
     seed = op.Sub(hot, masks.one_hot(op, other, count, dtype))
     return Explained(op.reshape_like(seed, head), op.Sub(score, _value_at(op, flat, other)), chosen, other)
+
+
+def _target(op: Emitter, head: ir.Value, flat: ir.Value, name: str, target: int | str | None) -> ir.Value:
+    """Return the flat index explained, (N,): the largest, a fixed one, or that of an input, where -1 is the largest."""
+    count = op.size(flat, 1)
+    if isinstance(target, int) and not -1 <= target < count:
+        raise TargetError(f"target {target} is out of range: '{head.name}' has {count} entries per sample")
+    largest = op.ArgMax(flat, axis=1, keepdims=0)
+    if target in (ARGMAX, -1):
+        return largest
+    if isinstance(target, int):
+        return _everywhere(op, flat, target)
+    if target is None:
+        index = _index_input(op, name, -1)
+    else:
+        first = dims_of(head)[0] if op.rank(head) else 1
+        index = ir.Value(name=name, shape=ir.Shape([1 if first == 1 else "N"]), type=ir.TensorType(ir.DataType.INT64))
+        op.graph.inputs.append(index)
+    return op.Where(op.Less(index, 0), largest, index)
+
+
+def _everywhere(op: Emitter, flat: ir.Value, index: int) -> ir.Value:
+    """Return an index for every sample, (N,)."""
+    return op.Expand(op.constant(np.array([index], np.int64)), op.Shape(flat, start=0, end=1))
 
 
 def _contrast_index(contrast: str | int, head: ir.Value, count: int) -> int:

@@ -35,6 +35,10 @@ from fgonnx.wording import near, parameter
 HEADS = ("logits", "output")
 FORMS = ("fast", "portable")
 BACKWARDS = ("gradient", "libra")
+ARGMAX, INPUT = "argmax", "input"
+TARGETS = (ARGMAX, INPUT)
+"""What a written file may explain besides an entry: the largest, or what an input says."""
+
 NEXT = "next"
 """The contrast with the largest entry other than the target."""
 
@@ -212,9 +216,11 @@ class Options:
         "(LibraGrad, CVPR 2025): for transformers.",
         idle=_idle_backward,
     )
-    target: int | None = option(
+    target: int | str | None = option(
         None,
-        "Default of the new input target_index. Default: the largest entry.",
+        "The entry that a written file explains: argmax (the largest) or an index, and the file has the model's own "
+        "inputs alone; or input, a required input target_index (N,), -1 for the largest. Default: target_index has a "
+        "default value, the largest entry; ONNX Runtime in Python alone lets it be left out and given.",
         metavar="CLASS",
         typed=False,
         idle=_idle_target,
@@ -251,6 +257,8 @@ class Options:
             "form": FORMS,
             "backward": BACKWARDS,
         }
+        if isinstance(self.target, str):
+            check_choices(self, target=TARGETS)
         check_choices(self, method=methods.names(), engine=ENGINES, **choices)
         method = methods.find(self.method)
         map_ = SIGNED in method.psis and (self.outputs is None or "saliency" in self.outputs)

@@ -22,7 +22,7 @@ from fgonnx.engine.normal.normalise import Normal, normalise
 from fgonnx.engine.normal.tie import resolve_own_nodes
 from fgonnx.engine.rewrite.arranged import arranged, in_own_layout
 from fgonnx.engine.rewrite.head import find_head, per_sample_shape, seeded
-from fgonnx.engine.rewrite.options import Options, options_with_changes
+from fgonnx.engine.rewrite.options import INPUT, Options, options_with_changes
 from fgonnx.engine.rewrite.outputs import CONTRAST_INPUT, SEED_INPUT, TARGET_INPUT, Outputs, expose, write_outputs
 from fgonnx.engine.rewrite.portable import make_portable
 from fgonnx.engine.rewrite.rewritten import Rewritten, describe
@@ -41,7 +41,11 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
 
     Its inputs are the model's own, and `target_index` (int64, one number or one per sample) with a default: the
     flat index of the entry to explain, -1 for the largest; with a contrast also `contrast_index`, what to subtract,
-    -1 for the largest other one. Its outputs are the model's own first, unchanged, then those asked for:
+    -1 for the largest other one. Such optional inputs work in ONNX Runtime's Python package; other runtimes ignore or
+    refuse them. For those, `target="argmax"` or an index gives a file with the model's own inputs alone, and
+    `target="input"` one that requires `target_index`, (N,).
+
+    Its outputs are the model's own first, unchanged, then those asked for:
     "saliency" (N, H, W), "target" (N,) int64, "score" (N,), "completeness" (N,): score minus all
     contributions, "contributions" (N, sites), "input_gradient", "bias_gradients" (of every site), "head" (N, ...): all
     entries of the tensor explained, "attribution" (N, ...): that of every entry of the input, where the method has one,
@@ -74,6 +78,12 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     ['image', 'target_index']
     >>> [o.name for o in model.graph.output]
     ['logits', 'saliency', 'score']
+
+    For any runtime, and always of the largest entry:
+
+    >>> model = fgonnx.rewrite("examples/shapes.onnx", form="portable", target="argmax")
+    >>> [i.name for i in model.graph.input]
+    ['image']
     """
     name = changes.get("method", of_kind(options, Options).method)
     if methods.find(name).drive is not None:
@@ -154,8 +164,9 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
             raise _independent(loaded, normal, head)
     op = Emitter(graph, active, portable=options.form == "portable")
     writer = Outputs(op, normal)
-    selector = writer.claim(SEED_INPUT if options.seed else TARGET_INPUT)
-    contrast = writer.claim(CONTRAST_INPUT) if options.contrast is not None else ""
+    chosen = options.seed or options.target in (None, INPUT)
+    selector = writer.claim(SEED_INPUT if options.seed else TARGET_INPUT) if chosen else ""
+    contrast = writer.claim(CONTRAST_INPUT) if options.contrast is not None and options.target is None else ""
     explained = seeded(op, head, head_shape, (selector, contrast), options)
     path = backward.path(nodes, active, head)
     view = _view(op, normal, path, _walk(op, normal, path, head, explained.seed, options), options)

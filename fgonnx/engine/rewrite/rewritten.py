@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -39,7 +41,8 @@ class Rewritten:
     names : dict of str to str
         From the names fgonnx gives outputs to the names in the graph.
     selector : str
-        Name of the input that says what is explained: `target_index` or `seed`, unless the model has such a name.
+        Name of the input that says what is explained: `target_index` or `seed`, unless the model has such a name;
+        empty where that is fixed.
     source_outputs : tuple of str
         The model's own outputs.
     notes : list of str
@@ -82,7 +85,12 @@ def describe(r: Rewritten, loaded: LoadedModel) -> None:
         "version": __version__,
         "source_sha256": loaded.sha256,
         "source_producer": f"{loaded.ir.producer_name or '?'} {loaded.ir.producer_version or ''}".strip(),
+        "target": None if r.options.seed else r.options.target,
+        "selector": r.selector or None,
+        "contrast_input": r.contrast or None,
         "head_value": r.head,
+        "head_shape": list(r.head_shape),
+        "source_outputs": list(r.source_outputs),
         "head_stripped": r.stripped or None,
         "batchnormalization_folded": folded,
         "batch": "any" if r.normal.batched else "1",
@@ -108,4 +116,9 @@ def sites_of(model: onnx.ModelProto) -> list[Site]:
     stored = {p.key: p.value for p in model.metadata_props}.get("fgonnx.sites")
     if stored is None:
         raise ModelError("the model was not written by fgonnx: it has no metadata entry 'fgonnx.sites'")
-    return [Site(**{**entry, "grid": tuple(entry["grid"])}) for entry in json.loads(stored)]
+    return parse_sites(json.loads(stored))
+
+
+def parse_sites(entries: Sequence[Mapping[str, Any]]) -> list[Site]:
+    """Return sites from what the metadata holds of them."""
+    return [Site(**{**entry, "grid": tuple(entry["grid"])}) for entry in entries]
