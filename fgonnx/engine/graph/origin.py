@@ -22,13 +22,24 @@ def why_not(node: ir.Node) -> str | None:
 
 def written_for(node: ir.Node, source: ir.Node) -> None:
     """Record that a node stands for one of the model's, or for a part of it."""
-    node.meta[_SOURCE] = source_of(source)
+    node.meta[_SOURCE] = source.meta.get(_SOURCE) or _described(source)
     if (why := why_not(source)) is not None:
         say_why(node, why)
 
 
 def source_of(node: ir.Node) -> tuple[str, str]:
     """Return the name and the operator of the model's node that a node stands for: its own, if it is one of them."""
-    op_type = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    found: tuple[str, str] = node.meta.get(_SOURCE) or (node.name or str(node.outputs[0].name), op_type)
-    return found
+    name, op_type, _ = node.meta.get(_SOURCE) or _described(node)
+    return name, op_type
+
+
+def tensor_of(v: ir.Value) -> str:
+    """Return the name of the model's tensor that a value stands for: its own, if it is one of them."""
+    node = v.producer()
+    found: tuple[str, str, str] | None = node.meta.get(_SOURCE) if node is not None else None
+    return str(v.name) if found is None else found[2]
+
+
+def _described(node: ir.Node) -> tuple[str, str, str]:
+    output = str(node.outputs[0].name)
+    return node.name or output, f"{node.domain}.{node.op_type}" if node.domain else node.op_type, output

@@ -28,6 +28,7 @@ from fgonnx.engine.normal.opset import IR_VERSION, check_results, raise_opset
 from fgonnx.engine.normal.quantised import dequantise, is_quantised
 from fgonnx.engine.normal.recurrence import settle_recurrences
 from fgonnx.engine.normal.roles import roles
+from fgonnx.engine.normal.rounding import tie_rounding
 from fgonnx.engine.normal.tie import Twins
 from fgonnx.engine.normal.training import refuse_training
 from fgonnx.errors import ModelError
@@ -175,6 +176,7 @@ def normalise(
         check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
     axes = settle_layout(x, shape, read, layout, loaded.name, notes)
     settle_recurrences(model)
+    tie_rounding(model, x)
     twins = Twins(x)
     if is_quantised(model.graph) or not (x.dtype is not None and x.dtype.is_floating_point()):
         twins = dequantise(model, x)

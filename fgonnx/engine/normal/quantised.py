@@ -18,6 +18,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import content_of, dims_of, dtype_of, optional, required, shaped
 from fgonnx.engine.normal.integers import MICROSOFT, Integers
+from fgonnx.engine.normal.rounding import narrows, span_of
 from fgonnx.engine.normal.spans import Span
 from fgonnx.engine.normal.tie import DOMAIN, Twins, dependent_nodes, table_slopes
 from fgonnx.engine.normal.twin import Twin, code, flag, floating, known_bounds, range_of, same, single
@@ -69,7 +70,7 @@ def is_quantised(graph: ir.Graph) -> bool:
 def _rounds(node: ir.Node) -> bool:
     if node.op_type == "MatMulNBits":  # at this level, onnxruntime rounds the other operand to 8 bits
         return "accuracy_level" in node.attributes and node.attributes["accuracy_level"].as_int() == 4
-    return _family(node) is not None or node.op_type in _QUANTISERS
+    return _family(node) is not None or node.op_type in _QUANTISERS or narrows(node)
 
 
 def dequantise(model: ir.Model, x: ir.Value) -> Twins:
@@ -123,6 +124,8 @@ class _Writer(Integers):
             cast = shaped(self.op.Cast(twin, to=code(node.outputs[0])), node.outputs[0])
             node.outputs[0].replace_all_uses_with(cast, replace_graph_outputs=True)
             self._keep_output_name(node.outputs[0], cast)
+        elif narrows(node):
+            self._narrow(node)
         elif node.op_type == "Gather" and not node.domain and node.inputs[1] in self.twins:
             self._look_up(node)
         elif family is not None:
@@ -131,6 +134,16 @@ class _Writer(Integers):
             self._move(node)
         elif not node.domain and any(v in self.twins for v in node.inputs):
             self.compute(node)
+
+    def _narrow(self, node: ir.Node) -> None:
+        """Whole numbers cast to integers are those integers, where none is out of range.
+
+        Beyond 32 bits, the model would not have been quantised.
+        """
+        v, q = required(node, 0), node.outputs[0]
+        (low, high), (least, most) = span_of(v), range_of(dtype_of(q))
+        if (least <= low and high <= most) or dtype_of(q).bitwidth >= 32:
+            self.twins[q] = Twin(v, span=(max(low, least), min(high, most)))
 
     def _keep_output_name(self, old: ir.Value, new: ir.Value) -> None:
         if new.is_graph_output() and old.name:

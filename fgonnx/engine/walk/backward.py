@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from fgonnx.engine import rules
 from fgonnx.engine.graph.emit import Emitter, Recipe
-from fgonnx.engine.graph.origin import source_of, why_not
+from fgonnx.engine.graph.origin import source_of, tensor_of, why_not
 from fgonnx.engine.graph.values import inputs_of
 from fgonnx.engine.rules.refused import REASONS
 from fgonnx.engine.rules.registry import Cotangent, Kind, Unsupported, bind
@@ -98,7 +98,7 @@ def obstacles(nodes: Sequence[ir.Node], source: ir.Value, head: ir.Value, opset:
             dtype = node.outputs[0].dtype
             kind = dtype.name.lower() if dtype is not None else "unknown"
             taken = [v for v in inputs_of(node) if v in reached and differentiable(v)]
-            way_out = f"Explain the tensor '{taken[0].name}' instead (output=)" if taken else FLOATING
+            way_out = f"Explain the tensor '{tensor_of(taken[0])}' instead (output=)" if taken else FLOATING
             error = Unsupported(f"its output holds {kind} values, which carry no gradient", way_out)
             found[bool(taken)].append(refusal(node, opset, error))
     return found[True] or found[False]

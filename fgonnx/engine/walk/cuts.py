@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from fgonnx.engine.graph.origin import tensor_of
 from fgonnx.engine.graph.values import CONTENT, inputs_of
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rules.registry import Unsupported
 from fgonnx.engine.walk.backward import FLOATING, differentiable, refusal
-from fgonnx.engine.walk.declared import COMPARISON, CONDITION, INDEX, SCALE, SHAPE, choices, declared_input
+from fgonnx.engine.walk.declared import COMPARISON, CONDITION, INDEX, SCALE, SHAPE, STEP, STEPS, choices, declared_input
 from fgonnx.errors import Refusal, UnsupportedError
 
 _SHOWN = 3
@@ -33,6 +34,10 @@ _WORDS = {
     SHAPE: (
         "takes a size that depends on the input; it is held fixed",
         "take sizes that depend on the input; they are held fixed",
+    ),
+    STEP: (
+        "is constant between its steps; its derivative is 0",
+        "are constant between their steps; their derivatives are 0",
     ),
     SCALE: (
         "takes its scale from the input; it is held fixed",
@@ -128,6 +133,8 @@ def find(
         name = origin.nodes.get(node.outputs[0]) or str(node.name)
         op_type = operators.get(name, node.op_type)
         chosen, kind = choices(node)
+        if node.op_type in STEPS and not node.domain and any(v in active for v in node.inputs):
+            found.held.setdefault((op_type, STEP), []).append(name)
         if any(i in chosen for i, _ in reached) or (node.op_type == "TopK" and not node.domain):
             found.held.setdefault((op_type, kind), []).append(name)
         if all(i in chosen for i, _ in reached):
@@ -199,7 +206,8 @@ def _lost(node: ir.Node, v: ir.Value, active: bool, declared: str | None) -> Uns
     out = next((o for o in node.outputs if not differentiable(o)), node.outputs[0])
     given = "unknown" if out.dtype is None else out.dtype.name.lower()
     return Unsupported(
-        f"its output holds {given} values, which carry no gradient", f"Explain the tensor '{v.name}' instead (output=)"
+        f"its output holds {given} values, which carry no gradient",
+        f"Explain the tensor '{tensor_of(v)}' instead (output=)",
     )
 
 

@@ -13,6 +13,7 @@ CONDITION = "condition"
 COMPARISON = "comparison"
 SHAPE = "shape"
 SCALE = "scale"
+STEP = "step"
 
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 
@@ -47,6 +48,9 @@ INPUTS: dict[str, dict[int, str]] = {
     "TopK": {1: SHAPE},
     "Where": {0: CONDITION},
 }
+
+#: Operators that are constant between steps.
+STEPS = ("Ceil", "Floor", "Round", "Sign")
 
 _ALL = range(8)
 #: Outputs of standard operators that are choices: which element, or whether something holds.

@@ -1,0 +1,143 @@
+"""Quantisation by hand: Round, Floor or Ceil between a division by a scale and a multiplication by it.
+
+Its derivative is zero between the steps and tells nothing of the model; as for QuantizeLinear and DequantizeLinear, the
+gradient is that of the value that is rounded, and rounding is a term of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.origin import written_for
+from fgonnx.engine.graph.values import content_of, dtype_of, optional, required, shaped
+from fgonnx.engine.normal.spans import EVERYTHING, Span
+from fgonnx.engine.normal.tie import DOMAIN, dependent_nodes
+
+PREFIX = "rounded/"
+"""Prefix of the names of what is written."""
+
+ROUNDING = ("Ceil", "Floor", "Round")
+
+# What may lie between rounding and the scales: zero points and bounds.
+_SHIFTS = ("Add", "Clip", "Max", "Min", "Sub")
+_PASSES = (*_SHIFTS, "Cast", "Identity")
+
+Factor = tuple[ir.Value | None, npt.NDArray[np.float64] | None]
+
+
+def tie_rounding(model: ir.Model, x: ir.Value) -> None:
+    """Requires: constants lifted. Ensures: what a model quantises by hand is tied to what it rounds."""
+    graph = model.graph
+    op = Emitter(graph, prefix=PREFIX)
+    changed = False
+    for node in dependent_nodes(graph, x):
+        if node.domain or node.op_type not in ROUNDING:
+            continue
+        value, rounded = required(node, 0), node.outputs[0]
+        before = _factor_before(value)
+        if before is None or not any(_inverse(before, after) for after in _factors_behind(rounded)):
+            continue
+        users = list(rounded.uses())
+        tied = op.emit("StraightThrough", value, rounded, domain=DOMAIN, name=f"{rounded.name}::real")
+        written_for(tied.producer() or node, node)
+        for user, i in users:
+            user.replace_input_with(i, shaped(tied, rounded))
+        changed = True
+    if changed:
+        graph.sort()
+
+
+def _factor_before(v: ir.Value) -> Factor | None:
+    """Return what a value was multiplied by: a constant, or 1 over the value returned."""
+    node = v.producer()
+    while node is not None and not node.domain and node.op_type in _SHIFTS:
+        moving = [u for u in node.inputs if u is not None and content_of(u) is None]
+        if len(moving) != 1:
+            return None
+        node = moving[0].producer()
+    if node is None or node.domain or node.op_type not in ("Div", "Mul"):
+        return None
+    return _factor(node)
+
+
+def _factors_behind(v: ir.Value, depth: int = 8) -> Iterator[Factor]:
+    """Yield what a value is multiplied by further on."""
+    for node, i in v.uses():
+        if node.domain or depth == 0:
+            continue
+        if node.op_type in ("Div", "Mul") and (node.op_type == "Mul" or i == 0):
+            yield _factor(node, v)
+        elif node.op_type == "DequantizeLinear" and i == 0:
+            scale = required(node, 1)
+            known = content_of(scale)
+            yield scale, None if known is None else known.astype(np.float64)
+        elif node.op_type in _PASSES:
+            yield from _factors_behind(node.outputs[0], depth - 1)
+
+
+def _factor(node: ir.Node, moving: ir.Value | None = None) -> Factor:
+    a, b = required(node, 0), required(node, 1)
+    other = a if node.op_type == "Mul" and (b is moving or (moving is None and content_of(a) is not None)) else b
+    known = content_of(other)
+    if known is None:
+        return other, None
+    array = known.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        return other, array if node.op_type == "Mul" else 1 / array
+
+
+def _inverse(before: Factor, after: Factor) -> bool:
+    """Tell whether one factor undoes the other: a scale divided by and multiplied with."""
+    if before[1] is None or after[1] is None:
+        return before[1] is after[1] and before[0] is after[0]
+    a, b = np.squeeze(before[1]), np.squeeze(after[1])
+    return (a.shape == b.shape or a.ndim == 0 or b.ndim == 0) and bool(np.allclose(a * b, 1, rtol=1e-3, atol=0))
+
+
+def whole(v: ir.Value | None) -> bool:
+    """Tell whether all entries of a floating-point value are whole numbers."""
+    known = content_of(v)
+    if known is not None:
+        return bool(np.all(np.mod(known, 1) == 0))
+    node = v.producer() if v is not None else None
+    if node is None:
+        return False
+    if node.op_type == "StraightThrough" and node.domain == DOMAIN:
+        return whole(node.inputs[1])
+    if node.domain or node.op_type in ROUNDING:
+        return not node.domain
+    return node.op_type in (*_SHIFTS, "Identity") and all(u is None or whole(u) for u in node.inputs)
+
+
+def span_of(v: ir.Value) -> Span:
+    """Return two numbers between which a floating-point value is kept by the bounds it has last been given."""
+    node = v.producer()
+    if node is None or node.domain or node.op_type not in ("Clip", "Identity", "Max", "Min"):
+        return EVERYTHING
+    low, high = span_of(required(node, 0))
+    if node.op_type == "Identity":
+        return low, high
+    bounds = [content_of(optional(node, i)) for i in range(1, len(node.inputs))]
+    first = bounds[0] if bounds else None
+    last = bounds[1] if len(bounds) > 1 else None
+    if node.op_type == "Min":
+        first, last = None, first
+    if first is not None:
+        low, high = max(low, float(first.min())), max(high, float(first.max()))
+    if last is not None:
+        low, high = min(low, float(last.min())), min(high, float(last.max()))
+    return low, high
+
+
+def narrows(node: ir.Node) -> bool:
+    """Tell whether a node casts whole floating-point numbers to an integer type."""
+    v = node.inputs[0] if node.inputs else None
+    if node.domain or node.op_type not in ("Cast", "CastLike") or v is None or v.dtype is None:
+        return False
+    out = dtype_of(node.outputs[0])
+    return v.dtype.is_floating_point() and not out.is_floating_point() and out != ir.DataType.BOOL and whole(v)
