@@ -1,4 +1,4 @@
-"""Quantisation by hand, of Div, Round, Clip and Mul: slopes are those of differences over steps far above the quantum."""
+"""Quantisation by hand: slopes are those of differences over steps far above the quantum."""
 
 from __future__ import annotations
 

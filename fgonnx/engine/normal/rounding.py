@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.origin import written_for
-from fgonnx.engine.graph.values import content_of, dtype_of, optional, required, shaped
+from fgonnx.engine.graph.values import content_of, optional, required, shaped
 from fgonnx.engine.normal.spans import EVERYTHING, Span
 from fgonnx.engine.normal.tie import DOMAIN, dependent_nodes
 
@@ -139,5 +139,7 @@ def narrows(node: ir.Node) -> bool:
     v = node.inputs[0] if node.inputs else None
     if node.domain or node.op_type not in ("Cast", "CastLike") or v is None or v.dtype is None:
         return False
-    out = dtype_of(node.outputs[0])
-    return v.dtype.is_floating_point() and not out.is_floating_point() and out != ir.DataType.BOOL and whole(v)
+    out = node.outputs[0].dtype
+    if out is None or out.is_floating_point() or out == ir.DataType.BOOL:
+        return False
+    return v.dtype.is_floating_point() and whole(v)
