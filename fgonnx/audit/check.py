@@ -1,18 +1,23 @@
 """Checks on one model: its outputs are unchanged, its explanation is complete, its gradient is the derivative.
 
 Completeness cannot see a wrong derivative and finite differences cannot see a forgotten intercept, so both are done.
+What could not be measured is undecided, and says what would decide it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx.audit import agreement
+from fgonnx.audit import agreement, slopes
+from fgonnx.audit.score import by_batch, function_of, rounding_operators
+from fgonnx.audit.slopes import Verdict
+from fgonnx.engine import methods
 from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.values import dtype_of
@@ -24,25 +29,20 @@ from fgonnx.engine.rewrite import cache as caches
 from fgonnx.engine.rewrite.arranged import arranged, turned
 from fgonnx.engine.rewrite.options import Options, require_contributions, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
-from fgonnx.errors import OptionError
+from fgonnx.errors import NumericError, OptionError
 from fgonnx.explain import batches
 from fgonnx.explain.choice import takes_seed
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
+from fgonnx.explain.source import hold_against_source
 from fgonnx.explain.targets import Target
 from fgonnx.fields import changed, check_fields, documented, of_kind, option, refuse_idle
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-Verdict = Literal["passed", "failed", "undecided"]
-
-# Steps of the finite differences, in units of the input's root mean square. Kinks want them small, rounding large.
-_STEPS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
 # Along the gradient the signal is strong; across it the score hardly moves and single precision drowns the slope.
 _ALONG, _ACROSS = 1e-2, 5e-2
-_UNITS = 8  # units in the last place of the score: a change that small is known to an eighth at best
 _SMALL_SCORE, _TOLERANCE = 1e-2, 1e-4
-_QUANTISERS = ("QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil")
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,13 @@ class Check:
     name : str
         What was compared.
     verdict : {"passed", "failed", "undecided"}
-        Undecided if the measurement itself is too uncertain.
+        Undecided if the measurement itself is too uncertain: nothing passes that was not measured.
     value, tolerance : float
         The worst sample's error and the allowed one.
     detail : str
-        How it was measured.
+        How it was measured, and how well; or what could not be.
+    decides : str
+        Where nothing was decided, what would decide it.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Check:
     value: float
     tolerance: float
     detail: str
+    decides: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class CheckResult:
     explanation : Explanation
         The explanation of the samples.
     notes : tuple of str
-        Changes to the model, and limits of the checks.
+        Changes to the model, choices that are held fixed, and limits of the checks.
     """
 
     checks: tuple[Check, ...]
@@ -87,9 +90,15 @@ class CheckResult:
     notes: tuple[str, ...]
 
     @property
+    def verdict(self) -> Verdict:
+        """Failed where a check failed; otherwise undecided where one is; otherwise passed."""
+        found = {c.verdict for c in self.checks}
+        return "failed" if "failed" in found else "undecided" if "undecided" in found else "passed"
+
+    @property
     def passed(self) -> bool:
-        """Whether no check failed."""
-        return all(c.verdict != "failed" for c in self.checks)
+        """Whether every check passed: none failed, and none was left undecided."""
+        return self.verdict == "passed"
 
 
 @documented
@@ -126,9 +135,12 @@ def check(
     """Check the explanation of a model on the model itself.
 
     Three things are compared: the outputs of the rewritten model with those of the source; the score with the sum of
-    all contributions; and `<gradient, v>` with central differences of the score, for directions v along and across
-    the gradient. The step of the differences is where two successive steps agree best, chosen without a look at the
-    gradient: choosing the best match instead would let a gradient pass that is too small by a tenth.
+    all contributions; and `<gradient, v>` with differences of the score, for directions v along and across the
+    gradient. A slope passes only where its measurement is as good as what is allowed: it has an error bar for rounding
+    and for curvature. Where a sample lies on kinks, and where the model rounds its values, the difference over a
+    segment is compared with the mean of `<gradient, v>` on it. What could not be measured is undecided.
+
+    What is checked is the gradient of the score, and its certificate. They do not depend on the method of the map.
 
     Parameters
     ----------
@@ -186,39 +198,60 @@ def check(
     loaded, options = arranged(source, replace(options, bind=None))
     if x is not None and source.arrangement is None:
         x = turned(loaded, x)
+    options, notes = _of_the_gradient(options)
     rng = np.random.default_rng(effort.random_state)
-    explainer = Explainer(loaded, replace(options, input_gradient=True), running, labels=labels)
+    explainer = Explainer(loaded, options, replace(running, verify=False), labels=labels)
     if isinstance(x, Mapping):
         loaded = with_sizes(loaded, explainer.other_shapes(x))
     elif x is not None:
         options = replace(options, input_shape=options.input_shape or tuple(np.shape(x)))
-    options = options.only("target", "score")
     build = caches.builder(running.cache)
     # Differences are taken of the score that fgonnx's own graph computes, whichever engine is checked.
-    scorer = build(loaded, replace(options, engine="fgonnx"))
+    scorer = build(loaded, replace(options.only("target", "score"), engine="fgonnx"))
     given = random_inputs(scorer, 1 if scorer.entangled else effort.samples, effort.random_state) if x is None else x
     feeds = batches.feeds(loaded.name, scorer, given)
+    if by_batch(scorer):
+        explainer.running = replace(explainer.running, batch_size=1)
     explanation = explainer(feeds, target)
     checks = [
-        _outputs(loaded, scorer, explanation, feeds, effort.tolerance, running),
+        _held(_outputs(loaded, scorer, explanation, feeds, effort.tolerance, running), explainer, explanation, feeds)
+        if running.verify
+        else _outputs(loaded, scorer, explanation, feeds, effort.tolerance, running),
         _completeness(explanation, effort.tolerance),
     ]
-    others = {n: a for n, a in feeds.items() if n != scorer.normal.input_name}
-    point = feeds[scorer.normal.input_name]
-    scorer = replace(scorer, normal=free_input(scorer.normal))
-    score = _score(loaded, scorer, explanation, others, running)
-    point = point.astype(dtype_of(scorer.normal.x).numpy())
-    checks += _derivative(score, point, explanation, effort.directions, rng)
-    notes = list(scorer.normal.notes)
-    steps = sorted({n.op_type for n in scorer.model.graph if n.op_type in _QUANTISERS})
-    if steps:
+    notes += scorer.normal.notes
+    if steps := rounding_operators(scorer):
         notes.append(
             f"the graph holds {', '.join(steps)}: a step function has no useful slope, the straight-through one is used"
         )
-        checks = [replace(c, verdict="undecided") if c.verdict == "failed" and "slope" in c.name else c for c in checks]
+    explained, channels = scorer.normal.input_name, scorer.normal.layout.find("C")
+    point = feeds[explained]
+    others = {n: a for n, a in feeds.items() if n != explained}
+    scorer = replace(scorer, normal=free_input(scorer.normal))
+    point = point.astype(dtype_of(scorer.normal.x).numpy())
+
+    @cache
+    def differentiated() -> Rewritten:
+        made = build(loaded, options.only("target", "score", "input_gradient"))
+        # Where integers are computed from the input itself, it stays one.
+        return replace(made, normal=free_input(made.normal)) if scorer.normal.input_name != explained else made
+
+    function = function_of(loaded, scorer, differentiated, explanation, others, running)
+    checks += _derivative(function, point, explanation, effort.directions, rng, channels if channels > 0 else None)
     if both:
         checks += _agreement(loaded, options, feeds, explanation, build)
-    return CheckResult(tuple(checks), explanation, tuple(notes))
+    return CheckResult(tuple(checks), explanation, tuple(dict.fromkeys(notes)))
+
+
+def _of_the_gradient(options: Options) -> tuple[Options, list[str]]:
+    """Return options that give gradient and certificate, and what is said of those that were asked for."""
+    asked = methods.find(options.method)
+    options = replace(options, outputs=None, expose=(), seed=False)
+    if asked.drive is None:
+        return replace(options, input_gradient=True), []
+    return replace(options, method="fullgrad", settings=None, input_gradient=True), [
+        f"{asked.name} is a mean over several runs: checked are the gradient and the certificate of one, of fullgrad"
+    ]
 
 
 def _agreement(
@@ -271,6 +304,21 @@ def _outputs(
     return Check("outputs unchanged", verdict, found, allowed, detail + (f"; worst: '{where}'" if where else ""))
 
 
+def _held(found: Check, explainer: Explainer, explanation: Explanation, feeds: Mapping[str, Array]) -> Check:
+    """Let outputs fail, too, where the source gives others on exactly this input, or another score."""
+    explained = explainer.explained_shape(feeds)
+    r = explainer.engine(explained, others=explainer.other_shapes(feeds)).rewritten
+    results = {**explanation.outputs, r.names["score"]: explanation.score}
+    if explanation.target is not None:
+        results[r.names["target"]] = explanation.target
+    try:
+        hold_against_source(explainer.loaded, r, feeds, results)
+    except NumericError as error:
+        value = found.value if found.verdict == "failed" else 1.0
+        return replace(found, verdict="failed", value=value, detail=str(error))
+    return found
+
+
 def _largest_difference(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> tuple[float, str]:
     """Return the largest difference, relative to the largest of theirs, and the output it is in ("" for none)."""
     worst, where = 0.0, ""
@@ -305,127 +353,21 @@ def _usual(dtype: np.dtype[Any]) -> float:
     return max(_TOLERANCE, 32 * float(np.finfo(dtype).eps))
 
 
-def _score(
-    loaded: LoadedModel,
-    scorer: Rewritten,
-    explanation: Explanation,
-    feeds: Mapping[str, Array],
-    running: Running,
-) -> Callable[[Array], Floats]:
-    """Return the score as a function of the explained input, other inputs and targets fixed: (N, ...) to (N,)."""
-    session = running.session(scorer.model, loaded.folder)
-    assert explanation.target is not None
-    fixed = {**feeds, scorer.selector: np.asarray(explanation.target, np.int64)}
-    name = scorer.names["score"]
-
-    def score(x: Array) -> Floats:
-        fed = {**fixed, scorer.normal.input_name: x}
-        return batches.run(scorer, session, fed, len(x), [name])[name].astype(np.float64)
-
-    return score
-
-
 def _derivative(
-    score: Callable[[Array], Floats], x: Array, explanation: Explanation, directions: int, rng: np.random.Generator
+    f: slopes.Function,
+    x: Array,
+    explanation: Explanation,
+    directions: int,
+    rng: np.random.Generator,
+    channels: int | None,
 ) -> list[Check]:
     assert explanation.input_gradient is not None
     gradient = explanation.input_gradient.astype(np.float64)
-    clean = x.astype(np.float64)
-    scale = np.sqrt(_mean(clean**2)) + 1e-12
-    unit = _last_place(explanation)
     # Random halves of the gradient: every part of it is tested, each with a strong signal.
     strong = gradient if gradient.any() else rng.standard_normal(x.shape)
     along = [strong * (rng.random(x.shape) < 0.5) for _ in range(directions)]
-    across = [clean, *(rng.standard_normal(x.shape) for _ in range(directions - 1))]
-    return [
-        _slopes("slope along the gradient", score, x, gradient, scale, along, unit, _ALONG),
-        _slopes("slope in random directions", score, x, gradient, scale, across, unit, _ACROSS),
-    ]
-
-
-def _slopes(
-    name: str,
-    score: Callable[[Array], Floats],
-    x: Array,
-    gradient: Floats,
-    scale: Floats,
-    directions: Sequence[Floats],
-    unit: Floats,
-    tolerance: float,
-) -> Check:
-    """Compare slopes of the score with those the gradient promises, all directions together.
-
-    Steps are left out at which the score neither moves nor should move by some units in its last place: there rounding
-    is measured, and two steps that measure no difference at all would agree best.
-    """
-    predicted, central, nearest = _differences(score, x, gradient, scale, directions)
-    # The larger of predicted and measured slope: a zero gradient predicts nothing.
-    size = np.sqrt(np.maximum(predicted**2, (predicted + central) ** 2).mean(1)) + 1e-300
-    visible = 2 * np.array(_STEPS)[:, None] * size >= _UNITS * unit
-    visible |= ~(predicted.any((0, 1)) | central.any((0, 1)))  # no slope predicted, and none found at any step
-    uncertain = np.sqrt(((central[1:] - central[:-1]) ** 2).mean(1)) / size[1:]
-    uncertain[~(visible[1:] & visible[:-1])] = np.inf
-    steady = uncertain.argmin(0)
-    rows = np.arange(len(x))
-    doubt = uncertain[steady, rows]
-    errors = np.sqrt((nearest**2).mean(1)) / size
-    error = np.minimum(errors[steady, rows], errors[steady + 1, rows])
-    measured = doubt < 1
-    worst = int((np.where(measured, error, -1.0) if measured.any() else error).argmax())
-    value = float(error[worst])
-    if not measured[worst]:
-        detail = (
-            f"{len(directions)} directions; no two steps agree at which the score moves by {_UNITS} units in its last "
-            "place or more"
-        )
-        return Check(name, "undecided", value, tolerance, detail)
-    verdict: Verdict = "passed" if value <= tolerance else "undecided" if value <= 5 * doubt[worst] else "failed"
-    detail = (
-        f"{len(directions)} directions, step {_STEPS[int(steady[worst]) + 1]:.0e} of the input's size; "
-        f"the measurement itself is good to {doubt[worst]:.1e}"
-    )
-    if not measured.all():
-        verdict = "undecided" if verdict == "passed" else verdict
-        detail += f"; {int((~measured).sum())} sample(s) could not be measured"
-    return Check(name, verdict, value, tolerance, detail)
-
-
-def _differences(
-    score: Callable[[Array], Floats], x: Array, gradient: Floats, scale: Floats, directions: Sequence[Floats]
-) -> tuple[Floats, Floats, Floats]:
-    """Return slopes, (steps, directions, N): predicted ones; the errors of central, and of the nearest, differences."""
-    shape = (len(_STEPS), len(directions), len(x))
-    predicted, central, nearest = np.empty(shape), np.empty(shape), np.empty(shape)
-    here = score(x)
-    for k, direction in enumerate(directions):
-        v = direction / (np.sqrt(_mean(direction**2)) + 1e-300)
-        for j, step in enumerate(_STEPS):
-            ahead, behind = (batches.typed(x + sign * step * scale * v, x.dtype) for sign in (1, -1))
-            up, down = score(ahead) - here, here - score(behind)
-            # The actual steps, after rounding to the input's type.
-            up_predicted, down_predicted = _dot(ahead, x, gradient), _dot(x, behind, gradient)
-            predicted[j, k] = (up_predicted + down_predicted) / (2 * step)
-            central[j, k] = (up + down) / (2 * step) - predicted[j, k]
-            # At a kink the gradient is one-sided: one side has to agree.
-            sides = np.stack([central[j, k], (up - up_predicted) / step, (down - down_predicted) / step])
-            nearest[j, k] = np.take_along_axis(sides, np.abs(sides).argmin(0)[None], 0)[0]
-    return predicted, central, nearest
-
-
-def _last_place(explanation: Explanation) -> Floats:
-    """Return one ulp of every score, (N,), in the coarsest type that it may come from."""
-    types = [a.dtype for a in (explanation.score, *explanation.outputs.values()) if a.dtype.kind == "f"]
-    coarsest = max(types, key=lambda t: float(np.finfo(t).eps))
-    return np.spacing(np.abs(explanation.score).astype(coarsest)).astype(np.float64)
-
-
-def _dot(after: Array, before: Array, gradient: Floats) -> Floats:
-    """Return `<gradient, after - before>` of every sample."""
-    products = (after.astype(np.float64) - before.astype(np.float64)) * gradient
-    return np.asarray(products.reshape(len(products), -1).sum(axis=1))
-
-
-def _mean(values: Floats) -> Floats:
-    """Return the mean of every sample, keeping axes."""
-    mean: Floats = values.mean(axis=tuple(range(1, values.ndim)), keepdims=True)
-    return mean
+    across = [x.astype(np.float64), *(rng.standard_normal(x.shape) for _ in range(directions - 1))]
+    tied = slopes.tied_directions(x, channels, directions, rng)
+    groups = (("slope along the gradient", along, _ALONG), ("slope in random directions", across, _ACROSS))
+    found = ((name, slopes.slope(f, x, gradient, moves, allowed, tied)) for name, moves, allowed in groups)
+    return [Check(name, s.verdict, s.value, s.tolerance, s.detail, s.decides) for name, s in found]

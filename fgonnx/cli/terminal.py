@@ -304,14 +304,12 @@ def show_check(result: CheckResult) -> None:
         verdict = Text(c.verdict, style=_VERDICTS[c.verdict])
         row(made, c.name, verdict, f"{c.value:.1e}", f"{c.tolerance:.0e}", c.detail)
     out().print(made)
-    undecided = [c.name for c in result.checks if c.verdict == "undecided"]
-    if undecided:
-        say(
-            "undecided",
-            f"{', '.join(undecided)}: rounding, kinks or steps of the model drown the difference; pictures of the kind "
-            "it was made for may decide it",
-        )
-    out().print(Text("passed" if result.passed else "failed", style="bold green" if result.passed else "bold red"))
+    for c in result.checks:
+        if c.verdict == "undecided":
+            say("not decided", f"{c.name}; what would decide it: {c.decides}")
+    words = {"passed": "passed", "failed": "failed", "undecided": "not decided"}
+    style = "bold green" if result.passed else "bold yellow" if result.verdict == "undecided" else "bold red"
+    out().print(Text(words[result.verdict], style=style))
 
 
 def _size(inside: int | None, external: int) -> str:

@@ -120,12 +120,12 @@ def find(
         What was written beside the model's own values.
     """
     origin = origin or Origin()
-    dependent = _dependent(nodes, [*sources, *origin.inputs])
+    depends = dependent(nodes, [*sources, *origin.inputs])
     ends = set(sources)
     moving = {*active, *origin.counterparts, *origin.inputs}
     found = Cuts()
     operators = {str(n.name): n.op_type for n in nodes}
-    needed = {head} & dependent
+    needed = {head} & depends
     for node in reversed(nodes):
         reached = [(i, v) for i, v in enumerate(node.outputs) if v in needed and v not in ends]
         if not reached:
@@ -141,7 +141,7 @@ def find(
             continue
         carries = any(v in active for v in node.outputs)
         for slot, v in _taken(node):
-            if v not in dependent:
+            if v not in depends:
                 continue
             declared = declared_input(node, slot)
             if declared is None and (v not in moving or (v in active and carries)):
@@ -176,7 +176,7 @@ def require_whole(
         raise UnsupportedError(refusals)
 
 
-def _dependent(nodes: Sequence[ir.Node], sources: Sequence[ir.Value]) -> set[ir.Value]:
+def dependent(nodes: Sequence[ir.Node], sources: Sequence[ir.Value]) -> set[ir.Value]:
     """Return all values whose content depends on the sources, of whatever type."""
     found = set(sources)
     for node in nodes:

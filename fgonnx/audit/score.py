@@ -1,0 +1,104 @@
+"""The score of a rewritten model, and its gradient, as functions of the explained input alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx.audit.slopes import Function
+from fgonnx.engine.graph.running import Running
+from fgonnx.engine.graph.session import Session
+from fgonnx.engine.graph.values import inputs_of
+from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.engine.walk import cuts
+from fgonnx.explain import batches
+from fgonnx.explain.explanation import Explanation
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+_ROUNDS = ("QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil")
+
+
+def function_of(
+    loaded: LoadedModel,
+    scorer: Rewritten,
+    differentiated: Callable[[], Rewritten],
+    explanation: Explanation,
+    fed: Mapping[str, Array],
+    running: Running,
+) -> Function:
+    """Return score and gradient as functions of the explained input, other inputs and targets fixed.
+
+    Parameters
+    ----------
+    scorer : Rewritten
+        What computes the score.
+    differentiated : callable
+        Returns what computes score and gradient; called if it is needed.
+    """
+    session = running.session(scorer.model, loaded.folder)
+
+    @cache
+    def second() -> tuple[Rewritten, Session]:
+        made = differentiated()
+        return made, running.session(made.model, loaded.folder)
+
+    def run(r: Rewritten, session: Session, x: Array, *wanted: str) -> list[Floats]:
+        given = {**fed, r.selector: np.asarray(explanation.target, np.int64), r.normal.input_name: x}
+        found = batches.run(r, session, given, 1 if by_batch(r) else len(x), [r.names[w] for w in wanted])
+        return [found[r.names[w]].astype(np.float64) for w in wanted]
+
+    def score(x: Array) -> Floats:
+        return run(scorer, session, x, "score")[0]
+
+    def gradient(x: Array) -> tuple[Floats, Floats]:
+        found = run(*second(), x, "score", "input_gradient")
+        return found[0], found[1]
+
+    return Function(score, gradient, _last_place(explanation), bool(rounding_operators(scorer)))
+
+
+def _last_place(explanation: Explanation) -> Floats:
+    """Return one ulp of every score, (N,), in the coarsest type that can hold them all."""
+    types = [a.dtype for a in (explanation.score, *explanation.outputs.values()) if a.dtype.kind == "f"]
+    held = [t for t in types if np.array_equal(explanation.score.astype(t), explanation.score)]
+    coarsest = max(held, key=lambda t: float(np.finfo(t).eps))
+    return np.spacing(np.abs(explanation.score).astype(coarsest)).astype(np.float64)
+
+
+def rounding_operators(r: Rewritten) -> list[str]:
+    """Return the operators that round on the way from the input to the score."""
+    graph = r.model.graph
+    moving = cuts.dependent(list(graph), [v for v in graph.inputs if v.name == r.normal.input_name])
+    found, seen = set(), set()
+    stack = [v for v in graph.outputs if v.name == r.names["score"]]
+    while stack:
+        node = stack.pop().producer()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        given = [v for v in inputs_of(node) if v in moving]
+        stack += given
+        if given and (node.op_type in _ROUNDS or node.op_type.startswith("QLinear") or _truncates(node)):
+            found.add(node.op_type)
+    return sorted(found)
+
+
+def _truncates(node: ir.Node) -> bool:
+    """Tell whether a node casts real numbers to integers."""
+    given, made = node.inputs[0], node.outputs[0]
+    return node.op_type == "Cast" and bool(
+        given is not None and given.dtype and made.dtype and given.dtype.is_floating_point() and made.dtype.is_integer()
+    )
+
+
+def by_batch(r: Rewritten) -> bool:
+    """Tell whether results depend on the other samples of a batch: scales are taken from all of it."""
+    return any(n.op_type == "DynamicQuantizeLinear" for n in r.model.graph)
