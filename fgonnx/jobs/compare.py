@@ -187,9 +187,12 @@ class CompareJob:
                 yield from self._finish([one])
             return
         self._collect(found)
+        layout = self.comparer.a.engine(arrays[0].shape).rewritten.normal.layout
         for i, (sample, other) in enumerate(batch):
             self.notes.update(dict.fromkeys(f"{sample.source.path.name}: {n}" for n in (*sample.notes, *other.notes)))
             row = self._row(found, i, sample, names)
+            if sample.photo is None:
+                sample = replace(sample, shown=self.models[0].reader.shown(sample.x, layout))
             drawn = _picture(found, i, row, sample, (self.models[0].path.name, self.models[1].path.name), self.signed)
             files.make_folder(self.folder)
             images.write_png(self.folder / row["picture"], drawn)

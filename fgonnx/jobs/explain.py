@@ -167,6 +167,8 @@ class ExplainJob:
         self, sample: Sample, row: int, explanation: Explanation, decision: Decision, layout: str
     ) -> dict[str, Any]:
         """Draw and write the results of one sample."""
+        if sample.photo is None:
+            sample = replace(sample, shown=self.reader.shown(sample.x, layout))
         files = self._files(sample.source)
         made = record.describe(
             self._request(sample.source), explanation, decision, sample, row, files, self._command(sample.source)

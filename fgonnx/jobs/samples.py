@@ -188,7 +188,7 @@ class Reader:
             recording, s = audio.read(source.path), self.reading
             x, notes = audio.prepare(recording, self.dims, rate=s.rate, channel=s.channel, span=s.span)
             self._check(x, source)
-            return Sample(source, x, self._shown(x), None, notes, recording.rate, s.span[0] if s.span else 0)
+            return Sample(source, x, self.shown(x), None, notes, recording.rate, s.span[0] if s.span else 0)
         if self.preprocessing is None:
             raise PreprocessingError(unknown_preprocessing())
         picture = images.read(source.path)
@@ -207,7 +207,7 @@ class Reader:
             Its shape or type does not match the input.
         """
         self._check(x, source)
-        return Sample(source, x, self._shown(x), None, ())
+        return Sample(source, x, self.shown(x), None, ())
 
     def _check(self, x: Array, source: Source) -> None:
         where = f"'{source.path}'" + ("" if source.row is None else f", sample {source.row},")
@@ -223,8 +223,16 @@ class Reader:
             first = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
             raise InputError(f"{where} holds NaN or infinity, first at {first}: fix the array")
 
-    def _shown(self, x: Array) -> RGB:
-        """Make a picture of an array: by inverting the preprocessing, or stretched to the full range."""
+    def shown(self, x: Array, layout: str | None = None) -> RGB:
+        """Make a picture of an array: by inverting the preprocessing, or stretched to the full range.
+
+        Parameters
+        ----------
+        x : numpy array
+            One sample.
+        layout : str, optional
+            Its layout with the batch in front, such as "NCHW"; guessed from sizes by default.
+        """
         values = x.astype(np.float64)
         pre = self.preprocessing
         if pre is not None and values.ndim == 3:
@@ -233,7 +241,8 @@ class Reader:
             values = values[:, :, [2, 1, 0, *range(3, values.shape[2])]] if pre.channels in ("BGR", "BGRA") else values
             return _rgb(values if values.shape[2] != 4 else over_white(values.astype(np.float32)).astype(np.float64))
         if values.ndim == 3:
-            values = values.transpose(1, 2, 0) if _channels_first(x.shape) else values
+            first = _channels_first(x.shape) if layout not in ("NCHW", "NHWC") else layout == "NCHW"
+            values = values.transpose(1, 2, 0) if first else values
             if values.shape[2] not in (1, 3):
                 values = values.mean(axis=2, keepdims=True)
         else:
