@@ -4,6 +4,7 @@ Every case is held against onnxruntime on the very input given, and against diff
 """
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -460,3 +461,116 @@ def test_a_fixed_number_of_the_best_is_explained():
     body = f"{GRID} r = Reshape(a, rows_of_it) v, i = TopK(r, most) y = Tanh(v)"
     source, x = network("N,3,8,7", body, "N,4"), drawn((3, 3, 8, 7))
     held(source, x, 0, (8, 7))
+
+
+class TestSizesOfOtherInputs:
+    """They are those of the arrays of the call, with a batch or without."""
+
+    def two(self, inputs, gather, output):
+        body = f"u = Unsqueeze(x, zero) c = Conv(u, w3) {TAIL.replace('y = MatMul(f, fc)', '')}"
+        table = {"table": drawn((20, 4)), **{k: WEIGHTS[k] for k in ("zero", "one", "w3", "fc")}}
+        return model(
+            f"(float[3,h,w] x, {inputs}) => (float[{output}] y) {{ {body} {gather} g = Mul(f, e) y = MatMul(g, fc) }}",
+            weights=table,
+        )
+
+    @pytest.mark.parametrize("length", [1, 4, 7])
+    def test_a_list_of_free_length_beside_an_input_without_a_batch(self, length):
+        source = self.two("int64[L] ids", "t = Gather<axis=0>(table, ids) e = ReduceMean(t, zero)", "1,5")
+        x = {"x": drawn((3, 8, 7)), "ids": np.arange(length)}
+        e = Explainer(source)(x)
+        assert e.saliency.shape == (1, 8, 7)
+        np.testing.assert_allclose(e.score, run(source, x)["y"].max(1), rtol=1e-4)
+
+    @pytest.mark.parametrize("length", [1, 5])
+    def test_a_mask_over_free_time(self, length):
+        weights = {k: WEIGHTS[k] for k in ("W", "R", "one", "two", "last", "fc")}
+        source = model(
+            "(float[T,N,6] x, float[T,N] mask) => (float[N,5] y) "
+            f"{{ m = Unsqueeze(mask, two) xm = Mul(x, m) h = LSTM<hidden_size=4>(xm, W, R) {STEPS} }}",
+            weights=weights,
+        )
+        x = {"x": drawn((length, 2, 6)), "mask": np.abs(drawn((length, 2), 4))}
+        e = Explainer(source, input="x")(x)
+        assert e.saliency.shape == (2, length)
+        np.testing.assert_allclose(e.score, run(source, x)["y"].max(1), rtol=1e-4)
+
+    def test_a_state_whose_batch_is_second_beside_an_input_whose_batch_is_first(self):
+        weights = {k: WEIGHTS[k] for k in ("W", "R", "one", "last", "fc")}
+        source = model(
+            "(float[N,9,6] x, float[1,N,4] h0, float[1,N,4] c0) => (float[N,5] y) { t = Transpose<perm=[1,0,2]>(x) "
+            f"h = LSTM<hidden_size=4>(t, W, R, , , h0, c0) {STEPS} }}",
+            weights=weights,
+        )
+        x = {"x": drawn((3, 9, 6)), "h0": drawn((1, 3, 4), 4), "c0": drawn((1, 3, 4), 5)}
+        e = Explainer(source, input="x")(x)
+        assert (e.settings["batch"], e.saliency.shape) == ("any", (3, 9))
+        np.testing.assert_allclose(e.score, run(source, x)["y"].max(1), rtol=1e-4)
+
+    def test_a_second_input_of_a_fixed_batch(self):
+        weights = {k: WEIGHTS[k] for k in ("w3", "fc")}
+        body = TAIL.replace("y = MatMul(f, fc)", "g = Mul(f, s) y = MatMul(g, fc)")
+        source = model(
+            f"(float[4,3,8,7] x, float[4,4] s) => (float[4,5] y) {{ c = Conv(x, w3) {body} }}", weights=weights
+        )
+        x = {"x": drawn((4, 3, 8, 7)), "s": drawn((4, 4), 4)}
+        e = Explainer(source, input="x")(x)
+        np.testing.assert_allclose(e.score, run(source, x)["y"].max(1), rtol=1e-4)
+
+
+METHODS = ("gradient-x-input", "integrated-gradients", "grad-cam", "occlusion", "smooth-fullgrad")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["CHW", "a waveform"])
+def test_every_kind_of_method_explains_an_input_without_a_batch(method, name):
+    inputs, body, output, _, grid = ALONE[name]
+    found = Explainer(network(inputs, body, output), method=method)(drawn(sizes(inputs)))
+    assert found.saliency.shape == (1, *grid)
+    assert found.attribution is None or found.attribution.shape == sizes(inputs)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_kind_of_method_explains_a_batch_elsewhere(method):
+    inputs, body, output, *_ = ORDERS["TNF, convolved"]
+    found = Explainer(network(inputs, body, output), method=method)(drawn((9, 2, 6)))
+    assert found.saliency.shape == (2, 9)
+    assert found.attribution is None or found.attribution.shape == (9, 2, 6)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("CHW", (3, 8, 7)), ("TNF, recurrent", (9, 6))])
+def test_a_stream_takes_samples(name, shape):
+    source = network(*{**ALONE, **ORDERS}[name][:3])
+    found = [e.saliency for e in Explainer(source).stream([drawn(shape, seed) for seed in range(3)])]
+    assert sum(map(len, found)) == 3
+
+
+def test_a_cached_graph_is_the_same(tmp_path):
+    for name, shape in (("CHW", (3, 8, 7)), ("TNF, recurrent", (9, 2, 6))):
+        source, x = network(*{**ALONE, **ORDERS}[name][:3]), drawn(shape)
+        twice = [Explainer(source, cache=tmp_path, input_gradient=True)(x) for _ in range(2)]
+        np.testing.assert_array_equal(twice[0].saliency, twice[1].saliency)
+        np.testing.assert_array_equal(twice[0].input_gradient, twice[1].input_gradient)
+
+
+def test_samples_are_told_from_tokens_in_attention():
+    """The product of two values that both depend on the input contracts an axis that is no channels."""
+    source = model(
+        """(float[T,6] x) => (float[5] y) {
+            t = Transpose<perm=[1,0]>(x)
+            s = MatMul(x, t)
+            p = Softmax(s)
+            o = MatMul(p, x)
+            m = ReduceMean<keepdims=0>(o, zero)
+            y = MatMul(m, k6)
+        }""",
+        weights={k: WEIGHTS[k] for k in ("zero", "k6")},
+    )
+    for length in (9, 7):
+        held(source, drawn((length, 6)), None, (length,))
+
+
+def test_the_example_of_the_page_runs():
+    page = Path(__file__).parents[1] / "docs" / "layouts.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(block, "layouts.md", "exec"), {})

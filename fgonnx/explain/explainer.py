@@ -247,7 +247,8 @@ class Explainer:
         Parameters
         ----------
         x : numpy array, or mapping of input names to arrays
-            The input in the model's own layout, with the batch axis; a mapping for models with several inputs.
+            The input in the model's own layout, the batch where the model has it; of an input without a batch axis, one
+            sample or several, (N, ...). A mapping for models with several inputs.
         target : int, str, tuple, Region, Detection, Similarity, Cotangent, or list of those, optional
             What to explain, for all samples or (a list) one each: the flat index of an entry of the head, a label, a
             position as a tuple that may hold slices, or one of the objects of `fgonnx.targets`, also as text. By

@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Explanation:
-    """The explanation of a batch of N samples.
+    """The explanation of a batch of N samples, one where the input has no batch axis.
 
     Attributes
     ----------

@@ -77,10 +77,12 @@ def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: 
             f"be held against it: {error}"
         ) from error
     allowed = _allowed(graph)
-    # An output may have several rows for a sample, or an axis of another kind in front.
+    # An output may have several rows for a sample, another number for each, or an axis of another kind in front.
     drawn = {v.name for v in random_values(graph)}  # behind the tensor explained
     compared = [name for name in r.source_outputs if name not in drawn]
-    ours = {name: results[name][: len(results[name]) * count // total] for name in compared}
+    even = r.normal.batched or total == 1
+    rows = {name: len(results[name]) * count // total if even else len(source[name]) for name in compared}
+    ours = {name: results[name][: rows[name]] for name in compared}
     parted = [(name, array, source[name]) for name, array in ours.items() if _difference(array, source[name]) > allowed]
     if not parted and head is not None:
         parted = _score(r, results, head, count, allowed)

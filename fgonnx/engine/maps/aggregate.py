@@ -128,7 +128,8 @@ def placed_terms(
         if placement is None:
             raise BatchLostError(site.name)
         # The author's code also includes maps of one cell (a convolution after global pooling), which localise nothing.
-        one_cell = profile != "full" and op.rank(y) == rank + 2
+        # A map of one cell shows the input, too.
+        one_cell = (profile != "full" and op.rank(y) == rank + 2) or y is x
         grid = placement.grid if placement.spatial else ()
         site = replace(site, grid=grid, in_map=site.in_map and (placement.spatial or one_cell))
         return _placed_term(op, site, (y, g, c), placement, product)

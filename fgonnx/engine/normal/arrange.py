@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import dims_of
@@ -85,7 +86,7 @@ def arrange(
     rank = len(dims_of(x))
     if layout is not None:
         check_layout(layout, rank, loaded.name)
-    read = roles(loaded.ir.graph, x, rank)
+    read = _read(loaded, x, rank)
     trial = trials.Trials(loaded, x, input_shape, output)
     if layout is not None:
         found = _given(layout, x, read, loaded.name)
@@ -95,6 +96,15 @@ def arrange(
     over = read.of(0) if rank == 1 else None
     given = Arrangement(str(x.name), found.axis, given=layout, reads="T" if over and over.role != CHANNEL else "")
     return _arranged(loaded, x, found, trial, given)
+
+
+def _read(loaded: LoadedModel, x: ir.Value, rank: int) -> Roles:
+    model = loaded.ir
+    if model.functions:
+        model = model.clone()
+        common.InlinePass()(model)
+        x = next(v for v in model.graph.inputs if v.name == x.name)
+    return roles(model.graph, x, rank)
 
 
 def _given(layout: str, x: ir.Value, read: Roles, where: str) -> Found:
@@ -185,10 +195,11 @@ def _arranged(loaded: LoadedModel, x: ir.Value, found: Found, trial: trials.Tria
     model = model.clone()
     for i, node in enumerate(model.graph):
         node.name = node.name or f"{node.op_type}_{i}"  # counted without those that are added
-    inputs = {k: v for k, v in inputs.items() if v != 0}
+    copied = trial.positions(axis) if filled > 1 and axis is not None else {}
+    inputs = {k: v for k, v in {**inputs, **copied}.items() if v != 0}
     for v in list(model.graph.inputs):
-        if v.name in inputs or (v.name == name and filled > 1):
-            _turn_input(model, v, inputs.get(str(v.name), 0), filled if v.name == name else 1)
+        if v.name in inputs or v.name in copied:
+            _turn_input(model, v, inputs.get(str(v.name), 0), filled if v.name in copied else 1)
     rows = trial.rows(axis) if filled > 1 and axis is not None else {}
     outputs = {k: v for k, v in outputs.items() if v != 0}
     for v in list(model.graph.outputs):

@@ -26,6 +26,7 @@ _PASSING = _BROADCASTING.union(
     ("QuantizeLinear", "QuickGelu", "Reciprocal", "Relu", "Resize", "Round", "Selu", "Sigmoid", "Slice"),
     ("Softplus", "Softsign", "Sqrt", "StraightThrough", "Tanh", "Upsample"),
 )
+_DOMAINS = ("", "ai.onnx", "com.microsoft", "com.ms.internal.nhwc", "fgonnx")
 _CONVOLUTIONS = {"Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv", "NhwcConv", "DeformConv"}
 _POOLS = {"AveragePool", "MaxPool", "LpPool", "QLinearAveragePool", "DepthToSpace", "SpaceToDepth"}
 _GLOBAL = {"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "QLinearGlobalAveragePool", "InstanceNormalization"}
@@ -116,15 +117,19 @@ def roles(nodes: Iterable[ir.Node], x: ir.Value, rank: int) -> Roles:
         Its number of axes.
     """
     followed: dict[ir.Value, Axes] = {x: tuple(Axis(frozenset([i])) for i in range(rank))}
+    reached = {x}
     found = Roles()
     for node in nodes:
+        if not reached.isdisjoint(node.inputs):
+            reached.update(node.outputs)
         slots = [i for i, v in enumerate(node.inputs) if v is not None and v in followed]
-        if not slots or not node.outputs:
+        if not slots or not node.outputs or node.domain not in _DOMAINS:
             continue
         source = node.inputs[slots[0]]
         assert source is not None
         axes = followed[source]
-        if _reads(found, node, slots, axes):
+        weighted = sum(v in reached for v in node.inputs) == 1
+        if _reads(found, node, slots, axes, weighted=weighted):
             continue
         after = _after(node, slots, source, axes, followed)
         if after is not None:
@@ -132,8 +137,12 @@ def roles(nodes: Iterable[ir.Node], x: ir.Value, rank: int) -> Roles:
     return found
 
 
-def _reads(found: Roles, node: ir.Node, slots: Sequence[int], axes: Axes) -> bool:
-    """Add what a node tells of its axes; return whether it ends the way."""
+def _reads(found: Roles, node: ir.Node, slots: Sequence[int], axes: Axes, *, weighted: bool) -> bool:
+    """Add what a node tells of its axes; return whether it ends the way.
+
+    `weighted` tells whether nothing else that the node takes depends on the input: a product of two such values, as in
+    attention, contracts any axis.
+    """
     kind = node.op_type
     if kind in _CONVOLUTIONS | _POOLS | _GLOBAL | {"BatchNormalization", "STFT"} and slots[0] == 0 and len(axes) >= 2:
         last = kind in ("NhwcConv",) or (
@@ -160,9 +169,9 @@ def _reads(found: Roles, node: ir.Node, slots: Sequence[int], axes: Axes) -> boo
     if kind in _PRODUCTS and slots[0] in _PRODUCTS[kind]:
         left = slots[0] == _PRODUCTS[kind][0]
         contracted = axes[-1] if left else axes[-2 if len(axes) > 1 else -1]
-        if len(slots) == 1:
+        if weighted:
             found.add(contracted, CHANNEL, node, proven=False)
-        return True
+        return weighted
     if kind in ("LayerNormalization", "SimplifiedLayerNormalization", "Attention") and slots[0] == 0:
         found.add(axes[-1], CHANNEL, node, proven=False)
         return kind == "Attention"
@@ -186,8 +195,10 @@ def _after(
         return tuple(a for i, a in enumerate(axes) if i not in {int(g) % len(axes) for g in gone})
     if kind in ("Reshape", "Flatten"):
         return _reshaped(node, source, axes)
-    if kind in ("LayerNormalization", "SimplifiedLayerNormalization", "BatchNormalization"):
+    if kind in ("LayerNormalization", "SimplifiedLayerNormalization", "BatchNormalization", "Softmax", "LogSoftmax"):
         return axes
+    if kind in _PRODUCTS:
+        return _product(node, followed)
     if kind.startswith("Reduce") and slots[0] == 0:
         return _reduced(node, axes)
     if kind == "Gather" and slots[0] == 0:
@@ -201,6 +212,17 @@ def _after(
         known = max((r for r in ranks if r is not None), default=len(axes))
         return (*[FRESH] * (known - len(axes)), *axes)
     return axes
+
+
+def _product(node: ir.Node, followed: Mapping[ir.Value, Axes]) -> Axes | None:
+    """Return the axes of a product of two values: rows of the left one, columns of the right one."""
+    operands = [node.inputs[i] for i in _PRODUCTS[node.op_type]]
+    left, right = (followed.get(v) if v is not None else None for v in operands)
+    rank = max(len(axes) for axes in (left, right) if axes is not None)
+    if rank < 2 or any(axes is not None and len(axes) != rank for axes in (left, right)):
+        return None
+    outer = (left or right or ())[:-2]
+    return (*outer, left[-2] if left else FRESH, right[-1] if right else FRESH)
 
 
 def _unsqueezed(axes: Axes, added: Sequence[int] | None) -> Axes | None:

@@ -26,6 +26,7 @@ Feeds = dict[str, Array]
 
 _SIZES = (32, 64, 224, 9)
 """Sizes that are tried where they are free and not given."""
+_MOST = 1 << 23  # numbers that are fed at most
 
 
 class Trials:
@@ -62,8 +63,11 @@ class Trials:
     def _size(self) -> int | None:
         """A size for all that is free with which the model runs; None if there is none among those tried."""
         for size in _SIZES:
+            feeds = self._feeds(size, {})
+            if sum(array.size for array in feeds.values()) > _MOST:
+                continue
             try:
-                self._run(self._feeds(size, {}))
+                self._run(feeds)
             except ModelError:
                 continue
             return size
@@ -190,10 +194,11 @@ class Trials:
         if place is None:
             raise ModelError(mixing(self._loaded.name, self._head, described([self._x])))
         # A sample that is repeated takes the first place of the batch: all places have to be alike.
-        count, feeds, name = dims_of(self._x)[axis], self._feeds(self._size or 1, {}), str(self._x.name)
+        count, feeds = dims_of(self._x)[axis], self._feeds(self._size or 1, {})
         assert isinstance(count, int)
         clean = self._run(feeds)[self._head]
-        rolled = self._run({**feeds, name: np.roll(feeds[name], 1, axis)})[self._head]
+        places = self.positions(axis)
+        rolled = self._run({k: np.roll(v, 1, places[k]) if k in places else v for k, v in feeds.items()})[self._head]
         if not agree(rolled, np.roll(clean, clean.shape[place] // count, place)):
             raise ModelError(
                 f"{self._loaded.name}: the result for a sample depends on its place in the batch of {count} that the "
@@ -223,6 +228,13 @@ class Trials:
             self.joins(axis)
         return {**self._joined.get(axis, {}), **found}
 
+    def positions(self, axis: int) -> dict[str, int]:
+        """Return which axis of every input is a fixed batch, of those that have it."""
+        name, count = str(self._x.name), dims_of(self._x)[axis]
+        assert isinstance(count, int)
+        found = {str(v.name): _position(v, name, axis, count) for v in free_inputs(self._loaded.ir.graph)}
+        return {k: place for k, place in found.items() if place is not None}
+
     def rows(self, axis: int) -> dict[str, int]:
         """Return how many rows of every output belong to one sample of a fixed batch."""
         count = dims_of(self._x)[axis]
@@ -239,13 +251,13 @@ class Trials:
         model = self._loaded.ir.clone()
         _free(model, str(self._x.name), axis, count)
         feeds = self._feeds(size, {})
-        placed = {str(v.name): _position(v, str(self._x.name), axis, count) for v in free_inputs(self._loaded.ir.graph)}
+        placed = self.positions(axis)
         try:
             session = Session(model, folder=self._loaded.folder, providers=["cpu"], optimise=False)
             truth, whole = self._run(feeds), session.run(feeds, self._outputs)
             alone = [
                 session.run(
-                    {k: v if placed[k] is None else np.take(v, [i], placed[k]) for k, v in feeds.items()}, self._outputs
+                    {k: np.take(v, [i], placed[k]) if k in placed else v for k, v in feeds.items()}, self._outputs
                 )
                 for i in range(min(count, 3))
             ]
@@ -303,7 +315,7 @@ def _position(v: ir.Value, name: str, axis: int, count: int) -> int | None:
     if v.name == name:
         return axis
     same = [i for i, d in enumerate(dims_of(v) if v.shape is not None else ()) if d == count]
-    return same[0] if len(same) == 1 else None
+    return axis if axis in same else same[0] if len(same) == 1 else None
 
 
 def _free(model: ir.Model, name: str, axis: int, count: int) -> None:

@@ -49,7 +49,8 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     "saliency" (N, H, W), "target" (N,) int64, "score" (N,), "completeness" (N,): score minus all
     contributions, "contributions" (N, sites), "input_gradient", "bias_gradients" (of every site), "head" (N, ...): all
     entries of the tensor explained, "attribution" (N, ...): that of every entry of the input, where the method has one,
-    "contrast" (N,) int64: what was subtracted.
+    "contrast" (N,) int64: what was subtracted. What is of the input's shape has its batch where the input has it, or
+    none; all else that is added begins with the samples, a single one where the input has no batch axis.
 
     Parameters
     ----------
