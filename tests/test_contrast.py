@@ -14,7 +14,7 @@ from fgonnx.evaluate import Subject
 from fgonnx.pictures.read import images
 from fgonnx.pictures.show import visual
 from fgonnx.targets import Cotangent, Detection, Region
-from tests.cli_support import CIRCLE, SHAPES, good, refused
+from tests.cli_support import CIRCLE, SHAPES, good, refused, written
 from tests.support import draw, model, pictures, run, small_cnn
 
 X = pictures(4)
@@ -277,6 +277,7 @@ def test_a_method_without_a_sign_is_refused(name):
     [
         (lambda: Explainer(CNN, contrast=1)(X, seed=np.ones(5)), "give a contrast or a seed, not both"),
         (lambda: rewrite(CNN, contrast=1, seed=True), "contrast=1 has no effect: the cotangent says what is explained"),
+        (lambda: rewrite(CNN, contrast=3, target=3), "target and contrast are both 3, so there is nothing to explain"),
         (lambda: rewrite(CNN, contrast=7), "contrast 7 is out of range: 'y' has 5 entries"),
         (lambda: rewrite(CNN, contrast="dog"), "contrast='dog' is a name; a file takes an index, or 'next'"),
         (lambda: rewrite(ONE_ENTRY, contrast="next"), "'y' has one entry per sample"),
@@ -334,6 +335,14 @@ class TestExplain:
         assert stamp() == first
         good("explain", SHAPES, CIRCLE, "-o", folder, *asked, "--contrast", "next")
         assert stamp() > first
+
+    def test_the_picture_whose_choice_is_the_contrast_is_named(self, tmp_path):
+        asked = ("--contrast", "ring", "--threads", 1)
+        said = refused(
+            "explain", SHAPES, CIRCLE.parent / "circle.png", CIRCLE.parent / "ring.png", "-o", tmp_path, *asked
+        )
+        assert "ring.png': target and contrast are both 5 'ring'" in said
+        assert written(tmp_path) == ["circle.json", "circle.npy", "circle.png"]
 
     def test_the_panel_names_both(self, tmp_path):
         said = good("explain", SHAPES, CIRCLE, "-o", tmp_path, "--contrast", "next", "--threads", 1)

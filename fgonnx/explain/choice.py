@@ -88,6 +88,10 @@ def parse(text: str) -> One:
     return Detection(given.get("best"), by=given.get("by"), **numbers)
 
 
+class SameEntryError(TargetError):
+    """The target of a sample is what it was to be compared with."""
+
+
 @dataclass(frozen=True)
 class Resolved:
     """A target resolved for the samples of a batch.
@@ -155,7 +159,7 @@ def resolve_contrast(contrast: Contrast, target: Target, head: Head) -> npt.NDAr
         raise TargetError(f"contrast{said[6:]}" if said.startswith("target") else f"contrast: {said}") from None
     for i, (one, other) in enumerate(zip(targets, found, strict=True)):
         if one is not None and one.resolve(head, i)[0] == other:
-            raise TargetError(_same(head, i, other))
+            raise SameEntryError(_same(head, i, other))
     return np.array(found, np.int64)
 
 
@@ -187,7 +191,7 @@ def contrasted(head: Head, targets: Array, others: Array) -> tuple[str, ...]:
     """
     for i, (target, other) in enumerate(zip(targets, others, strict=True)):
         if target == other:
-            raise TargetError(_same(head, i, int(other)))
+            raise SameEntryError(_same(head, i, int(other)))
     return tuple(f"{head.name(int(t))} rather than {head.name(int(o))}" for t, o in zip(targets, others, strict=True))
 
 

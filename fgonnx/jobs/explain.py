@@ -26,6 +26,7 @@ from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError, NumericError
 from fgonnx.explain import choice
+from fgonnx.explain.choice import SameEntryError
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.stream import grouped, in_order
@@ -152,9 +153,10 @@ class ExplainJob:
         labels = self._labels(rewritten)
         try:
             explanation = explainer(x, self.target)
-        except NumericError as error:
+        except (NumericError, SameEntryError) as error:
             if len(samples) == 1:
-                raise NumericError(f"'{samples[0].source.path}': {error}") from error
+                said = str(error).removeprefix("sample 0: ")
+                raise type(error)(f"'{samples[0].source.path}': {said}") from error
             for sample in samples:
                 yield from self._tasks([sample])
             return

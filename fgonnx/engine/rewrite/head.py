@@ -139,6 +139,8 @@ def seeded(op: Emitter, head: ir.Value, shape: tuple[int, ...], names: tuple[str
         op.recipes[hot] = Recipe(entry=Entry(chosen, count))
         return Explained(op.reshape_like(hot, head), score, chosen)
     given = _contrast_index(options.contrast, head, count)
+    if given >= 0 and given == options.target:
+        raise TargetError(f"target and contrast are both {given}, so there is nothing to explain; change one of them")
     lowest = op.constant(np.array(-np.inf, dtype.numpy()))
     runner_up = op.ArgMax(op.Where(op.Greater(hot, 0.0), lowest, flat), axis=1, keepdims=0)
     if options.target is None:
