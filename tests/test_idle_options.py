@@ -150,7 +150,7 @@ class TestCommandLine:
                 ("--outputs", "score", "--psi", "signed"),
                 "--psi signed has no effect: there is no map among the --out",
             ),
-            (("--labels", "names.txt"), "--labels names.txt has no effect: they are for a target that is named"),
+            (("--labels", "names.txt"), "--labels names.txt has no effect: they are for a target or a contrast"),
         ],
     )
     def test_of_rewrite(self, options, message, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import getdoc
 from typing import Annotated
 
 import typer
@@ -36,8 +37,20 @@ def fgonnx(
     """
 
 
+def _parted(text: str) -> tuple[str, str]:
+    """Return what the help of a command begins with, and what it ends with: the examples and the exit codes.
+
+    The end is printed behind the options, where a reader's eye is.
+    """
+    first, _, rest = text.partition("**Examples**")
+    examples, _, closing = rest.strip().partition("\n\n")
+    return first.strip(), f"{closing}\n\n**Examples**\n\n{examples}"
+
+
 for module in (explain, inspect, check, compare, convert, evaluate, rewrite):
-    app.command(module.__name__.rpartition(".")[2])(terminal.command(module.command))
+    beginning, end = _parted(getdoc(module.command) or "")
+    name = module.__name__.rpartition(".")[2]
+    app.command(name, help=beginning, epilog=end)(terminal.command(module.command))
 
 
 def main() -> None:

@@ -59,9 +59,10 @@ def command(
     - `fgonnx compare float.onnx uint8.onnx photos/ -o out --preprocess-a tf --preprocess-b raw,resize=crop`
     - `fgonnx compare old.onnx new.onnx photos/ -o out --min-top1 0.99 --min-rank-correlation 0.8 --max-layer-error 0.1`
 
-    Both are explained for what A decides, or for --target. Written are a picture for each sample, summary.json and
-    summary.csv. Nothing is demanded unless you ask: without limits the run is a report and ends with exit code 0.
-    With limits, the exit code is 1 where one does not hold (the table says which); 2 where input or options are wrong.
+    Both are explained with full-gradients, as layers are compared by their contributions (there is no --method), for
+    what A decides, or for --target. Written are a picture for each sample, summary.json and summary.csv. Nothing is
+    demanded unless you ask: without limits the run is a report. Exit code: 0; 1 where a limit does not hold (the table
+    says which); 2 where input or options are wrong.
     """
     for both, a_own, b_own in ((options, a_options, b_options), (reading, a_reading, b_reading)):
         refuse_idle(both, sorted(a_own.keys() & b_own.keys()), "it is given for A and for B")

@@ -40,7 +40,19 @@ Pictures = Annotated[
 Out = Annotated[Path, typer.Option("--output-file", "-o", metavar="OUT.onnx", help="The file to write.")]
 
 
-@takes(options=Group(Options, only=("head",)), reading=Group(Reading, only=("preprocess", "labels")))
+_HELPS = {
+    "head": "logits: add the values before a final Softmax or Sigmoid as an output; output: leave the outputs alone.",
+    "preprocess": "How a picture becomes numbers, stored in the file: a preset "
+    f"({', '.join(presets.PRESETS)}), changes to one (imagenet,size=256), numbers (scale=1/255,mean=0.5,std=0.5) or a "
+    ".json file. Default: nothing is stored.",
+    "labels": "Class names, stored in the file: .txt (one a line), .csv or .json. Default: nothing is stored.",
+}
+
+
+@takes(
+    options=Group(Options, only=("head",), helps=_HELPS),
+    reading=Group(Reading, only=("preprocess", "labels"), helps=_HELPS),
+)
 def command(
     source: Source,
     pictures: Pictures = None,

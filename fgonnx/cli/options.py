@@ -59,6 +59,8 @@ class Group:
         The only fields it has, where it has few.
     shortcuts : mapping of str to type
         Options that stand for a setting of the method: ``--samples 3`` for ``--set samples=3``.
+    helps : mapping of str to str
+        Other help texts, of fields that mean something else for the command.
     """
 
     cls: type
@@ -67,6 +69,7 @@ class Group:
     suffix: str = ""
     only: Sequence[str] = ()
     shortcuts: Mapping[str, Any] = field(default_factory=dict)
+    helps: Mapping[str, str] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Return the fields that are options of the command."""
@@ -96,18 +99,23 @@ class Group:
                     self._own(name),
                     inspect.Parameter.KEYWORD_ONLY,
                     default=default,
-                    annotation=Annotated[kind, self._option(flag, s)],
+                    annotation=Annotated[kind, self._option(name, flag, s)],
                 )
             )
         for name, kind in self.shortcuts.items():
             made.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
         return made
 
-    def _option(self, flag: str, s: Spelling) -> Any:
+    def _option(self, name: str, flag: str, s: Spelling) -> Any:
         who = f"For {self.suffix.strip('-').upper()}: " if self.suffix else ""
         least, most = (s.least, s.most) if s.parse is None else (None, None)
         return typer.Option(
-            flag, help=who + s.help, metavar=s.metavar, min=least, max=most, rich_help_panel=s.panel or None
+            flag,
+            help=who + self.helps.get(name, s.help),
+            metavar=s.metavar,
+            min=least,
+            max=most,
+            rich_help_panel=s.panel or None,
         )
 
     def _own(self, name: str) -> str:

@@ -22,8 +22,12 @@ from fgonnx.errors import OptionError
 from fgonnx.fields import refuse_idle
 from fgonnx.jobs.reading import Reading
 
+_HELPS = {
+    "labels": "Class names for --target and --contrast: .txt (one a line), .csv or .json. Default: the model's metadata."
+}
 
-@takes(options=Group(Options), reading=Group(Reading, only=("labels",)))
+
+@takes(options=Group(Options), reading=Group(Reading, only=("labels",), helps=_HELPS))
 def command(
     model: ModelPath,
     out: Annotated[Path, typer.Option("--output-file", "-o", metavar="OUT.onnx", help="The file to write.")],
@@ -46,12 +50,14 @@ def command(
 
     - `fgonnx rewrite model.onnx -o explained.onnx`
     - `fgonnx rewrite model.onnx -o explained.onnx --outputs saliency,score --psi positive`
+    - `fgonnx rewrite model.onnx -o explained.onnx --method grad-cam` : another method
     - `fgonnx rewrite model.onnx -o contrast.onnx --contrast next` : what speaks for a class and not for the next one
     - `fgonnx rewrite detector.onnx -o explained.onnx --seed --input-shape 1,3,416,416`
-
     - `fgonnx rewrite model.onnx -o explained.onnx --form portable --target argmax` : for any runtime
 
-    docs/runtimes.md has what was measured where: other runtimes than ONNX Runtime want the portable form, and a target.
+    --method takes the methods that are one graph (docs/methods.md marks them). docs/runtimes.md has what was measured
+    where: other runtimes than ONNX Runtime want the portable form, and a target. Exit code: 0, or 2 where model or
+    options are wrong.
     """
     if out.exists() and out.resolve() == model.resolve():
         raise OptionError(f"'{out}' is the source model; write to another file")
@@ -59,13 +65,14 @@ def command(
         raise OptionError(f"'{out}' is a folder; give a file name such as {out / 'explained.onnx'}")
     loaded = bind(load(model), options.bind)
     options = replace(options, bind=None)
-    if target is None:
-        refuse_idle(reading, ["labels"], "they are for a target that is named")
-    elif target in TARGETS:
+    contrasted = isinstance(options.contrast, str) and options.contrast != NEXT
+    if (target is None or target in TARGETS) and not contrasted:
+        refuse_idle(reading, ["labels"], "they are for a target or a contrast that is named")
+    if target in TARGETS:
         options = replace(options, target=target)
-    else:  # the engine checks the index against the head
+    elif target is not None:  # the engine checks the index against the head
         options = replace(options, target=labels.resolve(target, reading.names() or loaded.labels() or ()))
-    if isinstance(options.contrast, str) and options.contrast != NEXT:
+    if isinstance(options.contrast, str) and contrasted:
         names = reading.names() or loaded.labels() or ()
         options = replace(options, contrast=labels.resolve(options.contrast, names))
     proto = rewrite(loaded, options=options)
