@@ -132,7 +132,7 @@ def test_they_need_the_outputs_of_an_explanation():
 
 @pytest.mark.parametrize("what", [fgonnx.rewrite, fgonnx.grad, fgonnx.check])
 def test_they_are_not_written_again(what):
-    with pytest.raises(FgonnxError, match="fgonnx wrote it|was written by fgonnx"):
+    with pytest.raises(FgonnxError, match=r"fgonnx wrote it|was written by fgonnx"):
         what(fgonnx.rewrite(small_cnn(), target="argmax"))
 
 

@@ -23,7 +23,8 @@ from fgonnx.fields import refuse_idle
 from fgonnx.jobs.reading import Reading
 
 _HELPS = {
-    "labels": "Class names for --target and --contrast: .txt (one a line), .csv or .json. Default: the model's metadata."
+    "labels": "Class names for --target and --contrast: .txt (one a line), .csv or .json. Default: the model's "
+    "metadata.",
 }
 
 
