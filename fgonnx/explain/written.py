@@ -17,6 +17,7 @@ from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import ARGMAX, Options
 from fgonnx.engine.rewrite.rewritten import Rewritten, parse_sites
 from fgonnx.errors import OptionError, TargetError
+from fgonnx.wording import parameter
 
 _PREFIX = "fgonnx."
 _KEPT = ("method", "profile", "psi", "head", "output", "engine", "backward", "contrast", "target")
@@ -122,6 +123,6 @@ def check_target(r: Rewritten, where: str, indices: npt.NDArray[np.int64]) -> No
     if given and (isinstance(fixed, str) or given != {fixed}):
         explains = "the largest entry" if fixed in (ARGMAX, -1) else f"entry {fixed}"
         raise TargetError(
-            f"{where} was written with target={fixed!r}: it explains {explains} alone; explain its source, or write it "
-            "with target='input'"
+            f"{where} was written with {parameter('target', fixed)}: it explains {explains} alone; explain its "
+            f"source, or write it with {parameter('target', 'input')}"
         )
