@@ -73,6 +73,12 @@ def few_bits(bits: int, zeros: str = "", *, reordered: bool = False, bias: bool 
     return "MatMulNBits", inputs, {"K": columns, "N": rows, "bits": bits, "block_size": block, **attributes}
 
 
+ROTARY: Inputs = {
+    "places": np.array([[0, 1, 2, 3, 4], [2, 3, 4, 5, 6]], np.int64),
+    "cos": random(9, 4),
+    "sin": random(9, 4, seed=1),
+}
+
 CASES: dict[str, Case] = {
     "Attention": attention(),
     "Attention, no bias": attention(inputs={"x": X, "w": PROJECTED["w"]}),
@@ -117,6 +123,33 @@ CASES: dict[str, Case] = {
     "MatMulNBits, 4 bits, bias": few_bits(4, "packed", bias=True),
     "MatMulNBits, 2 bits": few_bits(2, "packed"),
     "MatMulNBits, 8 bits": few_bits(8, "packed"),
+    "FusedMatMul, rows before the batch": (
+        "FusedMatMul",
+        {"x": random(4, 2, 3, 5), "b": random(2, 3, 5, 6)},
+        {"transBatchA": 1, "alpha": 0.5},
+    ),
+    "FusedMatMul, columns before the batch": (
+        "FusedMatMul",
+        {"x": random(5, 2, 3, 4), "b": random(6, 2, 3, 5)},
+        {"transBatchA": 1, "transA": 1, "transBatchB": 1, "transB": 1},
+    ),
+    "Trilu": ("Trilu", {"x": random(2, 4, 5), "k": np.array(1, np.int64)}, {"upper": 0}),
+    "GatherND": ("GatherND", {"x": random(2, 4, 5), "i": np.array([[0, 3], [1, 2]], np.int32)}, {}),
+    "Pad": ("Pad", {"x": random(2, 4), "p": np.array([[0, 1, 2, 0]], np.int64), "v": np.float32([1.5])}, {}),
+    "ExpandDims": ("ExpandDims", {"x": random(2, 4), "a": np.array(-1, np.int32)}, {}),
+    "GridSample": (
+        "GridSample",
+        {"x": random(1, 2, 5, 5), "g": np.clip(random(1, 3, 4, 2), -0.9, 0.9)},
+        {"mode": "bilinear", "align_corners": 1},
+    ),
+    "RotaryEmbedding": ("RotaryEmbedding", {"x": random(2, 5, 24), **ROTARY}, {}),
+    "RotaryEmbedding, by heads": ("RotaryEmbedding", {"x": random(2, 3, 5, 8), **ROTARY}, {}),
+    "RotaryEmbedding, interleaved": ("RotaryEmbedding", {"x": random(2, 5, 24), **ROTARY}, {"interleaved": 1}),
+    "RotaryEmbedding, of a part of every head": (
+        "RotaryEmbedding",
+        {"x": random(2, 5, 30), **ROTARY},
+        {"num_heads": 3, "rotary_embedding_dim": 8},
+    ),
 }
 
 

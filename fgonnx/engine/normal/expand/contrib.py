@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.normal.expand import attention
+from fgonnx.engine.normal.expand import attention, renamed
 from fgonnx.engine.normal.expand.build import Builder, expanders
 from fgonnx.engine.normal.twin import in_standard
 
@@ -77,15 +77,16 @@ def fused_matmul(
     transBatchA: int = 0,
     transBatchB: int = 0,
 ) -> ir.Value:
-    """alpha a b, with optional transposition of the last two axes of either."""
-    if transBatchA or transBatchB:
-        raise NotImplementedError("transBatch")
+    """alpha a b, with optional transposition of the last two axes of either, or of the first one behind the batch."""
 
-    def transposed(v: ir.Value) -> ir.Value:
+    def turned(v: ir.Value, batch: int, last: int) -> ir.Value:
         rank = op.rank(v)
-        return op.Transpose(v, perm=[*range(rank - 2), rank - 1, rank - 2])
+        perm = [*range(1, rank - 1), 0, rank - 1] if batch else list(range(rank))
+        if last:
+            perm[-2:] = perm[:-3:-1]
+        return op.Transpose(v, perm=perm) if perm != list(range(rank)) else v
 
-    y = op.MatMul(transposed(a) if transA else a, transposed(b) if transB else b)
+    y = op.MatMul(turned(a, transBatchA, transA), turned(b, transBatchB, transB))
     return y if alpha == 1.0 else op.Mul(y, alpha)
 
 
@@ -258,6 +259,7 @@ def _require_standard(op: Emitter, q: ir.Value | None) -> None:
 
 BUILDERS: dict[tuple[str, str], Builder] = {
     **attention.BUILDERS,
+    **renamed.BUILDERS,
     (DOMAIN, "FusedConv"): fused_conv,
     (DOMAIN, "FusedGemm"): fused_gemm,
     (DOMAIN, "FusedMatMul"): fused_matmul,
