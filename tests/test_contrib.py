@@ -135,7 +135,7 @@ CASES: dict[str, Case] = {
     ),
     "Trilu": ("Trilu", {"x": random(2, 4, 5), "k": np.array(1, np.int64)}, {"upper": 0}),
     "GatherND": ("GatherND", {"x": random(2, 4, 5), "i": np.array([[0, 3], [1, 2]], np.int32)}, {}),
-    "Pad": ("Pad", {"x": random(2, 4), "p": np.array([[0, 1, 2, 0]], np.int64), "v": np.float32([1.5])}, {}),
+    "Pad": ("Pad", {"x": random(2, 4), "pads": np.array([[0, 1, 2, 0]], np.int64), "v": np.float32([1.5])}, {}),
     "ExpandDims": ("ExpandDims", {"x": random(2, 4), "a": np.array(-1, np.int32)}, {}),
     "GridSample": (
         "GridSample",
