@@ -181,6 +181,7 @@ def quantised() -> Iterator[Row]:
         yield name, domain or "ai.onnx", _first_line(family)
     for name in TWINS:
         yield name, "ai.onnx", "ties a value to the real one it rounds, or reads it"
+    yield "DynamicQuantizeLSTM", "com.microsoft", "an LSTM whose products are MatMulInteger, step by step"
 
 
 def _first_line(function: Callable[..., Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import fgonnx
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.normal.expand import recurrent
 from fgonnx.errors import UnsupportedError
+from tests import skips
 
 FEATURES, HIDDEN, CLASSES = 3, 4, 5
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -197,3 +199,28 @@ def test_loops_that_are_not_unrolled_are_refused_with_the_reason(name: str) -> N
     source, why = LOOPS[name]
     with pytest.raises(UnsupportedError, match=rf"'repeat' \(Loop.*{why}"):
         fgonnx.rewrite(onnx.parser.parse_model(source))
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("by_channel", [False, True])
+def test_a_layer_that_onnxruntime_quantised_dynamically_gives_its_score(
+    tmp_path: Path, direction: str, by_channel: bool
+) -> None:
+    quantization = skips.without("onnxruntime.quantization")
+    source = layer("LSTM", 9, directions=2 if direction == "bidirectional" else 1, direction=direction)
+    onnx.save(source, tmp_path / "source.onnx")
+    quantization.quantize_dynamic(tmp_path / "source.onnx", tmp_path / "int8.onnx", per_channel=by_channel)
+    path, x = tmp_path / "int8.onnx", waves(1, 9)
+    assert "DynamicQuantizeLSTM" in {n.op_type for n in onnx.load(path).graph.node}
+    found = fgonnx.Explainer(path, input_gradient=True, layout="NWC")(x, 2)
+    assert found.rounding_residual().max() < 1e-6
+    expected = Session(onnx.load(path), optimise=False).run({"x": x})["logits"][:, 2]
+    np.testing.assert_allclose(found.score, expected, rtol=1e-5)
+    gradient = fgonnx.Explainer(source, input_gradient=True, layout="NWC")(x, 2).input_gradient
+    assert gradient is not None
+    assert found.input_gradient is not None
+    assert np.corrcoef(found.input_gradient.ravel(), gradient.ravel())[0, 1] > 0.999
+    notes = [n for n in found.settings["notes"] if "held fixed" in n]
+    assert (
+        notes[0] == "`com.microsoft.DynamicQuantizeLSTM` 'layer_quant' takes its scale from the input; it is held fixed"
+    )

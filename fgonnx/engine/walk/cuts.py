@@ -7,12 +7,12 @@ Anything else would be a constant in silence, over which every certificate close
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from fgonnx.engine.graph.origin import tensor_of
+from fgonnx.engine.graph.origin import source_of, tensor_of
 from fgonnx.engine.graph.values import CONTENT, inputs_of
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rules.registry import Unsupported
@@ -64,6 +64,12 @@ class Cuts:
     refusals: list[Refusal] = field(default_factory=list)
     held: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
+    def hold(self, op_type: str, kind: str, name: str) -> None:
+        """Record that the choice of a node is held fixed, once."""
+        names = self.held.setdefault((op_type, kind), [])
+        if name not in names:
+            names.append(name)
+
     def notes(self) -> list[str]:
         """Return what is held fixed, in words."""
         return [_note(op_type, kind, names) for (op_type, kind), names in self.held.items()]
@@ -79,19 +85,16 @@ class Origin:
         Model inputs that the sources are copies of.
     counterparts : collection of ir.Value
         Values that have a real-valued twin: what reads them instead of the twin loses the cotangent.
-    nodes : mapping of ir.Value to str
-        The node of the model whose result a value stands for.
     """
 
     inputs: tuple[ir.Value, ...] = ()
     counterparts: Collection[ir.Value] = ()
-    nodes: Mapping[ir.Value, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, normal: Normal) -> Origin:
         """Return what a normal form has beside the model's own values."""
         copied = (v for v in normal.model.graph.inputs if v.name == normal.input_name and v is not normal.x)
-        return cls(tuple(copied), frozenset(normal.counterparts), normal.origin)
+        return cls(tuple(copied), frozenset(normal.counterparts))
 
 
 def find(
@@ -124,19 +127,17 @@ def find(
     ends = set(sources)
     moving = {*active, *origin.counterparts, *origin.inputs}
     found = Cuts()
-    operators = {str(n.name): n.op_type for n in nodes}
     needed = {head} & depends
     for node in reversed(nodes):
         reached = [(i, v) for i, v in enumerate(node.outputs) if v in needed and v not in ends]
         if not reached:
             continue
-        name = origin.nodes.get(node.outputs[0]) or str(node.name)
-        op_type = operators.get(name, node.op_type)
+        name, op_type = source_of(node)
         chosen, kind = choices(node)
         if node.op_type in STEPS and not node.domain and any(v in active for v in node.inputs):
-            found.held.setdefault((op_type, STEP), []).append(name)
+            found.hold(op_type, STEP, name)
         if any(i in chosen for i, _ in reached) or (node.op_type == "TopK" and not node.domain):
-            found.held.setdefault((op_type, kind), []).append(name)
+            found.hold(op_type, kind, name)
         if all(i in chosen for i, _ in reached):
             continue
         carries = any(v in active for v in node.outputs)
@@ -147,11 +148,11 @@ def find(
             if declared is None and (v not in moving or (v in active and carries)):
                 needed.add(v)
             elif declared is None or (v in origin.counterparts and node.op_type in _LOOKS_UP):
-                record = replace(refusal(node, opset, _lost(node, v, v in active, declared)), node=name)
+                record = refusal(node, opset, _lost(node, v, v in active, declared))
                 if record not in found.refusals:
                     found.refusals.append(record)
-            elif declared and name not in found.held.setdefault((op_type, declared), []):
-                found.held[op_type, declared].append(name)
+            elif declared:
+                found.hold(op_type, declared, name)
     found.refusals.reverse()
     found.held = {k: names[::-1] for k, names in reversed(found.held.items()) if names}
     return found

@@ -21,6 +21,7 @@ EXPANDERS = {
     **{("", name): e for name, e in {**controlflow.EXPANDERS, **recurrent.EXPANDERS, **sequences.EXPANDERS}.items()},
     **sampling.EXPANDERS,
     **contrib.EXPANDERS,
+    **recurrent.QUANTISED,
 }
 
 

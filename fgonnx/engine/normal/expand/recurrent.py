@@ -34,6 +34,7 @@ _PARAMETERS: dict[str, dict[str, float]] = {
 }
 
 Activation = Callable[[Emitter, ir.Value], ir.Value]
+Product = Callable[[Emitter, ir.Value], ir.Value]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Cell:
         Bound on what goes into the activations.
     linear_before_reset, input_forget : bool
         Options of GRU and LSTM.
+    product : callable or None
+        Computes h R^T of a layer whose weights are quantised, in place of `r`.
     """
 
     op: Emitter
@@ -69,6 +72,7 @@ class Cell:
     clip: float | None
     linear_before_reset: bool
     input_forget: bool
+    product: Product | None = None
 
     def act(self, index: int, v: ir.Value) -> ir.Value:
         """Clip and activate."""
@@ -82,7 +86,7 @@ class Cell:
 
     def recurrent(self, h: ir.Value) -> ir.Value:
         """h R^T, with the recurrent bias."""
-        product = self.op.MatMul(h, self.r)
+        product = self.op.MatMul(h, self.r) if self.product is None else self.product(self.op, h)
         return product if self.r_bias is None else self.op.Add(product, self.r_bias)
 
     def rnn(self, x: ir.Value, h: ir.Value, c: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -165,7 +169,9 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
     False if its sequence length is unknown.
     """
     graph = model.graph
-    kind, gates = node.op_type, _GATES[node.op_type]
+    quantised = node.op_type == "DynamicQuantizeLSTM"
+    kind = "LSTM" if quantised else node.op_type
+    gates = _GATES[kind]
     x, w, r = (required(node, i) for i in range(3))
     b, lengths, h0, c0, p = (optional(node, i) for i in range(3, 8))
     option = {name: a.value for name, a in node.attributes.items()}
@@ -176,7 +182,9 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
     long = steps > MOST_STEPS
     if long and x.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
         return say_why(node, f"it has {steps} steps in half precision, in which it is written out up to {MOST_STEPS}")
-    hidden = int(dims_of(r)[2])  # type: ignore[arg-type]
+    if long and quantised:
+        return say_why(node, f"it has {steps} steps, and with quantised weights it is written out up to {MOST_STEPS}")
+    hidden = int(dims_of(r)[1 if quantised else 2])  # type: ignore[arg-type]
     op = Emitter(graph, prefix=f"{node.name or node.op_type}/")
     if batch_first:
         x = op.Transpose(x, perm=[1, 0, 2])
@@ -197,6 +205,7 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
         r_bias = x_bias = None
         if b is not None:
             x_bias, r_bias = op.several("Split", pick(b), [gates * hidden] * 2, axis=0, outputs=2)
+        w_product, r_product = (_product(node, i, pick) if quantised else None for i in (8, 10))
         cell = Cell(
             op,
             op.Transpose(pick(r), perm=[1, 0]),
@@ -207,8 +216,9 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
             option.get("clip"),
             bool(option.get("linear_before_reset", 0)),
             bool(option.get("input_forget", 0)),
+            r_product,
         )
-        projected = op.MatMul(x, op.Transpose(pick(w), perm=[1, 0]))
+        projected = w_product(op, x) if w_product is not None else op.MatMul(x, op.Transpose(pick(w), perm=[1, 0]))
         if x_bias is not None:
             projected = op.Add(projected, x_bias)
         zero = _zeros(op, x, hidden)
@@ -225,6 +235,22 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
         v.type = old.type
     replace(graph, node, outputs[: len(node.outputs)])
     return True
+
+
+def _product(node: ir.Node, at: int, pick: Callable[[ir.Value], ir.Value]) -> Product:
+    """Return the product with quantised weights, whose scale and zero point are inputs from `at` on.
+
+    The other operand is quantised by its own range.
+    """
+    weights, scale, zero = (pick(required(node, i)) for i in (1 if at == 8 else 2, at, at + 1))
+
+    def product(op: Emitter, v: ir.Value) -> ir.Value:
+        q, own, offset = op.several("DynamicQuantizeLinear", v, outputs=3)
+        return op.Mul(
+            op.Cast(op.MatMulInteger(q, weights, offset, zero), to=ir.DataType.FLOAT.value), op.Mul(own, scale)
+        )
+
+    return product
 
 
 def _unrolled(cell: Cell, run: Steps) -> tuple[ir.Value, ir.Value, ir.Value]:
@@ -329,3 +355,7 @@ def _named(name: Any, alphas: list[float], betas: list[float]) -> Activation:
 
 
 EXPANDERS: dict[str, Callable[[ir.Model, ir.Node], bool]] = dict.fromkeys(_GATES, expand)
+
+QUANTISED: dict[tuple[str, str], Callable[[ir.Model, ir.Node], bool]] = {
+    ("com.microsoft", "DynamicQuantizeLSTM"): expand
+}
