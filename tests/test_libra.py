@@ -128,6 +128,38 @@ NODES = {
         "q = Mul(x, x)\n v = ReduceMean<axes=[-1]>(q)\n e = Add(v, eps)\n s = Sqrt(e)\n z = Div(x, s)",
         lambda x: x / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-5).detach(),
     ),
+    "LayerNormalization with its statistics": (
+        "z, mean, deviation = LayerNormalization<axis=-1>(x, gamma, beta)",
+        lambda x, w, gamma, beta: libra.standardised(x, (-1,), 1e-5) * gamma + beta,
+    ),
+    "InstanceNormalization": (
+        """i = Constant<value_ints=[1]>()
+        t = Unsqueeze(x, i)
+        n = InstanceNormalization(t, c1, c2)
+        z = Squeeze(n, i)""",
+        lambda x: libra.standardised(x, (-1,), 1e-5) * 0.5 + 3,
+    ),
+    "GroupNormalization": (
+        "t = Unsqueeze(x, two)\n n = GroupNormalization<num_groups=2>(t, gamma, beta)\n z = Squeeze(n, two)",
+        lambda x, w, gamma, beta: libra.standardised(x.reshape(-1, 2, 3), (-1,), 1e-5).reshape(-1, 6) * gamma + beta,
+    ),
+    "LpNormalization": (
+        "z = LpNormalization<axis=-1, p=2>(x)",
+        lambda x: x / x.norm(dim=-1, keepdim=True).detach(),
+    ),
+    "LpNormalization, p = 1": (
+        "z = LpNormalization<axis=-1, p=1>(x)",
+        lambda x: x / x.abs().sum(-1, keepdim=True).detach(),
+    ),
+    "RMSNormalization": (
+        "z = RMSNormalization<axis=-1>(x, gamma)",
+        lambda x, w, gamma: x / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-5).detach() * gamma,
+    ),
+    "Swish": ("z = Swish(x)", lambda x: libra.gated(x, torch.nn.functional.silu(x))),
+    "a length written out": (
+        "q = ReduceL2<keepdims=1>(x, axis)\n z = Div(x, q)",
+        lambda x: x / x.norm(dim=-1, keepdim=True).detach(),
+    ),
     "attention": (
         """t = Unsqueeze(x, two)
         tt = Transpose<perm=[0,2,1]>(t)
@@ -164,7 +196,10 @@ CONSTANTS = {
 WEIGHTS = {
     **draw(w=(6, 6), out=(6, 3), gamma=(6,), beta=(6,)),
     **{name: np.array(value, np.float32) for name, value in CONSTANTS.items()},
+    "c1": np.array([0.5], np.float32),
+    "c2": np.array([3], np.float32),
     "two": np.array([2]),
+    "axis": np.array([-1]),
 }
 
 
@@ -176,7 +211,7 @@ class TestNodes:
         body = NODES[name][0]
         source = model(
             f"(float[N,6] x) => (float[N,3] y) {{ {body}\n y = MatMul(z, out) }}",
-            opset=17 if "axes=" in body else 20,
+            opset=17 if "axes=" in body else 24 if name in ("RMSNormalization", "Swish") else 21,
             weights=WEIGHTS,
         )
         return Explainer(source, backward="libra", input_gradient=True, threads=1)(self.X, 1)

@@ -20,7 +20,7 @@ from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import inputs_of
 from fgonnx.engine.rules.fast.masks import nonzero
 from fgonnx.engine.rules.linear import per_channel
-from fgonnx.engine.rules.registry import Cotangent, Local, Rule
+from fgonnx.engine.rules.registry import Cotangent, Local, Rule, Unsupported
 
 # y = x h(x), and h(0).
 _GATED = {"Gelu": 0.5, "HardSwish": 0.5, "Mish": float(np.tanh(np.log(2.0))), "Swish": 0.5}
@@ -56,6 +56,7 @@ def libra(r: Rule) -> Rule:
         "Einsum": _product,
         "InstanceNormalization": _instance_normalisation,
         "LayerNormalization": _layer_normalisation,
+        "LpNormalization": _unit_length,
         "MatMul": _product,
         "Mul": _product,
     }
@@ -144,10 +145,22 @@ def _layer_normalisation(
     r: Rule, op: Emitter, y: ir.Value | tuple[ir.Value, ...], *inputs: ir.Value, **attributes: Any
 ) -> Local | None:
     x, scale, b = (*inputs, None)[:3]
-    if isinstance(y, tuple) or op.is_active(scale) or op.is_active(b):
+    if op.is_active(scale) or op.is_active(b):
         return None
     assert x is not None
     assert scale is not None
     rank = op.rank(x)
     axes = range(attributes.get("axis", -1) % rank, rank)
-    return _standardised(op, x, scale, b, axes, attributes.get("epsilon", 1e-5))
+    local = _standardised(op, x, scale, b, axes, attributes.get("epsilon", 1e-5))
+
+    def vjp(g: ir.Value | None, *others: ir.Value | None) -> Cotangent | Sequence[Cotangent]:
+        if g is None or any(o is not None for o in others):
+            raise Unsupported("its mean or standard deviation is used on the path")
+        return local.vjp(g)
+
+    return replace(local, vjp=vjp)
+
+
+def _unit_length(r: Rule, op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1, p: int = 2) -> Local:
+    norm = op.ReduceL1(x, [axis], keepdims=1) if p == 1 else op.ReduceL2(x, [axis], keepdims=1)
+    return Local(lambda g: op.Div(g, nonzero(op, norm)))
