@@ -388,3 +388,48 @@ class TestSparse:
         np.testing.assert_allclose(Explainer(proto, verify=False)(X).outputs["y"], truth, rtol=1e-4, atol=1e-6)
         if place == "initializer":
             np.testing.assert_allclose(run(proto, {"x": X})["y"], truth, rtol=1e-4, atol=1e-6)
+
+
+class TestRuns:
+    """What fails while it runs: said of the model where it fails, too."""
+
+    def source(self):
+        body = """i = Cast<to=7>(x) s = ReduceMax<keepdims=0>(i) h = Gather<axis=0>(table, s)
+            m = MatMul(x, w) t = Relu(m) z = MatMul(t, v) y = Mul(z, h)"""
+        return net(body, table=np.ones(3, np.float32))
+
+    def test_is_the_models_own(self):
+        explainer = Explainer(self.source())
+        explainer(np.abs(X))
+        with pytest.raises(ModelError, match=r"^net: onnxruntime failed to run the model: .*Gather"):
+            explainer(X + 90)
+
+    def test_is_said_of_what_was_added(self, monkeypatch):
+        explainer = Explainer(self.source())
+        session = explainer.engine().session
+
+        def fails(feeds, outputs=None):
+            raise ModelError("onnxruntime failed to run the model: a node of its own")
+
+        monkeypatch.setattr(session, "run", fails)
+        with pytest.raises(ModelError, match=r"^net: onnxruntime runs the model, but not what fgonnx wrote beside it"):
+            explainer(np.abs(X))
+
+    def test_sessions_are_told_apart(self, monkeypatch):
+        def fails(self, model, folder):
+            raise ModelError("onnxruntime does not take the model: a node of its own")
+
+        explainer = Explainer(self.source())
+        monkeypatch.setattr(type(explainer.running), "session", fails)
+        with pytest.raises(ModelError, match=r"^net: onnxruntime runs the model, but not what fgonnx wrote beside it"):
+            explainer(np.abs(X))
+
+    def test_a_fault_of_the_rewriter_is_told_as_one(self, monkeypatch):
+        def fails(*args, **kwargs):
+            raise KeyError("nothing")
+
+        monkeypatch.setattr("fgonnx.engine.rewrite.rewrite.normalise", fails)
+        with pytest.raises(
+            ModelError, match=r"cannot be rewritten, although onnxruntime takes it \(KeyError: .*a fault of"
+        ):
+            Explainer(self.source())(X)

@@ -6,6 +6,7 @@ from onnx import helper
 
 import fgonnx
 from fgonnx import Explainer
+from fgonnx.engine.maps.net import gaussian
 from tests.support import draw, model, pictures, run
 
 LENGTH, WIDTH, STEP = 4000, 256, 100
@@ -131,3 +132,20 @@ def test_signed_maps_of_recordings_keep_their_sum(length):
     written = fgonnx.rewrite(proto, psi="signed").ByteSize()
     assert written < 3 * proto.ByteSize() + 60_000 or length == 600
     np.testing.assert_allclose(found.saliency.sum(1), found.score, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [500, 600, 4000])
+def test_long_axes_are_blurred_as_short_ones(length):
+    body = """u = Unsqueeze(x, one) a = Conv<pads=[4,4]>(u, k, b) r = Relu(a)
+        g = ReduceMean<keepdims=0>(r, two) y = MatMul(g, v)"""
+    proto = net(f"float[N,{length}] x", body, draw(k=(8, 1, 9), b=(8,), v=(8, 5)))
+    x = pictures(2, (length,))
+    plain, blurred = (
+        Explainer(proto, method="net-fullgrad", psi="signed", blur=blur, scale="mass")(x) for blur in (0.0, 0.02)
+    )
+    matrix = gaussian(length, 0.02 * length)
+    np.testing.assert_allclose(blurred.saliency, plain.saliency @ matrix.T, atol=1e-5 * np.abs(plain.saliency).max())
+    assert (
+        fgonnx.rewrite(proto, method="net-fullgrad", blur=0.02).ByteSize() < 3 * proto.ByteSize() + 60_000
+        or length < 512
+    )

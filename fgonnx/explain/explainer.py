@@ -27,12 +27,12 @@ from fgonnx.engine.rewrite import cache as caches
 from fgonnx.engine.rewrite.arranged import arranged, turned
 from fgonnx.engine.rewrite.options import NEXT, Options, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
-from fgonnx.errors import NumericError, OptionError, TargetError
+from fgonnx.errors import ModelError, NumericError, OptionError, TargetError
 from fgonnx.explain import batches
 from fgonnx.explain.choice import Resolved, contrasted, resolve, resolve_contrast, takes_seed
 from fgonnx.explain.explanation import Explanation, turned_back
 from fgonnx.explain.head import ONLY, Head
-from fgonnx.explain.source import hold_against_source
+from fgonnx.explain.source import hold_against_source, of_whom
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.explain.targets import Contrast, Target
 from fgonnx.explain.written import check_call, check_target, fixed_entry, opened
@@ -202,7 +202,10 @@ class Explainer:
                 rewritten = self._build(loaded, replace(options, input_shape=given, seed=seed))
                 if self._given is not None:
                     check_count(self._given, rewritten.head_shape)
-                session = self.running.session(rewritten.model, self.loaded.folder)
+                try:
+                    session = self.running.session(rewritten.model, self.loaded.folder)
+                except ModelError as error:
+                    raise of_whom(loaded, error) from error
                 while len(self._engines) >= _KEPT_SIZES:
                     self._engines.pop(next(iter(self._engines)))
                 self._engines[key] = Engine(rewritten, session)
@@ -252,7 +255,7 @@ class Explainer:
         target : int, str, tuple, Region, Detection, Similarity, Cotangent, or list of those, optional
             What to explain, for all samples or (a list) one each: the flat index of an entry of the head, a label, a
             position as a tuple that may hold slices, or one of the objects of `fgonnx.targets`, also as text. By
-            default the largest entry of each sample.
+            default the largest entry of each sample, or the best detection of a detector.
         contrast : int, str, tuple, or list of those, optional
             Why this and not that: an entry to subtract from the target's, for all samples or one each, given as the
             target is; "next" for the largest entry other than the target. `score` is the difference, the certificate
@@ -304,7 +307,10 @@ class Explainer:
         else:
             check_target(r, self.loaded.name, chosen)
         run = batches.run if self.method.drive is None else batches.drive
-        results = run(r, engine.session, fed, self.running.batch_size)
+        try:
+            results = run(r, engine.session, fed, self.running.batch_size)
+        except ModelError as error:
+            raise of_whom(self.loaded, error, r, fed) from error
         described = resolved.described
         if contrast is not None:
             described = contrasted(head, *(results[r.names[name]] for name in ("target", "contrast")))

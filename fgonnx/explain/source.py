@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from fgonnx.engine import methods
 from fgonnx.engine.graph.blame import first_difference
-from fgonnx.engine.graph.session import Session
+from fgonnx.engine.graph.session import Session, refusal
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.half import is_half
 from fgonnx.engine.normal.quantised import is_quantised
@@ -23,6 +23,7 @@ from fgonnx.engine.normal.training import random_values
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError, NumericError
 from fgonnx.explain import batches
+from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -61,14 +62,8 @@ def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: 
         first value that parts.
     """
     graph = loaded.ir.graph
-    count = _comparable(loaded, r, fed)
-    total = len(fed[r.normal.input_name])
-    given = {}
-    for name, array in fed.items():
-        first = _first(graph, name)
-        of_samples = array.ndim and len(array) == total and not (isinstance(first, int) and first > 1)
-        if name not in (r.selector, r.contrast):
-            given[name] = array[:count] if of_samples else array
+    count, total = _comparable(loaded, r, fed), len(fed[r.normal.input_name])
+    given = _given(loaded, r, fed, count)
     try:
         source, head = _run(loaded, r, given)
     except ModelError as error:
@@ -89,6 +84,47 @@ def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: 
     if parted:
         name, wrong, right = parted[0]
         raise NumericError(f"{_message(loaded, name, wrong, right)}{_blamed(loaded, r, fed, given, allowed)}. {ADVICE}")
+
+
+def of_whom(loaded: LoadedModel, error: ModelError, r: Rewritten | None = None, fed: Feeds | None = None) -> ModelError:
+    """Return the error for a rewritten graph that does not run: in words about the source, if it does not run either.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The source.
+    error : ModelError
+        What onnxruntime said of the rewritten graph.
+    r : Rewritten, optional
+        The rewritten graph, for an error of a run.
+    fed : mapping of str to numpy array, optional
+        Its inputs.
+    """
+    own = refusal(loaded.ir, loaded.folder)
+    if own is None and r is not None and fed is not None:
+        try:
+            _run(loaded, r, _given(loaded, r, fed, _comparable(loaded, r, fed)))
+        except ModelError as said:
+            own = str(said)
+    if own is not None:
+        return ModelError(f"{loaded.name}: {own}")
+    return ModelError(
+        f"{loaded.name}: onnxruntime runs the model, but not what fgonnx wrote beside it ({error}). If memory is "
+        f"short, explain fewer samples at once ({parameter('batch_size')}); else this is a fault of fgonnx: please "
+        "report it"
+    )
+
+
+def _given(loaded: LoadedModel, r: Rewritten, fed: Feeds, count: int) -> dict[str, Array]:
+    """Return the inputs of the source, of the first `count` samples."""
+    total = len(fed[r.normal.input_name])
+    given = {}
+    for name, array in fed.items():
+        first = _first(loaded.ir.graph, name)
+        of_samples = array.ndim and len(array) == total and not (isinstance(first, int) and first > 1)
+        if name not in (r.selector, r.contrast):
+            given[name] = array[:count] if of_samples else array
+    return given
 
 
 def _score(r: Rewritten, results: Feeds, head: Array, count: int, allowed: float) -> list[tuple[str, Array, Array]]:

@@ -36,6 +36,7 @@ MAX, MASS = "max", "mass"
 SCALES = (MAX, MASS)
 
 _STEEPEST = 10.0
+_MULTIPLIED = 512  # entries of an axis up to which the blur is a matrix
 _REACH = 4  # of the blur, in standard deviations
 
 
@@ -144,8 +145,24 @@ def _blurred(op: Emitter, v: ir.Value, count: int, grid: Sequence[int], blur: fl
     apart = op.Reshape(v, [-1, count, *grid])
     for axis, size in enumerate(grid, start=2):
         if blur * size * _REACH >= 1:
-            apart = masks.along_axis(op, apart, gaussian(size, blur * size), axis, 2 + len(grid))
+            if size > _MULTIPLIED:
+                apart = _averaged(op, apart, axis, size, blur * size, 2 + len(grid))
+            else:
+                apart = masks.along_axis(op, apart, gaussian(size, blur * size), axis, 2 + len(grid))
     return op.Reshape(apart, [-1, count, math.prod(grid)])
+
+
+def _averaged(op: Emitter, v: ir.Value, axis: int, size: int, sigma: float, rank: int) -> ir.Value:
+    """Multiply a long axis by `gaussian(size, sigma)`: a convolution, divided by the weights inside of the axis."""
+    reach = min(int(_REACH * sigma), size - 1)
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    inside = np.convolve(np.ones(size), taps)[reach : reach + size]
+    order = [*(i for i in range(rank) if i != axis), axis]
+    last = op.Transpose(v, perm=order)
+    kernel = op.constant(taps.reshape(1, 1, -1).astype(dtype_of(v).numpy()))
+    blurred = op.Conv(op.Reshape(last, [-1, 1, size]), kernel, pads=[reach, reach])
+    even = op.Reshape(op.Div(blurred, inside), op.Shape(last))
+    return op.Transpose(even, perm=[order.index(i) for i in range(rank)])
 
 
 def gaussian(size: int, sigma: float) -> npt.NDArray[np.float64]:
