@@ -8,6 +8,7 @@ import fgonnx
 from fgonnx.errors import FgonnxError, OptionError, TargetError
 from tests.cli_support import good, refused
 from tests.support import model, pictures, run, small_cnn
+from tests.test_samples import ALONE, ORDERS, drawn, network, sizes
 
 X = pictures(3)
 
@@ -150,6 +151,22 @@ class TestCommand:
 
     def test_a_class_that_does_not_exist(self, source, tmp_path):
         assert "out of range" in refused("rewrite", source, "-o", tmp_path / "r.onnx", "--target", "9")
+
+
+# Files of models whose batch is not the first axis: what they take, and one sample's map.
+ELSEWHERE = {name: (*ALONE[name][:3], ALONE[name][-1]) for name in ("CHW", "HWC", "a waveform", "a feature vector")}
+ELSEWHERE |= {name: (*ORDERS[name][:3], ORDERS[name][-1]) for name in ("TNF, recurrent", "CHWN")}
+
+
+@pytest.mark.parametrize(("inputs", "body", "output", "grid"), ELSEWHERE.values(), ids=ELSEWHERE)
+def test_a_file_whose_batch_is_not_the_first_axis(inputs, body, output, grid):
+    source, x = network(inputs, body, output), drawn(sizes(inputs, N=2))
+    e = fgonnx.Explainer(source, input_gradient=True)(x)
+    again = fgonnx.Explainer(fgonnx.rewrite(source, input_gradient=True, target="input"))(x)
+    assert again.saliency.shape == (len(e), *grid)
+    for name in ("saliency", "score", "input_gradient", "target"):
+        np.testing.assert_allclose(getattr(again, name), getattr(e, name), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(again.outputs["y"], e.outputs["y"], rtol=1e-4, atol=1e-6)
 
 
 def test_a_models_own_input_of_that_name_stays():

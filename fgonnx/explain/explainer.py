@@ -35,7 +35,7 @@ from fgonnx.explain.head import ONLY, Head
 from fgonnx.explain.source import hold_against_source, of_whom
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.explain.targets import Contrast, Target
-from fgonnx.explain.written import check_call, check_target, fixed_entry, opened
+from fgonnx.explain.written import check_call, check_target, fixed_entry, opened, with_samples_first
 from fgonnx.fields import refuse_idle
 from fgonnx.kinds import converted
 from fgonnx.labels import check_count, names_of
@@ -140,7 +140,8 @@ class Explainer:
         if "attribution" in self.method.writes and self.method.drive is None:
             options = replace(options, outputs=(*options.wanted, "attribution"))
         self.options = options
-        given = bound_to(load(model), options.bind)
+        source = bound_to(load(model), options.bind)
+        given = with_samples_first(source)
         #: What a file is that fgonnx wrote, None for a model.
         self._file = opened(given)
         if self._file is None:
@@ -153,7 +154,7 @@ class Explainer:
             self.loaded, self.options = given, self._file.options
             self.method = methods.find(self.options.method)
         #: How arrays are turned; None where they are given with samples first, as the model was.
-        self._frame = self.loaded.arrangement if given.arrangement is None else None
+        self._frame = self.loaded.arrangement if source.arrangement is None else None
         self._given = None if labels is None else names_of(labels)
         self.labels = self.loaded.labels() if self._given is None else self._given
         choose_providers(self.running.providers)  # a wrong name is an error now, not at the first call

@@ -12,7 +12,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine import methods
+from fgonnx.engine.model.arrangement import Arrangement
+from fgonnx.engine.model.layouts import samples_first
 from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.normal.arrange import turn
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import ARGMAX, Options
 from fgonnx.engine.rewrite.rewritten import Rewritten, parse_sites
@@ -22,6 +25,13 @@ from fgonnx.wording import parameter
 _PREFIX = "fgonnx."
 _KEPT = ("method", "profile", "psi", "head", "output", "engine", "backward", "contrast", "target")
 _NEEDED = ("saliency", "score")
+
+
+def with_samples_first(loaded: LoadedModel) -> LoadedModel:
+    """Return a written file whose batch is not the first axis with samples first; any other model as it is."""
+    places = loaded.ir.metadata_props.get(f"{_PREFIX}arrangement")
+    known = _parsed(places) if places is not None and loaded.arrangement is None else None
+    return turn(loaded, Arrangement(**known)) if isinstance(known, dict) else loaded
 
 
 def opened(loaded: LoadedModel) -> Rewritten | None:
@@ -38,7 +48,8 @@ def opened(loaded: LoadedModel) -> Rewritten | None:
     values = {str(v.name): v for v in loaded.ir.graph.inputs}
     batched, names = known["batch"] == "any", known["outputs"]
     x = values.get(known["input"])
-    if x is None or (batched and not str(known.get("layout", "")).startswith("N")):
+    layout = samples_first(text) if (text := str(known.get("layout", ""))) else ""
+    if x is None:
         return None
     selector, contrast = known.get("selector", ""), known.get("contrast_input", "")
     needed = [*_NEEDED, *(("target", "contrast") if "contrast" in known else ())]
@@ -55,7 +66,7 @@ def opened(loaded: LoadedModel) -> Rewritten | None:
     return Rewritten(
         model=loaded.ir,
         options=options,
-        normal=Normal(loaded.ir, x, known["input"], shape, str(known.get("layout", "")), batched, outputs),
+        normal=Normal(loaded.ir, x, known["input"], shape, layout, batched, outputs),
         head=known["head_value"],
         head_shape=tuple(known["head_shape"]),
         stripped=known.get("head_stripped", ""),

@@ -145,7 +145,7 @@ def agreed_layout(given: str | None, preprocessing: Preprocessing | None, where:
         return given
     if given is not None and samples_first(given) != preprocessing.layout:
         raise OptionError(
-            f"{where}: --layout {given} contradicts the preprocessing, which writes pictures as "
+            f"{where}: {parameter('layout', given)} contradicts the preprocessing, which writes pictures as "
             f"{preprocessing.layout}; give one of the two, or the same in both (--preprocess NAME,layout=...)"
         )
     return given or preprocessing.layout

@@ -6,7 +6,7 @@ two samples gives what two single ones give, and a changed sample of a fixed bat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -15,19 +15,19 @@ import onnx_ir.passes.common as common
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.arrangement import Arrangement, Place
-from fgonnx.engine.model.inputs import choose_input, free_inputs
+from fgonnx.engine.model.inputs import choose_input, described, free_inputs
 from fgonnx.engine.model.layouts import batch_axis, check_layout, plain
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal import trials
 from fgonnx.engine.normal.layout import contradicted
 from fgonnx.engine.normal.roles import BATCH_AXIS, CHANNEL, Roles, roles
-from fgonnx.errors import FgonnxError, OptionError
+from fgonnx.errors import FgonnxError, ModelError, OptionError
 from fgonnx.wording import parameter
 
 _BATCH_NAMES = {"n", "batch", "batch_size", "batchsize", "bs", "b", "num_samples", "samples"}
 _ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}
 _SUFFIX = "::own"
-_MOST_COPIES = 1024
+_MOST_COPIES = 256
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,12 @@ def _arranged(loaded: LoadedModel, x: ir.Value, found: Found, trial: trials.Tria
         freed = trial.freed(axis)
         if freed is None:
             trial.refuse_mixing(axis)
+            if found.fixed > _MOST_COPIES:
+                raise ModelError(
+                    f"{loaded.name}: the batch of its input {described([x])} is fixed to {found.fixed} samples, and one "
+                    "would have to be repeated that often; export it with batch size 1 or a free one, or name the axes "
+                    f"of the whole array as of a single sample ({parameter('layout')} without N)"
+                )
             filled = found.fixed
             notes.append(
                 f"the batch is fixed to {filled} samples: every sample is explained alone, repeated {filled} times"
@@ -192,26 +198,45 @@ def _arranged(loaded: LoadedModel, x: ir.Value, found: Found, trial: trials.Tria
     loaded = replace(loaded, notes=(*loaded.notes, *notes))
     if not any(place != 0 for place in (*inputs.values(), *outputs.values())) and filled == 1:
         return replace(loaded, ir=model, arrangement=known)
-    model = model.clone()
-    for i, node in enumerate(model.graph):
-        node.name = node.name or f"{node.op_type}_{i}"  # counted without those that are added
     copied = trial.positions(axis) if filled > 1 and axis is not None else {}
     inputs = {k: v for k, v in {**inputs, **copied}.items() if v != 0}
-    for v in list(model.graph.inputs):
-        if v.name in inputs or v.name in copied:
-            _turn_input(model, v, inputs.get(str(v.name), 0), filled if v.name in copied else 1)
     rows = trial.rows(axis) if filled > 1 and axis is not None else {}
     outputs = {k: v for k, v in outputs.items() if v != 0}
+    known = replace(known, inputs=inputs, outputs=outputs, filled=filled)
+    return replace(loaded, ir=_turned(model, known, set(copied), rows), arrangement=known)
+
+
+def turn(loaded: LoadedModel, known: Arrangement) -> LoadedModel:
+    """Return a model with samples first in its inputs and outputs, where it is known how they lie."""
+    return replace(loaded, ir=_turned(loaded.ir, known, set(), {}), arrangement=known)
+
+
+def _turned(source: ir.Model, known: Arrangement, copied: set[str], rows: Mapping[str, int]) -> ir.Model:
+    model = source.clone()
+    for i, node in enumerate(model.graph):
+        node.name = node.name or f"{node.op_type}_{i}"  # counted without those that are added
+    for v in list(model.graph.inputs):
+        if v.name in known.inputs or v.name in copied:
+            _turn_input(model, v, known.inputs.get(str(v.name), 0), known.filled if v.name in copied else 1)
     for v in list(model.graph.outputs):
-        if v.name in outputs or v.name in rows:
-            _turn_output(model, v, outputs.get(str(v.name), 0), rows.get(str(v.name), 0))
-    return replace(loaded, ir=model, arrangement=replace(known, inputs=inputs, outputs=outputs, filled=filled))
+        if v.name in known.outputs or v.name in rows:
+            _turn_output(model, v, known.outputs.get(str(v.name), 0), rows.get(str(v.name), 0))
+    return model
+
+
+def _own_name(graph: ir.Graph, name: str) -> str:
+    """Return a name for what an input or output was before it was turned, which nothing in the graph begins with."""
+    taken = [str(v.name) for node in graph for v in node.outputs] + [str(node.name) for node in graph]
+    found = f"{name}{_SUFFIX}"
+    while any(t.startswith(found) for t in taken):
+        found += _SUFFIX
+    return found
 
 
 def _places(graph: ir.Graph, x: ir.Value, axis: Place) -> dict[str, Place]:
     """Return where the batch is in every input: where the same symbol stands."""
     if axis is None:
-        return {str(v.name): None for v in free_inputs(graph)}
+        return {str(v.name): None for v in free_inputs(graph) if v.shape is not None}
     found: dict[str, Place] = {str(x.name): axis}
     symbol = dims_of(x)[axis]
     text = None if isinstance(symbol, int) else symbol.value
@@ -233,8 +258,8 @@ def _turn_input(model: ir.Model, v: ir.Value, place: Place, copies: int) -> None
         dims.pop(place)
     turned = ir.Value(name=name, type=v.type, shape=ir.Shape([batch, *dims]), doc_string=v.doc_string)
     v.name = None
-    first = next(iter(graph))
-    op = Emitter(graph, prefix=f"{name}{_SUFFIX}/", before=first)
+    own_name = _own_name(graph, name)
+    op = Emitter(graph, prefix=f"{own_name}/", before=next(iter(graph)))
     own = turned
     if place is None:
         own = _reaxed(op, model, "Squeeze", own)
@@ -245,7 +270,7 @@ def _turn_input(model: ir.Model, v: ir.Value, place: Place, copies: int) -> None
         own = op.Concat(*[own] * copies, axis=place)
     graph.inputs[list(graph.inputs).index(v)] = turned
     v.replace_all_uses_with(own, replace_graph_outputs=True)
-    own.name = f"{name}{_SUFFIX}"
+    own.name = own_name
 
 
 def _turn_output(model: ir.Model, v: ir.Value, place: Place, rows: int) -> None:
@@ -253,7 +278,8 @@ def _turn_output(model: ir.Model, v: ir.Value, place: Place, rows: int) -> None:
     graph, name = model.graph, str(v.name)
     at = list(graph.outputs).index(v)
     rank = v.shape.rank() if v.shape is not None else None
-    op = Emitter(graph, prefix=f"{name}{_SUFFIX}/")
+    own_name = _own_name(graph, name)
+    op = Emitter(graph, prefix=f"{own_name}/")
     node = v.producer()
     turned = v
     if rows and place is not None:
@@ -270,7 +296,7 @@ def _turn_output(model: ir.Model, v: ir.Value, place: Place, rows: int) -> None:
             turned = op.emit(node.op_type, turned, **kept)
         else:
             turned = op.Transpose(turned, perm=perm)
-    v.name, turned.name = f"{name}{_SUFFIX}", name
+    v.name, turned.name = own_name, name
     turned.type, turned.shape = v.type, None
     graph.outputs[at] = turned
 

@@ -20,6 +20,7 @@ from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.batch import agree
 from fgonnx.engine.normal.expand import depends_on_inputs
 from fgonnx.errors import ModelError
+from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
@@ -279,8 +280,8 @@ def mixing(where: str, output: str, shown: str) -> str:
     """Return the message for samples that influence each other."""
     return (
         f"{where}: the samples of a batch influence each other: no axis of '{output}' answers to the samples of its "
-        f"input {shown} alone; explain an output with one row per sample (output=, --output), or name the axes of the "
-        "whole array as of a single sample (layout= or --layout without N)"
+        f"input {shown} alone; explain an output with one row per sample ({parameter('output')}), or name the axes of "
+        f"the whole array as of a single sample ({parameter('layout')} without N)"
     )
 
 

@@ -16,11 +16,9 @@ from fgonnx.engine.model.arrangement import Arrangement, Place
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.arrange import arrange, moved
 from fgonnx.engine.rewrite.options import Options
-from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.engine.rewrite.rewritten import OF_THE_INPUT, Rewritten
 
 Array = npt.NDArray[Any]
-
-_OF_THE_INPUT = ("input_gradient", "attribution")
 
 
 def arranged(loaded: LoadedModel, options: Options) -> tuple[LoadedModel, Options]:
@@ -91,7 +89,7 @@ def in_own_layout(r: Rewritten, arrangement: Arrangement | None) -> None:
             _own_input(graph, names.index(name), place)
     for name, place in arrangement.outputs.items():
         _turn_back(graph, name, place)
-    for name in _OF_THE_INPUT:
+    for name in OF_THE_INPUT:
         if name in r.names and arrangement.axis != 0:
             _turn_back(graph, r.names[name], arrangement.axis)
     graph.sort()

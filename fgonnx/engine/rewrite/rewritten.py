@@ -17,6 +17,9 @@ from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.errors import ModelError
 
+OF_THE_INPUT = ("input_gradient", "attribution")
+"""Outputs of the input's shape."""
+
 
 @dataclass
 class Rewritten:
@@ -95,6 +98,7 @@ def describe(r: Rewritten, loaded: LoadedModel) -> None:
         "batchnormalization_folded": folded,
         "batch": "any" if r.normal.batched else "1",
         "layout": own_layout_of(r, loaded),
+        "arrangement": _places(r, loaded),
         "input": r.normal.input_name,
         "input_shape": None,  # the graph itself has it
         "bind": None,
@@ -103,6 +107,15 @@ def describe(r: Rewritten, loaded: LoadedModel) -> None:
         "sites": [asdict(s) for s in r.sites],
     }
     model.metadata_props.update(metadata(**known))
+
+
+def _places(r: Rewritten, loaded: LoadedModel) -> dict[str, Any] | None:
+    """Return where the batch is in inputs and outputs of the file, if it is not the first axis of all of them."""
+    a = loaded.arrangement
+    if a is None or not (a.inputs or a.outputs):
+        return None
+    outputs = {**a.outputs, **{r.names[n]: a.axis for n in OF_THE_INPUT if n in r.names and a.axis != 0}}
+    return {"explained": a.explained, "axis": a.axis, "inputs": dict(a.inputs), "outputs": outputs}
 
 
 def own_layout_of(r: Rewritten, loaded: LoadedModel) -> str:

@@ -13,6 +13,7 @@ from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.walk import backward
 from fgonnx.errors import ModelError
+from fgonnx.wording import parameter
 
 _NAMED = 3
 """Tensors that a message names at most."""
@@ -56,16 +57,16 @@ def entangled(loaded: LoadedModel, normal: Normal, options: Options, head: ir.Va
     named = _named(loaded, normal, head, {}, [])
     return (
         f"{loaded.name}: the samples of a batch influence each other: '{output}' of two samples is not that of either "
-        "alone, so a sample has no score of its own. Give one sample at a time (--batch-size 1), which is explained "
-        f"alone{_instead(named, ', or')}"
+        f"alone, so a sample has no score of its own. Give one sample at a time ({parameter('batch_size', 1)}), which "
+        f"is explained alone{_instead(named, ', or')}"
     )
 
 
 def _instead(named: Sequence[str], word: str = ";") -> str:
     if not named:
-        return f"{word} choose another output (output=, --output)"
+        return f"{word} choose another output ({parameter('output')})"
     listed = " or ".join(f"'{n}'" for n in named)
-    return f"{word} explain a tensor before it that has a row for every sample: {listed} (output=, --output)"
+    return f"{word} explain a tensor before it that has a row for every sample: {listed} ({parameter('output')})"
 
 
 def _named(
