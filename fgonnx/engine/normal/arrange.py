@@ -179,7 +179,7 @@ def _arranged(loaded: LoadedModel, x: ir.Value, found: Found, trial: trials.Tria
             trial.refuse_mixing(axis)
             if found.fixed > _MOST_COPIES:
                 raise ModelError(
-                    f"{loaded.name}: the batch of its input {described([x])} is fixed to {found.fixed} samples, and one "
+                    f"{loaded.name}: the batch of its input {described([x])} is fixed to {found.fixed} samples: one "
                     "would have to be repeated that often; export it with batch size 1 or a free one, or name the axes "
                     f"of the whole array as of a single sample ({parameter('layout')} without N)"
                 )
