@@ -193,6 +193,7 @@ def check(
     if takes_seed(target):
         raise OptionError("check takes one entry of the head as its target, not a region, a sum or a similarity")
     refuse_idle(options, ("contrast",), "a check explains single entries")
+    refuse_idle(options, ("seed", "outputs"), "a check computes what it compares")
     refuse_idle(options, ("backward",), "a check is about the gradient")
     source = bound_to(load(model), options.bind)
     loaded, options = arranged(source, replace(options, bind=None))
