@@ -1,7 +1,9 @@
 """The libra backward pass: what it holds, against torch; the certificate by input and biases alone."""
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 import fgonnx
 from fgonnx import Explainer, Options, rewrite
@@ -289,6 +291,41 @@ def test_a_contrast_takes_it():
     found = Explainer(VIT, backward="libra")(X, 1, contrast=2)
     this, that = (Explainer(VIT, backward="libra")(X, t).contributions for t in (1, 2))
     np.testing.assert_allclose(found.contributions, this - that, rtol=0, atol=1e-5)
+
+
+def test_half_precision_holds_the_same():
+    source = onnx.ModelProto()
+    source.CopyFrom(VIT)
+    for tensor in source.graph.initializer:
+        half = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+    for v in [*source.graph.input, *source.graph.output]:
+        v.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    given = {"backward": "libra", "threads": 1}
+    found, expected = Explainer(source, **given)(X.astype(np.float16), 1), Explainer(VIT, **given)(X, 1)
+    np.testing.assert_allclose(found.saliency, expected.saliency, rtol=0, atol=5e-3 * expected.saliency.max())
+    assert {s.kind for s in found.sites} == {"input", "bias", "quantisation"}
+
+
+def test_a_gate_in_eight_bits_is_held():
+    body = """(float[N,6] x) => (float[N,3] y) {
+        a = MatMul(x, w)
+        g = Sigmoid(a)
+        QUANTISED
+        z = Mul(x, h)
+        y = MatMul(z, out)
+    }"""
+    weights = {**WEIGHTS, "scale": np.array(1 / 255, np.float32), "point": np.array(0, np.uint8)}
+    eight = "q = QuantizeLinear(g, scale, point)\n h = DequantizeLinear(q, scale, point)"
+    plain, quantised = (
+        Explainer(model(body.replace("QUANTISED", text), weights=weights), backward="libra", input_gradient=True)(
+            TestNodes.X, 1
+        )
+        for text in ("h = Identity(g)", eight)
+    )
+    np.testing.assert_allclose(quantised.input_gradient, plain.input_gradient, rtol=0, atol=0.01)
+    assert quantised.rounding_residual().max() < 1e-6
+    assert {s.kind for s in quantised.sites} <= {"input", "quantisation"}
 
 
 @pytest.mark.parametrize("form", ["fast", "portable"])

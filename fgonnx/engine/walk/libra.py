@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.values import inputs_of
+from fgonnx.engine.graph.values import inputs_of, required
 from fgonnx.engine.rules.fast.masks import nonzero
 from fgonnx.engine.rules.linear import per_channel
 from fgonnx.engine.rules.registry import Cotangent, Local, Rule, Unsupported
@@ -98,12 +98,15 @@ def _product(r: Rule, op: Emitter, y: ir.Value, *factors: ir.Value, **attributes
 
 def _weight(op: Emitter, v: ir.Value) -> int:
     """Return how much of a weight a value is, 0 the most: which of `_WEIGHTS` it comes from without being mixed."""
-    while (node := v.producer()) is not None and not node.domain:
+    while (node := v.producer()) is not None:
+        if node.op_type == "StraightThrough":  # of a value in half precision or in eight bits
+            v = required(node, 0)
+            continue
         for rank, operators in enumerate(_WEIGHTS):
-            if node.op_type in operators and _weighs(op, node):
+            if not node.domain and node.op_type in operators and _weighs(op, node):
                 return rank
         sources = [s for s in inputs_of(node) if op.is_active(s)]
-        if node.op_type not in _CARRIES | _AFFINE or len(sources) != 1:
+        if node.domain or node.op_type not in _CARRIES | _AFFINE or len(sources) != 1:
             break
         v = sources[0]
     return len(_WEIGHTS)
