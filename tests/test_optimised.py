@@ -16,6 +16,8 @@ from fgonnx.engine.graph.session import Session
 from fgonnx.engine.rules import registry
 from fgonnx.errors import UnsupportedError
 from tests import skips
+from tests.support import draw
+from tests.support import model as text_model
 
 MICROSOFT = "com.microsoft"
 
@@ -107,7 +109,7 @@ def optimised(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return target
 
 
-@pytest.mark.parametrize("optimised", ["ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED"], indirect=True)
+@pytest.mark.parametrize("optimised", ["ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"], indirect=True)
 def test_an_optimised_model_is_explained_like_its_source(optimised: Path) -> None:
     # The optimiser folds BatchNormalization into convolutions, which moves bias between sites; score and gradient stay.
     x = random(2, 3, 64, 64)
@@ -120,13 +122,40 @@ def test_an_optimised_model_is_explained_like_its_source(optimised: Path) -> Non
     assert np.corrcoef(before.input_gradient.ravel(), after.input_gradient.ravel())[0, 1] > 0.999
 
 
-@pytest.mark.parametrize("optimised", ["ORT_ENABLE_ALL"], indirect=True)
-def test_a_model_saved_for_one_processor_is_explained_or_refused_with_the_way_out(optimised: Path) -> None:
-    blocked = any(n.domain == "com.microsoft.nchwc" for n in onnx.load(optimised).graph.node)
-    if not blocked:
+BLOCKED = """(float[N,3,17,13] x) => (float[N,5] y) {
+    a = Conv<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(x, w1, b1)
+    a1 = Relu(a)
+    b = Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=32>(a1, w2, b2)
+    b1_ = Add(b, a1)
+    c = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(b1_)
+    d = Conv<kernel_shape=[1,1]>(c, w3, b3)
+    d1 = LeakyRelu<alpha=0.2>(d)
+    e = MaxPool<kernel_shape=[2,2]>(d1)
+    f = Conv<kernel_shape=[3,3], group=2>(e, w4, b4)
+    g = Sigmoid(f)
+    h = GlobalAveragePool(g)
+    i = Flatten(h)
+    y = Gemm(i, w5, b5)
+}"""
+
+
+def test_a_model_saved_for_one_processor_has_the_gradient_of_its_source(tmp_path: Path) -> None:
+    """Channels in blocks: of an input of three channels, depthwise, in groups, and of numbers that fill no block."""
+    shapes = {"w1": (32, 3, 3, 3), "b1": (32,), "w2": (32, 1, 3, 3), "b2": (32,), "w3": (64, 32, 1, 1), "b3": (64,)}
+    shapes |= {"w4": (64, 32, 3, 3), "b4": (64,), "w5": (64, 5), "b5": (5,)}
+    source, target = tmp_path / "source.onnx", tmp_path / "blocked.onnx"
+    onnx.save(text_model(BLOCKED, weights=draw(**shapes)), source)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(target)
+    ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    if not any(n.domain == "com.microsoft.nchwc" for n in onnx.load(target).graph.node):
         skips.now(skips.PROCESSOR, "no blocked layout")
-    with pytest.raises(UnsupportedError, match="ORT_ENABLE_EXTENDED"):
-        fgonnx.rewrite(optimised)
+    x = random(2, 3, 17, 13)
+    before, after = (fgonnx.Explainer(m, input_gradient=True)(x) for m in (source, target))
+    assert after.rounding_residual().max() < 1e-6
+    np.testing.assert_allclose(after.score, before.score, rtol=1e-5)
+    np.testing.assert_allclose(after.input_gradient, before.input_gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_an_unknown_custom_operator_is_refused_by_name() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.normal.expand import attention, renamed
+from fgonnx.engine.normal.expand import attention, blocked, renamed
 from fgonnx.engine.normal.expand.build import Builder, expanders
 from fgonnx.engine.normal.twin import in_standard
 
@@ -48,6 +48,15 @@ def fused_conv(
     """activation(Conv(x, w, b) + z)."""
     y = op.Conv(x, w, b, **convolution)
     return _activate(op, y if z is None else op.Add(y, z), activation, activation_params)
+
+
+def blocked_conv(op: Emitter, x: ir.Value, w: ir.Value, *rest: ir.Value | None, **options: Any) -> ir.Value:
+    """FusedConv, its filters put back into order."""
+    filters = op.array(w)
+    if filters is None:
+        raise NotImplementedError("its filters are not constant")
+    ordered = op.constant(blocked.in_order(filters, blocked.block_size()), f"{w.name}::ordered")
+    return fused_conv(op, x, ordered, *rest, **options)
 
 
 def fused_gemm(
@@ -259,7 +268,9 @@ def _require_standard(op: Emitter, q: ir.Value | None) -> None:
 
 BUILDERS: dict[tuple[str, str], Builder] = {
     **attention.BUILDERS,
+    **blocked.BUILDERS,
     **renamed.BUILDERS,
+    (blocked.DOMAIN, "Conv"): blocked_conv,
     (DOMAIN, "FusedConv"): fused_conv,
     (DOMAIN, "FusedGemm"): fused_gemm,
     (DOMAIN, "FusedMatMul"): fused_matmul,
