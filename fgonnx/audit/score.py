@@ -84,7 +84,7 @@ def rounding_operators(r: Rewritten) -> list[str]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        given = [v for v in inputs_of(node) if v in moving]
+        given = [v for v in {*node.inputs, *inputs_of(node)} if v is not None and v in moving]
         stack += given
         if given and (node.op_type in _ROUNDS or node.op_type.startswith("QLinear") or _truncates(node)):
             found.add(node.op_type)

@@ -1,0 +1,163 @@
+"""`check` fails a wrong gradient of a float model, and never passes one of a model that rounds.
+
+Rules are spoilt before the graph is written, so that the certificate closes over what is missing, as it would over a
+fault of fgonnx's own.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from fgonnx.audit.check import check
+from fgonnx.engine.walk import backward
+from tests import skips
+from tests.support import draw, model
+
+FORMS = ("float", "float16", "QDQ", "QOperator", "dynamic")
+SIZE = (3, 12, 12)
+SAMPLES = np.random.default_rng(3).random((2, *SIZE), np.float32)
+
+
+def residual(dtype="float"):
+    """A residual network with a normalised skip connection, a pooling and a dense head."""
+    return model(
+        f"""({dtype}[N,3,12,12] x) => ({dtype}[N,4] y) {{
+            a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w1, b1)
+            b = Relu(a)
+            c = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(b, w2, b2)
+            d = Add(c, b)
+            e = Relu(d)
+            m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(e)
+            f = Flatten(m)
+            h = Gemm(f, w3, b3)
+            r = Relu(h)
+            y = Gemm(r, w4, b4)
+        }}""",
+        weights=draw(
+            2, w1=(6, 3, 3, 3), b1=(6,), w2=(6, 6, 3, 3), b2=(6,), w3=(216, 16), b3=(16,), w4=(16, 4), b4=(4,)
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """The network in all forms, as a mapping of their names to models."""
+    quantization = skips.without("onnxruntime.quantization")
+    folder = tmp_path_factory.mktemp("mutants")
+    source = folder / "float.onnx"
+    onnx.save(residual(), source)
+
+    class Calibration(quantization.CalibrationDataReader):
+        def __init__(self):
+            self.rest = iter([{"x": x[None]} for x in np.random.default_rng(4).random((8, *SIZE), np.float32)])
+
+        def get_next(self):
+            return next(self.rest, None)
+
+    for form in ("QDQ", "QOperator"):
+        quantization.quantize_static(
+            source, folder / f"{form}.onnx", Calibration(), quant_format=getattr(quantization.QuantFormat, form)
+        )
+    quantization.quantize_dynamic(source, folder / "dynamic.onnx", weight_type=quantization.QuantType.QUInt8)
+    half = residual("float16")
+    for tensor in half.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    assert half.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
+    files = {form: folder / f"{form}.onnx" for form in FORMS if form != "float16"}
+    return {**files, "float16": half}
+
+
+def halved(op, gradients, dims):
+    return [op.Mul(g, 0.5) for g in gradients]
+
+
+def flipped(op, gradients, dims):
+    return [op.Neg(g) for g in gradients]
+
+
+def cut(op, gradients, dims):
+    """The last of several inputs, or every other column of the only one, gets nothing."""
+    if len(gradients) > 1:
+        return [*gradients[:-1], op.Mul(gradients[-1], 0.0)]
+    return [op.Mul(gradients[0], (np.arange(int(dims[0][-1])) % 2).astype(np.float32))]
+
+
+def neighbours(op, gradients, dims):
+    """Channels get what belongs to the next one."""
+    return [op.Gather(g, np.roll(np.arange(int(d[1])), 1), axis=1) for g, d in zip(gradients, dims, strict=True)]
+
+
+MUTANTS = [
+    ("Conv", halved),
+    ("Conv", flipped),
+    ("Conv", neighbours),
+    ("Relu|StraightThrough", halved),  # quantisers fold a Relu into their range
+    ("Add", cut),
+    ("Add", halved),
+    ("MaxPool", flipped),
+    ("MaxPool", cut),
+    ("Gemm|MatMul", halved),
+    ("Gemm|MatMul", neighbours),
+]
+
+
+def spoil(monkeypatch, op_types, change):
+    right = backward._linearise
+    applied = []
+
+    def linearise(op, node, *rest):
+        local = right(op, node, *rest)
+        active = [i for i, v in enumerate(node.inputs) if v in op.active]
+        if node.op_type not in op_types.split("|") or (change is cut and op_types == "Add" and len(active) < 2):
+            return local
+
+        def vjp(g):
+            found = local.vjp(g)
+            applied.append(node)
+            several = found if isinstance(found, (tuple, list)) else [found]
+            kept = [i for i, v in enumerate(several) if v is not None]
+            spoilt = change(op, [several[i] for i in kept], [op.dims(node.inputs[i]) for i in kept])
+            if several is not found:
+                return spoilt[0]
+            return type(found)(spoilt[kept.index(i)] if i in kept else None for i in range(len(found)))
+
+        return replace(local, vjp=vjp)
+
+    monkeypatch.setattr(backward, "_linearise", linearise)
+    return applied
+
+
+def slopes(result):
+    return [c.verdict for c in result.checks if "slope" in c.name]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_right_gradient_does_not_fail(networks, form):
+    result = check(networks[form], SAMPLES, threads=1)
+    assert "failed" not in [c.verdict for c in result.checks]
+    assert all(c.decides for c in result.checks if c.verdict == "undecided")
+
+
+@pytest.mark.parametrize("form", ["float", "float16"])
+def test_the_right_gradient_passes_without_steps(networks, form):
+    assert check(networks[form], SAMPLES, threads=1).passed
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("op_types", "change"), MUTANTS, ids=lambda v: v if isinstance(v, str) else v.__name__)
+def test_a_wrong_gradient_does_not_pass(networks, form, op_types, change, monkeypatch):
+    applied = spoil(monkeypatch, op_types, change)
+    result = check(networks[form], SAMPLES, threads=1)
+    assert applied
+    assert set(slopes(result)) != {"passed"}
+    assert not result.passed
+
+
+@pytest.mark.parametrize("form", ["float", "float16"])
+@pytest.mark.parametrize(("op_types", "change"), MUTANTS, ids=lambda v: v if isinstance(v, str) else v.__name__)
+def test_a_wrong_gradient_without_steps_fails(networks, form, op_types, change, monkeypatch):
+    spoil(monkeypatch, op_types, change)
+    assert "failed" in slopes(check(networks[form], SAMPLES, threads=1))
