@@ -161,3 +161,62 @@ def test_a_wrong_gradient_does_not_pass(networks, form, op_types, change, monkey
 def test_a_wrong_gradient_without_steps_fails(networks, form, op_types, change, monkeypatch):
     spoil(monkeypatch, op_types, change)
     assert "failed" in slopes(check(networks[form], SAMPLES, threads=1))
+
+
+def square(back, front):
+    """A square on a flat ground: most poolings tie."""
+    x = np.full((2, *SIZE), back, np.float32)
+    x[:, :, 4:8, 3:9] = front
+    x[1, :, 5, 3:9] = back
+    return x
+
+
+GROUNDS = [(0, 1), (-0.42, 2.8), (1, 0)]
+
+
+def to_all_ties(op, node, g):
+    """The gradient of a pooling of 2 x 2 that gives every largest element the whole, not one of them."""
+    x, y = node.inputs[0], node.outputs[0]
+    scales = np.array([1, 1, 2, 2], np.float32)
+    large, spread = (op.Resize(v, None, scales, mode="nearest") for v in (y, g))
+    return op.Mul(spread, op.Cast(op.Equal(x, large), to=TensorProto.FLOAT))
+
+
+@pytest.mark.parametrize(("back", "front"), GROUNDS)
+def test_ties_on_a_flat_ground_are_no_errors(networks, back, front):
+    assert check(networks["float"], square(back, front), threads=1).verdict != "failed"
+
+
+@pytest.mark.parametrize(("back", "front"), GROUNDS[:2])
+def test_ties_on_a_flat_ground_are_looked_at_from_beside(networks, back, front):
+    result = check(networks["float"], square(back, front), threads=1)
+    assert result.passed
+    assert any("lies on kinks" in c.detail for c in result.checks)
+
+
+@pytest.mark.parametrize(("back", "front"), GROUNDS)
+def test_errors_on_a_flat_ground_are_no_ties(networks, back, front, monkeypatch):
+    spoil(monkeypatch, "Conv", halved)
+    assert check(networks["float"], square(back, front), threads=1).verdict == "failed"
+
+
+@pytest.mark.parametrize(("back", "front"), [g for g in GROUNDS if g[0]])  # zeros stay, as the padding does
+def test_ties_that_are_counted_twice_do_not_pass(networks, back, front, monkeypatch):
+    right = backward._linearise
+
+    def linearise(op, node, *rest):
+        local = right(op, node, *rest)
+        return replace(local, vjp=lambda g: to_all_ties(op, node, g)) if node.op_type == "MaxPool" else local
+
+    monkeypatch.setattr(backward, "_linearise", linearise)
+    result = check(networks["float"], square(back, front), threads=1)
+    assert set(slopes(result)) != {"passed"}
+
+
+@pytest.mark.parametrize("name", ["mnist_gap_torch27", "mnist8_cntk", "cifar10_resnet2b", "resnet20_cifar10_bn"])
+def test_trained_networks_on_a_flat_ground(name, shared):
+    path = shared / "models" / f"{name}.onnx"
+    dims = [d.dim_value for d in onnx.load(path).graph.input[0].type.tensor_type.shape.dim][1:]
+    x = np.zeros((2, *dims), np.float32)
+    x[0, :, 6:20, 12:15] = x[1, :, 6:9, 8:20] = x[1, :, 6:22, 17:20] = 1
+    assert check(path, x, threads=1).passed

@@ -1,10 +1,13 @@
 """Held against the source: an explanation of another computation than the model's is refused, by name."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 import fgonnx
+from fgonnx.audit.comparison import alignment
 from fgonnx.engine.rewrite.rewrite import build
 from fgonnx.errors import NumericError
 from tests.cli_support import CIRCLE, SHAPES, good
@@ -89,3 +92,15 @@ def test_the_score_is_compared_where_outputs_are_right(monkeypatch):
 def test_the_command_has_the_switch(tmp_path):
     good("explain", SHAPES, CIRCLE, "-o", tmp_path, "--no-verify", "--threads", 1)
     assert (tmp_path / "circle.json").is_file()
+
+
+def test_layers_are_compared_in_a_graph_that_computes_what_the_model_does(monkeypatch):
+    def spoilt(self, *given):
+        found = measure(self, *given)
+        return replace(found, head_b=found.head_b * np.float32(1.1))
+
+    measure = alignment.Alignment.measure
+    monkeypatch.setattr(alignment.Alignment, "measure", spoilt)
+    with pytest.raises(NumericError, match=r"the layers that are compared lead to \S+ for 'y', where the model gives"):
+        fgonnx.compare(small_cnn(), small_cnn(), X)
+    assert len(fgonnx.compare(small_cnn(), small_cnn(), X, verify=False)) == 3

@@ -27,11 +27,12 @@ Verdict = Literal["passed", "failed", "undecided"]
 # Steps at the sample, in units of the input's root mean square. Kinks want them small, rounding large.
 STEPS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
 # Half the lengths of segments: as the first measurement needs them, and far above a step of quantisation.
-_SHORT, _LONG = (3e-3, 3e-4, 3e-2, 0.3), (0.3, 0.1, 3e-2, 1e-2, 3e-3)
+_SHORT, _LONG = (3e-3, 1e-3, 3e-4, 3e-2), (0.3, 0.1, 3e-2, 1e-2, 3e-3)
 _PLACES = np.array([-1, -0.75, -0.25, 0.25, 0.75, 1])  # ends of a segment, and the middles of its quarters
 _FAR = (0.1, 0.3, 1.0)  # steps that have to leave a score unmoved of which the gradient is zero
 _BARS = 3.0  # error bars beyond what is allowed at which a difference is an error
 _CLEAR = 0.1  # largest error bar of a measurement that can call a gradient wrong
+_KINK = 0.1  # share of an error by which slopes of both sides differ at least, if kinks are its cause
 _COARSE = (
     0.3  # difference of a quantised slope that is an error; up to there it may be bias of the straight-through one
 )
@@ -139,7 +140,7 @@ def slope(
         return _said(first, here, tolerance, f"{count} directions, step {_step(first, here)} of the input's size")
     rows = [i for i, v in enumerate(here) if v != "passed"]
     failed = [i for i in rows if here[i] == "failed"]
-    if any(first.gap[i] < first.error[i] for i in failed):
+    if any(first.gap[i] < _KINK * first.error[i] for i in failed):
         return _said(
             first,
             here,
@@ -159,7 +160,7 @@ def slope(
         # What still lies on a kink has to promise a slope between those of both sides.
         between = (kept.outside <= tolerance) & (kept.bar <= tolerance)
         if not all(smooth[i] == "passed" or between[i] for i in failed):
-            wrong = [i for i in failed if smooth[i] == "failed" and kept.gap[i] < kept.error[i]]
+            wrong = [i for i in failed if smooth[i] == "failed" and kept.gap[i] < _KINK * kept.error[i]]
             verdicts = ["failed" if i in wrong else "undecided" if i in failed else v for i, v in enumerate(verdicts)]
             return _said(
                 kept, verdicts, tolerance, f"{len(tied)} directions in which equal pixels move alike, at the sample"

@@ -103,6 +103,11 @@ class Explanation:
     def __len__(self) -> int:
         return int(self.score.shape[0])
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was changed in the model to explain it, and which of its choices are held fixed."""
+        return tuple(self.settings.get("notes", ()))
+
     def relative_residual(self) -> Array:
         """Return |residual| / |score| per sample, (N,): the relative error of the certificate."""
         residual = np.abs(self._certificate()[1].astype(np.float64))

@@ -71,7 +71,7 @@ def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: 
             f"{loaded.name}: the source model does not run on the input that was explained, so its explanation cannot "
             f"be held against it: {error}"
         ) from error
-    allowed = _allowed(graph)
+    allowed = allowed_difference(graph)
     # An output may have several rows for a sample, another number for each, or an axis of another kind in front.
     drawn = {v.name for v in random_values(graph)}  # behind the tensor explained
     compared = [name for name in r.source_outputs if name not in drawn]
@@ -180,7 +180,8 @@ def _run(loaded: LoadedModel, r: Rewritten, given: Feeds) -> tuple[dict[str, Arr
     return {name: np.atleast_1d(found[name]) for name in r.source_outputs}, found.get(r.head)
 
 
-def _allowed(graph: ir.Graph) -> float:
+def allowed_difference(graph: ir.Graph) -> float:
+    """Return which difference, relative to the largest value, is rounding or some steps of quantisation."""
     if is_quantised(graph):
         return _STEPS
     return _HALF if is_half(graph) else _ROUNDING

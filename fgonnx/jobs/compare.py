@@ -187,6 +187,7 @@ class CompareJob:
                 yield from self._finish([one])
             return
         self._collect(found)
+        self.notes.update(dict.fromkeys(found.notes))
         layout = self.comparer.a.engine(arrays[0].shape).rewritten.normal.layout
         for i, (sample, other) in enumerate(batch):
             self.notes.update(dict.fromkeys(f"{sample.source.path.name}: {n}" for n in (*sample.notes, *other.notes)))

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from fgonnx.audit.comparison import measures
 from fgonnx.audit.comparison.alignment import Alignment, Measured, Point, Side
+from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.rewrite.options import Options, require_contributions
@@ -20,6 +21,7 @@ from fgonnx.errors import InputError, ModelError, NumericError
 from fgonnx.explain import batches
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
+from fgonnx.explain.source import allowed_difference
 from fgonnx.fields import refuse_idle
 
 Array = npt.NDArray[Any]
@@ -118,6 +120,15 @@ class Comparison:
 
     def __len__(self) -> int:
         return len(self.a)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was changed in either model to explain it, and which of its choices are held fixed."""
+        both = [note for note in self.a.notes if note in self.b.notes]
+        alone = [
+            f"model {letter}: {note}" for letter, e in zip("AB", (self.a, self.b), strict=True) for note in e.notes
+        ]
+        return (*both, *(note for note in alone if note.partition(": ")[2] not in both))
 
     def residual(self) -> Float:
         """Return score B - score A - (sum of B's contributions - sum of A's), (N,): zero up to rounding."""
@@ -276,6 +287,9 @@ class Comparer:
         samples = (batches.cut(r, inputs, 1) for r, inputs in fed)
         found = [alignment.measure(*rows) for rows in zip(*samples, strict=True)]
         heads = np.stack([m.head_a for m in found]), np.stack([m.head_b for m in found])
+        for side, e, head in zip((self.a, self.b), (a, b), heads, strict=True):
+            if side.running.verify:
+                _hold(side, e, head)
         added = np.stack([m.added for m in found])
         parts = [
             _by_segment(e, segments, len(alignment.points))
@@ -330,6 +344,28 @@ def check_scales(loaded: LoadedModel) -> None:
                     f"{loaded.name}: the scale '{scale.name if scale else ''}' of node '{node.name or node.op_type}' "
                     f"({node.op_type}) is {what}; calibrate the model again, on pictures that use this layer"
                 )
+
+
+def _hold(side: Explainer, e: Explanation, heads: Array) -> None:
+    """Hold the heads of the graph in which layers are compared against the scores, which are those of the source.
+
+    Raises
+    ------
+    NumericError
+        They differ beyond rounding or some steps of quantisation.
+    """
+    if e.target is None or methods.find(side.options.method).drive is not None:
+        return
+    rows = heads.reshape(len(e), -1).astype(np.float64)
+    found = rows[np.arange(len(e)), e.target]
+    scale = max(float(np.abs(rows).max(initial=0)), 1e-3)
+    apart = np.abs(found - e.score)
+    if (worst := int(apart.argmax())) >= 0 and apart[worst] > allowed_difference(side.loaded.ir.graph) * scale:
+        raise NumericError(
+            f"{side.loaded.name}: the layers that are compared lead to {found[worst]:.6g} for '{e.head}', where "
+            f"the model gives {e.score[worst]:.6g}. No comparison is given; report the model, or "
+            "compare without this test (verify=False, --no-verify)"
+        )
 
 
 def _measured(a: Explanation, b: Explanation, found: Sequence[Measured]) -> dict[str, Float]:
