@@ -278,27 +278,36 @@ class TestTrainingMode:
 class TestSequences:
     LOOP = """
         c = Conv(x, k) parts = SplitToSequence<axis=1>(c, two) none = SequenceEmpty<dtype=1>()
-        count = SequenceLength(parts)
+        {count}
         all = Loop(count, yes, none) <
-        body = step (int64 i, bool go, seq(float[]) acc) => (bool go2, seq(float[]) acc2) {
+        body = step (int64 i, bool go, seq(float[]) acc) => (bool go2, seq(float[]) acc2) {{
             e = SequenceAt(parts, i) r = Relu(e) acc2 = SequenceInsert(acc, r) go2 = Identity(go)
-        }>"""
-
-    @pytest.mark.parametrize(
-        "tail",
-        [
-            "t = ConcatFromSequence<axis=1>(all)",
-            "same = Identity(all) t = ConcatFromSequence<axis=1>(same)",
-            "t = SequenceAt(all, zero)",
-        ],
+        }}>"""
+    COUNTED = "count = SequenceLength(parts)"
+    TAILS = (
+        "t = ConcatFromSequence<axis=1>(all)",
+        "same = Identity(all) t = ConcatFromSequence<axis=1>(same)",
+        "t = SequenceAt(all, zero)",
     )
-    @pytest.mark.parametrize("opset", [17, 18])
-    def test_are_refused_as_the_models_own_nodes(self, tail, opset):
-        proto = model(
-            f"(float[N,3,8,6] x) => (float[N,C] y) {{ {self.LOOP} {tail} g = GlobalAveragePool(t) y = Flatten(g) }}",
+
+    def source(self, tail, opset, count=COUNTED):
+        loop = self.LOOP.format(count=count)
+        return model(
+            f"(float[N,3,8,6] x) => (float[N,C] y) {{ {loop} {tail} g = GlobalAveragePool(t) y = Flatten(g) }}",
             opset,
             weights=draw(k=(4, 3, 3, 3)) | {"two": np.array(2), "zero": np.array(0), "yes": np.array(True)},
         )
+
+    @pytest.mark.parametrize("tail", TAILS)
+    @pytest.mark.parametrize("opset", [17, 18])
+    def test_of_constant_length_are_explained(self, tail, opset):
+        explained_as_onnxruntime_runs_it(self.source(tail, opset), pictures(2))
+
+    @pytest.mark.parametrize("tail", TAILS)
+    @pytest.mark.parametrize("opset", [17, 18])
+    def test_are_refused_as_the_models_own_nodes(self, tail, opset):
+        counted = "top = ReduceMax<keepdims=0>(x) high = Cast<to=7>(top) on = Mul(high, zero) count = Add(on, two)"
+        proto = self.source(tail, opset, counted)
         run(proto, {"x": pictures(1)})
         with pytest.raises(UnsupportedError) as caught:
             Explainer(proto)(pictures(1))
@@ -376,3 +385,13 @@ class TestParameters:
     )
     def test_are_counted(self, body, weights, count):
         assert fgonnx.inspect(net(body, **weights))["model"]["parameters"] == count
+
+    def test_in_local_functions_too(self):
+        body = net("h = MatMul(x, w) t = Relu(h) y = MatMul(t, v)")
+        body.graph.node[1].op_type, body.graph.node[1].domain = "Shift", "loc"
+        body.opset_import.append(helper.make_opsetid("loc", 1))
+        one = helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(np.ones((1, 4), np.float32)))
+        added = helper.make_node("Add", ["X", "k"], ["Y"])
+        opsets = [helper.make_opsetid("", 18)]
+        body.functions.append(helper.make_function("loc", "Shift", ["X"], ["Y"], [one, added], opsets))
+        assert fgonnx.inspect(body)["model"]["parameters"] == 48

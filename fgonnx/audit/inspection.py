@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import onnx_ir as ir
 
 from fgonnx.engine.graph.session import refusal
+from fgonnx.engine.graph.values import subgraphs_of
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, external_tensors, load
 from fgonnx.engine.rewrite.arranged import arranged
@@ -102,7 +104,7 @@ def _file(loaded: LoadedModel) -> dict[str, Any]:
             "ir_version": model.ir_version,
             "opsets": {domain or "ai.onnx": version for domain, version in model.opset_imports.items()},
             "written_by_fgonnx": written,
-            "parameters": sum(map(_parameters, model.graphs())),
+            "parameters": sum(map(_parameters, _graphs(model))),
         },
         "inputs": [_signature(v) for v in graph.inputs if v.name not in graph.initializers],
         "outputs": [_signature(v) for v in graph.outputs],
@@ -114,9 +116,18 @@ def _file(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _parameters(graph: ir.Graph) -> int:
+def _graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:
+    """Yield the graph and those in its nodes, and local functions and those in theirs."""
+    yield from model.graphs()
+    for function in model.functions.values():
+        yield function
+        yield from (inner for node in function.all_nodes() for inner in subgraphs_of(node))
+
+
+def _parameters(graph: ir.Graph | ir.Function) -> int:
     """Return how many numbers its initializers and Constant nodes hold."""
-    tensors = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
+    own = graph.initializers.values() if isinstance(graph, ir.Graph) else ()
+    tensors = [v.const_value for v in own if v.const_value is not None]
     constants = [a for n in graph if n.op_type == "Constant" and not n.domain for a in n.attributes.values()]
     tensors += [a.as_tensor() for a in constants if a.type == ir.AttributeType.TENSOR]
     listed = [a.value for a in constants if a.type in (ir.AttributeType.FLOATS, ir.AttributeType.INTS)]
