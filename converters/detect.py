@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickletools
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _PACKAGES = {
     "sklearn": "sklearn",
     "paddle": "paddle",
 }
+_LAMBDA = re.compile(rb'"class_name"\s*:\s*"(Lambda|__lambda__)"')
 _HEAD = 4096  # bytes in which signatures are looked for
 _KNOWN = (
     "torch (.pt, .pt2), TensorFlow (a SavedModel folder, a frozen .pb), Keras (.keras, .h5), .tflite, scikit-learn "
@@ -106,6 +108,14 @@ def recognise(path: Path) -> Kind:
     if path.suffix.lower() == ".pb" and start[:1] == b"\n":
         return Kind("tensorflow", "frozen graph")
     raise ModelError(f"'{path}' is of no known kind: give {_KNOWN}")
+
+
+def holds_lambda(path: Path) -> bool:
+    """Tell whether a Keras file holds a layer of Python code, which some versions of Keras run from HDF5 files."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return "config.json" in archive.namelist() and _LAMBDA.search(archive.read("config.json")) is not None
+    return _LAMBDA.search(path.read_bytes()) is not None  # HDF5 keeps the description of a network as plain text
 
 
 def _folder(path: Path) -> Kind:

@@ -18,6 +18,7 @@ from fgonnx.errors import InputError, ModelError, OptionError
 from fgonnx.fields import check_choice
 
 from . import tensorflow as by_tensorflow
+from .detect import holds_lambda
 from .finish import finish
 from .network import Array, Block, Inputs, Linearised, Network, Seed, Site, exporting, needs, paired, reason
 from .options import Conversion, ConversionOptions
@@ -111,8 +112,13 @@ def load(path: Path) -> Any:
     Raises
     ------
     ModelError
-        If Keras cannot load it; custom layers are named.
+        If it holds code, or Keras cannot load it; custom layers are named.
     """
+    if path.is_file() and holds_lambda(path):
+        raise ModelError(
+            f"'{path}' holds Python code (a Lambda layer), which is not run from a file; load it in Python and pass "
+            "the model"
+        )
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds

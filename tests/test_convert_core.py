@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 import numpy as np
 import onnx
 import pytest
-from fgonnx.converters import finish, literal, network, parity
+from fgonnx.converters import detect, finish, literal, network, parity
 from fgonnx.converters.options import Conversion, ConversionOptions
 
 import fgonnx
@@ -292,3 +292,20 @@ def test_a_quantised_output_is_held_to_its_step(steps, verdict, tmp_path):
     found = [m for m in report.measurements if m.quantity.startswith("output")]
     assert {m.verdict for m in found} == {verdict}
     assert {m.unit for m in found} == {"quantisation steps"}
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ('{"class_name": "Sequential", "config": {"layers": [{"class_name": "Lambda", "config": {}}]}}', True),
+        ('{"class_name":"Functional","config":{"f":{"class_name":"__lambda__","config":{"code":"4wA="}}}}', True),
+        ('{"class_name": "Dense", "config": {"name": "Lambda"}}', False),
+    ],
+)
+def test_code_in_a_keras_file_is_seen_before_it_is_loaded(config, found, tmp_path):
+    (tmp_path / "net.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(2000) + config.encode() + bytes(100))
+    with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
+        archive.writestr("config.json", config)
+        archive.writestr("model.weights.h5", b"")
+    for name in ("net.h5", "net.keras"):
+        assert detect.holds_lambda(tmp_path / name) == found
