@@ -7,6 +7,7 @@ from onnx import numpy_helper
 
 import fgonnx
 from fgonnx import Explainer, Options, rewrite
+from fgonnx.engine.normal.expand import recurrent
 from fgonnx.errors import OptionError
 from tests import skips
 from tests.cli_support import CIRCLE, SHAPES, good, refused
@@ -365,3 +366,36 @@ def test_where_it_means_nothing_it_is_refused(call, said):
 
 def test_commands_without_it_refuse_it(tmp_path):
     assert "--backward" in refused("check", SHAPES, "--backward", "libra")
+
+
+LAYERS = {
+    "LSTM": ("h, last, c = LSTM<hidden_size=6>(t, w, r, b)", 4),
+    "GRU": ("h, last = GRU<hidden_size=6>(t, w, r, b)", 3),
+    "RNN": ('h, last = RNN<hidden_size=6, activations=["Relu"]>(t, w, r, b)', 1),
+}
+
+
+@pytest.mark.parametrize("options", [{"backward": "libra"}, {"method": "guided-backprop"}], ids=str)
+@pytest.mark.parametrize("name", LAYERS)
+def test_many_steps_go_back_as_few_do(name, options, monkeypatch):
+    layer, gates = LAYERS[name]
+    source = model(
+        f"""(float[N,7,5] x) => (float[N,3] y) {{
+            t = Transpose<perm=[1,0,2]>(x)
+            {layer}
+            i = Constant<value_ints=[0]>()
+            s = Squeeze(last, i)
+            rectified = Relu(s)
+            y = MatMul(rectified, out)
+        }}""",
+        weights=draw(w=(1, 6 * gates, 5), r=(1, 6 * gates, 6), b=(1, 12 * gates), out=(6, 3)),
+    )
+    x = pictures(2, (7, 5))
+    found = []
+    for most in (1000, 3):
+        monkeypatch.setattr(recurrent, "MOST_STEPS", most)
+        found.append(Explainer(source, layout="NWC", threads=1, cache=False, input_gradient=True, **options)(x, 1))
+    few, many = found
+    np.testing.assert_allclose(many.input_gradient, few.input_gradient, rtol=0, atol=1e-6)
+    if few.completeness is not None:
+        assert max(few.rounding_residual().max(), many.rounding_residual().max()) < 1e-5

@@ -118,6 +118,8 @@ class Emitter:
         self._prefix = prefix
         self._before = before
         self.active: set[ir.Value] = active if active is not None else set()
+        #: What changes the rules of the backward pass that is being written, for the passes inside of a rule.
+        self.modify: Callable[[Any], Any] | None = None
         #: Extra facts known about a cotangent.
         self.recipes: dict[ir.Value, Recipe] = {}
         self._constants: dict[tuple[Any, ...], ir.Value] = {}

@@ -184,6 +184,7 @@ def walk(
     UnsupportedError
         Naming every node of the path that cannot be linearised.
     """
+    op.modify = modify
     refused = refusals(nodes, opset)
     pending: dict[ir.Value, list[ir.Value]] = {head: [seed]}
     result = Walk({})

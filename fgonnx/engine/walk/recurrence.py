@@ -92,7 +92,8 @@ def _backwards(
         head.shape = seed.shape = ir.Shape([*dims, count * int(size)])  # type: ignore[arg-type]
         nodes.append(producer_of(head))
         active.add(head)
-    walked = backward.walk(inner, backward.path(nodes, active, head), head, seed, op.graph.opset_imports[""]).cotangents
+    path, opset = backward.path(nodes, active, head), op.graph.opset_imports[""]
+    walked = backward.walk(inner, path, head, seed, opset, op.modify).cotangents
     sent = [walked[v] if v in walked else inner.zeros_like(v) for v in states]
     body.outputs.extend(
         shaped(inner.Identity(v), like) for v, like in zip((*sent, *total), (*states, *total), strict=True)
