@@ -45,6 +45,14 @@ BY_HAND = {
         e = Cast<to=1>(q)
         d = Mul(e, s)
         t = Add(y, d)""",
+    "multiplied as integers": """a = Div(y, s)
+        r = Round(a)
+        c = Clip(r, least, most)
+        q = Cast<to=3>(c)
+        m = MatMulInteger(q, w8)
+        e = Cast<to=1>(m)
+        d = Mul(e, fine)
+        t = Add(y, d)""",
     "stored as int32": "a = Div(y, s)\nr = Round(a)\nq = Cast<to=6>(r)\ne = Cast<to=1>(q)\nt = Mul(e, s)",
     "stored as uint8, read by DequantizeLinear": """a = Div(y, s)
         a1 = Add(a, i128f)
@@ -73,6 +81,33 @@ def test_whole_numbers_that_may_be_out_of_range_are_refused_by_name() -> None:
     with pytest.raises(UnsupportedError) as caught:
         fgonnx.rewrite(network(branch, more=MORE))
     assert [(r.node, r.op_type) for r in caught.value.refusals] == [("bad", "Cast")]
+
+
+def test_places_that_are_rounded_are_a_choice() -> None:
+    source = network(
+        """g = Sigmoid(y)
+        a = Mul(g, seven)
+        r = Floor(a)
+        q = Cast<to=7>(r)
+        [places] t = GatherElements<axis=3>(y, q)""",
+        more={"seven": np.float32(7)},
+    )
+    notes = fgonnx.Explainer(source)(pictures()).settings["notes"]
+    assert "`GatherElements` 'places' chooses by index; its choice is held fixed" in notes
+
+
+STEPS = {
+    "multiplied twice by what follows from the input": "g = Sigmoid(y)\na = Mul(y, g)\nr = Round(a)\nt = Mul(r, g)",
+    "scaled to another size": "a = Div(y, s)\nr = Round(a)\nt = Mul(r, s2)",
+    "of a reciprocal": "g = Exp(y)\na = Div(f3, g)\nr = Round(a)\nt = Mul(r, g)",
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_steps_between_other_factors_are_none_of_a_quantiser(case: str) -> None:
+    skip = STEPS[case].replace("\nt = ", "\nd = ") + "\nt = Add(d, y)"
+    notes = fgonnx.Explainer(network(skip, more=MORE))(pictures()).settings["notes"]
+    assert any("constant between its steps" in n for n in notes)
 
 
 @pytest.mark.parametrize("op_type", ["Round", "Floor", "Ceil", "Sign"])

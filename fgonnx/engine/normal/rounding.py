@@ -1,4 +1,4 @@
-"""Quantisation by hand: Round, Floor or Ceil between a division by a scale and a multiplication by it.
+"""Quantisation by hand: Round, Floor or Ceil between dividing by a scale and multiplying by it, or before a Cast.
 
 Its derivative is zero between the steps and tells nothing of the model; as for QuantizeLinear and DequantizeLinear, the
 gradient is that of the value that is rounded, and rounding is a term of its own.
@@ -7,6 +7,7 @@ gradient is that of the value that is rounded, and rounding is a term of its own
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +26,28 @@ ROUNDING = ("Ceil", "Floor", "Round")
 
 # What may lie between rounding and the scales: zero points and bounds.
 _SHIFTS = ("Add", "Clip", "Max", "Min", "Sub")
+_NUMBERS = ("ConvInteger", "DequantizeLinear", "MatMulInteger", "QuantizeLinear", "QGemm")
+_PLACES = ("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND")
 _PASSES = (*_SHIFTS, "Cast", "Identity")
 
-Factor = tuple[ir.Value | None, npt.NDArray[np.float64] | None]
+
+@dataclass(frozen=True)
+class Factor:
+    """What a value is multiplied by, or divided by.
+
+    Attributes
+    ----------
+    value : ir.Value
+        The factor or the divisor.
+    divides : bool
+        Whether it is a divisor.
+    known : numpy array or None
+        The factor, if it is constant; 1 over the divisor.
+    """
+
+    value: ir.Value
+    divides: bool
+    known: npt.NDArray[np.float64] | None
 
 
 def tie_rounding(model: ir.Model, x: ir.Value) -> None:
@@ -40,7 +60,8 @@ def tie_rounding(model: ir.Model, x: ir.Value) -> None:
             continue
         value, rounded = required(node, 0), node.outputs[0]
         before = _factor_before(value)
-        if before is None or not any(_inverse(before, after) for after in _factors_behind(rounded)):
+        undone = before is not None and any(_inverse(before, after) for after in _factors_behind(rounded))
+        if not undone and not _is_stored(rounded):
             continue
         users = list(rounded.uses())
         tied = op.emit("StraightThrough", value, rounded, domain=DOMAIN, name=f"{rounded.name}::real")
@@ -53,7 +74,7 @@ def tie_rounding(model: ir.Model, x: ir.Value) -> None:
 
 
 def _factor_before(v: ir.Value) -> Factor | None:
-    """Return what a value was multiplied by: a constant, or 1 over the value returned."""
+    """Return what a value was multiplied or divided by, a zero point and bounds set aside."""
     node = v.producer()
     while node is not None and not node.domain and node.op_type in _SHIFTS:
         moving = [u for u in node.inputs if u is not None and content_of(u) is None]
@@ -62,11 +83,13 @@ def _factor_before(v: ir.Value) -> Factor | None:
         node = moving[0].producer()
     if node is None or node.domain or node.op_type not in ("Div", "Mul"):
         return None
+    if node.op_type == "Div" and content_of(node.inputs[0]) is not None:
+        return None
     return _factor(node)
 
 
 def _factors_behind(v: ir.Value, depth: int = 8) -> Iterator[Factor]:
-    """Yield what a value is multiplied by further on."""
+    """Yield what a value is multiplied or divided by further on."""
     for node, i in v.uses():
         if node.domain or depth == 0:
             continue
@@ -75,27 +98,42 @@ def _factors_behind(v: ir.Value, depth: int = 8) -> Iterator[Factor]:
         elif node.op_type == "DequantizeLinear" and i == 0:
             scale = required(node, 1)
             known = content_of(scale)
-            yield scale, None if known is None else known.astype(np.float64)
+            yield Factor(scale, False, None if known is None else known.astype(np.float64))
         elif node.op_type in _PASSES:
             yield from _factors_behind(node.outputs[0], depth - 1)
+
+
+def _is_stored(v: ir.Value, depth: int = 8) -> bool:
+    """Tell whether what is rounded is cast to integers that are read as numbers."""
+    for node, _ in v.uses():
+        if narrows(node):
+            return True
+        if (
+            depth
+            and not node.domain
+            and node.op_type in (*_SHIFTS, "Identity")
+            and _is_stored(node.outputs[0], depth - 1)
+        ):
+            return True
+    return False
 
 
 def _factor(node: ir.Node, moving: ir.Value | None = None) -> Factor:
     a, b = required(node, 0), required(node, 1)
     other = a if node.op_type == "Mul" and (b is moving or (moving is None and content_of(a) is not None)) else b
-    known = content_of(other)
+    known, divides = content_of(other), node.op_type == "Div"
     if known is None:
-        return other, None
+        return Factor(other, divides, None)
     array = known.astype(np.float64)
     with np.errstate(divide="ignore"):
-        return other, array if node.op_type == "Mul" else 1 / array
+        return Factor(other, divides, 1 / array if divides else array)
 
 
 def _inverse(before: Factor, after: Factor) -> bool:
     """Tell whether one factor undoes the other: a scale divided by and multiplied with."""
-    if before[1] is None or after[1] is None:
-        return before[1] is after[1] and before[0] is after[0]
-    a, b = np.squeeze(before[1]), np.squeeze(after[1])
+    if before.known is None or after.known is None:
+        return before.value is after.value and before.divides != after.divides
+    a, b = np.squeeze(before.known), np.squeeze(after.known)
     return (a.shape == b.shape or a.ndim == 0 or b.ndim == 0) and bool(np.allclose(a * b, 1, rtol=1e-3, atol=0))
 
 
@@ -142,4 +180,19 @@ def narrows(node: ir.Node) -> bool:
     out = node.outputs[0].dtype
     if out is None or out.is_floating_point() or out == ir.DataType.BOOL:
         return False
-    return v.dtype.is_floating_point() and whole(v)
+    return v.dtype.is_floating_point() and whole(v) and _is_number(node.outputs[0])
+
+
+def _is_number(v: ir.Value, depth: int = 12) -> bool:
+    """Tell whether integers are read as numbers further on, not as places alone."""
+    for node, i in v.uses():
+        if node.op_type in _NUMBERS or node.op_type.startswith("QLinear"):
+            return True
+        if depth == 0 or (node.op_type in _PLACES and i == 1) or not node.outputs:
+            continue
+        out = node.outputs[0]
+        if node.op_type in ("Cast", "CastLike") and out.dtype is not None and out.dtype.is_floating_point():
+            return True
+        if out.dtype is not None and not out.dtype.is_floating_point() and _is_number(out, depth - 1):
+            return True
+    return False
