@@ -129,7 +129,16 @@ def test_a_plain_gradient_is_portable_too(name):
 
 
 @pytest.mark.parametrize(
-    "what", ["value_info", f"more than {MOST} values", "in place of scales", "OneHot", "names an output", "as factor"]
+    "what",
+    [
+        "value_info",
+        f"more than {MOST} values",
+        "in place of scales",
+        "OneHot",
+        "names an output",
+        "as factor",
+        "three axes",
+    ],
 )
 def test_the_fast_form_has_what_the_check_finds(what):
     body, weights = NETWORKS["many biases"]

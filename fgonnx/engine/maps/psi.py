@@ -252,6 +252,9 @@ def sample_sums(op: Emitter, m: Signed) -> ir.Value | None:
         return None
     signed = matrix(op, m)
     sums = op.ReduceSum(signed.value, [2], keepdims=0)
+    if signed.weights is not None and op.portable:  # no Mul behind a reduction: see docs/forms.md
+        factors = op.Expand(signed.weights, [p.shape[1]])
+        return shaped(op.MatMul(sums, op.Reshape(factors, [-1, 1])), [None, 1])
     if signed.weights is not None:
         sums = op.Mul(sums, signed.weights)
     return shaped(op.ReduceSum(sums, [1], keepdims=1), [None, 1])

@@ -132,7 +132,9 @@ def seeded(op: Emitter, head: ir.Value, shape: tuple[int, ...], names: tuple[str
             op.Mul(aggregate.at_least_float32(op, seed), aggregate.at_least_float32(op, head)), [-1, count]
         )
         return Explained(seed, op.ReduceSum(products, [1], keepdims=0))
-    flat = shaped(op.Reshape(head, [-1, count]), [None, count])
+    flat = head  # a reshape to the same shape would be merged, and take the output's name, in some runtimes
+    if len(shape) != 1 or op.rank(head) != 2:
+        flat = shaped(op.Reshape(head, [-1, count]), [None, count])
     chosen = _target(op, head, flat, names[0], options.target)
     hot, score = masks.one_hot(op, chosen, count, dtype), _value_at(op, flat, chosen)
     if options.contrast is None:

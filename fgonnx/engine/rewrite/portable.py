@@ -273,7 +273,18 @@ def portable_violations(model: onnx.ModelProto) -> list[str]:
             found.append(f"{where} is written by fgonnx")
         if node.op_type == "Identity" and ours and node.output[0] in outputs and node.input[0].startswith(PREFIX):
             found.append(f"{where} names an output")
-    found += [f"MatMul '{name}' has a vector as factor" for name in _products_with_vectors(model)]
+    ranks = _ranks(model)
+    producers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        where = f"{node.op_type} '{node.name}'"
+        if node.op_type == "MatMul" and node.name.startswith(PREFIX) and 1 in [ranks.get(n) for n in node.input]:
+            found.append(f"{where} has a vector as factor")
+        if node.op_type not in ("Add", "Div", "Mul", "Sub") or not node.name.startswith(PREFIX):
+            continue
+        reduced = [producers[n] for n in node.input if n in producers and producers[n].op_type.startswith("Reduce")]
+        beside = [n for n in node.input if n not in varying and ranks.get(n, 0) > 0]
+        if beside and any(ranks.get(r.input[0]) == 3 for r in reduced):
+            found.append(f"{where} is a reduction of three axes with a vector")
     domains = {n.domain for n in _all_nodes(graph.node)} | {n.domain for f in model.functions for n in f.node}
     versions = {o.domain: o.version for o in model.opset_import}
     found += [f"the operator set '{name}' is not used" for name in versions if name and name not in domains]
@@ -282,15 +293,14 @@ def portable_violations(model: onnx.ModelProto) -> list[str]:
     return found
 
 
-def _products_with_vectors(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the matrix products of fgonnx with a factor of one axis."""
+def _ranks(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the number of axes of every value whose shape can be inferred."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     ranks = {t.name: len(t.dims) for t in inferred.initializer}
     for v in (*inferred.value_info, *inferred.input, *inferred.output):
         if v.type.tensor_type.HasField("shape"):
             ranks.setdefault(v.name, len(v.type.tensor_type.shape.dim))
-    products = [n for n in inferred.node if n.op_type == "MatMul" and n.name.startswith(PREFIX)]
-    return [n.name for n in products if any(ranks.get(name) == 1 for name in n.input)]
+    return ranks
 
 
 def _all_nodes(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
