@@ -507,6 +507,23 @@ class TestSizesOfOtherInputs:
         assert (e.settings["batch"], e.saliency.shape) == ("any", (3, 9))
         np.testing.assert_allclose(e.score, run(source, x)["y"].max(1), rtol=1e-4)
 
+    def test_a_state_whose_axes_have_no_names(self):
+        weights = {k: WEIGHTS[k] for k in ("W", "R", "one", "last", "fc")}
+        source = model(
+            "(float[N,9,6] x, float[1,N,4] h0) => (float[N,5] y, float[1,N,4] s) { t = Transpose<perm=[1,0,2]>(x) "
+            f"h, s = LSTM<hidden_size=4>(t, W, R, , , h0) {STEPS.replace('s = ', 'q = ').replace('(s, ', '(q, ')} }}",
+            weights=weights,
+        )
+        for value in (*source.graph.input, *source.graph.output):
+            for d in value.type.tensor_type.shape.dim:
+                d.ClearField("dim_param")
+        x = {"x": drawn((3, 9, 6)), "h0": drawn((1, 3, 4), 4)}
+        e = Explainer(source, input="x")(x)
+        truth = run(source, x)
+        np.testing.assert_allclose(e.score, truth["y"].max(1), rtol=1e-4)
+        np.testing.assert_allclose(e.outputs["s"], truth["s"], rtol=1e-4, atol=1e-6)
+        assert e.settings["batch"] == "any"
+
     def test_a_second_input_of_a_fixed_batch(self):
         weights = {k: WEIGHTS[k] for k in ("w3", "fc")}
         body = TAIL.replace("y = MatMul(f, fc)", "g = Mul(f, s) y = MatMul(g, fc)")
@@ -574,3 +591,8 @@ def test_the_example_of_the_page_runs():
     page = Path(__file__).parents[1] / "docs" / "layouts.md"
     (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     exec(compile(block, "layouts.md", "exec"), {})
+
+
+def test_a_first_axis_without_a_name_of_which_the_graph_takes_one_entry_is_the_batch():
+    source = network("rows_,6", "r = Reshape(x, one_row) t = Tanh(r) y = MatMul(t, k6)", "1,5")
+    held(source, drawn((1, 6)), 0, (6,))

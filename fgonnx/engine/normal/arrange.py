@@ -157,13 +157,14 @@ def _tried(dims: Sequence[int | ir.SymbolicDim], trial: trials.Trials) -> Found:
     """Try which axis is the batch, those of free size first."""
     free = [i for i, d in enumerate(dims) if not isinstance(d, int)]
     for axis in free:
-        if trial.joins(axis):
+        if trial.joins(axis) or trial.tie(axis):
             return Found(axis)
     for axis in (i for i, d in enumerate(dims) if isinstance(d, int) and d > 1):
         if trial.answer(axis) is not None:
             return Found(axis, int(dims[axis]))  # type: ignore[arg-type]
-    if not trial.runs:
-        return Found(0) if free[:1] == [0] else Found(None)
+    # A first axis of free size of which the graph takes one entry alone, or that other inputs may share, is a batch.
+    if free[:1] == [0] and (not trial.runs or trial.takes_one(0) or trial.several):
+        return Found(0)
     return Found(None, proof="no axis of the input answers to one of the output")
 
 
@@ -194,7 +195,10 @@ def _arranged(loaded: LoadedModel, x: ir.Value, found: Found, trial: trials.Tria
         notes.append(f"the input '{name}' has no batch axis: it is one sample")
     elif axis:
         notes.append(f"the batch is axis {axis} of the input '{name}'")
-    inputs, outputs = _places(model.graph, x, axis), trial.places(axis)
+    inputs = _places(model.graph, x, axis)
+    if axis is not None and len(free_inputs(model.graph)) > 1:
+        inputs.update(trial.tie(axis))
+    outputs = trial.places(axis)
     loaded = replace(loaded, notes=(*loaded.notes, *notes))
     if not any(place != 0 for place in (*inputs.values(), *outputs.values())) and filled == 1:
         return replace(loaded, ir=model, arrangement=known)

@@ -53,6 +53,8 @@ class Trials:
         self._outputs = [str(v.name) for v in tensors]
         floating = [str(v.name) for v in tensors if v.dtype is None or v.dtype.is_floating_point()]
         self._head = output if output in self._outputs else (floating or self._outputs or [""])[0]
+        self._tied: dict[str, int] = {}
+        self._single: set[int] = set()
         self._joined: dict[int, dict[str, int]] = {}
         self._answered: dict[int, dict[str, int]] = {}
 
@@ -87,7 +89,12 @@ class Trials:
 
     def _symbol(self, v: ir.Value, axis: int) -> str | None:
         d = dims_of(v)[axis]
-        return None if isinstance(d, int) else d.value if d.value is not None else f"{v.name}:{axis}"
+        if isinstance(d, int):
+            return None
+        if self._tied.get(str(v.name)) == axis:
+            v, axis = self._x, self._tied[str(self._x.name)]
+            d = dims_of(v)[axis]
+        return str(d.value) if not isinstance(d, int) and d.value is not None else f"{v.name}:{axis}"
 
     def _feeds(self, size: int, symbols: Mapping[str, int], seed: int = 0) -> Feeds:
         """Return seeded inputs: `symbols` says the size of free axes, `size` that of other ones of the input."""
@@ -125,6 +132,37 @@ class Trials:
                 self._joined[axis] = {}
         return self._head in self._joined[axis]
 
+    def takes_one(self, axis: int) -> bool:
+        """Tell whether the model runs on one entry along an axis of free size, but not on two."""
+        self.joins(axis)
+        return axis in self._single
+
+    @property
+    def several(self) -> bool:
+        """Whether the model has several inputs."""
+        return len(free_inputs(self._loaded.ir.graph)) > 1
+
+    def tie(self, axis: int) -> dict[str, int]:
+        """Return which unnamed axes of other inputs, behind their first, are the batch: tried together, or none."""
+        graph, d = self._loaded.ir.graph, dims_of(self._x)[axis]
+        if isinstance(d, int) or d.value is not None:
+            return {}
+        tied: dict[str, int] = {}
+        for v in free_inputs(graph):
+            dims = v.shape.dims if v.shape is not None and v.name != self._x.name else ()
+            unnamed = [i for i, size in enumerate(dims) if not isinstance(size, int) and size.value is None]
+            if len(unnamed) == 1 and unnamed[0]:
+                tied[str(v.name)] = unnamed[0]
+        if not tied:
+            return {}
+        self._tied = {**tied, str(self._x.name): axis}
+        self._joined.pop(axis, None)
+        if self.joins(axis):
+            return tied
+        self._tied = {}
+        self._joined.pop(axis, None)
+        return {}
+
     def _join(self, axis: int) -> dict[str, int]:
         symbol, size = self._symbol(self._x, axis), self._size
         if symbol is None or size is None:
@@ -141,7 +179,10 @@ class Trials:
             for k, array in alone[0].items()
         }
         alone[1] = {k: array if k in places else alone[0][k] for k, array in alone[1].items()}
-        first, second, joined = self._run(alone[0]), self._run(alone[1]), self._run(both)
+        first, second = self._run(alone[0]), self._run(alone[1])
+        self._single.add(axis)
+        joined = self._run(both)
+        self._single.discard(axis)
         found = {}
         for name in self._outputs:
             place = doubled(first[name], second[name], joined[name])
@@ -225,7 +266,7 @@ class Trials:
             same = [i for i, d in enumerate(dims) if not isinstance(d, int) and d.value == symbol]
             if len(same) == 1:
                 found[str(v.name)] = same[0]
-        if axis and any(name not in found for name in self._outputs):
+        if (axis or self._tied) and any(name not in found for name in self._outputs):
             self.joins(axis)
         return {**self._joined.get(axis, {}), **found}
 
