@@ -12,7 +12,7 @@ import fgonnx.audit.check as checks
 from fgonnx.audit.check import check
 from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.load import load
-from fgonnx.errors import OptionError, TargetError
+from fgonnx.errors import NumericError, OptionError, TargetError
 from tests.support import draw, model
 
 SHAPES = Path(__file__).resolve().parent.parent / "examples" / "shapes.onnx"
@@ -315,3 +315,25 @@ def test_a_graph_that_computes_something_else_fails(monkeypatch):
     first = check(smooth(), threads=1, directions=1).checks[0]
     assert first.verdict == "failed"
     assert "not what the model computes" in first.detail
+
+
+class TestSilence:
+    """A magnitude has no slope where it is 0: that is said, not that something overflows."""
+
+    MAGNITUDE = """(float[N,1,16] x) => (float[N,2] y) {
+        a = Conv<strides=[4]>(x, w)
+        s = Mul(a, a)
+        m = Sqrt(s)
+        p = GlobalAveragePool(m)
+        y = Flatten(p)
+    }"""
+
+    def test_the_root_is_named(self):
+        source = model(self.MAGNITUDE, weights=draw(w=(2, 1, 4)))
+        with pytest.raises(NumericError, match=r"for sample 1, .* \(Sqrt\) takes a root of exactly 0"):
+            check(source, np.stack([np.ones((1, 16), np.float32), np.zeros((1, 16), np.float32)]), threads=1)
+
+    def test_a_trained_network(self, shared):
+        loaded = bind(load(shared / "models" / "silero_vad_v5.onnx"), {"sr": 16000, "state": 0})
+        with pytest.raises(NumericError, match="takes a root of exactly 0"):
+            check(loaded, np.zeros((1, 576), np.float32), threads=1)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine import methods
-from fgonnx.engine.graph.blame import first_not_finite
+from fgonnx.engine.graph.blame import first_not_finite, first_zero
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session, choose_providers
 from fgonnx.engine.graph.values import dtype_of
@@ -45,6 +45,7 @@ Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 _KEPT_SIZES = 4
+_ROOTS = ("Sqrt", "ReduceL2", "Pow")  # of infinite slope at 0
 
 _CALLED = "an Explainer is told what to explain when it is called: explainer(x, target)"
 _OF_FILES = {
@@ -498,8 +499,16 @@ class Explainer:
         own = {n: array for n, array in fed.items() if n not in (r.selector, r.contrast)}
         try:
             found = first_not_finite(self.loaded.ir, batches.cut(r, own, 1), self.loaded.folder)
+            root = first_zero(r.model, batches.cut(r, fed, 1), _ROOTS, self.loaded.folder) if found is None else None
         except Exception:  # the search is a courtesy: types that cannot be outputs must not hide the real message
             return said
+        if root is not None:
+            what = f"'{root[1].name}' ({root[1].op_type})"
+            return (
+                f"{said} for sample {root[0]}, while the model's own values are finite: {what} takes a root of exactly "
+                "0, where its slope is infinite, as in silence or on a flat ground. There is no gradient there; "
+                "explain a sample that is not, or add a little noise to it"
+            )
         if found is None:
             return f"{said}, while the model's own values are finite: the gradient overflows"
         sample, node = found

@@ -69,12 +69,16 @@ class Point:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer with weights: its input, its output, and the key it is matched by."""
+    """A layer with weights: its input, its output with and without bias, and the key it is matched by.
+
+    Where a fused operator adds the bias later, to the skip connection, `gives` is the same as `bare`.
+    """
 
     node: ir.Node
     source: str
     reads: ir.Value
     gives: ir.Value
+    bare: ir.Value
     key: tuple[Any, ...]
     stem: str
 
@@ -157,11 +161,11 @@ class Side:
         # Integer products read q - z; its twin is s (q - z), and s differs from sample to sample.
         data = self.normal.unscaled.get(data, data)
         key = ("dense", *sorted(dims)) if dense else (node.op_type, *dims)
-        return _Layer(node, source, data, self._linear_end(node), key, _stem(source))
+        return _Layer(node, source, data, *self._linear_end(node), key, _stem(source))
 
-    def _linear_end(self, node: ir.Node) -> ir.Value:
-        """Return the value after a layer's bias and normalisation, which may be separate nodes."""
-        end = value = node.outputs[0]
+    def _linear_end(self, node: ir.Node) -> tuple[ir.Value, ir.Value]:
+        """Return the value after a layer's bias and normalisation, which may be separate nodes; and the one before."""
+        end = bare = value = node.outputs[0]
         scaled = node.inputs[0] in self.normal.unscaled
         channels = {int(d) for d in value.shape.dims if isinstance(d, int)} if value.shape is not None else set()
         while len(users := self._uses.get(value, [])) == 1:
@@ -174,12 +178,13 @@ class Side:
                 and (_size(others[0]) in channels - {1} or (scaled and user.op_type == "Mul"))
                 and others[0] not in self.active
             ):
+                bare = user.outputs[0] if bare is end and scaled and user.op_type == "Mul" else bare
                 end = value = user.outputs[0]
             elif user.op_type in _WITHOUT_EFFECT:
                 value = user.outputs[0]
             else:
                 break
-        return end
+        return end, bare
 
 
 @dataclass(frozen=True)
@@ -320,7 +325,19 @@ def _pairs(a: Side, b: Side, matched: Sequence[tuple[_Layer, _Layer]]) -> Iterat
     yield from pair(a.head, b.head, HEAD, str(a.head.name), str(b.head.name))
     for one, other in matched:
         yield from pair(one.reads, other.reads, READS, one.source, other.source)
-        yield from pair(one.gives, other.gives, GIVES, one.source, other.source)
+        yield from pair(*_ends(one, other), GIVES, one.source, other.source)
+
+
+def _ends(one: _Layer, other: _Layer) -> tuple[ir.Value, ir.Value]:
+    """Return what two layers give: with the bias, or without it where one of them gets it later."""
+    later = [layer.gives is layer.bare and not _has_bias(layer.node) for layer in (one, other)]
+    if later[0] != later[1] and not _has_bias(one.node) and not _has_bias(other.node):
+        return one.bare, other.bare
+    return one.gives, other.gives
+
+
+def _has_bias(node: ir.Node) -> bool:
+    return len(node.inputs) > 2 and node.inputs[2] is not None
 
 
 def _segments(values: Sequence[ir.Value]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,42 @@ def first_not_finite(
         found = session.run(dict(feeds))
         for node, v in values:
             if v.name in found and found[v.name].dtype.kind == "f" and not np.isfinite(found[v.name]).all():
+                return i, node
+    return None
+
+
+def first_zero(
+    model: ir.Model,
+    runs: Iterable[Mapping[str, npt.NDArray[Any]]],
+    op_types: Collection[str],
+    folder: Path | None = None,
+) -> tuple[int, ir.Node] | None:
+    """Return the first run, and the first node of some operators in it, whose result holds a zero.
+
+    Parameters
+    ----------
+    model : ir.Model
+        The model; it is not changed.
+    runs : iterable of mapping of str to numpy array
+        Inputs by name, for each run.
+    op_types : collection of str
+        Which operators to look at.
+    folder : Path, optional
+        Folder of external weights.
+
+    Raises
+    ------
+    ModelError
+        If onnxruntime rejects the model with these values as outputs, or fails to run it.
+    """
+    copy = model.clone()
+    looked_at = [node for node in copy.graph if node.op_type in op_types and not node.domain]
+    values = _exposed(copy, {v.name for node in looked_at for v in node.outputs})
+    session = Session(copy, folder=folder, providers=["cpu"], optimise=False)
+    for i, feeds in enumerate(runs):
+        found = session.run(dict(feeds))
+        for node, v in values:
+            if v.name in found and (found[v.name] == 0).any():
                 return i, node
     return None
 
