@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from skimage.metrics import structural_similarity
 
+from benchmarks.evaluation import PAGE, described
 from fgonnx.audit import evaluate
 from fgonnx.audit.comparison import measures
 from fgonnx.audit.evaluate.faithfulness import REMOVED
@@ -308,6 +309,10 @@ def test_every_measure_says_what_it_is_and_where_it_is_from():
         assert found.meaning.endswith(".")
         assert found.better in ("higher", "lower", "")
         assert any(year in found.source for year in map(str, range(2016, 2027)))
+
+
+def test_the_page_lists_every_measure_as_its_docstring_does():
+    assert f"<!-- measures -->\n\n{described()}\n<!-- end of measures -->" in PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("fill", ["black", "mean", "blur", "noise"])

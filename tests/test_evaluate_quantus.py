@@ -5,6 +5,7 @@ import pytest
 
 from fgonnx import Explainer
 from fgonnx.audit import evaluate
+from fgonnx.audit.evaluate.randomisation import permuted
 from tests import skips
 from tests.evaluate_support import SIDE, draw, relu_net
 
@@ -13,7 +14,8 @@ skips.without("torch")
 
 from fgonnx.audit.evaluate import quantus as bridge  # noqa: E402
 
-QUIET = {"disable_warnings": True, "display_progressbar": False, "normalise": False, "abs": True}
+SILENT = {"disable_warnings": True, "display_progressbar": False}
+QUIET = {**SILENT, "normalise": False, "abs": True}
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,21 @@ def test_max_sensitivity_is_the_same_norm(case):
     )
     ours = [np.linalg.norm(b - a) / np.linalg.norm(a) for a, b in zip(maps, moved, strict=True)]
     assert by_quantus(metric, case) == pytest.approx(ours, rel=1e-4)
+
+
+def test_entropy_rises_as_in_efficient_mprt(case):
+    subject = evaluate.Subject(relu_net(), "gradient-x-input")
+    data = case[1].explained(subject)
+    found = evaluate.get("randomisation-entropy")(subject, data).values
+    metric = quantus.EfficientMPRT(skip_layers=True, abs=False, normalise=False, **SILENT)
+    for quantity, x in (("entropy", data.maps(subject)), ("entropy_random", random_maps(subject, data))):
+        theirs = [metric.complexity_func(a=m, x=m[None], n_bins=100) for m in x]
+        assert theirs == pytest.approx(found[quantity], rel=1e-9)
+
+
+def random_maps(subject, data):
+    twin = subject.on(permuted(subject.loaded, ("w1", "b1", "w2", "b2", "w3", "b3"), data.seed))
+    return twin(data.x, data.target.tolist()).saliency.astype(np.float64)
 
 
 def test_models_that_take_channels_last_are_fed_rightly():
