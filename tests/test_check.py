@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
@@ -13,6 +14,7 @@ from fgonnx.audit.check import check
 from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.load import load
 from fgonnx.errors import NumericError, OptionError, TargetError
+from tests.cli_support import run
 from tests.support import draw, model
 
 SHAPES = Path(__file__).resolve().parent.parent / "examples" / "shapes.onnx"
@@ -337,3 +339,21 @@ class TestSilence:
         loaded = bind(load(shared / "models" / "silero_vad_v5.onnx"), {"sr": 16000, "state": 0})
         with pytest.raises(NumericError, match="takes a root of exactly 0"):
             check(loaded, np.zeros((1, 576), np.float32), threads=1)
+
+
+class TestExitCodes:
+    """0 passed, 1 failed, 2 bad input, 3 not decided."""
+
+    def test_not_decided(self, tmp_path):
+        onnx.save(TestSlopesNearRounding.network(1e-5), tmp_path / "model.onnx")
+        result = run("check", tmp_path / "model.onnx", "--threads", 1)
+        assert result.exit_code == 3
+        assert "not decided" in result.output
+        assert "what would decide it" in " ".join(result.output.split())
+
+    @pytest.mark.parametrize("tolerance", ["nan", "0", "-1", "inf"])
+    def test_a_tolerance_that_is_none(self, tolerance):
+        assert run("check", SHAPES, f"--tolerance={tolerance}").exit_code == 2
+
+    def test_the_switch_of_the_source_is_in_the_help(self):
+        assert "--no-verify" in run("check", "--help").output
