@@ -158,9 +158,51 @@ def test_energy_is_the_positive_share_inside():
     assert found["gain"] == pytest.approx(found["inside"] / (8 / 64))
 
 
-@pytest.mark.parametrize("name", ["pointing-game", "energy"])
+@pytest.mark.parametrize(
+    ("inside", "outside", "wanted"),
+    [
+        (1.0, -1.0, (1.0, 1.0, 1.0)),
+        (-1.0, 1.0, (0.0, 0.0, 0.0)),
+        (3.0, 0.0, (1.0, 1.0, np.nan)),
+        (0.0, 3.0, (0.0, 0.0, np.nan)),
+        (0.0, -3.0, (1.0, 0.0, 1.0)),
+        (2.0, 0.5, (16 / 44, 16 / 44, np.nan)),
+        (-2.0, -0.5, (28 / 44, 0.0, 28 / 44)),
+        (0.0, 0.0, (0.0, 0.0, np.nan)),
+    ],
+)
+@pytest.mark.parametrize("unit", [1e-20, 1.0, 1e20])
+def test_polarity_of_known_maps(inside, outside, wanted, unit):
+    saliency = unit * np.where(MASK, inside, outside)
+    found = measured("polarity", None, data(samples(1), saliency=saliency, masks=MASK)).values
+    assert [found[name][0] for name in ("precision", "positive", "negative")] == pytest.approx(wanted, nan_ok=True)
+
+
+def test_polarity_is_the_share_of_pixels_with_the_right_sign():
+    saliency, masks = samples(5, seed=6)[:, 0], np.concatenate([MASK, ~MASK, MASK, MASK, ~MASK])
+    found = measured("polarity", None, data(samples(5), saliency=saliency, masks=masks)).values
+    for i in range(5):
+        right = {True: 0.0, False: 0.0}
+        total = {True: 0.0, False: 0.0}
+        for value, inside in zip(saliency[i].ravel(), masks[i].ravel(), strict=True):
+            total[value > 0] += abs(value)
+            right[value > 0] += abs(value) * ((value > 0) == inside)
+        assert found["precision"][i] == pytest.approx(sum(right.values()) / sum(total.values()))
+        assert found["positive"][i] == pytest.approx(right[True] / total[True])
+        assert found["negative"][i] == pytest.approx(right[False] / total[False])
+
+
+def test_polarity_of_a_map_without_negative_values_is_its_energy():
+    given = data(samples(1), saliency=np.abs(samples(1, seed=6)[:, 0]), masks=MASK)
+    assert measured("polarity", None, given).values["precision"] == pytest.approx(
+        measured("energy", None, given).values["inside"]
+    )
+
+
+@pytest.mark.parametrize("name", ["pointing-game", "energy", "polarity"])
 def test_without_a_mask_there_is_no_value(name):
-    given = data(samples(2), saliency=np.ones((2, SIDE, SIDE)), masks=np.concatenate([MASK, MASK & False]))
+    signed = np.where(np.arange(SIDE) < SIDE // 2, 1.0, -1.0) * np.ones((2, SIDE, SIDE))
+    given = data(samples(2), saliency=signed, masks=np.concatenate([MASK, MASK & False]))
     for values in measured(name, None, given).values.values():
         assert np.isnan(values).tolist() == [False, True]
     with pytest.raises(InputError, match="needs masks"):

@@ -7,9 +7,11 @@ import numpy as np
 
 from fgonnx.audit.comparison.measures import TOLERANCE
 from fgonnx.audit.evaluate.accepted import Share
-from fgonnx.audit.evaluate.data import Bool, Data, Explains
+from fgonnx.audit.evaluate.data import Bool, Data, Explains, ratio
 from fgonnx.audit.evaluate.registry import Measured, measure
 from fgonnx.errors import InputError
+
+_TINY = np.finfo(np.float64).tiny
 
 
 @measure(
@@ -70,8 +72,46 @@ def energy(explainer: Explains, data: Data) -> Measured:
     for i, mask in enumerate(_masks(data)):
         if mask.any():
             area[i] = mask.mean()
-            inside[i] = maps[i][mask].sum() / max(maps[i].sum(), np.finfo(np.float64).tiny)
+            inside[i] = maps[i][mask].sum() / max(maps[i].sum(), _TINY)
     return Measured({"inside": inside, "gain": inside / area})
+
+
+@measure(
+    "polarity",
+    better="higher",
+    source="Cedro and Chlebus, Scaling Vision Models Does Not Consistently Improve Localisation-Based Explanation "
+    "Quality, 2026, arXiv:2605.10142 (dual-polarity precision)",
+    runs=1,
+    needs="masks",
+)
+def polarity(explainer: Explains, data: Data) -> Measured:
+    """Share of a signed map whose sign is right: positive on the object, negative beside it (dual-polarity precision).
+
+    With S+ and S- the positive and the negative part of the map, both at least 0, and M the object, (sum of S+ over M +
+    sum of S- outside of M) / sum of |S|, 0..1. For a map without negative values this is the share inside, `energy`.
+
+    Parameters
+    ----------
+    explainer, data
+        See `Measure`.
+
+    Returns
+    -------
+    Measured
+        "precision": the share; "positive": the share of S+ that is inside; "negative": the share of S- that is outside,
+        NaN for a map that is nowhere negative. All are NaN without a mask; "precision" and "positive" are 0 for a map
+        that is zero, or nowhere positive.
+    """
+    maps = data.maps(explainer)
+    found = np.full((3, len(data)), np.nan)
+    for i, mask in enumerate(_masks(data)):
+        if mask.any():
+            plus, minus = np.maximum(maps[i], 0.0), np.maximum(-maps[i], 0.0)
+            inside, outside = plus[mask].sum(), minus[~mask].sum()
+            found[0, i] = (inside + outside) / max(np.abs(maps[i]).sum(), _TINY)
+            found[1, i] = inside / max(plus.sum(), _TINY)
+            found[2, i] = ratio(outside, minus.sum())
+    return Measured(dict(zip(("precision", "positive", "negative"), found, strict=True)))
 
 
 def _masks(data: Data) -> Bool:
