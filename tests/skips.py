@@ -40,11 +40,12 @@ SHARED = Reason(
 TRAINING = Reason("training build", "in the environment that .ci/run makes with the training build of ONNX Runtime")
 INFERENCE = Reason("inference build", "with any other build of ONNX Runtime than the training build", "an ")
 FRAMEWORK = Reason("framework", "in the environments that .ci/run makes for the frameworks of the converters")
+ENVIRONMENT = Reason("environment", "where `python -m benchmarks.runtimes --install` has put the runtime", "an ")
 PACKAGE = Reason("package", "where the package is installed; the extra `test` brings those that install everywhere")
 SYSTEM = Reason("system", "on the operating systems that have what is tested")
 PROCESSOR = Reason("processor", "on processors for which onnxruntime has the kernels that are tested")
 
-REASONS = (SHARED, TRAINING, INFERENCE, FRAMEWORK, PACKAGE, SYSTEM, PROCESSOR)
+REASONS = (SHARED, TRAINING, INFERENCE, FRAMEWORK, ENVIRONMENT, PACKAGE, SYSTEM, PROCESSOR)
 
 
 def now(reason: Reason, detail: str = "") -> NoReturn:
