@@ -6,6 +6,7 @@ on the same input instead, and its outputs and the tensor explained are compared
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,6 +109,11 @@ def of_whom(loaded: LoadedModel, error: ModelError, r: Rewritten | None = None, 
             own = str(said)
     if own is not None:
         return ModelError(f"{loaded.name}: {own}")
+    if (missing := re.search(r"NOT_IMPLEMENTED.*implementation for (\w+)", str(error))) is not None:
+        return ModelError(
+            f"{loaded.name}: onnxruntime runs the model but not its explanation: it has no {missing[1]} for values of "
+            "this type. Convert the model to float32"
+        )
     return ModelError(
         f"{loaded.name}: onnxruntime runs the model, but not what fgonnx wrote beside it ({error}). If memory is "
         f"short, explain fewer samples at once ({parameter('batch_size')}); else this is a fault of fgonnx: please "

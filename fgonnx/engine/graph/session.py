@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
@@ -35,6 +36,7 @@ _NODE = re.compile(r"while running (\S+) node\. Name:'([^']*)' Status Message: "
 _NO_FILE = "in-memory"  # the file that such weights refer to; onnxruntime replaces them before opening it
 _COPIED_BYTES = 1 << 24  # results below this size are copied
 _SHARED_TYPES = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT8, ir.DataType.UINT8}
+_PROPAGATION = "QDQPropagationTransformer"  # it gives a zero point of int8 the type uint8
 
 #: Whether this is the build with a gradient builder (onnxruntime-training).
 TRAINING: bool = hasattr(_pybind_state, "GradientGraphBuilder")
@@ -157,15 +159,16 @@ class Session:
         if not optimise:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.add_session_config_entry("session.disable_prepacking", "1")  # a second copy of the weights
+        elif _holds_half(proto.graph):
+            # onnxruntime's last rounds die (SIGSEGV) on products of transposed float16 values beside their casts.
+            level = ort.GraphOptimizationLevel
+            options.graph_optimization_level = getattr(level, "ORT_ENABLE_LAYOUT", level.ORT_ENABLE_EXTENDED)
         if folder is not None:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", os.fspath(folder.resolve())
             )
         self.providers = choose_providers(providers)
-        try:
-            self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=self.providers)
-        except Exception as error:  # onnxruntime's own exceptions have no common base
-            raise ModelError(f"onnxruntime does not take the model: {first_line(error)}") from error
+        self._session = _open(proto, options, self.providers)
         # Weights must outlive a session that reads them in place, or that falls back to another provider.
         self._weights = {} if self.providers == ["CPUExecutionProvider"] and _copies_weights() else weights
         self.inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
@@ -207,6 +210,28 @@ def refusal(model: ir.Model, folder: Path | None) -> str | None:
     except ModelError as error:
         return str(error)
     return None
+
+
+def _open(proto: onnx.ModelProto, options: ort.SessionOptions, providers: Sequence[str]) -> ort.InferenceSession:
+    """Open a model; where an optimiser fails on a graph that onnxruntime takes as it is, without that one."""
+    content = proto.SerializeToString()
+    try:
+        return ort.InferenceSession(content, options, providers=providers)
+    except Exception as error:  # onnxruntime's own exceptions have no common base
+        if "y_zero_point type" in str(error):  # of int8 values moved behind DequantizeLinear, from opset 21 on
+            with contextlib.suppress(Exception):
+                return ort.InferenceSession(content, options, providers=providers, disabled_optimizers=[_PROPAGATION])
+        raise ModelError(f"onnxruntime does not take the model: {first_line(error)}") from error
+
+
+def _holds_half(graph: onnx.GraphProto) -> bool:
+    """Tell whether a graph holds float16 values: among its inputs and weights, or by a Cast."""
+    half = onnx.TensorProto.FLOAT16
+    return (
+        any(v.type.tensor_type.elem_type == half for v in graph.input)
+        or any(t.data_type == half for t in graph.initializer)
+        or any(a.i == half for n in graph.node if n.op_type == "Cast" for a in n.attribute if a.name == "to")
+    )
 
 
 @cache

@@ -97,10 +97,16 @@ class PlacedTerm:
     total: ir.Value | None
 
 
-def at_least_float32(op: Emitter, v: ir.Value) -> ir.Value:
-    """Cast float16 and bfloat16 to float32: in half precision, sums over a layer overflow and lose digits."""
-    if v.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
-        return shaped(op.Cast(v, to=ir.DataType.FLOAT.value), v)
+def at_least_float32(op: Emitter, v: ir.Value, *, double: bool = False) -> ir.Value:
+    """Cast float16 and bfloat16 to float32: in half precision, sums over a layer overflow and lose digits.
+
+    With `double`, everything is cast to float64: beside values of that type, sums are taken in it.
+    """
+    if v.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16) or (double and v.dtype == ir.DataType.FLOAT):
+        kind = ir.DataType.DOUBLE if double else ir.DataType.FLOAT
+        cast = shaped(op.Cast(v, to=kind.value), v)
+        cast.dtype = kind
+        return cast
     return v
 
 
@@ -123,6 +129,8 @@ def placed_terms(
         If the graph is batched and the batch axis of a term cannot be traced.
     """
 
+    double = ir.DataType.DOUBLE in {v.dtype for t in terms for v in (t.g, t.c)} | {x.dtype, gx.dtype}
+
     def placed(site: Site, y: ir.Value, g: ir.Value, c: ir.Value, product: ir.Value | None = None) -> PlacedTerm:
         placement = place(layouts[y], rank, batched)
         if placement is None:
@@ -132,7 +140,7 @@ def placed_terms(
         one_cell = (profile != "full" and op.rank(y) == rank + 2) or y is x
         grid = placement.grid if placement.spatial else ()
         site = replace(site, grid=grid, in_map=site.in_map and (placement.spatial or one_cell))
-        return _placed_term(op, site, (y, g, c), placement, product)
+        return _placed_term(op, site, (y, g, c), placement, product, double=double)
 
     found = [placed(Site(INPUT, INPUT, "", "input", (), True), x, gx, x)]
     for t in terms:
@@ -159,10 +167,12 @@ def _placed_term(
     tensors: tuple[ir.Value, ir.Value, ir.Value],
     placement: Placement,
     known: ir.Value | None,
+    *,
+    double: bool,
 ) -> PlacedTerm:
     """Return the term of y, its cotangent g and its intercept c; `known` is `g * c` where a rule has written it."""
     y, narrow, c = tensors
-    g, c = at_least_float32(op, narrow), at_least_float32(op, c)
+    g, c = at_least_float32(op, narrow, double=double), at_least_float32(op, c, double=double)
     product = shaped(known if known is not None and g is narrow else op.Mul(g, c), y)
     signed = factored(op, product, g, c, placement)
     # Emitted before the rows of the maps, so that onnxruntime runs the rows first: each right after its map.

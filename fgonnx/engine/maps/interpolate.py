@@ -40,6 +40,9 @@ def upsample(
 
 
 def _resize(op: Emitter, v: ir.Value, before: Sequence[int], sizes: Sequence[int], mode: str) -> ir.Value:
+    if v.dtype == ir.DataType.DOUBLE:  # runtimes interpolate float32
+        single = op.Cast(v, to=ir.DataType.FLOAT.value)
+        return op.Cast(_resize(op, single, before, sizes, mode), to=ir.DataType.DOUBLE.value)
     options = {"mode": "linear", "coordinate_transformation_mode": mode}
     if op.portable:  # sizes of some axes alone are missing in some runtimes, and the batch has none
         scales = [1.0, 1.0, *(scale_to(*each) for each in zip(before, sizes, strict=True))]

@@ -78,7 +78,9 @@ def add_twins(model: ir.Model, x: ir.Value) -> Twins:
 def _visit(op: Emitter, node: ir.Node, twins: dict[ir.Value, ir.Value], written: Twins) -> None:
     inputs = [None if v is None else twins.get(v) or (_float32(op, v) if v.dtype in _HALF else v) for v in node.inputs]
     if node.op_type == "Cast" and inputs[0] is not None:
-        results: tuple[ir.Value, ...] = (inputs[0],) if _to_float(node) else (op.Cast(inputs[0], to=_target(node)),)
+        kind = ir.DataType.FLOAT.value if _to_float(node) else _target(node)
+        same = inputs[0].dtype == ir.DataType.FLOAT == kind
+        results: tuple[ir.Value, ...] = (inputs[0],) if same else (op.Cast(inputs[0], to=kind),)
     else:
         kept = {name: a.value for name, a in node.attributes.items()}
         kept |= {"domain": node.domain, "name": f"{node.outputs[0].name}::wide"}

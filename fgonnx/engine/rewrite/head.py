@@ -56,6 +56,20 @@ def find_head(normal: Normal, options: Options, loaded: LoadedModel) -> tuple[ir
     return output, ""
 
 
+def own_name(loaded: LoadedModel, normal: Normal, head: ir.Value) -> str:
+    """Return the name of the model's own value that a value is, or stands for."""
+    own = {str(v.name): v for node in loaded.ir.graph for v in node.outputs}
+    outputs = {twin: v for v, twin in normal.twins.items()}
+    nodes = {str(n.name): n for n in normal.model.graph}
+    node = nodes.get(normal.origin.get(head, ""))
+    if str(head.name) not in own:
+        if head in outputs:
+            return str(outputs[head].name)
+        if node is not None and len(node.outputs) == 1 and backward.differentiable(node.outputs[0]):
+            return str(node.outputs[0].name)
+    return str(head.name)
+
+
 def _of_one(node: ir.Node) -> bool:
     """Tell whether a mean, sum or extremum reduces axes of size 1 only, and changes nothing."""
     before, after = (v.shape for v in (node.inputs[0], node.outputs[0]) if v is not None)

@@ -73,7 +73,10 @@ def write_outputs(
     if "completeness" in options.wanted or "contributions" in options.wanted:
         columns = aggregate.totals(op, parts, view.carried)
         if "completeness" in options.wanted:
-            writer.add("completeness", op.Sub(explained.score, op.ReduceSum(columns, [1], keepdims=0)), ())
+            total, score = op.ReduceSum(columns, [1], keepdims=0), explained.score
+            if columns.dtype == ir.DataType.DOUBLE:
+                score = op.Cast(score, to=ir.DataType.DOUBLE.value)
+            writer.add("completeness", op.Sub(score, total), ())
         if "contributions" in options.wanted:
             writer.add("contributions", columns, (len(parts) + len(aggregate.extra_tokens(parts)),))
     if "input_gradient" in options.wanted:

@@ -21,7 +21,7 @@ from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.normalise import Normal, normalise
 from fgonnx.engine.normal.tie import resolve_own_nodes
 from fgonnx.engine.rewrite.arranged import arranged, in_own_layout
-from fgonnx.engine.rewrite.head import find_head, per_sample_shape, seeded
+from fgonnx.engine.rewrite.head import find_head, own_name, per_sample_shape, seeded
 from fgonnx.engine.rewrite.options import INPUT, Options, options_with_changes
 from fgonnx.engine.rewrite.outputs import CONTRAST_INPUT, SEED_INPUT, TARGET_INPUT, Outputs, expose, write_outputs
 from fgonnx.engine.rewrite.portable import make_portable
@@ -172,7 +172,10 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     path = backward.path(nodes, active, head)
     view = _view(op, normal, path, _walk(op, normal, path, head, explained.seed, options), options)
     if method.gradient and normal.x not in view.walked.cotangents:
-        raise ModelError(f"{loaded.name}: the gradient of '{head.name}' with respect to its input is zero everywhere")
+        raise ModelError(
+            f"{loaded.name}: the gradient of '{own_name(loaded, normal, head)}' with respect to its input is zero "
+            f"everywhere; explain another output ({parameter('output')}) or input ({parameter('input')})"
+        )
 
     parts = view.terms if method.sites else []
     write_outputs(writer, options, method.write(view), view, parts, explained)
@@ -182,7 +185,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     if not op.portable:
         recompute.error_functions(op, nodes)
     alone = entangled(loaded, normal, options, head)
-    head_name = str(head.name)  # the next step takes names away
+    head_name = own_name(loaded, normal, head)  # the next step takes names away
     resolve_own_nodes(graph)
     common.RemoveUnusedNodesPass()(normal.model)
     if op.portable:
@@ -224,8 +227,8 @@ def _independent(loaded: LoadedModel, normal: Normal, head: ir.Value) -> Unsuppo
     if obstacles := backward.obstacles(nodes, normal.x, head, opset):
         return UnsupportedError(obstacles)
     return ModelError(
-        f"{loaded.name}: the output '{head.name}' does not depend on the input '{normal.input_name}'; explain "
-        f"another output ({parameter('output')}) or input ({parameter('input')})"
+        f"{loaded.name}: the output '{own_name(loaded, normal, head)}' does not depend on the input "
+        f"'{normal.input_name}'; explain another output ({parameter('output')}) or input ({parameter('input')})"
     )
 
 

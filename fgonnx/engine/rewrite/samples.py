@@ -10,6 +10,7 @@ from fgonnx.engine.graph.values import content_of, inputs_of, optional
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.expand import depends_on_inputs
 from fgonnx.engine.normal.normalise import Normal
+from fgonnx.engine.rewrite.head import own_name
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.walk import backward
 from fgonnx.errors import ModelError
@@ -38,12 +39,12 @@ def refuse_sized_by_data(loaded: LoadedModel, normal: Normal, head: ir.Value) ->
     if not sizes.get(head):
         return
     node = found[head]
-    told = f"'{node.name}' ({node.op_type})"
+    told = f"'{normal.origin.get(node.outputs[0]) or node.name}' ({node.op_type})"
     before = [v for v in node.inputs if v is not None and backward.differentiable(v)]
     named = _named(loaded, normal, head, sizes, before)
     raise ModelError(
-        f"{loaded.name}: '{head.name}' has as many rows as {told} finds, and no axis that answers to the batch"
-        f"{_instead(named)}"
+        f"{loaded.name}: '{own_name(loaded, normal, head)}' has as many rows as {told} finds, and no axis that answers "
+        f"to the batch{_instead(named)}"
     )
 
 
@@ -114,7 +115,8 @@ def _sized(graph: ir.Graph) -> tuple[dict[ir.Value, Sized], dict[ir.Value, ir.No
     sizes: dict[ir.Value, Sized] = {}
     origin: dict[ir.Value, ir.Node] = {}
     for node in graph:
-        if node.op_type in _COUNTING and not node.domain and node.inputs[0] in dependent:
+        counted = node.inputs[1] if node.op_type == "Compress" else node.inputs[0] if node.inputs else None
+        if node.op_type in _COUNTING and not node.domain and counted in dependent:
             flat = node.op_type in ("Unique", "Compress") and "axis" in node.attributes
             axis = node.attributes["axis"].as_int() if flat else _COUNTING[node.op_type]
             rank = node.outputs[0].shape.rank() if node.outputs[0].shape is not None else 1

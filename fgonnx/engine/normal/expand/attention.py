@@ -60,18 +60,23 @@ def _attend(
     """softmax(scale q k^T + mask) v as (B, S, n h), of queries, keys and values by heads; sizes are S and L."""
     queries, keys = sizes
     scores = op.Mul(op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), scale)
-    for part in (mask.bias, _kept(op, mask, keys, dtype_of(scores)), _causal(mask, queries, keys)):
+    for part in (mask.bias, _kept(op, mask, keys, dtype_of(scores)), _causal(mask, queries, keys, dtype_of(scores))):
         if part is not None:
             scores = op.Add(scores, part)
     context = op.MatMul(op.Softmax(scores, axis=-1), v)
     return op.Reshape(op.Transpose(context, perm=[0, 2, 1, 3]), [0, 0, -1])
 
 
-def _causal(mask: Mask, queries: int, keys: int) -> npt.NDArray[np.float32] | None:
+def _least(kind: ir.DataType) -> float:
+    """Return the smallest finite number of a type: infinity would make a rounding error of infinity less infinity."""
+    return float(np.finfo(np.float16 if kind == ir.DataType.FLOAT16 else np.float32).min)
+
+
+def _causal(mask: Mask, queries: int, keys: int, kind: ir.DataType) -> npt.NDArray[np.float32] | None:
     if not mask.causal:
         return None
     later = np.arange(keys)[None, :] > np.arange(queries)[:, None] + (keys - queries)
-    return np.where(later, np.finfo(np.float32).min, 0.0).astype(np.float32)
+    return np.where(later, _least(kind), 0.0).astype(np.float32)
 
 
 def _kept(op: Emitter, mask: Mask, keys: int, kind: ir.DataType) -> ir.Value | None:
@@ -86,7 +91,7 @@ def _kept(op: Emitter, mask: Mask, keys: int, kind: ir.DataType) -> ir.Value | N
         seen = op.Unsqueeze(op.Greater(keep, 0), [1, 2] if rank == 2 else [1])
     else:
         raise NotImplementedError(f"a mask of {rank} axes is not built")
-    return op.Where(seen, np.zeros((), kind.numpy()), np.full((), mask.fill, kind.numpy()))
+    return op.Where(seen, np.zeros((), kind.numpy()), np.full((), max(mask.fill, _least(kind)), kind.numpy()))
 
 
 def _by_length(op: Emitter, lengths: ir.Value, samples: int | ir.SymbolicDim, keys: int) -> ir.Value:

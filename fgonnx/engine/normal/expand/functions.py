@@ -35,6 +35,8 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
     name = f"{node.op_type}_{len(model.functions)}"
     body.domain, body.name = _DOMAIN, name
     _trim_outputs(body, len(node.outputs))
+    for inner in body.node:  # messages and sites name the node of the model
+        inner.name = f"{node.name}/{inner.name or inner.op_type}"
     imported = {o.domain: o.version for o in body.opset_import}
     if imported.get("", model.opset_imports[""]) != model.opset_imports[""]:
         del body.opset_import[:]

@@ -1,0 +1,265 @@
+"""The operators of quantised graphs in real numbers, for `onnx.reference`: rounding is recorded once, then held fixed.
+
+At the point of a recording everything rounds as the model does. From there on every rounding adds the same error as
+there, and what was saturated stays so: a smooth function through the same point, whose derivative is the
+straight-through one. Integers are real numbers in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+from onnx.reference.op_run import OpRun
+
+from benchmarks.fuzz.builder import MICROSOFT, Array
+
+
+class Tape:
+    """What was rounded and chosen at the point of the recording, in the order of the calls."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[Array, Array, Array]] = []
+        self.choices: list[Any] = []
+        self.recording = True
+        self.at = self.chosen = 0
+
+    def start(self, *, recording: bool) -> None:
+        """Begin a run."""
+        self.recording, self.at, self.chosen = recording, 0, 0
+        if recording:
+            self.kept.clear()
+            self.choices.clear()
+
+    def rounded(self, real: Array, low: float, high: float, way: Any = np.rint, *, saturates: bool = True) -> Array:
+        """Round: now, or as it was recorded. What is rounded on its own range saturates nowhere."""
+        real = np.asarray(real, np.float64)
+        if self.recording:
+            q = np.clip(way(real), low, high)
+            inside = ((real >= low) & (real <= high)) | (not saturates)
+            self.kept.append((q - real, inside, q))
+        delta, inside, q = self.kept[self.at]
+        self.at += 1
+        return np.where(inside, real + delta, q)
+
+    def held(self, value: Any) -> Any:
+        """Return a choice as it was recorded."""
+        if self.recording:
+            self.choices.append(value)
+        self.chosen += 1
+        return self.choices[self.chosen - 1]
+
+
+def span(dtype: Any) -> tuple[float, float]:
+    """Return the smallest and largest number of an integer type."""
+    info = np.iinfo(dtype)
+    return float(info.min), float(info.max)
+
+
+def placed(parameter: Array, rank: int, axis: int) -> Array:
+    """Return a scale or zero point that broadcasts along an axis."""
+    parameter = np.asarray(parameter, np.float64)
+    if parameter.ndim != 1 or parameter.size == 1:
+        return parameter.reshape(()) if parameter.size == 1 else parameter
+    return parameter.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
+
+
+def real(q: Array, s: Array, z: Array | None, axis: int = 1) -> Array:
+    """Return s (q - z)."""
+    q = np.asarray(q, np.float64)
+    zero = 0.0 if z is None else placed(z, q.ndim, axis)
+    return (q - zero) * placed(s, q.ndim, axis)
+
+
+def _plain(op_type: str, *inputs: Any, domain: str = "", **attributes: Any) -> Array:
+    """Compute one operator of the standard on real numbers."""
+    from onnx.reference import ReferenceEvaluator
+
+    arrays = {f"i{i}": np.asarray(a, np.float64) for i, a in enumerate(inputs) if a is not None}
+    names = [f"i{i}" if a is not None else "" for i, a in enumerate(inputs)]
+    node = helper.make_node(op_type, names, ["o"], domain=domain, **{k: a for k, a in attributes.items() if a})
+    double = onnx.TensorProto.DOUBLE
+    graph = helper.make_graph(
+        [node],
+        "one",
+        [helper.make_tensor_value_info(n, double, None) for n in arrays],
+        [helper.make_tensor_value_info("o", double, None)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return np.asarray(ReferenceEvaluator(model).run(None, arrays)[0])
+
+
+def operators(tape: Tape) -> list[type[OpRun]]:
+    """Return the implementations that take the place of those of `onnx.reference`."""
+
+    def define(name: str, run: Any, domain: str = "") -> type[OpRun]:
+        return type(name, (OpRun,), {"op_domain": domain, "_run": run})
+
+    def quantise(self: Any, x: Array, s: Array, z: Array | None = None, axis: int = 1, **_: Any) -> tuple[Array]:
+        zero = np.zeros((), np.uint8) if z is None else z
+        return (tape.rounded(x / placed(s, x.ndim, axis) + placed(zero, x.ndim, axis), *span(zero.dtype)),)
+
+    def dequantise(self: Any, q: Array, s: Array, z: Array | None = None, axis: int = 1, **_: Any) -> tuple[Array]:
+        return (real(q, s, z, axis),)
+
+    def dynamic(self: Any, x: Array) -> tuple[Array, Array, Array]:
+        low, high = np.float32(min(x.min(), 0)), np.float32(max(x.max(), 0))
+        scale = np.float32((high - low) / np.float32(255)) or np.float32(1)
+        zero = np.clip(np.rint(-low / scale), 0, 255).astype(np.uint8)
+        scale, zero = tape.held((np.float64(scale), np.array(zero, np.uint8)))
+        return tape.rounded(x / scale + float(zero), 0, 255, saturates=False), np.asarray(scale), zero
+
+    def cast(self: Any, x: Array, to: int, **_: Any) -> tuple[Array]:
+        kind = np.dtype(helper.tensor_dtype_to_np_dtype(to))
+        if kind.kind in "iu" and np.asarray(x).dtype.kind == "f":
+            return (tape.rounded(x, *span(kind), way=np.trunc),)
+        if kind.kind == "f":
+            return (np.asarray(x, np.float64),)
+        return (np.asarray(x).astype(kind),)
+
+    def equal(self: Any, a: Array, b: Array) -> tuple[Array]:
+        return (tape.held(np.asarray(np.isclose(a, b, rtol=0, atol=1e-9) if a.dtype.kind == "f" else a == b)),)
+
+    def matmul_integer(self: Any, a: Array, b: Array, za: Any = None, zb: Any = None) -> tuple[Array]:
+        return (real(a, np.ones(()), za) @ real(b, np.ones(()), zb),)
+
+    def conv_integer(self: Any, x: Array, w: Array, zx: Any = None, zw: Any = None, **fields: Any) -> tuple[Array]:
+        return (_plain("Conv", real(x, np.ones(()), zx), real(w, np.ones(()), zw, 0), **fields),)
+
+    def requantise(y: Array, s: Array, z: Array) -> tuple[Array]:
+        return (tape.rounded(y / placed(s, y.ndim, 1) + placed(z, y.ndim, 1), *span(z.dtype)),)
+
+    def qlinear_conv(
+        self: Any, x: Any, s: Any, z: Any, w: Any, ws: Any, wz: Any, ys: Any, yz: Any, bias: Any = None, **fields: Any
+    ) -> tuple[Array]:
+        last = fields.pop("channels_last", 0)
+        x = real(x, s, z)
+        x = np.moveaxis(x, -1, 1) if last else x
+        added = None if bias is None else bias * (np.asarray(s, np.float64) * ws)
+        y = _plain("Conv", x, real(w, ws, wz, 0), added, **fields)
+        return requantise(np.moveaxis(y, 1, -1) if last else y, ys, yz)
+
+    def qlinear_matmul(self: Any, a: Any, s: Any, z: Any, b: Any, bs: Any, bz: Any, ys: Any, yz: Any) -> tuple[Array]:
+        return requantise(real(a, s, z) @ real(b, bs, bz), ys, yz)
+
+    def qgemm(
+        self: Any, a: Any, s: Any, z: Any, b: Any, bs: Any, bz: Any, c: Any = None, ys: Any = None, yz: Any = None
+    ) -> tuple[Array]:
+        y = real(a, s, z) @ real(b, bs, bz) + (0 if c is None else c * (np.asarray(s, np.float64) * bs))
+        return (y,) if ys is None else requantise(y, ys, yz)
+
+    def qlinear_two(name: str) -> Any:
+        def run(self: Any, a: Any, s: Any, z: Any, b: Any, bs: Any, bz: Any, ys: Any, yz: Any) -> tuple[Array]:
+            one, two = real(a, s, z), real(b, bs, bz)
+            return requantise(one + two if name == "Add" else one * two, ys, yz)
+
+        return run
+
+    def qlinear_concat(self: Any, ys: Any, yz: Any, *parts: Any, axis: int = 0) -> tuple[Array]:
+        found = [real(*parts[i : i + 3]) for i in range(0, len(parts), 3)]
+        return requantise(np.concatenate(found, axis), ys, yz)
+
+    def qlinear_one(name: str) -> Any:
+        def run(self: Any, x: Any, s: Any, z: Any, ys: Any, yz: Any, **fields: Any) -> tuple[Array]:
+            for extra in ("channels_last", "opset"):
+                fields.pop(extra, None)
+            return requantise(_plain(name, real(x, s, z), **fields), ys, yz)
+
+        return run
+
+    def dynamic_matmul(self: Any, a: Any, b: Any, bs: Any, bz: Any = None, bias: Any = None, **_: Any) -> tuple[Array]:
+        q, s, z = dynamic(self, a)
+        return (real(q, s, z) @ real(b, bs, bz) + (0 if bias is None else bias),)
+
+    def to_float(
+        self: Any, a: Any, b: Any, s: Any, bs: Any, z: Any = None, bz: Any = None, bias: Any = None
+    ) -> tuple[Array]:
+        return (real(a, s, z) @ real(b, bs, bz) + (0 if bias is None else bias),)
+
+    def nhwc_pool(self: Any, x: Any, **fields: Any) -> tuple[Array]:
+        return (np.moveaxis(_plain("MaxPool", np.moveaxis(x, -1, 1), **fields), 1, -1),)
+
+    standard = {
+        "QuantizeLinear": quantise,
+        "DequantizeLinear": dequantise,
+        "DynamicQuantizeLinear": dynamic,
+        "Cast": cast,
+        "Equal": equal,
+        "MatMulInteger": matmul_integer,
+        "ConvInteger": conv_integer,
+        "QLinearConv": qlinear_conv,
+        "QLinearMatMul": qlinear_matmul,
+    }
+    fused = {
+        "QuantizeLinear": quantise,
+        "DequantizeLinear": dequantise,
+        "QLinearConv": qlinear_conv,
+        "QGemm": qgemm,
+        "QLinearAdd": qlinear_two("Add"),
+        "QLinearMul": qlinear_two("Mul"),
+        "QLinearConcat": qlinear_concat,
+        "QLinearAveragePool": qlinear_one("AveragePool"),
+        "QLinearGlobalAveragePool": qlinear_one("GlobalAveragePool"),
+        "QLinearLeakyRelu": qlinear_one("LeakyRelu"),
+        "QLinearSigmoid": qlinear_one("Sigmoid"),
+        "QLinearSoftmax": qlinear_one("Softmax"),
+        "DynamicQuantizeMatMul": dynamic_matmul,
+        "MatMulIntegerToFloat": to_float,
+        "NhwcMaxPool": nhwc_pool,
+        **_floating(),
+    }
+    found = [define(name, run) for name, run in standard.items()]
+    return found + [define(name, run, MICROSOFT) for name, run in fused.items()]
+
+
+def _floating() -> dict[str, Any]:
+    """Return the optimiser's operators on floating-point values."""
+
+    def gelu(x: Array) -> Array:
+        from math import erf
+
+        return x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2.0)))
+
+    def fast(x: Array) -> Array:
+        return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+    def activated(y: Array, name: str, parameters: Any = None) -> Array:
+        return _plain(name, y)
+
+    def matmul(self: Any, a: Array, b: Array, transA: int = 0, transB: int = 0, alpha: float = 1.0, **_: Any) -> Any:
+        a = np.swapaxes(a, -1, -2) if transA else a
+        b = np.swapaxes(b, -1, -2) if transB else b
+        return (alpha * (a @ b),)
+
+    def gemm(self: Any, a: Array, b: Array, c: Any = None, activation: str = "Relu", **fields: Any) -> Any:
+        kept = {k: f for k, f in fields.items() if not k.startswith("activation")}
+        return (activated(_plain("Gemm", a, b, c, **kept), activation),)
+
+    def conv(self: Any, x: Array, w: Array, c: Any = None, z: Any = None, activation: str = "Relu", **f: Any) -> Any:
+        kept = {k: a for k, a in f.items() if not k.startswith("activation")}
+        y = _plain("Conv", x, w, c, **kept)
+        return (activated(y if z is None else y + z, activation),)
+
+    def skip(self: Any, x: Array, y: Array, gamma: Array, *rest: Array, epsilon: float = 1e-5) -> Any:
+        total = sum(rest[1:], x + y)
+        mean, var = total.mean(-1, keepdims=True), total.var(-1, keepdims=True)
+        return ((total - mean) / np.sqrt(var + epsilon) * gamma + (rest[0] if rest else 0),)
+
+    def skip_rms(self: Any, x: Array, y: Array, gamma: Array, *rest: Array, epsilon: float = 1e-5) -> Any:
+        total = sum(rest, x + y)
+        return (total / np.sqrt((total**2).mean(-1, keepdims=True) + epsilon) * gamma,)
+
+    return {
+        "Gelu": lambda self, x: (gelu(x),),
+        "BiasGelu": lambda self, x, b: (gelu(x + b),),
+        "FastGelu": lambda self, x, b=0.0: (fast(x + b),),
+        "QuickGelu": lambda self, x, alpha=1.702, **_: (x / (1 + np.exp(-(alpha or 1.702) * x)),),
+        "FusedMatMul": matmul,
+        "TransposeMatMul": matmul,
+        "FusedGemm": gemm,
+        "FusedConv": conv,
+        "SkipLayerNormalization": skip,
+        "SkipSimplifiedLayerNormalization": skip_rms,
+    }

@@ -1,0 +1,207 @@
+"""Slopes of the model itself: differences in float64 wherever the model can be computed in it.
+
+`onnx.reference`, which shares no code with onnxruntime or fgonnx, computes the graph with float64 in place of every
+floating-point type. It is believed where it gives what onnxruntime gives. Where it does not, onnxruntime's own float32
+is differenced, with the wider error bars that this needs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks.fuzz.builder import FLOATS, Array, open_session
+from benchmarks.fuzz.numbers import Tape, operators
+
+Floats = npt.NDArray[np.float64]
+Feeds = Mapping[str, Array]
+
+#: How far the reference may be from onnxruntime, relative to the largest entry, by the model's type.
+_CLOSE = {"float64": 1e-6, "float32": 2e-4, "float16": 2e-2}
+_FINE, _COARSE = (1e-4, 1e-5, 1e-6), (3e-2, 1e-2, 3e-3)
+
+
+def widened(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model with float64 in place of every floating-point type."""
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    _widen_graph(found.graph)
+    for function in found.functions:
+        for node in function.node:
+            _widen_node(node)
+    return found
+
+
+def _widen_graph(graph: onnx.GraphProto) -> None:
+    del graph.value_info[:]
+    for v in (*graph.input, *graph.output):
+        if v.type.tensor_type.elem_type in FLOATS:
+            v.type.tensor_type.elem_type = TensorProto.DOUBLE
+    for tensor in graph.initializer:
+        _widen_tensor(tensor)
+    for node in graph.node:
+        _widen_node(node)
+
+
+def _widen_node(node: onnx.NodeProto) -> None:
+    for a in node.attribute:
+        if a.type == onnx.AttributeProto.GRAPH:
+            _widen_graph(a.g)
+        elif a.type == onnx.AttributeProto.TENSOR:
+            _widen_tensor(a.t)
+        elif a.name in ("to", "stash_type") and a.i in FLOATS:
+            a.i = TensorProto.DOUBLE
+
+
+def _widen_tensor(tensor: onnx.TensorProto) -> None:
+    if tensor.data_type in FLOATS:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+
+
+@dataclass(frozen=True)
+class Slope:
+    """One measured slope of every sample.
+
+    Attributes
+    ----------
+    low, high : numpy array, (samples,)
+        Between which it lies: at a kink the slopes of both sides.
+    error : numpy array, (samples,)
+        Its uncertainty.
+    """
+
+    low: Floats
+    high: Floats
+    error: Floats
+
+    def misses(self, claimed: Floats, allowed: Floats) -> Floats:
+        """Return by how much a claimed slope is outside, beyond the uncertainty and what is allowed."""
+        return np.maximum(np.maximum(self.low - claimed, claimed - self.high) - 2 * self.error - allowed, 0)
+
+
+class Witness:
+    """The score of every sample as a function of the explained input.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The source.
+    feeds : mapping of str to numpy array
+        The point.
+    name : str
+        Of the explained input.
+    head : str
+        The tensor explained.
+    chosen : sequence of int
+        The entry of it, for every sample.
+    alone : bool
+        Whether samples are run one by one.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, feeds: Feeds, name: str, head: str, chosen: Sequence[int], *, alone: bool
+    ) -> None:
+        self.feeds, self.name, self.head, self.chosen = dict(feeds), name, head, list(chosen)
+        self.alone = alone and len(self.chosen) > 1
+        self.point = np.asarray(feeds[name], np.float64)
+        self.model = model
+        self.tape = [Tape() for _ in self.chosen] if self.alone else [Tape()]
+        self.kind = self._choose()
+
+    def _choose(self) -> str:
+        """Return which of the two is believed; "" where neither is."""
+        self.session = open_session(_exposing(self.model, self.head))
+        self.truth = self._scores(self._single, self.point)
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                self._prepare()
+                found = self.at(self.point, recording=True)
+                again = self.at(self.point)
+        except Exception:  # the reference has exceptions of every kind
+            found = again = np.full(len(self.chosen), np.nan)
+        kind = str(next((v.dtype for v in self.feeds.values() if v.dtype.kind == "f"), "float32"))
+        scale = np.maximum(np.abs(self.truth), self.size)
+        if np.all(np.abs(found - self.truth) <= _CLOSE.get(kind, 2e-4) * scale) and np.allclose(found, again):
+            return "float64"
+        quantised = any("Quantize" in n.op_type or "QLinear" in n.op_type for n in self.model.graph.node)
+        return "" if quantised or kind == "float16" or self.feeds[self.name].dtype.kind != "f" else "float32"
+
+    def _prepare(self) -> None:
+        from onnx.reference import ReferenceEvaluator
+
+        wide = widened(self.model)
+        self.evaluators = [ReferenceEvaluator(wide, new_ops=operators(tape)) for tape in self.tape]
+
+    def _single(self, feeds: Feeds, i: int) -> Array:
+        kinds = {k: v.dtype for k, v in self.feeds.items()}
+        return self.session.run([self.head], {k: v.astype(kinds[k]) for k, v in feeds.items()})[0]
+
+    def _double(self, feeds: Feeds, i: int) -> Array:
+        return np.asarray(self.evaluators[i].run([self.head], dict(feeds))[0])
+
+    def _scores(self, run: Callable[[Feeds, int], Array], x: Floats) -> Floats:
+        count = len(self.chosen)
+        if self.alone:
+            parts = [
+                run({k: v[i : i + 1] if v.ndim and len(v) == count else v for k, v in self._at(x).items()}, i)
+                for i in range(count)
+            ]
+            rows = np.concatenate([np.reshape(p, (1, -1)) for p in parts]).astype(np.float64)
+        else:
+            rows = np.asarray(run(self._at(x), 0), np.float64).reshape(count, -1)
+        self.size = float(np.abs(rows).max(initial=0))
+        return rows[np.arange(count), self.chosen]
+
+    def _at(self, x: Floats) -> dict[str, Array]:
+        wide = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in self.feeds.items()}
+        return {**wide, self.name: x}
+
+    def at(self, x: Floats, *, recording: bool = False) -> Floats:
+        """Return the score of every sample."""
+        if getattr(self, "kind", "float64") == "float32":
+            return self._scores(self._single, x)
+        for tape in self.tape:
+            tape.start(recording=recording)
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            return self._scores(self._double, x)
+
+    def slope(self, v: Floats, x: Floats | None = None) -> Slope:
+        """Measure the slope along a direction: both sides, at several steps; the error is how far two steps differ."""
+        x = self.point if x is None else x
+        here = self.at(x)
+        found = []
+        for step in _FINE if self.kind == "float64" else _COARSE:
+            above, under = self.at(x + step * v), self.at(x - step * v)
+            sides = np.stack([(above - here) / step, (here - under) / step])
+            found.append((sides, (above - under) / (2 * step)))
+        apart = [np.abs(a - b) for (_, a), (_, b) in itertools.pairwise(found)]
+        best = np.argmin(np.stack(apart), axis=0)
+        pick = np.arange(len(here))
+        centres = np.stack([c for _, c in found])[best + 1, pick]
+        sides = np.stack([s for s, _ in found])[best + 1, :, pick].T
+        error = np.stack(apart)[best, pick]
+        # Where both sides part by more than the curve explains (its difference halves with the step), there is a kink.
+        bend = np.abs(sides[0] - sides[1])
+        kink = bend > 1e-2 * (np.abs(centres) + 1e-12) if self.kind == "float64" else np.zeros(len(here), bool)
+        low = np.where(kink, sides.min(0), centres)
+        high = np.where(kink, sides.max(0), centres)
+        return Slope(low, high, error)
+
+
+def _exposing(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Return a model with one more output."""
+    if any(o.name == name for o in model.graph.output):
+        return model
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    found.graph.output.append(helper.make_empty_tensor_value_info(name))
+    return found
