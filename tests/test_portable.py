@@ -62,6 +62,11 @@ NETWORKS = {
         "s = Concat<axis=1>(a, l, b, k, c, j, d, i, e, h, f, g)\nr = Relu(s)\np = GlobalAveragePool(r)\ny = Flatten(p)",
         {},
     ),
+    "square dense layers": (
+        "p = GlobalAveragePool(x)\nf = Flatten(p)\na = MatMul(f, u)\nr = Tanh(a)\nc = MatMul(r, t)\nq = Tanh(c)\n"
+        "y = Gemm(q, v, b)",
+        draw(u=(3, 4), t=(4, 4), v=(4, 4), b=(4,)),
+    ),
     "many layers": (f"a0 = Mul(x, two)\n{CHAIN}p = GlobalAveragePool(a20)\ny = Flatten(p)", {"two": np.float32(2)}),
     "many biases": (
         "r0 = Relu(x)\n"

@@ -126,3 +126,7 @@ class TestPage:
         text = page.render(stored)
         assert "| R | 1 | 0 of 1, **refused** |" in text
         assert "**1e-1 wrong**" in text
+
+    def test_no_runtime_has_a_wrong_map(self):
+        table = page.render(self.STORED).split("- *right*")[0]
+        assert "**refused**" not in table

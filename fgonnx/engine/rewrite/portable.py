@@ -5,7 +5,7 @@ Each step is here because a runtime got a file wrong, or refused it, without it;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import onnx
@@ -19,6 +19,7 @@ from fgonnx.engine.graph.values import content_of
 MOST = 7
 """Values that one node joins or divides at most: WebGPU binds ten buffers, and a shader needs some for itself."""
 
+_PRODUCTS = ("Gemm", "MatMul")
 _POOLS = ("AveragePool", "LpPool", "MaxPool")
 _QUANTISERS = ("DequantizeLinear", "QuantizeLinear")
 _JOINING = ("Concat", "Max", "Min")
@@ -36,6 +37,8 @@ def make_portable(model: ir.Model) -> None:
             continue
         if node.op_type == "ConvTranspose":
             _own_weights(op, node)
+        elif node.op_type in _PRODUCTS:
+            _own_square_weights(op, node)
         elif node.op_type in _POOLS:
             _explicit_end(op, node)
         elif node.op_type == "Sum":
@@ -61,6 +64,24 @@ def _own_weights(op: Emitter, node: ir.Node) -> None:
     if w is None or len(w.uses()) < 2 or not _constant(w):
         return
     node.replace_input_with(1, _copied(op, w, {}))
+
+
+def _own_square_weights(op: Emitter, node: ir.Node) -> None:
+    """Give a product of fgonnx a copy of square weights that the source multiplies by too.
+
+    A transposed right factor is an attribute in OpenVINO, so that both products read one tensor; if it is square, both
+    get the first one's repacked copy.
+    """
+    if not str(node.name).startswith(PREFIX):
+        return
+    for i, v in enumerate(node.inputs[:2]):
+        w = v
+        while w is not None and (producer := w.producer()) is not None and producer.op_type == "Transpose":
+            w = producer.inputs[0]
+        if v is None or w is None or not _constant(w) or w.shape is None or len(w.uses()) < 2:
+            continue
+        if w.shape.rank() > 1 and w.shape[-1] == w.shape[-2]:
+            node.replace_input_with(i, _copied(op, v, {}))
 
 
 def _constant(v: ir.Value | None) -> bool:
@@ -275,10 +296,15 @@ def portable_violations(model: onnx.ModelProto) -> list[str]:
             found.append(f"{where} names an output")
     ranks = _ranks(model)
     producers = {name: node for node in graph.node for name in node.output}
+    square = {t.name for t in graph.initializer if len(t.dims) > 1 and t.dims[-1] == t.dims[-2] > 1}
     for node in graph.node:
         where = f"{node.op_type} '{node.name}'"
         if node.op_type == "MatMul" and node.name.startswith(PREFIX) and 1 in [ranks.get(n) for n in node.input]:
             found.append(f"{where} has a vector as factor")
+        if node.op_type in _PRODUCTS and node.name.startswith(PREFIX):
+            roots = [_untransposed(name, producers) for name in node.input[:2]]
+            if any(r in square and readers[r] > 1 for r in roots):
+                found.append(f"{where} shares square weights")
         if node.op_type not in ("Add", "Div", "Mul", "Sub") or not node.name.startswith(PREFIX):
             continue
         reduced = [producers[n] for n in node.input if n in producers and producers[n].op_type.startswith("Reduce")]
@@ -291,6 +317,12 @@ def portable_violations(model: onnx.ModelProto) -> list[str]:
     if any(n.op_type in _QUANTISERS for n in graph.node) and versions.get("", 1) < _QUANTISED_OPSET:
         found.append(f"quantisers of opset {versions.get('', 1)}")
     return found
+
+
+def _untransposed(name: str, producers: Mapping[str, onnx.NodeProto]) -> str:
+    while name in producers and producers[name].op_type == "Transpose":
+        name = producers[name].input[0]
+    return name
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
