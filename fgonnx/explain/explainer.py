@@ -12,10 +12,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from fgonnx.engine import methods
-from fgonnx.engine.graph.blame import first_not_finite, first_zero
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session, choose_providers
 from fgonnx.engine.graph.values import dtype_of
@@ -27,11 +25,13 @@ from fgonnx.engine.rewrite import cache as caches
 from fgonnx.engine.rewrite.arranged import arranged, turned
 from fgonnx.engine.rewrite.options import NEXT, Options, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
-from fgonnx.errors import ModelError, NumericError, OptionError, TargetError
+from fgonnx.errors import ModelError, OptionError, TargetError
 from fgonnx.explain import batches
 from fgonnx.explain.choice import Resolved, contrasted, resolve, resolve_contrast, takes_seed
 from fgonnx.explain.explanation import Explanation, turned_back
-from fgonnx.explain.head import ONLY, Head
+from fgonnx.explain.finite import check_weights
+from fgonnx.explain.head import Head
+from fgonnx.explain.results import explanation_of
 from fgonnx.explain.source import hold_against_source, of_whom
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.explain.targets import Contrast, Target
@@ -45,7 +45,6 @@ Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 _KEPT_SIZES = 4
-_ROOTS = ("Sqrt", "ReduceL2", "Pow")  # of infinite slope at 0
 
 _CALLED = "an Explainer is told what to explain when it is called: explainer(x, target)"
 _OF_FILES = {
@@ -162,7 +161,7 @@ class Explainer:
         self._build = caches.builder(self.running.cache)
         self._engines: dict[Any, Engine] = {}
         self._lock = threading.Lock()
-        _check_weights(self.loaded)
+        check_weights(self.loaded)
 
     def engine(
         self,
@@ -316,7 +315,7 @@ class Explainer:
         described = resolved.described
         if contrast is not None:
             described = contrasted(head, *(results[r.names[name]] for name in ("target", "contrast")))
-        explanation = self._explanation(r, results, fed, described)
+        explanation = explanation_of(self.loaded, r, results, fed, described, self.labels or ())
         if contrast is not None:
             explanation.settings["contrast"] = contrast if isinstance(contrast, (int, str)) else repr(contrast)
         if self.running.verify and not engine.verified:
@@ -450,71 +449,6 @@ class Explainer:
             given[r.selector] = _check_seed(np.zeros(r.head_shape), r, count, given[r.normal.input_name])
         return batches.run(r, engine.session, given, self.running.batch_size, r.source_outputs)
 
-    def _explanation(
-        self, r: Rewritten, results: dict[str, Array], fed: Mapping[str, Array], described: tuple[str, ...]
-    ) -> Explanation:
-        named = {ours: results[theirs] for ours, theirs in r.names.items() if theirs in results}
-        where = batches.named(r, "saliency")
-        for name in (*r.source_outputs, r.names["score"], where):
-            if results[name].dtype.kind == "f" and not np.isfinite(results[name]).all():
-                raise NumericError(self._blamed(r, fed, name))
-        o = r.options
-        if not described and "target" in named:
-            head = Head(r.head_shape, len(fed[r.normal.input_name]), labels=self.labels or ())
-            described = tuple(
-                ONLY if head.entries == 1 else f"{head.name(int(i))}, the largest" for i in named["target"]
-            )
-        return Explanation(
-            saliency=results[where],
-            target=named.get("target"),
-            score=named["score"],
-            outputs={name: results[name] for name in r.source_outputs},
-            sites=r.sites,
-            contributions=named.get("contributions"),
-            completeness=named.get("completeness"),
-            input_gradient=named.get("input_gradient"),
-            attribution=results.get(batches.named(r, "attribution")),
-            delta=results.get(batches.named(r, "delta")),
-            bias_gradients={n.partition(":")[2]: v for n, v in named.items() if n.startswith("bias_gradient:")},
-            exposed={n: named[n] for n in o.expose if n in named},
-            scores=named.get("head"),
-            head=r.head,
-            head_stripped=r.stripped,
-            settings={
-                **o.to_dict(),
-                "engine": o.engine,
-                "source_sha256": self.loaded.sha256,
-                "batch": "any" if r.normal.batched else "1",
-                "notes": list(r.normal.notes),
-                "bound": dict(self.loaded.bound),
-                **r.facts,
-            },
-            described=described,
-            contrast=named.get("contrast"),
-        )
-
-    def _blamed(self, r: Rewritten, fed: Mapping[str, Array], name: str) -> str:
-        """Describe where a non-finite result arises: the first such node of the source, and the sample."""
-        said = f"{self.loaded.name}: its result '{name}' holds NaN or infinity"
-        own = {n: array for n, array in fed.items() if n not in (r.selector, r.contrast)}
-        try:
-            found = first_not_finite(self.loaded.ir, batches.cut(r, own, 1), self.loaded.folder)
-            root = first_zero(r.model, batches.cut(r, fed, 1), _ROOTS, self.loaded.folder) if found is None else None
-        except Exception:  # the search is a courtesy: types that cannot be outputs must not hide the real message
-            return said
-        if root is not None:
-            what = f"'{root[1].name}' ({root[1].op_type})"
-            return (
-                f"{said} for sample {root[0]}, while the model's own values are finite: {what} takes a root of exactly "
-                "0, where its slope is infinite, as in silence or on a flat ground. There is no gradient there; "
-                "explain a sample that is not, or add a little noise to it"
-            )
-        if found is None:
-            return f"{said}, while the model's own values are finite: the gradient overflows"
-        sample, node = found
-        first = f"'{node.name or node.outputs[0].name}' ({node.op_type})"
-        return f"{said} for sample {sample}; the first node to produce one is {first}"
-
 
 def _own_output(r: Rewritten, outputs: Mapping[str, Array]) -> str:
     """Return the output that is computed from the head: the one chosen, else the first floating-point one."""
@@ -532,21 +466,3 @@ def _check_seed(seed: Array, r: Rewritten, count: int, x: Array) -> Array:
         raise TargetError("the seed holds NaN or infinity")
     value = next(v for v in r.model.graph.inputs if v.name == r.selector)
     return np.ascontiguousarray(seed.astype(dtype_of(value).numpy()))
-
-
-def _check_weights(loaded: LoadedModel) -> None:
-    for name, value in loaded.ir.graph.initializers.items():
-        tensor = value.const_value
-        if tensor is None or tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE):
-            continue
-        array = tensor.numpy()
-        # Attention masks contain infinities on purpose, but never NaN. A sum finds it in one pass without a copy.
-        if (
-            array.size
-            and np.isnan(np.sum(array, dtype=np.float64 if array.dtype == np.float16 else None))
-            and np.isnan(array).any()
-        ):
-            users = ", ".join(f"'{n.name or n.op_type}'" for n in value.consumers()[:3])
-            raise NumericError(
-                f"{loaded.name}: its weights '{name}' (used by {users}) hold NaN; export the model again"
-            )

@@ -1,0 +1,62 @@
+"""Whose NaN or infinity it is, in weights and in results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from fgonnx.engine.graph.blame import first_not_finite, first_zero
+from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.errors import NumericError
+from fgonnx.explain import batches
+
+Array = npt.NDArray[Any]
+
+_ROOTS = ("Sqrt", "ReduceL2", "Pow")  # of infinite slope at 0
+
+
+def check_weights(loaded: LoadedModel) -> None:
+    """Raise a NumericError if weights hold NaN."""
+    for name, value in loaded.ir.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE):
+            continue
+        array = tensor.numpy()
+        # Attention masks contain infinities on purpose, but never NaN. A sum finds it in one pass without a copy.
+        if (
+            array.size
+            and np.isnan(np.sum(array, dtype=np.float64 if array.dtype == np.float16 else None))
+            and np.isnan(array).any()
+        ):
+            users = ", ".join(f"'{n.name or n.op_type}'" for n in value.consumers()[:3])
+            raise NumericError(
+                f"{loaded.name}: its weights '{name}' (used by {users}) hold NaN; export the model again"
+            )
+
+
+def blamed(loaded: LoadedModel, r: Rewritten, fed: Mapping[str, Array], name: str) -> str:
+    """Describe where a non-finite result arises: the first such node of the source, and the sample."""
+    said = f"{loaded.name}: its result '{name}' holds NaN or infinity"
+    own = {n: array for n, array in fed.items() if n not in (r.selector, r.contrast)}
+    try:
+        found = first_not_finite(loaded.ir, batches.cut(r, own, 1), loaded.folder)
+        root = first_zero(r.model, batches.cut(r, fed, 1), _ROOTS, loaded.folder) if found is None else None
+    except Exception:  # the search is a courtesy: types that cannot be outputs must not hide the real message
+        return said
+    if root is not None:
+        what = f"'{root[1].name}' ({root[1].op_type})"
+        return (
+            f"{said} for sample {root[0]}, while the model's own values are finite: {what} takes a root of exactly "
+            "0, where its slope is infinite, as in silence or on a flat ground. There is no gradient there; "
+            "explain a sample that is not, or add a little noise to it"
+        )
+    if found is None:
+        return f"{said}, while the model's own values are finite: the gradient overflows"
+    sample, node = found
+    first = f"'{node.name or node.outputs[0].name}' ({node.op_type})"
+    return f"{said} for sample {sample}; the first node to produce one is {first}"
