@@ -73,7 +73,7 @@ def draw(rng: np.random.Generator, label: int, size: int = 64) -> Sample:
     if size < 16:
         raise ValueError(f"size must be at least 16 pixels, got {size}")
 
-    picture = _background(rng, size)
+    picture = background(rng, size)
 
     area = rng.uniform(*_AREA_RANGE)
     # All classes keep the same distance from the border, otherwise compact classes alone would be found near it.
@@ -85,14 +85,14 @@ def draw(rng: np.random.Generator, label: int, size: int = 64) -> Sample:
     shade_angle = rng.uniform(0.0, 2.0 * math.pi)
 
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    contours = [c @ turn * math.sqrt(area) + centre for c in _OUTLINES[CLASSES[label]]]
-    coverage = _coverage(contours, size)
+    contours = [c @ turn * math.sqrt(area) + centre for c in OUTLINES[CLASSES[label]]]
+    covered = coverage(contours, size)
     ramp = _ramp(size, shade_angle)[..., None] - 0.5
     paint = colour.astype(np.float32) + ramp * shade.astype(np.float32)
-    picture += coverage[..., None] * (paint - picture)
+    picture += covered[..., None] * (paint - picture)
 
-    picture += _grain(rng, size)
-    return Sample(np.clip(np.rint(picture), 0, 255).astype(np.uint8), int(label), coverage >= 0.5)
+    picture += grain(rng, size)
+    return Sample(np.clip(np.rint(picture), 0, 255).astype(np.uint8), int(label), covered >= 0.5)
 
 
 def dataset(count: int, seed: int, size: int = 64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -163,12 +163,12 @@ def _build_outlines() -> dict[str, list[np.ndarray]]:
     return scaled
 
 
-_OUTLINES = _build_outlines()
+OUTLINES: dict[str, list[np.ndarray]] = _build_outlines()
 # Distance from the centre to the furthest corner of any class of area 1.
-_REACH = max(float(np.linalg.norm(c, axis=1).max()) for contours in _OUTLINES.values() for c in contours)
+_REACH = max(float(np.linalg.norm(c, axis=1).max()) for contours in OUTLINES.values() for c in contours)
 
 
-def _coverage(contours: list[np.ndarray], size: int) -> np.ndarray:
+def coverage(contours: list[np.ndarray], size: int) -> np.ndarray:
     """Return the share of each pixel inside the contours, ``float32 (size, size)`` in 0..1.
 
     Contours are in units of the picture's side; contours inside contours are holes.
@@ -195,7 +195,7 @@ def _smooth_noise(rng: np.random.Generator, cells: int, channels: int, size: int
     return cv2.resize(grid, (size, size), interpolation=how).reshape(size, size, channels)
 
 
-def _background(rng: np.random.Generator, size: int) -> np.ndarray:
+def background(rng: np.random.Generator, size: int) -> np.ndarray:
     """Draw gradient, blotches, lines and strokes; return ``float32 (size, size, 3)`` in 0..255."""
     first, second = rng.uniform(20, 235, size=(2, 3)).astype(np.float32)
     picture = first + _ramp(size, rng.uniform(0, 2 * math.pi))[..., None] * (second - first)
@@ -264,7 +264,7 @@ def _lab(rgb: np.ndarray) -> np.ndarray:
     return cv2.cvtColor((rgb / 255.0).astype(np.float32)[None], cv2.COLOR_RGB2Lab)[0]
 
 
-def _grain(rng: np.random.Generator, size: int) -> np.ndarray:
+def grain(rng: np.random.Generator, size: int) -> np.ndarray:
     """Return texture noise over the whole picture, object included, ``float32 (size, size, 3)``."""
     total = np.zeros((size, size, 3), np.float32)
     for cells in _GRAIN_GRIDS:

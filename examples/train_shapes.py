@@ -225,7 +225,7 @@ def gradient_on_object(
     return float(((size * near).sum((1, 2)) / size.sum((1, 2))).mean()), float(near.mean())
 
 
-def export(model: nn.Module, doc: str) -> bytes:
+def export(model: nn.Module, doc: str, name: str = "shapes", classes: tuple[str, ...] = shapes.CLASSES) -> bytes:
     """Export to ONNX with separate batch normalisation nodes and the metadata that `fgonnx` reads.
 
     Parameters
@@ -234,6 +234,10 @@ def export(model: nn.Module, doc: str) -> bytes:
         Network in evaluation mode.
     doc : str
         Text for the file's ``doc_string``.
+    name : str, default "shapes"
+        Name of the graph.
+    classes : tuple of str, default `shapes.CLASSES`
+        Names of the classes.
 
     Returns
     -------
@@ -258,8 +262,8 @@ def export(model: nn.Module, doc: str) -> bytes:
         )
     proto = onnx.load_model_from_string(buffer.getvalue())
     proto.doc_string = doc
-    proto.graph.name = "shapes"
-    metadata = {"fgonnx.preprocessing": json.dumps(PREPROCESSING), "fgonnx.labels": json.dumps(shapes.CLASSES)}
+    proto.graph.name = name
+    metadata = {"fgonnx.preprocessing": json.dumps(PREPROCESSING), "fgonnx.labels": json.dumps(classes)}
     onnx.helper.set_model_props(proto, metadata)
     onnx.checker.check_model(proto, full_check=True)
     return proto.SerializeToString(deterministic=True)

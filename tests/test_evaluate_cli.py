@@ -192,6 +192,7 @@ def masks(folder, size=(12, 10), count=2):
 
 
 WITH_MASKS = ("--measures", "energy,pointing-game", "--methods", "edge")
+IN_PARTS = ("--measures", "part-removal", "--methods", "gradient")
 
 
 def test_masks_are_where_the_evidence_is(small, photos, tmp_path):
@@ -236,12 +237,43 @@ def test_an_archive_holds_pictures_classes_and_masks(tmp_path):
     assert [r["target"] for r in results(tmp_path / "out")[:3]] == ["0", "3", "5"]
 
 
+@pytest.mark.parametrize("kind", ["pictures", "arrays"])
+def test_an_archive_holds_samples_without_each_part(kind, small, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 255, (3, 64, 64, 3), np.uint8)
+    if kind == "arrays":
+        x = rng.normal(size=(3, 3, 8, 8)).astype(np.float32)
+    without = np.repeat(x[:, None], 4, axis=1)
+    for part in range(3):  # the samples do not have the last one
+        without[:, part, 2 * part : 2 * part + 2] = 0
+        without[:, part, :, 2 * part : 2 * part + 2] = 0
+    np.savez(tmp_path / "data.npz", x=x, without=without)
+    model = SHAPES if kind == "pictures" else small
+    good("evaluate", model, tmp_path / "data.npz", "-o", tmp_path / "out", *IN_PARTS)
+    values = [float(r["value"]) for r in results(tmp_path / "out") if r["quantity"] == "correlation"]
+    assert len(values) == 3
+    assert all(-1 <= value <= 1 for value in values)
+
+
+def test_measures_of_parts_say_what_they_need(small, photos, tmp_path):
+    said = ended(2, evaluate(small, photos, tmp_path / "out", *IN_PARTS))
+    assert "part-removal cannot be measured without pictures of the samples without each part" in said
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"z": np.zeros(3)}, "holds no samples"),
         ({"x": np.zeros((2, 3, 8, 8), np.float32), "y": np.array([0, 7])}, "a class of 0..3 for each of the 2 samples"),
         ({"x": np.zeros((2, 3, 8, 8), np.float32), "mask": np.zeros((1, 8, 8))}, "mask has the shape"),
+        (
+            {"x": np.zeros((2, 3, 8, 8), np.float32), "without": np.zeros((2, 3, 8, 8), np.float32)},
+            "give float32 of (2, parts, 3, 8, 8), each sample without each of its parts",
+        ),
+        (
+            {"x": np.zeros((2, 3, 8, 8), np.float32), "without": np.zeros((2, 5, 3, 8, 8), np.uint8)},
+            "without is uint8 of the shape (2, 5, 3, 8, 8); give float32",
+        ),
     ],
 )
 def test_archives_that_do_not_fit_are_refused(arrays, message, small, tmp_path):

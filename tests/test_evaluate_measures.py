@@ -1,5 +1,6 @@
 """Every measure against a literal computation, or on a case whose answer is known."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -304,10 +305,11 @@ def test_ssim_is_that_of_the_comparison():
 def test_no_result_depends_on_how_samples_are_grouped(name):
     method = subject("gradient-x-input")
     given = of_net(3, masks=np.concatenate([MASK] * 3), seed=5)
+    given = replace(given, without=np.stack([np.where(area, 0, given.x) for area in (MASK, MASK.mT)], axis=1))
     whole = measured(name, method, given)
     parts = [
-        measured(name, method, of_one)
-        for of_one in (
+        measured(name, method, replace(of_one, without=given.without[i : i + 1]))
+        for i, of_one in enumerate(
             evaluate.Data.of(
                 method.on(method.loaded), given.x[i : i + 1], given.target[i : i + 1], masks=MASK, numbers=[i], seed=5
             )

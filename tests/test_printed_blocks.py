@@ -67,7 +67,11 @@ def reader(tmp_path, monkeypatch):
     """A folder like a reader's: the examples, and files of the reader's own."""
     (tmp_path / "examples").mkdir()
     shutil.copy(SHAPES, tmp_path / "examples")
+    shutil.copy(SHAPES.with_name("parts.onnx"), tmp_path / "examples")
     shutil.copytree(IMAGES, tmp_path / "examples" / "images")
+    x = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    without = np.stack([np.where(np.arange(64) // 16 == part, 0, x.mT).mT for part in range(4)], axis=1)
+    np.savez(tmp_path / "parts.npz", x=x, y=np.array([0, 1]), without=without.astype(np.uint8))
     for name in ("model", "float", "int8", "approved", "release", "old", "new", "mobilenet_fp32"):
         model(SMALL, tmp_path / f"{name}.onnx")
     model(UINT8, tmp_path / "mobilenet_uint8.onnx")

@@ -27,6 +27,7 @@ Bool = npt.NDArray[np.bool_]
 BOXES = "boxes.csv"
 """File in a folder of masks with boxes instead of masks: columns image, left, top, right, bottom, in pixels."""
 
+_ARRAYS = ("x", "y", "mask", "without")
 _LISTED = 6
 _HALF = 127  # grey level above which a pixel of a mask is part of the object
 
@@ -55,11 +56,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image in memory: the model's input, its mask (or None), and pixels to show."""
+    """An image in memory: the model's input, its mask (or None), pixels to show, and inputs without each part."""
 
     x: Array
     mask: Bool | None
     shown: RGB
+    without: Array | None = None
 
 
 class Dataset:
@@ -68,7 +70,7 @@ class Dataset:
     Parameters
     ----------
     path : Path
-        A folder of pictures, a folder with one folder per class, or an .npz with x, and y and mask if known.
+        A folder of pictures, a folder with one folder per class, or an .npz with x, and y, mask and without if known.
     graph_input : ir.Value
         The input of the model.
     preprocessing : Preprocessing or None
@@ -90,6 +92,8 @@ class Dataset:
         The images.
     skipped : dict of str to str
         Files that are skipped, and why.
+    masked, in_parts : bool
+        Whether there are masks, and pictures without each part.
 
     Raises
     ------
@@ -126,6 +130,7 @@ class Dataset:
         self._masks = masks
         self._boxes = _boxes(masks / BOXES) if masks is not None and (masks / BOXES).is_file() else {}
         self.masked = masks is not None or "mask" in self._arrays
+        self.in_parts = "without" in self._arrays
         if limit is not None:
             self.items = self.items[:limit]
         if not self.items:
@@ -186,7 +191,7 @@ class Dataset:
     def _archive(self, entries: int) -> list[Item]:
         try:
             with np.load(self.path, allow_pickle=False) as archive:
-                self._arrays = {name: archive[name] for name in ("x", "y", "mask") if name in archive}
+                self._arrays = {name: archive[name] for name in _ARRAYS if name in archive}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"'{self.path}' cannot be read as .npz: {error}") from error
         if self._axis and "x" in self._arrays and self._arrays["x"].ndim > self._axis:
@@ -202,19 +207,29 @@ class Dataset:
             raise InputError(
                 f"'{self.path}': mask has the shape {mask.shape}; give one (H, W) for each of {len(x)} samples"
             )
+        without = self._arrays.get("without")
+        if without is not None and ((without.shape[:1] + without.shape[2:]) != x.shape or without.dtype != x.dtype):
+            raise InputError(
+                f"'{self.path}': without is {without.dtype} of the shape {without.shape}; give {x.dtype} of "
+                f"({', '.join(map(str, (len(x), 'parts', *x.shape[1:])))}), each sample without each of its parts"
+            )
         return [Item(f"{i:06}", self.path, i, None if y is None else int(y[i])) for i in range(len(x))]
 
     def _row(self, row: int) -> Picture:
         x = self._arrays["x"][row]
         masks = self._arrays.get("mask")
         mask = None if masks is None else masks[row] > 0
+        others = self._arrays["without"][row] if self.in_parts else ()
         if x.dtype == np.uint8 and x.ndim == 3 and x.shape[2] == 3 and self._reader.dtype != np.uint8:
             if self.preprocessing is None:
                 raise PreprocessingError("the array holds pictures; give --preprocess")
             mask = None if mask is None else self._placed(mask, x.shape[:2], f"'{self.path}', row {row}")
-            return Picture(self.preprocessing.apply(x), mask, self.preprocessing.to_display(x))
+            changed = [self.preprocessing.apply(other) for other in others]
+            shown = self.preprocessing.to_display(x)
+            return Picture(self.preprocessing.apply(x), mask, shown, np.stack(changed) if changed else None)
         sample = self._reader.prepared(x, Source(self.path, row, str(row)))
-        return Picture(sample.x, mask, sample.shown)
+        changed = [self._reader.prepared(other, Source(self.path, row, f"{row}, without")).x for other in others]
+        return Picture(sample.x, mask, sample.shown, np.stack(changed) if changed else None)
 
     def _mask(self, item: Item, size: tuple[int, int]) -> Bool | None:
         if self._masks is None:

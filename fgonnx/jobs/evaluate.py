@@ -229,6 +229,14 @@ class EvaluationJob:
             if blind and chosen is not None and not every:
                 raise OptionError(f"{', '.join(blind)} cannot be measured without masks: give --masks")
             found = [m for m in found if m.needs != "masks"]
+        if not self.dataset.in_parts:
+            blind = [m.name for m in found if m.needs == "parts"]
+            if blind and chosen is not None and not every:
+                raise OptionError(
+                    f"{', '.join(blind)} cannot be measured without pictures of the samples without each part: give "
+                    "an .npz with 'without'"
+                )
+            found = [m for m in found if m.needs != "parts"]
         return found
 
     def _subject(self, text: str) -> evaluate.Subject:
@@ -276,6 +284,8 @@ class EvaluationJob:
         if self.dataset.masked:
             none = np.zeros(data.grid, bool)
             data = replace(data, masks=np.stack([none if p.mask is None else p.mask for p in read.values()]))
+        if self.dataset.in_parts:
+            data = replace(data, without=np.stack([p.without for p in read.values() if p.without is not None]))
         return Shard(tuple(item.name for item in items), data)
 
     def _about(self, shard: Shard) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fgonnx.audit.evaluate import axioms, distribution, faithfulness, localisation, randomisation, road
+from fgonnx.audit.evaluate import axioms, distribution, faithfulness, localisation, parts, randomisation, road
 from fgonnx.audit.evaluate.data import Data, Explains, Subject
 from fgonnx.audit.evaluate.registry import Measure, Measured, get, names
 
@@ -18,6 +18,7 @@ __all__ = [
     "get",
     "localisation",
     "names",
+    "parts",
     "randomisation",
     "road",
 ]

@@ -140,6 +140,9 @@ class Data:
         Seed of all noise.
     saliency : numpy array, (N, H, W), or None
         Maps, if they have been computed already.
+    without : numpy array, (N, K, ...), or None
+        Each sample without each of its K parts, and otherwise the same; equal to the sample for parts that it does not
+        have.
     """
 
     x: Array
@@ -151,6 +154,7 @@ class Data:
     activation: str = "softmax"
     seed: int = 0
     saliency: Array | None = None
+    without: Array | None = None
 
     @classmethod
     def of(
@@ -197,6 +201,9 @@ class Data:
     def __post_init__(self) -> None:
         if self.masks is not None and self.masks.shape != (len(self), *self.grid):
             raise InputError(f"masks must have the shape {(len(self), *self.grid)}, they have {self.masks.shape}")
+        if self.without is not None and (self.without.shape[:1] + self.without.shape[2:]) != self.x.shape:
+            wanted = ", ".join(map(str, (len(self), "parts", *self.x.shape[1:])))
+            raise InputError(f"pictures without parts must have the shape ({wanted}), they have {self.without.shape}")
 
     def __len__(self) -> int:
         return len(self.x)

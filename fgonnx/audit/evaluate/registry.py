@@ -57,8 +57,9 @@ class Measure:
         Paper and section.
     runs : int
         Approximate runs of the model per sample, for estimates of time.
-    needs : {"", "masks", "model"}
-        What it requires: masks of the true evidence, or a `Subject`, whose model can be changed.
+    needs : {"", "masks", "parts", "model"}
+        What it requires: masks of the true evidence, pictures without each part, or a `Subject`, whose model can be
+        changed.
     axes : pair of str
         Labels of the axes of its curve.
     options : dict
@@ -94,7 +95,7 @@ class Measure:
         explainer : Explainer or Subject
             The method. A `Subject`, which holds the model too, where `needs` is "model".
         data : Data
-            Samples. With masks where `needs` is "masks".
+            Samples. With masks where `needs` is "masks", with `without` where it is "parts".
         **options
             Keyword arguments of the function.
 

@@ -1,0 +1,161 @@
+"""Train a small network on the objects of parts that parts.py draws, and export it to ONNX."""
+
+import argparse
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import parts
+import torch
+from torch import nn
+from train_shapes import FIRST_TRAINING_SEED, HELD_OUT_SEED, SIZE, Block, export, normalise, predict, write
+
+# Badges are left out of training pictures this often, so that a picture without one is nothing new to the network.
+MISSING = 0.15
+
+
+class PartNet(nn.Module):
+    """Small convolutional network: 64 x 64 pictures to one logit for each of `parts.CLASSES`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(Block(3, 16, 2), Block(16, 32), Block(32, 48, 2), Block(48, 64), Block(64, 64))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.hidden = nn.Linear(64, 48)
+        self.relu = nn.ReLU()
+        self.head = nn.Linear(48, len(parts.CLASSES))
+
+    def pooled(self, image: torch.Tensor) -> torch.Tensor:
+        """Map normalised ``(N, 3, 64, 64)`` pictures to features ``(N, 64)``."""
+        return torch.flatten(self.pool(self.features(image)), 1)
+
+    def classified(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Map features ``(N, 64)`` to logits ``(N, 9)``."""
+        return self.head(self.relu(self.hidden(pooled)))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Map normalised ``(N, 3, 64, 64)`` pictures to logits ``(N, 9)``."""
+        return self.classified(self.pooled(image))
+
+
+def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw training pictures, from which badges are missing at random.
+
+    Parameters
+    ----------
+    count, seed : int
+        Number of pictures, and seed of all that is drawn.
+
+    Returns
+    -------
+    images : numpy.ndarray
+        ``uint8 (count, 64, 64, 3)``.
+    labels : numpy.ndarray
+        ``int64 (count,)``.
+    shapes : numpy.ndarray
+        ``int64 (count, 4)``: the shapes of the badges that spell the class, indices into `parts.SHAPES`; -1 where one
+        is missing.
+    """
+    labels = np.arange(count, dtype=np.int64) % len(parts.CLASSES)
+    images = np.empty((count, SIZE, SIZE, 3), np.uint8)
+    shapes = np.array(parts.WORDS)[labels]
+    for i, label in enumerate(labels):
+        rng = np.random.default_rng([seed, i])
+        missing = np.flatnonzero(rng.random(len(parts.PARTS)) < MISSING).tolist()
+        images[i] = parts.draw(rng, int(label), missing, SIZE).image
+        shapes[i, [part for part in missing if part < shapes.shape[1]]] = -1
+    return images, labels, shapes
+
+
+def train(epochs: int, seed: int, count: int) -> PartNet:
+    """Draw pictures, train on them and print progress.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the training pictures.
+    seed : int
+        Seed of the pictures, the initial weights and the order of the batches.
+    count : int
+        Number of training pictures.
+
+    Returns
+    -------
+    PartNet
+        Trained network in evaluation mode.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    images, labels, shapes = pictures(count, FIRST_TRAINING_SEED + seed)
+    model = PartNet()
+    # Naming the badges' shapes as well makes the features come early; the exported network does not have this layer.
+    naming = nn.Linear(64, shapes.shape[1] * len(parts.SHAPES))
+    batch_size = 64
+    steps = count // batch_size
+    optimizer = torch.optim.AdamW([*model.parameters(), *naming.parameters()], lr=1e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=8e-3, total_steps=epochs * steps)
+    criterion = nn.CrossEntropyLoss(label_smoothing=0.05, ignore_index=-1)
+    start = time.perf_counter()
+    for epoch in range(epochs):
+        model.train()
+        order = rng.permutation(count)
+        loss_sum = hits = 0.0
+        for step in range(steps):
+            chosen = order[step * batch_size : (step + 1) * batch_size]
+            target = torch.from_numpy(labels[chosen])
+            batch = torch.from_numpy(normalise(images[chosen]))
+            # Mirroring and turning change no class; hues tell the badges apart, so channels stay where they are.
+            batch = torch.rot90(batch.flip(3) if rng.random() < 0.5 else batch, int(rng.integers(4)), (2, 3))
+            pooled = model.pooled(batch.contiguous())
+            logits = model.classified(pooled)
+            named = naming(pooled).reshape(batch_size, len(parts.SHAPES), -1)
+            loss = criterion(logits, target) + criterion(named, torch.from_numpy(shapes[chosen]))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            loss_sum += loss.item()
+            hits += (logits.argmax(1) == target).sum().item()
+        took = time.perf_counter() - start
+        accuracy = hits / (steps * batch_size)
+        print(
+            f"epoch {epoch + 1}/{epochs}  loss {loss_sum / steps:.3f}  accuracy {accuracy:.3f}  {took:.0f} s",
+            flush=True,
+        )
+    return model.eval()
+
+
+def main() -> None:
+    """Read the command line, train, report and export."""
+    here = Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=8, help="passes over the training pictures")
+    parser.add_argument("--seed", type=int, default=0, help="seed of pictures, initial weights and batch order")
+    parser.add_argument("--count", type=int, default=6000, help="number of training pictures, at least 64")
+    parser.add_argument("--threads", type=int, default=1, help="threads; another number may change the weights")
+    parser.add_argument("--out", type=Path, default=here / "parts.onnx", help="model file to write")
+    args = parser.parse_args()
+    if args.epochs < 1 or args.seed < 0 or args.count < 64 or args.threads < 1:
+        parser.error("--epochs and --threads must be at least 1, --seed at least 0 and --count at least 64")
+
+    torch.set_num_threads(args.threads)
+    torch.use_deterministic_algorithms(True)
+    cv2.setNumThreads(args.threads)
+    model = train(args.epochs, args.seed, args.count)
+    doc = (
+        f"Classifies 64x64 RGB pictures of plates with six badges, the shapes of four of which spell one of "
+        f"{len(parts.CLASSES)} classes. Trained by examples/train_parts.py of fgonnx on pictures drawn by "
+        "examples/parts.py."
+    )
+    exported = export(model, doc, "parts", parts.CLASSES)
+    images, labels, _, without = parts.dataset(450, HELD_OUT_SEED, SIZE)
+    print(f"held out: {(predict(exported, images).argmax(1) == labels).mean():.1%} of {len(labels)}")
+    for k, name in enumerate(parts.PARTS):
+        print(f"without the {name} badge: {(predict(exported, without[:, k]).argmax(1) == labels).mean():.1%}")
+    write(args.out, exported)
+    print(f"{args.out.name}: {len(exported)} bytes")
+
+
+if __name__ == "__main__":
+    main()
