@@ -36,7 +36,7 @@ def command(
         typer.Argument(
             metavar="DATA",
             help="A folder of pictures; a folder with one folder per class (its name: index, label or synset); or an "
-            ".npz with x, and y (classes) and mask where they are known.",
+            ".npz with x, and y (classes), mask and without (samples without each part) where they are known.",
         ),
     ],
     folder: Folder,
