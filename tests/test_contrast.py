@@ -344,7 +344,8 @@ class TestExplain:
         assert "ring.png': target and contrast are both 5 'ring'" in said
         assert written(tmp_path) == ["circle.json", "circle.npy", "circle.png"]
 
-    def test_the_panel_names_both(self, tmp_path):
+    def test_the_panel_names_both(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "200")  # narrower, cells are folded and their words no longer stand side by side
         said = good("explain", SHAPES, CIRCLE, "-o", tmp_path, "--contrast", "next", "--threads", 1)
         found = self.record(tmp_path)
         assert f"circle rather than {found['contrast']['label']}" in said

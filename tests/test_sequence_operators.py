@@ -82,6 +82,8 @@ KNOWN = {
         a = SequenceAt(q, zero)
         c = SequenceAt(q, one)
         t = Mul(a, c)""",
+    "along the batch, one sample at a time": """q = SplitToSequence<axis=0>(y, one)
+        t = ConcatFromSequence<axis=0>(q)""",
     "a sequence of constants": """q = SequenceConstruct(zero, one)
         i = SequenceAt(q, one)
         j = Unsqueeze(i, top)
@@ -112,10 +114,6 @@ UNKNOWN = {
         "[parts] q = SplitToSequence<axis=1>(y, two)\nm = ReduceMax<keepdims=0>(y)\nwhether = Greater(m, f0)\n"
         "i = Cast<to=7>(whether)\n[read] a = SequenceAt(q, i)\nt = Concat<axis=1>(a, a)",
         ["parts", "read"],
-    ),
-    "along the batch": (
-        "[parts] q = SplitToSequence<axis=0>(y, one)\n[join] t = ConcatFromSequence<axis=0>(q)",
-        ["parts", "join"],
     ),
     "a choice between sequences": (
         """m = ReduceMax<keepdims=0>(y)
