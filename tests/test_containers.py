@@ -93,7 +93,7 @@ class TestSetAside:
 class TestAlone:
     @pytest.mark.parametrize("nodes", [[SPLIT], [NODE("SequenceConstruct", ["y", "g"], ["s"])]])
     def test_a_sequence_is_refused_by_its_node(self, nodes):
-        with pytest.raises(UnsupportedError, match=rf"'{nodes[0].op_type}_4' .*the sequence or optional value has a length"):
+        with pytest.raises(UnsupportedError, match=rf"'{nodes[0].op_type}_4' .*sequence or optional value has"):
             Explainer(net(nodes, ["s"]))(X)
 
     def test_a_map_of_another_operator_is_refused_by_its_node(self):
