@@ -1,0 +1,104 @@
+"""The study of maps: paired differences, Holm's correction, halves, and a run that goes on where it stopped."""
+
+import numpy as np
+import pytest
+
+from tests import skips
+
+skips.without("scipy")
+
+from benchmarks import maps  # noqa: E402
+from fgonnx.audit import evaluate  # noqa: E402
+
+
+def by_image(values):
+    return {f"{i:03}.png": float(v) for i, v in enumerate(values)}
+
+
+@pytest.mark.parametrize(
+    ("given", "corrected"),
+    [
+        ([], []),
+        ([0.03], [0.03]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # 0.005 * 4, 0.01 * 3, 0.03 * 2, and not less
+        ([0.5, 0.6, 0.9], [1.0, 1.0, 1.0]),
+    ],
+)
+def test_holm_multiplies_by_how_many_are_left(given, corrected):
+    assert maps.holm(given) == pytest.approx(np.array(corrected, float))
+
+
+def test_a_difference_is_paired():
+    rng = np.random.default_rng(0)
+    base = 10 * rng.normal(size=40)
+    found = maps.difference(by_image(base + 0.1 + 0.05 * rng.normal(size=40)), by_image(base))
+    assert found.low < 0.1 < found.high
+    assert found.high - found.low < 0.05
+    assert found.p < 0.001
+    none = maps.difference(by_image(base + 0.05 * rng.normal(size=40)), by_image(base))
+    assert none.p > 0.01
+
+
+def test_a_few_differences_of_one_sign_are_not_significant():
+    found = maps.difference(by_image([1, 2, 3]), by_image([0, 0, 0]))
+    assert found.mean == 2
+    assert found.p == pytest.approx(0.25)  # 2 of the 8 choices of signs
+
+
+def test_images_without_both_values_do_not_count():
+    values, base = by_image([1, 2, np.nan, 4]), by_image([0, np.nan, 0, 0])
+    assert maps.difference(values, {**base, "other.png": 3.0}).mean == 2.5
+    assert maps.difference(by_image([1]), base) is None
+
+
+def test_halves_share_no_image_and_are_all():
+    found = maps.Results({("a", "m"): by_image(range(7)), ("b", "m"): by_image(range(5))})
+    halves = [maps.half(found, which).values for which in ("choose", "report")]
+    for key, values in found.values.items():
+        first, second = (given[key] for given in halves)
+        assert not first.keys() & second.keys()
+        assert first | second == values
+    assert [sorted(h["b", "m"].values()) for h in halves] == [[0, 2, 4], [1, 3]]
+
+
+def test_marks_say_which_way_is_better():
+    rng = np.random.default_rng(1)
+    base = rng.normal(size=30)
+    values = {
+        ("fullgrad", "deletion"): by_image(base),
+        ("grad-cam", "deletion"): by_image(base - 1),
+        ("edge", "deletion"): by_image(base + 1),
+        ("random", "deletion"): by_image(base + 1e-3 * rng.normal(size=30)),
+        ("fullgrad", "insertion"): by_image(base),
+        ("grad-cam", "insertion"): by_image(base + 1),
+    }
+    measures = [evaluate.get(name) for name in ("deletion", "insertion")]
+    text = maps.section("net", maps.NETWORKS["shapes"], maps.Results(values), measures, "fullgrad")
+    rows = {line.split(" | ")[0][2:]: line for line in text.splitlines() if line.startswith("| ")}
+    assert rows["grad-cam"].count("▲") == 2
+    assert rows["edge"].count("▼") == 1
+    assert rows["edge"].endswith("| – |")
+    assert not {"▲", "▼"} & {*rows["random"], *rows["fullgrad"]}
+
+
+def test_only_what_the_pictures_have_is_measured():
+    assert maps.NETWORKS["squeezenet"].has == set()
+    assert maps.NETWORKS["parts"].has == {"masks", "parts"}
+    for name in maps.MEASURES:
+        assert evaluate.get(name).needs in {"", "model", "masks", "parts"}
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_where_it_stopped(tmp_path):
+    small = ["--out", str(tmp_path), "--networks", "parts,shapes", "--images", "4"]
+    few = [*small, "--measures", "energy,part-removal"]
+    maps.main([*few, "--methods", "fullgrad,edge"])
+    journal = tmp_path / "parts4" / "journal.jsonl"
+    before = journal.read_text()
+    maps.main([*few, "--methods", "fullgrad,edge,grad-cam,libra/fullgrad"])
+    after = journal.read_text()
+    assert after.startswith(before)
+    assert after.count('"method": "fullgrad"') == before.count('"method": "fullgrad"') == 2
+    page = (tmp_path / "maps.md").read_text(encoding="utf-8")
+    assert page.count("| grad-cam | ") == 2
+    assert "Left out: libra/...: the network has no operators" in page
