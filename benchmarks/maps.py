@@ -60,6 +60,8 @@ MEASURES = (
     "energy",
     "polarity",
     "part-removal",
+    "part-deletion",
+    "part-preservation",
 )
 HALVES = ("all", "choose", "report")
 LEVEL = 0.05

@@ -27,9 +27,9 @@ CLASSES: tuple[str, ...] = tuple("-".join(SHAPES[s] for s in word) for word in W
 
 _PLATE = (0.38, 0.44)  # radius of the plate, as a share of the side
 _RING = 0.66  # distance of the badges from the plate's centre, as a share of its radius
-# Radius of a disc of a badge's area, as a share of the plate's. Rings and crosses reach a quarter further: at 0.26 no
-# badge touches another, or the rim.
-_BADGE = (0.2, 0.26)
+# Radius of a disc of a badge's area, as a share of the plate's. Rings and crosses reach a quarter further: at 0.23 two
+# pixels of a small picture stay free between badges, so that no pixel shows two.
+_BADGE = (0.18, 0.23)
 _JITTER = 12.0  # degrees by which a hue may vary, of the 60 between two
 
 

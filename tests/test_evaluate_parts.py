@@ -78,13 +78,45 @@ def test_probabilities_are_scores_too():
         assert found[i] == pytest.approx(spearmanr(sums, drops).statistic)
 
 
+@pytest.mark.parametrize(("name", "sign"), [("part-deletion", -1), ("part-preservation", 1)])
+@pytest.mark.parametrize("of", ["probability", "logit"])
+def test_parts_are_removed_one_after_the_other(name, sign, of):
+    given = in_parts(samples(5))
+    other = Linear(WEIGHTS, lambda x, target: samples(len(x), seed=11)[:, 0])
+    found = measured(name, other, given, of=of).values["auc"]
+    for i, saliency in enumerate(samples(5, seed=11)[:, 0]):
+        x = given.x[i, 0].copy()
+        scores = [(x * WEIGHTS).sum()]
+        for area in sorted(AREAS, key=lambda area, saliency=saliency: sign * saliency[area].sum()):
+            x[area] = -0.7
+            scores.append((x * WEIGHTS).sum())
+        curve = [np.exp(s) / (1 + np.exp(s)) if of == "probability" else s for s in scores]
+        assert found[i] == pytest.approx(np.trapezoid(curve) / len(AREAS))
+
+
+@pytest.mark.parametrize("name", ["part-deletion", "part-preservation"])
+def test_a_faithful_map_deletes_what_counts_first(name):
+    given = in_parts(samples(6))
+    wrong = Linear(WEIGHTS, lambda x, target: -TRUE.saliency(x, target))
+    right, reverse = (measured(name, method, given).values["auc"] for method in (TRUE, wrong))
+    assert (right < reverse).all() if name == "part-deletion" else (right > reverse).all()
+
+
+@pytest.mark.parametrize("name", ["part-deletion", "part-preservation"])
+def test_what_is_behind_overlapping_parts_is_not_known(name):
+    overlapping = np.stack([AREAS[0], np.roll(AREAS[0], 1, axis=0)])
+    assert np.isnan(measured(name, TRUE, in_parts(samples(2), overlapping)).values["auc"]).all()
+    assert np.isnan(measured(name, TRUE, in_parts(samples(2), AREAS[:1] & False)).values["auc"]).all()
+
+
 def test_parts_that_a_sample_does_not_have_do_not_count():
     x = samples(3)
     none = np.zeros_like(AREAS[:1])
     more = in_parts(x, np.concatenate([AREAS[:2], none, AREAS[2:], none]))
     other = Linear(WEIGHTS, lambda x, target: samples(len(x), seed=11)[:, 0])
-    for name, values in measured("part-removal", other, in_parts(x)).values.items():
-        assert measured("part-removal", other, more).values[name] == pytest.approx(values)
+    for measure in ("part-removal", "part-deletion", "part-preservation"):
+        for name, values in measured(measure, other, in_parts(x)).values.items():
+            assert measured(measure, other, more).values[name] == pytest.approx(values)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +145,10 @@ def test_a_part_is_where_any_channel_differs(layout):
     assert (evaluate.parts.part_masks(given, 1) == AREAS).all()
 
 
-def test_without_pictures_without_parts_there_is_no_value():
+@pytest.mark.parametrize("name", ["part-removal", "part-deletion", "part-preservation"])
+def test_without_pictures_without_parts_there_is_no_value(name):
     with pytest.raises(InputError, match="needs pictures without each part"):
-        measured("part-removal", TRUE, data(samples(2)))
+        measured(name, TRUE, data(samples(2)))
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 1, SIDE, SIDE - 1), (3, 4, 1, SIDE, SIDE), (2, 1, SIDE, SIDE)])

@@ -61,6 +61,7 @@ def test_badges_touch_neither_each_other_nor_the_border(drawn):
     masks = drawn[2]
     assert masks.sum(axis=1).max() == 1
     assert masks.any(axis=(2, 3)).all()
+    assert (drawn[0][:, None] != drawn[3]).any(axis=-1).sum(axis=1).max() == 1
     for edge in (masks[..., 0, :], masks[..., -1, :], masks[..., 0], masks[..., -1]):
         assert not edge.any()
 
@@ -107,6 +108,17 @@ def test_part_removal_tells_maps_of_the_model_from_those_of_nothing(drawn):
         found[method] = np.nanmean(evaluate.get("part-removal")(subject, data).values["correlation"])
     print(found)
     assert min(found["integrated-gradients"], found["fullgrad"]) > found["random"] + 0.2
+
+
+def test_several_badges_are_removed_as_if_drawn_without_them(parts, drawn):
+    x, whole, without = (as_input(v) for v in (drawn[0][:1], drawn[0][0], drawn[3][:1]))
+    data = evaluate.Data(x, drawn[1][:1], "NCHW", np.arange(1), without=without)
+    masks = evaluate.parts.part_masks(data, 0)
+    removed = (1, 4, 5)
+    for part in removed:
+        whole = np.where(masks[part], without[0, part], whole)
+    again = parts.draw(np.random.default_rng([FRESH_SEED, 0]), int(drawn[1][0]), removed)
+    assert (whole == as_input(again.image)).all()
 
 
 def test_the_model_file_is_small_valid_and_self_contained(parts):
