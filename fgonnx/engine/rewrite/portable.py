@@ -48,11 +48,16 @@ def make_portable(model: ir.Model) -> None:
         elif node.op_type == "Split":
             _divided(op, node)
     _name_results(graph)
+    forget_shapes(graph)
+    _keep_used_domains(model)
+
+
+def forget_shapes(graph: ir.Graph) -> None:
+    """Leave only inputs and outputs their shapes: one that binds the batch stops runtimes that fix it at the input."""
     for node in graph:
         for v in node.outputs:
-            if not v.is_graph_output():  # a shape that binds the batch stops runtimes that fix it at the input
+            if not v.is_graph_output():
                 v.shape = v.type = None
-    _keep_used_domains(model)
 
 
 def _own_weights(op: Emitter, node: ir.Node) -> None:

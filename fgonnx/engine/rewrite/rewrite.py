@@ -24,7 +24,7 @@ from fgonnx.engine.rewrite.arranged import arranged, in_own_layout
 from fgonnx.engine.rewrite.head import find_head, own_name, per_sample_shape, seeded
 from fgonnx.engine.rewrite.options import INPUT, Options, options_with_changes
 from fgonnx.engine.rewrite.outputs import CONTRAST_INPUT, SEED_INPUT, TARGET_INPUT, Outputs, expose, write_outputs
-from fgonnx.engine.rewrite.portable import make_portable
+from fgonnx.engine.rewrite.portable import forget_shapes, make_portable
 from fgonnx.engine.rewrite.rewritten import Rewritten, describe
 from fgonnx.engine.rewrite.samples import entangled, refuse_sized_by_data
 from fgonnx.engine.rules.fast import recompute
@@ -101,6 +101,8 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
             f"{rewritten.head_shape} entries per sample; write a file with a cotangent as its input (seed=True)"
         )
     in_own_layout(rewritten, loaded.arrangement)
+    if options.form == "portable":
+        forget_shapes(rewritten.model.graph)
     proto: onnx.ModelProto = ir.to_proto(rewritten.model)
     return proto
 
