@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 import fgonnx
+from fgonnx.engine.graph.session import Session
 from fgonnx.errors import UnsupportedError
 from tests.integer_networks import network, pictures, slope
 
@@ -116,3 +118,36 @@ def test_steps_that_are_no_quantisation_are_noted(op_type: str) -> None:
     explanation = fgonnx.Explainer(source)(pictures())
     note = f"`{op_type}` 'stairs' is constant between its steps; its derivative is 0"
     assert note in explanation.settings["notes"]
+
+
+#: Steps whose scales undo each other by chance: what is read is a place, or what rounding left over.
+LEFT_OVER = {
+    "a remainder": "a = Div(x, s) f = Floor(a) b = Mul(f, s) y = Sub(x, b)",
+    "a fraction, scaled back": "a = Mul(x, two) f = Floor(a) b = Sub(a, f) y = Mul(b, half)",
+    "a grid of 2 by 2 pixels": """u = Reshape(x, square) v = Reshape(x, points)
+        y = GridSample<align_corners=1, padding_mode="border">(u, v)""",
+    "a grid of 3 by 1 pixels": """w = Concat<axis=1>(x, x) u0 = Slice(w, zero, six, one) u = Reshape(u0, column)
+        v = Reshape(x, points) y = GridSample<align_corners=1, padding_mode="border">(u, v)""",
+    "a row looked up between two entries": """a = Mul(x, half) f = Floor(a) b = Sub(a, f) k0 = Clip(f, low, high)
+        k = Cast<to=7>(k0) k2 = Mul(k, twice) t = Gather(table, k2) m = Mul(t, b) y = Add(m, x)""",
+}
+
+
+@pytest.mark.parametrize("case", LEFT_OVER)
+def test_steps_that_are_read_as_places_or_leave_a_rest_have_the_slope_of_differences(case: str) -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : 16]> net (float[1,4] x) => (y)
+        <float s = {{0.8}}, float two = {{2.0}}, float half = {{0.5}}, float low = {{0.0}}, float high = {{1.0}},
+         int64 twice = {{2}}, float[3] table = {{0.3, -1.0, 0.7}}, int64[4] square = {{1, 1, 2, 2}},
+         int64[4] column = {{1, 2, 3, 1}}, int64[4] points = {{1, 1, 2, 2}}, int64[1] zero = {{0}},
+         int64[1] six = {{6}}, int64[1] one = {{1}}> {{ {LEFT_OVER[case]} }}"""
+    source = onnx.parser.parse_model(text)
+    x = np.array([[0.31, -0.44, 0.57, 0.13]], np.float32)
+    gradient = fgonnx.grad(source)
+    ran, plain = Session(gradient), Session(source)
+    seed = np.random.default_rng(0).standard_normal(plain.run({"x": x})["y"].shape).astype(np.float32)
+    found = ran.run({"x": x, "y_grad": seed})["x_grad"].ravel()
+    step = np.float32(1e-2)
+    ends = [
+        [(plain.run({"x": x + t * step * e})["y"] * seed).sum() for e in np.eye(4, dtype=np.float32)] for t in (1, -1)
+    ]
+    np.testing.assert_allclose(found, (np.array(ends[0]) - np.array(ends[1])) / (2 * step), rtol=2e-3, atol=2e-3)

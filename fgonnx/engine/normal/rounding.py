@@ -43,11 +43,14 @@ class Factor:
         Whether it is a divisor.
     known : numpy array or None
         The factor, if it is constant; 1 over the divisor.
+    of : ir.Value or None
+        What is scaled, if that is not constant.
     """
 
     value: ir.Value
     divides: bool
     known: npt.NDArray[np.float64] | None
+    of: ir.Value | None = None
 
 
 def tie_rounding(model: ir.Model, x: ir.Value) -> None:
@@ -60,7 +63,7 @@ def tie_rounding(model: ir.Model, x: ir.Value) -> None:
             continue
         value, rounded = required(node, 0), node.outputs[0]
         before = _factor_before(value)
-        undone = before is not None and any(_inverse(before, after) for after in _factors_behind(rounded))
+        undone = before is not None and any(_inverse(before, after) for after in _factors_behind(rounded, value))
         if not undone and not _is_stored(rounded):
             continue
         users = list(rounded.uses())
@@ -88,19 +91,37 @@ def _factor_before(v: ir.Value) -> Factor | None:
     return _factor(node)
 
 
-def _factors_behind(v: ir.Value, depth: int = 8) -> Iterator[Factor]:
-    """Yield what a value is multiplied or divided by further on."""
+def _factors_behind(v: ir.Value, real: ir.Value, depth: int = 8) -> Iterator[Factor]:
+    """Yield what a value is multiplied or divided by further on, where it is read as a number.
+
+    What is left over when the rounded value is taken from the real one (`real`, or what that was scaled from) is no
+    quantised number, nor are places.
+    """
     for node, i in v.uses():
-        if node.domain or depth == 0:
+        if node.domain or depth == 0 or real in node.inputs:
+            continue
+        if node.op_type in ("Cast", "CastLike") and _is_whole_type(node.outputs[0]) and not _is_number(node.outputs[0]):
             continue
         if node.op_type in ("Div", "Mul") and (node.op_type == "Mul" or i == 0):
-            yield _factor(node, v)
+            if not _is_left_out(node, real):
+                yield _factor(node, v)
         elif node.op_type == "DequantizeLinear" and i == 0:
             scale = required(node, 1)
             known = content_of(scale)
             yield Factor(scale, False, None if known is None else known.astype(np.float64))
         elif node.op_type in _PASSES:
-            yield from _factors_behind(node.outputs[0], depth - 1)
+            yield from _factors_behind(node.outputs[0], real, depth - 1)
+
+
+def _is_left_out(node: ir.Node, real: ir.Value) -> bool:
+    """Tell whether a scaled back value only serves to be taken from what it was before: a remainder."""
+    before = _factor_before(real)
+    users = [u for u, _ in node.outputs[0].uses()]
+    return before is not None and bool(users) and all(u.op_type == "Sub" and before.of in u.inputs for u in users)
+
+
+def _is_whole_type(v: ir.Value) -> bool:
+    return v.dtype is not None and not v.dtype.is_floating_point()
 
 
 def _is_stored(v: ir.Value, depth: int = 8) -> bool:
@@ -121,12 +142,12 @@ def _is_stored(v: ir.Value, depth: int = 8) -> bool:
 def _factor(node: ir.Node, moving: ir.Value | None = None) -> Factor:
     a, b = required(node, 0), required(node, 1)
     other = a if node.op_type == "Mul" and (b is moving or (moving is None and content_of(a) is not None)) else b
-    known, divides = content_of(other), node.op_type == "Div"
+    known, divides, of = content_of(other), node.op_type == "Div", b if other is a else a
     if known is None:
-        return Factor(other, divides, None)
+        return Factor(other, divides, None, of)
     array = known.astype(np.float64)
     with np.errstate(divide="ignore"):
-        return Factor(other, divides, 1 / array if divides else array)
+        return Factor(other, divides, 1 / array if divides else array, of)
 
 
 def _inverse(before: Factor, after: Factor) -> bool:
