@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 Array = npt.NDArray[Any]
 MICROSOFT = "com.microsoft"
+BLOCKED = "com.microsoft.nchwc"
 LOCAL = "local"
 IR_VERSION = 10
 #: Entries of one sample's value above which it is made smaller, and numbers above which it is scaled down.
@@ -457,7 +458,7 @@ def run_nodes(
 
 def make_model(graph: onnx.GraphProto, opset: int, functions: Sequence[onnx.FunctionProto] = ()) -> onnx.ModelProto:
     """Return a model of a graph, with all operator sets that the fuzzer draws from."""
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)]
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1), helper.make_opsetid(BLOCKED, 1)]
     if functions:
         opsets.append(helper.make_opsetid(LOCAL, 1))
     return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, functions=list(functions))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.fuzz.builder import MICROSOFT, Builder, Undrawn, Value
+from benchmarks.fuzz.builder import BLOCKED, MICROSOFT, Builder, Undrawn, Value
 from benchmarks.fuzz.recipes.registry import recipe
 
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+_IN_BLOCKS = ("AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReorderInput", "ReorderOutput")
 
 
 @recipe("RNN", "GRU", "LSTM")
@@ -121,3 +122,61 @@ def matmul_nbits(b: Builder, op_type: str) -> Value:
     packed = b.const(b.rng.integers(0, 256, (n, 1, k // 2)).astype(np.uint8))
     scales = b.weights(n, scale=0.2)
     return b.emit("MatMulNBits", rows, packed, scales, domain=MICROSOFT, K=k, N=n, bits=4, block_size=16)
+
+
+@recipe(
+    *(f"{MICROSOFT}:{name}" for name in ("ExpandDims", "GatherND", "GridSample", "Pad", "RotaryEmbedding", "Trilu"))
+)
+def renamed(b: Builder, op_type: str) -> Value:
+    """What the optimiser's domain had before the standard."""
+    name = op_type.partition(":")[2]
+
+    def emit(*inputs: Value, **attributes: object) -> Value:
+        made: Value = b.emit(name, *inputs, domain=MICROSOFT, **attributes)
+        return made
+
+    if name == "GridSample":
+        v, rows = b.data(4, least=2), b.data(2)
+        grid = b.between(b.emit("MatMul", rows, b.weights(rows.shape[1], 2 * 3 * 2)), 0.9)
+        grid = b.reshape(grid, [rows.shape[0], 2, 3, 2])
+        return emit(v, grid, mode=b.any(["bilinear", "nearest", "bicubic"]), align_corners=b.any([None, 1]))
+    if name == "RotaryEmbedding":
+        v, steps, size = b.data(2), 3, 2 * b.whole(1, 2)
+        v = b.reshape(b.emit("MatMul", v, b.weights(v.shape[1], steps * 2 * size)), [v.shape[0], steps, 2 * size])
+        if b.form == "free":
+            raise Undrawn("places for every sample")
+        places = b.const(np.tile(np.arange(steps), (v.shape[0], 1)), np.int64)
+        angles = b.rng.uniform(0, 3, (steps + 1, size // 2))
+        caches = [b.const(f(angles), b.dtype) for f in (np.cos, np.sin)]
+        return emit(v, places, *caches, interleaved=b.any([None, 1]))
+    v = b.data(3)
+    if name == "ExpandDims":
+        return emit(v, b.const(np.array(b.any([1, 2, -1]), np.int32)))
+    if name == "Trilu":
+        return emit(v, b.const(np.array(b.whole(-1, 1), np.int64)), upper=b.any([None, 0]))
+    if name == "Pad":
+        pads = np.array([0, 1, b.whole(0, 2), 0, 0, 1], np.int64)
+        return emit(v, b.const(pads[None] if b.chance(0.5) else pads), b.scalar(0.7))
+    turned = b.emit("Transpose", v, perm=[1, 2, 0])
+    places = b.rng.integers(0, turned.shape[0], (b.whole(1, 3), 1)).astype(np.int32)
+    return b.emit("Transpose", emit(turned, b.const(places)), perm=[2, 0, 1])
+
+
+@recipe(*(f"{BLOCKED}:{name}" for name in _IN_BLOCKS))
+def in_blocks(b: Builder, op_type: str) -> Value:
+    """What the optimiser writes for this processor: a convolution into blocks of channels, a layer, and out again."""
+    name = op_type.partition(":")[2]
+    v = b.data(4, least=2)
+    if b.dtype != np.float32:
+        raise Undrawn("blocks are of float32")
+    channels = v.shape[1]
+    if name == "Conv":
+        v = b.emit(name, v, b.weights(16, channels, 2, 2), b.weights(16), domain=BLOCKED, kernel_shape=[2, 2])
+        channels = b.whole(13, 16)
+    else:
+        v = b.emit("ReorderInput", v, domain=BLOCKED)
+    if name in ("AveragePool", "MaxPool"):
+        v = b.emit(name, v, domain=BLOCKED, kernel_shape=[2, 2], pads=[0, 1, 1, 0])
+    elif name.startswith("Global"):
+        v = b.emit(name, v, domain=BLOCKED)
+    return b.emit("ReorderOutput", v, domain=BLOCKED, channels=channels)

@@ -346,3 +346,23 @@ def quantised_attention(b: Builder, op_type: str) -> Value:
     w, ws, wz = fixed(b, size, 3 * size)
     bias = b.weights(3 * size)
     return b.emit("QAttention", q, w, bias, s, ws, None, z, wz, domain=MICROSOFT, num_heads=2)
+
+
+@recipe(f"{MICROSOFT}:DynamicQuantizeLSTM")
+def quantised_lstm(b: Builder, op_type: str) -> Value:
+    """An LSTM with weights of 8 bits, whose other operands are rounded on a scale of their own."""
+    v = b.data(3)
+    if b.dtype != np.float32:
+        raise Undrawn("onnxruntime quantises float32")
+    units = b.whole(2, 3)
+    kind = b.any([np.int8, np.uint8])
+    given: list[Value | None] = [b.emit("Transpose", v, perm=[1, 0, 2], batch=False)]
+    scales: list[Value] = []
+    for rows in (v.shape[2], units):
+        w, _, zero = fixed(b, 1, rows, 4 * units, kind=kind)
+        given.append(w)
+        scales += [b.const(np.full(1, 0.02, np.float32)), b.const(np.full(1, zero.array, kind))]
+    bias = b.weights(1, 8 * units) if b.chance(0.6) else None
+    given += [bias, None, None, None, None, *scales]
+    _, last = b.emit(op_type.partition(":")[2], *given, outputs=2, batch=False, domain=MICROSOFT, hidden_size=units)
+    return b.emit("Transpose", last, perm=[1, 0, 2], batch=v.batch)
