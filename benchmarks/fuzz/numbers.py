@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import helper
 from onnx.reference.op_run import OpRun
 
-from benchmarks.fuzz.builder import MICROSOFT, Array
+from benchmarks.fuzz.builder import BLOCKED, MICROSOFT, Array
+from benchmarks.fuzz.fused import attended, blocked, floating, plain, standard_ones
 
 
 class Tape:
@@ -73,24 +73,6 @@ def real(q: Array, s: Array, z: Array | None, axis: int = 1) -> Array:
     return (q - zero) * placed(s, q.ndim, axis)
 
 
-def _plain(op_type: str, *inputs: Any, domain: str = "", **attributes: Any) -> Array:
-    """Compute one operator of the standard on real numbers."""
-    from onnx.reference import ReferenceEvaluator
-
-    arrays = {f"i{i}": np.asarray(a, np.float64) for i, a in enumerate(inputs) if a is not None}
-    names = [f"i{i}" if a is not None else "" for i, a in enumerate(inputs)]
-    node = helper.make_node(op_type, names, ["o"], domain=domain, **{k: a for k, a in attributes.items() if a})
-    double = onnx.TensorProto.DOUBLE
-    graph = helper.make_graph(
-        [node],
-        "one",
-        [helper.make_tensor_value_info(n, double, None) for n in arrays],
-        [helper.make_tensor_value_info("o", double, None)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    return np.asarray(ReferenceEvaluator(model).run(None, arrays)[0])
-
-
 def operators(tape: Tape) -> list[type[OpRun]]:
     """Return the implementations that take the place of those of `onnx.reference`."""
 
@@ -126,7 +108,7 @@ def operators(tape: Tape) -> list[type[OpRun]]:
         return (real(a, np.ones(()), za) @ real(b, np.ones(()), zb),)
 
     def conv_integer(self: Any, x: Array, w: Array, zx: Any = None, zw: Any = None, **fields: Any) -> tuple[Array]:
-        return (_plain("Conv", real(x, np.ones(()), zx), real(w, np.ones(()), zw, 0), **fields),)
+        return (plain("Conv", real(x, np.ones(()), zx), real(w, np.ones(()), zw, 0), **fields),)
 
     def requantise(y: Array, s: Array, z: Array) -> tuple[Array]:
         return (tape.rounded(y / placed(s, y.ndim, 1) + placed(z, y.ndim, 1), *span(z.dtype)),)
@@ -138,7 +120,7 @@ def operators(tape: Tape) -> list[type[OpRun]]:
         x = real(x, s, z)
         x = np.moveaxis(x, -1, 1) if last else x
         added = None if bias is None else bias * (np.asarray(s, np.float64) * ws)
-        y = _plain("Conv", x, real(w, ws, wz, 0), added, **fields)
+        y = plain("Conv", x, real(w, ws, wz, 0), added, **fields)
         return requantise(np.moveaxis(y, 1, -1) if last else y, ys, yz)
 
     def qlinear_matmul(self: Any, a: Any, s: Any, z: Any, b: Any, bs: Any, bz: Any, ys: Any, yz: Any) -> tuple[Array]:
@@ -165,7 +147,7 @@ def operators(tape: Tape) -> list[type[OpRun]]:
         def run(self: Any, x: Any, s: Any, z: Any, ys: Any, yz: Any, **fields: Any) -> tuple[Array]:
             for extra in ("channels_last", "opset"):
                 fields.pop(extra, None)
-            return requantise(_plain(name, real(x, s, z), **fields), ys, yz)
+            return requantise(plain(name, real(x, s, z), **fields), ys, yz)
 
         return run
 
@@ -179,9 +161,32 @@ def operators(tape: Tape) -> list[type[OpRun]]:
         return (real(a, s, z) @ real(b, bs, bz) + (0 if bias is None else bias),)
 
     def nhwc_pool(self: Any, x: Any, **fields: Any) -> tuple[Array]:
-        return (np.moveaxis(_plain("MaxPool", np.moveaxis(x, -1, 1), **fields), 1, -1),)
+        return (np.moveaxis(plain("MaxPool", np.moveaxis(x, -1, 1), **fields), 1, -1),)
+
+    def where(self: Any, c: Any, a: Any, s: Any, z: Any, b: Any, bs: Any, bz: Any, ys: Any, yz: Any) -> tuple[Array]:
+        return requantise(np.where(c, real(a, s, z), real(b, bs, bz)), ys, yz)
+
+    def attention(
+        self: Any, x: Any, w: Any, bias: Any, s: Any, ws: Any, mask: Any = None, z: Any = None, wz: Any = None, **f: Any
+    ) -> tuple[Array]:
+        return (attended(*np.split(real(x, s, z) @ real(w, ws, wz) + bias, 3, -1), f["num_heads"]),)
+
+    def lstm(self: Any, x: Array, w: Array, r: Array, bias: Any = None, *rest: Any, **fields: Any) -> Any:
+        ws, wz, rs, rz = rest[4:]
+        units = fields["hidden_size"]
+        added = 0.0 if bias is None else bias[0, : 4 * units] + bias[0, 4 * units :]
+        h = c = np.zeros((x.shape[1], units))
+        q, s, z = dynamic(self, x)
+        for step in real(q, s, z) @ real(w[0], ws, wz):
+            q, s, z = dynamic(self, h)
+            i, o, f, g = np.split(step + real(q, s, z) @ real(r[0], rs, rz) + added, 4, -1)
+            i, o, f = (1 / (1 + np.exp(-v)) for v in (i, o, f))
+            c = f * c + i * np.tanh(g)
+            h = o * np.tanh(c)
+        return np.zeros(0), h[None]
 
     standard = {
+        **standard_ones(),
         "QuantizeLinear": quantise,
         "DequantizeLinear": dequantise,
         "DynamicQuantizeLinear": dynamic,
@@ -208,58 +213,11 @@ def operators(tape: Tape) -> list[type[OpRun]]:
         "DynamicQuantizeMatMul": dynamic_matmul,
         "MatMulIntegerToFloat": to_float,
         "NhwcMaxPool": nhwc_pool,
-        **_floating(),
+        "QLinearWhere": where,
+        "QAttention": attention,
+        "DynamicQuantizeLSTM": lstm,
+        **floating(),
     }
     found = [define(name, run) for name, run in standard.items()]
-    return found + [define(name, run, MICROSOFT) for name, run in fused.items()]
-
-
-def _floating() -> dict[str, Any]:
-    """Return the optimiser's operators on floating-point values."""
-
-    def gelu(x: Array) -> Array:
-        from math import erf
-
-        return x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2.0)))
-
-    def fast(x: Array) -> Array:
-        return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-
-    def activated(y: Array, name: str, parameters: Any = None) -> Array:
-        return _plain(name, y)
-
-    def matmul(self: Any, a: Array, b: Array, transA: int = 0, transB: int = 0, alpha: float = 1.0, **_: Any) -> Any:
-        a = np.swapaxes(a, -1, -2) if transA else a
-        b = np.swapaxes(b, -1, -2) if transB else b
-        return (alpha * (a @ b),)
-
-    def gemm(self: Any, a: Array, b: Array, c: Any = None, activation: str = "Relu", **fields: Any) -> Any:
-        kept = {k: f for k, f in fields.items() if not k.startswith("activation")}
-        return (activated(_plain("Gemm", a, b, c, **kept), activation),)
-
-    def conv(self: Any, x: Array, w: Array, c: Any = None, z: Any = None, activation: str = "Relu", **f: Any) -> Any:
-        kept = {k: a for k, a in f.items() if not k.startswith("activation")}
-        y = _plain("Conv", x, w, c, **kept)
-        return (activated(y if z is None else y + z, activation),)
-
-    def skip(self: Any, x: Array, y: Array, gamma: Array, *rest: Array, epsilon: float = 1e-5) -> Any:
-        total = sum(rest[1:], x + y)
-        mean, var = total.mean(-1, keepdims=True), total.var(-1, keepdims=True)
-        return ((total - mean) / np.sqrt(var + epsilon) * gamma + (rest[0] if rest else 0),)
-
-    def skip_rms(self: Any, x: Array, y: Array, gamma: Array, *rest: Array, epsilon: float = 1e-5) -> Any:
-        total = sum(rest, x + y)
-        return (total / np.sqrt((total**2).mean(-1, keepdims=True) + epsilon) * gamma,)
-
-    return {
-        "Gelu": lambda self, x: (gelu(x),),
-        "BiasGelu": lambda self, x, b: (gelu(x + b),),
-        "FastGelu": lambda self, x, b=0.0: (fast(x + b),),
-        "QuickGelu": lambda self, x, alpha=1.702, **_: (x / (1 + np.exp(-(alpha or 1.702) * x)),),
-        "FusedMatMul": matmul,
-        "TransposeMatMul": matmul,
-        "FusedGemm": gemm,
-        "FusedConv": conv,
-        "SkipLayerNormalization": skip,
-        "SkipSimplifiedLayerNormalization": skip_rms,
-    }
+    found += [define(name, run, MICROSOFT) for name, run in fused.items()]
+    return found + [define(name, run, BLOCKED) for name, run in blocked().items()]

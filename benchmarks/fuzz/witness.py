@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.fuzz.builder import FLOATS, Array, open_session
+from benchmarks.fuzz.builder import FLOATS, MICROSOFT, Array, open_session
 from benchmarks.fuzz.numbers import Tape, operators
 
 Floats = npt.NDArray[np.float64]
@@ -30,12 +31,10 @@ _FINE, _COARSE = (1e-4, 1e-5, 1e-6), (3e-2, 1e-2, 3e-3)
 
 def widened(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model with float64 in place of every floating-point type."""
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
+    found = onnx.inliner.inline_local_functions(model)
     _widen_graph(found.graph)
-    for function in found.functions:
-        for node in function.node:
-            _widen_node(node)
+    if not any(o.domain == MICROSOFT for o in found.opset_import):
+        found.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     return found
 
 
@@ -46,11 +45,32 @@ def _widen_graph(graph: onnx.GraphProto) -> None:
             v.type.tensor_type.elem_type = TensorProto.DOUBLE
     for tensor in graph.initializer:
         _widen_tensor(tensor)
-    for node in graph.node:
+    for node in list(graph.node):
         _widen_node(node)
+    nodes = [part for node in graph.node for part in _scanned_first(node)]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _scanned_first(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return a Scan along the first axis of what it scans, as `onnx.reference` has it, between Transposes."""
+    fields = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type != "Scan" or fields.get("scan_input_axes") != [1]:
+        return [node]
+    scan = onnx.NodeProto()
+    scan.CopyFrom(node)
+    del scan.attribute[:]
+    scan.attribute.extend(a for a in node.attribute if a.name in ("body", "num_scan_inputs"))
+    given, seen = f"{node.output[0]}_in", f"{node.output[0]}_out"
+    backwards = int(fields.get("scan_input_directions", [0])[0])
+    before = helper.make_node("Swap", [node.input[1]], [given], domain=MICROSOFT, backwards=backwards)
+    scan.input[1], scan.output[1] = given, seen
+    return [before, scan, helper.make_node("Swap", [seen], [node.output[1]], domain=MICROSOFT)]
 
 
 def _widen_node(node: onnx.NodeProto) -> None:
+    if node.op_type == "SimplifiedLayerNormalization":  # no operator of the standard's, though onnxruntime has it there
+        node.domain = MICROSOFT
     for a in node.attribute:
         if a.type == onnx.AttributeProto.GRAPH:
             _widen_graph(a.g)
