@@ -105,3 +105,20 @@ def test_a_model_of_two_precisions_is_explained() -> None:
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
     explanation = fgonnx.Explainer(model)(X.astype(np.float32))
     assert explanation.rounding_residual().max() < 1e-6
+
+
+@pytest.mark.parametrize("onesided", [0, 1])
+def test_the_window_of_a_transform_counts_in_half_precision(onesided: int) -> None:
+    source = onnx.parser.parse_model(
+        f"""<ir_version: 9, opset_import: ["" : 18]> net (float16[1,7,1] x) => (y)
+        <int64 step = {{2}}, int64 length = {{4}}> {{
+            w0 = Constant<value_floats = [0.1, 0.45, 1.0, 0.3]>()
+            w = Cast<to = 10>(w0)
+            y = STFT<onesided = {onesided}>(x, step, w, length)
+        }}"""
+    )
+    x = np.random.default_rng(0).standard_normal((1, 7, 1)).astype(np.float16)
+    explanation = fgonnx.Explainer(source, head="output", input_gradient=True)(x, 0)
+    assert explanation.input_gradient is not None
+    np.testing.assert_allclose(explanation.input_gradient.ravel(), [0.1, 0.45, 1, 0.3, 0, 0, 0], atol=1e-3)
+    assert explanation.relative_residual().max() < 1e-2

@@ -93,12 +93,13 @@ def stft(
     *,
     onesided: int = 1,
 ) -> Local:
-    stride, taper, size = op.array(step), op.array(window), op.array(length)
-    if stride is None or (taper is None and size is None) or op.is_active(window):
+    stride, size = op.array(step), op.array(length)
+    taper = op.array(window) if window is not None and op.array(window) is not None else window
+    if stride is None or (size is None and not isinstance(taper, np.ndarray)) or op.is_active(window):
         raise Unsupported("its step, window or length is not constant")
     if op.rank(x) == 3 and op.size(x, 2) != 1:
         raise Unsupported("its signal is complex")
-    count = int(size.reshape(())) if size is not None else len(taper) if taper is not None else 0
+    count = int(size.reshape(())) if size is not None else len(taper) if isinstance(taper, np.ndarray) else 0
     frames, bins = op.size(y, 1), op.size(y, 2)
     at = Windows([op.size(x, 1)], [frames], [count], [int(stride.reshape(()))], [1], [0])
 
@@ -110,7 +111,9 @@ def stft(
     return Local(vjp)
 
 
-def _filters(op: Emitter, bins: int, count: int, taper: npt.NDArray[Any] | None, kind: ir.DataType) -> ir.Value:
+def _filters(
+    op: Emitter, bins: int, count: int, taper: npt.NDArray[Any] | ir.Value | None, kind: ir.DataType
+) -> ir.Value:
     """Return the transform as a convolution: for bin k the filters w(t) cos(2 pi k t / n) and -w(t) sin(2 pi k t / n).
 
     Large ones are computed, and folded when the session loads, from angles that are reduced to a half turn exactly.
@@ -118,12 +121,16 @@ def _filters(op: Emitter, bins: int, count: int, taper: npt.NDArray[Any] | None,
     shape = [2 * bins, 1, count]
     if not is_large(2 * bins, count):
         turns = np.exp(-2j * np.pi * np.outer(np.arange(bins), np.arange(count)) / count)
-        filters = np.stack([turns.real, turns.imag], 1).reshape(shape) * (1.0 if taper is None else taper)
-        return op.constant(filters.astype(kind.numpy()))
+        filters = np.stack([turns.real, turns.imag], 1).reshape(shape)
+        if isinstance(taper, ir.Value):  # known to the session alone, as one that is widened
+            return shaped(op.Mul(op.constant(filters.astype(kind.numpy())), op.Cast(taper, to=kind.value)), shape)
+        return op.constant((filters if taper is None else filters * taper).astype(kind.numpy()))
     bin_, time = (op.constant(np.arange(n).reshape(s)) for n, s in ((bins, (-1, 1, 1)), (count, (1, 1, -1))))
     half = count // 2
     place = op.Sub(op.Mod(op.Add(op.Mul(bin_, time), np.array(half)), np.array(count)), np.array(half))
     angle = op.Mul(op.Cast(place, to=ir.DataType.FLOAT.value), 2 * np.pi / count)
     both = op.Concat(op.Cos(angle), op.Neg(op.Sin(angle)), axis=1)
-    tapered = both if taper is None else op.Mul(both, op.constant(taper.astype(np.float32)))
+    if isinstance(taper, np.ndarray):
+        taper = op.constant(taper.astype(np.float32))
+    tapered = both if taper is None else op.Mul(both, op.Cast(taper, to=ir.DataType.FLOAT.value))
     return shaped(op.Cast(op.Reshape(tapered, shape), to=kind.value), shape)
