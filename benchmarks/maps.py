@@ -99,6 +99,7 @@ class Network:
 NETWORKS: Mapping[str, Network] = {
     "shapes": Network(ROOT / "examples" / "shapes.onnx", "shapes"),
     "parts": Network(ROOT / "examples" / "parts.onnx", "parts"),
+    "parts-convnext": Network(ROOT / "examples" / "parts_convnext.onnx", "parts"),
     "resnet20": Network(
         SHARED / "models" / "resnet20_cifar10_bn.onnx", "cifar10", ("--preprocess", "imagenet,resize=stretch,size=32")
     ),

@@ -39,6 +39,42 @@ class PartNet(nn.Module):
         return self.classified(self.pooled(image))
 
 
+class Mixed(nn.Module):
+    """A block as in ConvNeXt: depthwise convolution, layer normalisation, two dense layers with GELU, and a shortcut.
+
+    Parameters
+    ----------
+    width : int
+        Number of channels in and out.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 5, padding=2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.first = nn.Linear(width, 2 * width)
+        self.gelu = nn.GELU()
+        self.second = nn.Linear(2 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(N, width, H, W)`` to the same shape."""
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        return x + self.second(self.gelu(self.first(y))).permute(0, 3, 1, 2)
+
+
+class ConvNet(PartNet):
+    """The same with blocks of ConvNeXt in the second half: layer normalisation and GELU are not piecewise linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            Block(3, 16, 2), Block(16, 32), Block(32, 48, 2), Mixed(48), Mixed(48), nn.Conv2d(48, 64, 1)
+        )
+
+
+NETWORKS = {"parts": PartNet, "parts_convnext": ConvNet}
+
+
 def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw training pictures, from which badges are missing at random.
 
@@ -68,11 +104,13 @@ def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return images, labels, shapes
 
 
-def train(epochs: int, seed: int, count: int) -> PartNet:
+def train(name: str, epochs: int, seed: int, count: int) -> PartNet:
     """Draw pictures, train on them and print progress.
 
     Parameters
     ----------
+    name : str
+        Which of `NETWORKS`.
     epochs : int
         Passes over the training pictures.
     seed : int
@@ -88,7 +126,7 @@ def train(epochs: int, seed: int, count: int) -> PartNet:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     images, labels, shapes = pictures(count, FIRST_TRAINING_SEED + seed)
-    model = PartNet()
+    model = NETWORKS[name]()
     # Naming the badges' shapes as well makes the features come early; the exported network does not have this layer.
     naming = nn.Linear(64, shapes.shape[1] * len(parts.SHAPES))
     batch_size = 64
@@ -130,11 +168,12 @@ def main() -> None:
     """Read the command line, train, report and export."""
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--network", choices=NETWORKS, default="parts", help="what to train")
     parser.add_argument("--epochs", type=int, default=8, help="passes over the training pictures")
     parser.add_argument("--seed", type=int, default=0, help="seed of pictures, initial weights and batch order")
     parser.add_argument("--count", type=int, default=6000, help="number of training pictures, at least 64")
     parser.add_argument("--threads", type=int, default=1, help="threads; another number may change the weights")
-    parser.add_argument("--out", type=Path, default=here / "parts.onnx", help="model file to write")
+    parser.add_argument("--out", type=Path, help="model file to write; NETWORK.onnx in this folder by default")
     args = parser.parse_args()
     if args.epochs < 1 or args.seed < 0 or args.count < 64 or args.threads < 1:
         parser.error("--epochs and --threads must be at least 1, --seed at least 0 and --count at least 64")
@@ -142,19 +181,20 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(True)
     cv2.setNumThreads(args.threads)
-    model = train(args.epochs, args.seed, args.count)
+    model = train(args.network, args.epochs, args.seed, args.count)
     doc = (
         f"Classifies 64x64 RGB pictures of plates with six badges, the shapes of four of which spell one of "
         f"{len(parts.CLASSES)} classes. Trained by examples/train_parts.py of fgonnx on pictures drawn by "
         "examples/parts.py."
     )
-    exported = export(model, doc, "parts", parts.CLASSES)
+    exported = export(model, doc, args.network, parts.CLASSES)
     images, labels, _, without = parts.dataset(450, HELD_OUT_SEED, SIZE)
     print(f"held out: {(predict(exported, images).argmax(1) == labels).mean():.1%} of {len(labels)}")
     for k, name in enumerate(parts.PARTS):
         print(f"without the {name} badge: {(predict(exported, without[:, k]).argmax(1) == labels).mean():.1%}")
-    write(args.out, exported)
-    print(f"{args.out.name}: {len(exported)} bytes")
+    out = args.out or here / f"{args.network}.onnx"
+    write(out, exported)
+    print(f"{out.name}: {len(exported)} bytes")
 
 
 if __name__ == "__main__":

@@ -88,6 +88,11 @@ def test_only_what_the_pictures_have_is_measured():
         assert evaluate.get(name).needs in {"", "model", "masks", "parts"}
 
 
+@pytest.mark.parametrize(("name", "changed"), [("parts", False), ("parts-convnext", True)])
+def test_libra_methods_are_for_networks_that_they_change(name, changed):
+    assert maps.changed_by_libra(maps.NETWORKS[name].model) is changed
+
+
 @pytest.mark.slow
 def test_a_study_goes_on_where_it_stopped(tmp_path):
     small = ["--out", str(tmp_path), "--networks", "parts,shapes", "--images", "4"]

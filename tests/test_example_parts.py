@@ -34,6 +34,7 @@ def as_input(images):
     return np.moveaxis(x, -1, -3).astype(np.float32)
 
 
+NETWORKS = ("parts", "parts_convnext")
 MODEL = onnx.load(EXAMPLES / "parts.onnx")
 
 
@@ -81,17 +82,19 @@ def test_senseless_arguments_are_refused(parts, label, missing, size):
         parts.draw(np.random.default_rng(0), label, missing, size)
 
 
-def test_the_model_knows_the_classes_also_without_any_one_badge(parts, drawn):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_model_knows_the_classes_also_without_any_one_badge(name, parts, drawn):
     images, labels, _, without = drawn
-    explainer = Explainer(MODEL)
+    explainer = Explainer(EXAMPLES / f"{name}.onnx")
     assert (explainer.head(as_input(images)).argmax(axis=1) == labels).mean() >= 0.95
     for part in range(len(parts.PARTS)):
         assert (explainer.head(as_input(without[:, part])).argmax(axis=1) == labels).mean() >= 0.85
 
 
-def test_badges_that_spell_the_class_are_worth_more_than_those_that_do_not(drawn):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_badges_that_spell_the_class_are_worth_more_than_those_that_do_not(name, drawn):
     images, labels, _, without = drawn
-    explainer = Explainer(MODEL)
+    explainer = Explainer(EXAMPLES / f"{name}.onnx")
     rows = np.arange(len(labels))
     whole = explainer.head(as_input(images))[rows, labels]
     drops = [whole - explainer.head(as_input(without[:, part]))[rows, labels] for part in range(6)]
@@ -121,9 +124,19 @@ def test_several_badges_are_removed_as_if_drawn_without_them(parts, drawn):
     assert (whole == as_input(again.image)).all()
 
 
-def test_the_model_file_is_small_valid_and_self_contained(parts):
-    assert (EXAMPLES / "parts.onnx").stat().st_size < 1_000_000
-    onnx.checker.check_model(MODEL, full_check=True)
-    entries = {entry.key: entry.value for entry in MODEL.metadata_props}
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_model_file_is_small_valid_and_self_contained(name, parts):
+    file = EXAMPLES / f"{name}.onnx"
+    assert file.stat().st_size < 1_000_000
+    model = onnx.load(file)
+    onnx.checker.check_model(model, full_check=True)
+    entries = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(entries["fgonnx.labels"]) == list(parts.CLASSES)
-    assert MODEL.doc_string
+    assert model.doc_string
+
+
+def test_the_libra_backward_pass_is_complete_on_the_network_that_it_changes(drawn):
+    x = as_input(drawn[0][:6])
+    plain, libra = (Explainer(EXAMPLES / "parts_convnext.onnx", backward=how)(x) for how in ("gradient", "libra"))
+    assert np.abs(libra.saliency - plain.saliency).max() > 1e-3
+    assert libra.rounding_residual().max() < 1e-5
