@@ -93,6 +93,15 @@ def test_libra_methods_are_for_networks_that_they_change(name, changed):
     assert maps.changed_by_libra(maps.NETWORKS[name].model) is changed
 
 
+def test_libra_methods_are_measured_next_to_the_others(tmp_path):
+    chosen, measure = ("fullgrad", "libra/fullgrad"), evaluate.get("energy")
+    found = maps.measured("net", maps.NETWORKS["parts-convnext"], chosen, [measure], 2, tmp_path)
+    plain, libra = (found.values[method, "energy"] for method in chosen)
+    assert plain.keys() == libra.keys()
+    assert all(plain[image] != libra[image] for image in plain)
+    assert not found.left_out
+
+
 @pytest.mark.slow
 def test_a_study_goes_on_where_it_stopped(tmp_path):
     small = ["--out", str(tmp_path), "--networks", "parts,shapes", "--images", "4"]

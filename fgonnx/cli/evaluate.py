@@ -25,7 +25,7 @@ _ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 
 @takes(
     plan=Group(Plan),
-    options=Group(Options, without=("method", "settings", "psi", "profile", "engine", "contrast", "backward", *FILE)),
+    options=Group(Options, without=("method", "settings", "psi", "profile", "engine", "contrast", *FILE)),
     running=Group(Running, defaults={"batch_size": 16, "cache": True}),
     reading=Group(Reading, without=SOUND),
 )
