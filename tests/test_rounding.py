@@ -151,3 +151,56 @@ def test_steps_that_are_read_as_places_or_leave_a_rest_have_the_slope_of_differe
         [(plain.run({"x": x + t * step * e})["y"] * seed).sum() for e in np.eye(4, dtype=np.float32)] for t in (1, -1)
     ]
     np.testing.assert_allclose(found, (np.array(ends[0]) - np.array(ends[1])) / (2 * step), rtol=2e-3, atol=2e-3)
+
+
+RESIDUES = {
+    "a wrapped phase": "a = Div(y, f3)\nr = Round(a)\nd = Mul(r, f3)\nt = Sub(y, d)",
+    "the other sign": "a = Div(y, f3)\nr = Floor(a)\nd = Mul(r, f3)\nt = Sub(d, y)",
+    "a shifted grid": """a0 = Sub(y, half)
+        a = Div(a0, f3)
+        r = Ceil(a)
+        d = Mul(r, f3)
+        d1 = Add(d, half)
+        t = Sub(y, d1)""",
+    "a negated multiple": "a = Mul(y, many)\nr = Round(a)\nd = Div(r, many)\nn = Neg(d)\nt = Add(y, n)",
+    "a period that follows from the input": """m = ReduceMax<keepdims=1>(y, all)
+        a = Div(y, m)
+        r = Round(a)
+        d = Mul(r, m)
+        t = Sub(y, d)""",
+    "a fractional part by a cast": "r = Floor(y)\nq = Cast<to=6>(r)\nd = Cast<to=1>(q)\nt = Sub(y, d)",
+    "stored, moved": """y1 = Transpose<perm=[0, 1, 3, 2]>(y)
+        q = QuantizeLinear(y1, half, z0)
+        e = DequantizeLinear(q, half, z0)
+        t1 = Sub(y1, e)
+        t = Transpose<perm=[0, 1, 3, 2]>(t1)""",
+    "of QuantizeLinear": "q = QuantizeLinear(y, half, z0)\nd = DequantizeLinear(q, half, z0)\nt = Sub(y, d)",
+}
+
+
+@pytest.mark.parametrize("case", RESIDUES)
+def test_what_serves_for_its_residue_is_held_fixed_and_noted(case: str) -> None:
+    source = network(RESIDUES[case], more=MORE)
+    explainer = fgonnx.Explainer(source, input_gradient=True)
+    found = explainer(pictures())
+    assert any("constant between its steps" in n for n in found.notes)
+    assert np.linalg.norm(found.input_gradient) > 0.1
+
+
+ESTIMATORS = {
+    "the difference added": "a = Div(y, s)\nr = Round(a)\nd = Mul(r, s)\ne = Sub(d, y)\nt = Add(y, e)",
+    "half of it": "a = Div(y, s)\nr = Round(a)\nd = Mul(r, s)\ne = Sub(d, y)\nh = Mul(e, half)\nt = Add(y, h)",
+    "in two stages": """q = QuantizeLinear(y, half, z0)
+        d = DequantizeLinear(q, half, z0)
+        e = Sub(y, d)
+        q2 = QuantizeLinear(e, s, z0)
+        d2 = DequantizeLinear(q2, s, z0)
+        t = Add(d, d2)""",
+}
+
+
+@pytest.mark.parametrize("case", ESTIMATORS)
+def test_a_difference_that_is_added_again_is_a_quantiser(case: str) -> None:
+    regression, correlation = slope(network(ESTIMATORS[case], more=MORE), pictures(), 0.04)
+    assert regression == pytest.approx(1, abs=0.05)
+    assert correlation > 0.98

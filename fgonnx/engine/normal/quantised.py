@@ -18,9 +18,10 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import content_of, dims_of, dtype_of, optional, required, shaped
 from fgonnx.engine.normal.integers import MICROSOFT, Integers
+from fgonnx.engine.normal.residue import is_residue
 from fgonnx.engine.normal.rounding import narrows, span_of
 from fgonnx.engine.normal.spans import Span
-from fgonnx.engine.normal.tie import DOMAIN, Twins, dependent_nodes, table_slopes
+from fgonnx.engine.normal.tie import DOMAIN, NO_RANGE, Twins, dependent_nodes, table_slopes
 from fgonnx.engine.normal.twin import Twin, code, flag, floating, known_bounds, range_of, same, single
 
 PREFIX = "dequantised/"
@@ -170,6 +171,8 @@ class _Writer(Integers):
                 ends = [op.constant(np.array(bound, q.dtype.numpy())) for bound in range_of(q.dtype)]
                 plain = scale is not None and scale.shape is not None and scale.shape.rank() == 0
                 bounds = [real_of(end if plain else op.Expand(end, op.Shape(q))) for end in ends]
+        if is_residue(q):  # constant between its steps: an empty range
+            bounds = [op.constant(np.array(bound, dtype_of(x).numpy())) for bound in NO_RANGE]
         tied = op.emit("StraightThrough", x, real, *bounds, domain=DOMAIN, name=f"{q.name}::real")
         self.written.stand_for(node, tied)
         place = 1 if axis is None else axis

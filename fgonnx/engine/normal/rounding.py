@@ -1,7 +1,8 @@
 """Quantisation by hand: Round, Floor or Ceil between dividing by a scale and multiplying by it, or before a Cast.
 
 Its derivative is zero between the steps and tells nothing of the model; as for QuantizeLinear and DequantizeLinear, the
-gradient is that of the value that is rounded, and rounding is a term of its own.
+gradient is that of the value that is rounded, and rounding is a term of its own. What serves for its residue is no
+quantiser, and stays as it is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.origin import written_for
 from fgonnx.engine.graph.values import content_of, optional, required, shaped
+from fgonnx.engine.normal.residue import is_residue
 from fgonnx.engine.normal.spans import EVERYTHING, Span
 from fgonnx.engine.normal.tie import DOMAIN, dependent_nodes
 
@@ -43,14 +45,11 @@ class Factor:
         Whether it is a divisor.
     known : numpy array or None
         The factor, if it is constant; 1 over the divisor.
-    of : ir.Value or None
-        What is scaled, if that is not constant.
     """
 
     value: ir.Value
     divides: bool
     known: npt.NDArray[np.float64] | None
-    of: ir.Value | None = None
 
 
 def tie_rounding(model: ir.Model, x: ir.Value) -> None:
@@ -63,8 +62,8 @@ def tie_rounding(model: ir.Model, x: ir.Value) -> None:
             continue
         value, rounded = required(node, 0), node.outputs[0]
         before = _factor_before(value)
-        undone = before is not None and any(_inverse(before, after) for after in _factors_behind(rounded, value))
-        if not undone and not _is_stored(rounded):
+        undone = before is not None and any(_inverse(before, after) for after in _factors_behind(rounded))
+        if (not undone and not _is_stored(rounded)) or is_residue(rounded):
             continue
         users = list(rounded.uses())
         tied = op.emit("StraightThrough", value, rounded, domain=DOMAIN, name=f"{rounded.name}::real")
@@ -91,33 +90,21 @@ def _factor_before(v: ir.Value) -> Factor | None:
     return _factor(node)
 
 
-def _factors_behind(v: ir.Value, real: ir.Value, depth: int = 8) -> Iterator[Factor]:
-    """Yield what a value is multiplied or divided by further on, where it is read as a number.
-
-    What is left over when the rounded value is taken from the real one (`real`, or what that was scaled from) is no
-    quantised number, nor are places.
-    """
+def _factors_behind(v: ir.Value, depth: int = 8) -> Iterator[Factor]:
+    """Yield what a value is multiplied or divided by further on, where it is read as a number."""
     for node, i in v.uses():
-        if node.domain or depth == 0 or real in node.inputs:
+        if node.domain or depth == 0:
             continue
         if node.op_type in ("Cast", "CastLike") and _is_whole_type(node.outputs[0]) and not _is_number(node.outputs[0]):
             continue
         if node.op_type in ("Div", "Mul") and (node.op_type == "Mul" or i == 0):
-            if not _is_left_out(node, real):
-                yield _factor(node, v)
+            yield _factor(node, v)
         elif node.op_type == "DequantizeLinear" and i == 0:
             scale = required(node, 1)
             known = content_of(scale)
             yield Factor(scale, False, None if known is None else known.astype(np.float64))
         elif node.op_type in _PASSES:
-            yield from _factors_behind(node.outputs[0], real, depth - 1)
-
-
-def _is_left_out(node: ir.Node, real: ir.Value) -> bool:
-    """Tell whether a scaled back value only serves to be taken from what it was before: a remainder."""
-    before = _factor_before(real)
-    users = [u for u, _ in node.outputs[0].uses()]
-    return before is not None and bool(users) and all(u.op_type == "Sub" and before.of in u.inputs for u in users)
+            yield from _factors_behind(node.outputs[0], depth - 1)
 
 
 def _is_whole_type(v: ir.Value) -> bool:
@@ -142,12 +129,12 @@ def _is_stored(v: ir.Value, depth: int = 8) -> bool:
 def _factor(node: ir.Node, moving: ir.Value | None = None) -> Factor:
     a, b = required(node, 0), required(node, 1)
     other = a if node.op_type == "Mul" and (b is moving or (moving is None and content_of(a) is not None)) else b
-    known, divides, of = content_of(other), node.op_type == "Div", b if other is a else a
+    known, divides = content_of(other), node.op_type == "Div"
     if known is None:
-        return Factor(other, divides, None, of)
+        return Factor(other, divides, None)
     array = known.astype(np.float64)
     with np.errstate(divide="ignore"):
-        return Factor(other, divides, 1 / array if divides else array, of)
+        return Factor(other, divides, 1 / array if divides else array)
 
 
 def _inverse(before: Factor, after: Factor) -> bool:

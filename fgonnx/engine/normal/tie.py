@@ -11,11 +11,14 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.origin import written_for
-from fgonnx.engine.graph.values import required
+from fgonnx.engine.graph.values import content_of, required
 from fgonnx.engine.rules.fast.masks import indicator
 from fgonnx.engine.rules.registry import Local, rule
 
 DOMAIN = "fgonnx"
+
+NO_RANGE = (1, 0)
+"""Bounds of a StraightThrough that has no gradient: nothing lies between them."""
 
 
 @rule("StraightThrough", domain=DOMAIN, note="gradient 1 inside the representable range; c = rounding and saturation")
@@ -48,6 +51,16 @@ def table_slopes(table: npt.NDArray[Any], span: tuple[float, float]) -> npt.NDAr
     slopes = np.zeros(size)
     slopes[places] = np.gradient(table[places].astype(np.float64))
     return slopes
+
+
+def is_step(node: ir.Node) -> bool:
+    """Tell whether a node ties a value that is held fixed between the steps of rounding."""
+    if node.domain != DOMAIN or node.op_type != "StraightThrough" or len(node.inputs) < 4:
+        return False
+    low, high = content_of(node.inputs[2]), content_of(node.inputs[3])
+    if low is None or high is None or low.ndim or high.ndim:
+        return False
+    return (float(low), float(high)) == NO_RANGE
 
 
 @dataclass

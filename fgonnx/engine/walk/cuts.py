@@ -15,6 +15,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.origin import source_of, tensor_of
 from fgonnx.engine.graph.values import CONTENT, inputs_of
 from fgonnx.engine.normal.normalise import Normal
+from fgonnx.engine.normal.tie import is_step
 from fgonnx.engine.rules.registry import Unsupported
 from fgonnx.engine.walk.backward import FLOATING, differentiable, refusal
 from fgonnx.engine.walk.declared import COMPARISON, CONDITION, INDEX, SCALE, SHAPE, STEP, STEPS, choices, declared_input
@@ -134,7 +135,7 @@ def find(
             continue
         name, op_type = source_of(node)
         chosen, kind = choices(node)
-        if node.op_type in STEPS and not node.domain and any(v in active for v in node.inputs):
+        if is_step(node) or (node.op_type in STEPS and not node.domain and any(v in active for v in node.inputs)):
             found.hold(op_type, STEP, name)
         if any(i in chosen for i, _ in reached) or (node.op_type == "TopK" and not node.domain):
             found.hold(op_type, kind, name)
