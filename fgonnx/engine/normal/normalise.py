@@ -17,6 +17,7 @@ import onnx_ir.passes.common as common
 
 from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.emit import PREFIX
+from fgonnx.engine.graph.session import first_line
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.inputs import choose_input, concrete_shape, described
 from fgonnx.engine.model.load import LoadedModel
@@ -158,7 +159,13 @@ def normalise(
         )
     except ModelError as error:
         if all(isinstance(d, int) for d in dims_of(x)[1:]):
-            raise
+            if fixed:
+                raise
+            raise ModelError(
+                f"{loaded.name}: onnxruntime does not run it on one sample, {described([x])} of shape {shape} "
+                f"({first_line(error.__cause__ or error)}). If its first axis is no batch but part of one sample, "
+                f"say so ({parameter('layout')}, as 'TF')"
+            ) from error
         raise ModelError(
             f"{loaded.name}: {error}. Sizes of its input {described([x])} are free, but {shape} may be none that it "
             f"takes; give another ({parameter('input_shape')}), or of a recording the part that it is made for "

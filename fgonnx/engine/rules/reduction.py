@@ -31,6 +31,9 @@ def reduced_axes(op: Emitter, x: ir.Value, axes: ir.Value | list[int] | None, no
     return sorted(a % rank for a in axes)
 
 
+_LONGER = "Say which axes are parts of a sample (layout), or give a larger input (input_shape)"
+
+
 def _reduction(op_type: str, slope: Slope, degree: float | None, note: str, *, varies: bool = True) -> None:
     """Register a reduction; `varies` tells whether its slope has the shape of x rather than of y."""
     family = "homogeneous" if varies or degree is None else "linear"
@@ -51,6 +54,8 @@ def _reduction(op_type: str, slope: Slope, degree: float | None, note: str, *, v
         if len(sizes) < len(along) and op_type == "ReduceMean":
             raise Unsupported("it averages over the batch", FIX_BATCH)
         count = float(math.prod(sizes))
+        if not count:
+            raise Unsupported("it reduces no elements: of one sample, nothing is left", _LONGER)
 
         def restore(v: ir.Value) -> ir.Value:
             return v if keepdims or not along else op.Unsqueeze(v, along)

@@ -13,7 +13,7 @@ from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rules.fast.blocked import blockable
 from fgonnx.engine.rules.fast.masks import along_axis, finite, is_large, scatter_add
-from fgonnx.engine.rules.registry import Cotangent, Local, Unsupported, Vjp, linear, rule
+from fgonnx.engine.rules.registry import FIX_BATCH, Cotangent, Local, Unsupported, Vjp, linear, rule
 
 _LAST = int(np.iinfo(np.int64).max)
 
@@ -73,6 +73,8 @@ def concat(op: Emitter, y: ir.Value, *parts: ir.Value, axis: int) -> Local:
         return Local(lambda g: g)
     axis %= op.rank(y)
     varying = all(op.is_active(p) for p in parts)
+    if not all(isinstance(op.dims(p)[axis], int) for p in parts):
+        raise Unsupported("it joins samples of the batch", FIX_BATCH)
 
     def vjp(g: ir.Value) -> list[Cotangent]:
         recipe = op.recipe(g, y)
