@@ -57,6 +57,8 @@ def _cases(given: argparse.Namespace, size: Size) -> list[Case]:
             for case in run(numbers[i :: given.jobs], given.seed, size):
                 found.append(case)
                 progress.advance(bar)
+                if case.verdict.outcome == WRONG:  # at once: the rest may take long
+                    progress.console.print(f"{case.seed}-{case.index}: {case.verdict.reason}", markup=False)
             return found
 
         with ThreadPoolExecutor(given.jobs) as pool:
