@@ -122,3 +122,22 @@ def test_time_and_width_are_two_words_for_one_axis(given, known):
 def test_an_unknown_layout_lists_those_that_exist(layout):
     with pytest.raises(OptionError, match="choose one of: NCHW, NHWC"):
         fgonnx.inspect(small_cnn(), layout=layout)
+
+
+ASIDE = {
+    "samples added up": "y = Relu(x) z = CumSum(x, zero)",
+    "one number of all": "y = Relu(x) z = ReduceMax<keepdims=0>(x)",
+    "samples in another order": "y = Relu(x) z = Gather<axis=0>(x, order)",
+    "weights for every place": "y = Relu(x) z = Mul(x, w)",
+}
+
+
+@pytest.mark.parametrize("case", ASIDE)
+def test_outputs_of_all_samples_of_a_fixed_batch_are_left_out_with_a_note(case: str) -> None:
+    given = "int64 zero = {0}, int64[4] order = {0, 2, 1, 3}, float[4,1] w = {1.0, 2.0, 3.0, 4.0}"
+    source = model(f"(float[4,3] x) => (y, z) <{given}> {{ {ASIDE[case]} }}")
+    x = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    explanation = fgonnx.Explainer(source, output="y", head="output")(x)
+    np.testing.assert_array_equal(explanation.outputs["y"], np.maximum(x, 0))
+    assert list(explanation.outputs) == ["y"]
+    assert "left out of the outputs, as no axis of it answers to the samples alone: 'z'" in explanation.notes

@@ -30,8 +30,8 @@ it.
 Each graph is explained (entry of the largest score, certificate, gradient), and what comes out is held against the
 graph:
 
-- its outputs against onnxruntime's on the source, run without optimisation (where the first axis is fixed, the
-  explained output alone);
+- its outputs against onnxruntime's on the source, run without optimisation (of a fixed batch, those with an axis that
+  answers to the samples: the others are left out, and a note says so);
 - the residual of its certificate against the sizes of the contributions;
 - the slope along three random directions against differences. `onnx.reference` computes the graph in float64, where
   it agrees with onnxruntime; steps of 1e-4, 1e-5 and 1e-6, both sides apart, so that a kink is told from an error;

@@ -205,6 +205,11 @@ def _arranged(loaded: LoadedModel, x: ir.Value, found: Found, trial: trials.Tria
     copied = trial.positions(axis) if filled > 1 and axis is not None else {}
     inputs = {k: v for k, v in {**inputs, **copied}.items() if v != 0}
     rows = trial.rows(axis) if filled > 1 and axis is not None else {}
+    aside = [str(v.name) for v in model.graph.outputs if rows and v.name not in rows]
+    if aside:
+        listed = ", ".join(f"'{n}'" for n in aside)
+        left = f"left out of the outputs, as no axis of it answers to the samples alone: {listed}"
+        loaded = replace(loaded, notes=(*loaded.notes, left))
     outputs = {k: v for k, v in outputs.items() if v != 0}
     known = replace(known, inputs=inputs, outputs=outputs, filled=filled)
     return replace(loaded, ir=_turned(model, known, set(copied), rows), arrangement=known)
@@ -223,7 +228,9 @@ def _turned(source: ir.Model, known: Arrangement, copied: set[str], rows: Mappin
         if v.name in known.inputs or v.name in copied:
             _turn_input(model, v, known.inputs.get(str(v.name), 0), known.filled if v.name in copied else 1)
     for v in list(model.graph.outputs):
-        if v.name in known.outputs or v.name in rows:
+        if rows and v.name not in rows:  # of all samples of a fixed batch together, which are explained alone
+            model.graph.outputs.remove(v)
+        elif v.name in known.outputs or v.name in rows:
             _turn_output(model, v, known.outputs.get(str(v.name), 0), rows.get(str(v.name), 0))
     return model
 

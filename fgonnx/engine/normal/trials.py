@@ -232,21 +232,29 @@ class Trials:
         """
         if not self.runs:
             return
-        place = self.answer(axis)
-        if place is None:
+        if self.answer(axis) is None:
             raise ModelError(mixing(self._loaded.name, self._head, described([self._x])))
         # A sample that is repeated takes the first place of the batch: all places have to be alike.
-        count, feeds = dims_of(self._x)[axis], self._feeds(self._size or 1, {})
-        assert isinstance(count, int)
-        clean = self._run(feeds)[self._head]
-        places = self.positions(axis)
-        rolled = self._run({k: np.roll(v, 1, places[k]) if k in places else v for k, v in feeds.items()})[self._head]
-        if not agree(rolled, np.roll(clean, clean.shape[place] // count, place)):
+        count = dims_of(self._x)[axis]
+        if self._head not in self._alike(axis):
             raise ModelError(
                 f"{self._loaded.name}: the result for a sample depends on its place in the batch of {count} that the "
                 f"input {described([self._x])} holds: constants of the model differ from place to place; export it "
                 "with batch size 1 or a free one"
             )
+
+    def _alike(self, axis: int) -> dict[str, int]:
+        """Return the axes of those outputs that answer to the samples, wherever in a fixed batch these are."""
+        count, feeds = dims_of(self._x)[axis], self._feeds(self._size or 1, {})
+        assert isinstance(count, int)
+        places = self.positions(axis)
+        clean = self._run(feeds)
+        rolled = self._run({k: np.roll(v, 1, places[k]) if k in places else v for k, v in feeds.items()})
+        return {
+            name: place
+            for name, place in self._answers(axis).items()
+            if agree(rolled[name], np.roll(clean[name], clean[name].shape[place] // count, place))
+        }
 
     def places(self, axis: Place) -> dict[str, Place]:
         """Return which axis of every output answers to the batch."""
@@ -278,9 +286,9 @@ class Trials:
         return {k: place for k, place in found.items() if place is not None}
 
     def rows(self, axis: int) -> dict[str, int]:
-        """Return how many rows of every output belong to one sample of a fixed batch."""
+        """Return how many rows of every output belong to one sample of a fixed batch, wherever in it that is."""
         count = dims_of(self._x)[axis]
-        places = self._answers(axis)
+        places = self._alike(axis)
         assert isinstance(count, int)
         clean = self._run(self._feeds(self._size or 1, {}))
         return {name: clean[name].shape[place] // count for name, place in places.items()}
