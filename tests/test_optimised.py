@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import fgonnx
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.rules import registry
-from fgonnx.errors import UnsupportedError
+from fgonnx.errors import OptionError, UnsupportedError
 from tests import skips
 from tests.support import draw
 from tests.support import model as text_model
@@ -139,23 +139,78 @@ BLOCKED = """(float[N,3,17,13] x) => (float[N,5] y) {
 }"""
 
 
-def test_a_model_saved_for_one_processor_has_the_gradient_of_its_source(tmp_path: Path) -> None:
-    """Channels in blocks: of an input of three channels, depthwise, in groups, and of numbers that fill no block."""
-    shapes = {"w1": (32, 3, 3, 3), "b1": (32,), "w2": (32, 1, 3, 3), "b2": (32,), "w3": (64, 32, 1, 1), "b3": (64,)}
-    shapes |= {"w4": (64, 32, 3, 3), "b4": (64,), "w5": (64, 5), "b5": (5,)}
-    source, target = tmp_path / "source.onnx", tmp_path / "blocked.onnx"
-    onnx.save(text_model(BLOCKED, weights=draw(**shapes)), source)
+def _for_one_processor(model: onnx.ModelProto, folder: Path) -> Path:
+    """Save a model (as source.onnx) and what onnxruntime makes of it for this processor; return the latter."""
+    source, target = folder / "source.onnx", folder / "blocked.onnx"
+    onnx.save(model, source)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.optimized_model_filepath = str(target)
     ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     if not any(n.domain == "com.microsoft.nchwc" for n in onnx.load(target).graph.node):
         skips.now(skips.PROCESSOR, "no blocked layout")
+    return target
+
+
+def test_a_model_saved_for_one_processor_has_the_gradient_of_its_source(tmp_path: Path) -> None:
+    """Channels in blocks: of an input of three channels, depthwise, in groups, and of numbers that fill no block."""
+    shapes = {"w1": (32, 3, 3, 3), "b1": (32,), "w2": (32, 1, 3, 3), "b2": (32,), "w3": (64, 32, 1, 1), "b3": (64,)}
+    shapes |= {"w4": (64, 32, 3, 3), "b4": (64,), "w5": (64, 5), "b5": (5,)}
+    source = tmp_path / "source.onnx"
+    target = _for_one_processor(text_model(BLOCKED, weights=draw(**shapes)), tmp_path)
     x = random(2, 3, 17, 13)
     before, after = (fgonnx.Explainer(m, input_gradient=True)(x) for m in (source, target))
     assert after.rounding_residual().max() < 1e-6
     np.testing.assert_allclose(after.score, before.score, rtol=1e-5)
     np.testing.assert_allclose(after.input_gradient, before.input_gradient, rtol=1e-3, atol=1e-6)
+
+
+SHAPED: dict[str, tuple[str, str, int, tuple[int, ...]]] = {
+    "rows, columns, channels": (
+        "float[12,14,3] x",
+        "t = Transpose<perm=[2,0,1]>(x)\nu = Unsqueeze(t, z)",
+        3,
+        (1, 12, 14),
+    ),
+    "channels first": ("float[3,12,14] x", "u = Unsqueeze(x, z)", 3, (1, 12, 14)),
+    "channels last, filled up": ("float[N,12,14,16] x", "u = Transpose<perm=[0,3,1,2]>(x)", 16, (2, 12, 14)),
+    "pictures without channels": ("float[N,12,14] x", "u = Unsqueeze(x, one)", 1, (2, 12, 14)),
+}
+
+
+@pytest.mark.parametrize("case", SHAPED)
+def test_axes_are_read_by_operators_for_one_processor(case: str, tmp_path: Path) -> None:
+    declared, front, channels, shape = SHAPED[case]
+    samples = "N" if "[N" in declared else "1"
+    text = f"""({declared}) => (float[{samples},5] y) {{
+        {front}
+        c = Conv<pads=[1,1,1,1]>(u, w, b)
+        r = Relu(c)
+        p = GlobalAveragePool(r)
+        f = Flatten(p)
+        y = Gemm(f, g, gb)
+    }}"""
+    weights = draw(w=(16, channels, 3, 3), b=(16,), g=(16, 5), gb=(5,))
+    weights |= {"z": np.array([0], np.int64)} if "z)" in front else {}
+    weights |= {"one": np.array([1], np.int64)} if "one" in front else {}
+    target = _for_one_processor(text_model(text, weights=weights), tmp_path)
+    x = random(*(2 if d == "N" else int(d) for d in declared[6:-3].split(",")))
+    assert fgonnx.Explainer(target)(x).saliency.shape == shape
+
+
+def test_a_layout_that_an_operator_for_one_processor_contradicts_is_refused(tmp_path: Path) -> None:
+    text = """(float[12,14,3] x) => (float[1,5] y) {
+        t = Transpose<perm=[2,0,1]>(x)
+        u = Unsqueeze(t, z)
+        c = Conv<pads=[1,1,1,1]>(u, w, b)
+        p = GlobalAveragePool(c)
+        f = Flatten(p)
+        y = Gemm(f, g, gb)
+    }"""
+    weights = draw(w=(16, 3, 3, 3), b=(16,), g=(16, 5), gb=(5,)) | {"z": np.array([0], np.int64)}
+    target = _for_one_processor(text_model(text, weights=weights), tmp_path)
+    with pytest.raises(OptionError, match="reads it as a row or column"):
+        fgonnx.Explainer(target, layout="CHW")
 
 
 def test_an_unknown_custom_operator_is_refused_by_name() -> None:

@@ -48,6 +48,16 @@ def blamed(loaded: LoadedModel, r: Rewritten, fed: Mapping[str, Array], name: st
         root = first_zero(r.model, batches.cut(r, fed, 1), _ROOTS, loaded.folder) if found is None else None
     except Exception:  # the search is a courtesy: types that cannot be outputs must not hide the real message
         return said
+    if name not in r.source_outputs and (blame := found or root) is not None:
+        sample, slope = blame
+        node = next((n for n in loaded.ir.graph if n.outputs[0].name == slope.outputs[0].name), None)
+        if node is not None and (choice := _choice_behind(node)) is not None:
+            return (
+                f"{said} for sample {sample}, while the model's own results are finite: the slope of {_shown(node)} is "
+                f"infinite or NaN, and {_shown(choice)} behind it chooses between it and another value. Where it "
+                "chooses the other, 0 times that slope is NaN, as for every automatic derivative. Choose before, so that "
+                "it is never computed there: Where(x > 0, Log(Where(x > 0, x, 1)), 0)"
+            )
     if root is not None:
         what = f"'{root[1].name}' ({root[1].op_type})"
         return (
@@ -58,5 +68,20 @@ def blamed(loaded: LoadedModel, r: Rewritten, fed: Mapping[str, Array], name: st
     if found is None:
         return f"{said}, while the model's own values are finite: the gradient overflows"
     sample, node = found
-    first = f"'{node.name or node.outputs[0].name}' ({node.op_type})"
-    return f"{said} for sample {sample}; the first node to produce one is {first}"
+    return f"{said} for sample {sample}; the first node to produce one is {_shown(node)}"
+
+
+def _shown(node: ir.Node) -> str:
+    return f"'{node.name or node.outputs[0].name}' ({node.op_type})"
+
+
+def _choice_behind(node: ir.Node, depth: int = 8) -> ir.Node | None:
+    """Return the Where that may leave out what a node computes, None if there is none near it."""
+    for v in node.outputs:
+        for user, slot in v.uses():
+            if user.op_type == "Where" and not user.domain:
+                if slot:
+                    return user
+            elif depth and (found := _choice_behind(user, depth - 1)) is not None:
+                return found
+    return None

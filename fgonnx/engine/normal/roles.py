@@ -26,7 +26,7 @@ _PASSING = _BROADCASTING.union(
     ("QuantizeLinear", "QuickGelu", "Reciprocal", "Relu", "Resize", "Round", "Selu", "Sigmoid", "Slice"),
     ("Softplus", "Softsign", "Sqrt", "StraightThrough", "Tanh", "Upsample"),
 )
-_DOMAINS = ("", "ai.onnx", "com.microsoft", "com.ms.internal.nhwc", "fgonnx")
+_DOMAINS = ("", "ai.onnx", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "fgonnx")
 _CONVOLUTIONS = {"Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv", "NhwcConv", "DeformConv"}
 _POOLS = {"AveragePool", "MaxPool", "LpPool", "QLinearAveragePool", "DepthToSpace", "SpaceToDepth"}
 _GLOBAL = {"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "QLinearGlobalAveragePool", "InstanceNormalization"}
@@ -186,6 +186,11 @@ def _after(
     if kind == "Transpose":
         perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else range(len(axes))[::-1]
         return tuple(axes[p] for p in perm)
+    if kind in ("ReorderInput", "ReorderOutput"):  # channels in blocks count as channels
+        last = "channels_last" in node.attributes and node.attributes["channels_last"].as_int()
+        if not last:
+            return axes
+        return (axes[0], axes[-1], *axes[1:-1]) if kind == "ReorderInput" else (axes[0], *axes[2:], axes[1])
     if kind == "Unsqueeze":
         return _unsqueezed(axes, _numbers(node, 1, "axes"))
     if kind == "Squeeze":
