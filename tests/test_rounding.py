@@ -112,7 +112,7 @@ def test_steps_between_other_factors_are_none_of_a_quantiser(case: str) -> None:
     assert any("constant between its steps" in n for n in notes)
 
 
-@pytest.mark.parametrize("op_type", ["Round", "Floor", "Ceil", "Sign"])
+@pytest.mark.parametrize("op_type", ["Round", "Floor", "Ceil", "Sign", "Hardmax"])
 def test_steps_that_are_no_quantisation_are_noted(op_type: str) -> None:
     source = network(f"[stairs] r = {op_type}(y)\nt = Add(y, r)", more=MORE)
     explanation = fgonnx.Explainer(source)(pictures())
@@ -204,3 +204,13 @@ def test_a_difference_that_is_added_again_is_a_quantiser(case: str) -> None:
     regression, correlation = slope(network(ESTIMATORS[case], more=MORE), pictures(), 0.04)
     assert regression == pytest.approx(1, abs=0.05)
     assert correlation > 0.98
+
+
+def test_the_places_of_a_sampler_are_no_steps_of_its_result() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 16]> net (float[1,8] x) => (y)
+        <int64[4] square = {1, 2, 2, 2}, float[1,1,3,3] picture = {0.3, -1.0, 0.7, 0.1, 2.0, 0.4, -0.6, 0.9, 0.2}>
+        { g = Tanh(x) u = Reshape(g, square) y = GridSample(picture, u) }"""
+    x = np.linspace(-1, 1, 8, dtype=np.float32)[None]
+    found = fgonnx.Explainer(onnx.parser.parse_model(text), input_gradient=True)(x, 0)
+    assert np.linalg.norm(found.input_gradient) > 0.01
+    assert not any("constant between its steps" in n for n in found.notes)

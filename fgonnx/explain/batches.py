@@ -170,7 +170,8 @@ def _checked(name: str, array: Array, value: ir.Value) -> Array:
         both_float = array.dtype.kind == "f" and dtype.is_floating_point()
         if not both_float:
             raise InputError(f"input '{name}' must be {wanted}, the array is {array.dtype}; convert it (array.astype)")
-        array = array.astype(wanted)
+        with np.errstate(invalid="ignore", over="ignore"):
+            array = array.astype(wanted)
     dims = tuple(value.shape.dims) if value.shape is not None else ()
     fits = len(dims) == array.ndim and all(
         not isinstance(d, int) or d == s or i == 0 for i, (d, s) in enumerate(zip(dims, array.shape, strict=True))

@@ -55,8 +55,8 @@ def blamed(loaded: LoadedModel, r: Rewritten, fed: Mapping[str, Array], name: st
             return (
                 f"{said} for sample {sample}, while the model's own results are finite: the slope of {_shown(node)} is "
                 f"infinite or NaN, and {_shown(choice)} behind it chooses between it and another value. Where it "
-                "chooses the other, 0 times that slope is NaN, as for every automatic derivative. Choose before, so that "
-                "it is never computed there: Where(x > 0, Log(Where(x > 0, x, 1)), 0)"
+                "chooses the other, 0 times that slope is NaN, as for every automatic derivative. Choose before, so "
+                "that it is never computed there: Where(x > 0, Log(Where(x > 0, x, 1)), 0)"
             )
     if root is not None:
         what = f"'{root[1].name}' ({root[1].op_type})"

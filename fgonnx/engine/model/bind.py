@@ -129,7 +129,8 @@ def _fixed(where: str, graph_input: ir.Value, value: Any) -> Array:
             f"{where}: the input '{graph_input.name}' has the shape ({shape}), its bound value {array.shape}"
         )
     if array.dtype.kind in "biuf":
-        cast = array.astype(wanted)
+        with np.errstate(invalid="ignore", over="ignore"):  # what does not fit is said below
+            cast = array.astype(wanted)
         if (array.dtype.kind == "f" and cast.dtype.kind == "f") or (cast == array).all():
             return cast
     raise OptionError(f"{where}: the input '{graph_input.name}' is {wanted}; its bound value does not fit that type")

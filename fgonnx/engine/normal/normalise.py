@@ -161,9 +161,10 @@ def normalise(
         if all(isinstance(d, int) for d in dims_of(x)[1:]):
             if fixed:
                 raise
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
             raise ModelError(
                 f"{loaded.name}: onnxruntime does not run it on one sample, {described([x])} of shape {shape} "
-                f"({first_line(error.__cause__ or error)}). If its first axis is no batch but part of one sample, "
+                f"({first_line(cause)}). If its first axis is no batch but part of one sample, "
                 f"say so ({parameter('layout')}, as 'TF')"
             ) from error
         raise ModelError(

@@ -135,7 +135,9 @@ def find(
             continue
         name, op_type = source_of(node)
         chosen, kind = choices(node)
-        if is_step(node) or (node.op_type in STEPS and not node.domain and any(v in active for v in node.inputs)):
+        # The steps within an operator that is written out, as the places of GridSample, are not those of its result.
+        steps = node.op_type in STEPS and op_type in STEPS and not node.domain
+        if is_step(node) or (steps and any(v in active for v in node.inputs)):
             found.hold(op_type, STEP, name)
         if any(i in chosen for i, _ in reached) or (node.op_type == "TopK" and not node.domain):
             found.hold(op_type, kind, name)

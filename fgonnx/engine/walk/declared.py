@@ -50,7 +50,7 @@ INPUTS: dict[str, dict[int, str]] = {
 }
 
 #: Operators that are constant between steps.
-STEPS = ("Ceil", "Floor", "Round", "Sign")
+STEPS = ("Ceil", "Floor", "Hardmax", "Round", "Sign")
 
 _ALL = range(8)
 #: Outputs of standard operators that are choices: which element, or whether something holds.

@@ -442,7 +442,8 @@ def complete(pre: Preprocessing, input_shape: Sequence[int | str | None], dtype:
     shown = "(" + ", ".join("?" if d is None else str(d) for d in dims) + ")"
     if len(dims) != 4:
         raise PreprocessingError(
-            f"the model's input {shown} has {len(dims)} axes and a picture needs 4 (batch, channels, height, width): "
+            f"the model's input, with its batch {shown}, has {len(dims)} axes and a picture needs 4 (batch, channels, "
+            "height, width): "
             "pass arrays instead of pictures"
         )
     layout = pre.layout or _layout(dims, shown)
