@@ -1,4 +1,4 @@
-"""Graphs that join the samples of a batch, or need more than one row of their free first axis."""
+"""Graphs that join the samples of a batch or need several rows of it, and bound values that fit no integer."""
 
 from __future__ import annotations
 
@@ -90,3 +90,10 @@ def test_what_takes_several_rows_is_refused_with_a_way_out(case: str) -> None:
     assert "layout" in said
     assert "fault of fgonnx" not in said
     assert "does not take the model" not in said
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_a_number_that_fits_no_integer_is_refused_as_a_bound_value(value: float) -> None:
+    source = model("(float[N,6] x, int64[1] k) => (float[N,6] y) { c = Cast<to=1>(k) y = Mul(x, c) }", 18, 8, {})
+    with pytest.raises(FgonnxError, match="'k' is int64; its bound value does not fit that type"):
+        fgonnx.Explainer(source, bind={"k": value})

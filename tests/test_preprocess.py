@@ -208,7 +208,7 @@ def test_completing_changes_nothing_that_is_known():
 @pytest.mark.parametrize(
     ("changes", "shape", "dtype", "message"),
     [
-        ({}, (1, 10), "float32", "input (1, 10) has 2 axes and a picture needs 4"),
+        ({}, (1, 10), "float32", "input, with its batch (1, 10), has 2 axes and a picture needs 4"),
         ({}, (1, 3, 8, 3), "float32", "could have its channels first or last: set layout to NCHW or NHWC"),
         ({}, (1, 5, 8, 8), "float32", "has no axis of 1, 3 or 4 channels, second or last: set layout"),
         ({}, (1, 4, 8, 4), "float32", "could have its channels first or last: set layout to NCHW or NHWC"),
