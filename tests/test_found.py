@@ -105,3 +105,18 @@ def test_places_computed_from_a_grid_are_no_quantised_values():
         t = Tanh(x) m = ReduceMean(t) h = Mul(g, m) y = GridSample<mode="bilinear">(x, h)
     }"""
     explained(model(graph, 16), draw(1, 1, 4, 4))
+
+
+@pytest.mark.parametrize("last", ["y = Softmax(v)", "r = Reshape(v, flat) y = Softmax(r)", "y = Sigmoid(v)"])
+def test_the_score_before_a_softmax_is_what_saturation_leaves(last):
+    graph = f"""(float[N,4] x) => (float[N,4] y) <float s = {{0.02}}, int8 z = {{20}}, int64[2] flat = {{-1, 4}}> {{
+        q = QuantizeLinear(x, s, z)
+        w = com.microsoft.QLinearAdd(q, s, z, q, s, z, s, z)
+        v = DequantizeLinear(w, s, z)
+        {last}
+    }}"""
+    found = fgonnx.Explainer(model(graph), input_gradient=True, cache=False, threads=1)(
+        np.array([[0.1, 9, 0.3, 0.2]], np.float32), 1
+    )
+    assert found.score == pytest.approx(0.02 * (127 - 20), rel=1e-6)
+    assert not found.input_gradient.any()

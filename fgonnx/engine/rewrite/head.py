@@ -92,11 +92,12 @@ def _no_derivative(normal: Normal, output: ir.Value, where: str) -> UnsupportedE
 def _step_back(value: ir.Value, known: set[str | None]) -> ir.Value:
     """Step back to a value of the source, over reshapes that the opset conversion inserted before a Softmax.
 
-    A Softmax of an old opset works on a matrix; the reshape to it may fold other axes into the batch.
+    A Softmax of an old opset works on a matrix; the reshape to it may fold other axes into the batch. What a node
+    rounds or saturates is not stepped over: the model computes the result of that.
     """
     while value.name not in known:
         node = value.producer()
-        if node is None or node.op_type not in _SEE_THROUGH or node.inputs[0] is None:
+        if node is None or node.op_type not in _SEE_THROUGH - {"StraightThrough"} or node.inputs[0] is None:
             break
         value = node.inputs[0]
     return value
