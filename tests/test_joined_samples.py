@@ -97,3 +97,9 @@ def test_a_number_that_fits_no_integer_is_refused_as_a_bound_value(value: float)
     source = model("(float[N,6] x, int64[1] k) => (float[N,6] y) { c = Cast<to=1>(k) y = Mul(x, c) }", 18, 8, {})
     with pytest.raises(FgonnxError, match="'k' is int64; its bound value does not fit that type"):
         fgonnx.Explainer(source, bind={"k": value})
+
+
+def test_a_guessed_layout_of_an_input_without_a_batch_has_the_axes_of_the_input() -> None:
+    source = model("(float[12,14] x) => (float[1,1] y) { s = Mul(x, x) t = ReduceSum(s) y = Flatten(t) }", 18, 8, {})
+    notes = fgonnx.Explainer(source)(RNG.normal(size=(12, 14)).astype(np.float32)).notes
+    assert any(n.startswith("the layout CT of the input 'x' is a guess") for n in notes)

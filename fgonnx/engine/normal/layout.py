@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from fgonnx.engine.model.arrangement import Arrangement
 from fgonnx.engine.model.layouts import check_layout, samples_first
 from fgonnx.engine.normal.roles import BATCH_AXIS, CHANNEL, Reading, Roles
 from fgonnx.errors import OptionError
@@ -16,7 +17,13 @@ _CHANNELS = (1, 3, 4)
 
 
 def settle_layout(
-    x: ir.Value, shape: tuple[int, ...], found: Roles, given: str | None, where: str, notes: list[str]
+    x: ir.Value,
+    shape: tuple[int, ...],
+    found: Roles,
+    given: str | None,
+    where: str,
+    notes: list[str],
+    arrangement: Arrangement | None = None,
 ) -> str:
     """Return the layout of an input with its samples first, in the letters N, C, D, H, W, or NF.
 
@@ -34,6 +41,8 @@ def settle_layout(
         The model's name, for messages.
     notes : list of str
         A guess is added to it.
+    arrangement : Arrangement, optional
+        Where the samples lie in the model's own input: a guess is said in the order of its axes.
 
     Raises
     ------
@@ -56,8 +65,9 @@ def settle_layout(
         return known
     guess = _by_sizes(shape)
     if guess:
+        own = guess if arrangement is None else arrangement.layout(guess)
         notes.append(
-            f"the layout {guess} of the input '{x.name}' is a guess from its sizes, as nothing that reads it "
+            f"the layout {own} of the input '{x.name}' is a guess from its sizes, as nothing that reads it "
             "tells its axes apart; give another where it is wrong (layout=, --layout)"
         )
     return guess

@@ -182,7 +182,7 @@ def normalise(
     refuse_training(model, output)  # in branches and bodies, too
     if converted:
         check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
-    axes = settle_layout(x, shape, read, layout, loaded.name, notes)
+    axes = settle_layout(x, shape, read, layout, loaded.name, notes, arrangement)
     settle_recurrences(model)
     tie_rounding(model, x)
     twins = Twins(x)
