@@ -32,6 +32,7 @@ from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import NumericError, OptionError
 from fgonnx.explain import batches
 from fgonnx.explain.choice import takes_seed
+from fgonnx.explain.exact import Witness
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.source import hold_against_source
@@ -314,6 +315,7 @@ def _held(found: Check, explainer: Explainer, explanation: Explanation, feeds: M
         results[r.names["target"]] = explanation.target
     try:
         hold_against_source(explainer.loaded, r, feeds, results)
+        Witness(explainer.loaded).compare(r, feeds, explanation.outputs)
     except NumericError as error:
         value = found.value if found.verdict == "failed" else 1.0
         return replace(found, verdict="failed", value=value, detail=str(error))

@@ -28,6 +28,7 @@ from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError, OptionError, TargetError
 from fgonnx.explain import batches
 from fgonnx.explain.choice import Resolved, contrasted, resolve, resolve_contrast, takes_seed
+from fgonnx.explain.exact import Witness
 from fgonnx.explain.explanation import Explanation, turned_back
 from fgonnx.explain.finite import check_weights
 from fgonnx.explain.head import Head
@@ -155,6 +156,7 @@ class Explainer:
             self.method = methods.find(self.options.method)
         #: How arrays are turned; None where they are given with samples first, as the model was.
         self._frame = self.loaded.arrangement if source.arrangement is None else None
+        self._witness = Witness(self.loaded)
         self._given = None if labels is None else names_of(labels)
         self.labels = self.loaded.labels() if self._given is None else self._given
         choose_providers(self.running.providers)  # a wrong name is an error now, not at the first call
@@ -318,10 +320,20 @@ class Explainer:
         explanation = explanation_of(self.loaded, r, results, fed, described, self.labels or ())
         if contrast is not None:
             explanation.settings["contrast"] = contrast if isinstance(contrast, (int, str)) else repr(contrast)
-        if self.running.verify and not engine.verified:
-            hold_against_source(self.loaded, r, fed, results)
-            engine.verified = True
+        if self.running.verify:
+            self._verify(engine, fed, results)
         return explanation
+
+    def _verify(self, engine: Engine, fed: Mapping[str, Array], results: Mapping[str, Array]) -> None:
+        """Hold results against the source: once for each size, and again where samples might influence each other."""
+        if self._file is not None:
+            return
+        r, first = engine.rewritten, not engine.verified
+        if first:
+            hold_against_source(self.loaded, r, fed, results)
+        if self._witness.needed(r, len(fed[r.normal.input_name]), first=first):
+            self._witness.compare(r, fed, results)
+        engine.verified = True
 
     def stream(
         self, items: Iterable[T], read: Callable[[T], Array] = np.asarray, target: Target = None, *, workers: int = 2

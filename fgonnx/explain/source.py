@@ -79,12 +79,12 @@ def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: 
     even = r.normal.batched or total == 1
     rows = {name: len(results[name]) * count // total if even else len(source[name]) for name in compared}
     ours = {name: results[name][: rows[name]] for name in compared}
-    parted = [(name, array, source[name]) for name, array in ours.items() if _difference(array, source[name]) > allowed]
+    parted = [(name, array, source[name]) for name, array in ours.items() if difference(array, source[name]) > allowed]
     if not parted and head is not None:
         parted = _score(r, results, head, count, allowed)
     if parted:
         name, wrong, right = parted[0]
-        raise NumericError(f"{_message(loaded, name, wrong, right)}{_blamed(loaded, r, fed, given, allowed)}. {ADVICE}")
+        raise NumericError(f"{parting(loaded, name, wrong, right)}{_blamed(loaded, r, fed, given, allowed)}. {ADVICE}")
 
 
 def of_whom(loaded: LoadedModel, error: ModelError, r: Rewritten | None = None, fed: Feeds | None = None) -> ModelError:
@@ -193,10 +193,10 @@ def allowed_difference(graph: ir.Graph) -> float:
     return _HALF if is_half(graph) else _ROUNDING
 
 
-def _difference(ours: Array, theirs: Array) -> float:
+def difference(ours: Array, theirs: Array) -> float:
     """Return the largest difference relative to the largest value; infinity where the shapes differ."""
     if ours.shape != theirs.shape:
-        return float("inf") if ours.size != theirs.size else _difference(ours.reshape(theirs.shape), theirs)
+        return float("inf") if ours.size != theirs.size else difference(ours.reshape(theirs.shape), theirs)
     if ours.dtype.kind not in "fiub":
         return 0.0 if np.array_equal(ours, theirs) else float("inf")
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
@@ -213,8 +213,13 @@ def _step(values: Array) -> float:
     return float(np.diff(levels).min()) if 2 <= len(levels) <= min(_LEVELS, values.size // 2) else 0.0
 
 
-def _message(loaded: LoadedModel, name: str, ours: Array, theirs: Array) -> str:
-    shapes = f" (shape {ours.shape}, the model's {theirs.shape})" if ours.size != theirs.size else ""
+def parting(loaded: LoadedModel, name: str, ours: Array, theirs: Array) -> str:
+    """Say what an output is, and what the model gives."""
+    shapes = (
+        f" (shape {ours.shape}, the model's {theirs.shape})"
+        if np.squeeze(ours).shape != np.squeeze(theirs).shape
+        else ""
+    )
     example = ""
     if not shapes and ours.dtype.kind in "fiub":
         at = int(np.abs(ours.astype(np.float64) - theirs.astype(np.float64)).reshape(-1).argmax())

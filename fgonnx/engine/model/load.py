@@ -57,6 +57,8 @@ class LoadedModel:
         What of the file is not in the graph: outputs that are no tensors.
     arrangement : Arrangement or None
         Where the samples lay, of a model whose graph was given inputs and outputs with samples first.
+    own : ir.Model or None
+        Then, the graph as it was, if it was changed.
     """
 
     ir: ir.Model
@@ -65,6 +67,7 @@ class LoadedModel:
     bound: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     arrangement: Arrangement | None = None
+    own: ir.Model | None = None
 
     @property
     def name(self) -> str:

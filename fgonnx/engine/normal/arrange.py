@@ -201,7 +201,8 @@ def _arranged(loaded: LoadedModel, x: ir.Value, found: Found, trial: trials.Tria
     outputs = trial.places(axis)
     loaded = replace(loaded, notes=(*loaded.notes, *notes))
     if not any(place != 0 for place in (*inputs.values(), *outputs.values())) and filled == 1:
-        return replace(loaded, ir=model, arrangement=known)
+        own = loaded.ir if model is not loaded.ir else None
+        return replace(loaded, ir=model, arrangement=known, own=own)
     copied = trial.positions(axis) if filled > 1 and axis is not None else {}
     inputs = {k: v for k, v in {**inputs, **copied}.items() if v != 0}
     rows = trial.rows(axis) if filled > 1 and axis is not None else {}
@@ -212,7 +213,7 @@ def _arranged(loaded: LoadedModel, x: ir.Value, found: Found, trial: trials.Tria
         loaded = replace(loaded, notes=(*loaded.notes, left))
     outputs = {k: v for k, v in outputs.items() if v != 0}
     known = replace(known, inputs=inputs, outputs=outputs, filled=filled)
-    return replace(loaded, ir=_turned(model, known, set(copied), rows), arrangement=known)
+    return replace(loaded, ir=_turned(model, known, set(copied), rows), arrangement=known, own=loaded.ir)
 
 
 def turn(loaded: LoadedModel, known: Arrangement) -> LoadedModel:

@@ -17,6 +17,7 @@ from fgonnx.engine.graph.emit import Emitter, initializer
 from fgonnx.engine.graph.values import content_of, dims_of, optional, required
 from fgonnx.engine.normal.expand import depends_on_inputs
 from fgonnx.engine.normal.half import is_half
+from fgonnx.engine.normal.independence import couples
 from fgonnx.engine.normal.quantised import is_quantised
 from fgonnx.engine.normal.training import random_values
 from fgonnx.errors import ModelError
@@ -175,7 +176,8 @@ def _try_batch(
         for k, v in one.constants.items()
         if k in two.constants and np.array_equal(v, two.constants[k], equal_nan=False)
     }
-    return dims, same
+    # Two samples that agree here need not agree elsewhere, where one value stands for all samples.
+    return None if couples(model.graph, dims, same) else (dims, same)
 
 
 def _side_by_side(both: Array, parts: Sequence[Array], same: Callable[[Array, Array], bool]) -> bool:

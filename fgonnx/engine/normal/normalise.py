@@ -24,6 +24,7 @@ from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.batch import ONE_BY_ONE, Tangle, settle_batch
 from fgonnx.engine.normal.expand import expand
 from fgonnx.engine.normal.half import add_twins, is_half
+from fgonnx.engine.normal.independence import independent
 from fgonnx.engine.normal.layout import settle_layout
 from fgonnx.engine.normal.opset import IR_VERSION, check_results, raise_opset
 from fgonnx.engine.normal.quantised import dequantise, is_quantised
@@ -80,6 +81,8 @@ class Normal:
         Outputs of a batch that are not those of its samples alone, though the model takes a batch.
     rows : tuple of str
         Then, the values that have a row for every sample.
+    independent : bool
+        Whether the operators prove that the samples of a batch do not influence each other; else it was only tried.
     """
 
     model: ir.Model
@@ -96,6 +99,7 @@ class Normal:
     counterparts: tuple[ir.Value, ...] = ()
     entangled: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
+    independent: bool = False
 
 
 def normalise(
@@ -178,6 +182,7 @@ def normalise(
         infer_types(model)
         one_by_one = one_by_one or not batched
         model, batched = settle_batch(model, str(x.name), shape, loaded.folder, notes, one_by_one=one_by_one)
+    proved = batched and independent(model.graph)
     x = next(v for v in model.graph.inputs if v.name == x.name)
     refuse_training(model, output)  # in branches and bodies, too
     if converted:
@@ -206,6 +211,7 @@ def normalise(
         twins.counterparts,
         tuple(sorted(tangle.outputs)),
         tuple(sorted(tangle.rows)),
+        proved,
     )
 
 
