@@ -63,7 +63,7 @@ class Witness:
         if r.normal.independent or count == 1:
             return first
         alone = not r.normal.batched and self._frame.filled == 1
-        return several or not alone or self._batch(r) not in (1, None)
+        return several or not alone or self._batch(r.normal.input_name) not in (1, None)
 
     def compare(self, r: Rewritten, fed: Feeds, outputs: Feeds) -> None:
         """Compare the outputs of an explanation with those of the model on the same arrays.
@@ -113,10 +113,12 @@ class Witness:
                 f"{self._loaded.name}: the source model does not run on the input that was explained, neither on all "
                 f"of it nor on one sample after the other, so its explanation cannot be held against it: {refused}"
             ) from refused
+        declared = self._batch(explained)
+        taken = declared if isinstance(declared, int) else 1
         joined = {}
         for name in parts[0]:
             place = self._frame.outputs.get(name, 0)
-            arrays = [_part(np.atleast_1d(part[name]), place, self._frame.filled, 1) for part in parts]
+            arrays = [_part(np.atleast_1d(part[name]), place, taken, 1) for part in parts]
             if place is None:
                 joined[name] = np.stack(arrays) if count > 1 else arrays[0]
             else:
@@ -153,9 +155,9 @@ class Witness:
             other += [i for i, d in enumerate(dims) if not isinstance(d, int) and d.value == symbol.value]
         return other[0] if len(other) == 1 else None
 
-    def _batch(self, r: Rewritten) -> int | ir.SymbolicDim | None:
+    def _batch(self, explained: str) -> int | ir.SymbolicDim | None:
         """Return the declared size of the batch; None without one."""
-        x = next((v for v in self._graph.inputs if v.name == r.normal.input_name), None)
+        x = next((v for v in self._graph.inputs if v.name == explained), None)
         axis = self._frame.axis
         return dims_of(x)[axis] if x is not None and x.shape is not None and axis is not None else None
 
