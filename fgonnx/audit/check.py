@@ -315,7 +315,7 @@ def _held(found: Check, explainer: Explainer, explanation: Explanation, feeds: M
         results[r.names["target"]] = explanation.target
     try:
         hold_against_source(explainer.loaded, r, feeds, results)
-        Witness(explainer.loaded).compare(r, feeds, explanation.outputs)
+        Witness(explainer.loaded).compare(r, feeds, results)
     except NumericError as error:
         value = found.value if found.verdict == "failed" else 1.0
         return replace(found, verdict="failed", value=value, detail=str(error))

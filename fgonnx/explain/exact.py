@@ -22,7 +22,7 @@ from fgonnx.engine.normal.quantised import is_quantised
 from fgonnx.engine.normal.training import random_values
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError, NumericError
-from fgonnx.explain.source import ADVICE, MOST, allowed_difference, difference, parting
+from fgonnx.explain.source import ADVICE, MOST, allowed_difference, difference, parting, score_apart
 from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
@@ -47,9 +47,18 @@ class Witness:
         self._graph = (loaded.own or loaded.ir).graph
 
     @cached_property
-    def _session(self) -> Session:
-        model = self._loaded.own or self._loaded.ir
-        return Session(model, folder=self._loaded.folder, providers=["cpu"], optimise=False)
+    def _sessions(self) -> dict[str, Session]:
+        return {}
+
+    def _session(self, inner: str) -> Session:
+        """Return a session that gives an inner value, too ("" for none)."""
+        if inner not in self._sessions:
+            model = (self._loaded.own or self._loaded.ir).clone()
+            for v in [v for node in model.graph for v in node.outputs if inner and v.name == inner]:
+                v.shape = None
+                model.graph.outputs.append(v)
+            self._sessions[inner] = Session(model, folder=self._loaded.folder, providers=["cpu"], optimise=False)
+        return self._sessions[inner]
 
     def needed(self, r: Rewritten, count: int, *, first: bool) -> bool:
         """Tell whether outputs of `count` samples are to be compared.
@@ -65,7 +74,7 @@ class Witness:
         alone = not r.normal.batched and self._frame.filled == 1
         return several or not alone or self._batch(r.normal.input_name) not in (1, None)
 
-    def compare(self, r: Rewritten, fed: Feeds, outputs: Feeds) -> None:
+    def compare(self, r: Rewritten, fed: Feeds, results: Feeds) -> dict[str, Array]:
         """Compare the outputs of an explanation with those of the model on the same arrays.
 
         Parameters
@@ -74,8 +83,13 @@ class Witness:
             The rewritten graph.
         fed : mapping of str to numpy array
             Its inputs, samples first.
-        outputs : mapping of str to numpy array
-            The model's outputs as they were computed of them, samples first.
+        results : mapping of str to numpy array
+            The model's outputs, score and target as they were computed of them, samples first.
+
+        Returns
+        -------
+        dict of str to numpy array
+            Outputs behind an inner value that is explained, where they are of all samples together: the model's own.
 
         Raises
         ------
@@ -88,26 +102,40 @@ class Witness:
             for name, array in fed.items()
             if name not in (r.selector, r.contrast)
         }
-        ours = {n: frame.back(frame.outputs.get(n, 0), a) for n, a in outputs.items() if n in r.source_outputs}
+        ours = {n: frame.back(frame.outputs.get(n, 0), a) for n, a in results.items() if n in r.source_outputs}
         if r.normal.independent and count > MOST and len(own) == 1 and frame.axis is not None:
             name, array = next(iter(own.items()))
             own = {name: np.take(array, range(MOST), frame.axis)}
             ours = {n: _part(a, frame.outputs.get(n, 0), count, MOST) for n, a in ours.items()}
             count = MOST
-        theirs = self._run(own, r.normal.input_name, count)
+        inner = r.head if r.options.output not in (None, *r.source_outputs) and self._holds(r.head) else ""
+        theirs = self._run(own, r.normal.input_name, count, inner)
+        replaced: dict[str, Array] = {}
         drawn = {v.name for v in random_values(self._graph)}
         for name, array in ours.items():
-            if name not in drawn and not self._same(array, theirs[name], name, r):
+            if name in drawn or self._same(array, theirs[name], name, r):
+                continue
+            if not inner:
                 raise NumericError(f"{parting(self._loaded, name, array, theirs[name])}{self._reason(count)}. {ADVICE}")
+            place = frame.outputs.get(name, 0)
+            replaced[name] = np.moveaxis(theirs[name], place, 0) if place else theirs[name]
+        if inner and "score" in r.names:
+            for name, array, other in score_apart(r, results, theirs[inner], count, allowed_difference(self._graph)):
+                raise NumericError(f"{parting(self._loaded, name, array, other)}{self._reason(count)}. {ADVICE}")
+        return replaced
 
-    def _run(self, own: dict[str, Array], explained: str, count: int) -> dict[str, Array]:
+    def _holds(self, name: str) -> bool:
+        return any(v.name == name for node in self._graph for v in node.outputs)
+
+    def _run(self, own: dict[str, Array], explained: str, count: int, inner: str) -> dict[str, Array]:
         """Run all samples together; one by one where the model does not take them so."""
+        session = self._session(inner)
         try:
-            return self._session.run(own)
+            return session.run(own)
         except ModelError as error:
             refused = error
         try:
-            parts = [self._session.run(one) for one in self._alone(own, explained, count)]
+            parts = [session.run(one) for one in self._alone(own, explained, count)]
         except ModelError:
             raise NumericError(
                 f"{self._loaded.name}: the source model does not run on the input that was explained, neither on all "

@@ -321,19 +321,24 @@ class Explainer:
         if contrast is not None:
             explanation.settings["contrast"] = contrast if isinstance(contrast, (int, str)) else repr(contrast)
         if self.running.verify:
-            self._verify(engine, fed, results)
+            explanation = replace(explanation, outputs={**explanation.outputs, **self._verify(engine, fed, results)})
         return explanation
 
-    def _verify(self, engine: Engine, fed: Mapping[str, Array], results: Mapping[str, Array]) -> None:
-        """Hold results against the source: once for each size, and again where samples might influence each other."""
+    def _verify(self, engine: Engine, fed: Mapping[str, Array], results: Mapping[str, Array]) -> dict[str, Array]:
+        """Hold results against the source: once for each size, and again where samples might influence each other.
+
+        Returns outputs of all samples together, which are the source's own.
+        """
         if self._file is not None:
-            return
+            return {}
         r, first = engine.rewritten, not engine.verified
+        found: dict[str, Array] = {}
         if first:
             hold_against_source(self.loaded, r, fed, results)
         if self._witness.needed(r, len(fed[r.normal.input_name]), first=first):
-            self._witness.compare(r, fed, results)
+            found = self._witness.compare(r, fed, results)
         engine.verified = True
+        return found
 
     def stream(
         self, items: Iterable[T], read: Callable[[T], Array] = np.asarray, target: Target = None, *, workers: int = 2

@@ -81,7 +81,7 @@ def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: 
     ours = {name: results[name][: rows[name]] for name in compared}
     parted = [(name, array, source[name]) for name, array in ours.items() if difference(array, source[name]) > allowed]
     if not parted and head is not None:
-        parted = _score(r, results, head, count, allowed)
+        parted = score_apart(r, results, head, count, allowed)
     if parted:
         name, wrong, right = parted[0]
         raise NumericError(f"{parting(loaded, name, wrong, right)}{_blamed(loaded, r, fed, given, allowed)}. {ADVICE}")
@@ -133,7 +133,9 @@ def _given(loaded: LoadedModel, r: Rewritten, fed: Feeds, count: int) -> dict[st
     return given
 
 
-def _score(r: Rewritten, results: Feeds, head: Array, count: int, allowed: float) -> list[tuple[str, Array, Array]]:
+def score_apart(
+    r: Rewritten, results: Feeds, head: Array, count: int, allowed: float
+) -> list[tuple[str, Array, Array]]:
     """Return the score and the entries of the source's tensor, where they differ."""
     score = results[r.names["score"]][:count]
     if "target" not in r.names or r.options.seed or methods.find(r.options.method).drive is not None:

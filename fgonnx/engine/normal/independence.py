@@ -231,6 +231,8 @@ def _keeps(node: ir.Node, dims: Mapping[str, Dims]) -> bool:
     if node.domain not in ("", "ai.onnx"):
         return False
     n = _Node(node, dims)
+    if not n.given:
+        return True
     if any(n.axes[i] is None for i in n.data) or any(_axis(s) is None for s in n.results):
         return False
     rule = _RULES.get(node.op_type)
@@ -334,8 +336,8 @@ def _gather(n: _Node) -> bool:
 
 
 def _gather_elements(n: _Node) -> bool:
-    axis = int(n.attribute("axis", 0)) % len(n.shapes[0])
-    return n.data == [0, 1] and n.axes[0] == n.axes[1] == _axis(n.results[0]) and axis != n.axes[0]
+    axis, same = int(n.attribute("axis", 0)), n.axes[0] == n.axes[1] == _axis(n.results[0])
+    return n.data == [0, 1] and same and axis % len(n.shapes[0]) != n.axes[0]
 
 
 def _cumulative(n: _Node) -> bool:
