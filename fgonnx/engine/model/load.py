@@ -24,6 +24,7 @@ from fgonnx.labels import METADATA_KEY as LABELS_KEY
 from fgonnx.labels import from_json
 
 Value = ir.Value  # `ir` is a field's name below
+Graphs = ir.Model
 
 OLDEST_OPSET = 7
 PREPROCESSING_KEY = "fgonnx.preprocessing"
@@ -67,7 +68,7 @@ class LoadedModel:
     bound: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     arrangement: Arrangement | None = None
-    own: ir.Model | None = None
+    own: Graphs | None = None
 
     @property
     def name(self) -> str:

@@ -261,7 +261,7 @@ def _reshape(n: _Node) -> bool:
 
 
 def _leading(shape: Dims) -> int:
-    return math.prod(int(d) for d in shape[: _symbols(shape)[0]])  # type: ignore[arg-type]
+    return math.prod(d for d in shape[: _symbols(shape)[0]] if isinstance(d, int))
 
 
 def _transpose(n: _Node) -> bool:
