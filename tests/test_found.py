@@ -120,3 +120,13 @@ def test_the_score_before_a_softmax_is_what_saturation_leaves(last):
     )
     assert found.score == pytest.approx(0.02 * (127 - 20), rel=1e-6)
     assert not found.input_gradient.any()
+    assert found.head in ("w", "v", "r")
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_an_integer_output_is_explained_in_real_numbers(kind):
+    graph = f"""(float[N,4] x) => ({kind}[N,4] y) <float s = {{0.02}}, {kind} z = {{20}}> {{
+        r = Relu(x) y = QuantizeLinear(r, s, z)
+    }}"""
+    found = fgonnx.Explainer(model(graph), cache=False, threads=1)(np.array([[0.1, 0.9, 0.3, 0.2]], np.float32))
+    assert (found.head, float(found.score[0])) == ("y", pytest.approx(0.9))

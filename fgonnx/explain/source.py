@@ -140,6 +140,8 @@ def score_apart(
     score = results[r.names["score"]][:count]
     if "target" not in r.names or r.options.seed or methods.find(r.options.method).drive is not None:
         return []  # the score is a weighted sum, or a mean over variations of the input
+    if head.dtype.kind != "f":
+        return []  # the score is in real numbers, the tensor in steps of a scale; outputs are compared in steps
     entries = int(np.prod(r.head_shape, initial=1))
     if head.size != count * entries:
         return [(r.head, score, head)]
