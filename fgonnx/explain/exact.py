@@ -162,7 +162,7 @@ class Witness:
             for name, array in own.items():
                 place, dims = places[name], declared.get(name, ())
                 if array.ndim == len(dims) + 1:
-                    one[name] = array[i]
+                    one[name] = np.asarray(array[i])
                 elif place is None:
                     one[name] = array
                 else:

@@ -138,7 +138,7 @@ def independent(graph: ir.Graph) -> bool:
 
 
 def couples(graph: ir.Graph, dims: Mapping[str, Dims], known: Mapping[str, Any]) -> bool:
-    """Tell whether an operator may make one value of all samples, or one choice for them.
+    """Tell whether an operator may make one value of all samples, or one choice that follows from them.
 
     Parameters
     ----------
@@ -149,7 +149,16 @@ def couples(graph: ir.Graph, dims: Mapping[str, Dims], known: Mapping[str, Any])
     known : mapping of str to array
         Values that depend on shapes and constants alone.
     """
-    return any(n.op_type in _COUPLING or n.op_type.startswith("Reduce") for n in unproved(graph, dims, known))
+    sampled = {v for v in graph.inputs if _symbols(dims.get(str(v.name), ()))}
+    for node in graph:
+        if any(v in sampled for v in node.inputs):
+            sampled.update(node.outputs)
+    return any(
+        node.inputs[0] in sampled
+        if node.op_type == "If"
+        else node.op_type in _COUPLING or node.op_type.startswith("Reduce")
+        for node in unproved(graph, dims, known)
+    )
 
 
 def unproved(graph: ir.Graph, dims: Mapping[str, Dims], known: Mapping[str, Any] | None = None) -> list[ir.Node]:
