@@ -245,7 +245,7 @@ def _train_base(folder: Path, plan: Plan) -> None:
 def _explain(folder: Path, method: str, part: str, start: int) -> None:
     """Write the maps of the base network's predictions on some pictures."""
     x = _prepare(_preprocessing(folder), _data(folder)[f"{part}_x"][start : start + _SHARD])
-    explainer = Explainer(str(folder / _BASE), method=method, certificate=False, threads=1, batch_size=50)
+    explainer = Explainer(str(folder / _BASE), method=method, threads=1, batch_size=50)
     storage.write_array(_map_file(folder, method, part, start), explainer(x).saliency.astype(np.float32))
 
 

@@ -98,7 +98,7 @@ class Witness:
         """
         frame, count = self._frame, len(fed[r.normal.input_name])
         own = {
-            name: frame.back(frame.inputs.get(name, 0), array)
+            name: np.asarray(frame.back(frame.inputs.get(name, 0), array))
             for name, array in fed.items()
             if name not in (r.selector, r.contrast)
         }
