@@ -120,7 +120,6 @@ def test_the_score_before_a_softmax_is_what_saturation_leaves(last):
     )
     assert found.score == pytest.approx(0.02 * (127 - 20), rel=1e-6)
     assert not found.input_gradient.any()
-    assert found.head in ("w", "v", "r")
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint8"])

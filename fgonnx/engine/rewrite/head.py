@@ -14,7 +14,6 @@ from fgonnx.engine.maps import aggregate
 from fgonnx.engine.maps.aggregate import BatchLostError
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.normalise import Normal
-from fgonnx.engine.normal.quantised import PREFIX as DEQUANTISED
 from fgonnx.engine.rewrite.options import ARGMAX, NEXT, Options
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.walk import backward
@@ -68,8 +67,6 @@ def own_name(loaded: LoadedModel, normal: Normal, head: ir.Value) -> str:
             return str(outputs[head].name)
         if node is not None and len(node.outputs) == 1 and backward.differentiable(node.outputs[0]):
             return str(node.outputs[0].name)
-        quantised = str(head.name).removeprefix(DEQUANTISED).partition("::")[0]  # the tensor whose numbers are meant
-        return quantised if quantised in own else str(head.name)
     return str(head.name)
 
 
