@@ -6,7 +6,6 @@ How fgonnx splits a batch, turns and fills it up is left out here, so that a mis
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from fgonnx.engine.normal.quantised import is_quantised
 from fgonnx.engine.normal.training import random_values
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError, NumericError
-from fgonnx.explain.source import ADVICE, MOST, allowed_difference, difference, parting, score_apart
+from fgonnx.explain.source import ADVICE, MOST, allowed_difference, as_defined, difference, parting, score_apart
 from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
@@ -44,20 +43,14 @@ class Witness:
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
         self._frame = loaded.arrangement or Arrangement()
-        self._graph = (loaded.own or loaded.ir).graph
-
-    @cached_property
-    def _sessions(self) -> dict[str, Session]:
-        return {}
+        self._model = loaded.own or loaded.ir
+        self._graph = self._model.graph
+        self._sessions: dict[str, Session] = {}
 
     def _session(self, inner: str) -> Session:
         """Return a session that gives an inner value, too ("" for none)."""
         if inner not in self._sessions:
-            model = (self._loaded.own or self._loaded.ir).clone()
-            for v in [v for node in model.graph for v in node.outputs if inner and v.name == inner]:
-                v.shape = None
-                model.graph.outputs.append(v)
-            self._sessions[inner] = Session(model, folder=self._loaded.folder, providers=["cpu"], optimise=False)
+            self._sessions[inner] = as_defined(self._model, self._loaded.folder, inner)
         return self._sessions[inner]
 
     def needed(self, r: Rewritten, count: int, *, first: bool) -> bool:

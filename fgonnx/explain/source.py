@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -180,14 +181,18 @@ def _first(graph: ir.Graph, name: str) -> int | ir.SymbolicDim | None:
 
 def _run(loaded: LoadedModel, r: Rewritten, given: Feeds) -> tuple[dict[str, Array], Array | None]:
     """Run the source as its operators are defined; return its outputs, and the tensor explained where it has it."""
-    model = loaded.ir.clone()
-    inner = {v.name: v for node in model.graph for v in node.outputs}
-    head = inner.get(r.head)
-    if head is not None and not head.is_graph_output():
-        head.shape = None
-        model.graph.outputs.append(head)
-    found = Session(model, folder=loaded.folder, providers=["cpu"], optimise=False).run(dict(given))
+    found = as_defined(loaded.ir, loaded.folder, r.head).run(dict(given))
     return {name: np.atleast_1d(found[name]) for name in r.source_outputs}, found.get(r.head)
+
+
+def as_defined(model: ir.Model, folder: Path | None, inner: str = "") -> Session:
+    """Return a session that runs operators as they are defined, and gives an inner value, too, if it has it."""
+    model = model.clone()
+    value = next((v for node in model.graph for v in node.outputs if inner and v.name == inner), None)
+    if value is not None and not value.is_graph_output():
+        value.shape = None
+        model.graph.outputs.append(value)
+    return Session(model, folder=folder, providers=["cpu"], optimise=False)
 
 
 def allowed_difference(graph: ir.Graph) -> float:

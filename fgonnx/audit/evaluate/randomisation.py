@@ -102,10 +102,7 @@ def randomisation(subject: Subject, data: Data, *, stages: Count = 4) -> Measure
         With all weights random: "rank", rank correlation of absolute maps; "rank_signed" of the maps themselves; "ssim"
         and "ssim_signed". The curve is "rank" by share of layers.
     """
-    found = layers(subject.loaded.ir)
-    shares = [found[len(found) - math.ceil(j * len(found) / stages) :] for j in range(1, stages + 1)]
-    alike = _alike(subject, data, shares)
-    return Measured({name: v[:, -1] for name, v in alike.items()}, np.arange(1, stages + 1) / stages, alike["rank"])
+    return _cascade(subject, data, stages)
 
 
 @measure("randomisation-independent", better="lower", source=_SOURCE, runs=12, needs="model", axes=_AXES)
@@ -159,10 +156,7 @@ def randomisation_smooth(
     Measured
         As for `randomisation`, -1..1.
     """
-    found = layers(subject.loaded.ir)
-    shares = [found[len(found) - math.ceil(j * len(found) / stages) :] for j in range(1, stages + 1)]
-    alike = _alike(subject, data, shares, partial(_smooth, data, samples, noise))
-    return Measured({name: v[:, -1] for name, v in alike.items()}, np.arange(1, stages + 1) / stages, alike["rank"])
+    return _cascade(subject, data, stages, partial(_smooth, data, samples, noise))
 
 
 @measure("randomisation-entropy", better="higher", source=f"{_REVISITED} (eMPRT)", runs=6, needs="model")
@@ -207,6 +201,14 @@ def _all_layers(subject: Subject) -> Share:
     if not found:
         raise ModelError(f"{subject.loaded.name}: its graph holds no weights that could be made random")
     return found
+
+
+def _cascade(subject: Subject, data: Data, stages: int, mapped: Mapped | None = None) -> Measured:
+    """Compare maps with those of the model whose weights are permuted layer by layer from the output."""
+    found = layers(subject.loaded.ir)
+    shares = [found[len(found) - math.ceil(j * len(found) / stages) :] for j in range(1, stages + 1)]
+    alike = _alike(subject, data, shares, mapped)
+    return Measured({name: v[:, -1] for name, v in alike.items()}, np.arange(1, stages + 1) / stages, alike["rank"])
 
 
 def _alike(subject: Subject, data: Data, shares: Sequence[Share], mapped: Mapped | None = None) -> dict[str, Float]:

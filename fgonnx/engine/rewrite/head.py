@@ -21,7 +21,8 @@ from fgonnx.errors import OptionError, TargetError, UnsupportedError
 from fgonnx.wording import near, parameter
 
 _HEAD_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}
-_SEE_THROUGH = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout", "StraightThrough"}
+_RESHAPING = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"}
+_SEE_THROUGH = {*_RESHAPING, "StraightThrough"}
 _REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"}
 
 
@@ -97,7 +98,7 @@ def _step_back(value: ir.Value, known: set[str | None]) -> ir.Value:
     """
     while value.name not in known:
         node = value.producer()
-        if node is None or node.op_type not in _SEE_THROUGH - {"StraightThrough"} or node.inputs[0] is None:
+        if node is None or node.op_type not in _RESHAPING or node.inputs[0] is None:
             break
         value = node.inputs[0]
     return value
