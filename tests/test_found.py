@@ -129,3 +129,25 @@ def test_an_integer_output_is_explained_in_real_numbers(kind):
     }}"""
     found = fgonnx.Explainer(model(graph), cache=False, threads=1)(np.array([[0.1, 0.9, 0.3, 0.2]], np.float32))
     assert (found.head, float(found.score[0])) == ("y", pytest.approx(0.9))
+
+
+def test_a_saturated_score_keeps_the_gradient_of_the_tensor_in_front():
+    graph = """(float[N,4] x) => (float[N,4] y) <float s = {0.02}, int8 z = {20}, float two = {2}> {
+        logits = Mul(x, two)
+        q = QuantizeLinear(logits, s, z)
+        v = DequantizeLinear(q, s, z)
+        y = Softmax(v)
+    }"""
+    x = np.array([[0.1, 9, 0.3, 0.2]], np.float32)
+    found = fgonnx.Explainer(model(graph, 13), input_gradient=True, cache=False, threads=1)(x, 1)
+    assert (found.head, found.input_gradient.tolist()) == ("logits", [[0, 2, 0, 0]])
+
+
+def test_axes_that_follow_from_constants_leave_the_batch_free():
+    graph = """(float[N,3,4] x) => (float[N,3] m) <int32[1] narrow = {2}> {
+        axes = Cast<to=7>(narrow)
+        h = Relu(x)
+        m = ReduceMax<keepdims=0>(h, axes)
+    }"""
+    written = fgonnx.rewrite(model(graph))
+    assert written.graph.input[0].type.tensor_type.shape.dim[0].dim_param

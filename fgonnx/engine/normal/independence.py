@@ -167,7 +167,8 @@ def unproved(graph: ir.Graph, dims: Mapping[str, Dims], known: Mapping[str, Any]
     sizes: set[ir.Value] = set()  # that follow from the number of samples
     found = []
     for node in graph:
-        inputs = [v for v in node.inputs if v is not None and str(v.name) not in known]
+        taken = node.inputs[:1] if node.op_type == "CastLike" else node.inputs  # the other one gives its type
+        inputs = [v for v in taken if v is not None and str(v.name) not in known]
         data = any(_symbols(dims.get(str(v.name), ())) for v in inputs)
         sized = [v for v in inputs if v in sizes]
         if node.op_type in ("Shape", "Size") and not node.domain:
@@ -176,7 +177,7 @@ def unproved(graph: ir.Graph, dims: Mapping[str, Dims], known: Mapping[str, Any]
             found.append(node)
         elif data:
             at = _SIZED.get(node.op_type)
-            if any(at is None or node.inputs[at] is not v for v in sized) or not _keeps(node, dims):
+            if any(at is None or node.inputs[at] is not v for v in sized) or not _keeps(node, dims, known):
                 found.append(node)
         elif sized:
             made = any(_symbols(dims.get(str(v.name), ())) for v in node.outputs)
@@ -204,9 +205,10 @@ def _axis(dims: Dims) -> int | None:
 class _Node:
     """A node, and where the batch is in what it takes and gives."""
 
-    def __init__(self, node: ir.Node, dims: Mapping[str, Dims]) -> None:
-        self.node = node
-        self.shapes = [dims.get(str(v.name), ()) if v is not None else () for v in node.inputs]
+    def __init__(self, node: ir.Node, dims: Mapping[str, Dims], known: Mapping[str, Any]) -> None:
+        self.node, self.known = node, known
+        taken = node.inputs[:1] if node.op_type == "CastLike" else node.inputs  # the other one gives its type
+        self.shapes = [dims.get(str(v.name), ()) if v is not None else () for v in taken]
         self.axes = [_axis(s) for s in self.shapes]
         self.data = [i for i, s in enumerate(self.shapes) if _symbols(s)]
         self.given = [v for v in node.outputs if v.name and (v.uses() or v.is_graph_output())]
@@ -226,7 +228,8 @@ class _Node:
         return int(self.attribute("axis", default)) % max(rank, 1)
 
     def content(self, index: int) -> Any:
-        return content_of(self.node.inputs[index]) if index < len(self.node.inputs) else None
+        v = self.node.inputs[index] if index < len(self.node.inputs) else None
+        return self.known[str(v.name)] if v is not None and str(v.name) in self.known else content_of(v)
 
     def aligned(self) -> bool:
         """Whether all samples lie on one axis of the result, counted from the last as in broadcasting."""
@@ -235,11 +238,11 @@ class _Node:
         return len({*here, *there}) == 1
 
 
-def _keeps(node: ir.Node, dims: Mapping[str, Dims]) -> bool:
+def _keeps(node: ir.Node, dims: Mapping[str, Dims], known: Mapping[str, Any]) -> bool:
     """Tell whether a node is known to keep samples apart."""
     if node.domain not in ("", "ai.onnx"):
         return False
-    n = _Node(node, dims)
+    n = _Node(node, dims, known)
     if not n.given:
         return True
     if any(n.axes[i] is None for i in n.data) or any(_axis(s) is None for s in n.results):

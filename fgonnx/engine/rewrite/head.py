@@ -21,8 +21,7 @@ from fgonnx.errors import OptionError, TargetError, UnsupportedError
 from fgonnx.wording import near, parameter
 
 _HEAD_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}
-_RESHAPING = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"}
-_SEE_THROUGH = {*_RESHAPING, "StraightThrough"}
+_SEE_THROUGH = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout", "StraightThrough"}
 _REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"}
 
 
@@ -93,13 +92,17 @@ def _no_derivative(normal: Normal, output: ir.Value, where: str) -> UnsupportedE
 def _step_back(value: ir.Value, known: set[str | None]) -> ir.Value:
     """Step back to a value of the source, over reshapes that the opset conversion inserted before a Softmax.
 
-    A Softmax of an old opset works on a matrix; the reshape to it may fold other axes into the batch. What a node
-    rounds or saturates is not stepped over: the model computes the result of that.
+    A Softmax of an old opset works on a matrix; the reshape to it may fold other axes into the batch. What is rounded
+    or saturated is stepped over to a value that the source has in front of it, which keeps its gradient where the
+    result is at the end of its range; where the source has none, it is the result that the model computes.
     """
+    result = None
     while value.name not in known:
         node = value.producer()
-        if node is None or node.op_type not in _RESHAPING or node.inputs[0] is None:
-            break
+        if node is None or node.op_type not in _SEE_THROUGH or node.inputs[0] is None:
+            return value if result is None else result
+        if node.op_type == "StraightThrough" and result is None:
+            result = value
         value = node.inputs[0]
     return value
 
