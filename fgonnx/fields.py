@@ -150,14 +150,14 @@ def arguments(
 def _typed(flag: str, s: Spelling, value: Any, default: Any) -> list[str]:
     if isinstance(value, Mapping) or is_dataclass(value):
         pairs_ = value.items() if isinstance(value, Mapping) else _changed_fields(value)
-        return [text for k, v in pairs_ for text in (flag, f"{k}={_text(v)}")]
+        return [text for k, v in pairs_ for text in (flag, f"{k}={_text(v)}" if k else _text(v))]
     if value is None or value == default:
         return []
     if s.switch:
         return [flag]
-    if s.many:
+    if s.many and not all(isinstance(v, int) for v in value):  # several numbers are one value
         return [text for v in value for text in (flag, _text(v))]
-    return [flag, s.joined.join(map(_text, value)) if isinstance(value, tuple) else _text(value)]
+    return [flag, _text(value, s.joined)]
 
 
 def _changed_fields(o: Any) -> list[tuple[str, Any]]:
@@ -166,7 +166,9 @@ def _changed_fields(o: Any) -> list[tuple[str, Any]]:
     return [(name, v) for name, v, default in values if hasattr(v, "shape") or v != default]
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, joined: str = ",") -> str:
+    if isinstance(value, tuple):
+        return joined.join(map(_text, value))
     return getattr(value, "file", None) or str(value)
 
 
@@ -296,7 +298,8 @@ def checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
         kept = kinds.converted(name, value, hints.get(name, Any))
         if isinstance(kept, tuple) and not kept and default[name] != ():
             raise OptionError(f"{parameter(name, value)} is empty; name at least one, or leave it out")
-        for part in kept if isinstance(kept, tuple) else (kept,):
+        several = [v for v in kept.values() if isinstance(v, tuple)] if isinstance(kept, Mapping) else [kept]
+        for part in (p for one in several for p in (one if isinstance(one, tuple) else (one,))):
             _check_range(name, value, part, known.get(name))
         found[name] = kept
     return found

@@ -206,7 +206,7 @@ def check(
     if isinstance(x, Mapping):
         loaded = with_sizes(loaded, explainer.other_shapes(x))
     elif x is not None:
-        options = replace(options, input_shape=options.input_shape or tuple(np.shape(x)))
+        options = replace(options, input_shape=options.explained_shape or tuple(np.shape(x)))
     build = caches.builder(running.cache)
     # Differences are taken of the score that fgonnx's own graph computes, whichever engine is checked.
     scorer = build(loaded, replace(options.only("target", "score"), engine="fgonnx"))

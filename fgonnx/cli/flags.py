@@ -57,6 +57,9 @@ def _as_typed(value: str) -> str:
         found = ast.literal_eval(value) if value else ""
     except (SyntaxError, ValueError):
         return value
+    if isinstance(found, Mapping) and found:
+        name, one = next(iter(found.items()))
+        return f"{name}={_as_typed(repr(one))}"
     if isinstance(found, Sequence) and not isinstance(found, str):
         return ",".join(str(v) for v in found)
     return os.fspath(found) if isinstance(found, str) and found else value

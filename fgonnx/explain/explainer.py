@@ -199,7 +199,7 @@ class Explainer:
         key = (free, seed, contrast, forward, tuple((name, dims[1:]) for name, dims in sorted(others.items())))
         with self._lock:
             if key not in self._engines:
-                given = self.options.input_shape if key[0] is None else (1, *key[0])
+                given = self.options.explained_shape if key[0] is None else (1, *key[0])
                 options = self._written(contrast=contrast, forward=forward)
                 loaded = with_sizes(self.loaded, others)
                 rewritten = self._build(loaded, replace(options, input_shape=given, seed=seed))

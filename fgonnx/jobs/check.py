@@ -69,8 +69,8 @@ def check_samples(
             raise OptionError("the samples have different sizes; check pictures of one size at a time")
         return np.stack(rows), layout, [*said, ("checked on", f"{len(rows)} sample(s) given")]
     count, seed = thoroughness.samples, thoroughness.random_state
-    if pre is not None and (pre.size is not None or options.input_shape is not None):
+    if pre is not None and (pre.size is not None or options.explained_shape is not None):
         said.append(("checked on", f"{count} random picture(s), seed {seed}"))
-        return random_pictures(pre, options.input_shape, count, seed), layout, said
+        return random_pictures(pre, options.explained_shape, count, seed), layout, said
     said.append(("checked on", f"{count} random array(s), seed {seed}; the model may be made for other values"))
     return None, layout, said

@@ -99,7 +99,7 @@ class Side:
         self.normal: Normal = normalise(
             loaded,
             input_name=options.input,
-            input_shape=options.input_shape,
+            input_shape=options.explained_shape,
             layout=options.layout,
             output=options.output,
         )

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.values import dims_of, dtype_of
+from fgonnx.engine.model.inputs import described as inputs_described
 from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import OptionError
@@ -86,6 +87,51 @@ def with_sizes(loaded: LoadedModel, shapes: Mapping[str, Sequence[int]]) -> Load
     for v in model.graph.inputs:
         if (name := str(v.name)) in shapes:
             v.shape = ir.Shape([*dims_of(v)[:1], *shapes[name][1:]])
+    return replace(loaded, ir=model)
+
+
+def with_given_sizes(loaded: LoadedModel, explained: ir.Value, shapes: Mapping[str, Sequence[int]]) -> LoadedModel:
+    """Fix the free sizes of inputs beside the explained one to those that are given.
+
+    A 1 in the place of the batch, or of an axis that the explained input has too, leaves that axis as it is.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model; it is not changed.
+    explained : ir.Value
+        The explained input.
+    shapes : mapping of str to sequence of int
+        Shapes in the inputs' own order of axes.
+
+    Raises
+    ------
+    OptionError
+        There is no such input, or it has other sizes.
+    """
+    if not shapes:
+        return loaded
+    model = loaded.ir.clone()
+    inputs = {str(v.name): v for v in free_inputs(model.graph)}
+    shared = {d.value for d in dims_of(explained) if not isinstance(d, int) and d.value is not None}
+    for name, sizes in shapes.items():
+        if name not in inputs:
+            raise OptionError(
+                f"{loaded.name}: has no input '{name}' that could be given a shape; it has: "
+                f"{', '.join(inputs)}{near(name, list(inputs))}"
+            )
+        v = inputs[name]
+        dims = v.shape.dims if v.shape is not None else ()
+        if len(sizes) != len(dims) or any(
+            isinstance(d, int) and d != s and i > 0 for i, (d, s) in enumerate(zip(dims, sizes, strict=True))
+        ):
+            raise OptionError(f"{loaded.name}: the shape {tuple(sizes)} does not fit its input {inputs_described([v])}")
+        v.shape = ir.Shape(
+            [
+                d if isinstance(d, int) or (s == 1 and (i == 0 or d.value in shared)) else int(s)
+                for i, (d, s) in enumerate(zip(dims, sizes, strict=True))
+            ]
+        )
     return replace(loaded, ir=model)
 
 

@@ -91,3 +91,54 @@ def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str, *, per_
         # A fixed batch runs as it is: one "sample" of that many rows would not be explained per sample.
         raise ModelError(f"{where}: its batch size is fixed to {first}; export it with batch size 1 or a free one")
     return (1, *(int(d) for d in declared[1:]))  # type: ignore[arg-type]
+
+
+def tie_sizes(graph: ir.Graph, x: ir.Value, shape: Sequence[int]) -> list[str]:
+    """Give other inputs the sizes of the axes of the explained input, behind its first, whose names they share.
+
+    Returns notes of the free sizes that are left, which are taken as 1.
+    """
+    names = _names(x)
+    known = {name: size for name, size in zip(names, shape, strict=False) if name not in (None, *names[:1])}
+    left = _untied(graph, x)
+    for v in free_inputs(graph):
+        if v is not x and v.shape is not None:
+            v.shape = ir.Shape([d if isinstance(d, int) else known.get(d.value, d) for d in v.shape.dims])
+    return [
+        f"the free size of axis {' and '.join(map(str, axes))} of the input '{v.name}' is taken as 1"
+        for v, axes in left.items()
+    ]
+
+
+def refuse_untied(graph: ir.Graph, x: ir.Value, where: str) -> None:
+    """Refuse free sizes of other inputs that are not those of the explained one, in a file that has to fix them.
+
+    Raises
+    ------
+    ModelError
+        There is one.
+    """
+    if left := list(_untied(graph, x)):
+        sizes = {str(v.name): tuple(d if isinstance(d, int) else 1 for d in dims_of(v)) for v in left[:1]}
+        raise ModelError(
+            f"{where}: free sizes of its inputs {described(left)} are fixed in a file, as they are not those of the "
+            f"explained input '{x.name}'; give them ({parameter('input_shape', sizes)}), or values "
+            f"({parameter('bind')})"
+        )
+
+
+def _untied(graph: ir.Graph, x: ir.Value) -> dict[ir.Value, list[int]]:
+    """Return other inputs with free sizes behind the first that are none of the explained input's, and which axes."""
+    names = _names(x)
+    found = {}
+    for v in free_inputs(graph):
+        if v is not x and v.shape is not None:
+            own = _names(v)
+            free = [i for i, d in enumerate(v.shape.dims) if not isinstance(d, int) and i > 0]
+            if axes := [i for i in free if own[i] is None or own[i] not in names]:
+                found[v] = axes
+    return found
+
+
+def _names(v: ir.Value) -> list[str | None]:
+    return [None if isinstance(d, int) else d.value for d in dims_of(v)]

@@ -163,7 +163,7 @@ def _tried(dims: Sequence[int | ir.SymbolicDim], trial: trials.Trials) -> Found:
         if trial.answer(axis) is not None:
             return Found(axis, int(dims[axis]))  # type: ignore[arg-type]
     # A first axis of free size of which the graph takes one entry alone, or that other inputs may share, is a batch.
-    if free[:1] == [0] and (not trial.runs or trial.takes_one(0) or trial.several):
+    if free[:1] == [0] and (not trial.runs or trial.takes_one(0) or trial.shared):
         return Found(0)
     return Found(None, proof="no axis of the input answers to one of the output")
 
@@ -246,18 +246,25 @@ def _own_name(graph: ir.Graph, name: str) -> str:
 
 
 def _places(graph: ir.Graph, x: ir.Value, axis: Place) -> dict[str, Place]:
-    """Return where the batch is in every input: where the same symbol stands."""
+    """Return where the batch is in every input: where the same symbol stands.
+
+    An input that begins with the symbol of another axis of the explained one, such as positions (T), has no batch.
+    """
     if axis is None:
         return {str(v.name): None for v in free_inputs(graph) if v.shape is not None}
     found: dict[str, Place] = {str(x.name): axis}
-    symbol = dims_of(x)[axis]
-    text = None if isinstance(symbol, int) else symbol.value
+    symbols = [None if isinstance(d, int) else d.value for d in dims_of(x)]
+    batch = symbols[axis]
+    others = {s for i, s in enumerate(symbols) if i != axis and s not in (None, batch)}
     for v in free_inputs(graph):
-        if v is x or v.name == x.name or v.shape is None or text is None:
+        if v is x or v.name == x.name or v.shape is None or not v.shape.rank():
             continue
-        same = [i for i, d in enumerate(v.shape.dims) if not isinstance(d, int) and d.value == text]
+        own = [None if isinstance(d, int) else d.value for d in v.shape.dims]
+        same = [i for i, s in enumerate(own) if s is not None and s == batch]
         if len(same) == 1:
             found[str(v.name)] = same[0]
+        elif not same and own[0] in others:
+            found[str(v.name)] = None
     return found
 
 

@@ -19,7 +19,7 @@ from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.emit import PREFIX
 from fgonnx.engine.graph.session import first_line
 from fgonnx.engine.graph.values import dims_of
-from fgonnx.engine.model.inputs import choose_input, concrete_shape, described
+from fgonnx.engine.model.inputs import choose_input, concrete_shape, described, free_inputs, tie_sizes
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.batch import ONE_BY_ONE, Tangle, settle_batch
 from fgonnx.engine.normal.expand import expand
@@ -152,6 +152,7 @@ def normalise(
     infer_types(model)
     x = choose_input(model, input_name, loaded.name, per_sample=per_sample)
     shape = concrete_shape(x, input_shape, loaded.name, per_sample=per_sample)
+    notes += tie_sizes(model.graph, x, shape)
     fixed = x.shape is not None and x.shape.is_static()
     arrangement = loaded.arrangement
     alone = arrangement is not None and (arrangement.axis is None or arrangement.filled > 1)  # said in its own words
@@ -171,9 +172,11 @@ def normalise(
                 f"({first_line(cause)}). If its first axis is no batch but part of one sample, "
                 f"say so ({parameter('layout')}, as 'TF')"
             ) from error
+        others = [v for v in free_inputs(model.graph) if v is not x]
+        beside = f" beside {described(others)}" if others else ""
         raise ModelError(
             f"{loaded.name}: {error}. Sizes of its input {described([x])} are free, but {shape} may be none that it "
-            f"takes; give another ({parameter('input_shape')}), or of a recording the part that it is made for "
+            f"takes{beside}; give another ({parameter('input_shape')}), or of a recording the part that it is made for "
             f"({parameter('span')})"
         ) from error
     read = roles(model.graph, next(v for v in model.graph.inputs if v.name == x.name), len(shape))

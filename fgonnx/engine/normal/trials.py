@@ -138,9 +138,16 @@ class Trials:
         return axis in self._single
 
     @property
-    def several(self) -> bool:
-        """Whether the model has several inputs."""
-        return len(free_inputs(self._loaded.ir.graph)) > 1
+    def shared(self) -> bool:
+        """Whether other inputs may have a row for every entry of the first axis, though their names do not say so."""
+        known = {d.value for d in dims_of(self._x) if not isinstance(d, int) and d.value is not None}
+        if not known.issuperset(d.value for d in dims_of(self._x)[:1] if not isinstance(d, int)):
+            return len(free_inputs(self._loaded.ir.graph)) > 1
+        return any(
+            v.shape is None or any(not isinstance(d, int) and d.value not in known for d in v.shape.dims)
+            for v in free_inputs(self._loaded.ir.graph)
+            if v.name != self._x.name
+        )
 
     def tie(self, axis: int) -> dict[str, int]:
         """Return which unnamed axes of other inputs, behind their first, are the batch: tried together, or none."""

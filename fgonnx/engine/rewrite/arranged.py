@@ -13,12 +13,33 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import PREFIX, Emitter
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.arrangement import Arrangement, Place
+from fgonnx.engine.model.bind import with_given_sizes
+from fgonnx.engine.model.inputs import choose_input
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.arrange import arrange, moved
-from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.options import EXPLAINED, Options
 from fgonnx.engine.rewrite.rewritten import OF_THE_INPUT, Rewritten
+from fgonnx.errors import OptionError
 
 Array = npt.NDArray[Any]
+
+
+def sized(loaded: LoadedModel, options: Options) -> tuple[LoadedModel, Options]:
+    """Return a model whose other inputs have the sizes that are given by name, and options with the explained one's.
+
+    Raises
+    ------
+    OptionError
+        A shape is of no input, or does not fit it.
+    """
+    if not isinstance(options.input_shape, Mapping):
+        return loaded, options
+    shapes = dict(options.input_shape)
+    x = choose_input(loaded.ir, options.input, loaded.name)
+    if EXPLAINED in shapes and x.name in shapes:
+        raise OptionError(f"{loaded.name}: the shape of the input '{x.name}' is given twice; keep one")
+    own = shapes.pop(EXPLAINED, None) or shapes.pop(str(x.name), None)
+    return with_given_sizes(loaded, x, shapes), replace(options, input_shape=own)
 
 
 def arranged(loaded: LoadedModel, options: Options) -> tuple[LoadedModel, Options]:
@@ -31,16 +52,17 @@ def arranged(loaded: LoadedModel, options: Options) -> tuple[LoadedModel, Option
     OptionError, ModelError
         The layout does not fit the model, or its samples cannot be told apart.
     """
+    loaded, options = sized(loaded, options)
     if loaded.arrangement is not None:
         return loaded, options
     found = arrange(
         loaded,
         input_name=options.input,
-        input_shape=options.input_shape,
+        input_shape=options.explained_shape,
         layout=options.layout,
         output=options.output,
     )
-    shape, axis = options.input_shape, found.arrangement.axis if found.arrangement is not None else 0
+    shape, axis = options.explained_shape, found.arrangement.axis if found.arrangement is not None else 0
     if shape is not None and axis != 0:
         shape = (1, *shape) if axis is None else (shape[axis], *shape[:axis], *shape[axis + 1 :])
         options = replace(options, input_shape=shape)

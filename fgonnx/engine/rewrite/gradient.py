@@ -14,6 +14,7 @@ from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import ModelLike, load
 from fgonnx.engine.normal.normalise import normalise
 from fgonnx.engine.normal.tie import resolve_own_nodes
+from fgonnx.engine.rewrite.arranged import sized
 from fgonnx.engine.rewrite.options import Options, options_with_changes, refuse_others
 from fgonnx.engine.rewrite.portable import make_portable
 from fgonnx.engine.walk import backward, cuts
@@ -74,11 +75,11 @@ def grad(
     """
     options = options_with_changes(options, changes)
     refuse_others(options, _FIELDS, f"a plain gradient takes {', '.join(_FIELDS)} alone")
-    loaded = bound_to(load(model), options.bind)
+    loaded, options = sized(bound_to(load(model), options.bind), options)
     of = converted("of", of, str | None)
     wanted = _names(wrt)
     named = options.input or next((str(v.name) for v in loaded.ir.graph.inputs if v.name in wanted), None)
-    normal = normalise(loaded, input_name=named, input_shape=options.input_shape, per_sample=False)
+    normal = normalise(loaded, input_name=named, input_shape=options.explained_shape, per_sample=False)
     graph = normal.model.graph
     nodes = list(graph)
     values = {str(v.name): v for v in [*graph.inputs, *graph.initializers.values()]}

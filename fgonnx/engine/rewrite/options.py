@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,7 @@ from fgonnx.fields import (
     idle,
     of_kind,
     option,
+    pairs,
     refuse_idle,
     suggestion,
 )
@@ -38,6 +39,9 @@ BACKWARDS = ("gradient", "libra")
 ARGMAX, INPUT = "argmax", "input"
 TARGETS = (ARGMAX, INPUT)
 """What a written file may explain besides an entry: the largest, or what an input says."""
+
+EXPLAINED = ""
+"""The explained input, among the shapes of several."""
 
 NEXT = "next"
 """The contrast with the largest entry other than the target."""
@@ -66,6 +70,23 @@ def parse_shape(text: str) -> tuple[int, ...]:
     if not shape or min(shape) < 1:
         raise OptionError(f"input shape '{text}' is not a list of sizes; write for example 1,3,224,224")
     return shape
+
+
+def parse_shapes(texts: Sequence[str]) -> tuple[int, ...] | dict[str, tuple[int, ...]] | None:
+    """Parse shapes: of the explained input ``1,20,3``, of others by name ``mask=1,20``.
+
+    Raises
+    ------
+    OptionError
+        A text is not a list of sizes, or a shape is given twice.
+    """
+    plain = [text for text in texts if "=" not in text]
+    if len(plain) > 1:
+        raise OptionError(f"the shapes {' and '.join(plain)} are of one input; name the others, as mask={plain[1]}")
+    named = {k: parse_shape(v) for k, v in pairs([t for t in texts if "=" in t], "mask=1,20").items()}
+    if not named:
+        return parse_shape(plain[0]) if plain else None
+    return {**({EXPLAINED: parse_shape(plain[0])} if plain else {}), **named}
 
 
 def parse_list(text: str) -> tuple[str, ...]:
@@ -179,13 +200,15 @@ class Options:
         python="Any value of the graph may be named.",
     )
     input: str | None = option(None, "Input to explain, where several could be meant.", metavar="NAME")
-    input_shape: tuple[int, ...] | None = option(
+    input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = option(
         None,
-        "Shape of the input, for models with free sizes.",
+        "Shape of the input, for models with free sizes; of another input by its name, as mask=1,20. Repeatable.",
         panel=MODEL,
         metavar="1,3,224,224",
-        parse=parse_shape,
+        parse=parse_shapes,
+        many=True,
         least=1,
+        python="In Python, shapes of several inputs are a mapping of names to tuples.",
     )
     layout: str | None = option(
         None, "Axes of the input, such as NCHW or NHWC. Default: found out.", panel=MODEL, metavar="NCHW"
@@ -282,6 +305,11 @@ class Options:
             )
 
     @property
+    def explained_shape(self) -> tuple[int, ...] | None:
+        """The shape that is given of the explained input, where several are given by name (`sized`)."""
+        return self.input_shape if isinstance(self.input_shape, tuple) else None
+
+    @property
     def wanted(self) -> tuple[str, ...]:
         """Names of the outputs that a graph with these options has, without those of `expose`."""
         method = methods.find(self.method)
@@ -312,7 +340,7 @@ class Options:
         """What `to_dict` returns; arrays among the settings are hashed once."""
         always = {name: getattr(self, name) for name in ("method", "profile", "psi", "head", "output", "input")}
         given = {
-            "input_shape": list(self.input_shape) if self.input_shape is not None else None,
+            "input_shape": _listed(self.input_shape),
             "layout": self.layout,
             "bind": described(self.bind) if self.bind else None,
             "engine": self.engine if self.engine != "fgonnx" else None,
@@ -320,6 +348,12 @@ class Options:
             "backward": self.backward if self.backward != "gradient" else None,
         }
         return {**always, **described(_by_name(self.settings)), **{k: v for k, v in given.items() if v is not None}}
+
+
+def _listed(shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None) -> Any:
+    if isinstance(shape, Mapping):
+        return {name: list(sizes) for name, sizes in shape.items()}
+    return None if shape is None else list(shape)
 
 
 def described(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from fgonnx.engine.graph.session import first_line, refusal
 from fgonnx.engine.maps import aggregate, axes
 from fgonnx.engine.maps.aggregate import BatchLostError
 from fgonnx.engine.model.bind import bind as bound_to
+from fgonnx.engine.model.inputs import choose_input, refuse_untied
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.normalise import Normal, normalise
 from fgonnx.engine.normal.tie import resolve_own_nodes
@@ -94,6 +95,7 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
         )
     options = options_with_changes(options, changes)
     loaded, options = arranged(bound_to(load(model), options.bind), options)
+    refuse_untied(loaded.ir.graph, choose_input(loaded.ir, options.input, loaded.name), loaded.name)
     rewritten = build(loaded, options)
     if options.contrast is not None and sum(size > 1 for size in rewritten.head_shape) > 1:
         raise TargetError(
@@ -134,7 +136,7 @@ def _rewritten(loaded: LoadedModel, options: Options) -> Rewritten:
     normal = normalise(
         loaded,
         input_name=options.input,
-        input_shape=options.input_shape,
+        input_shape=options.explained_shape,
         layout=options.layout,
         one_by_one=options.one_by_one,
         output=options.output,
