@@ -346,7 +346,7 @@ def test_the_command_line_takes_it(tmp_path):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: Options(backward="lrp"), "backward='lrp' does not exist; choose one of: gradient, libra"),
+        (lambda: Options(backward="lrp"), "backward='lrp' does not exist; choose one of: gradient, libra, attnlrp"),
         (lambda: Options(backward="libra", method="lrp-epsilon"), "has no effect: lrp-epsilon has rules of its own"),
         (lambda: Options(backward="libra", method="guided-backprop"), "guided-backprop has rules of its own"),
         (lambda: Options(backward="libra", method="rise"), "rise needs no gradient"),

@@ -14,7 +14,7 @@ from fgonnx.engine.graph.running import Running
 from fgonnx.engine.maps import aggregate
 from fgonnx.engine.maps.psi import ABS, SIGNED
 from fgonnx.engine.model import bind as binding
-from fgonnx.engine.walk import ENGINES
+from fgonnx.engine.walk import ENGINES, PASSES
 from fgonnx.errors import OptionError
 from fgonnx.fields import (
     MODEL,
@@ -35,7 +35,7 @@ from fgonnx.wording import near, parameter
 
 HEADS = ("logits", "output")
 FORMS = ("fast", "portable")
-BACKWARDS = ("gradient", "libra")
+BACKWARDS = ("gradient", *PASSES)
 ARGMAX, INPUT = "argmax", "input"
 TARGETS = (ARGMAX, INPUT)
 """What a written file may explain besides an entry: the largest, or what an input says."""
@@ -235,8 +235,8 @@ class Options:
     )
     backward: str = option(
         "gradient",
-        "What goes back through the network: gradient, or libra, which holds normalisation, gates and attention fixed "
-        "(LibraGrad, CVPR 2025): for transformers.",
+        "What goes back through the network: gradient; for transformers libra, which holds normalisation, gates and "
+        "attention fixed (LibraGrad, CVPR 2025), or attnlrp, relevance (AttnLRP, ICML 2024).",
         idle=_idle_backward,
     )
     target: int | str | None = option(

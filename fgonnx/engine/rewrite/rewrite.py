@@ -29,8 +29,7 @@ from fgonnx.engine.rewrite.portable import forget_shapes, make_portable
 from fgonnx.engine.rewrite.rewritten import Rewritten, describe
 from fgonnx.engine.rewrite.samples import entangled, refuse_sized_by_data
 from fgonnx.engine.rules.fast import recompute
-from fgonnx.engine.walk import ENGINES, backward, cuts
-from fgonnx.engine.walk.libra import libra
+from fgonnx.engine.walk import ENGINES, PASSES, backward, cuts
 from fgonnx.errors import FgonnxError, ModelError, OptionError, TargetError, UnsupportedError
 from fgonnx.fields import of_kind
 from fgonnx.wording import parameter
@@ -245,8 +244,8 @@ def _walk(
         return backward.Walk({})
     if method.modify is not None:
         return backward.walk(op, path, head, seed, opset, method.modify(options.settings))
-    if options.backward == "libra":
-        return backward.walk(op, path, head, seed, opset, libra)
+    if options.backward in PASSES:
+        return backward.walk(op, path, head, seed, opset, PASSES[options.backward])
     return ENGINES[options.engine](op, path, head, seed, opset)
 
 
