@@ -17,6 +17,7 @@ from fgonnx import Explainer
 from fgonnx.audit import evaluate
 from fgonnx.audit.check import check
 from fgonnx.audit.evaluate.randomisation import layers, permuted
+from fgonnx.engine.graph.kept import VARIABLE
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite import cache
 from fgonnx.engine.rewrite.options import Options
@@ -223,7 +224,7 @@ class TestEntries:
         ids=["weights", "psi", "outputs", "method"],
     )
     def test_another_model_or_option_has_another(self, kept, monkeypatch, other):
-        monkeypatch.setenv(cache.VARIABLE, os.fspath(kept))
+        monkeypatch.setenv(VARIABLE, os.fspath(kept))
         Explainer(CNN, cache=True).engine()
         other().engine()
         assert len(entries(kept)) == 2
@@ -359,17 +360,17 @@ for _ in range(3):
 
 class TestFolder:
     def test_none_is_used_unasked(self, kept, monkeypatch):
-        monkeypatch.setenv(cache.VARIABLE, os.fspath(kept))
+        monkeypatch.setenv(VARIABLE, os.fspath(kept))
         Explainer(CNN).engine()
         assert entries(kept) == []
 
     def test_can_be_switched_off(self, monkeypatch):
-        monkeypatch.setenv(cache.VARIABLE, "off")
+        monkeypatch.setenv(VARIABLE, "off")
         assert cache.opened(True) is None
 
     def test_is_the_users_by_default(self, monkeypatch):
         platformdirs = skips.without("platformdirs")
-        monkeypatch.delenv(cache.VARIABLE)
+        monkeypatch.delenv(VARIABLE)
         assert cache.opened(True).folder == platformdirs.user_cache_path("fgonnx", appauthor=False)
 
 
@@ -394,7 +395,7 @@ def what(path: Path) -> object:
 class TestCommands:
     @pytest.fixture(autouse=True)
     def _folder(self, kept, monkeypatch):
-        monkeypatch.setenv(cache.VARIABLE, os.fspath(kept))
+        monkeypatch.setenv(VARIABLE, os.fspath(kept))
 
     def said(self, command, folder, *options):
         """Return what a command prints, or the files that it writes."""
@@ -411,5 +412,5 @@ class TestCommands:
     @pytest.mark.parametrize(("folder", "options"), [("off", ()), ("kept", ("--no-cache",))])
     def test_keep_none_where_they_are_asked_not_to(self, command, tmp_path, monkeypatch, folder, options):
         monkeypatch.setattr(cache, "_packed", lambda *_: pytest.fail("a graph is kept"))
-        monkeypatch.setenv(cache.VARIABLE, folder)
+        monkeypatch.setenv(VARIABLE, folder)
         self.said(command, tmp_path / "out", *options)

@@ -55,6 +55,7 @@ class TestExplain:
             "providers",
             "settings",
             "preprocessing",
+            "runtime",
             "notes",
             "chosen",
             "explained",

@@ -81,6 +81,27 @@ entry of each sample, given to a file written with `target="input"`.
   it works, is refused, or is ignored in silence or no input at all, and the largest entry is explained.
 - *explain / infer*: time of the explained file over that of the plain one, smallest and largest.
 
+## As a runtime of fgonnx
+
+`fgonnx.Explainer(model, runtime="openvino")` and `--runtime openvino` of every command explain in OpenVINO
+(`pip install "fgonnx[openvino]"`, beside ONNX Runtime, which is needed all the same):
+
+- Graphs are written in the portable form and compiled for the processor in float32, also where it has bfloat16.
+  float64 models are refused, as OpenVINO would compute them in float32.
+- The first two combinations of input shapes have a compiled model each, all others share one. Compiled models are
+  kept in the cache; without it, every start compiles anew, for one to ten seconds.
+- The first results of every compiled model are held against ONNX Runtime's of the same graph and input, beside what
+  is held against the source anyway: a difference beyond rounding is an error, and no map is given. Rounding is a
+  thousandth of the largest value, or ten times what changes of the input by a millionth do, three hundredths at most.
+  Of random graphs over all operators, OpenVINO computes some wrongly, most of them in the model itself.
+- What OpenVINO does not take is refused with what it says of the model; `runtime="onnxruntime"` is the way out.
+- `runtime="auto"` explains the first batch in both, by turns, and takes the faster one; where OpenVINO is missing,
+  fails or differs, ONNX Runtime. Records say which it was.
+
+OpenVINO divides elementwise passes among threads, which ONNX Runtime hardly does: with two threads and one picture it
+was 1.25 to 1.6 times faster on ResNet-50, MobileNetV2, SqueezeNet 1.1 and EfficientNet-B0 (2026-11-28, AMD EPYC, each
+runtime alone in its process); with one thread, or in batches of 8, about as fast or slower.
+
 ## Differences of the map, by model
 
 The last row says what rounding alone does: the largest difference in ONNX Runtime itself when the input is changed by a

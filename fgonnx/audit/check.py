@@ -234,10 +234,12 @@ def check(
 
     @cache
     def differentiated() -> Rewritten:
-        made = build(loaded, options.only("target", "score", "input_gradient"))
+        written = replace(options, form=explainer.running.form or options.form)
+        made = build(loaded, written.only("target", "score", "input_gradient"))
         # Where integers are computed from the input itself, it stays one.
         return replace(made, normal=free_input(made.normal)) if scorer.normal.input_name != explained else made
 
+    running = explainer.running
     function = function_of(loaded, scorer, differentiated, explanation, others, running)
     checks += _derivative(function, point, explanation, effort.directions, rng, channels if channels > 0 else None)
     if both:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.audit.slopes import Function
+from fgonnx.engine.graph.openvino import OpenVinoSession
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import inputs_of
@@ -42,15 +43,17 @@ def function_of(
         What computes the score.
     differentiated : callable
         Returns what computes score and gradient; called if it is needed.
+    running : Running
+        What runs the gradient; the score is ONNX Runtime's.
     """
     session = running.session(scorer.model, loaded.folder)
 
     @cache
-    def second() -> tuple[Rewritten, Session]:
+    def second() -> tuple[Rewritten, Session | OpenVinoSession]:
         made = differentiated()
-        return made, running.session(made.model, loaded.folder)
+        return made, running.open(made.model, loaded.folder)
 
-    def run(r: Rewritten, session: Session, x: Array, *wanted: str) -> list[Floats]:
+    def run(r: Rewritten, session: Session | OpenVinoSession, x: Array, *wanted: str) -> list[Floats]:
         given = {**fed, r.selector: np.asarray(explanation.target, np.int64), r.normal.input_name: x}
         found = batches.run(r, session, given, 1 if by_batch(r) else len(x), [r.names[w] for w in wanted])
         return [found[r.names[w]].astype(np.float64) for w in wanted]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine import methods
+from fgonnx.engine.graph.openvino import OpenVinoSession
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rewrite.rewritten import Rewritten
@@ -70,7 +71,7 @@ def cut(r: Rewritten, fed: Feeds, size: int) -> Iterator[dict[str, Array]]:
 
 
 def run(
-    r: Rewritten, session: Session, fed: Feeds, size: int, outputs: Sequence[str] | None = None
+    r: Rewritten, session: Session | OpenVinoSession, fed: Feeds, size: int, outputs: Sequence[str] | None = None
 ) -> dict[str, Array]:
     """Run samples, at most `size` at once, and concatenate the results.
 
@@ -78,7 +79,7 @@ def run(
     ----------
     r : Rewritten
         The model, whose inputs determine what has the batch axis.
-    session : Session
+    session : Session or OpenVinoSession
         Session of it, or of another model with the same inputs, such as its source.
     fed : mapping of str to numpy array
         Inputs by name, of all samples.
@@ -96,7 +97,7 @@ def run(
     return {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in parts[0]}
 
 
-def drive(r: Rewritten, session: Session, fed: Feeds, size: int) -> dict[str, Array]:
+def drive(r: Rewritten, session: Session | OpenVinoSession, fed: Feeds, size: int) -> dict[str, Array]:
     """Explain samples by a method that needs several runs for each, at most `size` variations at once.
 
     Returns
@@ -114,7 +115,7 @@ def named(r: Rewritten, name: str) -> str:
     return r.names.get(name, f"fg/{name}")
 
 
-def _driven(r: Rewritten, session: Session, fed: Feeds, index: int, size: int) -> dict[str, Array]:
+def _driven(r: Rewritten, session: Session | OpenVinoSession, fed: Feeds, index: int, size: int) -> dict[str, Array]:
     """Explain one sample. Random draws depend on its index and the seed, not on the batch size."""
     method = methods.find(r.options.method)
     assert method.drive is not None

@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.engine import methods
-from fgonnx.engine.graph.running import Running
-from fgonnx.engine.graph.session import Session, choose_providers
+from fgonnx.engine.graph import openvino
+from fgonnx.engine.graph.openvino import OpenVinoSession
+from fgonnx.engine.graph.running import AUTO, OPENVINO, ORT, Running
+from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.bind import with_sizes
@@ -33,6 +35,7 @@ from fgonnx.explain.explanation import Explanation, turned_back
 from fgonnx.explain.finite import check_weights
 from fgonnx.explain.head import Head
 from fgonnx.explain.results import explanation_of
+from fgonnx.explain.runtime import check_chosen, check_form, fastest, hold, not_run
 from fgonnx.explain.source import hold_against_source, of_whom
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.explain.targets import Contrast, Target
@@ -62,7 +65,7 @@ class Engine:
     """A rewritten model and its session, for one input size; `verified` once it was held against the source."""
 
     rewritten: Rewritten
-    session: Session
+    session: Session | OpenVinoSession
     verified: bool = False
 
 
@@ -159,7 +162,9 @@ class Explainer:
         self._witness = Witness(self.loaded)
         self._given = None if labels is None else names_of(labels)
         self.labels = self.loaded.labels() if self._given is None else self._given
-        choose_providers(self.running.providers)  # a wrong name is an error now, not at the first call
+        self.running.check()  # a wrong name is an error now, not at the first call
+        if self.running.form is not None:
+            check_form(self.options, self._file, self.loaded.name)
         self._build = caches.builder(self.running.cache)
         self._engines: dict[Any, Engine] = {}
         self._lock = threading.Lock()
@@ -205,10 +210,7 @@ class Explainer:
                 rewritten = self._build(loaded, replace(options, input_shape=given, seed=seed))
                 if self._given is not None:
                     check_count(self._given, rewritten.head_shape)
-                try:
-                    session = self.running.session(rewritten.model, self.loaded.folder)
-                except ModelError as error:
-                    raise of_whom(loaded, error) from error
+                session = self._opened(rewritten, loaded)
                 while len(self._engines) >= _KEPT_SIZES:
                     self._engines.pop(next(iter(self._engines)))
                 self._engines[key] = Engine(rewritten, session)
@@ -218,18 +220,32 @@ class Explainer:
         """Return the engine of a written file, which is not held against a source."""
         with self._lock:
             if not self._engines:
-                self._engines[None] = Engine(r, self.running.session(r.model, self.loaded.folder), verified=True)
+                self._engines[None] = Engine(r, self._opened(r, self.loaded), verified=True)
             return self._engines[None]
+
+    def _opened(self, r: Rewritten, loaded: LoadedModel) -> Session | OpenVinoSession:
+        try:
+            session = self.running.open(r.model, self.loaded.folder)
+        except ModelError as error:
+            raise self._failure(error, loaded) from error
+        if isinstance(session, OpenVinoSession) and self.running.verify:
+            session.hold = partial(hold, loaded, r)
+        return session
+
+    def _failure(self, error: ModelError, loaded: LoadedModel, *ran: Any) -> ModelError:
+        """Return the error for a graph that the runtime does not take, or does not run."""
+        return not_run(loaded) if self.running.form is not None else of_whom(loaded, error, *ran)
 
     def _written(self, *, contrast: bool, forward: bool) -> Options:
         """Return the options of the graph to build: what is compared is an input of it, not one of its constants."""
+        own = replace(self.options, form=self.running.form or self.options.form)
         if forward or not contrast:
-            options = replace(self.options, contrast=None)
+            options = replace(own, contrast=None)
             return options.only("head") if forward else options
         outputs = self.options.outputs
         if outputs is not None:
             outputs = tuple(dict.fromkeys([*outputs, "target", "contrast"]))
-        return replace(self.options, contrast=NEXT, outputs=outputs)
+        return replace(own, contrast=NEXT, outputs=outputs)
 
     def _free(self) -> bool:
         """Tell whether a candidate input has free sizes other than the batch."""
@@ -282,6 +298,8 @@ class Explainer:
         self, x: Array | Mapping[str, Array], target: Target, seed: Array | None = None, contrast: Contrast = None
     ) -> Explanation:
         """Explain a batch given with samples first."""
+        if self.running.runtime == AUTO:
+            self._choose(x)
         contrast = self.options.contrast if contrast is None else contrast
         target = fixed_entry(self.options) if target is None and seed is None else target  # of a written file
         if seed is not None and (target is not None or contrast is not None):
@@ -313,11 +331,13 @@ class Explainer:
         try:
             results = run(r, engine.session, fed, self.running.batch_size)
         except ModelError as error:
-            raise of_whom(self.loaded, error, r, fed) from error
+            raise self._failure(error, self.loaded, r, fed) from error
+        check_chosen(self.loaded, r, fed, results)
         described = resolved.described
         if contrast is not None:
             described = contrasted(head, *(results[r.names[name]] for name in ("target", "contrast")))
         explanation = explanation_of(self.loaded, r, results, fed, described, self.labels or ())
+        explanation.settings["runtime"] = self.running.described()
         if contrast is not None:
             explanation.settings["contrast"] = contrast if isinstance(contrast, (int, str)) else repr(contrast)
         if self.running.verify:
@@ -339,6 +359,21 @@ class Explainer:
             found = self._witness.compare(r, fed, results)
         engine.verified = True
         return found
+
+    def _choose(self, x: Array | Mapping[str, Array]) -> None:
+        """Settle on the runtime that explains the first samples in less time."""
+        first = x if isinstance(x, Mapping) else np.asarray(x)[: self.running.batch_size]
+        sides = {name: self._running_in(name) for name in (ORT, OPENVINO) if name == ORT or openvino.installed()}
+        chosen = sides[fastest({name: partial(side._explained, first, None) for name, side in sides.items()})]
+        with self._lock:
+            self.running, self._engines = chosen.running, chosen._engines
+
+    def _running_in(self, runtime: str) -> Explainer:
+        """Return the same Explainer in another runtime, without sessions."""
+        other = copy(self)
+        other.running = replace(self.running, runtime=runtime)
+        other._engines, other._lock = {}, threading.Lock()
+        return other
 
     def stream(
         self, items: Iterable[T], read: Callable[[T], Array] = np.asarray, target: Target = None, *, workers: int = 2
@@ -398,7 +433,7 @@ class Explainer:
         r = engine.rewritten
         fed = batches.feeds(self.loaded.name, r, x)
         name = r.names["head"]
-        return batches.run(r, engine.session, fed, self.running.batch_size, [name])[name]
+        return self._run(engine, fed, [name])[name]
 
     def samples_first(self, x: Array | Mapping[str, Array]) -> Array | Mapping[str, Array]:
         """Return arrays in the model's own layout with samples first, as the rewritten graph takes them.
@@ -464,7 +499,15 @@ class Explainer:
         given = dict(fed)
         if r.options.seed:
             given[r.selector] = _check_seed(np.zeros(r.head_shape), r, count, given[r.normal.input_name])
-        return batches.run(r, engine.session, given, self.running.batch_size, r.source_outputs)
+        return self._run(engine, given, r.source_outputs)
+
+    def _run(self, engine: Engine, fed: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        try:
+            return batches.run(engine.rewritten, engine.session, fed, self.running.batch_size, outputs)
+        except ModelError as error:
+            if self.running.form is None:
+                raise
+            raise self._failure(error, self.loaded) from error
 
 
 def _own_output(r: Rewritten, outputs: Mapping[str, Array]) -> str:

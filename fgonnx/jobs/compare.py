@@ -17,7 +17,6 @@ from fgonnx import files
 from fgonnx.audit.comparison import MEASURES, SMALLER_IS_BETTER, Comparer, Comparison, measures, parted
 from fgonnx.audit.comparison.alignment import GIVES, HEAD, READS, Point
 from fgonnx.engine.graph.running import Running
-from fgonnx.engine.graph.session import choose_providers
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.load import load
@@ -263,6 +262,7 @@ class CompareJob:
         values = {name: np.array([row[name] for row in self._rows]) for name in MEASURES}
         checks = [limit.check(values[limit.measure]) for limit in self.limits.all()]
         layers = self._layers()
+        sides = self.comparer.a, self.comparer.b
         return {
             "schema": SCHEMA,
             "complete": complete,
@@ -275,11 +275,12 @@ class CompareJob:
                     "bind": dict(m.loaded.bound),
                     "explained": record.explained(side.engine(self._shapes.get(letter)).rewritten),
                 }
-                for letter, m, side in zip("AB", self.models, (self.comparer.a, self.comparer.b), strict=True)
+                for letter, m, side in zip("AB", self.models, sides, strict=True)
             },
-            "versions": record.versions(),
-            "providers": choose_providers(self.running.providers),
-            "settings": self.settings,
+            "versions": record.versions(self.running),
+            "providers": self.running.used_providers,
+            "runtime": {letter: side.running.described() for letter, side in zip("AB", sides, strict=True)},
+            "settings": self.settings | record.asked(self.running),
             "command": self._command(),
             "notes": list(self.notes),
             "limits": checks,

@@ -20,7 +20,6 @@ from fgonnx.audit.evaluate.run import Run, Shard, file_name
 from fgonnx.audit.evaluate.summary import summarise
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
-from fgonnx.engine.graph.session import choose_providers
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.arranged import arranged
@@ -213,7 +212,8 @@ class EvaluationJob:
             "target": self.plan.target,
             "seed": self.plan.seed,
             "batch_size": self.running.batch_size,
-            "versions": record.versions(),
+            "versions": record.versions(self.running),
+            **record.asked(self.running),
         }
 
     def _sample_shape(self) -> tuple[int, ...]:
@@ -331,13 +331,15 @@ class EvaluationJob:
                 **{k: v for k, v in self.options.to_dict().items() if k in _SAID},
                 "bind": dict(self.loaded.bound),
                 "batch_size": self.running.batch_size,
+                **record.asked(self.running),
                 "preprocessing": pre.describe() if pre is not None else None,
             },
             "explained": record.explained(self.forward.engine(self._shape, forward=True).rewritten),
             "preprocessing": json.loads(pre.to_json()) if pre is not None else None,
-            "providers": choose_providers(self.running.providers),
+            "providers": self.running.used_providers,
+            "runtime": self.forward.running.described(),
             "command": self._command(),
-            "versions": record.versions(),
+            "versions": record.versions(self.running),
             "notes": self.notes,
             "failed": run.failed,
             "methods": [{"name": name, "what": methods.describe(name.partition(":")[0])} for name in run.methods],

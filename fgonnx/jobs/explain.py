@@ -17,7 +17,6 @@ import numpy as np
 from fgonnx import files as storage
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
-from fgonnx.engine.graph.session import choose_providers
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import LoadedModel, load
@@ -89,7 +88,7 @@ class ExplainJob:
     def __post_init__(self) -> None:
         check_choices(self, picture=record.PICTURES)
         storage.check_folder(self.folder)
-        choose_providers(self.running.providers)
+        self.running.check()
         # Random draws depend on a sample's position in its batch: in a batch of one, they depend on no other sample.
         driven = methods.find(self.options.method).drive is not None
         self.together = 1 if driven else self.running.batch_size
@@ -213,11 +212,12 @@ class ExplainJob:
             "schema": record.SCHEMA,
             "input": {"path": str(source.path), "row": source.row, "sha256": digest(source.path)},
             "model": {"path": str(self.model), "sha256": self.loaded.sha256},
-            "versions": record.versions(),
-            "providers": choose_providers(self.running.providers),
+            "versions": record.versions(self.running),
+            "providers": self.running.used_providers,
             "settings": {
                 **self.options.to_dict(),
                 **self._target(),
+                **record.asked(self.running),
                 "picture": self.picture,
                 **({"bind": dict(self.loaded.bound)} if self.loaded.bound else {}),
                 **(self.reading.sound() if source.path.suffix.lower() == SOUND_SUFFIX else {}),

@@ -15,6 +15,8 @@ import onnx
 import onnxruntime
 
 from fgonnx._version import __version__
+from fgonnx.engine.graph import openvino
+from fgonnx.engine.graph.running import ORT, Running
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.head import ONLY
@@ -95,14 +97,21 @@ class Decision:
         return [self.entry(sample, int(i)) for i in order]
 
 
-def versions() -> dict[str, str]:
+def versions(running: Running) -> dict[str, str]:
     """Return the versions of the packages that compute an explanation."""
+    others = {"openvino": openvino.version()} if running.runtime != ORT and openvino.installed() else {}
     return {
         "fgonnx": __version__,
         "onnxruntime": onnxruntime.__version__,
         "onnx": onnx.__version__,
         "numpy": np.__version__,
+        **others,
     }
+
+
+def asked(running: Running) -> dict[str, str]:
+    """Return the runtime that was asked for, where it is not the usual one, for the settings of a record."""
+    return {"runtime": running.runtime} if running.runtime != ORT else {}
 
 
 def explained(r: Rewritten) -> dict[str, Any]:
@@ -154,6 +163,7 @@ def describe(
     chosen = {k: explanation.settings[k] for k, v in asked.items() if v is None and k in _CHOSEN}
     return {
         **request,
+        "runtime": explanation.settings["runtime"],
         "notes": [
             *sample.notes,
             *explanation.settings["notes"],

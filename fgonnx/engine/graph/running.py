@@ -7,12 +7,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 
-from fgonnx.engine.graph.session import Session
-from fgonnx.fields import RUNNING, check_fields, documented, option
+from fgonnx.engine.graph import openvino
+from fgonnx.engine.graph.kept import folder_of
+from fgonnx.engine.graph.openvino import OpenVinoSession
+from fgonnx.engine.graph.session import VERSION, Session, choose_providers
+from fgonnx.fields import RUNNING, check_choices, check_fields, check_idle, documented, option
+from fgonnx.wording import parameter
 
 
 def _parse_providers(text: str) -> tuple[str, ...]:
@@ -23,17 +28,32 @@ MOST_THREADS = 1024
 """More are an error of typing, which would start that many."""
 
 
+ORT, OPENVINO, AUTO = "onnxruntime", "openvino", "auto"
+RUNTIMES = (ORT, OPENVINO, AUTO)
+
+
+def _idle_providers(r: Running) -> str:
+    return f"{parameter('runtime', r.runtime)} has none" if r.runtime == OPENVINO else ""
+
+
 @documented
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """How models run: providers, threads, batch size, and whether rewritten graphs are cached."""
+    """How models run: runtime, threads, batch size, and whether rewritten graphs are cached."""
 
+    runtime: str = option(
+        ORT,
+        "What runs explanations: onnxruntime, openvino (processors, in float32), or auto, the faster one on the first "
+        "input.",
+        panel=RUNNING,
+    )
     providers: Sequence[str] | None = option(
         None,
         "Execution providers. Default: cuda where it is there, then cpu.",
         panel=RUNNING,
         metavar="cuda,cpu",
         parse=_parse_providers,
+        idle=_idle_providers,
         python="Full names or short ones.",
     )
     threads: int | None = option(
@@ -68,9 +88,53 @@ class Running:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_choices(self, runtime=RUNTIMES)
+        check_idle(self)
+
+    @property
+    def form(self) -> str | None:
+        """The form of graphs that the runtime needs; None where it takes all."""
+        return "portable" if self.runtime == OPENVINO else None
+
+    def check(self) -> None:
+        """Refuse what is not installed.
+
+        Raises
+        ------
+        ProviderError
+            The runtime or a provider is not there.
+        """
+        if self.runtime == OPENVINO:
+            openvino.version()
+        else:
+            choose_providers(self.providers)
+
+    @property
+    def used_providers(self) -> list[str]:
+        """Execution providers of ONNX Runtime, in order; none in another runtime."""
+        return [] if self.runtime == OPENVINO else choose_providers(self.providers)
+
+    def described(self) -> dict[str, Any]:
+        """Return what runs, for records: the runtime, its version, the providers or the device, and the precision."""
+        if self.runtime == OPENVINO:
+            found = {"version": openvino.version(), "device": openvino.DEVICE, "precision": openvino.PRECISION}
+            return {"name": OPENVINO, **found}
+        return {"name": ORT, "version": VERSION, "providers": self.used_providers}
+
+    def open(self, model: ir.Model, folder: Path | None) -> Session | OpenVinoSession:
+        """Open a rewritten model in the runtime; see `session`.
+
+        Raises
+        ------
+        ModelError
+            The runtime does not take it.
+        """
+        if self.runtime == OPENVINO:
+            return OpenVinoSession(model, threads=self.threads, cache=folder_of(self.cache))
+        return self.session(model, folder)
 
     def session(self, model: onnx.ModelProto | ir.Model, folder: Path | None, *, optimise: bool = True) -> Session:
-        """Open a model.
+        """Open a model in ONNX Runtime.
 
         Parameters
         ----------

@@ -38,6 +38,9 @@ _COPIED_BYTES = 1 << 24  # results below this size are copied
 _SHARED_TYPES = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT8, ir.DataType.UINT8}
 _PROPAGATION = "QDQPropagationTransformer"  # it gives a zero point of int8 the type uint8
 
+#: The version of ONNX Runtime.
+VERSION: str = ort.__version__
+
 #: Whether this is the build with a gradient builder (onnxruntime-training).
 TRAINING: bool = hasattr(_pybind_state, "GradientGraphBuilder")
 

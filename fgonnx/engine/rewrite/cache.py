@@ -7,7 +7,6 @@ content: whatever is there is complete and up to date, or is left alone.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -25,6 +24,7 @@ import onnxruntime
 
 from fgonnx._version import __version__
 from fgonnx.engine import methods
+from fgonnx.engine.graph.kept import Kept, folder_of
 from fgonnx.engine.maps.aggregate import Site
 from fgonnx.engine.model.load import LoadedModel, external_tensors
 from fgonnx.engine.normal.normalise import Normal
@@ -33,10 +33,6 @@ from fgonnx.engine.rewrite.rewrite import build
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.engine.rules.registry import rules
 from fgonnx.errors import FgonnxWarning, OptionError
-from fgonnx.files import make_folder, replacing
-
-VARIABLE = "FGONNX_CACHE"
-"""Environment variable: the folder of the cache, or "off"."""
 
 KEPT_FILES = 200
 KEPT_BYTES = 1_000_000_000
@@ -44,7 +40,6 @@ KEPT_BYTES = 1_000_000_000
 _SAID: set[Path] = set()
 _KNOWN = "fgonnx.cache"
 _SUFFIX = ".fgonnx"
-_DIGEST = hashlib.sha256().digest_size
 _SHARED_BYTES = 1 << 12  # weights of this size and more are not stored in an entry
 
 
@@ -69,19 +64,13 @@ class Cache:
         key = _key(loaded, options)
         if key is None:
             return build(loaded, options)
-        path = self.folder / f"{key}{_SUFFIX}"
-        content = _read(path, key)
+        entries = Kept(self.folder, _SUFFIX, most_files=KEPT_FILES, most_bytes=KEPT_BYTES)
+        content = entries.read(key)
         if content is not None:
-            with contextlib.suppress(OSError):
-                os.utime(path)  # the least recently used entries are evicted
             return _unpacked(content, loaded, options)
         rewritten = build(loaded, options)
-        content = _packed(rewritten, loaded)
         try:
-            make_folder(self.folder)
-            with replacing(path) as temporary:
-                temporary.write_bytes(_digest(key, content) + content)
-            self._bound()
+            entries.write(key, _packed(rewritten, loaded))
         except OptionError as error:
             self._say(str(error))
         return rewritten
@@ -95,20 +84,6 @@ class Cache:
                 FgonnxWarning,
                 stacklevel=2,
             )
-
-    def _bound(self) -> None:
-        """Evict the least recently used entries, and files of interrupted processes."""
-        found = []
-        for path in [*self.folder.glob(f"*{_SUFFIX}"), *self.folder.glob(f".*{_SUFFIX}.*.tmp")]:
-            with contextlib.suppress(OSError):  # another process may be faster
-                status = path.stat()
-                found.append((status.st_mtime_ns, status.st_size, path))
-        total = 0
-        for count, (_, size, path) in enumerate(sorted(found, reverse=True), 1):
-            total += size
-            if count > KEPT_FILES or total > KEPT_BYTES:
-                with contextlib.suppress(OSError):
-                    path.unlink()
 
 
 def opened(given: bool | str | os.PathLike[str] | None) -> Cache | None:
@@ -124,16 +99,8 @@ def opened(given: bool | str | os.PathLike[str] | None) -> Cache | None:
     Cache or None
         None also for True where FGONNX_CACHE is "off".
     """
-    if given is None or given is False:
-        return None
-    if given is not True:
-        return Cache(Path(given))
-    named = os.environ.get(VARIABLE)
-    if named:
-        return None if named == "off" else Cache(Path(named))
-    import platformdirs  # not needed if the folder is named
-
-    return Cache(platformdirs.user_cache_path("fgonnx", appauthor=False))
+    folder = folder_of(given)
+    return None if folder is None else Cache(folder)
 
 
 def builder(given: bool | str | os.PathLike[str] | None) -> Callable[[LoadedModel, Options], Rewritten]:
@@ -197,20 +164,6 @@ def _described(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_described(v) for v in value]
     raise TypeError(f"{type(value).__name__} cannot be told from another by its text")
-
-
-def _read(path: Path, key: str) -> bytes | None:
-    """Return the content of an entry; None if there is none, or it is corrupt or has another key."""
-    try:
-        entry = path.read_bytes()
-    except OSError:
-        return None
-    content = entry[_DIGEST:]
-    return content if entry[:_DIGEST] == _digest(key, content) else None
-
-
-def _digest(key: str, content: bytes) -> bytes:
-    return hashlib.sha256(key.encode() + content).digest()
 
 
 def _packed(r: Rewritten, loaded: LoadedModel) -> bytes:
