@@ -58,6 +58,9 @@ class Explanation:
         Description of what is explained, one per sample.
     contrast : numpy array of int64, (N,), or None
         Flat index of the entry that the target is compared with; `score` is then the difference of the two.
+    blocks : dict of str to numpy array, (N,)
+        fullgrad+: for each value at which a block begins, by name and in order, what it and the contributions behind it
+        sum to; the score, each of them, up to rounding.
 
     Examples
     --------
@@ -99,6 +102,7 @@ class Explanation:
     settings: dict[str, Any] = field(default_factory=dict)
     described: tuple[str, ...] = ()
     contrast: Array | None = None
+    blocks: dict[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.score.shape[0])
@@ -122,6 +126,11 @@ class Explanation:
         contributions, residual = self._certificate()
         scale = np.abs(contributions.astype(np.float64)).sum(axis=1)
         return np.abs(residual.astype(np.float64)) / np.maximum(scale, np.finfo(np.float64).tiny)
+
+    def block_residuals(self) -> dict[str, Array]:
+        """Return score minus the sum of each block, relative to the sum of |contributions|, (N,) by name."""
+        scale = np.maximum(np.abs(self._certificate()[0].astype(np.float64)).sum(axis=1), np.finfo(np.float64).tiny)
+        return {name: (self.score.astype(np.float64) - total) / scale for name, total in self.blocks.items()}
 
     def localised(self) -> Array:
         """Return the sum of the contributions shown in the map, in units of the score, (N,)."""

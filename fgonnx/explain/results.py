@@ -70,4 +70,5 @@ def explanation_of(
         },
         described=tuple(described),
         contrast=named.get("contrast"),
+        blocks=dict(zip(r.blocks, named["blocks"].T, strict=True)) if "blocks" in named else {},
     )

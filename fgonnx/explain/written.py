@@ -75,6 +75,7 @@ def opened(loaded: LoadedModel) -> Rewritten | None:
         selector=selector,
         source_outputs=tuple(known["source_outputs"]),
         contrast=contrast,
+        blocks=tuple(known.get("blocks", ())),
     )
 
 

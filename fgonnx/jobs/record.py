@@ -196,6 +196,7 @@ def describe(
         if has_certificate
         else None,
         "sites": _sites(explanation, row if has_certificate else None),
+        **({"blocks": _blocks(explanation, row)} if has_certificate and explanation.blocks else {}),
         "files": dict(files),
         "command": list(command),
     }
@@ -216,6 +217,14 @@ def _sites(explanation: Explanation, row: int | None) -> list[dict[str, Any]]:
             "share": abs(v) / total if v is not None else None,
         }
         for s, v in zip(explanation.sites, values, strict=True)
+    ]
+
+
+def _blocks(explanation: Explanation, row: int) -> list[dict[str, Any]]:
+    residuals = explanation.block_residuals()
+    return [
+        {"name": name, "sum": float(total[row]), "rounding": abs(float(residuals[name][row]))}
+        for name, total in explanation.blocks.items()
     ]
 
 
@@ -386,6 +395,9 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
             f"sum of all contributions {record['score'] - completeness['residual']:.5g}"
             + (f", off by {relative:.0e} of the score" if relative is not None else "")
         )
+    if record.get("blocks"):
+        worst = max(block["rounding"] for block in record["blocks"])
+        lines.append(f"at each of {len(record['blocks'])} blocks the same sum, off by at most {worst:.0e}")
     if localised is not None:
         lines.append(f"the map shows {localised['share']:.1%} of what contributes")
     s = record["settings"]

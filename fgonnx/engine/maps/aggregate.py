@@ -140,7 +140,7 @@ def placed_terms(
         one_cell = (profile != "full" and op.rank(y) == rank + 2) or y is x
         grid = placement.grid if placement.spatial else ()
         site = replace(site, grid=grid, in_map=site.in_map and (placement.spatial or one_cell))
-        return _placed_term(op, site, (y, g, c), placement, product, double=double)
+        return placed_term(op, site, (y, g, c), placement, product, double=double)
 
     found = [placed(Site(INPUT, INPUT, "", "input", (), True), x, gx, x)]
     for t in terms:
@@ -161,14 +161,14 @@ def extra_tokens(terms: Sequence[PlacedTerm]) -> list[Site]:
     ]
 
 
-def _placed_term(
+def placed_term(
     op: Emitter,
     site: Site,
     tensors: tuple[ir.Value, ir.Value, ir.Value],
     placement: Placement,
-    known: ir.Value | None,
+    known: ir.Value | None = None,
     *,
-    double: bool,
+    double: bool = False,
 ) -> PlacedTerm:
     """Return the term of y, its cotangent g and its intercept c; `known` is `g * c` where a rule has written it."""
     y, narrow, c = tensors

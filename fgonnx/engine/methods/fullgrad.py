@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import shaped
-from fgonnx.engine.maps import aggregate
+from fgonnx.engine.maps import aggregate, blocks
 from fgonnx.engine.maps.net import Net
 from fgonnx.engine.maps.placement import Placement
 from fgonnx.engine.maps.psi import Signed, written_out
 from fgonnx.engine.methods.noise import Noise, means
 from fgonnx.engine.methods.registry import Array, Compute, Sample, View, Written, driven, written
+from fgonnx.fields import documented, option
 
 _PAPER = "Srinivas, Fleuret, NeurIPS 2019"
 _SIGNED = "signed_map_"
@@ -55,6 +57,49 @@ def net_fullgrad(view: View) -> Mapping[str, Written]:
     maps = _signed(view, simple=False)
     saliency, carried = aggregate.net_saliency(view.op, maps, view.grid, view.settings, view.psi)
     return _offered(view, maps, saliency, carried)
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """Which blocks the map shows."""
+
+    skip: float = option(
+        0.0,
+        "Share of the blocks, from the input on, that the map leaves out, with the contributions before the next one, "
+        "0 to 1; SkipPLUS is 0.5.",
+        least=0,
+        most=1,
+    )
+
+
+@written(
+    "fullgrad+",
+    source="Mehri et al., CVPR 2025, and CVPR workshop 2024 (SkipPLUS).",
+    writes=("saliency", "blocks"),
+    settings=Blocks,
+    sites=True,
+    certificate=True,
+)
+def fullgrad_plus(view: View) -> Mapping[str, Written]:
+    """Psi of the sum of the value times its gradient at the beginning of every block, and of all bias-gradients."""
+    op, order = view.op, {node: i for i, node in enumerate(view.nodes)}
+    double = ir.DataType.DOUBLE in {t.g.dtype for t in view.terms}
+    starts = [
+        (first, blocks.started(op, v, view.walked.cotangents[v], view.place(v), double=double))
+        for first, v in blocks.beginnings(view.nodes, op.active, view.place)
+        if v in view.walked.cotangents
+    ]
+    nodes = [-1, *(order[t.node] for t in view.walked.terms)]
+    terms = [(at, t) for at, t in zip(nodes, view.terms, strict=True) if t.site.in_map]
+    skipped = min(int(view.settings.skip * (1 + len(starts))), len(starts))
+    since = starts[skipped - 1][0] if skipped else -1
+    shown = [t.signed for at, t in [*starts, *terms] if at >= since]
+    found = {"saliency": Written(blocks.net_map(op, shown, view.grid, view.psi), view.grid)}
+    if view.certificate and starts:
+        view.blocks.extend(t.site.name for _, t in starts)
+        found["blocks"] = Written(blocks.sums(op, starts, view.terms, nodes), (len(starts),))
+    return found
 
 
 def _maps(view: View, *, simple: bool) -> dict[str, Written]:

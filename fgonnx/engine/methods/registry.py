@@ -77,6 +77,8 @@ class View:
         Whether the totals of sites are needed.
     facts : dict of str to str
         What the method chose by itself, for the record.
+    blocks : list of str
+        Names of the values that the columns of the output "blocks" are about.
     carried : dict of ir.Value to ir.Value
         Totals of sites that the method has computed along with its maps.
     """
@@ -93,6 +95,7 @@ class View:
     settings: Any
     certificate: bool = False
     facts: dict[str, str] = field(default_factory=dict)
+    blocks: list[str] = field(default_factory=list)
     carried: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     @property

@@ -47,7 +47,7 @@ NEXT = "next"
 """The contrast with the largest entry other than the target."""
 
 CERTIFICATE = ("saliency", "target", "score", "completeness", "contributions")
-OUTPUTS = (*CERTIFICATE, "input_gradient", "bias_gradients", "attribution", "head", "contrast")
+OUTPUTS = (*CERTIFICATE, "blocks", "input_gradient", "bias_gradients", "attribution", "head", "contrast")
 
 #: Fields that only affect a written file (`rewrite`).
 FILE = ("target", "seed", "outputs", "expose", "form")
@@ -318,6 +318,7 @@ class Options:
             names = [*(method.needs or [n for n in ("saliency",) if n in method.writes]), "target", "score"]
             names += ["contrast"] * (self.contrast is not None)
             names += ["completeness", "contributions"] * (self.certificate and method.certificate)
+            names += ["blocks"] * (self.certificate and "blocks" in method.writes)
         more = {"input_gradient": self.input_gradient, "bias_gradients": self.bias_gradients, "head": self.scores}
         return tuple(dict.fromkeys([*names, *(name for name, asked in more.items() if asked)]))
 

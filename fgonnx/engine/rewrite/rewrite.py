@@ -47,10 +47,11 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
 
     Its outputs are the model's own first, unchanged, then those asked for:
     "saliency" (N, H, W), "target" (N,) int64, "score" (N,), "completeness" (N,): score minus all
-    contributions, "contributions" (N, sites), "input_gradient", "bias_gradients" (of every site), "head" (N, ...): all
-    entries of the tensor explained, "attribution" (N, ...): that of every entry of the input, where the method has one,
-    "contrast" (N,) int64: what was subtracted. What is of the input's shape has its batch where the input has it, or
-    none; all else that is added begins with the samples, a single one where the input has no batch axis.
+    contributions, "contributions" (N, sites), "blocks" (N, blocks): what "fullgrad+" finds at the beginning of every
+    block, "input_gradient", "bias_gradients" (of every site), "head" (N, ...): all entries of the tensor explained,
+    "attribution" (N, ...): that of every entry of the input, where the method has one, "contrast" (N,) int64: what was
+    subtracted. What is of the input's shape has its batch where the input has it, or none; all else that is added
+    begins with the samples, a single one where the input has no batch axis.
 
     Parameters
     ----------
@@ -207,6 +208,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
         notes=normal.notes,
         head_axes=axes.grid_axes(view.layouts.get(head, ()))[-len(head_shape) :] if head_shape else (),
         facts=view.facts,
+        blocks=tuple(view.blocks),
         entangled=alone,
         contrast=contrast,
     )
@@ -267,5 +269,5 @@ def _view(
         psi=options.psi,
         profile=options.profile,
         settings=options.settings,
-        certificate=bool({"contributions", "completeness"} & set(options.wanted)),
+        certificate=bool({"contributions", "completeness", "blocks"} & set(options.wanted)),
     )

@@ -54,6 +54,8 @@ class Rewritten:
         Which axis of the input's grid each axis of the head is, where it is known to be one.
     facts : dict of str to str
         What the method chose by itself: the layer of a class activation map.
+    blocks : tuple of str
+        Names of the values that the columns of "blocks" are about.
     entangled : str
         Why several samples at once are not explained; "" where they are.
     contrast : str
@@ -73,6 +75,7 @@ class Rewritten:
     notes: list[str] = field(default_factory=list)
     head_axes: tuple[int | None, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
+    blocks: tuple[str, ...] = ()
     entangled: str = ""
     contrast: str = ""
 
@@ -105,6 +108,7 @@ def describe(r: Rewritten, loaded: LoadedModel) -> None:
         "bound": dict(loaded.bound) or None,
         "outputs": r.names,
         "sites": [asdict(s) for s in r.sites],
+        "blocks": list(r.blocks) or None,
     }
     model.metadata_props.update(metadata(**known))
 
