@@ -187,7 +187,9 @@ VIT = model(
 )
 
 
-@pytest.mark.parametrize("method", ["fullgrad", "net-fullgrad", "smooth-fullgrad", "gradient-x-input", "grad-cam"])
+@pytest.mark.parametrize(
+    "method", ["fullgrad", "net-fullgrad", "fullgrad+", "smooth-fullgrad", "gradient-x-input", "grad-cam"]
+)
 def test_methods_of_the_gradient_take_it(method):
     layer = {"layer": "t"} if method == "grad-cam" else {}
     x = pictures(2, (3, 8, 8))

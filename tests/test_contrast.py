@@ -58,7 +58,7 @@ def test_the_map_is_the_difference_of_two(name):
     np.testing.assert_allclose(found.score, this.score - that.score, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["fullgrad", "net-fullgrad", "smooth-fullgrad"])
+@pytest.mark.parametrize("name", ["fullgrad", "net-fullgrad", "fullgrad+", "smooth-fullgrad"])
 def test_the_certificate_closes_on_the_difference(name):
     few = {"samples": 4} if name == "smooth-fullgrad" else {}
     found = explain(method=name, target=3, contrast=1, **few)
@@ -67,7 +67,9 @@ def test_the_certificate_closes_on_the_difference(name):
     assert found.rounding_residual().max() < 1e-6
 
 
-@pytest.mark.parametrize("name", ["fullgrad", "net-fullgrad", "simple-fullgrad", "guided-backprop", "layer-cam"])
+@pytest.mark.parametrize(
+    "name", ["fullgrad", "net-fullgrad", "fullgrad+", "simple-fullgrad", "guided-backprop", "layer-cam"]
+)
 def test_it_is_what_a_seed_of_one_and_minus_one_gives(name):
     seed = np.array([0, -1, 0, 1, 0], np.float32)
     found = explain(method=name, target=3, contrast=1)

@@ -28,7 +28,7 @@ def upsampled(maps, grid):
 
 
 class TestDefinition:
-    """The map of a small network, added up in numpy from values and cotangents: blocks begin at x, at c and at f, the entries of e."""
+    """The map of a small network, added up in numpy: blocks begin at x, at c and at f, which are the entries of e."""
 
     @pytest.fixture
     def parts(self):
@@ -80,6 +80,12 @@ BEGINNINGS = {
     "an activation with a gate is no block": (f"{_STEM}\n g = Sigmoid(s)\n z = Mul(s, g)", ["z"]),
     "squeeze and excite is one": (
         f"{_STEM}\n m = GlobalAveragePool(s)\n g = Sigmoid(m)\n z = Mul(s, g)",
+        ["s", "z"],
+    ),
+    "a value that is only moved begins nothing anew": (
+        "t = Transpose<perm=[0,2,3,1]>(x)\n u = Transpose<perm=[0,3,1,2]>(t)\n"
+        f"s = {_CONV}(u, w, b)\n t2 = Transpose<perm=[0,2,3,1]>(s)\n u2 = Transpose<perm=[0,3,1,2]>(t2)\n"
+        f"a = {_CONV}(u2, v, b)\n z = Add(a, s)",
         ["s", "z"],
     ),
     "branches that are joined": (

@@ -272,7 +272,16 @@ X = pictures(3, (3, 8, 8))
 
 @pytest.mark.parametrize(
     "method",
-    ["fullgrad", "net-fullgrad", "simple-fullgrad", "smooth-fullgrad", "gradient", "gradient-x-input", "smoothgrad"],
+    [
+        "fullgrad",
+        "net-fullgrad",
+        "fullgrad+",
+        "simple-fullgrad",
+        "smooth-fullgrad",
+        "gradient",
+        "gradient-x-input",
+        "smoothgrad",
+    ],
 )
 def test_methods_of_the_gradient_take_it(method):
     plain, other = (Explainer(VIT, method=method, backward=b, threads=1)(X, 1) for b in ("gradient", "libra"))

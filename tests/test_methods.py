@@ -73,7 +73,7 @@ def test_gives_outputs_target_and_score_of_the_model(name):
 
 @every_method
 def test_only_full_gradients_and_their_mean_have_a_certificate(name):
-    certified = ("fullgrad", "net-fullgrad", "smooth-fullgrad")
+    certified = ("fullgrad", "net-fullgrad", "fullgrad+", "smooth-fullgrad")
     assert (explain(name).completeness is not None) == (name in certified)
 
 

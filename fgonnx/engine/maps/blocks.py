@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.values import inputs_of, shaped
+from fgonnx.engine.graph.values import inputs_of, required, shaped
 from fgonnx.engine.maps import aggregate
 from fgonnx.engine.maps.aggregate import PlacedTerm, Site
 from fgonnx.engine.maps.interpolate import upsample
@@ -19,6 +19,7 @@ from fgonnx.engine.maps.placement import Placement
 from fgonnx.engine.maps.psi import ABS, POSITIVE, Signed, cell_sums, matrix
 
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+_MOVES = {"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 # What an activation x h(x) is written with.
 _GATE = {"Add", "Clip", "Div", "Erf", "HardSigmoid", "Pow", "Sigmoid", "Softplus", "Sub", "Tanh"}
 
@@ -58,7 +59,21 @@ def beginnings(
             found.pop()  # those were other readers of it
         if not found or _begins(readers[only], active):
             found.append((i, only))
-    return found[::-1]
+    roots: set[ir.Value] = set()
+    kept = []
+    for i, v in reversed(found):
+        root = _unmoved(v)
+        if root.producer() is not None and root not in roots:
+            kept.append((i, v))
+        roots.add(root)
+    return kept
+
+
+def _unmoved(v: ir.Value) -> ir.Value:
+    """Return the value of which another is a rearrangement."""
+    while (node := v.producer()) is not None and not node.domain and node.op_type in _MOVES:
+        v = required(node, 0)
+    return v
 
 
 def _begins(readers: Sequence[ir.Node], active: set[ir.Value]) -> bool:
