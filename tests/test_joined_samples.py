@@ -7,8 +7,8 @@ import onnx
 import pytest
 
 import fgonnx
-from fgonnx.errors import FgonnxError
-from tests.support import model
+from fgonnx.errors import FgonnxError, ModelError
+from tests.support import model, run
 
 RNG = np.random.default_rng(0)
 WEIGHTS = {
@@ -16,6 +16,9 @@ WEIGHTS = {
     "pairs": RNG.normal(size=(12, 4)).astype(np.float32),
     "g": RNG.normal(size=(4, 5)).astype(np.float32),
     "none": np.float32(0),
+    "none_at": np.int64(0),
+    "small": np.float32(0.03),
+    "whole": RNG.integers(-90, 90, (6, 4)).astype(np.int8),
     "first": np.array([0], np.int64),
     "second": np.array([1], np.int64),
     "last": np.array([-1], np.int64),
@@ -58,6 +61,54 @@ def test_copies_joined_along_the_batch_are_explained_one_sample_at_a_time(case: 
     x = np.random.default_rng(1).normal(size=(3, 6)).astype(np.float32)
     assert fgonnx.check(source, x).verdict == "passed"
     assert fgonnx.Explainer(source)(x).saliency.shape == (3, 6)
+
+
+QUANTISE = "q, s, z = DynamicQuantizeLinear(x)\nxd = DequantizeLinear(q, s, z)\nh = MatMul(xd, a)\n"
+INTEGER = """q, s, z = DynamicQuantizeLinear(x)
+    i = MatMulInteger(q, whole, z)
+    cast = Cast<to=1>(i)
+    s2 = Mul(s, small)
+    h = Mul(cast, s2)
+"""
+TAIL = "\nt = Mul(joined, small)\nd = Sub(h, t)\nr = Relu(d)\ny = MatMul(r, g)"
+JOINED_BEHIND_A_SCALE = {
+    "the mean of all": QUANTISE + "joined = ReduceMean(h, first)",
+    "the largest of all": QUANTISE + "joined = ReduceMax(h, first)",
+    "shares of all": QUANTISE + "joined = Softmax<axis=0>(h)",
+    "the row of another": QUANTISE + "joined = Slice(h, last, start, first, last)",
+    "the rows before": QUANTISE + "joined = CumSum(h, none_at)",
+    "the mean of all, in integers": INTEGER + "joined = ReduceMean(h, first)",
+}
+
+
+class TestDynamicScales:
+    """One scale for all samples of a batch hides nothing else that joins them, and is said itself."""
+
+    @pytest.mark.parametrize("case", JOINED_BEHIND_A_SCALE)
+    def test_what_joins_samples_beside_them_is_refused(self, case: str) -> None:
+        explainer = fgonnx.Explainer(_source(JOINED_BEHIND_A_SCALE[case] + TAIL))
+        x = np.random.default_rng(1).normal(size=(3, 6)).astype(np.float32)
+        assert explainer(x[:1]).saliency.shape == (1, 6)
+        with pytest.raises(ModelError, match="the samples of a batch influence each other"):
+            explainer(x)
+
+    @pytest.mark.parametrize("head", [QUANTISE, INTEGER])
+    def test_a_scale_alone_is_noted(self, head: str) -> None:
+        source = _source(head + "r = Relu(h)\ny = MatMul(r, g)")
+        x = np.random.default_rng(1).normal(size=(3, 6)).astype(np.float32)
+        found = fgonnx.Explainer(source)(x)
+        assert "takes one scale for all samples of a batch" in "".join(found.notes)
+        for row in range(3):  # every sample with its own scale
+            alone = run(source, {"x": x[row : row + 1]}, optimise=False)["y"]
+            np.testing.assert_allclose(found.outputs["y"][row : row + 1], alone, rtol=1e-5, atol=1e-6)
+
+    def test_advice_that_is_followed_already_is_left_out(self) -> None:
+        source = _source(JOINED_BEHIND_A_SCALE["the mean of all"] + TAIL)
+        x = np.random.default_rng(1).normal(size=(3, 6)).astype(np.float32)
+        for size, said in ((1, False), (8, True)):
+            with pytest.raises(ModelError, match="Give one sample at a time") as caught:
+                fgonnx.Explainer(source, batch_size=size)(x)
+            assert ("batch_size=1" in str(caught.value)) is said
 
 
 REFUSED = {

@@ -14,6 +14,7 @@ from fgonnx.engine.graph.openvino import OpenVinoSession
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.engine.rewrite.samples import ONE_AT_A_TIME
 from fgonnx.errors import InputError, ModelError
 from fgonnx.wording import parameter
 
@@ -21,8 +22,19 @@ Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 
 
-def feeds(where: str, r: Rewritten, x: Array | Feeds) -> dict[str, Array]:
+def feeds(where: str, r: Rewritten, x: Array | Feeds, size: int | None = None) -> dict[str, Array]:
     """Check arrays against the inputs of a rewritten model and return them by name.
+
+    Parameters
+    ----------
+    where : str
+        The model, for messages.
+    r : Rewritten
+        The rewritten model.
+    x : numpy array, or mapping of input names to arrays
+        The arrays.
+    size : int, optional
+        How many samples are run at once; advice to run one at a time is left out where it is 1.
 
     Raises
     ------
@@ -47,7 +59,7 @@ def feeds(where: str, r: Rewritten, x: Array | Feeds) -> dict[str, Array]:
     if main.shape[0] == 0:
         raise InputError("the batch is empty; give at least one sample")
     if r.entangled and main.shape[0] > 1:
-        raise ModelError(r.entangled)
+        raise ModelError(r.entangled.replace(ONE_AT_A_TIME, "") if size == 1 else r.entangled)
     return found
 
 

@@ -311,7 +311,7 @@ class Explainer:
             others=self.other_shapes(x),
         )
         r = engine.rewritten
-        fed = batches.feeds(self.loaded.name, r, x)
+        fed = batches.feeds(self.loaded.name, r, x, self.running.batch_size)
         count = fed[r.normal.input_name].shape[0]
         if contrast is not None:
             head = Head(r.head_shape, count, labels=self.labels or ())
@@ -431,7 +431,7 @@ class Explainer:
         x = self.samples_first(x)
         engine = self.engine(self.explained_shape(x), forward=True, others=self.other_shapes(x))
         r = engine.rewritten
-        fed = batches.feeds(self.loaded.name, r, x)
+        fed = batches.feeds(self.loaded.name, r, x, self.running.batch_size)
         name = r.names["head"]
         return self._run(engine, fed, [name])[name]
 

@@ -15,9 +15,10 @@ import onnx_ir.passes.common as common
 from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.emit import Emitter, initializer
 from fgonnx.engine.graph.values import content_of, dims_of, optional, required
+from fgonnx.engine.normal import pinned
 from fgonnx.engine.normal.expand import depends_on_inputs
 from fgonnx.engine.normal.half import is_half
-from fgonnx.engine.normal.independence import couples
+from fgonnx.engine.normal.independence import coupling
 from fgonnx.engine.normal.quantised import is_quantised
 from fgonnx.engine.normal.training import random_values
 from fgonnx.errors import ModelError
@@ -40,10 +41,13 @@ class Tangle:
         Outputs of two samples that are not those of either alone, side by side.
     rows : set of str
         Values with a row for every sample.
+    note : str
+        Why samples are explained one by one, where that is known.
     """
 
     outputs: set[str] = field(default_factory=set)
     rows: set[str] = field(default_factory=set)
+    note: str = ""
 
 
 def settle_batch(
@@ -92,7 +96,7 @@ def settle_batch(
             _annotate(model, *found)
             return model, True
     _annotate(single, truth.shapes, truth.constants)
-    notes.append(ONE_BY_ONE)
+    notes.append(ONE_BY_ONE if tangle is None or not tangle.note else tangle.note)
     return single, False
 
 
@@ -162,22 +166,48 @@ def _try_batch(
     outputs = {name: (array, [run.outputs[name] for run in alone]) for name, array in two.outputs.items()}
     if not all(_side_by_side(array, parts, agree) for array, parts in outputs.values()):
         if tangle is not None:
-            drawn = {v.name for v in random_values(model.graph)}
-            graph = model.graph
-            loose = _loosely if is_quantised(graph) else _roughly if is_half(graph) else agree
-            tangle.outputs |= {n for n, (a, p) in outputs.items() if n not in drawn and not _beside(a, p, loose)}
+            tangle.outputs |= _tangled(model, folder, (both, *halves), outputs)
+            if not tangle.outputs and pinned.dynamic(model.graph):
+                dims = probe.merge(one, two)
+                joining = coupling(model.graph, dims, _same(one, two)) if dims is not None else []
+                tangle.note = pinned.scale_note(model.graph, joining)
             tangle.rows |= {n for n, s in one.shapes.items() if s[:1] == (1,) and two.shapes[n] == (2, *s[1:])}
         return None
     dims = probe.merge(one, two)
     if dims is None:
         return None
-    same = {
+    same = _same(one, two)
+    # Two samples that agree here need not agree elsewhere, where one value stands for all samples.
+    return None if coupling(model.graph, dims, same) else (dims, same)
+
+
+def _same(one: probe.Probe, two: probe.Probe) -> dict[str, Array]:
+    """Return the constants that do not follow from the number of samples."""
+    return {
         k: v
         for k, v in one.constants.items()
         if k in two.constants and np.array_equal(v, two.constants[k], equal_nan=False)
     }
-    # Two samples that agree here need not agree elsewhere, where one value stands for all samples.
-    return None if couples(model.graph, dims, same) else (dims, same)
+
+
+def _tangled(
+    model: ir.Model,
+    folder: Path | None,
+    feeds: Sequence[dict[str, Array]],
+    outputs: Mapping[str, tuple[Array, Sequence[Array]]],
+) -> set[str]:
+    """Return the outputs of two samples that are not those of either alone, beyond rounding.
+
+    A scale that a dynamic quantiser takes of both is held fixed for this, so that it hides nothing else.
+    """
+    graph = model.graph
+    drawn = {str(v.name) for v in random_values(graph)}
+    if pinned.dynamic(graph):
+        found = pinned.tangled(model, folder, feeds, lambda a, p: _beside(a, p, agree))
+        if found is not None:
+            return found - drawn
+    loose = _loosely if is_quantised(graph) else _roughly if is_half(graph) else agree
+    return {name for name, (a, p) in outputs.items() if name not in drawn and not _beside(a, p, loose)}
 
 
 def _side_by_side(both: Array, parts: Sequence[Array], same: Callable[[Array, Array], bool]) -> bool:

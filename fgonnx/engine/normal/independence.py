@@ -137,8 +137,8 @@ def independent(graph: ir.Graph) -> bool:
     return given and not unproved(graph, dims) and all(_axis(dims.get(str(v.name), ())) == 0 for v in graph.outputs)
 
 
-def couples(graph: ir.Graph, dims: Mapping[str, Dims], known: Mapping[str, Any]) -> bool:
-    """Tell whether an operator may make one value of all samples, or one choice that follows from them.
+def coupling(graph: ir.Graph, dims: Mapping[str, Dims], known: Mapping[str, Any]) -> list[ir.Node]:
+    """Return the operators that may make one value of all samples, or one choice that follows from them.
 
     Parameters
     ----------
@@ -153,12 +153,15 @@ def couples(graph: ir.Graph, dims: Mapping[str, Dims], known: Mapping[str, Any])
     for node in graph:
         if any(v in sampled for v in node.inputs):
             sampled.update(node.outputs)
-    return any(
-        node.inputs[0] in sampled
-        if node.op_type == "If"
-        else node.op_type in _COUPLING or node.op_type.startswith("Reduce")
+    return [
+        node
         for node in unproved(graph, dims, known)
-    )
+        if (
+            node.inputs[0] in sampled
+            if node.op_type == "If"
+            else node.op_type in _COUPLING or node.op_type.startswith("Reduce")
+        )
+    ]
 
 
 def unproved(graph: ir.Graph, dims: Mapping[str, Dims], known: Mapping[str, Any] | None = None) -> list[ir.Node]:

@@ -16,6 +16,9 @@ from fgonnx.engine.walk import backward
 from fgonnx.errors import ModelError
 from fgonnx.wording import parameter
 
+ONE_AT_A_TIME = f" ({parameter('batch_size', 1)})"
+"""How samples are given one at a time where several are read."""
+
 _NAMED = 3
 """Tensors that a message names at most."""
 
@@ -58,7 +61,7 @@ def entangled(loaded: LoadedModel, normal: Normal, options: Options, head: ir.Va
     named = _named(loaded, normal, head, {}, [])
     return (
         f"{loaded.name}: the samples of a batch influence each other: '{output}' of two samples is not that of either "
-        f"alone, so a sample has no score of its own. Give one sample at a time ({parameter('batch_size', 1)}), which "
+        f"alone, so a sample has no score of its own. Give one sample at a time{ONE_AT_A_TIME}, which "
         f"is explained alone{_instead(named, ', or')}"
     )
 
