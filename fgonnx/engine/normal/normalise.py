@@ -23,6 +23,7 @@ from fgonnx.engine.model.inputs import choose_input, concrete_shape, described, 
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.batch import ONE_BY_ONE, Tangle, settle_batch
 from fgonnx.engine.normal.expand import expand
+from fgonnx.engine.normal.guards import choose_before
 from fgonnx.engine.normal.half import add_twins, is_half
 from fgonnx.engine.normal.independence import independent
 from fgonnx.engine.normal.layout import settle_layout
@@ -192,6 +193,7 @@ def normalise(
         check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
     axes = settle_layout(x, shape, read, layout, loaded.name, notes, arrangement)
     settle_recurrences(model)
+    choose_before(model, x)
     tie_rounding(model, x)
     twins = Twins(x)
     if is_quantised(model.graph) or not (x.dtype is not None and x.dtype.is_floating_point()):
