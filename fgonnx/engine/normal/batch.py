@@ -18,7 +18,7 @@ from fgonnx.engine.graph.values import content_of, dims_of, optional, required
 from fgonnx.engine.normal import pinned
 from fgonnx.engine.normal.expand import depends_on_inputs
 from fgonnx.engine.normal.half import is_half
-from fgonnx.engine.normal.independence import coupling
+from fgonnx.engine.normal.independence import coupling, unproved
 from fgonnx.engine.normal.quantised import is_quantised
 from fgonnx.engine.normal.training import random_values
 from fgonnx.errors import ModelError
@@ -166,9 +166,11 @@ def _try_batch(
     outputs = {name: (array, [run.outputs[name] for run in alone]) for name, array in two.outputs.items()}
     if not all(_side_by_side(array, parts, agree) for array, parts in outputs.values()):
         if tangle is not None:
-            tangle.outputs |= _tangled(model, folder, (both, *halves), outputs)
+            dims = probe.merge(one, two)
+            left = unproved(model.graph, dims, _same(one, two)) if dims is not None else list(model.graph)
+            left = [node for node in left if node not in pinned.dynamic(model.graph)]
+            tangle.outputs |= _tangled(model, folder, (both, *halves), outputs, proved=not left)
             if not tangle.outputs and pinned.dynamic(model.graph):
-                dims = probe.merge(one, two)
                 joining = coupling(model.graph, dims, _same(one, two)) if dims is not None else []
                 tangle.note = pinned.scale_note(model.graph, joining)
             tangle.rows |= {n for n, s in one.shapes.items() if s[:1] == (1,) and two.shapes[n] == (2, *s[1:])}
@@ -195,15 +197,18 @@ def _tangled(
     folder: Path | None,
     feeds: Sequence[dict[str, Array]],
     outputs: Mapping[str, tuple[Array, Sequence[Array]]],
+    *,
+    proved: bool,
 ) -> set[str]:
     """Return the outputs of two samples that are not those of either alone, beyond rounding.
 
-    A scale that a dynamic quantiser takes of both is held fixed for this, so that it hides nothing else.
+    A scale that a dynamic quantiser takes of both is held fixed for this, so that it hides nothing else. Where the
+    other operators are proved to keep samples apart, what is left is rounding to another step here and there.
     """
     graph = model.graph
     drawn = {str(v.name) for v in random_values(graph)}
     if pinned.dynamic(graph):
-        found = pinned.tangled(model, folder, feeds, lambda a, p: _beside(a, p, agree))
+        found = pinned.tangled(model, folder, feeds, lambda a, p: _beside(a, p, _roughly if proved else agree))
         if found is not None:
             return found - drawn
     loose = _loosely if is_quantised(graph) else _roughly if is_half(graph) else agree

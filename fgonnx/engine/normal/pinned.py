@@ -20,17 +20,18 @@ _SUFFIX = "::pinned"
 
 def dynamic(graph: ir.Graph) -> list[ir.Node]:
     """Return the nodes that take one scale for all samples."""
-    return [node for node in graph if node.op_type == "DynamicQuantizeLinear" and not node.domain]
+    return [node for node in graph if node.op_type.startswith("DynamicQuantize")]
 
 
 def scale_note(graph: ir.Graph, coupling: Sequence[ir.Node]) -> str:
     """Say what dynamic quantisers do to the samples of a batch, and which other operators may show for some alone."""
-    names = [f"'{node.name}'" for node in dynamic(graph)]
+    nodes = dynamic(graph)
+    names = [f"'{node.name}'" for node in nodes]
     which = f"{names[0]}, and {len(names) - 1} more, take" if len(names) > 1 else f"{names[0]} takes"
-    others = [f"'{node.name}' ({node.op_type})" for node in coupling if node.op_type != "DynamicQuantizeLinear"]
+    others = [f"'{node.name}' ({node.op_type})" for node in coupling if node not in nodes]
     also = f"; whether {others[0]} joins samples, too, was tried on random ones alone" if others else ""
     return (
-        f"`DynamicQuantizeLinear` {which} one scale for all samples of a batch: every sample is explained alone, with "
+        f"`{nodes[0].op_type}` {which} one scale for all samples of a batch: every sample is explained alone, with "
         f"a scale of its own, and outputs are the model's up to steps of quantisation{also}"
     )
 
@@ -60,6 +61,9 @@ def tangled(
         None where it cannot be told.
     """
     nodes = dynamic(model.graph)
+    every = [n for n in ir.traversal.RecursiveGraphIterator(model.graph) if n.op_type.startswith("DynamicQuantize")]
+    if len(every) > len(nodes) or any(node.domain for node in nodes):
+        return None  # scales that are no values of the graph
     scales = [str(v.name) for node in nodes for v in node.outputs[1:3]]
     outputs = [str(v.name) for v in model.graph.outputs]
     try:
