@@ -1,5 +1,7 @@
 """Detectors: heads on the grid of the picture, and what is explained of a detector where no target is given."""
 
+import json
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -7,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fgonnx import Explainer
 from fgonnx.errors import TargetError
 from fgonnx.explain.detection import Detection
+from tests.cli_support import good
 from tests.support import draw, model, pictures
 
 X = pictures(3, (3, 16, 12))
@@ -144,3 +147,41 @@ class TestDefault:
         shape = {"ROWS": "N,R,K"}.get("ROWS" if tail == ROWS else "", "N,K" if "Flatten" in tail else "N,K,H,W")
         e = Explainer(detector(tail, columns, shape=shape), head="output", labels=labels or None)(X)
         np.testing.assert_array_equal(e.target, e.outputs["y"].reshape(3, -1).argmax(1))
+
+
+class TestNothingDetected:
+    """Scores that are shares and all near 0: said, with the likely cause; the record names the best detection."""
+
+    FAINT = detector(
+        "f = Mul(t, faint) y = Squeeze(f, one)", faint=np.array([1, 1, 1, 1, 1e-2, 1e-2, 1e-2, 1e-2])[:, None, None]
+    )
+
+    def source(self):
+        source = helper.make_model(self.FAINT.graph, opset_imports=self.FAINT.opset_import, ir_version=8)
+        for tensor in source.graph.initializer:
+            if tensor.name == "faint":
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), "faint"))
+        return source
+
+    @pytest.mark.parametrize("target", [None, "best=dog", "best=1,first=5"])
+    def test_is_said_of_each_sample(self, target):
+        notes = Explainer(self.source(), head="output", labels=NAMES)(X, target).notes
+        for sample in range(3):
+            assert any(n.startswith(f"sample {sample}: no") and "preprocessing" in n for n in notes)
+
+    def test_is_not_said_where_something_is(self):
+        found = Explainer(detector("y = Squeeze(t, one)"), head="output", labels=NAMES)(X)
+        assert not any("detected" in n for n in found.notes)
+
+    def test_is_in_the_table_and_in_the_record_of_a_picture(self, tmp_path):
+        path = tmp_path / "net.onnx"
+        path.write_bytes(self.source().SerializeToString())
+        np.save(tmp_path / "x.npy", X[:1])
+        (tmp_path / "names.txt").write_text("\n".join(NAMES))
+        said = good(
+            *("explain", path, tmp_path / "x.npy", "-o", tmp_path / "out", "--head", "output"),
+            *("--labels", tmp_path / "names.txt"),
+        )
+        record = json.loads(next((tmp_path / "out").glob("*.json")).read_text())
+        assert record["detected"].split()[0] in said
+        assert any("is detected: the best score is" in note for note in record["notes"])

@@ -113,7 +113,7 @@ def _show(summary: Mapping[str, Any], folder: Path) -> None:
             f"{r['overlap']:.0%}",
             f"{r['quantisation_b']:.1%}",
         )
-    terminal.out().print(made)
+    terminal.show(made)
     if len(rows) > _ROWS:
         terminal.out().print(f"... and {len(rows) - _ROWS} more", soft_wrap=True)
     _show_measures(summary)
@@ -145,7 +145,7 @@ def _show_measures(summary: Mapping[str, Any]) -> None:
             "" if c is None else f"{c['kind']} {c['bound']:g} ({c['judged']})",
             "" if c is None else Text("holds", style="green") if c["holds"] else Text("fails", style="bold red"),
         )
-    terminal.out().print(made)
+    terminal.show(made)
 
 
 def _show_layers(summary: Mapping[str, Any]) -> None:
@@ -168,4 +168,4 @@ def _show_layers(summary: Mapping[str, Any]) -> None:
             f"{e['added']:.2%}",
             f"{e['error']:.2%}",
         )
-    terminal.out().print(made)
+    terminal.show(made)

@@ -221,7 +221,7 @@ def _show(source: str, report: Any) -> None:
             f"{m.allowed:.0e}{unit}",
             verdict,
         )
-    terminal.out().print(made)
+    terminal.show(made)
     terminal.out().print(
         Text("passed" if report.passed else "failed", style="bold green" if report.passed else "bold red")
     )

@@ -95,7 +95,7 @@ def _show(summary: Mapping[str, Any], folder: Path) -> None:
         for method in summary["methods"]:
             cells = [c["cells"].get(method["name"]) for c in part]
             terminal.row(made, method["name"], *("–" if c is None else number(c["mean"]) for c in cells))
-        terminal.out().print(made)
+        terminal.show(made)
     terminal.notes(summary["notes"])
     for what, found in (("left out", summary["failed"]), ("skipped", summary["data"]["skipped"])):
         if found:

@@ -90,7 +90,7 @@ def command(
     for kind, values in (("input", proto.graph.input), ("output", proto.graph.output)):
         for value in values:
             terminal.row(table, kind, value.name, *_type_and_shape(value))
-    terminal.out().print(table)
+    terminal.show(table)
 
 
 def _optional(proto: onnx.ModelProto) -> list[str]:

@@ -21,7 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fgonnx.audit.check import CheckResult
+from fgonnx.cli import tables
 from fgonnx.cli.flags import flags_of, on_the_command_line
+from fgonnx.cli.tables import Cell
 from fgonnx.errors import FgonnxError, FgonnxWarning
 from fgonnx.jobs.record import name_of, target_of, value_of
 
@@ -165,7 +167,12 @@ def table(*headings: str, title: str | None = None, numbers: Sequence[str] = ())
 
 def row(to: Table, *cells: object, style: str = "") -> None:
     """Add a row of plain text: brackets in names are not markup."""
-    to.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells), style=style)
+    to.add_row(*(cell if isinstance(cell, Text) else Cell(str(cell)) for cell in cells), style=style)
+
+
+def show(made: Table) -> None:
+    """Print a table, on any width."""
+    tables.show(out(), made)
 
 
 def show_explained(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Path) -> None:
@@ -183,6 +190,7 @@ def show_explained(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Pat
     )
     for r in rows:
         top = f"{name_of(r['top5'][0])} ({value_of(r['top5'][0])})" if r["top5"] else "?"
+        top = r.get("detected", top)
         target = r["target"]
         same = bool(r["top5"]) and target is not None and r["top5"][0]["index"] == target["index"]
         certificate = r["completeness"]
@@ -198,7 +206,7 @@ def show_explained(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Pat
             f"{r['localised']['share']:.1%}" if r["localised"] else "-",
             r["files"]["picture"],
         )
-    out().print(made)
+    show(made)
     if left_out:
         out().print(f"... and {left_out} more", soft_wrap=True)
     total = len(rows) + left_out
@@ -255,7 +263,7 @@ def _show_obstacle(found: Mapping[str, Any], *, everything: bool) -> None:
         row(
             made, r["node"] if everything else _middle(r["node"]), r["op_type"], r["version"], r["why"], r["what_to_do"]
         )
-    out().print(made)
+    show(made)
     _more(len(refusals), everything=everything)
 
 
@@ -281,7 +289,7 @@ def _show_sites(sites: Sequence[Mapping[str, Any]], profile: str, *, everything:
         grid = " x ".join(map(str, s["grid"]))
         name = s["name"] if everything else _middle(s["name"])
         row(made, i, name, s["op_type"], s["kind"], grid or "not spatial", "yes" if s["in_map"] else "no")
-    out().print(made)
+    show(made)
     if len(listed) < len(sites):
         out().print(f"{len(sites) - len(listed)} more sites: --all", soft_wrap=True)
 
@@ -303,7 +311,7 @@ def show_check(result: CheckResult) -> None:
     for c in result.checks:
         verdict = Text(c.verdict, style=_VERDICTS[c.verdict])
         row(made, c.name, verdict, f"{c.value:.1e}", f"{c.tolerance:.0e}", c.detail)
-    out().print(made)
+    show(made)
     for c in result.checks:
         if c.verdict == "undecided":
             say("not decided", f"{c.name}; what would decide it: {c.decides}")

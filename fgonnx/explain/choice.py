@@ -104,11 +104,14 @@ class Resolved:
         Cotangents, where the target of a sample is not a single entry.
     described : tuple of str
         Description of the target, one per sample.
+    remarks : tuple of str
+        What is to be said of it, one per sample, "" for nothing.
     """
 
     indices: npt.NDArray[np.int64] | None
     seed: Array | None
     described: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def resolve(target: Target, head: Head) -> Resolved:
@@ -126,15 +129,16 @@ def resolve(target: Target, head: Head) -> Resolved:
         raise TargetError(f"{len(many)} targets were given for {head.count} sample(s); give one, or one per sample")
     found = [one.resolve(head, i) for i, one in enumerate(many)]
     described = tuple(words for _, words in found)
+    remarks = tuple(one.remark(head, i) for i, one in enumerate(many))
     if not any(one.seed_needed for one in many):
-        return Resolved(np.array([index for index, _ in found], np.int64), None, described)
+        return Resolved(np.array([index for index, _ in found], np.int64), None, described, remarks)
     seeds = np.zeros((head.count, *head.shape))
     for seed, one, (what, _) in zip(seeds, many, found, strict=True):
         if one.seed_needed:
             seed[...] = what
         else:
             seed.flat[what] = 1
-    return Resolved(None, seeds, described)
+    return Resolved(None, seeds, described, remarks)
 
 
 def resolve_contrast(contrast: Contrast, target: Target, head: Head) -> npt.NDArray[np.int64]:

@@ -25,7 +25,18 @@ _BEFORE = (4, 5)  # columns before the classes
 _COCO = 80  # classes of COCO, of which most detectors are
 _FEWEST = 16  # anchors that a detector has at least
 _ORDERED = 0.9  # share of boxes whose second corner lies behind the first
+_NOTHING = 0.05  # the least score of a detection
 _PIXELS = 2.0  # coordinates that are shares of the picture stay below
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """Scores of anchors and classes, behind `first` other columns, and the anchor of the highest one of a class."""
+
+    ranked: Array
+    anchor: int
+    entry: int
+    first: int
 
 
 @dataclass(frozen=True)
@@ -90,8 +101,34 @@ class Detection(Single):
             )
         return int(table[anchor, column]), f"{why}column {column} of anchor {anchor}"
 
+    def remark(self, head: Head, sample: int) -> str:
+        """Say where nothing is detected: where the best of scores that are shares is none."""
+        if self.best is None:
+            return ""
+        anchors = _table(head.indices, "the head", columns_of(head)).shape[0]
+        found = self._ranked(head, sample, anchors)
+        score = found.ranked[found.anchor, found.entry]
+        if found.ranked.min() < 0 or found.ranked.max() > 1 or score >= _NOTHING:
+            return ""
+        what = "nothing" if self.best == ANY else f"no {head.class_name(found.entry, found.ranked.shape[1])}"
+        return (
+            f"{what} is detected: the best score is {score:.1g}. Where something should be, the likely cause is the "
+            f"preprocessing: the range of values, the order of channels, the size ({parameter('preprocess')})"
+        )
+
+    def choice(self, head: Head, sample: int) -> str:
+        """Return the class and the score of the detection."""
+        anchors = _table(head.indices, "the head", columns_of(head)).shape[0]
+        return self._best(head, sample, anchors)[2].removeprefix("best ").removesuffix(", ")
+
     def _best(self, head: Head, sample: int, anchors: int) -> tuple[int, int, str]:
         """Return the anchor with the highest score of the class, the column of the class, and a description."""
+        f = self._ranked(head, sample, anchors)
+        name = head.class_name(f.entry, f.ranked.shape[1])
+        return f.anchor, f.first + f.entry, f"best {name} ({f.ranked[f.anchor, f.entry]:.3g}), "
+
+    def _ranked(self, head: Head, sample: int, anchors: int) -> _Ranked:
+        """Return the scores of all classes, and which is the highest of the class."""
         assert self.best is not None
         scores = self._scores(head, sample).astype(np.float64)
         axis = columns_of(head) if scores.ndim == len(head.shape) else None
@@ -109,8 +146,7 @@ class Detection(Single):
         if weighed is not None:
             ranked = ranked * table[:, weighed : weighed + 1]
         entry = int(ranked.max(0).argmax()) if self.best == ANY else head.entry(self.best, classes)
-        anchor = int(ranked[:, entry].argmax())
-        return anchor, first + entry, f"best {head.class_name(entry, classes)} ({ranked[anchor, entry]:.3g}), "
+        return _Ranked(ranked, int(ranked[:, entry].argmax()), entry, first)
 
     def _objectness(self, table: Array, first: int) -> int | None:
         if self.objectness is not None:
@@ -163,6 +199,15 @@ def unasked(head: Head) -> Detection | None:
     if (table[:, :_BOX].max() <= _PIXELS and not coco) or shares.min() < 0 or shares.max() > 1:
         return None
     return Detection(ANY, first=first)
+
+
+def detected(head: Head) -> tuple[str, ...]:
+    """Return the class and the score of the best detection of every sample; nothing where a head is of no detector."""
+    try:
+        best = unasked(head)
+    except TargetError:  # nothing but boxes
+        return ()
+    return () if best is None else tuple(best.choice(head, i) for i in range(head.count))
 
 
 def _refuse_boxes(head: Head, anchors: int, boxes: Array) -> None:

@@ -338,6 +338,8 @@ class Explainer:
             described = contrasted(head, *(results[r.names[name]] for name in ("target", "contrast")))
         explanation = explanation_of(self.loaded, r, results, fed, described, self.labels or ())
         explanation.settings["runtime"] = self.running.described()
+        if any(resolved.remarks):
+            explanation.settings["remarks"] = list(resolved.remarks)
         if contrast is not None:
             explanation.settings["contrast"] = contrast if isinstance(contrast, (int, str)) else repr(contrast)
         if self.running.verify:

@@ -109,8 +109,13 @@ class Explanation:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was changed in the model to explain it, and which of its choices are held fixed."""
-        return tuple(self.settings.get("notes", ()))
+        """What was changed in the model to explain it, which of its choices are held fixed, and what targets lack."""
+        said = [
+            f"sample {i}: {text}" if len(self) > 1 else text
+            for i, text in enumerate(self.settings.get("remarks", ()))
+            if text
+        ]
+        return (*self.settings.get("notes", ()), *said)
 
     def relative_residual(self) -> Array:
         """Return |residual| / |score| per sample, (N,): the relative error of the certificate."""

@@ -17,3 +17,7 @@ class Single(ABC):
     @abstractmethod
     def resolve(self, head: Head, sample: int) -> tuple[Any, str]:
         """Return a flat index or (if `seed_needed`) a cotangent of the head's shape, and a description."""
+
+    def remark(self, head: Head, sample: int) -> str:
+        """Return what is to be said of this choice, "" where it is nothing."""
+        return ""

@@ -159,7 +159,7 @@ class ExplainJob:
             for sample in samples:
                 yield from self._tasks([sample])
             return
-        decision = Decision.of(explanation, rewritten, labels)
+        decision = Decision.of(explanation, rewritten, labels, explainer.labels)
         self.notes.update(dict.fromkeys(explanation.settings["notes"]))
         for row, sample in enumerate(samples):
             yield partial(self._write, sample, row, explanation, decision, rewritten.normal.layout)

@@ -18,8 +18,9 @@ from fgonnx._version import __version__
 from fgonnx.engine.graph import openvino
 from fgonnx.engine.graph.running import ORT, Running
 from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.explain.detection import detected
 from fgonnx.explain.explanation import Explanation
-from fgonnx.explain.head import ONLY
+from fgonnx.explain.head import ONLY, Head
 from fgonnx.jobs.samples import Sample
 from fgonnx.pictures.show import plots, visual
 from fgonnx.pictures.show.sheet import Certificate
@@ -52,16 +53,25 @@ class Decision:
         One name per entry.
     shape : tuple of int
         Shape of the head for one sample.
+    detected : tuple of str
+        Of a detector, the class and the score of the best detection, one per sample; else empty.
     """
 
     scores: Array | None
     probabilities: Array | None
     labels: tuple[str, ...] | None
     shape: tuple[int, ...]
+    detected: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, explanation: Explanation, rewritten: Rewritten, labels: tuple[str, ...] | None) -> Decision:
-        """Take the decision from an explanation."""
+    def of(
+        cls,
+        explanation: Explanation,
+        rewritten: Rewritten,
+        labels: tuple[str, ...] | None,
+        classes: Sequence[str] | None = None,
+    ) -> Decision:
+        """Take the decision from an explanation; `classes` are names of what a detector finds."""
         count, entries = len(explanation), int(np.prod(rewritten.head_shape, initial=1))
 
         def rows(array: Array | None) -> Array | None:
@@ -76,7 +86,13 @@ class Decision:
             probabilities = rows(outputs[name]) if name and outputs[name].dtype.kind == "f" else None
             if probabilities is not None and rewritten.stripped == "LogSoftmax":
                 probabilities = np.exp(probabilities)
-        return cls(scores, probabilities, labels, rewritten.head_shape)
+        values = probabilities if probabilities is not None else scores
+        found: tuple[str, ...] = ()
+        if values is not None:
+            table = values.reshape(count, *rewritten.head_shape)
+            head = Head(rewritten.head_shape, count, rewritten.head_axes, classes or (), lambda: table, lambda: outputs)
+            found = detected(head)
+        return cls(scores, probabilities, labels, rewritten.head_shape, found)
 
     def entry(self, sample: int, index: int) -> dict[str, Any]:
         """Return one entry of the head for the record."""
@@ -167,6 +183,7 @@ def describe(
         "notes": [
             *sample.notes,
             *explanation.settings["notes"],
+            *([remark] if (remark := explanation.settings.get("remarks", ("",) * (row + 1))[row]) else []),
             *([SMOOTHED] if request["settings"]["method"] == "smooth-fullgrad" else []),
             *([f"layer: {explanation.settings['layer']}"] if "layer" in explanation.settings else []),
         ],
@@ -178,6 +195,7 @@ def describe(
             "described": explanation.described[row],
         },
         "top5": decision.top(row),
+        **({"detected": decision.detected[row]} if decision.detected else {}),
         "target": decision.entry(row, index) if index is not None else None,
         **({"contrast": decision.entry(row, other)} if other is not None else {}),
         "score": score,
@@ -386,7 +404,10 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
         lines += [f"difference {record['score']:.5g}{stage}"]
     # The largest entry of a head with several axes is not a choice between classes.
     classes = all(sum(i > 0 for i in entry["position"]) < 2 for entry in [*top, *([target] if target else [])])
-    if top and target is not None and classes and top[0]["index"] != target["index"]:
+    if "detected" in record:
+        if record["detected"] not in described:
+            lines.append(f"the model's own choice: {record['detected']}")
+    elif top and target is not None and classes and top[0]["index"] != target["index"]:
         lines.append(f"the model's own choice: {name_of(top[0])} ({value_of(top[0])})")
     completeness, localised = record["completeness"], record["localised"]
     if completeness is not None:
