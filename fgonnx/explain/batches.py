@@ -106,7 +106,13 @@ def run(
         One row per sample.
     """
     parts = [session.run(part, outputs) for part in cut(r, fed, size)]
-    return {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in parts[0]}
+    return {name: _joined([np.atleast_1d(part[name]) for part in parts]) for name in parts[0]}
+
+
+def _joined(arrays: Sequence[Array]) -> Array:
+    """Return the rows of all runs; those of the first where others have another size, as lists of what is found do."""
+    alike = all(array.shape[1:] == arrays[0].shape[1:] for array in arrays)
+    return np.concatenate(arrays) if alike else arrays[0]
 
 
 def drive(r: Rewritten, session: Session | OpenVinoSession, fed: Feeds, size: int) -> dict[str, Array]:
@@ -119,7 +125,7 @@ def drive(r: Rewritten, session: Session | OpenVinoSession, fed: Feeds, size: in
         that `named` returns.
     """
     found = [_driven(r, session, part, index, size) for index, part in enumerate(cut(r, fed, 1))]
-    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    return {name: _joined([np.atleast_1d(one[name]) for one in found]) for name in found[0]}
 
 
 def named(r: Rewritten, name: str) -> str:

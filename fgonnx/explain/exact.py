@@ -82,7 +82,7 @@ class Witness:
         Returns
         -------
         dict of str to numpy array
-            Outputs behind an inner value that is explained, where they are of all samples together: the model's own.
+            Outputs that are not what is explained, where they are of all samples together: the model's own.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class Witness:
         for name, array in ours.items():
             if name in drawn or self._same(array, theirs[name], name, r):
                 continue
-            if not inner:
+            if not inner and name == _explained(r, theirs):
                 raise NumericError(f"{parting(self._loaded, name, array, theirs[name])}{self._reason(count)}. {ADVICE}")
             place = frame.outputs.get(name, 0)
             replaced[name] = np.moveaxis(theirs[name], place, 0) if place else theirs[name]
@@ -205,6 +205,13 @@ class Witness:
                 f"one sample at a time, or bind inputs that have no row for each sample ({parameter('bind')})"
             )
         return ": its samples influence each other. Give one sample at a time"
+
+
+def _explained(r: Rewritten, outputs: Mapping[str, Array]) -> str:
+    """Return the output that is computed from the head: the one chosen, else the first floating-point one."""
+    if r.options.output in outputs:
+        return str(r.options.output)
+    return next((n for n in r.source_outputs if outputs[n].dtype.kind == "f"), r.source_outputs[0])
 
 
 def _part(array: Array, place: int | None, of: int, count: int) -> Array:

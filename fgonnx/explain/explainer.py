@@ -343,7 +343,11 @@ class Explainer:
         if contrast is not None:
             explanation.settings["contrast"] = contrast if isinstance(contrast, (int, str)) else repr(contrast)
         if self.running.verify:
-            explanation = replace(explanation, outputs={**explanation.outputs, **self._verify(engine, fed, results)})
+            whole = self._verify(engine, fed, results)
+            explanation = replace(explanation, outputs={**explanation.outputs, **whole})
+            explanation.settings["notes"] += [
+                f"'{name}' is the model's own, of all samples together: its rows are not the samples" for name in whole
+            ]
         return explanation
 
     def _verify(self, engine: Engine, fed: Mapping[str, Array], results: Mapping[str, Array]) -> dict[str, Array]:
