@@ -94,3 +94,38 @@ def test_in_the_summary_of_a_comparison(case, tmp_path):
     text = good("compare", path, path, sample, "-o", tmp_path / "out", "--threads", 1)
     assert f"`{op_type}`" in text
     assert says(json.loads((tmp_path / "out" / "summary.json").read_text())["notes"], op_type)
+
+
+WRITTEN_OUT = {
+    "GridSample": "t = MatMul(f, w1) b = Add(t, one) c = Reshape(b, ones) g = AffineGrid(c, size) s = GridSample(x, g)",
+    "GridSample, nearest": "t = MatMul(f, w1) b = Add(t, one) c = Reshape(b, ones) g = AffineGrid(c, size) "
+    's = GridSample<mode="nearest">(x, g)',
+    "GreaterOrEqual": "h = ReduceMean(x) c = GreaterOrEqual(x, h) z = Neg(x) s = Where(c, x, z)",
+    "LessOrEqual": "h = ReduceMean(x) c = LessOrEqual(x, h) z = Neg(x) s = Where(c, x, z)",
+}
+
+
+@pytest.mark.parametrize("body", WRITTEN_OUT.values(), ids=WRITTEN_OUT)
+def test_notes_name_the_models_own_nodes(body):
+    """Operators that are written out in others stand for themselves."""
+    given = draw(w1=(192, 6), v=(3, 4)) | {
+        "one": np.array([1, 0, 0, 0, 1, 0], np.float32),
+        "ones": np.array([1, 2, 3]),
+        "size": np.array([1, 3, 8, 8]),
+    }
+    used = {n: a for n, a in given.items() if n in body.replace("(", " ").replace(")", " ").replace(",", " ") + " v"}
+    source = model(
+        f"(float[1,3,8,8] x) => (float[1,4] y) {{ f = Flatten(x) {body} r = Relu(s) "
+        "p = GlobalAveragePool(r) q = Flatten(p) y = MatMul(q, v) }",
+        20,
+        9,
+        used,
+    )
+    for i, node in enumerate(source.graph.node):
+        node.name = f"own{i}"
+    notes = fgonnx.Explainer(source)(np.random.default_rng(0).random((1, 3, 8, 8), np.float32)).notes
+    held = [note for note in notes if note.startswith("`")]
+    assert held
+    assert all(part.startswith("own") and "/" not in part for note in held for part in note.split("'")[1:2])
+    operators = {node.op_type for node in source.graph.node}
+    assert {note.split("`")[1] for note in held} <= operators

@@ -27,6 +27,16 @@ def written_for(node: ir.Node, source: ir.Node) -> None:
         say_why(node, why)
 
 
+def remember(node: ir.Node) -> None:
+    """Record what a node is, before it becomes a call of what it is written out as."""
+    node.meta.setdefault(_SOURCE, _described(node))
+
+
+def is_written(node: ir.Node) -> bool:
+    """Tell whether it is recorded what a node stands for."""
+    return _SOURCE in node.meta
+
+
 def source_of(node: ir.Node) -> tuple[str, str]:
     """Return the name and the operator of the model's node that a node stands for: its own, if it is one of them."""
     name, op_type, _ = node.meta.get(_SOURCE) or _described(node)

@@ -7,9 +7,11 @@ optimiser's fused operators decomposed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx_ir as ir
 
-from fgonnx.engine.graph.origin import written_for
+from fgonnx.engine.graph.origin import is_written, written_for
 from fgonnx.engine.normal.expand import contrib, controlflow, functions, recurrent, sampling, sequences
 from fgonnx.engine.normal.recurrence import ROLE
 from fgonnx.engine.rules.registry import find
@@ -34,13 +36,15 @@ def expand(model: ir.Model) -> bool:
     dependent = depends_on_inputs(model.graph)
     changed = False
     known = set(model.graph)
+    calls: dict[str, ir.Node] = {}
     for node in list(model.graph):
         if not any(v in dependent for v in node.inputs) and node.op_type not in controlflow.EXPANDERS:
             continue
         if node.op_type in _NOT_EXPANDED or ROLE in node.meta or find(node.op_type, opset, node.domain) is not None:
             continue
         if (expander := EXPANDERS.get((node.domain, node.op_type))) is None:
-            changed |= functions.expand(model, node)
+            if functions.expand(model, node):
+                changed, calls[str(node.name)] = True, node
         elif expander(model, node):
             changed = True
             for new in model.graph:
@@ -49,7 +53,18 @@ def expand(model: ir.Model) -> bool:
                     known.add(new)
     if changed:
         functions.settle(model)
+        for new in model.graph:
+            call = next((name for name in _beginnings(str(new.name)) if name in calls), None)
+            if call is not None and new not in known and not is_written(new):
+                written_for(new, calls[call])
     return changed
+
+
+def _beginnings(name: str) -> Iterator[str]:
+    """Yield what a name begins with, up to each of its slashes, the longest first."""
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
 
 
 def depends_on_inputs(graph: ir.Graph) -> set[ir.Value]:

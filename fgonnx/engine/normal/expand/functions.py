@@ -8,6 +8,8 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from fgonnx.engine.graph.origin import remember
+
 _DOMAIN = "fgonnx.expansion"
 
 
@@ -45,6 +47,7 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
     model.functions[function.identifier()] = function
     model.opset_imports.setdefault(_DOMAIN, 1)
     _fill_defaults(schema, node, body)
+    remember(node)
     node.domain, node.op_type, node.overload = _DOMAIN, name, ""
     return True
 
