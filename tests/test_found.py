@@ -89,7 +89,7 @@ def test_what_comes_of_an_expansion_is_called_after_the_node_of_the_model():
     graph = """(float[1,4] x) => (float[k] y) <float three = {3}, float one = {1}> {
         m = ReduceMean<keepdims=0>(x) top = Add(m, three) [ramp] y = Range(m, top, one)
     }"""
-    with pytest.raises(UnsupportedError, match=r"node 'ramp/Loop"):
+    with pytest.raises(UnsupportedError, match=r"node 'ramp' \(Range"):
         explained(model(graph), draw(1, 4))
 
 

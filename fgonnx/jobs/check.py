@@ -60,7 +60,7 @@ def check_samples(
     layout, said = options.layout, []
     if pre is not None:
         said.append(("preprocessing", f"{pre.describe()}  (from: {origin})"))
-        layout = agreed_layout(layout, pre, loaded.name)
+        layout = agreed_layout(layout, pre, loaded, options.input)
     if sources:
         refuse_idle(thoroughness, ["samples"], "pictures or arrays to check on are given")
         reader = Reader(value, pre, axis=loaded.batch_axis)

@@ -79,7 +79,7 @@ class Side:
         pictures = any(is_picture(s.path) for s in find(inputs, len(dims_of(value)), self.loaded.batch_axis))
         self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=pictures)
         self.reader = Reader(value, self.preprocessing, axis=self.loaded.batch_axis)
-        layout = agreed_layout(options.layout, self.preprocessing, self.loaded.name)
+        layout = agreed_layout(options.layout, self.preprocessing, self.loaded, options.input)
         self.options = replace(options, bind=None, layout=layout)
 
     def arguments(self, suffix: str) -> list[str]:

@@ -157,7 +157,7 @@ class EvaluationJob:
         self.loaded, options = arranged(binding.bind(load(model), options.bind), options)
         value = self.loaded.input(options.input)
         self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=data.is_dir())
-        layout = agreed_layout(options.layout, self.preprocessing, self.loaded.name)
+        layout = agreed_layout(options.layout, self.preprocessing, self.loaded, options.input)
         self.options = replace(options, bind=None, layout=layout)
         self.forward = Explainer(self.loaded, self.options, self.running)
         if self.preprocessing is not None and self.preprocessing.size is None:
@@ -302,7 +302,7 @@ class EvaluationJob:
         if self.preprocessing is None:
             return 0.0
         black = self.preprocessing.apply(np.zeros((8, 8, 3), np.uint8))
-        return black[:, :1, :1] if self.preprocessing.layout == "NCHW" else black[:1, :1, :]
+        return black[:, :1, :1] if self.preprocessing.layout == "NCHW" else black[:1, :1]
 
     def finish(self) -> dict[str, Any]:
         """Write the files of a finished run and return the summary."""

@@ -177,7 +177,10 @@ class ExplainJob:
         saliency = explanation.saliency[row]
         placed = None
         if self.picture == "overlay" and sample.photo is not None and self.preprocessing is not None:
-            placed = self.preprocessing.place(record.flat(saliency), sample.photo.shape)
+            map_ = record.flat(saliency)
+            if saliency.ndim == 1 and sample.x.ndim == 2:  # rows or columns of a grey picture, read as a sequence
+                map_ = np.broadcast_to(map_ if layout[1] == "C" else map_.T, sample.x.shape)
+            placed = self.preprocessing.place(map_, sample.photo.shape)
         drawn = record.draw(made, sample, saliency, self.picture, placed, record.arranged(sample.x, layout))
         storage.make_folder(self.folder)
         storage.write_array(self.folder / files["map"], saliency.astype("float32", copy=False))
@@ -192,7 +195,7 @@ class ExplainJob:
         options = replace(
             self._options,
             bind=None,  # the model is bound already
-            layout=agreed_layout(self.options.layout, preprocessing, self.loaded.name),
+            layout=agreed_layout(self.options.layout, preprocessing, self.loaded, self.options.input),
             scores=methods.find(self.options.method).drive is None,
         )
         return Explainer(self.loaded, options, replace(self.running, spin=False), labels=self._given_labels)

@@ -11,6 +11,7 @@ from fgonnx import labels
 from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.engine.model.layouts import samples_first
 from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.normal.arrange import allows
 from fgonnx.errors import OptionError, PreprocessingError, TargetError
 from fgonnx.fields import MODEL, check_fields, documented, option
 from fgonnx.pictures.read import preprocess, presets
@@ -124,7 +125,9 @@ class Reading:
         return preprocess.complete(found, dims, dtype_of(value).numpy()), origin
 
 
-def agreed_layout(given: str | None, preprocessing: Preprocessing | None, where: str) -> str | None:
+def agreed_layout(
+    given: str | None, preprocessing: Preprocessing | None, loaded: LoadedModel, input: str | None
+) -> str | None:
     """Return the layout that the user and the preprocessing agree on; None where neither says.
 
     Parameters
@@ -133,8 +136,10 @@ def agreed_layout(given: str | None, preprocessing: Preprocessing | None, where:
         The user's choice (`layout`).
     preprocessing : Preprocessing or None
         How pictures become arrays, complete.
-    where : str
-        The model's name, for messages.
+    loaded : LoadedModel
+        The model.
+    input : str or None
+        Name of the input.
 
     Raises
     ------
@@ -145,9 +150,11 @@ def agreed_layout(given: str | None, preprocessing: Preprocessing | None, where:
         return given
     if given is not None and samples_first(given) != preprocessing.layout:
         raise OptionError(
-            f"{where}: {parameter('layout', given)} contradicts the preprocessing, which writes pictures as "
+            f"{loaded.name}: {parameter('layout', given)} contradicts the preprocessing, which writes pictures as "
             f"{preprocessing.layout}; give one of the two, or the same in both (--preprocess NAME,layout=...)"
         )
+    if preprocessing.layout == "NHW" and not allows(loaded, "NHW", input):
+        return given  # rows in grey are read as a sequence
     return given or preprocessing.layout
 
 

@@ -235,6 +235,8 @@ class Reader:
         """
         values = x.astype(np.float64)
         pre = self.preprocessing
+        if pre is not None and pre.layout == "NHW" and values.ndim == 2:
+            values = values[:, :, None]
         if pre is not None and values.ndim == 3:
             values = values.transpose(1, 2, 0) if pre.layout == "NCHW" else values
             values = (values * np.asarray(pre.std) + np.asarray(pre.mean)) / pre.scale

@@ -98,6 +98,19 @@ def arrange(
     return _arranged(loaded, x, found, trial, given)
 
 
+def allows(loaded: LoadedModel, layout: str, input_name: str | None = None) -> bool:
+    """Tell whether no operator contradicts a layout of an input."""
+    x = choose_input(loaded.ir, input_name, loaded.name)
+    rank = len(dims_of(x))
+    if rank != len(layout):
+        return False
+    try:
+        contradicted(plain(layout), _read(loaded, x, rank), dims_of(x), loaded.name, layout)
+    except OptionError:
+        return False
+    return True
+
+
 def _read(loaded: LoadedModel, x: ir.Value, rank: int) -> Roles:
     model = loaded.ir
     if model.functions:

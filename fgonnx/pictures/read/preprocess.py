@@ -19,7 +19,7 @@ import numpy.typing as npt
 from fgonnx.errors import InputError, PreprocessingError
 from fgonnx.wording import near
 
-Layout = Literal["NCHW", "NHWC"]
+Layout = Literal["NCHW", "NHWC", "NHW"]
 Resize = Literal["stretch", "crop", "letterbox"]
 Channels = Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA"]
 DType = Literal["float32", "float16", "uint8"]
@@ -57,7 +57,7 @@ class Preprocessing:
 
     Attributes
     ----------
-    layout : {"NCHW", "NHWC"} or None
+    layout : {"NCHW", "NHWC", "NHW"} or None
         Position of the channels in the model's input.
     size : (int, int) or None
         Height and width of the model's input; None for a model that takes a picture at its own size.
@@ -160,7 +160,7 @@ class Preprocessing:
 
         Returns
         -------
-        ndarray of `dtype`, shape (C, h, w) or (h, w, C)
+        ndarray of `dtype`, shape (C, h, w), (h, w, C) or (h, w)
             In the layout of the model, without a batch axis, contiguous.
 
         Raises
@@ -187,6 +187,8 @@ class Preprocessing:
         if self.dtype != "uint8":
             mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
             sample = ((pixels.astype(np.float32) * np.float32(self.scale) - mean) / std).astype(self.dtype)
+        if self.layout == "NHW":
+            sample = sample[:, :, 0]
         return np.ascontiguousarray(sample.transpose(2, 0, 1) if self.layout == "NCHW" else sample)
 
     def to_display(self, image: Pixels) -> npt.NDArray[np.uint8]:
@@ -440,14 +442,22 @@ def complete(pre: Preprocessing, input_shape: Sequence[int | str | None], dtype:
     """
     dims = tuple(d if isinstance(d, int) and d > 0 else None for d in input_shape)
     shown = "(" + ", ".join("?" if d is None else str(d) for d in dims) + ")"
-    if len(dims) != 4:
+    if len(dims) not in (3, 4):
         raise PreprocessingError(
             f"the model's input, with its batch {shown}, has {len(dims)} axes and a picture needs 4 (batch, channels, "
-            "height, width): "
-            "pass arrays instead of pictures"
+            "height, width), or 3 without channels, in grey: pass arrays instead of pictures"
         )
-    layout = pre.layout or _layout(dims, shown)
-    channel, height, width = (1, 2, 3) if layout == "NCHW" else (3, 1, 2)
+    if len(dims) == 3:  # grey, without an axis of channels
+        layout: Layout = pre.layout or "NHW"
+        channel, height, width = 1, 2, 3
+        dims = (dims[0], 1, *dims[1:])
+    else:
+        layout = pre.layout or _layout(dims, shown)
+        channel, height, width = (1, 2, 3) if layout == "NCHW" else (3, 1, 2)
+    if (layout == "NHW") != (len(input_shape) == 3):
+        raise PreprocessingError(
+            f"layout {layout} does not fit the model's input {shown}: leave it out, the model says it"
+        )
     found: dict[str, Any] = {"layout": layout}
     if dims[channel] not in (1, 3, 4, None):
         raise PreprocessingError(
