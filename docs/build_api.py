@@ -26,6 +26,7 @@ MODULES = {
     "fgonnx.rules": "fgonnx.rules",
     "fgonnx.targets": "fgonnx.targets",
     "fgonnx.evaluate": "fgonnx.evaluate",
+    "fgonnx.auditing": "fgonnx.auditing",
     "fgonnx.training": "fgonnx.training",
     "fgonnx.errors": "fgonnx.errors",
     "fgonnx.labels": "fgonnx.labels",

@@ -17,17 +17,32 @@ from fgonnx.errors import FgonnxError, OptionError
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name in the folder of `path`; the file replaces `path` when the block ends without an error."""
+def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Yield a temporary name in the folder of `path`; the file replaces `path` when the block ends without an error.
+
+    With `sync`, its content is on the disk before it has its name, and so is the name: a power cut leaves it whole.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
+        if sync:
+            _synced(temporary)
         temporary.replace(path)
+        if sync and os.name == "posix":
+            _synced(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _synced(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def make_folder(path: Path) -> None:

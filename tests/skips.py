@@ -45,7 +45,9 @@ PACKAGE = Reason("package", "where the package is installed; the extra `test` br
 SYSTEM = Reason("system", "on the operating systems that have what is tested")
 PROCESSOR = Reason("processor", "on processors for which onnxruntime has the kernels that are tested")
 
-REASONS = (SHARED, TRAINING, INFERENCE, FRAMEWORK, ENVIRONMENT, PACKAGE, SYSTEM, PROCESSOR)
+BROWSER = Reason("browser", "where Chromium is installed")
+
+REASONS = (SHARED, TRAINING, INFERENCE, FRAMEWORK, ENVIRONMENT, PACKAGE, SYSTEM, PROCESSOR, BROWSER)
 
 
 def now(reason: Reason, detail: str = "") -> NoReturn:

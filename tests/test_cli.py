@@ -49,13 +49,17 @@ class TestExplain:
         r = json.loads((out / "circle.json").read_text(), parse_constant=pytest.fail)
         assert list(r) == [
             "schema",
+            "id",
+            "time",
             "input",
             "model",
             "versions",
             "providers",
+            "environment",
             "settings",
             "preprocessing",
             "runtime",
+            "tensor",
             "notes",
             "chosen",
             "explained",
@@ -66,6 +70,7 @@ class TestExplain:
             "delta",
             "localised",
             "sites",
+            "map",
             "files",
             "command",
         ]

@@ -56,4 +56,4 @@ def test_convert_does_not_speak_of_the_metadata_of_a_model():
 
 def test_every_command_is_listed():
     assert cli.app is app
-    assert COMMANDS == ["check", "compare", "convert", "evaluate", "explain", "inspect", "rewrite"]
+    assert COMMANDS == ["audit", "check", "compare", "convert", "evaluate", "explain", "inspect", "report", "rewrite"]

@@ -15,6 +15,7 @@ from fgonnx.engine.rewrite.options import FILE
 from fgonnx.engine.rewrite.rewrite import build
 from fgonnx.errors import OptionError
 from fgonnx.fields import spellings
+from fgonnx.jobs.audit.options import Auditing, Drift, Runner
 from fgonnx.jobs.evaluate import Plan
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import Reading
@@ -22,7 +23,7 @@ from tests.cli_support import SHAPES, run
 from tests.support import pictures, small_cnn
 
 X = pictures(2)
-CLASSES = (Options, RunningClass, Reading, Limits, Plan, Thoroughness)
+CLASSES = (Options, RunningClass, Reading, Limits, Plan, Thoroughness, Auditing, Drift, Runner)
 
 
 class TestReading:

@@ -9,6 +9,7 @@ PUBLIC = {
     "__version__ check compare grad inspect lower_gradients methods rewrite rule rules targets",
     "fgonnx.methods": "Method Sample View Written describe driven find names written",
     "fgonnx.rules": "Local Rule Unsupported elementwise find homogeneous rule rules",
+    "fgonnx.auditing": "Auditing Drift Runner against audit records report",
     "fgonnx.targets": "Cotangent Detection Position Region Similarity Target parse",
 }
 

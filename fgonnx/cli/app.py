@@ -1,4 +1,4 @@
-"""The command line: explain, inspect, check, compare, convert, evaluate, rewrite."""
+"""The command line: explain, inspect, check, compare, convert, evaluate, rewrite, audit, report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fgonnx._version import __version__
-from fgonnx.cli import check, compare, convert, evaluate, explain, inspect, rewrite, terminal
+from fgonnx.cli import audit, check, compare, convert, evaluate, explain, inspect, report, rewrite, terminal
 
 app = typer.Typer(
     name="fgonnx",
@@ -47,7 +47,7 @@ def _parted(text: str) -> tuple[str, str]:
     return first.strip(), f"{closing}\n\n**Examples**\n\n{examples}"
 
 
-for module in (explain, inspect, check, compare, convert, evaluate, rewrite):
+for module in (explain, inspect, check, compare, convert, evaluate, rewrite, audit, report):
     beginning, end = _parted(getdoc(module.command) or "")
     name = module.__name__.rpartition(".")[2]
     app.command(name, help=beginning, epilog=end)(terminal.command(module.command))

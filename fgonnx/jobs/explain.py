@@ -30,10 +30,11 @@ from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.fields import arguments, check_choices, refuse_idle
-from fgonnx.jobs import record
+from fgonnx.jobs import provenance, record
 from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.record import Decision
 from fgonnx.jobs.samples import SOUND_SUFFIX, Reader, Sample, Source, digest, find, is_picture
+from fgonnx.jobs.schema import SCHEMA
 from fgonnx.pictures.read import images
 from fgonnx.pictures.read.audio import RATE_KEY
 
@@ -171,8 +172,10 @@ class ExplainJob:
         if sample.photo is None:
             sample = replace(sample, shown=self.reader.shown(sample.x, layout))
         files = self._files(sample.source)
+        asked = self._request(sample.source)
+        about = {"time": provenance.now(), "environment": provenance.environment(self.running)}
         made = record.describe(
-            self._request(sample.source), explanation, decision, sample, row, files, self._command(sample.source)
+            {**asked, **about}, explanation, decision, sample, row, files, self._command(sample.source)
         )
         saliency = explanation.saliency[row]
         placed = None
@@ -211,10 +214,10 @@ class ExplainJob:
     def _request(self, source: Source) -> dict[str, Any]:
         """Return the first keys of a record: everything that determines its content."""
         pre = self.preprocessing
-        return {
-            "schema": record.SCHEMA,
+        asked = {
+            "schema": SCHEMA,
             "input": {"path": str(source.path), "row": source.row, "sha256": digest(source.path)},
-            "model": {"path": str(self.model), "sha256": self.loaded.sha256},
+            "model": self._identified,
             "versions": record.versions(self.running),
             "providers": self.running.used_providers,
             "settings": {
@@ -227,6 +230,11 @@ class ExplainJob:
             },
             "preprocessing": json.loads(pre.to_json()) if pre is not None else None,
         }
+        return {"schema": SCHEMA, "id": provenance.identity(asked), **asked}
+
+    @cached_property
+    def _identified(self) -> dict[str, Any]:
+        return provenance.model_of(self.loaded, self.model)
 
     def _command(self, source: Source) -> list[str]:
         """Return the command that explains a sample again: the file that it is in."""

@@ -21,15 +21,14 @@ from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.explain.detection import detected
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.head import ONLY, Head
+from fgonnx.jobs import provenance
 from fgonnx.jobs.samples import Sample
+from fgonnx.jobs.schema import FIELDS
 from fgonnx.pictures.show import plots, visual
 from fgonnx.pictures.show.sheet import Certificate
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
-
-SCHEMA = 1
-"""Version of the record's layout; it changes when a key changes its meaning or goes away."""
 
 SMOOTHED = "score, contributions and completeness are means over the noisy copies; top5 is of the clean input"
 
@@ -94,6 +93,21 @@ class Decision:
             found = detected(head)
         return cls(scores, probabilities, labels, rewritten.head_shape, found)
 
+    @classmethod
+    def of_heads(cls, heads: Array, rewritten: Rewritten, labels: tuple[str, ...] | None) -> Decision:
+        """Take the decision from the heads alone, (N, ...), where no explanation is made."""
+        scores = heads.reshape(len(heads), -1)
+        values = scores.astype(np.float64)
+        probabilities = None
+        if sum(size > 1 for size in rewritten.head_shape) > 1:
+            pass  # several axes: not one choice between classes
+        elif rewritten.stripped in ("Softmax", "LogSoftmax"):
+            grown = np.exp(values - values.max(axis=1, keepdims=True))
+            probabilities = grown / grown.sum(axis=1, keepdims=True)
+        elif rewritten.stripped == "Sigmoid":
+            probabilities = np.exp(-np.logaddexp(0, -values))
+        return cls(scores, probabilities, labels, rewritten.head_shape)
+
     def entry(self, sample: int, index: int) -> dict[str, Any]:
         """Return one entry of the head for the record."""
         return {
@@ -150,7 +164,7 @@ def describe(
     decision: Decision,
     sample: Sample,
     row: int,
-    files: Mapping[str, str],
+    files: Mapping[str, str | None],
     command: Sequence[str],
 ) -> dict[str, Any]:
     """Return the JSON record of one sample.
@@ -174,12 +188,14 @@ def describe(
     """
     index, other = (int(v[row]) if v is not None else None for v in (explanation.target, explanation.contrast))
     has_certificate = explanation.contributions is not None and explanation.completeness is not None
+    saliency = explanation.saliency[row].astype("float32", copy=False)
     score = float(explanation.score[row])
     asked = request["settings"]
     chosen = {k: explanation.settings[k] for k, v in asked.items() if v is None and k in _CHOSEN}
-    return {
+    made = {
         **request,
         "runtime": explanation.settings["runtime"],
+        "tensor": provenance.array_of(sample.x),
         "notes": [
             *sample.notes,
             *explanation.settings["notes"],
@@ -215,9 +231,17 @@ def describe(
         else None,
         "sites": _sites(explanation, row if has_certificate else None),
         **({"blocks": _blocks(explanation, row)} if has_certificate and explanation.blocks else {}),
+        "map": {
+            **provenance.array_of(saliency),
+            "min": float(saliency.min()),
+            "max": float(saliency.max()),
+            "picture": list(sample.photo.shape[:2]) if sample.photo is not None else None,
+            "frame": list(sample.frame) if sample.frame is not None else None,
+        },
         "files": dict(files),
         "command": list(command),
     }
+    return {f.name: made[f.name] for f in FIELDS if f.name in made}
 
 
 def _sites(explanation: Explanation, row: int | None) -> list[dict[str, Any]]:

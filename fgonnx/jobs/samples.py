@@ -66,6 +66,8 @@ class Sample:
         Sample rate of a recording, in Hz.
     start : int
         Its first sample that the model sees.
+    frame : tuple of float or None
+        Left, top, right and bottom edge of what the model sees, in pixels of the whole picture.
     """
 
     source: Source
@@ -75,6 +77,7 @@ class Sample:
     notes: tuple[str, ...]
     rate: int | None = None
     start: int = 0
+    frame: tuple[float, float, float, float] | None = None
 
 
 def is_picture(path: Path) -> bool:
@@ -191,12 +194,26 @@ class Reader:
             return Sample(source, x, self.shown(x), None, notes, recording.rate, s.span[0] if s.span else 0)
         if self.preprocessing is None:
             raise PreprocessingError(unknown_preprocessing())
-        picture = images.read(source.path)
+        return self.of_picture(images.read(source.path), source)
+
+    def of_picture(self, picture: images.Picture, source: Source) -> Sample:
+        """Return a decoded picture as a sample.
+
+        Raises
+        ------
+        InputError
+            It does not fit the input.
+        PreprocessingError
+            The preprocessing is not known.
+        """
+        if self.preprocessing is None:
+            raise PreprocessingError(unknown_preprocessing())
         pixels, notes = picture.fit(self.preprocessing.channels, self.preprocessing.dtype)
         x = self.preprocessing.apply(pixels)
         self._check(x, source)
         shown = _finer(self.preprocessing, picture.rgb).to_display(picture.rgb)
-        return Sample(source, x, shown, picture.rgb, notes)
+        frame = self.preprocessing.frame(picture.rgb.shape)
+        return Sample(source, x, shown, picture.rgb, notes, frame=frame)
 
     def prepared(self, x: Array, source: Source) -> Sample:
         """Return a preprocessed array as a sample.

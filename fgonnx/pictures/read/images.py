@@ -111,7 +111,26 @@ def read(path: str | os.PathLike[str]) -> Picture:
         The file is missing, empty, a folder, not a picture, or has pixels that have no 8-bit reading.
     """
     path = Path(path)
-    data = _bytes(path)
+    return decode(_bytes(path), path)
+
+
+def decode(data: npt.NDArray[np.uint8], path: Path) -> Picture:
+    """Decode the bytes of a picture file, as `read` does.
+
+    Parameters
+    ----------
+    data : ndarray of uint8
+        The bytes.
+    path : Path
+        What the picture is called in messages.
+
+    Raises
+    ------
+    InputError
+        They are no picture, or none that has an 8-bit reading.
+    """
+    if data.size == 0:
+        raise InputError(f"'{path}' is empty (0 bytes): copy or download it again")
     pixels = _decode(data, cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise InputError(

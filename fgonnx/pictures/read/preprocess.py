@@ -221,6 +221,34 @@ class Preprocessing:
             return np.repeat(grey[:, :, None], 3, axis=2)
         return cast("npt.NDArray[np.uint8]", pixels)
 
+    def frame(self, image_shape: Sequence[int]) -> tuple[float, float, float, float]:
+        """Return where the edges of the model's input are in the coordinates of the original picture.
+
+        Parameters
+        ----------
+        image_shape : sequence of int
+            Shape of the original picture, (H, W) or (H, W, 3).
+
+        Returns
+        -------
+        tuple of float
+            Left, top, right and bottom in pixels; beyond the picture where it is padded.
+
+        Examples
+        --------
+        >>> Preprocessing(size=(100, 200), resize="letterbox").frame((100, 100))
+        (-50.0, 0.0, 150.0, 100.0)
+        """
+        height, width = int(image_shape[0]), int(image_shape[1])
+        frame = self._frame(height, width)
+        edges = []
+        for axis, whole in ((1, width), (0, height)):
+            first = frame.source[axis].start - frame.target[axis].start
+            unit = whole / frame.scaled[axis]
+            edges.append((first * unit, (first + frame.size[axis]) * unit))
+        (left, right), (top, bottom) = edges
+        return left, top, right, bottom
+
     def place(self, saliency: npt.ArrayLike, image_shape: Sequence[int]) -> npt.NDArray[np.float32]:
         """Transform a map of the model's input to the coordinates of the original picture.
 

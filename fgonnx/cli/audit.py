@@ -1,0 +1,124 @@
+"""`fgonnx audit`: a model and a data set in, evidence out."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fgonnx.cli import terminal
+from fgonnx.cli.options import Folder, Group, ModelPath, Target, takes
+from fgonnx.engine.graph.running import Running
+from fgonnx.engine.rewrite.options import FILE, Options
+from fgonnx.errors import OptionError
+from fgonnx.jobs.audit.options import Auditing, Drift, Runner
+from fgonnx.jobs.reading import SOUND, Reading
+
+_EXTRA = {"pyarrow": "pyarrow", "filelock": "filelock", "jinja2": "jinja2", "scipy": "scipy", "sklearn": "scikit-learn"}
+
+
+@takes(
+    auditing=Group(Auditing),
+    runner=Group(Runner),
+    drift=Group(Drift),
+    options=Group(Options, without=FILE),
+    running=Group(Running, defaults={"batch_size": 16, "cache": True}),
+    reading=Group(Reading, without=SOUND),
+)
+def command(
+    model: ModelPath,
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder of pictures, or of one folder per class; a list (.txt); a table (.csv, .parquet) with "
+            "paths or "
+            "bytes; .tar files as WebDataset writes them.",
+        ),
+    ],
+    folder: Folder,
+    target: Target = None,
+    *,
+    auditing: Auditing,
+    runner: Runner,
+    drift: Drift,
+    options: Options,
+    running: Running,
+    reading: Reading,
+) -> None:
+    """Audit a model on a data set: a record and a map for each picture, and a report of what the decisions rest on.
+
+    **Examples**
+
+    - `fgonnx audit resnet.onnx val/ -o run --preprocess imagenet --labels synset.txt`
+    - `fgonnx audit resnet.onnx val.csv -o run --preprocess imagenet --truth label --slices camera,site`
+    - `fgonnx audit resnet.onnx val/ -o run --preprocess imagenet --if 'correct == false or probability < 0.8'`
+    - `fgonnx audit resnet.onnx val/ -o run --preprocess imagenet --shard 3/8` : one of eight jobs of an array
+    - `fgonnx audit int8.onnx val/ -o run8 --preprocess imagenet --against run --min-same 0.99` : another model
+
+    A run that was interrupted goes on where it stopped when the same command is given again; other settings, another
+    model or other data in the same folder are refused. Exit code: 0; 1 where rows could not be read or explained (they
+    are recorded with their error, the others are done), or a limit of --against does not hold; 2 where input or options
+    are wrong.
+    """
+    check_extra("audit")
+    from fgonnx.jobs.audit.job import AuditJob
+    from fgonnx.jobs.audit.request import Request
+
+    job = AuditJob(Request(model, data, folder, options, running, reading, auditing, target), runner)
+    plan = job.plan
+    terminal.say("model", f"{model}  (sha256 {plan.about['model']['sha256'][:12]})")
+    if (pre := plan.tools.preprocessing) is not None:
+        terminal.say("preprocessing", f"{pre.describe()}  (from: {plan.tools.origin})")
+    terminal.say("data", f"{data}: {plan.about['rows']:,} rows in {plan.shards:,} shards, {len(job.left):,} to do")
+    terminal.notes(plan.about["notes"])
+    for _ in terminal.progress(job.run(), "explaining", len(job.left), few=1):
+        pass
+    if runner.part is not None:
+        terminal.say("written", f"part {runner.part[0]} of {runner.part[1]} in {folder}/")
+        return
+    job.finish()
+    finish(folder, drift)
+
+
+def check_extra(name: str) -> None:
+    """Refuse a command whose extra is not installed."""
+    missing = [package for module, package in _EXTRA.items() if find_spec(module) is None]
+    if missing:
+        raise OptionError(
+            f"'fgonnx {name}' needs {', '.join(missing)}; install the extra: pip install \"fgonnx[audit]\""
+        )
+
+
+def finish(folder: Path, drift: Drift) -> None:
+    """Compare a run with another where that was asked for, write its report and say what is in it."""
+    from fgonnx.jobs.audit.drift import against
+    from fgonnx.jobs.audit.report.build import report
+
+    broken = False
+    if drift.against is not None:
+        found = against(folder, drift.against, drift)
+        whole = found["cohorts"][0]
+        maps = "" if whole["maps"] is None else f", maps correlate by {whole['maps']:.3f}"
+        terminal.say("drift", f"{whole['same']:.1%} of {whole['count']:,} decisions are the same{maps}")
+        for limit in found["limits"]:
+            terminal.say("limit", f"{limit['text']}: {'holds' if limit['holds'] else 'does not hold'}")
+        broken = not all(limit["holds"] for limit in found["limits"])
+    summary = report(folder)
+    counts = summary["counts"]
+    terminal.say("rows", f"{counts['rows']:,} of {counts['planned']:,}, {counts['explained']:,} explained")
+    if summary["performance"]:
+        whole = summary["performance"][0]
+        terminal.say(
+            "accuracy",
+            f"{whole['accuracy']:.1%}, 95 % interval {whole['low']:.1%} to {whole['high']:.1%}, of {whole['count']:,}",
+        )
+    for finding in summary["findings"]:
+        terminal.say("found", finding)
+    terminal.say("written", f"report.html, report.json, records and maps in {folder}/")
+    if counts["errors"]:
+        terminal.say("errors", f"{counts['errors']:,} rows have no result; their records say why")
+    if counts["errors"] or broken:
+        raise typer.Exit(1)

@@ -1,0 +1,32 @@
+"""`fgonnx report`: the report of an audit again, from its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fgonnx.cli.audit import check_extra, finish
+from fgonnx.cli.options import Group, takes
+from fgonnx.jobs.audit.options import Drift
+
+
+@takes(drift=Group(Drift))
+def command(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that fgonnx audit wrote.")],
+    *,
+    drift: Drift,
+) -> None:
+    """Write the report of an audit again from its records; nothing is run.
+
+    **Examples**
+
+    - `fgonnx report run`
+    - `fgonnx report run --against earlier --min-maps 0.9` : compared with another run of the same pictures
+
+    A run of which shards are missing is reported on as far as it is, and the report says so. Exit code: 0; 1 where rows
+    have no result, or a limit of --against does not hold; 2 where the folder holds no audit.
+    """
+    check_extra("report")
+    finish(folder, drift)

@@ -1,0 +1,170 @@
+"""One run against another of the same data: what became of decisions, maps and layers, cohort by cohort."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+from scipy.stats import rankdata
+
+from fgonnx import files
+from fgonnx.errors import InputError
+from fgonnx.jobs.audit.evidence import GRID
+from fgonnx.jobs.audit.options import Drift
+from fgonnx.jobs.audit.report.build import Run, read
+from fgonnx.jobs.audit.report.columns import vectors
+from fgonnx.jobs.audit.report.measures import wilson
+
+Array = npt.NDArray[Any]
+
+FILE = "against.json"
+_CHANGED = 12  # rows that are named
+
+
+@dataclass
+class _Rows:
+    """What is compared of a run, by the name of the row."""
+
+    at: dict[str, int]
+    sha256: list[str | None]
+    predicted: Array
+    correct: Array
+    grids: npt.NDArray[np.float16]
+    shares: npt.NDArray[np.float32]
+
+
+def against(run: str | Path, reference: str | Path, drift: Drift | None = None) -> dict[str, Any]:
+    """Compare a run with a reference run of the same pictures, and write what was found into the run's folder.
+
+    Parameters
+    ----------
+    run, reference : path
+        Folders of two audits, of one model or of two.
+    drift : Drift, optional
+        Limits.
+
+    Returns
+    -------
+    dict
+        Of each cohort: "same" decisions with Wilson's interval; "maps", the mean rank correlation of maps on 16 x 16
+        cells; "layers", the mean of half the sum of absolute differences of the layers' shares of the contributions,
+        0..1, where both runs have the same layers. "limits": those given, and whether each holds.
+
+    Raises
+    ------
+    InputError
+        A folder holds no run, or they have no picture in common.
+    """
+    new, old = read(Path(run)), read(Path(reference))
+    mine, theirs = _rows(new), _rows(old)
+    pairs = [
+        (here, there)
+        for name, here in mine.at.items()
+        if (there := theirs.at.get(name)) is not None and mine.sha256[here] == theirs.sha256[there]
+    ]
+    if not pairs:
+        raise InputError(
+            f"'{run}' and '{reference}' have no picture in common: a row is known by its name and its bytes"
+        )
+    i, j = np.array(pairs).T
+    same = mine.predicted[i] == theirs.predicted[j]
+    same_layers = [s["name"] for s in new.sites] == [s["name"] for s in old.sites]
+    maps = _correlations(mine.grids[i], theirs.grids[j])
+    layers = np.abs(mine.shares[i] - theirs.shares[j]).sum(axis=1) / 2 if same_layers else np.full(len(i), np.nan)
+    cohorts = []
+    for cohort in new.cohorts:
+        inside = cohort.rows[i]
+        if inside.any():
+            count, kept = int(inside.sum()), int(same[inside].sum())
+            low, high = wilson(kept, count)
+            cohorts.append(
+                {
+                    "cohort": cohort.name,
+                    "kind": cohort.kind,
+                    "count": count,
+                    "same": kept / count,
+                    "low": low,
+                    "high": high,
+                    "gained": int((mine.correct[i][inside] > theirs.correct[j][inside]).sum()),
+                    "lost": int((mine.correct[i][inside] < theirs.correct[j][inside]).sum()),
+                    "maps": _mean(maps[inside]),
+                    "layers": _mean(layers[inside]),
+                }
+            )
+    limits = _limits(drift or Drift(), cohorts[0])
+    order = np.argsort(np.where(np.isfinite(maps), maps, 2.0), kind="stable")[:_CHANGED]
+    found = {
+        "reference": {"run": old.about["id"], "time": old.about["time"], "model": old.about["model"]["path"]},
+        "compared": len(pairs),
+        "left_out": len(mine.at) - len(pairs),
+        "cohorts": cohorts,
+        "changed": [{"number": int(new.columns.number[i[n]]), "maps": _number(maps[n])} for n in order],
+        "limits": limits,
+        "verdict": "every limit holds" if all(limit["holds"] for limit in limits) else "a limit does not hold",
+    }
+    files.write_json(new.folder / FILE, found)
+    return found
+
+
+def _rows(run: Run) -> _Rows:
+    at: dict[str, int] = {}
+    sha256: list[str | None] = []
+    count, sites = len(run.columns), len(run.sites)
+    grids = np.full((count, GRID**2), np.nan, np.float16)
+    shares = np.full((count, sites), np.nan, np.float32)
+    start = 0
+    for file, shard in zip(run.files, vectors(run.files, sites), strict=True):
+        table = pq.ParquetFile(file).read(["row", "input"])
+        for name in table.column("row").combine_chunks().field("name").to_pylist():
+            at[name] = len(at)
+        sha256 += table.column("input").combine_chunks().field("sha256").to_pylist()
+        grids[start + shard.rows] = GRID**2 * shard.grids  # shares as they are would underflow
+        weights = np.abs(shard.contributions)
+        total = np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        shares[start + shard.rows] = weights / total
+        start += len(table)
+    return _Rows(at, sha256, run.columns.predicted, run.columns.correct, grids, shares)
+
+
+def _correlations(a: Array, b: Array, step: int = 4096) -> npt.NDArray[np.float64]:
+    """Return the rank correlation of each row of two arrays; NaN where one is constant or not known."""
+    found = np.full(len(a), np.nan)
+    for first in range(0, len(a), step):
+        x, y = (v[first : first + step].astype(np.float64) for v in (a, b))
+        known = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
+        u, v = (rankdata(part[known], axis=1) for part in (x, y))
+        u, v = (part - part.mean(axis=1, keepdims=True) for part in (u, v))
+        scale = np.sqrt((u * u).sum(axis=1) * (v * v).sum(axis=1))
+        values = np.divide((u * v).sum(axis=1), scale, out=np.full(len(u), np.nan), where=scale > 0)
+        found[first + np.flatnonzero(known)] = values
+    return found
+
+
+def _mean(values: Array) -> float | None:
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if values.size else None
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _limits(drift: Drift, whole: dict[str, Any]) -> list[dict[str, Any]]:
+    asked = (
+        ("decisions that stay the same", "same", drift.min_same, 1),
+        ("rank correlation of maps", "maps", drift.min_maps, 1),
+        ("layers' shares moved", "layers", drift.max_layers, -1),
+    )
+    return [
+        {
+            "text": f"{text}: {'at least' if sign > 0 else 'at most'} {limit:g}",
+            "value": whole[key],
+            "holds": whole[key] is not None and sign * (whole[key] - limit) >= 0,
+        }
+        for text, key, limit, sign in asked
+        if limit is not None
+    ]

@@ -1,0 +1,107 @@
+"""One audit from beginning to end, for Python and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fgonnx.engine.graph.running import Running
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.fields import changed
+from fgonnx.jobs.audit import arrow, runners, sanity
+from fgonnx.jobs.audit.options import Auditing, Runner
+from fgonnx.jobs.audit.plan import SHARDS, Plan, planned
+from fgonnx.jobs.audit.request import Request
+from fgonnx.jobs.reading import Reading
+
+
+class AuditJob:
+    """An audit whose plan is fixed, new or resumed.
+
+    Parameters
+    ----------
+    request : Request
+        What is audited and how.
+    runner : Runner, optional
+        What does the work.
+
+    Raises
+    ------
+    FgonnxError
+        Model, data or options are wrong, or the folder holds a run with others.
+    """
+
+    def __init__(self, request: Request, runner: Runner | None = None) -> None:
+        self.runner = runner or Runner()
+        self.plan: Plan = planned(request)
+        self.left = self.plan.missing(self.runner.part)
+
+    def run(self) -> Iterator[tuple[int, int]]:
+        """Do what is missing; yield each shard with the number of its rows that have a result."""
+        yield from runners.run(self.plan, self.runner)
+
+    def finish(self) -> None:
+        """Test model and method on a few rows, unless that was done."""
+        if self.plan.request.auditing.sanity and not (self.plan.folder / sanity.FILE).is_file():
+            sanity.sanity(self.plan)
+
+
+def audit(model: str | Path, data: str | Path, run: str | Path, *, target: str | None = None, **options: Any) -> Path:
+    """Explain a data set and write the run: a plan, files of records and maps, a report.
+
+    Parameters
+    ----------
+    model, data, run : path
+        The model, the data, and the folder of the run; a run that is there goes on.
+    target : str, optional
+        As for `fgonnx.Explainer`; the model's own decision by default.
+    **options
+        Fields of `fgonnx.Options`, `fgonnx.Running`, and of the options of reading, auditing and runners.
+
+    Returns
+    -------
+    Path
+        The run's folder.
+
+    Raises
+    ------
+    FgonnxError
+        Model, data or options are wrong, or the folder holds a run with others.
+    """
+    made, left = changed(options, Auditing(), Runner(), Options(), Running(batch_size=16), Reading())
+    if left:
+        from fgonnx.errors import OptionError
+        from fgonnx.fields import suggestion
+
+        name = next(iter(left))
+        raise OptionError(f"there is no option '{name}'{suggestion(name, Options, Running, Reading, Auditing, Runner)}")
+    auditing, runner, explained, running, reading = made
+    request = Request(Path(model), Path(data), Path(run), explained, running, reading, auditing, target)
+    job = AuditJob(request, runner)
+    for _ in job.run():
+        pass
+    if runner.part is None:
+        job.finish()
+        from fgonnx.jobs.audit.report.build import report
+
+        report(request.folder)
+    return request.folder
+
+
+def records(run: str | Path, columns: list[str] | None = None) -> pa.Table:
+    """Return the records of a run as one table, in the order of the plan.
+
+    Parameters
+    ----------
+    run : path
+        The run's folder.
+    columns : list of str, optional
+        Names of columns; by default all but the pictures.
+    """
+    chosen = columns or [name for name in arrow.COLUMNS.names if name != "pictures"]
+    files = sorted((Path(run) / SHARDS).glob("records-*.parquet"))
+    return pa.concat_tables(pq.read_table(f, columns=chosen) for f in files)

@@ -1,0 +1,235 @@
+"""The report of a run: what its records say, as JSON for programs and as one HTML page for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgonnx import files
+from fgonnx.errors import InputError
+from fgonnx.jobs.audit import formats
+from fgonnx.jobs.audit.plan import opened
+from fgonnx.jobs.audit.report import clusters, columns, measures, page
+from fgonnx.jobs.audit.report.columns import Columns
+from fgonnx.jobs.audit.report.measures import Cohort
+
+ROWS = 10_000
+"""Rows that the page lists: the first of the plan, whose order is drawn at random."""
+
+_QUANTILES = (0.5, 0.9, 0.99, 1.0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is read back.
+
+    Attributes
+    ----------
+    folder : Path
+        Its folder.
+    about : dict
+        What `run.json` holds.
+    files : list of Path
+        Its files of records.
+    columns : Columns
+        What the rows say.
+    cohorts : list of Cohort
+        Rows that belong together.
+    sites : list of dict
+        Layers of the explanations.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+    files: list[Path]
+    columns: Columns
+    cohorts: list[Cohort]
+    sites: list[dict[str, Any]]
+
+    @property
+    def size(self) -> int:
+        """Rows of a shard."""
+        return int(self.about["request"]["auditing"]["shard_size"])
+
+
+def read(folder: Path) -> Run:
+    """Read a run back.
+
+    Raises
+    ------
+    InputError
+        The folder holds no run, or none of its shards.
+    """
+    about = opened(folder)
+    found = columns.files_of(folder)
+    if not found:
+        raise InputError(f"'{folder}' holds a plan and no shard that is done; run fgonnx audit again, it goes on")
+    whole = columns.read(found)
+    return Run(folder, about, found, whole, measures.cohorts(whole, about["labels"]), columns.sites_of(found))
+
+
+def report(folder: str | Path) -> dict[str, Any]:
+    """Write the report of a run, and return what it says.
+
+    Parameters
+    ----------
+    folder : path
+        The run's folder.
+
+    Returns
+    -------
+    dict
+        What `report.json` holds.
+
+    Raises
+    ------
+    InputError
+        The folder holds no run, or none of its shards.
+    """
+    run = read(Path(folder))
+    about, whole = run.about, run.columns
+    grouping = clusters.group(run.files, whole, about["labels"], len(run.sites))
+    summary: dict[str, Any] = {
+        "schema": about["schema"],
+        "run": about["id"],
+        "time": about["time"],
+        "model": about["model"],
+        "data": about["data"],
+        "request": {k: v for k, v in about["request"].items() if k != "labels"},
+        "remarks": about["remarks"],
+        "counts": {
+            "planned": about["rows"],
+            "rows": len(whole),
+            "explained": int(whole.explained.sum()),
+            "errors": int(whole.failed.sum()),
+            "shards": about["shards"],
+            "shards_done": len(run.files),
+        },
+        "performance": measures.performance(whole, run.cohorts),
+        "calibration": measures.calibration(whole, about["request"]["auditing"]["seed"]),
+        "unsure": _unsure(whole),
+        "cohorts": measures.means(run.files, whole, run.cohorts, len(run.sites)),
+        "layers": run.sites,
+        "clusters": grouping.clusters if grouping is not None else [],
+        "grouped": len(grouping.numbers) if grouping is not None else 0,
+        "outliers": grouping.outliers if grouping is not None else [],
+        "certificates": _certificates(whole),
+        "sanity": _json(run.folder / "sanity.json"),
+        "against": _json(run.folder / "against.json"),
+        "notes": about["notes"],
+        "command": about["command"],
+    }
+    summary["findings"] = findings(summary)
+    summary["limits"] = limits(summary)
+    labelled = (
+        dict(zip(grouping.numbers.tolist(), grouping.label.tolist(), strict=True)) if grouping is not None else {}
+    )
+    files.write_json(run.folder / "report.json", summary)
+    with files.replacing(run.folder / "report.html") as temporary:
+        temporary.write_text(page.render(summary, page.rows(run, labelled, summary, ROWS)), encoding="utf-8")
+    formats.write(run.folder, summary)
+    return summary
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _unsure(whole: Columns) -> str:
+    if np.isfinite(whole.probability).any():
+        return f"probability below {columns.UNSURE}"
+    return "the tenth of the rows with the smallest difference of the two largest scores"
+
+
+def _certificates(whole: Columns) -> dict[str, Any] | None:
+    known = whole.rounding[np.isfinite(whole.rounding)]
+    if not known.size:
+        return None
+    return {
+        "count": int(known.size),
+        "rounding": {str(q): float(v) for q, v in zip(_QUANTILES, np.quantile(known, _QUANTILES), strict=True)},
+        "worst": clusters.worst(whole),
+    }
+
+
+def findings(summary: Mapping[str, Any]) -> list[str]:
+    """Return what a reader should look at first, in sentences."""
+    found = []
+    for c in summary["clusters"]:
+        if c["place"] is not None:
+            right = f", {c['accuracy']:.0%} of them right" if c["accuracy"] is not None else ""
+            found.append(
+                f"cluster {c['cluster']}: {c['count']} pictures, {c['purity']:.0%} decided as "
+                f"'{c['predicted']}'{right}, "
+                f"have {c['places'][c['place']]:.0%} of their map {where(c['place'])}, others "
+                f"{c['elsewhere'][c['place']]:.0%}: a mark there may decide"
+            )
+    for row in summary["performance"]:
+        whole = summary["performance"][0]
+        if row["kind"] in ("class", "slice") and row["high"] < whole["low"]:
+            found.append(
+                f"{row['kind']} {row['cohort']}: {row['accuracy']:.0%} right ({row['low']:.0%} to "
+                f"{row['high']:.0%}), all "
+                f"rows {whole['accuracy']:.0%} ({whole['low']:.0%} to {whole['high']:.0%})"
+            )
+    for limit in (summary["against"] or {}).get("limits", ()):
+        if not limit["holds"]:
+            found.append(f"drift: {limit['text']} does not hold")
+    counts = summary["counts"]
+    if counts["shards_done"] < counts["shards"]:
+        found.append(f"incomplete: {counts['shards_done']} of {counts['shards']} shards are done")
+    if counts["errors"]:
+        found.append(f"{counts['errors']} rows have no result; their records say why")
+    for test in (summary["sanity"] or {}).get("tests", ()):
+        if test["verdict"] == "failed":
+            found.append(f"{test['name']} failed: {test['detail']}")
+    return found
+
+
+def where(place: str) -> str:
+    """Return a place in words."""
+    return "on the border" if place == "border" else f"in the {place.replace('_', ' ')} corner"
+
+
+def limits(summary: Mapping[str, Any]) -> list[str]:
+    """Return in plain words what the report does not say."""
+    request, counts = summary["request"], summary["counts"]
+    found = [
+        "This report describes what the model did on these data. It is no legal determination, and no statement that "
+        "the "
+        "model is fit for a purpose.",
+        "A map shows where in a picture the score of one decision comes from. It does not show why that is so, nor "
+        "what "
+        "the model would do on other data.",
+        "A certificate says that all contributions together are the score, up to rounding. It does not say that the "
+        "score is right.",
+    ]
+    if counts["explained"] < counts["rows"]:
+        found.append(
+            f"{counts['rows'] - counts['explained']} rows have no map"
+            + (f": only those with {request['auditing']['only']} were explained" if request["auditing"]["only"] else "")
+            + ". Means and clusters of maps are of the others."
+        )
+    whole = measures.by_name(summary["cohorts"], "all")
+    share = whole["localised"] if whole is not None else None
+    if share is not None:
+        found.append(
+            f"On average {share:.0%} of the absolute contributions have a place in the picture and are in the map; the "
+            "rest (such as biases behind the last spatial layer) is in the certificate alone."
+        )
+    if summary["certificates"] is None:
+        found.append(f"The method {request['options']['method']} has no certificate.")
+    if summary["calibration"] is None:
+        found.append(
+            "The model computes no probabilities from the scores explained, or no truth is known: no calibration."
+        )
+    if not summary["performance"]:
+        found.append("The data do not say which class is true: no performance.")
+    if summary["grouped"] and summary["grouped"] < counts["explained"]:
+        found.append(f"Clusters and outliers are of {summary['grouped']} rows drawn at random.")
+    return found

@@ -1,0 +1,134 @@
+"""The report as one page: self-contained, without network, and readable on paper."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import jinja2
+import numpy as np
+
+from fgonnx.jobs.audit.evidence import GRID
+from fgonnx.jobs.audit.report import columns
+from fgonnx.jobs.record import short_names
+from fgonnx.pictures.show import visual
+
+if TYPE_CHECKING:
+    from fgonnx.jobs.audit.report.build import Run
+
+_SIDE = 96
+_COLUMNS = ("id", "input", "tensor", "top5", "truth", "correct", "score", "completeness", "localised", "sites", "map")
+_MORE = ("evidence", "slices", "error", "notes", "files", "pictures", "explained")
+_CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
+
+
+def render(summary: Mapping[str, Any], table: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    summary : mapping
+        What `report.json` holds.
+    table : sequence of mapping
+        The rows that the page knows, as `rows` returns them.
+    """
+    template = resources.files("fgonnx.jobs.audit.report").joinpath("page.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters.update(heat=_heat, percent=_percent, brief=_brief)
+    sites = [{**s, "short": n} for s, n in zip(summary["layers"], short_names(summary["layers"]), strict=True)]
+    decided = [c for c in summary["cohorts"] if c["kind"] in ("all", "decision")]
+    return environment.from_string(template).render(
+        s=summary,
+        rows=table,
+        known={row["n"] for row in table},
+        layers=sites,
+        decided=decided,
+        classes=[c for c in summary["cohorts"] if c["kind"] == "class"],
+        slices=[c for c in summary["cohorts"] if c["kind"] == "slice"],
+        pictures=any(row["seen"] for row in table),
+    )
+
+
+def rows(run: Run, labelled: Mapping[int, int], summary: Mapping[str, Any], most: int) -> list[dict[str, Any]]:
+    """Return what the page knows of rows: the first of the plan, and those that its sections show."""
+    numbers = list(dict.fromkeys([*run.columns.number[:most].tolist(), *chosen(summary)]))
+    with_pictures = run.about["request"]["auditing"]["pictures"]
+    wanted = [c for c in (*_COLUMNS, *_MORE) if with_pictures or c != "pictures"]
+    found = columns.rows_of(run.folder, numbers, run.size, wanted)
+    return [_row(found[n], labelled.get(n)) for n in numbers if n in found]
+
+
+def _row(row: Mapping[str, Any], cluster: int | None) -> dict[str, Any]:
+    top, truth, evidence = row["top5"], row["truth"], row["evidence"]
+    certificate, pictures = row["completeness"] or {}, row.get("pictures") or {}
+    corner = max(_CORNERS, key=evidence.__getitem__) if evidence else None
+    return {
+        "n": row["row"]["number"],
+        "name": row["row"]["name"],
+        "id": row["id"][:16],
+        "pred": _label(top[0]) if top else None,
+        "truth": _label(truth) if truth else None,
+        "ok": row["correct"],
+        "p": _short(top[0]["probability"]) if top else None,
+        "score": _short(row["score"] if row["score"] is not None else top[0]["score"] if top else None),
+        "top": [[_label(e), _short(e["score"]), _short(e["probability"])] for e in top],
+        "residual": _short(certificate.get("residual")),
+        "rel": _short(certificate.get("relative")),
+        "round": _short(certificate.get("rounding")),
+        "map": _short(row["localised"]["share"]) if row["localised"] else None,
+        "sites": [_short(s["contribution"]) for s in row["sites"]],
+        "where": {k: _short(v) for k, v in evidence.items() if v is not None} if evidence else None,
+        "corner": corner,
+        "cluster": cluster + 1 if cluster is not None and cluster >= 0 else None,
+        "slices": dict(row["slices"] or ()),
+        "error": row["error"],
+        "notes": row["notes"],
+        "said": row["explained"]["described"] if row["explained"] else None,
+        "sha": row["input"]["sha256"],
+        "fed": row["tensor"]["sha256"] if row["tensor"] else None,
+        "file": row["files"]["map"] if row["files"] else None,
+        "seen": _data(pictures.get("seen")),
+        "over": _data(pictures.get("overlay")),
+    }
+
+
+def _label(entry: Mapping[str, Any]) -> str:
+    return str(entry["label"]) if entry["label"] is not None else str(entry["index"])
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
+
+
+def _data(content: bytes | None) -> str | None:
+    return base64.b64encode(content).decode() if content else None
+
+
+def _heat(grid: Sequence[float]) -> str:
+    """Return a mean map as a picture that a page can hold."""
+    cells = np.asarray(grid, np.float64).reshape(GRID, GRID)
+    drawn = visual.heat(cv2.resize(cells, (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST), percentile=100)
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+    return f"data:image/png;base64,{base64.b64encode(encoded.tobytes()).decode()}"
+
+
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def _brief(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}"
+
+
+def chosen(summary: Mapping[str, Any]) -> Sequence[int]:
+    """Return the numbers of the rows that sections of the report show."""
+    numbers = [n for c in summary["clusters"] for n in c["typical"]]
+    numbers += [o["number"] for o in summary["outliers"]]
+    numbers += [w["number"] for w in (summary["certificates"] or {}).get("worst", ())]
+    numbers += [c["number"] for c in (summary["against"] or {}).get("changed", ())]
+    return list(dict.fromkeys(numbers))
