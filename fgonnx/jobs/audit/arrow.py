@@ -67,6 +67,9 @@ def records(found: pa.Table) -> list[dict[str, Any]]:
                 row[name] = json.loads(row[name])
         if "slices" in row:
             row["slices"] = dict(row["slices"] or ())
+        for name in ("versions", "runtime"):
+            if row.get(name) is not None:
+                row[name] = {k: v for k, v in row[name].items() if v is not None}
         for name in _LEFT_OUT:
             if row.get(name, 0) is None:
                 del row[name]

@@ -21,6 +21,7 @@ from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import Options
+from fgonnx.errors import InputError, OptionError
 from fgonnx.explain import choice
 from fgonnx.explain.explainer import Explainer
 from fgonnx.fields import refuse_idle
@@ -81,8 +82,8 @@ class Tools:
         request.running.check()
         if request.running.runtime == AUTO:
             raise OptionError(
-                f"an audit is run by one runtime, and {parameter('runtime', AUTO)} chooses by time; name onnxruntime or "
-                "openvino"
+                f"an audit is run by one runtime, and {parameter('runtime', AUTO)} chooses by time; name "
+                "onnxruntime or openvino"
             )
         if request.target is not None:
             choice.parse(request.target)  # before anything is read
