@@ -87,6 +87,8 @@ def public_members(name: str, module: griffe.Module) -> Iterator[tuple[str, grif
     chosen = ONE_FUNCTION.get(name) or module.exports or _unmarked(module)
     for n in sorted((str(n) for n in chosen if not str(n).startswith("__")), key=str.lower):
         member = final(module.members[n])
+        if member.is_module and n in module.imports:  # a function that has the name of a package
+            member = final(module.modules_collection[module.imports[n]])
         if member.is_module and f"{name}.{n}" not in MODULES:
             functions = {k: m for k, m in member.members.items() if not k.startswith("_") and not m.is_alias}
             yield from ((f"{n}.{k}", final(m)) for k, m in functions.items() if m.is_function)
@@ -113,10 +115,19 @@ def entry(name: str, member: griffe.Object, level: int) -> Iterator[str]:
         path = Path(str(member.filepath)).relative_to(ROOT).as_posix()
         yield f"Source: [{path}](../../{path})"
     if isinstance(member, griffe.Class):
-        for n, m in member.members.items():
+        for n, m in _members(member).items():
             method = isinstance(m, griffe.Function) or (isinstance(m, griffe.Attribute) and "property" in m.labels)
             if method and m.has_docstring and (not n.startswith("_") or n == "__call__"):
                 yield from entry(f"{name}.{n}", final(m), level + 1)
+
+
+def _members(member: griffe.Class) -> dict[str, griffe.Object]:
+    """Return the members of a class, and those it takes from an inner class of its name, which has no section."""
+    found = {n: final(m) for n, m in member.members.items()}
+    for base in member.resolved_bases:
+        if base.name == member.name and isinstance(base, griffe.Class):
+            found |= {n: m for n, m in _members(base).items() if n not in found}
+    return found
 
 
 def signature(name: str, member: griffe.Object) -> str:

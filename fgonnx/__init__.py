@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fgonnx import _checkout, methods, rules, targets
 from fgonnx._version import __version__
 from fgonnx.audit.check import CheckResult, check
@@ -15,9 +18,12 @@ from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.rewrite import rewrite
 from fgonnx.engine.rules.registry import Local, rule
 from fgonnx.errors import FgonnxError
-from fgonnx.explain.explainer import Explainer
-from fgonnx.explain.explanation import Explanation
+from fgonnx.interactive.once import explain
 from fgonnx.pictures.read.preprocess import Preprocessing
+
+if TYPE_CHECKING:
+    from fgonnx.interactive.explainer import Explainer
+    from fgonnx.interactive.explanation import Explanation
 
 _checkout.install()
 
@@ -35,6 +41,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "explain",
     "grad",
     "inspect",
     "lower_gradients",
@@ -44,3 +51,17 @@ __all__ = [
     "rules",
     "targets",
 ]
+
+_LATER = {"Explainer": "fgonnx.interactive.explainer", "Explanation": "fgonnx.interactive.explanation"}
+"""Names whose modules are imported when they are first used: they draw pictures."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'fgonnx' has no attribute '{name}'")
+    found = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

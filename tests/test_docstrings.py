@@ -64,10 +64,16 @@ def imported(module: ModuleType) -> Iterator[Public]:
         if not value.__module__.startswith("fgonnx.") or (listed is None and value.__module__ != module.__name__):
             continue
         yield described(f"{module.__name__}.{name}", value)
-        for attribute, method in vars(value).items() if inspect.isclass(value) else ():
+        for attribute, method in members(value).items() if inspect.isclass(value) else ():
             function = getattr(method, "__func__", method)  # of a class method or a static one
             if inspect.isfunction(function) and not attribute.startswith("_"):
                 yield described(f"{module.__name__}.{name}.{attribute}", function)
+
+
+def members(value: type) -> dict[str, Any]:
+    """Return what a class defines, and what it takes from an inner class of its name."""
+    alike = [c for c in value.__mro__ if c.__name__ == value.__name__]
+    return {name: member for c in reversed(alike) for name, member in vars(c).items()}
 
 
 def described(name: str, value: Any) -> Public:

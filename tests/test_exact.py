@@ -10,6 +10,7 @@ import fgonnx
 from fgonnx.engine.model.load import load
 from fgonnx.engine.normal.normalise import normalise
 from fgonnx.errors import ModelError, NumericError
+from fgonnx.explain.exact import Witness
 from tests.support import model as parsed
 
 RNG = np.random.default_rng(7)
@@ -165,7 +166,7 @@ def test_independence_is_read_off_the_operators(body, proved):
 
 def test_what_is_proved_is_run_beside_the_source_once(monkeypatch):
     calls = []
-    monkeypatch.setattr("fgonnx.explain.exact.Witness.compare", lambda *_: calls.append(1))
+    monkeypatch.setattr(Witness, "compare", lambda *_: calls.append(1))
     text = f"(float[N,6] x) => (float[N,5] y) {{ d = Identity(x) {TAIL} }}"
     explainer = fgonnx.Explainer(model(text, A=A, G=G))
     for _ in range(3):

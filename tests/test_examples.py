@@ -50,6 +50,7 @@ def _as_a_reader_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run in a folder that has the shipped example; what is registered there is forgotten afterwards."""
     (tmp_path / "examples").mkdir()
     shutil.copy(ROOT / "examples" / "shapes.onnx", tmp_path / "examples")
+    shutil.copytree(ROOT / "examples" / "images", tmp_path / "examples" / "images")
     monkeypatch.chdir(tmp_path)
     for module, name in ((rules, "_RULES"), (written, "_METHODS"), (measures, "_MEASURES")):
         monkeypatch.setattr(module, name, copy.deepcopy(getattr(module, name)))

@@ -121,14 +121,14 @@ class TestInputs:
     @pytest.mark.parametrize(
         ("x", "message"),
         [
-            (X[0], r"must have the shape \(N, 3, 8, 6\), the array has \(3, 8, 6\)"),
+            (X[0, 0], r"must have the shape \(N, 3, 8, 6\), the array has \(8, 6\)"),
             (X[:, :2], "must have the shape"),
             (X[:0], "the batch is empty"),
             ((X * 20).astype(np.uint8), "must be float32, the array is uint8"),
             (np.where(X > 2, np.nan, X), "holds NaN or infinity, first at"),
             ({"y": X}, "takes the inputs x; missing: x; unknown: y"),
         ],
-        ids=["no batch", "channels", "empty", "dtype", "nan", "name"],
+        ids=["no channels", "channels", "empty", "dtype", "nan", "name"],
     )
     def test_that_do_not_fit_are_refused(self, explainer, x, message):
         with pytest.raises(InputError, match=message):

@@ -10,6 +10,7 @@ import fgonnx
 from fgonnx.audit.comparison import alignment
 from fgonnx.engine.rewrite.rewrite import build
 from fgonnx.errors import NumericError
+from fgonnx.explain import explainer as running
 from tests.cli_support import CIRCLE, SHAPES, good
 from tests.support import model, pictures, small_cnn
 
@@ -61,7 +62,7 @@ def test_a_right_graph_passes_with_any_batch(batch):
 
 def test_it_is_done_once_for_each_size_and_kind_of_session(monkeypatch):
     calls = []
-    monkeypatch.setattr("fgonnx.explain.explainer.hold_against_source", lambda *_: calls.append(1))
+    monkeypatch.setattr(running, "hold_against_source", lambda *_: calls.append(1))
     explainer = fgonnx.Explainer(small_cnn())
     for _ in range(3):
         explainer(X)

@@ -336,7 +336,7 @@ class Explainer:
         described = resolved.described
         if contrast is not None:
             described = contrasted(head, *(results[r.names[name]] for name in ("target", "contrast")))
-        explanation = explanation_of(self.loaded, r, results, fed, described, self.labels or ())
+        explanation = self._result(r, results, fed, described)
         explanation.settings["runtime"] = self.running.described()
         if any(resolved.remarks):
             explanation.settings["remarks"] = list(resolved.remarks)
@@ -349,6 +349,12 @@ class Explainer:
                 f"'{name}' is the model's own, of all samples together: its rows are not the samples" for name in whole
             ]
         return explanation
+
+    def _result(
+        self, r: Rewritten, results: Mapping[str, Array], fed: Mapping[str, Array], described: Sequence[str]
+    ) -> Explanation:
+        """Return the results of a run as an explanation."""
+        return explanation_of(self.loaded, r, results, fed, described, self.labels or ())
 
     def _verify(self, engine: Engine, fed: Mapping[str, Array], results: Mapping[str, Array]) -> dict[str, Array]:
         """Hold results against the source: once for each size, and again where samples might influence each other.
@@ -412,13 +418,16 @@ class Explainer:
         readers, runner = ThreadPoolExecutor(workers), ThreadPoolExecutor(1)
         try:
             samples = in_order(readers, (partial(read, item) for item in items), max(self.running.batch_size, workers))
-            groups = grouped(samples, self.running.batch_size, np.shape)
+            groups = grouped(samples, self.running.batch_size, self._size_of)
             yield from in_order(runner, (partial(self._explain_samples, group, target) for group in groups), 1)
         finally:
             readers.shutdown(cancel_futures=True)
             runner.shutdown(cancel_futures=True)
 
-    def _explain_samples(self, samples: Sequence[Array], target: Target) -> Explanation:
+    def _size_of(self, sample: Any) -> tuple[int, ...]:
+        return np.shape(sample)
+
+    def _explain_samples(self, samples: Sequence[Any], target: Target) -> Explanation:
         return self._explained(np.stack(samples), target)
 
     def head(self, x: Array | Mapping[str, Array]) -> Array:

@@ -17,72 +17,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Explanation:
-    """The explanation of a batch of N samples, one where the input has no batch axis.
-
-    Attributes
-    ----------
-    saliency : numpy array, (N, H, W)
-        The map; at least 0 for psi "abs" and "positive", of either sign for "signed". (N, T) for sequences,
-        (N, D, H, W) for volumes.
-    target : numpy array of int64, (N,), or None
-        Flat index of the entry explained, within one sample of the head; None where it is not one entry.
-    score : numpy array, (N,)
-        The value explained: that entry, before the final Softmax or Sigmoid if `head` is "logits".
-    outputs : dict of str to numpy array
-        The model's own outputs.
-    sites : tuple of Site
-        The columns of `contributions`, the input first.
-    contributions : numpy array, (N, sites), or None
-        `<g_y, c>` per site: what each layer's biases and non-linearities contribute to the score.
-    completeness : numpy array, (N,), or None
-        Residual: score minus the sum of all contributions; zero up to rounding.
-    attribution : numpy array or None
-        Signed attribution of every entry of the input, of the input's shape, for methods that compute one.
-    delta : numpy array, (N,), or None
-        Integrated gradients: the sum of the attribution minus the difference of the scores at the ends of the path.
-    input_gradient : numpy array or None
-        Gradient of the score with respect to the input, of the input's shape.
-    bias_gradients : dict of str to numpy array
-        Per-neuron bias-gradients by site, if requested.
-    exposed : dict of str to numpy array
-        Other values of the graph, if requested.
-    scores : numpy array, (N, *head), or None
-        All entries of the tensor explained, if requested.
-    head : str
-        Name of the value explained.
-    head_stripped : str
-        Operator after it that is not explained, or "".
-    settings : dict
-        Method, profile, psi, head and the source's hash, for the record.
-    described : tuple of str
-        Description of what is explained, one per sample.
-    contrast : numpy array of int64, (N,), or None
-        Flat index of the entry that the target is compared with; `score` is then the difference of the two.
-    blocks : dict of str to numpy array, (N,)
-        fullgrad+: for each value at which a block begins, by name and in order, what it and the contributions behind it
-        sum to; the score, each of them, up to rounding.
-
-    Examples
-    --------
-    The contributions sum to the score, here `relu(x0 + 2 x1 + 3)` at (2, 1): 4 from the input, 3 from the bias.
-
-    >>> import numpy as np
-    >>> import fgonnx
-    >>> from onnx import parser
-    >>> model = parser.parse_model('''
-    ...     <ir_version: 8, opset_import: ["": 18]>
-    ...     f (float[N,2] x) => (float[N,1] y) <float[2,1] w = {1, 2}, float[1] b = {3}> {
-    ...         z = Gemm(x, w, b)
-    ...         y = Relu(z)
-    ...     }''')
-    >>> explanation = fgonnx.Explainer(model, input_gradient=True)(np.array([[2, 1]], np.float32))
-    >>> explanation.score, explanation.contributions, explanation.completeness
-    (array([7.], dtype=float32), array([[4., 3.]], dtype=float32), array([0.], dtype=float32))
-    >>> [site.name for site in explanation.sites]
-    ['input', 'z']
-    >>> explanation.input_gradient
-    array([[1., 2.]], dtype=float32)
-    """
+    """The arrays of an explanation of N samples, one where the input has no batch axis: see `fgonnx.Explanation`."""
 
     saliency: Array
     target: Array | None

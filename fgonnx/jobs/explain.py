@@ -21,7 +21,7 @@ from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import LoadedModel, load
 from fgonnx.engine.rewrite.arranged import arranged
-from fgonnx.engine.rewrite.options import FILE, Options
+from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError, NumericError
 from fgonnx.explain import choice
@@ -29,13 +29,12 @@ from fgonnx.explain.choice import SameEntryError
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.stream import grouped, in_order
-from fgonnx.fields import arguments, check_choices, refuse_idle
-from fgonnx.jobs import provenance, record
+from fgonnx.fields import check_choices, refuse_idle
+from fgonnx.jobs import provenance, record, written
 from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.record import Decision
 from fgonnx.jobs.samples import SOUND_SUFFIX, Reader, Sample, Source, digest, find, is_picture
-from fgonnx.jobs.schema import SCHEMA
-from fgonnx.pictures.read import images
+from fgonnx.jobs.written import Asked
 from fgonnx.pictures.read.audio import RATE_KEY
 
 WORKERS = 2
@@ -172,24 +171,11 @@ class ExplainJob:
         if sample.photo is None:
             sample = replace(sample, shown=self.reader.shown(sample.x, layout))
         files = self._files(sample.source)
-        asked = self._request(sample.source)
-        about = {"time": provenance.now(), "environment": provenance.environment(self.running)}
-        made = record.describe(
-            {**asked, **about}, explanation, decision, sample, row, files, self._command(sample.source)
-        )
+        asked = {**self._request(sample.source), **provenance.about(self.running)}
+        made = record.describe(asked, explanation, decision, sample, row, files, self._command(sample.source))
         saliency = explanation.saliency[row]
-        placed = None
-        if self.picture == "overlay" and sample.photo is not None and self.preprocessing is not None:
-            map_ = record.flat(saliency)
-            if saliency.ndim == 1 and sample.x.ndim == 2:  # rows or columns of a grey picture, read as a sequence
-                map_ = np.broadcast_to(map_ if layout[1] == "C" else map_.T, sample.x.shape)
-            placed = self.preprocessing.place(map_, sample.photo.shape)
-        drawn = record.draw(made, sample, saliency, self.picture, placed, record.arranged(sample.x, layout))
-        storage.make_folder(self.folder)
-        storage.write_array(self.folder / files["map"], saliency.astype("float32", copy=False))
-        images.write_png(self.folder / files["picture"], drawn)
-        # Last: if the record exists, the other files do too.
-        storage.write_json(self._record_path(sample.source), made)
+        picture = written.drawn(made, sample, saliency, self.picture, layout, self.preprocessing)
+        written.write(self.folder, sample.source.name, made, picture, saliency)
         return made
 
     @cached_property
@@ -213,39 +199,20 @@ class ExplainJob:
 
     def _request(self, source: Source) -> dict[str, Any]:
         """Return the first keys of a record: everything that determines its content."""
-        pre = self.preprocessing
-        asked = {
-            "schema": SCHEMA,
-            "input": {"path": str(source.path), "row": source.row, "sha256": digest(source.path)},
-            "model": self._identified,
-            "versions": record.versions(self.running),
-            "providers": self.running.used_providers,
-            "settings": {
-                **self.options.to_dict(),
-                **self._target(),
-                **record.asked(self.running),
-                "picture": self.picture,
-                **({"bind": dict(self.loaded.bound)} if self.loaded.bound else {}),
-                **(self.reading.sound() if source.path.suffix.lower() == SOUND_SUFFIX else {}),
-            },
-            "preprocessing": json.loads(pre.to_json()) if pre is not None else None,
-        }
-        return {"schema": SCHEMA, "id": provenance.identity(asked), **asked}
+        found = {"path": str(source.path), "row": source.row, "sha256": digest(source.path)}
+        bound = self.loaded.bound
+        return self._asked.request(self._identified, bound, found, self.preprocessing, self._target(), self.picture)
 
     @cached_property
     def _identified(self) -> dict[str, Any]:
         return provenance.model_of(self.loaded, self.model)
 
     def _command(self, source: Source) -> list[str]:
-        """Return the command that explains a sample again: the file that it is in."""
-        return [
-            *("fgonnx", "explain", str(self.model), str(source.path), "-o", str(self.folder)),
-            *(("--target", self.target) if self.target is not None else ()),
-            *(("--picture", self.picture) if self.picture != ExplainJob.picture else ()),
-            *arguments(self.options, without=FILE),
-            *arguments(self.running, defaults={"cache": True}),
-            *arguments(self.reading, without=() if source.path.suffix.lower() == SOUND_SUFFIX else SOUND),
-        ]
+        return self._asked.command(source, self.folder, self.picture)
+
+    @property
+    def _asked(self) -> Asked:
+        return Asked(str(self.model), self.options, self.running, self.reading, self.target)
 
     def _target(self) -> dict[str, Any]:
         """Return the requested target, and the hash of the file it names."""
@@ -253,7 +220,7 @@ class ExplainJob:
         return {"target": self.target, **({"target_sha256": digest(named[0])} if named else {})}
 
     def _files(self, source: Source) -> dict[str, str]:
-        return {"picture": f"{source.name}.png", "map": f"{source.name}.npy"}
+        return written.names(source.name)
 
     def _record_path(self, source: Source) -> Path:
         return self.folder / f"{source.name}.json"

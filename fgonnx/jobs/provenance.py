@@ -62,6 +62,11 @@ def environment(running: Running) -> dict[str, Any]:
     }
 
 
+def about(running: Running) -> dict[str, Any]:
+    """Return the keys of a record that say when and where it was made."""
+    return {"time": now(), "environment": environment(running)}
+
+
 def array_of(array: npt.NDArray[Any]) -> dict[str, Any]:
     """Return the hash of an array's bytes in C order, with its shape and type."""
     whole = np.ascontiguousarray(array)

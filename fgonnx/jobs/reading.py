@@ -160,11 +160,14 @@ def agreed_layout(
 
 def unknown_preprocessing() -> str:
     """Return the message for unknown preprocessing."""
+    usual, changed, numbers = (
+        parameter("preprocess", how) for how in ("imagenet", "imagenet,size=256", "scale=1/255,mean=0.5,std=0.5")
+    )
     return (
         "the model does not say how its pictures were prepared (no 'fgonnx.preprocessing' in its metadata), and a "
-        f"guess would explain another picture than yours. Give --preprocess one of {', '.join(PRESETS)} "
-        "(--preprocess imagenet suits most PyTorch classifiers, tf most TensorFlow ones), changes to one "
-        "(--preprocess imagenet,size=256), or numbers (--preprocess scale=1/255,mean=0.5,std=0.5)"
+        f"guess would explain another picture than yours. Give one of the presets {', '.join(PRESETS)} "
+        f"({usual} suits most PyTorch classifiers, tf most TensorFlow ones), changes to one ({changed}), or numbers "
+        f"({numbers})"
     )
 
 

@@ -345,11 +345,11 @@ def draw(
         and (plotted := _plot(record, sample, saliency, values, signed)) is not None
     ):
         return plotted
-    map_ = _smoothed(flat(saliency)) if signed else flat(saliency)
+    map_ = smoothed(flat(saliency), signed=signed)
     if kind == "heat":
         return visual.heat(map_, signed=signed)
     if kind == "overlay" and placed is not None and sample.photo is not None:
-        return visual.overlay(sample.photo, _smoothed(placed) if signed else placed, signed=signed)
+        return visual.overlay(sample.photo, smoothed(placed, signed=signed), signed=signed)
     shown = _wide_enough(sample.shown)
     if kind == "overlay":
         return visual.overlay(shown, map_, signed=signed)
@@ -391,9 +391,9 @@ def short_names(sites: Sequence[Mapping[str, Any]]) -> list[str]:
     return [n if often[n] == 1 else str(s["name"]) for s, n in zip(sites, named, strict=True)]
 
 
-def _smoothed(map_: Array) -> Array:
-    """Smooth a signed map: single pixels of alternating sign would be unreadable."""
-    if min(map_.shape) == 1:
+def smoothed(map_: Array, *, signed: bool) -> Array:
+    """Smooth a signed map to be drawn: single pixels of alternating sign would be unreadable."""
+    if not signed or min(map_.shape) == 1:
         return map_
     return np.asarray(cv2.GaussianBlur(map_, (0, 0), max(map_.shape) / _SMOOTHING), np.float64)
 

@@ -192,8 +192,6 @@ class Reader:
             x, notes = audio.prepare(recording, self.dims, rate=s.rate, channel=s.channel, span=s.span)
             self._check(x, source)
             return Sample(source, x, self.shown(x), None, notes, recording.rate, s.span[0] if s.span else 0)
-        if self.preprocessing is None:
-            raise PreprocessingError(unknown_preprocessing())
         return self.of_picture(images.read(source.path), source)
 
     def of_picture(self, picture: images.Picture, source: Source) -> Sample:
@@ -226,10 +224,17 @@ class Reader:
         self._check(x, source)
         return Sample(source, x, self.shown(x), None, ())
 
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Tell whether one sample of the input may have a shape."""
+        wanted = self.dims[1:]
+        return len(wanted) == len(shape) and all(
+            not isinstance(d, int) or d == s for d, s in zip(wanted, shape, strict=True)
+        )
+
     def _check(self, x: Array, source: Source) -> None:
         where = f"'{source.path}'" + ("" if source.row is None else f", sample {source.row},")
         wanted = self.dims[1:]
-        if len(wanted) != x.ndim or any(isinstance(d, int) and d != s for d, s in zip(wanted, x.shape, strict=True)):
+        if not self.fits(x.shape):
             shape = ", ".join(str(d if isinstance(d, int) else "?") for d in wanted)
             raise InputError(f"{where} has the shape {x.shape}: one sample of the input '{self.name}' is ({shape})")
         if x.dtype != self.dtype and (x.dtype.kind != "f" or self.dtype.kind != "f"):

@@ -151,6 +151,35 @@ def decode(data: npt.NDArray[np.uint8], path: Path) -> Picture:
             if upright is not None:
                 pixels = upright
                 notes.append("turned upright as its EXIF orientation says")
+    return _picture(pixels, path, notes)
+
+
+def of_pixels(pixels: npt.NDArray[np.generic], path: Path) -> Picture:
+    """Return pixels that a program holds as a picture, converted as those of a file are.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, uint16 or float, shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
+        Grey, RGB or RGB with alpha; floating-point pixels from 0 to 1.
+    path : Path
+        Its name in messages.
+
+    Raises
+    ------
+    InputError
+        The pixels have no 8-bit reading.
+    """
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape:
+        raise InputError(f"'{path}' has pixels of shape {pixels.shape}: give (H, W), (H, W, 3) or (H, W, 4)")
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    elif pixels.ndim == 3 and pixels.shape[2] >= 3:
+        pixels = pixels[:, :, [2, 1, 0, *range(3, pixels.shape[2])]]
+    return _picture(pixels, path, [])
+
+
+def _picture(pixels: npt.NDArray[np.generic], path: Path, notes: list[str]) -> Picture:
+    """Bring pixels as OpenCV decodes them, with blue first, to 8 bits."""
     levels = _with_red_first(_to_255(pixels, path, notes), path, notes)
     rgb = levels[:, :, :3]
     if levels.shape[2] == 4:
@@ -230,17 +259,22 @@ def write_png(path: str | os.PathLike[str], rgb: npt.NDArray[np.uint8]) -> None:
             f"a picture to write must be uint8 of shape (H, W, 3), got {rgb.dtype} of shape {rgb.shape}: "
             "convert it first"
         )
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    encoded = png(rgb)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         # "x": the file is new, so that it is safe to remove after a failure.
         with temporary.open("xb") as file:
-            file.write(encoded.tobytes())
+            file.write(encoded)
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise InputError(f"'{path}' cannot be written: {error.strerror}; choose a folder that exists") from error
+
+
+def png(rgb: npt.NDArray[np.uint8]) -> bytes:
+    """Return a picture, (H, W, 3) with red first, as the bytes of a PNG file."""
+    return cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def _bytes(path: Path) -> npt.NDArray[np.uint8]:

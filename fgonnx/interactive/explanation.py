@@ -1,0 +1,476 @@
+"""An explanation that shows itself: pictures, tables and files of it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx import files as storage
+from fgonnx.engine.model.load import LoadedModel
+from fgonnx.errors import InputError, OptionError
+from fgonnx.explain.explanation import Explanation as Arrays
+from fgonnx.interactive.given import unique_names
+from fgonnx.jobs import provenance, record, written
+from fgonnx.jobs.record import Decision
+from fgonnx.jobs.samples import Reader, Sample, digest
+from fgonnx.jobs.written import Asked
+from fgonnx.pictures.read.images import png, write_png
+from fgonnx.pictures.show import visual
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+Array = npt.NDArray[Any]
+RGB = npt.NDArray[np.uint8]
+
+_SHOWN = 12  # samples in a notebook's cell
+_COLUMNS = 2
+_THUMBNAIL = 160  # pixels, of one of several samples in a cell
+_PER_SAMPLE = (
+    *("saliency", "target", "contrast", "score", "scores", "contributions", "completeness", "attribution", "delta"),
+    "input_gradient",
+)
+
+
+class Identity:
+    """What identifies a model in records, found when it is first needed: large weights take a while to be hashed."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded: LoadedModel | None = loaded
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What `provenance.model_of` returns."""
+        assert self._loaded is not None
+        return provenance.model_of(self._loaded, self._loaded.path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"content": self.content, "_loaded": None}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an explanation comes from: what its pictures and records say beyond its arrays.
+
+    Attributes
+    ----------
+    samples : tuple of Sample
+        What was explained, one each.
+    decision : Decision
+        All entries of the head.
+    model : Identity
+        What identifies the model.
+    asked : Asked
+        What was asked for: from it, records and the command that repeats it are written.
+    layout : str
+        Axes of the input with samples first, such as "NCHW".
+    reader : Reader
+        What made arrays of files; it draws arrays.
+    batches : dict of str to int or None
+        Axis of the batch of those of the model's outputs where it is not the first.
+    told : bool
+        Whether a command says the same.
+    """
+
+    samples: tuple[Sample, ...]
+    decision: Decision
+    model: Identity
+    asked: Asked
+    layout: str
+    reader: Reader
+    batches: Mapping[str, int | None] = field(default_factory=dict)
+    told: bool = False
+
+
+@dataclass(frozen=True, repr=False)
+class Explanation(Arrays):
+    """The explanation of N samples, one where the input has no batch axis; notebooks show it as pictures.
+
+    `e[i]` is the explanation of one sample, and a loop runs over samples.
+
+    Attributes
+    ----------
+    saliency : numpy array, (N, H, W)
+        The map; at least 0 for psi "abs" and "positive", of either sign for "signed". (N, T) for sequences,
+        (N, D, H, W) for volumes.
+    target : numpy array of int64, (N,), or None
+        Flat index of the entry explained, within one sample of the head; None where it is not one entry.
+    score : numpy array, (N,)
+        The value explained: that entry, before the final Softmax or Sigmoid if `head` is "logits".
+    outputs : dict of str to numpy array
+        The model's own outputs.
+    sites : tuple of Site
+        The columns of `contributions`, the input first.
+    contributions : numpy array, (N, sites), or None
+        `<g_y, c>` per site: what each layer's biases and non-linearities contribute to the score.
+    completeness : numpy array, (N,), or None
+        Residual: score minus the sum of all contributions; zero up to rounding.
+    attribution : numpy array or None
+        Signed attribution of every entry of the input, of the input's shape, for methods that compute one.
+    delta : numpy array, (N,), or None
+        Integrated gradients: the sum of the attribution minus the difference of the scores at the ends of the path.
+    input_gradient : numpy array or None
+        Gradient of the score with respect to the input, of the input's shape.
+    bias_gradients : dict of str to numpy array
+        Per-neuron bias-gradients by site, if requested.
+    exposed : dict of str to numpy array
+        Other values of the graph, if requested.
+    scores : numpy array, (N, *head), or None
+        All entries of the tensor explained, if requested.
+    head : str
+        Name of the value explained.
+    head_stripped : str
+        Operator after it that is not explained, or "".
+    settings : dict
+        Method, profile, psi, head and the source's hash, for the record.
+    described : tuple of str
+        Description of what is explained, one per sample.
+    contrast : numpy array of int64, (N,), or None
+        Flat index of the entry that the target is compared with; `score` is then the difference of the two.
+    blocks : dict of str to numpy array, (N,)
+        fullgrad+: for each value at which a block begins, by name and in order, what it and the contributions behind it
+        sum to; the score, each of them, up to rounding.
+    origin : Origin
+        Where the samples come from, for pictures and records.
+
+    Examples
+    --------
+    >>> import fgonnx
+    >>> e = fgonnx.explain("examples/shapes.onnx", "examples/images/star.png")
+    >>> e
+    Explanation of 1 sample by fullgrad: 'star' 3.88
+    >>> e.overlay().size
+    (256, 256)
+    >>> e.to_dict()["target"]["label"]
+    'star'
+
+    The contributions sum to the score, here `relu(x0 + 2 x1 + 3)` at (2, 1): 4 from the input, 3 from the bias.
+
+    >>> import numpy as np
+    >>> import fgonnx
+    >>> from onnx import parser
+    >>> model = parser.parse_model('''
+    ...     <ir_version: 8, opset_import: ["": 18]>
+    ...     f (float[N,2] x) => (float[N,1] y) <float[2,1] w = {1, 2}, float[1] b = {3}> {
+    ...         z = Gemm(x, w, b)
+    ...         y = Relu(z)
+    ...     }''')
+    >>> explanation = fgonnx.Explainer(model, input_gradient=True)(np.array([[2, 1]], np.float32))
+    >>> explanation.score, explanation.contributions, explanation.completeness
+    (array([7.], dtype=float32), array([[4., 3.]], dtype=float32), array([0.], dtype=float32))
+    >>> [site.name for site in explanation.sites]
+    ['input', 'z']
+    >>> explanation.input_gradient
+    array([[1., 2.]], dtype=float32)
+    """
+
+    origin: Origin = field(kw_only=True, compare=False)
+
+    def __repr__(self) -> str:
+        parts = [self._summary(i) for i in range(min(len(self), 3))]
+        more = f", and {len(self) - 3} more" if len(self) > 3 else ""
+        plural = "" if len(self) == 1 else "s"
+        return f"Explanation of {len(self)} sample{plural} by {self.settings['method']}: {'; '.join(parts)}{more}"
+
+    def _summary(self, sample: int) -> str:
+        made = self._records[sample]
+        return f"{record.target_of(made)!r} {made['score']:.3g}"
+
+    def __getitem__(self, index: int | slice) -> Explanation:
+        """Return the explanation of one sample or of several, N stays the first axis."""
+        count = len(self)
+        if not isinstance(index, slice):
+            if not -count <= index < count:
+                raise IndexError(f"there are {count} samples, 0 to {count - 1}; there is no sample {index}")
+            index = slice(index % count, index % count + 1)
+        rows = range(count)[index]
+        if not rows:
+            raise IndexError(f"{index} holds none of the {count} samples")
+        taken = {name: _rows(getattr(self, name), index) for name in _PER_SAMPLE}
+        axes = self.origin.batches
+        decision = self.origin.decision
+        return replace(
+            self,
+            **taken,
+            outputs={n: _rows(a, index, axes.get(n, 0)) for n, a in self.outputs.items()},
+            blocks={n: _rows(a, index) for n, a in self.blocks.items()},
+            bias_gradients={n: _rows(a, index) for n, a in self.bias_gradients.items()},
+            exposed={n: _rows(a, index) if len(a) == count else a for n, a in self.exposed.items()},
+            described=self.described[index],
+            origin=replace(
+                self.origin,
+                samples=self.origin.samples[index],
+                decision=replace(
+                    decision,
+                    scores=_rows(decision.scores, index),
+                    probabilities=_rows(decision.probabilities, index),
+                ),
+            ),
+        )
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return (self[i] for i in range(len(self)))
+
+    def picture(self, sample: int = 0, *, kind: str = "panel") -> RGB:
+        """Draw one sample as `fgonnx explain` does.
+
+        Parameters
+        ----------
+        sample : int
+            Which of the samples.
+        kind : {"panel", "overlay", "heat"}
+            Photo, explanation and certificate; the map over the whole photo; or the map alone.
+
+        Returns
+        -------
+        ndarray of uint8, (height, width, 3)
+            RGB pixels.
+
+        Raises
+        ------
+        OptionError
+            The kind does not exist.
+        """
+        if kind not in record.PICTURES:
+            raise OptionError(f"kind is {kind!r}: choose one of {', '.join(record.PICTURES)}")
+        o = self.origin
+        pre = o.reader.preprocessing
+        return written.drawn(self._records[sample], self._drawn[sample], self.saliency[sample], kind, o.layout, pre)
+
+    def overlay(self, sample: int = 0, *, alpha: float = 0.85, colormap: str = "inferno") -> Image:
+        """Return the map over the picture, as an image of PIL of the picture's size.
+
+        Parameters
+        ----------
+        sample : int
+            Which of the samples.
+        alpha : float
+            Opacity where the map is strongest, 0 to 1.
+        colormap : str
+            A key of `fgonnx.pictures.show.visual.COLORMAPS`, for maps without sign.
+        """
+        from PIL import Image
+
+        drawn, o, signed = self._drawn[sample], self.origin, self.settings["psi"] == "signed"
+        over = written.placed(drawn, self.saliency[sample], o.layout, o.reader.preprocessing)
+        map_, photo = self._map(sample), drawn.shown
+        if over is not None and drawn.photo is not None:
+            map_, photo = record.smoothed(over, signed=signed), drawn.photo
+        return Image.fromarray(visual.overlay(photo, map_, alpha, signed=signed, colormap=colormap))
+
+    def plot(self, sample: int | None = None, *, bars: int = 10) -> Figure:
+        """Draw picture, map and contributions on axes of matplotlib, a row for each sample.
+
+        Parameters
+        ----------
+        sample : int, optional
+            One sample; all (12 at most) by default.
+        bars : int
+            Layers whose contributions are drawn, the largest.
+
+        Returns
+        -------
+        matplotlib Figure
+            Which a notebook shows by itself; `figure.savefig("cat.pdf")` writes it.
+
+        Raises
+        ------
+        OptionError
+            Matplotlib is not installed.
+        """
+        from fgonnx.interactive.figure import figure
+
+        chosen = range(min(len(self), _SHOWN)) if sample is None else [range(len(self))[sample]]
+        rows = [(self._records[i], self._drawn[i].shown, self._map(i)) for i in chosen]
+        return figure(rows, signed=self.settings["psi"] == "signed", bars=bars)
+
+    def save(self, path: str | Path, *, kind: str = "panel") -> list[Path]:
+        """Write files exactly as `fgonnx explain` does.
+
+        Parameters
+        ----------
+        path : path-like
+            A folder, which is made: a picture, the map and a record for every sample. Or, of a single sample, a file:
+            .png for the picture, .npy for the map, .json for the record.
+        kind : {"panel", "overlay", "heat"}
+            What the picture shows.
+
+        Returns
+        -------
+        list of Path
+            The files.
+
+        Raises
+        ------
+        InputError
+            A file cannot be written, or several samples would go into one.
+        """
+        path = Path(path)
+        if path.suffix.lower() in (".png", ".npy", ".json") and not path.is_dir():
+            return [self._save_one(path, kind)]
+        storage.make_folder(path)
+        found = []
+        for i, name in enumerate(unique_names(self.origin.samples)):
+            made = {**self._record(i, kind), "files": written.names(name), "command": self._command(i, path, kind)}
+            found += written.write(path, name, made, self.picture(i, kind=kind), self.saliency[i])
+        return found
+
+    def _command(self, sample: int, folder: Path, kind: str) -> list[str]:
+        source = self.origin.samples[sample].source
+        return self.origin.asked.command(source, folder, kind) if self.origin.told and source.path.is_file() else []
+
+    def _save_one(self, path: Path, kind: str) -> Path:
+        if len(self) != 1:
+            raise InputError(f"{len(self)} samples do not go into one file '{path}': give a folder, or save e[0]")
+        if path.suffix.lower() == ".json":
+            storage.write_json(path, self._records[0])
+        elif path.suffix.lower() == ".npy":
+            storage.write_array(path, self.saliency[0].astype("float32", copy=False))
+        else:
+            write_png(path, self.picture(0, kind=kind))
+        return path
+
+    def to_dict(self, sample: int = 0) -> dict[str, Any]:
+        """Return the record of one sample, as `fgonnx explain` writes it (docs/cli.md describes its keys)."""
+        return dict(self._records[sample])
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return a table with a row for each sample: what was explained, scores, certificate, contributions.
+
+        Raises
+        ------
+        OptionError
+            pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise OptionError("a DataFrame needs pandas: pip install pandas, or use to_dict()") from error
+        return pd.DataFrame([self._row(i) for i in range(len(self))])
+
+    def _row(self, sample: int) -> dict[str, Any]:
+        made = self._records[sample]
+        target, completeness, localised = made["target"], made["completeness"], made["localised"]
+        return {
+            "sample": self.origin.samples[sample].source.name,
+            "explained": record.target_of(made),
+            "index": target["index"] if target else None,
+            "score": made["score"],
+            "probability": target["probability"] if target else None,
+            "top": record.name_of(made["top5"][0]) if made["top5"] else None,
+            "residual": completeness["residual"] if completeness else None,
+            "localised": localised["share"] if localised else None,
+            **{s["name"]: s["contribution"] for s in made["sites"] if s["contribution"] is not None},
+        }
+
+    def _repr_png_(self) -> bytes:
+        return png(_grid([self.picture(i) for i in range(min(len(self), _SHOWN))]))
+
+    def _repr_html_(self) -> str:
+        count = min(len(self), _SHOWN)
+        if count == 1:
+            parts = [_img(self._alt(0), self.picture(0), "max-width:100%;height:auto")]
+        else:
+            parts = [_captioned(self._summary(i), self._alt(i), self._small(i)) for i in range(count)]
+        rest = f"<p>{len(self) - count} more samples: e[{count}] to e[{len(self) - 1}]</p>" if len(self) > count else ""
+        notes = "".join(f"<li>{html.escape(str(note))}</li>" for note in self._notes)
+        noted = f"<details><summary>{len(self._notes)} notes</summary><ul>{notes}</ul></details>" if notes else ""
+        return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{"".join(parts)}</div>{rest}{noted}'
+
+    def _small(self, sample: int) -> RGB:
+        """Return picture and overlay of one sample side by side."""
+        over = np.asarray(self.overlay(sample))
+        photo = self._drawn[sample].photo
+        both = np.concatenate([self._drawn[sample].shown if photo is None else photo, over], axis=1)
+        factor = _THUMBNAIL / over.shape[0]
+        flag = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+        size = (max(1, round(both.shape[1] * factor)), _THUMBNAIL)
+        return np.asarray(cv2.resize(both, size, interpolation=flag), np.uint8)
+
+    def _alt(self, sample: int) -> str:
+        made = self._records[sample]
+        name = made["input"]["path"] or self.origin.samples[sample].source.name
+        return f"{name}: explanation of {record.target_of(made)}, score {made['score']:.4g}"
+
+    @property
+    def _notes(self) -> list[str]:
+        return list(dict.fromkeys(note for made in self._records for note in made["notes"]))
+
+    @cached_property
+    def _records(self) -> list[dict[str, Any]]:
+        """The record of every sample."""
+        return [self._record(i, record.PICTURES[0]) for i in range(len(self))]
+
+    def _record(self, row: int, kind: str) -> dict[str, Any]:
+        o = self.origin
+        sample, pre, target = o.samples[row], o.reader.preprocessing, {"target": o.asked.target}
+        asked = o.asked.request(o.model.content, self.settings["bound"], _input_of(sample), pre, target, kind)
+        about = provenance.about(o.asked.running)
+        return record.describe({**asked, **about}, self, o.decision, sample, row, {}, [])
+
+    @cached_property
+    def _drawn(self) -> list[Sample]:
+        """The samples with the pictures that are drawn of arrays."""
+        o = self.origin
+        return [s if s.photo is not None else replace(s, shown=o.reader.shown(s.x, o.layout)) for s in o.samples]
+
+    def _map(self, sample: int) -> Array:
+        return record.smoothed(record.flat(self.saliency[sample]), signed=self.settings["psi"] == "signed")
+
+
+def shown(arrays: Arrays, origin: Origin) -> Explanation:
+    """Return arrays of an explanation as one that shows itself."""
+    return Explanation(**{f.name: getattr(arrays, f.name) for f in fields(Arrays)}, origin=origin)
+
+
+def _rows(array: Array | None, index: slice, axis: int | None = 0) -> Any:
+    if array is None or axis is None:
+        return array
+    return array[(slice(None),) * axis + (index,)]
+
+
+def _input_of(sample: Sample) -> dict[str, Any]:
+    source = sample.source
+    known = source.path.is_file()
+    found = digest(source.path) if known else hashlib.sha256(np.ascontiguousarray(sample.x).tobytes()).hexdigest()
+    return {"path": str(source.path) if known else None, "row": source.row, "sha256": found}
+
+
+def _grid(pictures: list[RGB]) -> RGB:
+    """Put pictures side by side and one below the other."""
+    if len(pictures) == 1:
+        return pictures[0]
+    height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
+    columns = min(_COLUMNS, len(pictures))
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
+    for i, p in enumerate(pictures):
+        y, x = i // columns * height, i % columns * width
+        sheet[y : y + p.shape[0], x : x + p.shape[1]] = p
+    if width * columns > 2400:
+        factor = 2400 / (width * columns)
+        sheet = np.asarray(cv2.resize(sheet, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
+    return sheet
+
+
+def _img(alt: str, picture: RGB, style: str) -> str:
+    data = base64.b64encode(png(picture)).decode()
+    said = html.escape(alt)
+    return f'<img alt="{said}" title="{said}" style="{style}" src="data:image/png;base64,{data}">'
+
+
+def _captioned(caption: str, alt: str, picture: RGB) -> str:
+    image = _img(alt, picture, "display:block")
+    return f'<figure style="margin:0">{image}<figcaption>{html.escape(caption)}</figcaption></figure>'

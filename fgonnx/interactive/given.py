@@ -1,0 +1,188 @@
+"""What a user gives as samples, of whatever kind, as arrays for a model."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx.errors import InputError, PreprocessingError
+from fgonnx.jobs.reading import unknown_preprocessing
+from fgonnx.jobs.samples import Reader, Sample, Source, find
+from fgonnx.pictures.read import images
+
+Array = npt.NDArray[Any]
+
+_PIXELS = ("uint8", "uint16")
+_CHANNELS = (1, 3, 4)
+_ARRAY = Source(Path("array"), None, "array")
+
+
+@dataclass(frozen=True)
+class Given:
+    """Samples for a model.
+
+    Attributes
+    ----------
+    x : numpy array, or mapping of input names to arrays
+        What the model takes: with samples first if `samples` is there, else in the model's own layout.
+    samples : tuple of Sample or None
+        Where the samples come from, one each; None for arrays that the caller made for the model.
+    notes : tuple of str
+        What was done to the arrays.
+    """
+
+    x: Array | Mapping[str, Array]
+    samples: tuple[Sample, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def given(x: Any, reader: Reader, rank: int) -> Given:
+    """Return samples as arrays for a model.
+
+    Parameters
+    ----------
+    x : path, picture, array, tensor, or iterable of those
+        As for `Explainer.__call__`.
+    reader : Reader
+        Reads samples for the input that is explained.
+    rank : int
+        Axes of that input, in the model's own layout.
+
+    Raises
+    ------
+    InputError
+        Something is no sample of the input, or samples differ in size.
+    PreprocessingError
+        There is a picture, and the preprocessing is not known.
+    """
+    if _of_arrays(x):
+        array = array_of(x)
+        if not _is_picture(array, reader):
+            return _with_batch(array, reader, rank)
+        x = list(array) if array.ndim == 4 else [array]
+    samples = list(samples_of(x, reader))
+    if not samples:
+        raise InputError("there is nothing to explain: give at least one sample")
+    odd = next((s for s in samples if s.x.shape != samples[0].x.shape), None)
+    if odd is not None:
+        raise InputError(
+            f"samples of one call have one size: {_named(samples[0])} is {samples[0].x.shape}, {_named(odd)} is "
+            f"{odd.x.shape}; explain them one by one, or by Explainer.stream"
+        )
+    return Given(np.stack([s.x for s in samples]), tuple(samples))
+
+
+def array_of(x: Any) -> Array:
+    """Return an array or a tensor of any framework as a numpy array, from whatever device it is on."""
+    if isinstance(x, np.ndarray):
+        return x
+    # A tensor that takes part in automatic differentiation, or lies on a device, has no numpy array before this.
+    for release in ("detach", "cpu"):
+        x = getattr(x, release, lambda x=x: x)()
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{type(x).__name__} cannot be read as an array: {error}; give a numpy array") from error
+
+
+def _of_arrays(x: Any) -> bool:
+    """Tell whether something is an array or a tensor, or numbers in lists."""
+    if isinstance(x, (list, tuple)):
+        return bool(x) and all(isinstance(item, (int, float)) or (_is_list(item) and _of_arrays(item)) for item in x)
+    return not _is_image(x) and not _is_table(x) and (hasattr(x, "__array__") or hasattr(x, "__dlpack__"))
+
+
+def _is_list(x: Any) -> bool:
+    return isinstance(x, (list, tuple))
+
+
+def _is_image(x: Any) -> bool:
+    """Tell whether something is an image of PIL, which need not be imported to tell."""
+    return hasattr(x, "getbands") and hasattr(x, "convert")
+
+
+def _is_table(x: Any) -> bool:
+    """Tell whether something is a column of a table whose entries are paths, pictures or arrays."""
+    return hasattr(x, "to_list") and getattr(getattr(x, "dtype", None), "kind", "O") not in "fiub"
+
+
+def _is_picture(array: Array, reader: Reader) -> bool:
+    """Tell whether an array holds pixels for a model that takes floating-point pictures."""
+    if array.dtype.name not in _PIXELS or array.ndim not in (2, 3, 4):
+        return False
+    if array.ndim > 2 and array.shape[-1] not in _CHANNELS:
+        return False
+    return reader.dtype.kind == "f" and (reader.preprocessing is not None or len(reader.dims) == 4)
+
+
+def _with_batch(array: Array, reader: Reader, rank: int) -> Given:
+    """Give a single sample the batch axis that it lacks; what is none is left to the one who runs it to refuse."""
+    if array.dtype == np.float64 and reader.dtype.kind == "f" and reader.dtype.itemsize < 8:
+        array = array.astype(reader.dtype)
+    if array.ndim != rank - 1 or not reader.fits(array.shape):
+        return Given(array)
+    return Given(
+        array[None],
+        (reader.prepared(array, _ARRAY),),
+        (f"one sample of shape {array.shape}: taken as a batch of one",),
+    )
+
+
+def samples_of(x: Any, reader: Reader) -> Iterable[Sample]:
+    """Read what is no array: paths, pictures, and any number of them."""
+    if isinstance(x, (str, os.PathLike)):
+        for source in find([Path(x)], len(reader.dims), reader.axis):
+            yield reader.read(source)
+    elif _is_image(x):
+        yield _pictured(_pixels(x), reader, getattr(x, "filename", "") or "picture")
+    elif isinstance(x, bytes):
+        raise InputError("bytes are no sample: give a path, a picture, or an array")
+    elif _of_arrays(x):
+        array = array_of(x)
+        if _is_picture(array, reader) and array.ndim < 4:
+            yield _pictured(array, reader, "picture")
+        else:
+            yield reader.prepared(array.astype(reader.dtype) if array.dtype == np.float64 else array, _ARRAY)
+    elif isinstance(x, Iterable):
+        for item in x:
+            yield from samples_of(item, reader)
+    else:
+        raise InputError(f"{type(x).__name__} is no sample: give a path, a picture, an array, or several of them")
+
+
+def _pictured(pixels: Array, reader: Reader, name: str) -> Sample:
+    if reader.preprocessing is None:
+        raise PreprocessingError(unknown_preprocessing())
+    path = Path(name)
+    return reader.of_picture(images.of_pixels(pixels, path), Source(path, None, path.stem))
+
+
+def _pixels(image: Any) -> Array:
+    """Return an image of PIL upright, as pixels."""
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "1", "La", "RGBa", "LA"):
+        transparent = image.mode in ("PA", "La", "LA", "RGBa") or "transparency" in image.info
+        image = image.convert("L" if image.mode == "1" else "RGBA" if transparent else "RGB")
+    return np.asarray(image)
+
+
+def _named(sample: Sample) -> str:
+    return f"'{sample.source.path}'"
+
+
+def unique_names(samples: Sequence[Sample]) -> tuple[str, ...]:
+    """Return one name a sample, each once: that of its file, numbered where several have it."""
+    count = Counter(s.source.name.casefold() for s in samples)
+    return tuple(
+        s.source.name if count[s.source.name.casefold()] == 1 else f"{s.source.name}-{i:04}"
+        for i, s in enumerate(samples)
+    )
