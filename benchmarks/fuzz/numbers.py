@@ -17,10 +17,32 @@ from benchmarks.fuzz.builder import BLOCKED, MICROSOFT, Array
 from benchmarks.fuzz.fused import attended, blocked, floating, plain, standard_ones
 
 
+LEAN = "Lean"
+"""The operator before operators with a kink, which moves what it takes by a little."""
+
+KINKED = {
+    **dict.fromkeys(("Abs", "Celu", "Clip", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu"), 1e-4),
+    **dict.fromkeys(("Selu", "Shrink", "ThresholdedRelu", "Max", "Min", "ReduceL1", "LpPool", "Softsign"), 1e-4),
+    **dict.fromkeys(("GlobalMaxPool", "MaxPool", "NhwcMaxPool", "ReduceMax", "ReduceMin", "Sign"), 1e-3),
+    **dict.fromkeys(("FusedGemm", "QLinearLeakyRelu"), 1e-2),
+}
+"""Operators with a kink, and by how much their first operand is moved: little beside values, much beside steps."""
+
+LEANINGS = ("down", "up", *range(6))
+"""Ways to move them: all to one side, or each to one of its own."""
+
+
 class Tape:
-    """What was rounded and chosen at the point of the recording, in the order of the calls."""
+    """What was rounded and chosen at the point of the recording, in the order of the calls.
+
+    Attributes
+    ----------
+    lean : str or int or None
+        How the operands of operators with a kink are moved, one of `LEANINGS`; None leaves them where they are.
+    """
 
     def __init__(self) -> None:
+        self.lean: str | int | None = None
         self.kept: list[tuple[Array, Array, Array]] = []
         self.choices: list[Any] = []
         self.recording = True
@@ -43,6 +65,15 @@ class Tape:
         delta, inside, q = self.kept[self.at]
         self.at += 1
         return np.where(inside, real + delta, q)
+
+    def leant(self, x: Array, size: float) -> Array:
+        """Move a value off the kinks that it may stand on, alike in every run."""
+        if self.lean is None or np.asarray(x).dtype.kind != "f":
+            return x
+        ramp = np.linspace(1, 2, x.size).reshape(x.shape)
+        if isinstance(self.lean, str):
+            return x + size * (ramp if self.lean == "up" else -ramp)
+        return x + size * np.random.default_rng(self.lean).choice((-1.0, 1.0), x.shape) * ramp
 
     def held(self, value: Any) -> Any:
         """Return a choice as it was recorded."""
@@ -82,6 +113,9 @@ def operators(tape: Tape) -> list[type[OpRun]]:
     def quantise(self: Any, x: Array, s: Array, z: Array | None = None, axis: int = 1, **_: Any) -> tuple[Array]:
         zero = np.zeros((), np.uint8) if z is None else z
         return (tape.rounded(x / placed(s, x.ndim, axis) + placed(zero, x.ndim, axis), *span(zero.dtype)),)
+
+    def lean(self: Any, x: Array, size: float) -> tuple[Array]:
+        return (tape.leant(x, size),)
 
     def dequantise(self: Any, q: Array, s: Array, z: Array | None = None, axis: int = 1, **_: Any) -> tuple[Array]:
         return (real(q, s, z, axis),)
@@ -217,6 +251,7 @@ def operators(tape: Tape) -> list[type[OpRun]]:
         "QAttention": attention,
         "DynamicQuantizeLSTM": lstm,
         **floating(),
+        LEAN: lean,
     }
     found = [define(name, run) for name, run in standard.items()]
     found += [define(name, run, MICROSOFT) for name, run in fused.items()]

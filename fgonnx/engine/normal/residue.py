@@ -4,6 +4,9 @@ A wrapped phase or a fractional part has the slope of x between the steps, where
 gradients would cancel it: with rounding taken for the identity, the residue is zero. So values are written as linear
 forms in which rounding is the identity, and one that vanishes where it is used is a residue. The forms of
 straight-through estimators, x + (round(x) - x), do not: a difference is followed to where it is used.
+
+Two quantisers side by side are no residues of each other: x quantised in two ways, and subtracted, has the slopes of
+both. So a quantiser serves for the residue of what reaches the difference without being rounded another time.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ _BOUNDS = ("Max", "Min")
 _SUMS = ("Add", "Sub", "Sum")
 _SCALED = ("Mul", "Div")
 _INTEGERS = ("QuantizeLinear", "DequantizeLinear")
+_ROUNDING = ("Ceil", "Floor", "QuantizeLinear", "Round", "StraightThrough")
 #: Linear in their first input where the others are given.
 _LINEAR = ("Flatten", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 _KNOWN = (*_SAME, *_BOUNDS, *_SUMS, *_SCALED, *_INTEGERS, *_LINEAR, "Neg")
@@ -37,8 +41,13 @@ _TERMS = 16
 
 def is_residue(rounded: ir.Value) -> bool:
     """Tell whether a value, the result of rounding, ends somewhere in a difference from what is rounded."""
-    forms: dict[ir.Value, Form] = {}
-    return any(_vanishes(_form(v, forms, _DEPTH)) for v in _used(rounded, _DEPTH, set()))
+    node = rounded.producer()
+    if node is None or not node.inputs or node.inputs[0] is None:
+        return False
+    forms = _Forms(rounded if node.op_type == "QuantizeLinear" else None)
+    if _vanishes(forms.of(node.inputs[0], _DEPTH)):  # before it is rounded: a residue of others, such as a weight
+        return False
+    return any(_vanishes(forms.of(v, _DEPTH)) for v in _used(rounded, _DEPTH, set()))
 
 
 def _used(v: ir.Value, depth: int, seen: set[ir.Value]) -> Iterator[ir.Value]:
@@ -69,59 +78,74 @@ def _moving(node: ir.Node) -> list[ir.Value]:
     return [v for v in node.inputs if v is not None and content_of(v) is None]
 
 
-def _form(v: ir.Value, forms: dict[ir.Value, Form], depth: int) -> Form:
-    """Return a value as a linear form, constants set aside."""
-    if v not in forms:
-        found = _of_node(v, forms, depth) if depth else None
-        forms[v] = {(v, ()): np.ones(())} if found is None or len(found) > _TERMS else found
-    return forms[v]
+class _Forms:
+    """Values as linear forms, constants set aside.
 
+    Parameters
+    ----------
+    only : ir.Value, optional
+        The one result of a quantiser that is taken for what it rounds; any by default.
+    """
 
-def _of_node(v: ir.Value, forms: dict[ir.Value, Form], depth: int) -> Form | None:
-    if content_of(v) is not None:
-        return {}
-    node = v.producer()
-    if node is None or not _is_linear(node):
-        return None
-    inputs = [u for u in node.inputs if u is not None]
-    first = inputs[0]
-    if node.op_type in _SUMS:
-        signs = [1.0, -1.0] if node.op_type == "Sub" else [1.0] * len(inputs)
-        total: Form = {}
-        for sign, u in zip(signs, inputs, strict=True):
-            for term, factor in _form(u, forms, depth - 1).items():
-                total[term] = _sum(total.get(term), sign * factor)
-        return total
-    if node.op_type == "Neg":
-        return {term: -factor for term, factor in _form(first, forms, depth - 1).items()}
-    if node.op_type in _BOUNDS:
-        moving = _moving(node)
-        return _form(moving[0], forms, depth - 1) if len(moving) == 1 else None
-    if node.op_type in _SCALED:
-        return _scaled(node, forms, depth)
-    if node.op_type in _INTEGERS:
-        scale = optional(node, 1)
-        return _times(_form(first, forms, depth - 1), scale, divides=node.op_type == "QuantizeLinear")
-    if node.op_type in _LINEAR:
-        how = (node.op_type, *(str(a) for a in node.attributes.values()), *inputs[1:])
-        form = _form(first, forms, depth - 1)
-        if any(f.ndim for f in form.values()):  # factors by axis, which are moved
+    def __init__(self, only: ir.Value | None) -> None:
+        self._only = only
+        self._known: dict[ir.Value, Form] = {}
+
+    def of(self, v: ir.Value, depth: int) -> Form:
+        """Return the form of a value, through at most so many nodes."""
+        if v not in self._known:
+            found = self._of_node(v, depth) if depth else None
+            self._known[v] = {(v, ()): np.ones(())} if found is None or len(found) > _TERMS else found
+        return self._known[v]
+
+    def _of_node(self, v: ir.Value, depth: int) -> Form | None:
+        if content_of(v) is not None:
+            return {}
+        node = v.producer()
+        if node is None or not _is_linear(node) or self._is_other(node, v):
             return None
-        return {(at, (*applied, how)): f for (at, applied), f in form.items()}
-    return _form(first, forms, depth - 1)  # the identity, or a tie to what is rounded
+        inputs = [u for u in node.inputs if u is not None]
+        first = inputs[0]
+        if node.op_type in _SUMS:
+            signs = [1.0, -1.0] if node.op_type == "Sub" else [1.0] * len(inputs)
+            total: Form = {}
+            for sign, u in zip(signs, inputs, strict=True):
+                for term, factor in self.of(u, depth - 1).items():
+                    total[term] = _sum(total.get(term), sign * factor)
+            return total
+        if node.op_type == "Neg":
+            return {term: -factor for term, factor in self.of(first, depth - 1).items()}
+        if node.op_type in _BOUNDS:
+            moving = _moving(node)
+            return self.of(moving[0], depth - 1) if len(moving) == 1 else None
+        if node.op_type in _SCALED:
+            return self._scaled(node, depth)
+        if node.op_type in _INTEGERS:
+            scale = optional(node, 1)
+            return _times(self.of(first, depth - 1), scale, divides=node.op_type == "QuantizeLinear")
+        if node.op_type in _LINEAR:
+            how = (node.op_type, *(str(a) for a in node.attributes.values()), *inputs[1:])
+            form = self.of(first, depth - 1)
+            if any(f.ndim for f in form.values()):  # factors by axis, which are moved
+                return None
+            return {(at, (*applied, how)): f for (at, applied), f in form.items()}
+        return self.of(first, depth - 1)  # the identity, or a tie to what is rounded
 
+    def _is_other(self, node: ir.Node, v: ir.Value) -> bool:
+        """Tell whether a node rounds, or ties what is rounded, and is not taken for the identity."""
+        return self._only is not None and v is not self._only and node.op_type in _ROUNDING
 
-def _scaled(node: ir.Node, forms: dict[ir.Value, Form], depth: int) -> Form | None:
-    a, b = node.inputs[0], node.inputs[1]
-    if a is None or b is None:
-        return None
-    if node.op_type == "Div":
-        return None if content_of(a) is not None else _times(_form(a, forms, depth - 1), b, divides=True)
-    if content_of(a) is not None:
-        a, b = b, a
-    elif content_of(b) is None and len(_form(a, forms, depth - 1)) == 1 and (a, ()) in _form(a, forms, depth - 1):
-        a, b = b, a  # the factor is what is no form itself
-    return _times(_form(a, forms, depth - 1), b, divides=False)
+    def _scaled(self, node: ir.Node, depth: int) -> Form | None:
+        a, b = node.inputs[0], node.inputs[1]
+        if a is None or b is None:
+            return None
+        if node.op_type == "Div":
+            return None if content_of(a) is not None else _times(self.of(a, depth - 1), b, divides=True)
+        if content_of(a) is not None:
+            a, b = b, a
+        elif content_of(b) is None and len(self.of(a, depth - 1)) == 1 and (a, ()) in self.of(a, depth - 1):
+            a, b = b, a  # the factor is what is no form itself
+        return _times(self.of(a, depth - 1), b, divides=False)
 
 
 def _times(form: Form, factor: ir.Value | None, *, divides: bool) -> Form | None:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.origin import written_for
 from fgonnx.engine.graph.values import content_of, required
-from fgonnx.engine.rules.fast.masks import indicator
+from fgonnx.engine.rules.fast.masks import finite, indicator
 from fgonnx.engine.rules.registry import Local, rule
 
 DOMAIN = "fgonnx"
@@ -27,7 +27,7 @@ def straight_through(
 ) -> Local:
     """Return `real`, differentiate `x` where it is between the bounds."""
     if low is None or high is None:
-        return Local(lambda g: g, op.Sub(real, x), "quantisation")
+        return Local(lambda g: g, op.Sub(finite(op, real), finite(op, x)), "quantisation")
     inside = indicator(op, op.And(op.GreaterOrEqual(x, low), op.LessOrEqual(x, high)), x)
     return Local(lambda g: op.Mul(g, inside), op.Sub(real, op.Mul(x, inside)), "quantisation")
 

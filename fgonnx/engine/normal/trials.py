@@ -27,6 +27,8 @@ Feeds = dict[str, Array]
 
 _SIZES = (32, 64, 224, 9)
 """Sizes that are tried where they are free and not given."""
+_ELSEWHERE = ((2, 0.5), (4, 3.0), (6, 3.0))
+"""Where a fixed batch is tried again: seeds, and the spread of the input around zero."""
 _MOST = 1 << 23  # numbers that are fed at most
 
 
@@ -210,10 +212,21 @@ class Trials:
         return self._answered[axis]
 
     def _perturb(self, axis: int) -> dict[str, int]:
-        size, count = self._size, dims_of(self._x)[axis]
-        if size is None or not isinstance(count, int):
+        """Return the axes that answer wherever it is tried: what chooses a place may choose the same one nearby."""
+        count = dims_of(self._x)[axis]
+        if self._size is None or not isinstance(count, int):
             return {}
-        feeds, other = self._feeds(size, {}), self._feeds(size, {}, 1)
+        found = self._perturbed(axis, count, 0, 1.0)
+        for seed, spread in _ELSEWHERE:
+            if found:
+                there = self._perturbed(axis, count, seed, spread)
+                found = {name: place for name, place in found.items() if there.get(name) == place}
+        return found
+
+    def _perturbed(self, axis: int, count: int, seed: int, spread: float) -> dict[str, int]:
+        """Return which axis of every output answers to the first and the last sample at one point."""
+        size = self._size or 1
+        feeds, other = (self._spread(self._feeds(size, {}, s), s, spread) for s in (seed, seed + 1))
         name = str(self._x.name)
         clean = self._run(feeds)
         changed = []
@@ -228,6 +241,14 @@ class Trials:
             if place is not None:
                 found[output] = place
         return found
+
+    def _spread(self, feeds: Feeds, seed: int, spread: float) -> Feeds:
+        """Return feeds whose explained input goes to both sides of zero; those of the usual spread as they are."""
+        name = str(self._x.name)
+        if spread == 1.0 or feeds[name].dtype.kind != "f":
+            return feeds
+        drawn = np.random.default_rng(seed).normal(0.0, spread, feeds[name].shape)
+        return {**feeds, name: drawn.astype(feeds[name].dtype)}
 
     def refuse_mixing(self, axis: int) -> None:
         """Refuse a fixed batch whose samples influence each other, or do not all stand for the same.

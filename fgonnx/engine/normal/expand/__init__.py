@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from fgonnx.engine.graph.origin import is_written, written_for
-from fgonnx.engine.normal.expand import contrib, controlflow, functions, recurrent, sampling, sequences
+from fgonnx.engine.normal.expand import contrib, controlflow, functions, recurrent, sampling, sequences, statistics
 from fgonnx.engine.normal.recurrence import ROLE
 from fgonnx.engine.rules.registry import find
 
@@ -22,6 +22,7 @@ _NOT_EXPANDED = {"Bernoulli", "DynamicQuantizeLinear"}
 EXPANDERS = {
     **{("", name): e for name, e in {**controlflow.EXPANDERS, **recurrent.EXPANDERS, **sequences.EXPANDERS}.items()},
     **sampling.EXPANDERS,
+    **statistics.EXPANDERS,
     **contrib.EXPANDERS,
     **recurrent.QUANTISED,
 }
