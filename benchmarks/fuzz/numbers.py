@@ -16,7 +16,6 @@ from onnx.reference.op_run import OpRun
 from benchmarks.fuzz.builder import BLOCKED, MICROSOFT, Array
 from benchmarks.fuzz.fused import attended, blocked, floating, plain, standard_ones
 
-
 LEAN = "Lean"
 """The operator before operators with a kink, which moves what it takes by a little."""
 

@@ -16,8 +16,8 @@ _EPSILON = 1e-9
 def mean_variance_normalization(op: Emitter, x: ir.Value, *, axes: Sequence[int] = (0, 2, 3)) -> ir.Value:
     """(x - m) / (s + 1e-9), with mean m and standard deviation s along the axes.
 
-    The standard's function body has the variance as E x^2 - (E x)^2, which cancels where the mean is large, and is typed
-    for float32 alone.
+    The standard's function body has the variance as E x^2 - (E x)^2, which cancels where the mean is large, and is
+    typed for float32 alone.
     """
     centred = op.Sub(x, op.ReduceMean(x, list(axes), keepdims=1))
     variance = op.ReduceMean(op.Mul(centred, centred), list(axes), keepdims=1)
