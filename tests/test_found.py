@@ -51,14 +51,6 @@ def test_a_double_graph_whose_maps_are_enlarged():
     assert explained(model(graph), draw(2, 2, 6, 6, dtype=np.float64)).saliency.shape == (2, 6, 6)
 
 
-def test_an_operator_that_onnxruntime_has_not_in_double_is_named_without_what_was_written():
-    graph = """(double[N,8,1] x) => (double[N,3,3,2] y) <int64 step = {2}, double[4] w = {1, 2, 2, 1}> {
-        y = STFT(x, step, w)
-    }"""
-    with pytest.raises(ModelError, match=r"no ConvTranspose for values of this type\. Convert the model to float32"):
-        explained(model(graph), draw(2, 8, 1, dtype=np.float64))
-
-
 @pytest.mark.parametrize("kind", ["int8", "uint8"])
 def test_quantised_values_moved_in_newer_operator_sets(kind):
     graph = f"""(float[N,4] x) => (float[N,4] y) <float s = {{0.05}}, {kind} z = {{14}}, int64[1] one = {{1}}> {{

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -241,6 +242,7 @@ def standard_ones() -> dict[str, Any]:
     arithmetic |= {"Max": np.maximum, "Min": np.minimum}
     return {
         **{name: two(f) for name, f in arithmetic.items()},
+        "Erf": lambda self, x: (np.vectorize(math.erf, otypes=[np.float64])(x),),  # that of onnx.reference is float32
         "Gelu": gelu,
         "Swish": swish,
         "GlobalLpPool": lp,

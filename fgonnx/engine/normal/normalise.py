@@ -23,6 +23,7 @@ from fgonnx.engine.model.inputs import choose_input, concrete_shape, described, 
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.batch import ONE_BY_ONE, Tangle, settle_batch
 from fgonnx.engine.normal.expand import expand
+from fgonnx.engine.normal.expand.statistics import expand_half
 from fgonnx.engine.normal.guards import choose_before
 from fgonnx.engine.normal.half import add_twins, is_half
 from fgonnx.engine.normal.independence import independent
@@ -151,6 +152,8 @@ def normalise(
     converted = raise_opset(model, notes)
     lift_constants(model)
     infer_types(model)
+    if expand_half(model):
+        infer_types(model)
     x = choose_input(model, input_name, loaded.name, per_sample=per_sample)
     shape = concrete_shape(x, input_shape, loaded.name, per_sample=per_sample)
     notes += tie_sizes(model.graph, x, shape)

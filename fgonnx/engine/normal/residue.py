@@ -141,7 +141,7 @@ class _Forms:
             return None
         if node.op_type == "Div":
             return None if content_of(a) is not None else _times(self.of(a, depth - 1), b, divides=True)
-        if content_of(a) is not None:
+        if not self.of(a, depth - 1):  # a constant, or computed of constants
             a, b = b, a
         elif content_of(b) is None and len(self.of(a, depth - 1)) == 1 and (a, ()) in self.of(a, depth - 1):
             a, b = b, a  # the factor is what is no form itself
@@ -176,4 +176,4 @@ def _sum(a: npt.NDArray[np.float64] | None, b: npt.NDArray[np.float64]) -> npt.N
 
 
 def _vanishes(form: Form) -> bool:
-    return all(not np.any(f) for f in form.values())
+    return bool(form) and all(not np.any(f) for f in form.values())

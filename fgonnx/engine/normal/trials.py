@@ -10,17 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fgonnx.engine.graph.emit import initializer
-from fgonnx.engine.graph.probe import BATCH
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.arrangement import Place
 from fgonnx.engine.model.inputs import described, free_inputs
 from fgonnx.engine.model.load import LoadedModel
-from fgonnx.engine.normal.batch import agree
-from fgonnx.engine.normal.expand import depends_on_inputs
+from fgonnx.engine.normal.rows import alike, doubled, free, mixing, position, row_of
 from fgonnx.errors import ModelError
-from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
@@ -211,22 +207,52 @@ class Trials:
                 self._answered[axis] = {}
         return self._answered[axis]
 
+    @cached_property
+    def _points(self) -> list[tuple[Feeds, Feeds]]:
+        """Pairs of inputs at which a fixed batch is tried: what chooses, or saturates, shows at some of them alone."""
+        found = []
+        for seed, spread in ((0, 0.0), *_ELSEWHERE):
+            far = 3 * spread  # so that the largest of all may be another one
+            pair = [
+                self._spread(self._feeds(self._size or 1, {}, s), s, r) for s, r in ((seed, spread), (seed + 1, far))
+            ]
+            try:
+                if spread:
+                    self._run(pair[0])
+            except ModelError:  # places in a table that is smaller
+                continue
+            found.append((pair[0], pair[1]))
+        return found
+
+    def _spread(self, feeds: Feeds, seed: int, spread: float) -> Feeds:
+        """Return other inputs: to both sides of zero, and 0 or 1 where whole numbers are given beside."""
+        if not spread:
+            return feeds
+        rng = np.random.default_rng(seed)
+        return {
+            k: rng.normal(0.0, spread, v.shape).astype(v.dtype)
+            if v.dtype.kind == "f"
+            else v
+            if k == self._x.name
+            else rng.integers(0, 2, v.shape).astype(v.dtype)
+            for k, v in feeds.items()
+        }
+
     def _perturb(self, axis: int) -> dict[str, int]:
-        """Return the axes that answer wherever it is tried: what chooses a place may choose the same one nearby."""
+        """Return the axes that answer at every point."""
         count = dims_of(self._x)[axis]
         if self._size is None or not isinstance(count, int):
             return {}
-        found = self._perturbed(axis, count, 0, 1.0)
-        for seed, spread in _ELSEWHERE:
-            if found:
-                there = self._perturbed(axis, count, seed, spread)
-                found = {name: place for name, place in found.items() if there.get(name) == place}
-        return found
+        found: dict[str, int] | None = None
+        for feeds, other in self._points:
+            there = self._perturbed(axis, count, feeds, other)
+            found = there if found is None else {n: place for n, place in found.items() if there.get(n) == place}
+            if not found:
+                break
+        return found or {}
 
-    def _perturbed(self, axis: int, count: int, seed: int, spread: float) -> dict[str, int]:
+    def _perturbed(self, axis: int, count: int, feeds: Feeds, other: Feeds) -> dict[str, int]:
         """Return which axis of every output answers to the first and the last sample at one point."""
-        size = self._size or 1
-        feeds, other = (self._spread(self._feeds(size, {}, s), s, spread) for s in (seed, seed + 1))
         name = str(self._x.name)
         clean = self._run(feeds)
         changed = []
@@ -241,14 +267,6 @@ class Trials:
             if place is not None:
                 found[output] = place
         return found
-
-    def _spread(self, feeds: Feeds, seed: int, spread: float) -> Feeds:
-        """Return feeds whose explained input goes to both sides of zero; those of the usual spread as they are."""
-        name = str(self._x.name)
-        if spread == 1.0 or feeds[name].dtype.kind != "f":
-            return feeds
-        drawn = np.random.default_rng(seed).normal(0.0, spread, feeds[name].shape)
-        return {**feeds, name: drawn.astype(feeds[name].dtype)}
 
     def refuse_mixing(self, axis: int) -> None:
         """Refuse a fixed batch whose samples influence each other, or do not all stand for the same.
@@ -273,16 +291,19 @@ class Trials:
 
     def _alike(self, axis: int) -> dict[str, int]:
         """Return the axes of those outputs that answer to the samples, wherever in a fixed batch these are."""
-        count, feeds = dims_of(self._x)[axis], self._feeds(self._size or 1, {})
+        count = dims_of(self._x)[axis]
         assert isinstance(count, int)
         places = self.positions(axis)
-        clean = self._run(feeds)
-        rolled = self._run({k: np.roll(v, 1, places[k]) if k in places else v for k, v in feeds.items()})
-        return {
-            name: place
-            for name, place in self._answers(axis).items()
-            if agree(rolled[name], np.roll(clean[name], clean[name].shape[place] // count, place))
-        }
+        found = dict(self._answers(axis))
+        for feeds, _ in self._points:
+            clean = self._run(feeds)
+            rolled = self._run({k: np.roll(v, 1, places[k]) if k in places else v for k, v in feeds.items()})
+            found = {
+                name: place
+                for name, place in found.items()
+                if alike(rolled[name], np.roll(clean[name], clean[name].shape[place] // count, place))
+            }
+        return found
 
     def places(self, axis: Place) -> dict[str, Place]:
         """Return which axis of every output answers to the batch."""
@@ -310,7 +331,7 @@ class Trials:
         """Return which axis of every input is a fixed batch, of those that have it."""
         name, count = str(self._x.name), dims_of(self._x)[axis]
         assert isinstance(count, int)
-        found = {str(v.name): _position(v, name, axis, count) for v in free_inputs(self._loaded.ir.graph)}
+        found = {str(v.name): position(v, name, axis, count) for v in free_inputs(self._loaded.ir.graph)}
         return {k: place for k, place in found.items() if place is not None}
 
     def rows(self, axis: int) -> dict[str, int]:
@@ -327,96 +348,29 @@ class Trials:
         if size is None or not isinstance(count, int) or self.answer(axis) is None:
             return None
         model = self._loaded.ir.clone()
-        _free(model, str(self._x.name), axis, count)
-        feeds = self._feeds(size, {})
+        free(model, str(self._x.name), axis, count)
         placed = self.positions(axis)
         try:
             session = Session(model, folder=self._loaded.folder, providers=["cpu"], optimise=False)
-            truth, whole = self._run(feeds), session.run(feeds, self._outputs)
-            alone = [
-                session.run(
-                    {k: np.take(v, [i], placed[k]) if k in placed else v for k, v in feeds.items()}, self._outputs
-                )
-                for i in range(min(count, 3))
-            ]
+            if all(self._holds(session, feeds, axis, count, placed) for feeds, _ in self._points):
+                return model
         except ModelError:
-            return None
+            pass
+        return None
+
+    def _holds(self, session: Session, feeds: Feeds, axis: int, count: int, placed: Mapping[str, int]) -> bool:
+        """Tell whether a model of free batch gives, for all samples and for one alone, what the fixed one does."""
+        truth, whole = self._run(feeds), session.run(feeds, self._outputs)
+        alone = [
+            session.run({k: np.take(v, [i], placed[k]) if k in placed else v for k, v in feeds.items()}, self._outputs)
+            for i in range(min(count, 3))
+        ]
         for name in self._outputs:
             place = self._answers(axis).get(name)
-            if place is None or not agree(whole[name], truth[name]):
-                return None
+            if place is None or not alike(whole[name], truth[name]):
+                return False
             rows = truth[name].shape[place] // count
             for i, one in enumerate(alone):
-                part = np.take(truth[name], range(i * rows, (i + 1) * rows), place)
-                if not agree(one[name], part):
-                    return None
-        return model
-
-
-def mixing(where: str, output: str, shown: str) -> str:
-    """Return the message for samples that influence each other."""
-    return (
-        f"{where}: the samples of a batch influence each other: no axis of '{output}' answers to the samples of its "
-        f"input {shown} alone; explain an output with one row per sample ({parameter('output')}), or name the axes of "
-        f"the whole array as of a single sample ({parameter('layout')} without N)"
-    )
-
-
-def doubled(first: Array, second: Array, joined: Array) -> int | None:
-    """Return the axis along which two results lie side by side in a third; None if that is not what it holds."""
-    if first.shape != second.shape or not first.size:
-        return None
-    for axis in range(first.ndim):
-        beside = np.concatenate([first, second], axis=axis)
-        if beside.shape == joined.shape and agree(joined, beside):
-            return axis
-    return None
-
-
-def row_of(clean: Array, changed: Sequence[Array], count: int) -> int | None:
-    """Return the axis of a result of which only the first and the last part change with the first and last sample."""
-    if any(c.shape != clean.shape for c in changed) or clean.dtype.kind not in "fiub":
-        return None
-    moved = [c != clean for c in changed]
-    for axis in range(clean.ndim):
-        rows, rest = divmod(clean.shape[axis], count)
-        if rest or not rows:
-            continue
-        parts = [np.moveaxis(m, axis, 0).reshape(count, -1).any(axis=1) for m in moved]
-        if [np.flatnonzero(p).tolist() for p in parts] == [[0], [count - 1]]:
-            return axis
-    return None
-
-
-def _position(v: ir.Value, name: str, axis: int, count: int) -> int | None:
-    """Return which axis of an input is the fixed batch."""
-    if v.name == name:
-        return axis
-    same = [i for i, d in enumerate(dims_of(v) if v.shape is not None else ()) if d == count]
-    return axis if axis in same else same[0] if len(same) == 1 else None
-
-
-def _free(model: ir.Model, name: str, axis: int, count: int) -> None:
-    """Make a fixed batch symbolic: of inputs and outputs, and in constant target shapes that hold it."""
-    graph = model.graph
-    for v in graph.inputs:
-        place = _position(v, name, axis, count)
-        if place is not None:
-            dims = list(dims_of(v))
-            dims[place] = ir.SymbolicDim(BATCH)
-            v.shape = ir.Shape(dims)
-    for v in [*graph.outputs, *(v for node in graph for v in node.outputs)]:
-        v.shape = None
-    dependent = depends_on_inputs(graph)
-    for node in list(graph):
-        if node.op_type != "Reshape" or node.inputs[0] not in dependent or len(node.inputs) < 2:
-            continue
-        target = node.inputs[1]
-        tensor = ir.convenience.get_const_tensor(target) if target is not None else None
-        if tensor is None or target is None:
-            continue
-        array = np.array(tensor.numpy(), np.int64)
-        at = axis if array.size > axis and array[axis] == count else 0
-        if array.size and array[at] > 0 and array[at] % count == 0 and (array[at] == count or not (array == -1).any()):
-            array[at] = 0 if (array == -1).any() else -1
-            node.replace_input_with(1, initializer(graph, f"{target.name}::{node.outputs[0].name}::batch", array))
+                if not alike(one[name], np.take(truth[name], range(i * rows, (i + 1) * rows), place)):
+                    return False
+        return True

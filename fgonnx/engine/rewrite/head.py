@@ -65,8 +65,13 @@ def own_name(loaded: LoadedModel, normal: Normal, head: ir.Value) -> str:
     if str(head.name) not in own:
         if head in outputs:
             return str(outputs[head].name)
-        if node is not None and len(node.outputs) == 1 and backward.differentiable(node.outputs[0]):
-            return str(node.outputs[0].name)
+        if node is not None and len(node.outputs) == 1:
+            result = node.outputs[0]
+            if backward.differentiable(result):
+                return str(result.name)
+            if str(result.name) in own:  # an integer one, whose real numbers are what the model makes of it
+                read = [n for n in own[str(result.name)].consumers() if n.op_type in ("Cast", "DequantizeLinear")]
+                return str(read[0].outputs[0].name) if read else str(result.name)
     return str(head.name)
 
 

@@ -104,11 +104,27 @@ def stft(
     at = Windows([op.size(x, 1)], [frames], [count], [int(stride.reshape(()))], [1], [0])
 
     def vjp(g: ir.Value) -> ir.Value:
-        channels = op.Transpose(op.Reshape(g, [-1, frames, 2 * bins]), perm=[0, 2, 1])
         weights = _filters(op, bins, count, taper, dtype_of(g))
+        if dtype_of(g) == ir.DataType.DOUBLE:  # of which onnxruntime has no ConvTranspose
+            product = op.MatMul(op.Reshape(g, [-1, frames, 2 * bins]), op.Reshape(weights, [2 * bins, count]))
+            return op.reshape_like(_overlapped(op, product, (frames, count), at.strides[0], op.size(x, 1)), x)
+        channels = op.Transpose(op.Reshape(g, [-1, frames, 2 * bins]), perm=[0, 2, 1])
         return op.reshape_like(transposed_convolution(op, channels, weights, at, 1, x), x)
 
     return Local(vjp)
+
+
+def _overlapped(op: Emitter, parts: ir.Value, shape: tuple[int, int], stride: int, size: int) -> ir.Value:
+    """Add up the frames of a signal where they overlap: (N, frames, count) to (N, size)."""
+    # Entry p is in frame f at the place p - f stride: f = p // stride, and those before it; outside, a zero behind all.
+    frames, count = shape
+    place = np.arange(size)[:, None]
+    frame = place // stride - np.arange(-(-count // stride))
+    inside = (frame >= 0) & (frame < frames) & (place - frame * stride < count)
+    at = np.where(inside, frame * count + place - frame * stride, frames * count)
+    flat = op.Reshape(parts, [-1, frames * count])
+    padded = op.Pad(flat, [0, 0, 0, 1])
+    return op.ReduceSum(op.Gather(padded, at.astype(np.int64), axis=1), [2], keepdims=0)
 
 
 def _filters(

@@ -11,6 +11,7 @@ from fgonnx.engine.normal.expand import functions
 from fgonnx.engine.normal.expand.build import Builder, Expander, expanders
 
 _EPSILON = 1e-9
+_MEAN_VARIANCE = ("", "MeanVarianceNormalization")
 
 
 def mean_variance_normalization(op: Emitter, x: ir.Value, *, axes: Sequence[int] = (0, 2, 3)) -> ir.Value:
@@ -32,6 +33,22 @@ def rms_normalization(model: ir.Model, node: ir.Node) -> bool:
     return functions.expand(model, node)
 
 
-BUILDERS: dict[tuple[str, str], Builder] = {("", "MeanVarianceNormalization"): mean_variance_normalization}
+BUILDERS: dict[tuple[str, str], Builder] = {_MEAN_VARIANCE: mean_variance_normalization}
+
+
+def expand_half(model: ir.Model) -> bool:
+    """Expand what onnxruntime runs in half precision in older operator sets, but not in the one they are raised to.
+
+    Requires: types. Returns whether anything changed.
+    """
+    changed = False
+    for node in list(model.graph):
+        x = node.inputs[0] if node.inputs else None
+        if (node.domain, node.op_type) == _MEAN_VARIANCE and x is not None and x.dtype == ir.DataType.FLOAT16:
+            changed |= EXPANDERS[_MEAN_VARIANCE](model, node)
+    if changed:
+        functions.settle(model)
+    return changed
+
 
 EXPANDERS: dict[tuple[str, str], Expander] = {**expanders(BUILDERS), ("", "RMSNormalization"): rms_normalization}
