@@ -35,3 +35,16 @@ def test_a_grid_without_channels_is_turned_back(name, psi):
         )
         maps.append(explainer(np.random.default_rng(0).standard_normal((2, 1, 5, 6)).astype(np.float32)).saliency)
     np.testing.assert_allclose(maps[0], maps[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("psi", ["abs", "signed", "positive"])
+def test_a_row_cut_in_two_and_turned_is_put_in_order(psi):
+    maps = []
+    for body in ("h = Transpose<perm=[0, 2, 1]>(r) w = Sigmoid(h) b = Transpose<perm=[0, 2, 1]>(w)", "b = Sigmoid(r)"):
+        graph = f"""(float[N,10] x) => (float[N,2] y) <int64[3] cut = {{-1, 5, 2}}, int64[2] flat = {{-1, 10}}> {{
+            t = Tanh(x) r = Reshape(t, cut) {body} f = Reshape(b, flat) y = MatMul(f, m)
+        }}"""
+        m = np.random.default_rng(2).standard_normal((10, 2)).astype(np.float32)
+        explainer = fgonnx.Explainer(model(graph, weights={"m": m}), psi=psi, cache=False, threads=1)
+        maps.append(explainer(np.random.default_rng(0).standard_normal((2, 10)).astype(np.float32)).saliency)
+    np.testing.assert_allclose(maps[0], maps[1], rtol=1e-5, atol=1e-6)

@@ -139,6 +139,15 @@ def test_a_quantiser_behind_or_before_a_residue_is_none(name):
     assert np.abs(maps[0]).max() > 0.1
 
 
+def test_a_quantiser_that_is_subtracted_from_itself_keeps_its_slope():
+    graph = """(float[N,3] x) => (float[N,3] y) <float s = {0.02}, int8 z = {0}, float[3] w = {1, 2, 3}> {
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) n = Neg(d) e = Sum(d, n, w) y = Add(e, d)
+    }"""
+    x = np.array([[0.2, 0.9, -0.3]], np.float32)
+    found = fgonnx.Explainer(model(graph), input_gradient=True, cache=False, threads=1)(x, 1)
+    np.testing.assert_allclose(found.input_gradient, [[0, 1, 0]])
+
+
 def test_a_quantised_group_normalisation_has_its_slopes():
     graph = """(float[N,4,2] x) => (float[N,4,2] y) <float s = {0.03}, float s2 = {0.07}, uint8 z = {120}> {
         q = QuantizeLinear(x, s, z) v = DequantizeLinear(q, s2, z)

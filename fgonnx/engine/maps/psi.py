@@ -86,7 +86,7 @@ def _channel_vector(op: Emitter, y: ir.Value, c: ir.Value, p: Placement) -> ir.V
 def _channels_last(p: Placement) -> bool:
     """Tell whether a value is (N, *grid, channels), apart from crop and roll."""
     spatial = len(p.perm) - 2
-    if len(p.grid) != spatial:  # the grid turned, of a value without channels
+    if p.split and p.split[-1] != p.shape[1]:  # the grid turned, of a value without channels
         return False
     return not p.trivial and spatial > 0 and p.split[:1] == (-1,) and p.perm == (0, spatial + 1, *range(1, spatial + 1))
 

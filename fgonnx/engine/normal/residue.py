@@ -44,10 +44,13 @@ def is_residue(rounded: ir.Value) -> bool:
     node = rounded.producer()
     if node is None or not node.inputs or node.inputs[0] is None:
         return False
-    forms = _Forms(rounded if node.op_type == "QuantizeLinear" else None)
+    only = rounded if node.op_type == "QuantizeLinear" else None
+    forms, apart = _Forms(only), _Forms(only, rounded)
     if _vanishes(forms.of(node.inputs[0], _DEPTH)):  # before it is rounded: a residue of others, such as a weight
         return False
-    return any(_vanishes(forms.of(v, _DEPTH)) for v in _used(rounded, _DEPTH, set()))
+    used = _used(rounded, _DEPTH, set())
+    # What is subtracted from itself vanishes whatever it is.
+    return any(_vanishes(forms.of(v, _DEPTH)) and not _vanishes(apart.of(v, _DEPTH)) for v in used)
 
 
 def _used(v: ir.Value, depth: int, seen: set[ir.Value]) -> Iterator[ir.Value]:
@@ -85,10 +88,12 @@ class _Forms:
     ----------
     only : ir.Value, optional
         The one result of a quantiser that is taken for what it rounds; any by default.
+    origin : ir.Value, optional
+        A value that is taken for itself.
     """
 
-    def __init__(self, only: ir.Value | None) -> None:
-        self._only = only
+    def __init__(self, only: ir.Value | None, origin: ir.Value | None = None) -> None:
+        self._only, self._origin = only, origin
         self._known: dict[ir.Value, Form] = {}
 
     def of(self, v: ir.Value, depth: int) -> Form:
@@ -133,6 +138,8 @@ class _Forms:
 
     def _is_other(self, node: ir.Node, v: ir.Value) -> bool:
         """Tell whether a node rounds, or ties what is rounded, and is not taken for the identity."""
+        if v is self._origin:
+            return True
         return self._only is not None and v is not self._only and node.op_type in _ROUNDING
 
     def _scaled(self, node: ir.Node, depth: int) -> Form | None:
