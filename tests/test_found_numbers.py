@@ -89,6 +89,13 @@ def test_raising_an_old_file_is_not_blamed_for_rounding():
     explained(model(graph, 15), 3 * draw(2, 1, 2, 3))
 
 
+@pytest.mark.parametrize("body", ["y = Mul(c, w)", "m = Mul(c, w) y = Abs(m)", "m = Add(c, w) y = Neg(m)"])
+def test_bytes_in_a_graph_of_float64(body):
+    graph = f"(uint8[N,4] x) => (double[N,4] y) <double w = {{0.3}}> {{ c = Cast<to=11>(x) {body} }}"
+    found = explained(model(graph), np.array([[1, 20, 3, 250], [9, 8, 0, 7]], np.uint8))
+    assert np.abs(found.completeness).max() < 1e-4
+
+
 # Rounding and what is left of it.
 
 SIDE_BY_SIDE = {

@@ -25,6 +25,8 @@ _RESIDUAL = {"float64": 1e-8, "float32": 1e-3, "float16": 4e-2}
 _OF_BYTES = 1e-6
 _SLOPES = {"float64": 1e-5, "float32": 3e-3, "float16": 3e-2}
 _STEPS = 0.1
+#: What leaves a quantised value the same number, but for a scale.
+_READ = ("Cast", "DequantizeLinear", "Div", "Flatten", "Identity", "Mul", "Neg", "Reshape", "Transpose")
 #: Rounding of what a slope is computed from, such as 1 - p of a probability near 1, in units of the score.
 _ULPS = {"float64": 1e-12, "float32": 4e-6, "float16": 2e-3}
 #: Rounding of the input: kinks nearer than that may lie on the other side.
@@ -63,7 +65,7 @@ def judge(drawn: Drawn) -> Verdict:
     except Exception as error:  # onnxruntime has a family of exceptions of its own
         return Verdict(DISCARDED, "onnxruntime does not run it", str(error))
     try:
-        explanation = _explained(drawn)
+        explanation, axes = _explained(drawn)
     except NumericError as error:
         if "samples influence each other" in str(error) and _mixes(drawn, session, here):
             return Verdict(REFUSED, general(str(error)), str(error))
@@ -73,7 +75,7 @@ def judge(drawn: Drawn) -> Verdict:
         return Verdict(WRONG, bad, str(error)) if bad else Verdict(REFUSED, reason(error), str(error))
     except Exception as error:
         return Verdict(WRONG, f"a foreign exception: {type(error).__name__}", repr(error))
-    return _held(drawn, session, explanation)
+    return _held(drawn, session, explanation, axes)
 
 
 def _hangs_on_rounding(drawn: Drawn, session: Any, here: Any) -> bool:
@@ -105,7 +107,8 @@ def _quantised(drawn: Drawn) -> bool:
     return any("Quantize" in o or "QLinear" in o or "Integer" in o for o in drawn.operators)
 
 
-def _explained(drawn: Drawn) -> Any:
+def _explained(drawn: Drawn) -> tuple[Any, tuple[int, int]]:
+    """Return the explanation, and where the samples lie in the input and in the output."""
     explainer = fgonnx.Explainer(
         drawn.model,
         input=drawn.input,
@@ -115,10 +118,13 @@ def _explained(drawn: Drawn) -> Any:
         cache=False,
         threads=1,
     )
-    return explainer(dict(drawn.feeds))
+    found = explainer(dict(drawn.feeds))
+    known = explainer.loaded.arrangement
+    axes = (0, 0) if known is None else (known.axis or 0, known.outputs.get(drawn.model.graph.output[0].name) or 0)
+    return found, axes
 
 
-def _held(drawn: Drawn, session: Any, e: Any) -> Verdict:
+def _held(drawn: Drawn, session: Any, e: Any, axes: tuple[int, int]) -> Verdict:
     kind = _kind(drawn)
     alone = e.settings["batch"] == "1" and drawn.form == "free"
     count = len(e.score)
@@ -143,7 +149,10 @@ def _held(drawn: Drawn, session: Any, e: Any) -> Verdict:
         return Verdict(WRONG, "the identity does not hold", f"residual {residual:.3g} of {size.max():.3g}")
     try:
         chosen = [int(t) for t in e.target]
-        witness = Witness(drawn.model, drawn.feeds, drawn.input, _head(drawn, e), chosen, alone=alone)
+        rests = _rests(drawn.model, e.notes)
+        witness = Witness(
+            drawn.model, drawn.feeds, drawn.input, _head(drawn, e), chosen, alone=alone, axes=axes, rests=rests
+        )
     except Exception as error:
         return Verdict(EXPLAINED, detail=f"no witness: {error}")
     if not witness.kind:
@@ -151,9 +160,30 @@ def _held(drawn: Drawn, session: Any, e: Any) -> Verdict:
     return _slopes(drawn, e, witness, kind)
 
 
+def _rests(model: Any, notes: Any) -> frozenset[str]:
+    """Return the quantisers that are said to be constant between their steps, and whose rest the graph does compute.
+
+    What they round is subtracted from in the graph: x - s round(x / s) has the slope of x, where a straight-through
+    gradient would be 0.
+    """
+    said = "constant between its steps"
+    found = set()
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear" and any(said in n and f"'{node.name}'" in n for n in notes if node.name):
+            reached = {node.output[0]}
+            for other in model.graph.node:
+                if not reached & set(other.input):
+                    continue
+                if other.op_type in ("Sub", "Add", "Sum") and node.input[0] in other.input:
+                    found.add(node.name)
+                elif other.op_type in (*_READ, "Sub", "Add"):
+                    reached |= set(other.output)
+    return frozenset(found)
+
+
 def _slopes(drawn: Drawn, e: Any, witness: Witness, kind: str) -> Verdict:
     rng = np.random.default_rng([drawn.seed, drawn.index, 2])
-    g = np.asarray(e.input_gradient, np.float64).reshape(len(e.score), -1)
+    g = np.moveaxis(np.asarray(e.input_gradient, np.float64), witness.axes[0], 0).reshape(len(e.score), -1)
     if not np.isfinite(g).all():
         return Verdict(WRONG, "the gradient is not finite", witness=witness.kind)
     x = witness.point
@@ -162,7 +192,7 @@ def _slopes(drawn: Drawn, e: Any, witness: Witness, kind: str) -> Verdict:
     unit = 255.0 if drawn.feeds[drawn.input].dtype == np.uint8 else 1.0
     for i in range(_DIRECTIONS):
         v = rng.standard_normal(x.shape) * unit
-        claimed = (g * v.reshape(g.shape)).sum(1)
+        claimed = (g * np.moveaxis(v, witness.axes[0], 0).reshape(g.shape)).sum(1)
         slope = witness.slope(v)
         allowed = tolerance * (size * unit + np.maximum(np.abs(slope.low), np.abs(slope.high)))
         allowed = allowed + _ULPS[kind] * (witness.size + np.abs(e.score)) + 1e-9

@@ -103,14 +103,26 @@ def real(q: Array, s: Array, z: Array | None, axis: int = 1) -> Array:
     return (q - zero) * placed(s, q.ndim, axis)
 
 
-def operators(tape: Tape) -> list[type[OpRun]]:
-    """Return the implementations that take the place of those of `onnx.reference`."""
+def operators(tape: Tape, constant: frozenset[str] = frozenset()) -> list[type[OpRun]]:
+    """Return the implementations that take the place of those of `onnx.reference`.
+
+    Parameters
+    ----------
+    tape : Tape
+        What is held fixed.
+    constant : set of str
+        Quantisers whose results are held fixed, not what they add.
+    """
 
     def define(name: str, run: Any, domain: str = "") -> type[OpRun]:
         return type(name, (OpRun,), {"op_domain": domain, "_run": run})
 
     def quantise(self: Any, x: Array, s: Array, z: Array | None = None, axis: int = 1, **_: Any) -> tuple[Array]:
         zero = np.zeros((), np.uint8) if z is None else z
+        if getattr(self.onnx_node, "name", "") in constant:
+            low, high = span(zero.dtype)
+            q = np.clip(np.rint(x / placed(s, x.ndim, axis) + placed(zero, x.ndim, axis)), low, high)
+            return (np.asarray(tape.held(q), np.float64),)
         return (tape.rounded(x / placed(s, x.ndim, axis) + placed(zero, x.ndim, axis), *span(zero.dtype)),)
 
     def lean(self: Any, x: Array, size: float) -> tuple[Array]:

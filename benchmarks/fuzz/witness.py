@@ -133,11 +133,25 @@ class Witness:
         The entry of it, for every sample.
     alone : bool
         Whether samples are run one by one.
+    axes : tuple of int
+        Where the samples lie in the input and in the head.
+    rests : set of str
+        Quantisers that are constant between their steps.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, feeds: Feeds, name: str, head: str, chosen: Sequence[int], *, alone: bool
+        self,
+        model: onnx.ModelProto,
+        feeds: Feeds,
+        name: str,
+        head: str,
+        chosen: Sequence[int],
+        *,
+        alone: bool,
+        axes: tuple[int, int] = (0, 0),
+        rests: frozenset[str] = frozenset(),
     ) -> None:
+        self.axes, self._rests = axes, rests
         self.feeds, self.name, self.head, self.chosen = dict(feeds), name, head, list(chosen)
         self.alone = alone and len(self.chosen) > 1
         self.point = np.asarray(feeds[name], np.float64)
@@ -168,7 +182,7 @@ class Witness:
         from onnx.reference import ReferenceEvaluator
 
         wide = widened(self.model)
-        self.evaluators = [ReferenceEvaluator(wide, new_ops=operators(tape)) for tape in self.tape]
+        self.evaluators = [ReferenceEvaluator(wide, new_ops=operators(tape, self._rests)) for tape in self.tape]
 
     def _single(self, feeds: Feeds, i: int) -> Array:
         kinds = {k: v.dtype for k, v in self.feeds.items()}
@@ -186,7 +200,8 @@ class Witness:
             ]
             rows = np.concatenate([np.reshape(p, (1, -1)) for p in parts]).astype(np.float64)
         else:
-            rows = np.asarray(run(self._at(x), 0), np.float64).reshape(count, -1)
+            found = np.asarray(run(self._at(x), 0), np.float64)
+            rows = (np.moveaxis(found, self.axes[1], 0) if found.ndim else found).reshape(count, -1)
         self.size = float(np.abs(rows).max(initial=0))
         return rows[np.arange(count), self.chosen]
 

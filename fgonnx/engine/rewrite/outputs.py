@@ -76,6 +76,8 @@ def write_outputs(
             total, score = op.ReduceSum(columns, [1], keepdims=0), explained.score
             if columns.dtype == ir.DataType.DOUBLE:
                 score = op.Cast(score, to=ir.DataType.DOUBLE.value)
+            elif score.dtype == ir.DataType.DOUBLE:  # of whole numbers, which are float32
+                total = op.Cast(total, to=ir.DataType.DOUBLE.value)
             writer.add("completeness", op.Sub(score, total), ())
         if "contributions" in options.wanted:
             writer.add("contributions", columns, (len(parts) + len(aggregate.extra_tokens(parts)),))
