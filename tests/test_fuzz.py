@@ -102,6 +102,32 @@ def test_a_path_that_is_cut_or_bent_beside_a_skip_is_wrong(
     assert (found.outcome, found.reason) == (WRONG, "a slope differs")
 
 
+# Every entry is rounded to 0, where the rectifiers have their kinks: the input moves all of them together.
+KINKS = """(float[N,4] x) => (float[N,3] y) <float s = {10}, int8 z = {0},
+    float[4,3] w = {1, -2, 0.5, 1, 1, -1, 2, 0, 1, -1, 0.3, 1}, float[3,3] v = {1, 2, 3, 2, -1, 1, -2, 1, 1}> {
+    q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+    a = MatMul(d, w) l = LeakyRelu<alpha=0.2>(a) y = MatMul(l, v)
+}"""
+
+
+@pytest.mark.parametrize(("factor", "outcome"), [(1.0, EXPLAINED), (-20.0, WRONG), (20.0, WRONG)])
+def test_one_side_of_kinks_met_at_once_is_told_from_an_error(
+    monkeypatch: pytest.MonkeyPatch, factor: float, outcome: str
+) -> None:
+    found = registry.find("LeakyRelu", 18)
+    assert found is not None
+
+    def linearise(op, y, x, *, alpha: float = 0.01):
+        whole = found.linearise(op, y, x, alpha=alpha)
+        shift = op.Mul(op.Sub(y, whole.intercept or 0.0), 1 - factor)
+        kept = shift if whole.intercept is None else op.Add(whole.intercept, shift)
+        return registry.Local(lambda g: op.Mul(whole.vjp(g), factor), kept, "implicit")
+
+    spoilt = registry.Rule("LeakyRelu", "", found.since, linearise, found.family, found.note)
+    monkeypatch.setitem(registry._RULES, ("", "LeakyRelu"), [spoilt])
+    assert judge(_plain(KINKS, "LeakyRelu")).outcome == outcome
+
+
 def test_a_rule_without_its_intercept_breaks_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     found = registry.find("Sin", 18)
     assert found is not None
