@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
@@ -16,6 +17,9 @@ from fgonnx.wording import closest, parameter
 
 METADATA_KEY = "fgonnx.labels"
 """Key of a model's metadata that holds the labels, a JSON list of strings."""
+
+ULTRALYTICS_KEY = "names"
+"""Key of a model's metadata under which Ultralytics writes labels, a dict of Python."""
 
 BACKGROUND = "background"
 
@@ -145,6 +149,23 @@ def from_json(text: str, where: str = f"metadata '{METADATA_KEY}'") -> tuple[str
     if isinstance(value, dict) and value and all(isinstance(v, str) for v in value.values()):
         return _by_index([(k, v) for k, v in value.items()], where)
     raise InputError(f'{where} must hold a JSON list of names, or an object such as {{"0": "cat", "1": "dog"}}')
+
+
+def from_ultralytics(text: str | None) -> tuple[str, ...] | None:
+    """Read what Ultralytics writes, such as ``"{0: 'person', 1: 'car'}"``; None for anything else.
+
+    Parameters
+    ----------
+    text : str or None
+        The entry of the metadata.
+    """
+    try:
+        found = ast.literal_eval(text or "")
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    if not isinstance(found, dict) or sorted(found) != list(range(len(found))):
+        return None
+    return tuple(Label.from_line(str(found[i])) for i in range(len(found))) or None
 
 
 def align(labels: Sequence[str], n_classes: int) -> tuple[tuple[str, ...], str | None]:

@@ -14,7 +14,7 @@ from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.arrange import allows
 from fgonnx.errors import OptionError, PreprocessingError, TargetError
 from fgonnx.fields import MODEL, check_fields, documented, option
-from fgonnx.pictures.read import preprocess, presets
+from fgonnx.pictures.read import exporters, preprocess, presets
 from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.read.presets import PRESETS
 from fgonnx.wording import parameter
@@ -116,6 +116,8 @@ class Reading:
             found, origin = presets.parse(str(self.preprocess)), "given"
         elif text is not None:
             found, origin = Preprocessing.from_json(text), "the model's metadata"
+        elif (written := exporters.preprocessing(loaded.ir.metadata_props, loaded.folder)) is not None:
+            found, origin = written
         elif required:
             raise PreprocessingError(f"{loaded.name}: {unknown_preprocessing()}")
         else:

@@ -21,7 +21,7 @@ from fgonnx.engine.model.arrangement import Arrangement
 from fgonnx.engine.model.inputs import choose_input
 from fgonnx.errors import FgonnxError, InputError, ModelError
 from fgonnx.labels import METADATA_KEY as LABELS_KEY
-from fgonnx.labels import from_json
+from fgonnx.labels import ULTRALYTICS_KEY, from_json, from_ultralytics
 
 Value = ir.Value  # `ir` is a field's name below
 Graphs = ir.Model
@@ -107,7 +107,7 @@ class LoadedModel:
         return self.ir.metadata_props.get(PREPROCESSING_KEY)
 
     def labels(self) -> tuple[str, ...] | None:
-        """Return the class labels stored in the model's metadata, as `fgonnx.labels.from_json` reads them.
+        """Return the class labels stored in the model's metadata, by fgonnx or by Ultralytics.
 
         Raises
         ------
@@ -116,7 +116,7 @@ class LoadedModel:
         """
         text = self.ir.metadata_props.get(LABELS_KEY)
         if text is None:
-            return None
+            return from_ultralytics(self.ir.metadata_props.get(ULTRALYTICS_KEY))
         try:
             return from_json(text, f"{self.name}: its metadata entry '{LABELS_KEY}'")
         except InputError as error:
