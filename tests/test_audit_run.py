@@ -218,7 +218,7 @@ class TestData:
     def test_pictures_without_a_preprocessing_are_refused(self, data, tmp_path):
         from tests.cli_support import SMALL, model
 
-        with pytest.raises(PreprocessingError, match="Give --preprocess"):
+        with pytest.raises(PreprocessingError, match="does not say how its pictures"):
             planned(request_of(model(SMALL, tmp_path / "bare.onnx"), data, tmp_path / "run"))
 
 

@@ -101,7 +101,7 @@ def test_what_fgonnx_wrote_comes_first(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "bert"}'])
 def test_other_files_of_that_name_say_nothing(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(PreprocessingError, match=r"is not JSON|Give --preprocess"):
+    with pytest.raises(PreprocessingError, match=r"is not JSON|does not say how its pictures"):
         read(network(tmp_path / "m.onnx"))
 
 

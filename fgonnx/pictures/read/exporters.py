@@ -56,7 +56,7 @@ def _parsed(text: str, where: str) -> Mapping[str, Any]:
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise PreprocessingError(f"{where} is not JSON: mend it, or give --preprocess") from error
+        raise PreprocessingError(f"{where} is not JSON: mend it, or give the preprocessing") from error
     return content if isinstance(content, dict) else {}
 
 
