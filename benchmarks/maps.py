@@ -1,44 +1,51 @@
 """Methods by measures by networks, with paired differences: `python -m benchmarks.maps` writes a page of tables.
 
 Every network is a run of `fgonnx evaluate` in a folder of its own, so that an interrupted study goes on where it
-stopped, and methods, measures and networks may be added. Methods are compared with one of them, image by image: the
-mean difference with its bootstrap interval, and the p-value of the sign-flip test, corrected for all comparisons of the
-network by Holm's method. `--half choose` and `--half report` take every other image, so that what is chosen on one half
-can be reported on the other. `libra/METHOD` is a method with the libra backward pass.
+stopped, and methods, measures and networks may be added; the page has all that was ever measured in the folder, of the
+methods and networks asked for, and `--written` makes it without measuring anything. Methods are compared with FullGrad,
+image by image: the mean difference with its bootstrap interval, and the p-value of the sign-flip test, corrected for
+all comparisons of the network by Holm's method. A candidate for a better aggregation is chosen on every other image and
+judged on the others, by the rule in `benchmarks.verdict`; the tables are of the half that was not used to choose.
+`libra/METHOD` is a method with the libra backward pass.
+
+    python -m benchmarks.maps --images 100 --page docs/maps.md
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib
+import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy.stats import permutation_test
 
 import fgonnx
+from benchmarks import machine, verdict
 from benchmarks.evaluation import ROOT, SEED, SHARED, evaluated
+from benchmarks.results import Difference, Results, difference, half, holm, number, only, read
+from benchmarks.verdict import AGAINST, LEVEL
 from fgonnx.audit import evaluate
-from fgonnx.audit.evaluate.page import number
-from fgonnx.audit.evaluate.summary import interval
 
-Float = npt.NDArray[np.float64]
-
+CANDIDATES = (
+    "net-fullgrad",
+    "net-fullgrad:psi=positive:scale=mass:blur=0.05",
+    "net-fullgrad:focus=0.9",
+    "net-fullgrad:psi=positive:scale=mass:blur=0.05:focus=0.9",
+)
 METHODS = (
     "fullgrad",
-    "net-fullgrad",
+    *CANDIDATES,
     "grad-cam",
     "layer-cam",
     "gradient-x-input",
-    "integrated-gradients",
-    "expected-gradients",
-    "smoothgrad",
+    "integrated-gradients:steps=20",
+    "expected-gradients:samples=50",
+    "smoothgrad:samples=20",
     "libra/fullgrad",
     "libra/gradient-x-input",
     "libra/grad-cam",
@@ -46,14 +53,12 @@ METHODS = (
     "random",
 )
 MEASURES = (
-    "deletion",
-    "insertion",
-    "pixel-perturbation",
-    "road",
-    "sensitivity-n",
-    "max-sensitivity:samples=3",
     "random-logit",
-    "randomisation-smooth:stages=1:samples=5",
+    "deletion:steps=20",
+    "insertion:steps=20",
+    "pixel-perturbation",
+    "randomisation:stages=1",
+    "sensitivity-n:subsets=5",
     "randomisation-entropy",
     "completeness",
     "pointing-game",
@@ -63,12 +68,9 @@ MEASURES = (
     "part-deletion",
     "part-preservation",
 )
-HALVES = ("all", "choose", "report")
-LEVEL = 0.05
 
 _LIBRA = "libra/"
 _PER_TABLE = 5
-_RESAMPLES = 9999
 _ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 
 
@@ -108,50 +110,26 @@ NETWORKS: Mapping[str, Network] = {
 }
 
 
-@dataclass
-class Results:
-    """What was measured on one network.
-
-    Attributes
-    ----------
-    values : dict of (method, measure) to dict of image to float
-        The first quantity of every measure; NaN where an image has none.
-    left_out : dict of str to str
-        Methods and measures that could not be run, and why.
-    """
-
-    values: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The difference of a method from the one it is compared with: mean, 95 % interval and p-value over images."""
-
-    mean: float
-    low: float
-    high: float
-    p: float
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, run, and write the page."""
     args = _parser().parse_args(arguments)
-    networks = {name: NETWORKS[name] for name in args.networks.split(",")}
     chosen, measures = args.methods.split(","), [evaluate.get(name) for name in args.measures.split(",")]
-    if args.against not in chosen:
-        raise SystemExit(f"--against {args.against} is not among the methods")
+    if AGAINST not in chosen:
+        raise SystemExit(f"{AGAINST}, which the others are compared with, is not among the methods")
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    parts = [_heading(args)]
-    for name, network in networks.items():
-        if network.model.is_file():
-            found = measured(name, network, chosen, measures, args.images, out)
-            parts.append(section(name, network, half(found, args.half), measures, args.against))
+    networks: dict[str, Results] = {}
+    absent = []
+    for name in args.networks.split(","):
+        network = NETWORKS[name]
+        if not network.model.is_file():
+            absent.append(f"Left out: {name}, as {network.model.name} is not there.\n")
+        elif args.written:
+            networks[name] = written(name, chosen, args.images, out)
         else:
-            parts.append(f"## {name}\n\nLeft out: {network.model.name} is not there.\n")
+            networks[name] = measured(name, network, chosen, measures, args.images, out, threads=args.threads)
     page = args.page or out / "maps.md"
-    page.write_text("\n".join(parts), encoding="utf-8")
+    page.write_text("\n".join([*report(networks, args.images), *absent]), encoding="utf-8")
     print(f"wrote {page}")
 
 
@@ -162,10 +140,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--networks", default=",".join(NETWORKS), help="names, of: %(default)s")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--measures", default=",".join(MEASURES))
-    parser.add_argument("--against", default="fullgrad", help="the method that others are compared with")
-    parser.add_argument("--images", type=int, default=50, help="pictures for every network")
-    parser.add_argument("--half", choices=HALVES, default="all", help="which images are reported")
+    parser.add_argument("--images", type=int, default=100, help="pictures for every network, as far as there are")
+    parser.add_argument("--written", action="store_true", help="write the page from what has been measured so far")
+    parser.add_argument("--threads", type=int)
     return parser
+
+
+def written(name: str, methods: Sequence[str], images: int, out: Path) -> Results:
+    """Return what has been measured on a network so far."""
+    found = Results()
+    for prefix in ("", _LIBRA):
+        journal = _folder(out, name, images, prefix) / "journal.jsonl"
+        if journal.is_file():
+            read(journal, prefix, found)
+    return only(found, methods)
+
+
+def _folder(out: Path, name: str, images: int, prefix: str) -> Path:
+    return out / f"{name}{images}{'-libra' if prefix else ''}"
 
 
 def measured(
@@ -175,6 +167,8 @@ def measured(
     measures: Sequence[evaluate.Measure],
     images: int,
     out: Path,
+    *,
+    threads: int | None = None,
 ) -> Results:
     """Run what is not yet done on a network, and return all results."""
     data = pictures(network.data, images, out)
@@ -190,13 +184,14 @@ def measured(
                 "the network has no operators that the libra backward pass treats otherwise"
             )
             continue
-        folder = out / f"{name}{images}{'-libra' if prefix else ''}"
-        limit = ["--limit", str(images)] if data.is_dir() else []
-        given = ["--methods", ",".join(group), "--measures", ",".join(fitting), *limit, *network.arguments, *more]
+        folder = _folder(out, name, images, prefix)
+        more = [*network.arguments, *more, *(["--threads", str(threads)] if threads else [])]
+        more += ["--limit", str(images)] if data.is_dir() else []
+        given = ["--methods", ",".join(group), "--measures", ",".join(fitting), *more]
         summary = evaluated(folder, [str(network.model), str(data), *given])
-        read(folder / "results.csv", prefix, found)
+        read(folder / "journal.jsonl", prefix, found)
         found.left_out.update({f"{prefix}{what}": why for what, why in summary["failed"].items()})
-    return found
+    return only(found, methods)
 
 
 def pictures(data: str, count: int, out: Path) -> Path:
@@ -227,66 +222,32 @@ def changed_by_libra(model: Path) -> bool:
     return [(node.op_type, *node.input) for node in plain] != [(node.op_type, *node.input) for node in libra]
 
 
-def read(path: Path, prefix: str, found: Results) -> None:
-    """Add the first quantity of every method and measure in a results.csv; methods get the prefix."""
-    first: dict[tuple[str, str], str] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            key = (prefix + row["method"], row["measure"])
-            if first.setdefault(key, row["quantity"]) == row["quantity"]:
-                found.values.setdefault(key, {})[row["image"]] = float(row["value"] or "nan")
+def report(networks: Mapping[str, Results], images: int) -> list[str]:
+    """Return the page as blocks of markdown."""
+    choose = {name: half(found, "choose") for name, found in networks.items()}
+    judged = {name: half(found, "report") for name, found in networks.items()}
+    parts = [_heading(images), "## The rule\n", verdict.RULE]
+    winner = verdict.chosen(choose, CANDIDATES)
+    if winner is not None:
+        parts += ["## Chosen on the half *choose*\n", "Conditions of the rule that are met:\n"]
+        parts += ["\n".join(verdict.choice(choose, CANDIDATES)), "## Verdict on the half *report*\n"]
+        parts += [f"Chosen: `{winner}`. Differences are those from `{AGAINST}`.\n"]
+        parts.append("\n".join(verdict.verdict(judged, winner)))
+    parts += ["## What is best for what\n", "\n".join(verdict.best(judged))]
+    parts += [f"## When `{AGAINST}` is the wrong choice\n", _AGAINST, "\n".join(verdict.against(judged))]
+    return [*parts, *(section(name, NETWORKS[name], found) for name, found in judged.items())]
 
 
-def half(found: Results, which: str) -> Results:
-    """Return the results on every other image, in the order of their names: the first, the second, or all of them."""
-    if which == "all":
-        return found
-    names = sorted({image for values in found.values.values() for image in values})
-    kept = set(names[which == "report" :: 2])
-    values = {key: {i: v for i, v in given.items() if i in kept} for key, given in found.values.items()}
-    return Results(values, found.left_out)
-
-
-def difference(values: Mapping[str, float], base: Mapping[str, float], seed: int = 0) -> Difference | None:
-    """Return the paired difference of two methods on the images that both have a value of; None for fewer than two.
-
-    The p-value is that of the test that flips the signs of the differences at random.
-    """
-    pairs = np.array([values[i] - base[i] for i in sorted(values.keys() & base.keys())])
-    pairs = pairs[np.isfinite(pairs)]
-    low, high = interval(pairs, seed)
-    if low is None or high is None:
-        return None
-    test = permutation_test(
-        (pairs,), _mean, permutation_type="samples", n_resamples=_RESAMPLES, rng=np.random.default_rng(seed)
-    )
-    return Difference(float(pairs.mean()), low, high, float(test.pvalue))
-
-
-def _mean(values: Float, axis: int = -1) -> Float:
-    return np.asarray(np.mean(values, axis=axis))
-
-
-def holm(ps: Iterable[float]) -> Float:
-    """Return p-values corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
-    given = np.array(list(ps), np.float64)
-    order = np.argsort(given, kind="stable")
-    factors = len(given) - np.arange(len(given))
-    corrected = np.empty_like(given)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(given[order] * factors))
-    return corrected
-
-
-def section(name: str, network: Network, found: Results, measures: Sequence[evaluate.Measure], against: str) -> str:
+def section(name: str, network: Network, found: Results) -> str:
     """Return the tables of one network as markdown."""
-    shown = [m for m in measures if (against, m.name) in found.values]
+    shown = [m for m in found.better if (AGAINST, m) in found.values]
     methods = list(dict.fromkeys(method for method, _ in found.values))
     differences = {
-        (method, m.name): d
+        (method, m): d
         for m in shown
         for method in methods
-        if method != against
-        and (d := difference(found.values.get((method, m.name), {}), found.values[against, m.name])) is not None
+        if method != AGAINST
+        and (d := difference(found.values.get((method, m), {}), found.values[AGAINST, m])) is not None
     }
     corrected = dict(zip(differences, holm(d.p for d in differences.values()), strict=True))
     count = max((len(v) for v in found.values.values()), default=0)
@@ -294,14 +255,18 @@ def section(name: str, network: Network, found: Results, measures: Sequence[eval
     for first in range(0, len(shown), _PER_TABLE):
         part = shown[first : first + _PER_TABLE]
         lines += [
-            f"| method | {' | '.join(f'{m.name} {_ARROWS[m.better]}' for m in part)} |",
+            f"| method | {' | '.join(f'{m} {_ARROWS[found.better[m]]}' for m in part)} |",
             f"| --- |{' ---: |' * len(part)}",
         ]
         for method in methods:
-            keys = [(method, m.name) for m in part]
             cells = [
-                _cell(m.better, found.values.get(key, {}), differences.get(key), corrected.get(key, 1.0))
-                for m, key in zip(part, keys, strict=True)
+                _cell(
+                    found.better[m],
+                    found.values.get((method, m), {}),
+                    differences.get((method, m)),
+                    corrected.get((method, m), 1.0),
+                )
+                for m in part
             ]
             lines.append(f"| {method} | {' | '.join(cells)} |")
         lines.append("")
@@ -322,18 +287,31 @@ def _cell(better: str, values: Mapping[str, float], found: Difference | None, p:
     return f"{mean}; {found.mean:+.2g} ({found.low:+.2g} … {found.high:+.2g}){mark}"
 
 
-def _heading(args: argparse.Namespace) -> str:
-    which = {
-        "all": "all pictures",
-        "choose": "every other picture, the first",
-        "report": "every other picture, the second",
-    }
+_AGAINST = f"""\
+On how many networks a method is significantly better (▲) or worse (▼) than `{AGAINST}`, at the {LEVEL:.0%} level of the sign-flip
+test, corrected for all comparisons of the network by Holm's method.
+"""
+
+
+def _heading(images: int) -> str:
+    versions = ", ".join(f"{k} {v}" for k, v in machine.versions(("onnxruntime", "numpy")).items())
     return (
-        "# Maps\n\nWritten by `python -m benchmarks.maps`. Every cell is the mean over "
-        f"{which[args.half]}, and the mean difference from {args.against} on the same pictures with its 95 % bootstrap "
-        f"interval; ▲ is better and ▼ worse than {args.against} at the {LEVEL:.0%} level of the sign-flip test, "
-        "corrected for all comparisons of the network by Holm's method.\n"
+        "# Maps: which aggregation, which method\n\n"
+        f"Written by `python -m benchmarks.maps --images {images} --page docs/maps.md` on {machine.today()}, commit "
+        f"{_commit()}, {versions}; drawn pictures are of seed {SEED}. Every cell of the tables at the end is the mean over "
+        f"the pictures of the half *report*, and the mean difference from `{AGAINST}` on the same pictures with its 95 % "
+        f"bootstrap interval; ▲ is better and ▼ worse than `{AGAINST}` at the {LEVEL:.0%} level of the sign-flip test, "
+        "corrected for all comparisons of the network by Holm's method. [evaluation.md](evaluation.md) says what the "
+        'measures mean, [methods.md](methods.md) what the methods compute; "random-logit rank" is the rank correlation '
+        "of the same two maps.\n"
     )
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

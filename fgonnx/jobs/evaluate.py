@@ -23,7 +23,7 @@ from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.arranged import arranged
-from fgonnx.engine.rewrite.options import FILE, Options, parse_list
+from fgonnx.engine.rewrite.options import FILE, Options, parse_list, with_changes
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explainer import Explainer
 from fgonnx.fields import (
@@ -67,6 +67,7 @@ MEASURES = (
 )
 TARGETS = ("predicted", "label")
 
+_PSI = "psi="  # an option of every method, given like a setting
 _SAID = ("head", "output", "input", "input_shape", "layout")  # options that say what the score is
 _REFERENCES = 16  # inputs that methods which need some are given to compare with
 
@@ -78,7 +79,8 @@ class Plan:
 
     methods: tuple[str, ...] = option(
         METHODS,
-        "Methods, with settings as in rise:samples=500, or 'all'; docs/methods.md lists them. "
+        "Methods, with settings and psi as in rise:samples=500 or fullgrad:psi=positive, or 'all'; docs/methods.md "
+        "lists them. "
         f"Default: {', '.join(METHODS)}.",
         panel="",
         metavar="A,B",
@@ -423,7 +425,7 @@ def _methods(chosen: Sequence[str]) -> list[str]:
         return list(methods.names())
     for text in chosen:
         name, settings = _settings(text, lambda: np.zeros((1, 1)))
-        methods.find(name).set(settings)
+        with_changes(None, None, {"method": name, **settings})
     return list(dict.fromkeys(chosen))
 
 
@@ -437,7 +439,8 @@ def _settings(text: str, references: Callable[[], Any]) -> tuple[str, dict[str, 
     name, *given = text.split(":")
     check_choice("methods", name, methods.names())
     method = methods.find(name)
-    settings = method.parse(given)
+    psi = [t.partition("=")[2] for t in given if t.startswith(_PSI)]
+    settings = method.parse([t for t in given if not t.startswith(_PSI)]) | ({"psi": psi[-1]} if psi else {})
     if "references" in {f.name for f in fields(method.settings)} - settings.keys():
         settings["references"] = references()
     return name, settings

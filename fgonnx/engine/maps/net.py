@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import dtype_of, shaped
+from fgonnx.engine.maps.interpolate import upsample
 from fgonnx.engine.maps.psi import (
     ABS,
     POSITIVE,
@@ -30,7 +31,7 @@ from fgonnx.engine.maps.psi import (
 )
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.rules.fast.blocked import blockable
-from fgonnx.fields import check_choices, documented, option
+from fgonnx.fields import check_choices, check_idle, documented, option
 
 MAX, MASS = "max", "mass"
 SCALES = (MAX, MASS)
@@ -62,9 +63,23 @@ class Net:
         least=-_STEEPEST,
         most=_STEEPEST,
     )
+    focus: float = option(
+        0.0,
+        "Share f of the positive evidence E at the last layer before the score, 0 to 1: the map is multiplied by "
+        "1 - f + f E / max E.",
+        least=0,
+        most=1,
+    )
+    layer: str | None = option(
+        None,
+        "Name of the value of the graph whose evidence focuses the map; by default the last one before the score "
+        "through which all paths from the grid pass.",
+        idle=lambda net: "" if net.focus else "focus is 0",
+    )
 
     def __post_init__(self) -> None:
         check_choices(self, scale=SCALES)
+        check_idle(self)
 
     def weights(self, count: int) -> npt.NDArray[np.float64]:
         """Return the weights of a number of sites, the largest one 1."""
@@ -93,6 +108,22 @@ def channel_sums(op: Emitter, m: Signed) -> tuple[ir.Value, ir.Value | None]:
     if p.crop is not None:
         return sums, m.total
     return sums, shaped(op.ReduceSum(sums, [1], keepdims=1), [None, 1])
+
+
+def focused(
+    op: Emitter, saliency: ir.Value, evidence: Signed, grid: Sequence[int], share: float
+) -> ir.Value:
+    """Multiply a map (N, *grid) by `1 - f + f E / max E`, E the positive channel sums of the evidence, upsampled.
+
+    A sample without positive evidence keeps its map as it is.
+    """
+    cells = op.Relu(channel_sums(op, evidence)[0])
+    most = op.ReduceMax(cells, [1])
+    some = op.Greater(most, float(np.finfo(dtype_of(cells).numpy()).tiny))
+    even = op.Where(some, op.Div(cells, op.Where(some, most, 1.0)), 1.0)
+    coarse = op.Reshape(even, [-1, 1, *evidence.placement.grid])
+    fine = upsample(op, coarse, evidence.placement.grid, grid, signed=False, align_corners=False)
+    return op.Mul(saliency, op.Add(op.Mul(op.Reshape(fine, [-1, *grid]), share), 1.0 - share))
 
 
 def _in_place(op: Emitter, m: Signed, r: Reading) -> tuple[ir.Value, ir.Value | None]:

@@ -9,10 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.maps import interpolate
 from fgonnx.engine.maps.aggregate import at_least_float32
 from fgonnx.engine.maps.placement import Placement
-from fgonnx.engine.maps.psi import ABS, SIGNED, canonical
+from fgonnx.engine.maps.psi import ABS, SIGNED, Signed, canonical
 from fgonnx.engine.methods.registry import Array, Sample, View, Written, driven, written
 from fgonnx.engine.rules.fast.masks import nonzero
 from fgonnx.errors import OptionError
@@ -125,6 +126,29 @@ def _takes(view: View, node: ir.Node, v: ir.Value, read: set[ir.Value]) -> bool:
     return False
 
 
+def evidence(view: View, kind: ir.Value) -> Signed:
+    """Return the activations of the layer times their gradient, in float64 where `kind` is of that type.
+
+    Their sum is the score without the biases behind the layer, which is a cut of the graph: as complete as the
+    decomposition at the input.
+
+    Raises
+    ------
+    OptionError
+        There is no such layer, or no gradient reaches it.
+    """
+    layer, placed = find_layer(view)
+    double = kind.dtype == ir.DataType.DOUBLE
+    a, g = (at_least_float32(view.op, v, double=double) for v in (layer, _cotangent(view, layer)))
+    return Signed(shaped(view.op.Mul(a, g), layer), placed)
+
+
+def _cotangent(view: View, layer: ir.Value) -> ir.Value:
+    if layer not in view.walked.cotangents:
+        raise OptionError(f"no gradient reaches the layer '{layer.name}'; choose another ({parameter('layer')})")
+    return view.walked.cotangents[layer]
+
+
 Terms = Callable[[Emitter, ir.Value, ir.Value, list[int]], ir.Value]
 
 
@@ -140,11 +164,7 @@ def cam(name: str, *, source: str) -> Callable[[Terms], Terms]:
             op = view.op
             layer, placed = find_layer(view)
             a = canonical(op, at_least_float32(op, layer), placed)
-            if layer not in view.walked.cotangents:
-                raise OptionError(
-                    f"no gradient reaches the layer '{layer.name}'; choose another ({parameter('layer')})"
-                )
-            g = canonical(op, at_least_float32(op, view.walked.cotangents[layer]), placed)
+            g = canonical(op, at_least_float32(op, _cotangent(view, layer)), placed)
             summed = op.ReduceSum(terms(op, a, g, list(range(2, len(placed.shape)))), [1])
             summed = summed if view.psi == SIGNED else op.Relu(summed)
             enlarged = interpolate.upsample(op, summed, placed.grid, view.grid, signed=False, align_corners=False)

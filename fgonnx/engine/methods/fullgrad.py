@@ -10,9 +10,10 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.maps import aggregate, blocks
-from fgonnx.engine.maps.net import Net
+from fgonnx.engine.maps.net import Net, focused
 from fgonnx.engine.maps.placement import Placement
 from fgonnx.engine.maps.psi import Signed, written_out
+from fgonnx.engine.methods import cams
 from fgonnx.engine.methods.noise import Noise, means
 from fgonnx.engine.methods.registry import Array, Compute, Sample, View, Written, driven, written
 from fgonnx.fields import documented, option
@@ -56,6 +57,8 @@ def net_fullgrad(view: View) -> Mapping[str, Written]:
     """Full-gradients, channels summed with their sign before psi, every site divided by its own scale."""
     maps = _signed(view, simple=False)
     saliency, carried = aggregate.net_saliency(view.op, maps, view.grid, view.settings, view.psi)
+    if view.settings.focus:
+        saliency = focused(view.op, saliency, cams.evidence(view, saliency), view.grid, view.settings.focus)
     return _offered(view, maps, saliency, carried)
 
 
