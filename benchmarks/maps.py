@@ -35,6 +35,7 @@ CANDIDATES = (
     "net-fullgrad",
     "net-fullgrad:psi=positive:scale=mass:blur=0.05",
     "net-fullgrad:focus=0.9",
+    "net-fullgrad:focus=0.97",
     "net-fullgrad:psi=positive:scale=mass:blur=0.05:focus=0.9",
 )
 METHODS = (
@@ -102,6 +103,7 @@ NETWORKS: Mapping[str, Network] = {
     "shapes": Network(ROOT / "examples" / "shapes.onnx", "shapes"),
     "parts": Network(ROOT / "examples" / "parts.onnx", "parts"),
     "parts-convnext": Network(ROOT / "examples" / "parts_convnext.onnx", "parts"),
+    "parts-vit": Network(ROOT / "examples" / "parts_vit.onnx", "parts"),
     "resnet20": Network(
         SHARED / "models" / "resnet20_cifar10_bn.onnx", "cifar10", ("--preprocess", "imagenet,resize=stretch,size=32")
     ),
@@ -288,23 +290,25 @@ def _cell(better: str, values: Mapping[str, float], found: Difference | None, p:
 
 
 _AGAINST = f"""\
-On how many networks a method is significantly better (▲) or worse (▼) than `{AGAINST}`, at the {LEVEL:.0%} level of the sign-flip
-test, corrected for all comparisons of the network by Holm's method.
+On how many networks a method is significantly better (▲) or worse (▼) than `{AGAINST}`, at the {LEVEL:.0%} level of the
+sign-flip test, corrected for all comparisons of the network by Holm's method.
 """
 
 
 def _heading(images: int) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in machine.versions(("onnxruntime", "numpy")).items())
-    return (
-        "# Maps: which aggregation, which method\n\n"
-        f"Written by `python -m benchmarks.maps --images {images} --page docs/maps.md` on {machine.today()}, commit "
-        f"{_commit()}, {versions}; drawn pictures are of seed {SEED}. Every cell of the tables at the end is the mean over "
-        f"the pictures of the half *report*, and the mean difference from `{AGAINST}` on the same pictures with its 95 % "
-        f"bootstrap interval; ▲ is better and ▼ worse than `{AGAINST}` at the {LEVEL:.0%} level of the sign-flip test, "
-        "corrected for all comparisons of the network by Holm's method. [evaluation.md](evaluation.md) says what the "
-        'measures mean, [methods.md](methods.md) what the methods compute; "random-logit rank" is the rank correlation '
-        "of the same two maps.\n"
-    )
+    return f"""\
+# Maps: which aggregation, which method
+
+Written by `python -m benchmarks.maps --images {images} --page docs/maps.md` on {machine.today()}, commit {_commit()},
+{versions}; drawn pictures are of seed {SEED}.
+
+Every cell of the tables at the end is the mean over the pictures of the half *report*, and the mean difference from
+`{AGAINST}` on the same pictures with its 95 % bootstrap interval; ▲ is better and ▼ worse than `{AGAINST}` at the
+{LEVEL:.0%} level of the sign-flip test, corrected for all comparisons of the network by Holm's method.
+[evaluation.md](evaluation.md) says what the measures mean, [methods.md](methods.md) what the methods compute;
+"random-logit rank" is the rank correlation of the same two maps.
+"""
 
 
 def _commit() -> str:

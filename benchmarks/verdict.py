@@ -1,4 +1,4 @@
-"""The rule by which a new aggregation of full-gradients would win, and what it says of results: see `benchmarks.maps`."""
+"""The rule by which a new aggregation of full-gradients would win, and what it says of results."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ NULLS = ("edge", "random")
 LEVEL = 0.05
 
 RULE = f"""\
-The rule was written before the figures below were known. Candidates are settings of `net-fullgrad`; the certificate is that of
-`fullgrad` for all of them. One is chosen on every other picture (the half *choose*): the one that meets most of the conditions,
-and of several the one with the lowest {SPECIFIC}. It wins if on the other pictures (the half *report*), on **every** network,
+The rule was written before any candidate that it could choose had been measured on the half *report*. Candidates are
+settings of `net-fullgrad`; the certificate is that of `fullgrad` for all of them. One is chosen on every other picture
+(the half *choose*): the one that meets most of the conditions, and of several the one with the lowest {SPECIFIC}.
+It wins if on the other pictures (the half *report*), on **every** network,
 
 1. {SPECIFIC}, as the measure defines it (SSIM with the map of a random class), is at most {LARGEST};
-2. {", ".join(NO_WORSE[:-1])} are no worse than those of `{AGAINST}`: the 95 % bootstrap interval of the paired difference does not
-   lie wholly on the worse side (without a correction for the number of comparisons, which would make it easier to pass);
+2. {", ".join(NO_WORSE[:-1])} are no worse than those of `{AGAINST}`: the 95 % bootstrap interval of the
+   paired difference does not lie wholly on the worse side (without a correction for the number of comparisons, which
+   would make it easier to pass);
 3. sanity holds: the same for {NO_WORSE[-1]}, the likeness to the map of the same network with random weights.
 
 A candidate that wins becomes the recommended setting and the default of `fgonnx explain`; otherwise `{AGAINST}` stays.
@@ -142,7 +144,7 @@ def against(networks: Mapping[str, Results]) -> list[str]:
 
 
 def best(networks: Mapping[str, Results], most: int = 3) -> list[str]:
-    """Return the methods of the best mean rank by measure, as markdown; nulls and what was run on few networks aside."""
+    """Return the methods of the best mean rank by measure, as markdown; without the null baselines."""
     lines = [
         f"| measure | best, with the mean rank over networks (1 is best) | `{AGAINST}` | networks |",
         "| --- | --- | --- | ---: |",

@@ -219,7 +219,7 @@ def test_every_site_counts_the_same():
         ({"blur": "much"}, "blur='much' is of the type str; give a number"),
         ({"depth": 11}, "depth=11 is out of range; give 10 or less"),
         ({"depth": None}, "depth=None is of the type NoneType; give a number"),
-        ({"sigma": 1.0}, "net-fullgrad has no setting 'sigma'; it has: scale, blur, depth"),
+        ({"sigma": 1.0}, "net-fullgrad has no setting 'sigma'; it has: scale, blur, depth, focus, layer"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, said):
