@@ -187,9 +187,9 @@ def measured(
             )
             continue
         folder = _folder(out, name, images, prefix)
-        more = [*network.arguments, *more, *(["--threads", str(threads)] if threads else [])]
-        more += ["--limit", str(images)] if data.is_dir() else []
-        given = ["--methods", ",".join(group), "--measures", ",".join(fitting), *more]
+        given = ["--methods", ",".join(group), "--measures", ",".join(fitting), *network.arguments, *more]
+        given += ["--threads", str(threads)] if threads else []
+        given += ["--limit", str(images)] if data.is_dir() else []
         summary = evaluated(folder, [str(network.model), str(data), *given])
         read(folder / "journal.jsonl", prefix, found)
         found.left_out.update({f"{prefix}{what}": why for what, why in summary["failed"].items()})
@@ -234,7 +234,7 @@ def report(networks: Mapping[str, Results], images: int) -> list[str]:
         parts += ["## Chosen on the half *choose*\n", "Conditions of the rule that are met:\n"]
         parts += ["\n".join(verdict.choice(choose, CANDIDATES)), "## Verdict on the half *report*\n"]
         parts += [f"Chosen: `{winner}`. Differences are those from `{AGAINST}`.\n"]
-        parts.append("\n".join(verdict.verdict(judged, winner)))
+        parts += ["\n".join(verdict.verdict(judged, winner)), _REACHABLE, "\n".join(verdict.reachable(judged))]
     parts += ["## What is best for what\n", "\n".join(verdict.best(judged))]
     parts += [f"## When `{AGAINST}` is the wrong choice\n", _AGAINST, "\n".join(verdict.against(judged))]
     return [*parts, *(section(name, NETWORKS[name], found) for name, found in judged.items())]
@@ -288,6 +288,10 @@ def _cell(better: str, values: Mapping[str, float], found: Difference | None, p:
         mark = " ▲" if (found.mean > 0) == (better == "higher") else " ▼"
     return f"{mean}; {found.mean:+.2g} ({found.low:+.2g} … {found.high:+.2g}){mark}"
 
+
+_REACHABLE = """\
+Whether any method could meet the rule, of all that were measured:
+"""
 
 _AGAINST = f"""\
 On how many networks a method is significantly better (▲) or worse (▼) than `{AGAINST}`, at the {LEVEL:.0%} level of the

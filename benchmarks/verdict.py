@@ -156,3 +156,26 @@ def best(networks: Mapping[str, Results], most: int = 3) -> list[str]:
         own = f"{mean[AGAINST]:.1f} of {of}" if AGAINST in mean else "–"
         lines.append(f"| {measure} | {said or '–'} | {own} | {count} |")
     return [*lines, ""]
+
+
+def reachable(networks: Mapping[str, Results]) -> list[str]:
+    """Return, by network, which of all methods meet the other conditions, and how class-specific they are."""
+    lines = [
+        f"| network | most class-specific of those that meet conditions 2 and 3 | its {SPECIFIC} | lowest of all |",
+        "| --- | --- | ---: | --- |",
+    ]
+    for network, found in networks.items():
+        means = {
+            method: float(np.nanmean(list(values.values())))
+            for (method, measure), values in found.values.items()
+            if measure == SPECIFIC and method not in NULLS
+        }
+        others = {m: [c for c in conditions(found, m) if c.name != SPECIFIC] for m in means if m != AGAINST}
+        passing = [m for m, said in others.items() if len(said) == len(NO_WORSE) and all(c.met for c in said)]
+        kept = min(passing, key=lambda m: means[m], default=None)
+        lowest = min(means, key=lambda m: means[m], default=None)
+        lines.append(
+            f"| {network} | {kept or '–'} | {number(means[kept]) if kept else '–'} "
+            f"| {f'{number(means[lowest])} ({lowest})' if lowest else '–'} |"
+        )
+    return [*lines, ""]

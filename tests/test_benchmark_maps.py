@@ -7,7 +7,8 @@ from tests import skips
 
 skips.without("scipy")
 
-from benchmarks import maps  # noqa: E402
+from benchmarks import maps, verdict  # noqa: E402
+from benchmarks.results import Results, difference, half, holm  # noqa: E402
 from fgonnx.audit import evaluate  # noqa: E402
 
 
@@ -25,35 +26,35 @@ def by_image(values):
     ],
 )
 def test_holm_multiplies_by_how_many_are_left(given, corrected):
-    assert maps.holm(given) == pytest.approx(np.array(corrected, float))
+    assert holm(given) == pytest.approx(np.array(corrected, float))
 
 
 def test_a_difference_is_paired():
     rng = np.random.default_rng(0)
     base = 10 * rng.normal(size=40)
-    found = maps.difference(by_image(base + 0.1 + 0.05 * rng.normal(size=40)), by_image(base))
+    found = difference(by_image(base + 0.1 + 0.05 * rng.normal(size=40)), by_image(base))
     assert found.low < 0.1 < found.high
     assert found.high - found.low < 0.05
     assert found.p < 0.001
-    none = maps.difference(by_image(base + 0.05 * rng.normal(size=40)), by_image(base))
+    none = difference(by_image(base + 0.05 * rng.normal(size=40)), by_image(base))
     assert none.p > 0.01
 
 
 def test_a_few_differences_of_one_sign_are_not_significant():
-    found = maps.difference(by_image([1, 2, 3]), by_image([0, 0, 0]))
+    found = difference(by_image([1, 2, 3]), by_image([0, 0, 0]))
     assert found.mean == 2
     assert found.p == pytest.approx(0.25)  # 2 of the 8 choices of signs
 
 
 def test_images_without_both_values_do_not_count():
     values, base = by_image([1, 2, np.nan, 4]), by_image([0, np.nan, 0, 0])
-    assert maps.difference(values, {**base, "other.png": 3.0}).mean == 2.5
-    assert maps.difference(by_image([1]), base) is None
+    assert difference(values, {**base, "other.png": 3.0}).mean == 2.5
+    assert difference(by_image([1]), base) is None
 
 
 def test_halves_share_no_image_and_are_all():
-    found = maps.Results({("a", "m"): by_image(range(7)), ("b", "m"): by_image(range(5))})
-    halves = [maps.half(found, which).values for which in ("choose", "report")]
+    found = Results({("a", "m"): by_image(range(7)), ("b", "m"): by_image(range(5))})
+    halves = [half(found, which).values for which in ("choose", "report")]
     for key, values in found.values.items():
         first, second = (given[key] for given in halves)
         assert not first.keys() & second.keys()
@@ -72,8 +73,8 @@ def test_marks_say_which_way_is_better():
         ("fullgrad", "insertion"): by_image(base),
         ("grad-cam", "insertion"): by_image(base + 1),
     }
-    measures = [evaluate.get(name) for name in ("deletion", "insertion")]
-    text = maps.section("net", maps.NETWORKS["shapes"], maps.Results(values), measures, "fullgrad")
+    better = {"deletion": "lower", "insertion": "higher"}
+    text = maps.section("net", maps.NETWORKS["shapes"], Results(values, better=better))
     rows = {line.split(" | ")[0][2:]: line for line in text.splitlines() if line.startswith("| ")}
     assert rows["grad-cam"].count("▲") == 2
     assert rows["edge"].count("▼") == 1
@@ -100,6 +101,52 @@ def test_libra_methods_are_measured_next_to_the_others(tmp_path):
     assert plain.keys() == libra.keys()
     assert all(plain[image] != libra[image] for image in plain)
     assert not found.left_out
+
+
+NET = "net-fullgrad"
+WORSE = {"deletion": 0.6, "insertion": 0.4, "pixel-perturbation": 0.6, "randomisation": 0.6}
+
+
+def measured(**of_net):
+    """Results of FullGrad, 0.5 in everything, and of another method, 0.5 with a few hundredths of noise unless said."""
+    rng = np.random.default_rng(0)
+    values = {}
+    for measure in (verdict.SPECIFIC, *verdict.NO_WORSE):
+        base = 0.5 + 0.01 * rng.normal(size=30)
+        values["fullgrad", measure] = by_image(base)
+        wanted = of_net.get(measure.replace("-", "_"), 0.5)
+        values[NET, measure] = by_image(wanted + rng.permutation(base) - 0.5)
+    return Results(values, better={m: evaluate.get(m).better for _, m in values})
+
+
+def failing(found):
+    return [c.name for c in verdict.conditions(found, NET) if not c.met]
+
+
+@pytest.mark.parametrize("measure", verdict.NO_WORSE)
+def test_a_candidate_must_be_no_worse(measure):
+    assert failing(measured(random_logit=0.3)) == []
+    assert failing(measured(random_logit=0.3, **{measure.replace("-", "_"): WORSE[measure]})) == [measure]
+    assert failing(measured(random_logit=0.3, **{measure.replace("-", "_"): 1 - WORSE[measure]})) == []
+
+
+def test_a_candidate_must_depend_on_the_class():
+    assert failing(measured(random_logit=0.45)) == ["random-logit"]
+
+
+def test_a_candidate_must_pass_on_every_network():
+    good, bad = measured(random_logit=0.3), measured(random_logit=0.45)
+    assert "`net-fullgrad` wins" in "\n".join(verdict.verdict({"a": good, "b": good}, NET))
+    said = "\n".join(verdict.verdict({"a": good, "b": bad}, NET))
+    assert "does not win**: random-logit on b" in said
+
+
+def test_the_candidate_that_meets_most_is_chosen():
+    both = measured(random_logit=0.3)
+    other = measured(random_logit=0.2, deletion=0.6)
+    both.values |= {("other", measure): v for (name, measure), v in other.values.items() if name == NET}
+    assert verdict.chosen({"a": both}, ("other", NET)) == NET
+    assert verdict.chosen({"a": both}, ("absent",)) is None
 
 
 @pytest.mark.slow

@@ -307,6 +307,17 @@ def test_wrong_options_are_refused_before_anything_is_written(more, message, sma
     assert not (tmp_path / "out").exists()
 
 
+def test_psi_is_given_with_the_method(small, photos, tmp_path):
+    out = tmp_path / "out"
+    asked = ("fullgrad", "fullgrad:psi=positive", "net-fullgrad:psi=positive:focus=0.5")
+    ended(0, evaluate(small, photos, out, "--methods", ",".join(asked)))
+    values = {name: [r["value"] for r in results(out) if r["method"] == name] for name in asked}
+    assert len({tuple(v) for v in values.values()}) == 3
+    for name in ("fullgrad:psi=upwards", "grad-cam:psi=positive"):
+        said = ended(2, evaluate(small, photos, tmp_path / "other", "--methods", name))
+        assert "psi" in said
+
+
 def test_a_method_that_does_not_go_with_the_model_is_left_out(small, photos, tmp_path):
     said = ended(1, evaluate(small, photos, tmp_path / "out", "--methods", "gradient,grad-cam:layer=nowhere"))
     assert "left out 1: grad-cam:layer=nowhere" in said

@@ -13,7 +13,7 @@ from fgonnx.engine.maps import aggregate, blocks
 from fgonnx.engine.maps.net import Net, focused
 from fgonnx.engine.maps.placement import Placement
 from fgonnx.engine.maps.psi import Signed, written_out
-from fgonnx.engine.methods import cams
+from fgonnx.engine.methods.layers import evidence
 from fgonnx.engine.methods.noise import Noise, means
 from fgonnx.engine.methods.registry import Array, Compute, Sample, View, Written, driven, written
 from fgonnx.fields import documented, option
@@ -58,7 +58,7 @@ def net_fullgrad(view: View) -> Mapping[str, Written]:
     maps = _signed(view, simple=False)
     saliency, carried = aggregate.net_saliency(view.op, maps, view.grid, view.settings, view.psi)
     if view.settings.focus:
-        saliency = focused(view.op, saliency, cams.evidence(view, saliency), view.grid, view.settings.focus)
+        saliency = focused(view.op, saliency, evidence(view, saliency), view.grid, view.settings.focus)
     return _offered(view, maps, saliency, carried)
 
 
