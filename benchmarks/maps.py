@@ -228,7 +228,7 @@ def report(networks: Mapping[str, Results], images: int) -> list[str]:
     """Return the page as blocks of markdown."""
     choose = {name: half(found, "choose") for name, found in networks.items()}
     judged = {name: half(found, "report") for name, found in networks.items()}
-    parts = [_heading(images), "## The rule\n", verdict.RULE]
+    parts = [_heading(images), _PICTURE, "## The rule\n", verdict.RULE]
     winner = verdict.chosen(choose, CANDIDATES)
     if winner is not None:
         parts += ["## Chosen on the half *choose*\n", "Conditions of the rule that are met:\n"]
@@ -288,6 +288,14 @@ def _cell(better: str, values: Mapping[str, float], found: Difference | None, p:
         mark = " ▲" if (found.mean > 0) == (better == "higher") else " ▼"
     return f"{mean}; {found.mean:+.2g} ({found.low:+.2g} … {found.high:+.2g}){mark}"
 
+
+_PICTURE = """\
+![Maps of four methods on drawn pictures, for the decision and for the runner-up](images/maps.png)
+
+Drawn pictures (`python -m benchmarks.gallery`), explained for the decision and for the runner-up. `fullgrad` shows the
+object for either; `net-fullgrad` with `focus=0.9` shows for the runner-up what speaks for it, such as the arcs for a
+ring, and keeps the resolution that `grad-cam` does not have.
+"""
 
 _REACHABLE = """\
 Whether any method could meet the rule, of all that were measured:
