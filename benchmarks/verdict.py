@@ -16,6 +16,8 @@ SPECIFIC = "random-logit"
 NO_WORSE = ("deletion", "insertion", "pixel-perturbation", "randomisation")
 NULLS = ("edge", "random")
 LEVEL = 0.05
+ROUNDING = ("completeness",)
+"""Measures of nothing but rounding where they are small, which are not ranked."""
 
 RULE = f"""\
 The rule was written before any candidate that it could choose had been measured on the half *report*. Candidates are
@@ -104,6 +106,8 @@ def verdict(networks: Mapping[str, Results], name: str) -> list[str]:
         cells = [f"{'✓' if c.met else '✗'} {c.figures}" if (c := said.get(m)) else "–" for m in (SPECIFIC, *NO_WORSE)]
         lines.append(f"| {network} | {' | '.join(cells)} |")
         failed += [f"{c.name} on {network}" for c in said.values() if not c.met]
+    others = sum(all(c.met for c in conditions(found, name) if c.name != SPECIFIC) for found in networks.values())
+    lines += ["", f"It meets conditions 2 and 3 on {others} of {len(networks)} networks."]
     if failed:
         lines += ["", f"**`{name}` does not win**: {', '.join(failed)}. `{AGAINST}` stays the default."]
     else:
@@ -119,7 +123,7 @@ def against(networks: Mapping[str, Results]) -> list[str]:
     for found in networks.values():
         keys, differences = [], []
         for method, measure in found.values:
-            if method == AGAINST or not found.better.get(measure):
+            if method == AGAINST or measure in ROUNDING or not found.better.get(measure):
                 continue
             base = found.values.get((AGAINST, measure))
             d = difference(found.values[method, measure], base) if base else None
@@ -150,6 +154,8 @@ def best(networks: Mapping[str, Results], most: int = 3) -> list[str]:
         "| --- | --- | --- | ---: |",
     ]
     for measure in dict.fromkeys(m for found in networks.values() for _, m in found.values if found.better.get(m)):
+        if measure in ROUNDING:
+            continue
         mean, of, count = ranks(networks, measure, without=NULLS)
         order = sorted(mean, key=lambda name: mean[name])
         said = ", ".join(f"{name} ({mean[name]:.1f})" for name in order[:most])
