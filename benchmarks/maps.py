@@ -319,7 +319,8 @@ Every cell of the tables at the end is the mean over the pictures of the half *r
 `{AGAINST}` on the same pictures with its 95 % bootstrap interval; ▲ is better and ▼ worse than `{AGAINST}` at the
 {LEVEL:.0%} level of the sign-flip test, corrected for all comparisons of the network by Holm's method.
 [evaluation.md](evaluation.md) says what the measures mean, [methods.md](methods.md) what the methods compute;
-"random-logit rank" is the rank correlation of the same two maps. What to take for what, in words, is in [methods.md](methods.md#which-one).
+"random-logit rank" is the rank correlation of the same two maps. What to take for what, in words, is in
+[methods.md](methods.md#which-one).
 """
 
 

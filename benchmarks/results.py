@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -92,8 +93,13 @@ def difference(values: Mapping[str, float], base: Mapping[str, float], seed: int
 
     The p-value is that of the test that flips the signs of the differences at random.
     """
-    pairs = np.array([values[i] - base[i] for i in sorted(values.keys() & base.keys())])
-    pairs = pairs[np.isfinite(pairs)]
+    pairs = (values[i] - base[i] for i in sorted(values.keys() & base.keys()))
+    return _difference(tuple(d for d in pairs if np.isfinite(d)), seed)
+
+
+@functools.cache
+def _difference(differences: tuple[float, ...], seed: int) -> Difference | None:
+    pairs = np.array(differences)
     low, high = interval(pairs, seed)
     if low is None or high is None:
         return None
