@@ -27,7 +27,7 @@ import numpy as np
 import fgonnx
 from benchmarks import machine, verdict
 from benchmarks.evaluation import ROOT, SEED, SHARED, evaluated
-from benchmarks.results import Difference, Results, difference, half, holm, number, only, read
+from benchmarks.results import Difference, Results, difference, half, holm, number, only, read, whole
 from benchmarks.verdict import AGAINST, LEVEL
 from fgonnx.audit import evaluate
 
@@ -155,7 +155,7 @@ def written(name: str, methods: Sequence[str], images: int, out: Path) -> Result
         journal = _folder(out, name, images, prefix) / "journal.jsonl"
         if journal.is_file():
             read(journal, prefix, found)
-    return only(found, methods)
+    return whole(only(found, methods))
 
 
 def _folder(out: Path, name: str, images: int, prefix: str) -> Path:

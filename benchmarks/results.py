@@ -16,7 +16,7 @@ from fgonnx.audit import evaluate
 from fgonnx.audit.evaluate.page import number
 from fgonnx.audit.evaluate.summary import interval
 
-__all__ = ["Difference", "Results", "difference", "half", "holm", "number", "ranks", "read"]
+__all__ = ["Difference", "Results", "difference", "half", "holm", "number", "only", "ranks", "read", "whole"]
 
 Float = npt.NDArray[np.float64]
 
@@ -85,6 +85,13 @@ def half(found: Results, which: str) -> Results:
 def only(found: Results, methods: Collection[str]) -> Results:
     """Return the results of some methods."""
     values = {key: given for key, given in found.values.items() if key[0] in methods}
+    return Results(values, found.left_out, found.better)
+
+
+def whole(found: Results) -> Results:
+    """Return the results without methods that a measure was not finished for: those with fewer images than others."""
+    count = max((len(given) for given in found.values.values()), default=0)
+    values = {key: given for key, given in found.values.items() if len(given) == count}
     return Results(values, found.left_out, found.better)
 
 

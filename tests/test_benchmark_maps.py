@@ -8,7 +8,7 @@ from tests import skips
 skips.without("scipy")
 
 from benchmarks import maps, verdict  # noqa: E402
-from benchmarks.results import Results, difference, half, holm  # noqa: E402
+from benchmarks.results import Results, difference, half, holm, whole  # noqa: E402
 from fgonnx.audit import evaluate  # noqa: E402
 
 
@@ -60,6 +60,11 @@ def test_halves_share_no_image_and_are_all():
         assert not first.keys() & second.keys()
         assert first | second == values
     assert [sorted(h["b", "m"].values()) for h in halves] == [[0, 2, 4], [1, 3]]
+
+
+def test_what_was_not_finished_is_left_out():
+    found = Results({("a", "m"): by_image(range(7)), ("b", "m"): by_image(range(5)), ("c", "m"): by_image(range(7))})
+    assert [method for method, _ in whole(found).values] == ["a", "c"]
 
 
 def test_marks_say_which_way_is_better():
