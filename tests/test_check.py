@@ -157,10 +157,30 @@ class TestSlopesNearRounding:
         wrong_by(1e5, monkeypatch)
         assert verdicts(check(self.network(1e-5), threads=1))[2] == "failed"
 
-    def test_where_only_rounding_is_seen_nothing_is_decided(self):
-        slopes = check(self.network(1e-5), threads=1).checks[2:]
+    def test_where_only_rounding_is_seen_slopes_are_taken_forwards(self):
+        result = check(self.network(1e-5), threads=1)
+        assert result.passed
+        assert all("taken forwards" in c.detail for c in result.checks[2:])
+
+    @pytest.mark.parametrize("factor", [0.5, -1.0])
+    def test_where_only_rounding_is_seen_a_wrong_one_fails(self, factor, monkeypatch):
+        wrong_by(factor, monkeypatch)
+        assert [c.verdict for c in check(self.network(1e-5), threads=1).checks[2:]] == ["failed"] * 2
+
+    @staticmethod
+    def wrapped(slope):
+        """The same behind an operator through which no slope is taken forwards."""
+        found = TestSlopesNearRounding.network(slope)
+        found.graph.node[-1].output[0] = "z"
+        found.graph.node.append(onnx.helper.make_node("Mod", ["z", "huge"], ["y"], fmod=1))
+        found.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1e6), "huge"))
+        return found
+
+    def test_where_nothing_else_is_seen_nothing_is_decided(self):
+        slopes = check(self.wrapped(1e-5), threads=1).checks[2:]
         assert [c.verdict for c in slopes] == ["undecided"] * 2
         assert all("other targets" in c.decides for c in slopes)
+        assert all("cannot be taken forwards" in c.detail and "Mod" in c.detail for c in slopes)
 
     def test_a_score_that_depends_on_nothing_passes(self):
         assert verdicts(check(self.network(0.0), threads=1)) == ["passed"] * 4
@@ -359,7 +379,7 @@ class TestExitCodes:
     """0 passed, 1 failed, 2 bad input, 3 not decided."""
 
     def test_not_decided(self, tmp_path):
-        onnx.save(TestSlopesNearRounding.network(1e-5), tmp_path / "model.onnx")
+        onnx.save(TestSlopesNearRounding.wrapped(1e-5), tmp_path / "model.onnx")
         result = run("check", tmp_path / "model.onnx", "--threads", 1)
         assert result.exit_code == 3
         assert "not decided" in result.output

@@ -10,9 +10,10 @@ import fgonnx
 from fgonnx.audit.comparison import alignment
 from fgonnx.engine.rewrite.rewrite import build
 from fgonnx.errors import NumericError
-from fgonnx.explain import explainer as running
+from fgonnx.explain import exact as exact_module
+from fgonnx.explain import source as source_module
 from tests.cli_support import CIRCLE, SHAPES, good
-from tests.support import model, pictures, small_cnn
+from tests.support import draw, model, pictures, small_cnn
 
 X = pictures(3)
 SPOILED = ("w2", "b2", "w3")
@@ -62,12 +63,49 @@ def test_a_right_graph_passes_with_any_batch(batch):
 
 def test_it_is_done_once_for_each_size_and_kind_of_session(monkeypatch):
     calls = []
-    monkeypatch.setattr(running, "hold_against_source", lambda *_: calls.append(1))
+    monkeypatch.setattr(exact_module, "hold_against_source", lambda *_, **__: calls.append(1))
     explainer = fgonnx.Explainer(small_cnn())
     for _ in range(3):
         explainer(X)
     explainer(X, seed=np.ones(5))
     assert len(calls) == 2
+
+
+SEVERAL = """(float[N,4] x, float[N,4] mask) => (float[N,2] y) {
+    n = Mul(x, mask)
+    s = Sigmoid(n)
+    y = MatMul(s, w)
+}"""
+
+
+def test_the_source_runs_once_at_a_first_call(monkeypatch):
+    runs = []
+    opened = source_module.as_defined
+
+    def counted(*given):
+        session = opened(*given)
+        run = session.run
+        session.run = lambda *a: runs.append(1) or run(*a)
+        return session
+
+    for module in (source_module, exact_module):
+        monkeypatch.setattr(module, "as_defined", counted)
+    explainer = fgonnx.Explainer(model(SEVERAL, opset=13, weights=draw(w=(4, 2))), input="x")
+    x = np.random.default_rng(0).random((3, 4), np.float32)
+    explainer({"x": x, "mask": x})
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("wrong", ["score", "y"])
+def test_nothing_is_missed_by_running_it_once(wrong, monkeypatch):
+    explainer = fgonnx.Explainer(model(SEVERAL, opset=13, weights=draw(w=(4, 2))), input="x")
+    x = np.random.default_rng(0).random((3, 4), np.float32)
+    engine = explainer.engine(x.shape)
+    spoilt = engine.rewritten.names.get(wrong, wrong)
+    run = engine.session.run
+    monkeypatch.setattr(engine.session, "run", lambda *a: {k: v + (k == spoilt) for k, v in run(*a).items()})
+    with pytest.raises(NumericError, match="'y' of the explained graph is not what the model computes"):
+        explainer({"x": x, "mask": x})
 
 
 def test_random_outputs_are_not_compared():

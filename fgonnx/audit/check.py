@@ -14,17 +14,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx.audit import agreement, slopes
-from fgonnx.audit.score import by_batch, function_of, rounding_operators
-from fgonnx.audit.slopes import Verdict
+from fgonnx.audit import agreement, measure
+from fgonnx.audit.measure import Verdict
+from fgonnx.audit.score import by_batch, forward_of, function_of, rounding_operators
+from fgonnx.audit.slopes import slope
 from fgonnx.engine import methods
 from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.running import Running
-from fgonnx.engine.graph.values import dtype_of
+from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.bind import with_sizes
+from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.cut import free_input
+from fgonnx.engine.normal.half import is_half
 from fgonnx.engine.rewrite import cache as caches
 from fgonnx.engine.rewrite.arranged import arranged, turned
 from fgonnx.engine.rewrite.options import Options, require_contributions, with_changes
@@ -35,7 +38,7 @@ from fgonnx.explain.choice import takes_seed
 from fgonnx.explain.exact import Witness
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
-from fgonnx.explain.source import hold_against_source
+from fgonnx.explain.source import allowed_difference
 from fgonnx.explain.targets import Target
 from fgonnx.fields import changed, check_fields, documented, of_kind, option, refuse_idle
 
@@ -203,10 +206,10 @@ def check(
     options, notes = _of_the_gradient(options)
     rng = np.random.default_rng(effort.random_state)
     explainer = Explainer(loaded, options, replace(running, verify=False), labels=labels)
-    if isinstance(x, Mapping):
-        loaded = with_sizes(loaded, explainer.other_shapes(x))
-    elif x is not None:
-        options = replace(options, input_shape=options.explained_shape or tuple(np.shape(x)))
+    if x is not None:
+        options = replace(options, input_shape=options.explained_shape or explainer.explained_shape(x))
+    others = explainer.other_shapes(x) if x is not None else _sizes_in_common(loaded, options)
+    loaded = with_sizes(loaded, others)
     build = caches.builder(running.cache)
     # Differences are taken of the score that fgonnx's own graph computes, whichever engine is checked.
     scorer = build(loaded, replace(options.only("target", "score"), engine="fgonnx"))
@@ -228,7 +231,8 @@ def check(
         )
     explained, channels = scorer.normal.input_name, scorer.normal.layout.find("C")
     point = feeds[explained]
-    others = {n: a for n, a in feeds.items() if n != explained}
+    fixed = {n: a for n, a in feeds.items() if n != explained}
+    forward = forward_of(loaded, scorer, explanation, feeds)
     scorer = replace(scorer, normal=free_input(scorer.normal))
     point = point.astype(dtype_of(scorer.normal.x).numpy())
 
@@ -240,7 +244,8 @@ def check(
         return replace(made, normal=free_input(made.normal)) if scorer.normal.input_name != explained else made
 
     running = explainer.running
-    function = function_of(loaded, scorer, differentiated, explanation, others, running)
+    function = function_of(loaded, scorer, differentiated, explanation, fixed, running)
+    function = replace(function, forward=forward)
     checks += _derivative(function, point, explanation, effort.directions, rng, channels if channels > 0 else None)
     if both:
         checks += _agreement(loaded, options, feeds, explanation, build)
@@ -273,11 +278,30 @@ def _agreement(
     return checks
 
 
+def _sizes_in_common(loaded: LoadedModel, options: Options) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of other inputs whose free sizes have the names of those of the explained one."""
+    x = loaded.input(options.input)
+    if options.input_shape is None or x.shape is None:
+        return {}
+    known = {d.value: n for d, n in zip(dims_of(x)[1:], options.input_shape[1:], strict=False) if not isinstance(d, int)}
+    found = {}
+    for v in free_inputs(loaded.ir.graph):
+        dims = dims_of(v) if v is not x and v.shape is not None else ()
+        sizes = [d if isinstance(d, int) else known.get(d.value) for d in dims[1:]]
+        if sizes and list(dims[1:]) != sizes and None not in sizes:
+            found[str(v.name)] = (1, *(int(n) for n in sizes if n is not None))
+    return found
+
+
 def random_inputs(r: Rewritten, samples: int, random_state: int = 0) -> dict[str, Array]:
-    """Return seeded random samples for all inputs of a rewritten model."""
+    """Return seeded random samples for all inputs of a rewritten model; masks of whole numbers hide nothing."""
     graph = r.model.graph
     x = next(v for v in graph.inputs if v.name == r.normal.input_name)
-    return probe.random_feeds(graph, x, r.normal.input_shape, samples, random_state)
+    found = probe.random_feeds(graph, x, r.normal.input_shape, samples, random_state)
+    for name, array in found.items():
+        if name != x.name and "mask" in name.lower() and array.dtype.kind in "iub":
+            found[name] = np.ones_like(array)
+    return found
 
 
 def _outputs(
@@ -291,6 +315,8 @@ def _outputs(
     """Compare the outputs with those of the source, run untouched, one sample at a time."""
     floats = [a.dtype for a in explanation.outputs.values() if a.dtype.kind == "f"]
     allowed = tolerance if tolerance is not None else max(map(_usual, floats), default=_TOLERANCE)
+    if tolerance is None and is_half(loaded.ir.graph):  # inside of a float32 model, too
+        allowed = max(allowed, allowed_difference(loaded.ir.graph))
 
     def error(optimise: bool) -> tuple[float, str]:
         session = running.session(loaded.ir, loaded.folder, optimise=optimise)
@@ -316,8 +342,7 @@ def _held(found: Check, explainer: Explainer, explanation: Explanation, feeds: M
     if explanation.target is not None:
         results[r.names["target"]] = explanation.target
     try:
-        hold_against_source(explainer.loaded, r, feeds, results)
-        Witness(explainer.loaded).compare(r, feeds, results)
+        Witness(explainer.loaded).hold(explainer.loaded, r, feeds, results, first=True)
     except NumericError as error:
         value = found.value if found.verdict == "failed" else 1.0
         return replace(found, verdict="failed", value=value, detail=str(error))
@@ -359,7 +384,7 @@ def _usual(dtype: np.dtype[Any]) -> float:
 
 
 def _derivative(
-    f: slopes.Function,
+    f: measure.Function,
     x: Array,
     explanation: Explanation,
     directions: int,
@@ -372,7 +397,7 @@ def _derivative(
     strong = gradient if gradient.any() else rng.standard_normal(x.shape)
     along = [strong * (rng.random(x.shape) < 0.5) for _ in range(directions)]
     across = [x.astype(np.float64), *(rng.standard_normal(x.shape) for _ in range(directions - 1))]
-    tied = slopes.tied_directions(x, channels, directions, rng)
+    tied = measure.tied_directions(x, channels, directions, rng)
     groups = (("slope along the gradient", along, _ALONG), ("slope in random directions", across, _ACROSS))
-    found = ((name, slopes.slope(f, x, gradient, moves, allowed, tied)) for name, moves, allowed in groups)
+    found = ((name, slope(f, x, gradient, moves, allowed, tied)) for name, moves, allowed in groups)
     return [Check(name, s.verdict, s.value, s.tolerance, s.detail, s.decides) for name, s in found]

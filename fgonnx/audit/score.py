@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fgonnx.audit.slopes import Function
+from fgonnx.audit.forward import Forward
+from fgonnx.audit.measure import Forwards, Function
 from fgonnx.engine.graph.openvino import OpenVinoSession
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session
@@ -66,6 +67,31 @@ def function_of(
         return found[0], found[1]
 
     return Function(score, gradient, _last_place(explanation), bool(rounding_operators(scorer)))
+
+
+def forward_of(
+    loaded: LoadedModel, scorer: Rewritten, explanation: Explanation, feeds: Mapping[str, Array]
+) -> Forwards:
+    """Return slopes of the source, taken forwards through it, as a function of a sample and of directions.
+
+    Parameters
+    ----------
+    scorer : Rewritten
+        What computes the score, of the source's own input.
+    feeds : mapping of str to numpy array
+        The source's inputs, of all samples.
+    """
+    witness = Forward(loaded.ir, loaded.folder, scorer)
+    singles = list(batches.cut(scorer, dict(feeds), 1))
+
+    def slopes(i: int, directions: Floats, other: bool) -> tuple[Floats, bool]:
+        one = singles[i]
+        target = explanation.target
+        entry = int(np.asarray(target).reshape(-1)[i]) if target is not None else 0
+        given = {name: array for name, array in one.items() if name != scorer.selector}
+        return witness.slopes(given, entry, float(explanation.score[i]), directions, other=other)
+
+    return slopes
 
 
 def _last_place(explanation: Explanation) -> Floats:

@@ -1,63 +1,37 @@
-"""The gradient held against differences of the score, with error bars for rounding, curvature, kinks and steps.
+"""The gradient held against slopes of the score that are measured with error bars for rounding, curvature and kinks.
 
-A measured slope is evidence only where its own error is below what is allowed. Two measurements are made, neither of
-which looks at the gradient to choose its step:
+A measured slope is evidence only where its own error is below what is allowed. None of the measurements looks at the
+gradient to choose its step:
 
 - At the sample, over small steps: central differences, `(s(x + h v) - s(x - h v)) / 2h`, against `<g(x), v>`.
-- Along a segment through the sample: the same difference over a larger step against the mean of `<g, v>` over the
-  segment. The two are equal by the fundamental theorem of calculus, however many kinks lie between, so that ties of
-  poolings and steps of quantisation do not look like errors, and an error does not look like a tie.
+- Forwards through the source, operator by operator, from the values that it computes for the sample. The slope of each
+  operator is taken in real numbers, so that it is seen through what the model rounds inside.
+- Along a segment through the sample: a difference over a larger step against the mean of `<g, v>` over the segment. The
+  two are equal by the fundamental theorem of calculus, however many kinks lie between, so that ties of poolings and
+  steps of quantisation do not look like errors, and an error does not look like a tie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from fgonnx.explain import batches
+from fgonnx.audit import measure
+from fgonnx.audit.forward import Unmeasured
+from fgonnx.audit.measure import Array, Floats, Function, Measured, Verdict, at_sample, size_of, unit
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
-Verdict = Literal["passed", "failed", "undecided"]
-
-# Steps at the sample, in units of the input's root mean square. Kinks want them small, rounding large.
-STEPS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
-# Half the lengths of segments: as the first measurement needs them, and far above a step of quantisation.
-_SHORT, _LONG = (3e-3, 1e-3, 3e-4, 3e-2), (0.3, 0.1, 3e-2, 1e-2, 3e-3)
-_PLACES = np.array([-1, -0.75, -0.25, 0.25, 0.75, 1])  # ends of a segment, and the middles of its quarters
-_FAR = (0.1, 0.3, 1.0)  # steps that have to leave a score unmoved of which the gradient is zero
-_BARS = 3.0  # error bars beyond what is allowed at which a difference is an error
-_CLEAR = 0.1  # largest error bar of a measurement that can call a gradient wrong
-_KINK = 0.1  # share of an error by which slopes of both sides differ at least, if kinks are its cause
 _COARSE = (
     0.3  # difference of a quantised slope that is an error; up to there it may be bias of the straight-through one
 )
-
-
-@dataclass(frozen=True)
-class Function:
-    """A score as a function of the explained input alone, other inputs and targets fixed.
-
-    Attributes
-    ----------
-    score : callable
-        From inputs (N, ...) to scores (N,).
-    gradient : callable
-        From inputs (N, ...) to scores (N,) and gradients (N, ...).
-    last_place : numpy array, (N,)
-        One unit in the last place of the score at the sample.
-    stepped : bool
-        Whether the graph rounds: its slope exists only over steps far above those of its values.
-    """
-
-    score: Callable[[Array], Floats]
-    gradient: Callable[[Array], tuple[Floats, Floats]]
-    last_place: Floats
-    stepped: bool
+_STEPPED = 0.1  # difference of a quantised slope that is allowed at least
+_GROSS = 3.0  # times what is allowed, beyond which another slope taken forwards is an error
+_STILL = 0.5  # share of steps without any effect at which a score is seen to move in steps
+_SURE = 3.0  # times what ties and rounding of the gradient account for, beyond which that is an error
+_NUDGE = 1e-6
+_SAMPLES = "samples of the kind the model was made for"
 
 
 @dataclass(frozen=True)
@@ -86,27 +60,12 @@ class Slope:
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """Relative errors and their bars by sample, (N,), and the steps they were measured with.
+class _Forward:
+    """What slopes taken forwards say: they agree, they are others, neither is sure, or they could not be taken."""
 
-    gap : how far the slopes of both sides differ; outside : how far the promise is from what lies between them.
-    """
-
-    error: Floats
-    bar: Floats
-    step: Floats
-    gap: Floats
-    outside: Floats
-
-    def verdicts(self, tolerance: float, gross: float) -> list[Verdict]:
-        """Return the verdict of every sample.
-
-        It passes where the difference and the error bar are within the tolerance, and fails where the difference is
-        beyond what is gross by some bars.
-        """
-        passed = (self.error <= tolerance) & (self.bar <= tolerance)
-        failed = (self.error > gross + _BARS * self.bar) & (self.bar <= _CLEAR)
-        return ["passed" if p else "failed" if f else "undecided" for p, f in zip(passed, failed, strict=True)]
+    said: Literal["agree", "differ", "unclear", "none"]
+    value: float = 0.0
+    why: str = ""
 
 
 def slope(
@@ -129,38 +88,51 @@ def slope(
     tied : sequence of numpy array, (N, ...)
         Directions that keep equal parts of a sample equal, on which kinks at the sample itself do not show.
     """
-    scale = np.sqrt(mean(x.astype(np.float64) ** 2))
-    scale = np.where(scale > 0, scale, 1.0)
-    count = len(directions)
     if f.stepped:
-        return _of_steps(f, x, scale, directions, tolerance)
-    first, noise = _at_sample(f, x, gradient, scale, directions)
+        return _of_steps(f, x, gradient, directions, tolerance)
+    first, _ = at_sample(f, x, gradient, directions, measure.FEW)
     here = first.verdicts(tolerance, tolerance)
     if set(here) == {"passed"}:
-        return _said(first, here, tolerance, f"{count} directions, step {_step(first, here)} of the input's size")
+        return _said(first, here, tolerance, _at(directions, first, here))
     rows = [i for i, v in enumerate(here) if v != "passed"]
-    failed = [i for i in rows if here[i] == "failed"]
-    if any(first.gap[i] < _KINK * first.error[i] for i in failed):
-        return _said(
-            first,
-            here,
-            tolerance,
-            f"{count} directions, step {_step(first, here)} of the input's size; both sides agree: it is no kink",
-        )
+    forward = _forwards(f, x, gradient, directions, rows, (tolerance, _GROSS * tolerance))
+    if forward.said == "agree":
+        return _taken_forwards(forward, tolerance, len(directions), "differences of the score do not show it")
+    if forward.said == "differ" and "failed" in here:
+        return _together(_said(first, here, tolerance, _at(directions, first, here)), forward)
+    return _together(_by_differences(f, x, gradient, directions, tolerance, tied), forward)
+
+
+def _by_differences(
+    f: Function, x: Array, gradient: Floats, directions: Sequence[Floats], tolerance: float, tied: Sequence[Floats]
+) -> Slope:
+    first, noise = at_sample(f, x, gradient, directions)
+    here = first.verdicts(tolerance, tolerance)
+    at = _at(directions, first, here)
+    if set(here) == {"passed"}:
+        return _said(first, here, tolerance, at)
+    failed = [i for i, v in enumerate(here) if v == "failed"]
+    still = np.broadcast_to(first.still, len(x))
+    if failed and all(still[i] > _STILL for i in failed):
+        made = _said(first, here, tolerance, f"{at}; but at most steps it does not move at all: it moves in steps")
+        decides = f"the model in float64, or without what it rounds (casts, large numbers that cancel); {_SAMPLES}"
+        return replace(made, verdict="undecided", decides=decides)
+    if any(first.gap[i] < measure.KINK * first.error[i] for i in failed):
+        return _said(first, here, tolerance, f"{at}; both sides agree: it is no kink")
     # A segment takes several gradients, so that there are fewer of them.
-    fewer = directions[: (count + 1) // 2]
-    along = _on_segments(f, x, scale, fewer, _SHORT, noise, tolerance)
+    fewer = directions[: (len(directions) + 1) // 2]
+    along = measure.on_segments(f, x, fewer, measure.SHORT, noise, tolerance)
     near = along.verdicts(tolerance, tolerance)
     detail = f"{len(fewer)} directions, segments of {_step(along, near)} of the input's size about the sample"
     verdicts: list[Verdict] = [n if h != "passed" else h for h, n in zip(here, near, strict=True)]
     if failed and all(verdicts[i] == "passed" for i in failed):
         # The samples lie on kinks. Moved so that ties persist, they have one slope.
-        kept, _ = _at_sample(f, x, gradient, scale, tied)
+        kept, _ = at_sample(f, x, gradient, tied)
         smooth = kept.verdicts(tolerance, tolerance)
         # What still lies on a kink has to promise a slope between those of both sides.
         between = (kept.outside <= tolerance) & (kept.bar <= tolerance)
         if not all(smooth[i] == "passed" or between[i] for i in failed):
-            wrong = [i for i in failed if smooth[i] == "failed" and kept.gap[i] < _KINK * kept.error[i]]
+            wrong = [i for i in failed if smooth[i] == "failed" and kept.gap[i] < measure.KINK * kept.error[i]]
             verdicts = ["failed" if i in wrong else "undecided" if i in failed else v for i, v in enumerate(verdicts)]
             return _said(
                 kept, verdicts, tolerance, f"{len(tied)} directions in which equal pixels move alike, at the sample"
@@ -169,34 +141,115 @@ def slope(
     return _said(along, verdicts, tolerance, detail)
 
 
-def _of_steps(f: Function, x: Array, scale: Floats, directions: Sequence[Floats], tolerance: float) -> Slope:
-    tolerance = max(tolerance, 0.1)
-    found = _segments(f, x, scale, directions, _long_enough(f, x, scale, directions), None)
+def _of_steps(f: Function, x: Array, gradient: Floats, directions: Sequence[Floats], tolerance: float) -> Slope:
+    forward = _forwards(f, x, gradient, directions, range(len(x)), (tolerance, _COARSE))
+    tolerance = max(tolerance, _STEPPED)
+    if forward.said == "agree":
+        return _taken_forwards(forward, tolerance, len(directions), "steps of quantisation hide it from differences")
+    found = measure.segments(f, x, directions, measure.long_enough(f, x, directions), None)
     verdicts = found.verdicts(tolerance, _COARSE)
     detail = (
         f"{len(directions)} directions, segments of {_step(found, verdicts)} of the input's size about the sample, far "
         "above the steps of quantisation"
     )
     made = _said(found, verdicts, tolerance, detail)
-    if made.verdict != "undecided":
-        return made
-    return Slope(
-        "undecided",
-        made.value,
-        tolerance,
-        f"slopes of this quantised model cannot be tested at this size: {made.detail}",
-        "the model before it was quantised, checked and compared with this one (fgonnx compare), or real samples",
-    )
+    if made.verdict == "undecided":
+        made = replace(
+            made,
+            detail=f"slopes of this quantised model cannot be tested at this size: {made.detail}",
+            decides="the model before it was quantised, checked and compared with this one (fgonnx compare), or real "
+            "samples",
+        )
+    return _together(made, forward)
 
 
-def _said(m: _Measured, verdicts: Sequence[Verdict], tolerance: float, detail: str) -> Slope:
+def _forwards(
+    f: Function,
+    x: Array,
+    gradient: Floats,
+    directions: Sequence[Floats],
+    rows: Sequence[int],
+    allowed: tuple[float, float],
+) -> _Forward:
+    """Compare what the gradient promises with slopes taken forwards: equal, beyond what is gross, or in between."""
+    if f.forward is None:
+        return _Forward("none")
+    scale = size_of(x)
+    moves = np.stack([scale * unit(d) for d in directions])
+    worst, unclear = 0.0, ""
+    differs = False
+    for i in rows:
+        v = moves[:, i : i + 1]
+        promised = _promised(gradient[i], v)
+        try:
+            found, ties = f.forward(i, v, False)
+        except Unmeasured as reason:
+            return _Forward("none", why=str(reason))
+        if not found.any() and _size(promised) <= 32 * f.last_place[i]:
+            continue  # zero, up to rounding: a step of the input's whole size is below that of the score
+        size = max(_size(promised), _size(found))
+        error = _size(promised - found) / size if size > 0 else 0.0
+        worst = max(worst, error)
+        if error <= allowed[0]:
+            continue
+        kinks = _size(f.forward(i, v, True)[0] - found) if ties else 0.0
+        rounding = _scatter(f, x, gradient, moves, i)
+        if error > allowed[1] and error * size > _SURE * max(kinks, rounding):
+            differs = True
+        else:
+            unclear = "kinks" if kinks > rounding else "rounding"
+    return _Forward("differ" if differs else "unclear" if unclear else "agree", worst, unclear)
+
+
+def _scatter(f: Function, x: Array, gradient: Floats, moves: Floats, i: int) -> float:
+    """Return what rounding does to the promised slopes: how far they differ a hardly visible step aside."""
+    signs = np.random.default_rng(0).choice((-1.0, 1.0), x.shape)
+    _, beside = f.gradient(measure.batches.typed(x * (1 + _NUDGE * signs), x.dtype))
+    return _size(_promised(beside[i] - gradient[i], moves[:, i : i + 1]))
+
+
+def _promised(gradient: Floats, moves: Floats) -> Floats:
+    return np.asarray((moves * gradient[None, None]).reshape(len(moves), -1).sum(axis=1))
+
+
+def _size(values: Floats) -> float:
+    return float(np.sqrt((values**2).mean()))
+
+
+def _taken_forwards(forward: _Forward, tolerance: float, count: int, why: str) -> Slope:
+    detail = f"{count} directions, taken forwards through the source from the values it computes, roundings held; {why}"
+    return Slope("passed", forward.value, tolerance, detail)
+
+
+def _together(found: Slope, forward: _Forward) -> Slope:
+    """Return what differences say, with what slopes taken forwards say: where both are sure, they have to agree."""
+    if forward.said == "none":
+        why = f"; slopes cannot be taken forwards through the source: {forward.why}" if forward.why else ""
+        return replace(found, detail=found.detail + why) if found.verdict == "undecided" else found
+    apart = f"taken forwards through the source, operator by operator, slopes differ by {forward.value:.1e}"
+    detail = f"{found.detail}; {apart}"
+    if forward.said == "differ" and found.verdict != "passed":
+        return replace(found, verdict="failed", value=forward.value, detail=detail, decides="")
+    if forward.said == "differ":
+        return replace(found, verdict="undecided", detail=detail, decides="the model in float64, or other samples")
+    if found.verdict == "failed" and forward.why == "rounding":
+        decides = f"the model in float64: in its own precision the gradient is lost in rounding; {_SAMPLES}"
+        return replace(found, verdict="undecided", detail=detail, decides=decides)
+    return replace(found, detail=detail) if found.verdict == "undecided" else found
+
+
+def _at(directions: Sequence[Floats], m: Measured, verdicts: Sequence[Verdict]) -> str:
+    return f"{len(directions)} directions, step {_step(m, verdicts)} of the input's size"
+
+
+def _said(m: Measured, verdicts: Sequence[Verdict], tolerance: float, detail: str) -> Slope:
     worst = _worst(m, verdicts)
     verdict = verdicts[worst]
     error, bar = float(m.error[worst]), float(m.bar[worst])
     good = f"good to {bar:.1e}" if np.isfinite(bar) else "below the rounding of the score at every step"
     decides = ""
     if verdict == "undecided":
-        decides = "samples of the kind the model was made for" + (
+        decides = _SAMPLES + (
             ", or a score that moves more: the values before a Softmax or Sigmoid (head 'logits'), other targets"
             if bar > tolerance
             else ""
@@ -204,204 +257,10 @@ def _said(m: _Measured, verdicts: Sequence[Verdict], tolerance: float, detail: s
     return Slope(verdict, error, tolerance, f"{detail}; the measurement itself is {good}", decides)
 
 
-def _worst(m: _Measured, verdicts: Sequence[Verdict]) -> int:
+def _worst(m: Measured, verdicts: Sequence[Verdict]) -> int:
     order = ("passed", "undecided", "failed")
     return max(range(len(verdicts)), key=lambda i: (order.index(verdicts[i]), m.error[i]))
 
 
-def _step(m: _Measured, verdicts: Sequence[Verdict]) -> str:
+def _step(m: Measured, verdicts: Sequence[Verdict]) -> str:
     return f"{m.step[_worst(m, verdicts)]:.0e}"
-
-
-def _at_sample(
-    f: Function, x: Array, gradient: Floats, scale: Floats, directions: Sequence[Floats]
-) -> tuple[_Measured, Floats]:
-    """Measure central differences of all steps; return what the best step of each sample gives, and the noise, (N,)."""
-    shape = (len(STEPS), len(directions), len(x))
-    promised, central, gap, beyond = (np.zeros(shape) for _ in range(4))
-    moved = np.zeros((len(STEPS), len(x)))
-    here = f.score(x)
-    for k, direction in enumerate(directions):
-        v = _unit(direction)
-        for j, step in enumerate(STEPS):
-            ahead, behind = (batches.typed(x + sign * step * scale * v, x.dtype) for sign in (1, -1))
-            up, down = f.score(ahead) - here, here - f.score(behind)
-            # The actual steps, after rounding to the input's type.
-            promised[j, k] = _dot(ahead, behind, gradient) / (2 * step)
-            central[j, k] = (up + down) / (2 * step)
-            gap[j, k] = (up - down) / step
-            beyond[j, k] = np.maximum(np.abs(central[j, k] - promised[j, k]) - np.abs(gap[j, k]) / 2, 0)
-            moved[j] += _share(ahead != behind, v != 0) / len(directions)
-    steps = np.array(STEPS)[:, None]
-    noise = _noise(gap * steps[:, None], moved, f.last_place)
-    size = np.maximum(_rms(promised), _rms(central))
-    silent = ~promised.any((0, 1))
-    if silent.any():  # a zero gradient promises no size: how much the score moves elsewhere is one
-        size[:, silent] = np.maximum(size, _far(f, x, here, scale, directions) / 10)[:, silent]
-    rounding = noise / (np.sqrt(2) * steps)
-    bar = np.full((len(STEPS), len(x)), np.inf)
-    # Steps shrink to a third: so does an error linear in them, to half of what the slope changes by.
-    bar[1:] = np.hypot(rounding[1:], _rms(central[1:] - central[:-1]) / 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bar = np.where(size > 0, bar / size, np.where(silent, 0.0, np.inf))
-        error = np.where(size > 0, _rms(central - promised) / size, 0.0)
-        both, outside = (np.where(size > 0, _rms(values) / size, 0.0) for values in (gap, beyond))
-    bar[moved < 0.5] = np.inf
-    best = bar.argmin(0)
-    rows = np.arange(len(x))
-    found = (error[best, rows], bar[best, rows], np.array(STEPS)[best], both[best, rows], outside[best, rows])
-    return _Measured(*found), noise
-
-
-def _noise(second: Floats, moved: Floats, last_place: Floats) -> Floats:
-    """Return the standard deviation of a score's rounding, (N,), from its second differences (steps, directions, N).
-
-    At the smallest steps curvature and kinks are negligible, and `s(x + h v) - 2 s(x) + s(x - h v)` is rounding: six
-    times its variance. It is no less than that of rounding to the last place.
-    """
-    spread = _rms(second) / np.sqrt(6)
-    spread[moved < 0.5] = np.inf
-    least = 0.3 * last_place
-    return np.maximum(np.where(np.isfinite(spread), spread, 0).min(0, where=np.isfinite(spread), initial=np.inf), least)
-
-
-def _far(f: Function, x: Array, here: Floats, scale: Floats, directions: Sequence[Floats]) -> Floats:
-    """Return the slope of a score over large steps, (N,)."""
-    slopes = [
-        np.abs(f.score(batches.typed(x + step * scale * _unit(v), x.dtype)) - here) / step
-        for v in directions
-        for step in _FAR
-    ]
-    return np.asarray(np.max(slopes, axis=0))
-
-
-def _long_enough(f: Function, x: Array, scale: Floats, directions: Sequence[Floats]) -> Floats:
-    """Return half the length of segments, (N,), on which the score is least rough for what it moves by."""
-    rough = []
-    for half in _LONG:
-        moved, rest = np.zeros(len(x)), np.zeros(len(x))
-        for direction in directions[: (len(directions) + 1) // 2]:
-            v = half * scale * _unit(direction)
-            scores = np.stack([f.score(batches.typed(x + t * v, x.dtype)) for t in _PLACES])
-            moved += (scores[-1] - scores[0]) ** 2
-            rest += _roughness(scores, _PLACES) ** 2
-        rough.append(np.where(moved > 0, rest / np.where(moved > 0, moved, 1), np.inf))
-    return np.array(_LONG)[np.argmin(rough, axis=0)]
-
-
-def _on_segments(
-    f: Function,
-    x: Array,
-    scale: Floats,
-    directions: Sequence[Floats],
-    lengths: Sequence[float],
-    noise: Floats,
-    tolerance: float,
-) -> _Measured:
-    """Measure differences over segments against the mean slope on them; return the best length for each sample."""
-    found: list[_Measured] = []
-    for half in lengths:
-        found.append(_segments(f, x, scale, directions, np.full(len(x), half), noise))
-        if (np.min([m.bar for m in found], axis=0) <= tolerance).all():
-            break
-    best = np.argmin([m.bar for m in found], axis=0)
-    rows = np.arange(len(x))
-    return _Measured(*(np.stack([getattr(m, name) for m in found])[best, rows] for name in _NAMES))
-
-
-_NAMES = ("error", "bar", "step", "gap", "outside")
-
-
-def _segments(
-    f: Function, x: Array, scale: Floats, directions: Sequence[Floats], half: Floats, noise: Floats | None
-) -> _Measured:
-    """Measure differences over segments against the mean slope on them.
-
-    Parameters
-    ----------
-    half : numpy array, (N,)
-        Half their lengths, in units of the input's root mean square.
-    noise : numpy array, (N,), or None
-        Standard deviation of the score's rounding; None: as rough as the score is along the segments.
-    """
-    shape = (len(directions), len(x))
-    measured, promised, spread, rough = (np.zeros(shape) for _ in range(4))
-    for k, direction in enumerate(directions):
-        v = half.reshape(-1, *[1] * (x.ndim - 1)) * scale * _unit(direction)
-        ends = [batches.typed(x + sign * v, x.dtype) for sign in (-1, 1)]
-        inner = [f.gradient(batches.typed(x + t * v, x.dtype)) for t in _PLACES[1:-1]]
-        slopes = np.stack([_dot(ends[1], ends[0], gradient) / (2 * half) for _, gradient in inner])
-        scores = np.stack([f.score(ends[0]), *(score for score, _ in inner), f.score(ends[1])])
-        measured[k] = (scores[-1] - scores[0]) / (2 * half)
-        promised[k] = slopes.mean(0)
-        spread[k] = np.abs(slopes[::2].mean(0) - slopes[1::2].mean(0)) / 2
-        rough[k] = _roughness(scores, _PLACES)
-    deviation = noise if noise is not None else np.sqrt((rough**2).mean(0))
-    deviation = np.maximum(deviation, 0.3 * f.last_place)
-    size = np.sqrt(np.maximum((measured**2).mean(0), (promised**2).mean(0)))
-    bar = np.hypot(deviation / (np.sqrt(2) * half), np.sqrt((spread**2).mean(0)))
-    error = np.sqrt(((measured - promised) ** 2).mean(0))
-    still = np.where(size > 0, size, 1)
-    error = np.where(size > 0, error / still, 0)
-    return _Measured(error, np.where(size > 0, bar / still, np.inf), half, np.zeros(len(x)), error)
-
-
-def _roughness(scores: Floats, places: Floats) -> Floats:
-    """Return how far scores (points, N) scatter about the nearest parabola, (N,): their rounding, or more."""
-    basis = np.vander(places, 3)
-    rest = scores - basis @ np.linalg.lstsq(basis, scores, rcond=None)[0]
-    return np.asarray(np.sqrt((rest**2).sum(0) / (len(places) - 3)))
-
-
-def tied_directions(x: Array, channels: int | None, count: int, rng: np.random.Generator) -> list[Floats]:
-    """Return random directions in which equal pixels of a sample move alike, and zeros do not move.
-
-    Parameters
-    ----------
-    x : numpy array, (N, ...)
-        The samples.
-    channels : int or None
-        Which axis holds the channels of a pixel, if one does.
-    count : int
-        How many directions.
-    rng : numpy.random.Generator
-        The generator.
-    """
-    found = [np.zeros(x.shape) for _ in range(count)]
-    for n, sample in enumerate(x):
-        axis = sample.ndim if channels is None else channels - 1
-        pixels = np.moveaxis(sample if channels is not None else sample[..., None], axis, -1)
-        values, which = np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0, return_inverse=True)
-        for direction in found:
-            drawn = rng.standard_normal(values.shape) * (values != 0)
-            moved = np.moveaxis(drawn[which.reshape(-1)].reshape(pixels.shape), -1, axis)
-            direction[n] = moved.reshape(sample.shape)
-    return found
-
-
-def mean(values: Floats) -> Floats:
-    """Return the mean of every sample, keeping axes."""
-    found: Floats = values.mean(axis=tuple(range(1, values.ndim)), keepdims=True)
-    return found
-
-
-def _unit(direction: Floats) -> Floats:
-    """Scale a direction to a root mean square of 1 for every sample."""
-    return direction / (np.sqrt(mean(direction**2)) + 1e-300)
-
-
-def _rms(values: Floats) -> Floats:
-    """Return root mean squares over directions, the second axis."""
-    return np.asarray(np.sqrt((values**2).mean(1)))
-
-
-def _share(where: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> Floats:
-    """Return which share of the entries `among` all is also `where`, by sample."""
-    axes = tuple(range(1, where.ndim))
-    return np.asarray((where & among).sum(axes) / np.maximum(among.sum(axes), 1))
-
-
-def _dot(after: Array, before: Array, gradient: Floats) -> Floats:
-    """Return `<gradient, after - before>` of every sample."""
-    products = (after.astype(np.float64) - before.astype(np.float64)) * gradient
-    return np.asarray(products.reshape(len(products), -1).sum(axis=1))

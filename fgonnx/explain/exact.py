@@ -21,7 +21,16 @@ from fgonnx.engine.normal.quantised import is_quantised
 from fgonnx.engine.normal.training import random_values
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError, NumericError
-from fgonnx.explain.source import ADVICE, MOST, allowed_difference, as_defined, difference, parting, score_apart
+from fgonnx.explain.source import (
+    ADVICE,
+    MOST,
+    allowed_difference,
+    as_defined,
+    difference,
+    hold_against_source,
+    parting,
+    score_apart,
+)
 from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
@@ -52,6 +61,41 @@ class Witness:
         if inner not in self._sessions:
             self._sessions[inner] = as_defined(self._model, self._loaded.folder, inner)
         return self._sessions[inner]
+
+    def hold(self, loaded: LoadedModel, r: Rewritten, fed: Feeds, results: Feeds, *, first: bool) -> dict[str, Array]:
+        """Hold results against the source: outputs once, on the arrays as they were given or samples first.
+
+        Parameters
+        ----------
+        loaded : LoadedModel
+            The model with samples first.
+        r, fed, results
+            As for `compare`.
+        first : bool
+            Whether it is the first time for a size: then everything is compared, later what samples might influence.
+
+        Returns
+        -------
+        dict of str to numpy array
+            As of `compare`.
+
+        Raises
+        ------
+        NumericError
+            An output or the score differs.
+        """
+        found: dict[str, Array] = {}
+        needed = self.needed(r, len(fed[r.normal.input_name]), first=first)
+        if needed:
+            try:
+                found = self.compare(r, fed, results)
+            except NumericError:
+                if first:
+                    hold_against_source(loaded, r, fed, results)  # which names the first node that parts
+                raise
+        if first:
+            hold_against_source(loaded, r, fed, results, outputs=not needed)
+        return found
 
     def needed(self, r: Rewritten, count: int, *, first: bool) -> bool:
         """Tell whether outputs of `count` samples are to be compared.

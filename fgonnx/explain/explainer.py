@@ -36,7 +36,7 @@ from fgonnx.explain.finite import check_weights
 from fgonnx.explain.head import Head
 from fgonnx.explain.results import explanation_of
 from fgonnx.explain.runtime import check_chosen, check_form, fastest, hold, not_run
-from fgonnx.explain.source import hold_against_source, of_whom
+from fgonnx.explain.source import of_whom
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.explain.targets import Contrast, Target
 from fgonnx.explain.written import check_call, check_target, fixed_entry, opened, with_samples_first
@@ -364,11 +364,7 @@ class Explainer:
         if self._file is not None:
             return {}
         r, first = engine.rewritten, not engine.verified
-        found: dict[str, Array] = {}
-        if first:
-            hold_against_source(self.loaded, r, fed, results)
-        if self._witness.needed(r, len(fed[r.normal.input_name]), first=first):
-            found = self._witness.compare(r, fed, results)
+        found = self._witness.hold(self.loaded, r, fed, results, first=first)
         engine.verified = True
         return found
 

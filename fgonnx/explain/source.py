@@ -43,7 +43,9 @@ ADVICE = (
 _LEVELS = 256  # of an 8-bit value
 
 
-def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: Feeds) -> None:
+def hold_against_source(
+    loaded: LoadedModel, r: Rewritten, fed: Feeds, results: Feeds, *, outputs: bool = True
+) -> None:
     """Compare results with those of the source model on the same input.
 
     Parameters
@@ -56,6 +58,8 @@ def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: 
         Inputs of the rewritten graph, of all samples.
     results : mapping of str to numpy array
         What it computed, one row per sample.
+    outputs : bool
+        Whether outputs are compared; else the score alone, where they are known to be right.
 
     Raises
     ------
@@ -65,6 +69,11 @@ def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: 
     """
     graph = loaded.ir.graph
     count, total = _comparable(loaded, r, fed), len(fed[r.normal.input_name])
+    allowed = allowed_difference(graph)
+    if not outputs and r.head in r.source_outputs and r.head in results:
+        for name, wrong, right in score_apart(r, results, results[r.head], total, allowed):
+            raise NumericError(f"{parting(loaded, name, wrong, right)}. {ADVICE}")
+        return
     given = _given(loaded, r, fed, count)
     try:
         source, head = _run(loaded, r, given)
@@ -73,10 +82,9 @@ def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: 
             f"{loaded.name}: the source model does not run on the input that was explained, so its explanation cannot "
             f"be held against it: {error}"
         ) from error
-    allowed = allowed_difference(graph)
     # An output may have several rows for a sample, another number for each, or an axis of another kind in front.
     drawn = {v.name for v in random_values(graph)}  # behind the tensor explained
-    compared = [name for name in r.source_outputs if name not in drawn]
+    compared = [name for name in r.source_outputs if name not in drawn] if outputs else []
     even = r.normal.batched or total == 1
     rows = {name: len(results[name]) * count // total if even else len(source[name]) for name in compared}
     ours = {name: results[name][: rows[name]] for name in compared}

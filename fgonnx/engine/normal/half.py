@@ -49,7 +49,16 @@ _EXACT = {
 
 def is_half(graph: ir.Graph) -> bool:
     """Tell whether a graph computes in half precision."""
-    return any(v.dtype in _HALF for node in graph for v in node.outputs)
+    return any(
+        v.dtype in _HALF or (v.dtype is None and _makes_half(node)) for node in graph for v in node.outputs
+    )
+
+
+def _makes_half(node: ir.Node) -> bool:
+    """Tell the same of a node whose results have no types."""
+    if node.op_type == "Cast":
+        return ir.DataType(node.attributes["to"].as_int()) in _HALF
+    return any(v is not None and v.dtype in _HALF for v in node.inputs)
 
 
 def add_twins(model: ir.Model, x: ir.Value) -> Twins:

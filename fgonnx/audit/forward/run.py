@@ -1,0 +1,188 @@
+"""A source model run on one sample, and its slopes along directions taken forwards from node to node."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from fgonnx.audit.forward.operators import Array, Floats, Operators, Unmeasured
+from fgonnx.audit.forward.quantised import step_behind, through
+from fgonnx.audit.forward.tangents import Tangents, Through, Ties
+from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.session import Session
+from fgonnx.engine.normal.expand.controlflow import inline, replace
+from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.errors import ModelError
+from fgonnx.explain.source import allowed_difference
+
+_READ = (
+    *(ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL),
+    *(ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16),
+    *(ir.DataType.INT32, ir.DataType.UINT32, ir.DataType.INT64, ir.DataType.UINT64),
+)
+_ARRAYS = [f"tensor({t})" for t in ("float", "double", "float16", "bool")] + [
+    f"tensor({u}int{bits})" for u in ("", "u") for bits in (8, 16, 32, 64)
+]
+_MOST_BYTES = 1 << 31  # of values of one sample
+
+
+class Forward:
+    """Takes slopes forwards through a model.
+
+    Parameters
+    ----------
+    model : ir.Model
+        The source.
+    folder : Path or None
+        Folder of external weights.
+    r : Rewritten
+        What was made of it: which input is explained, and which value.
+    """
+
+    def __init__(self, model: ir.Model, folder: Path | None, r: Rewritten) -> None:
+        self._model = model.clone()
+        if self._model.functions:
+            common.InlinePass()(self._model)
+            common.NameFixPass()(self._model)
+        self._folder, self._head, self._input = folder, r.head, r.normal.input_name
+        self._compute = Operators(dict(self._model.opset_imports))
+        self._close = allowed_difference(model.graph)
+        self._branches = any(n.op_type == "If" and not n.domain for n in model.graph)
+        self._opened: tuple[ir.Model, Session] | None = None
+
+    def slopes(
+        self, feeds: Mapping[str, Array], entry: int, score: float, directions: Floats, *, other: bool = False
+    ) -> tuple[Floats, bool]:
+        """Return the derivatives of an entry of the head along directions.
+
+        Parameters
+        ----------
+        feeds : mapping of str to numpy array
+            The source's inputs, of one sample.
+        entry : int
+            Flat index of the entry explained.
+        score : float
+            What the explanation gives for it.
+        directions : numpy array, (K, ...)
+            Along which the explained input moves.
+        other : bool
+            Whether to choose the other one among equal values.
+
+        Returns
+        -------
+        numpy array, (K,)
+            The derivatives.
+        bool
+            Whether equal values moved differently, so that another choice among them is as right.
+
+        Raises
+        ------
+        Unmeasured
+            The slope cannot be taken through some node, or the values cannot be read.
+        """
+        ties = Ties(other)
+        try:
+            model, values = self._values(feeds)
+        except ModelError as error:
+            raise Unmeasured(f"onnxruntime does not give its inner values: {error}") from error
+        tangents: dict[str, Tangents] = {self._input: directions.astype(np.float64)}
+        steps: dict[str, tuple[Array | None, Array | None]] = {}
+        proto = ir.to_proto(ir.Model(_without_weights(model.graph), ir_version=model.ir_version))
+        left = Counter(name for node in proto.graph.node for name in node.input)
+        for node in proto.graph.node:
+            given = [values.get(name) if name else None for name in node.input]
+            moved = [tangents.get(name) if name else None for name in node.input]
+            if any(d is not None for d in moved):
+                made = [values.get(name) for name in node.output]
+                t = Through(node, given, made, moved, self._compute, ties)
+                for name, value, d in zip(node.output, made, through(t), strict=True):
+                    if d is not None and not np.isfinite(d).all():
+                        raise Unmeasured(f"the slope of '{name}' ({node.op_type}) is not finite")
+                    tangents[name] = d
+                    if value is not None and value.dtype.kind in "iu":
+                        behind = step_behind(node, given)
+                        steps[name] = behind if behind[0] is not None else steps.get(node.input[0], (None, None))
+            for name in node.input:
+                left[name] -= 1
+                if not left[name] and name != self._head:
+                    tangents.pop(name, None)
+        return self._at_head(values, tangents, steps, (entry, score), len(directions)), ties.met
+
+    def _at_head(
+        self,
+        values: Mapping[str, Array],
+        tangents: Mapping[str, Tangents],
+        steps: Mapping[str, tuple[Array | None, Array | None]],
+        explained: tuple[int, float],
+        count: int,
+    ) -> Floats:
+        """Return the slopes of the entry explained, which has to be the score."""
+        entry, score = explained
+        if self._head not in values:
+            raise Unmeasured(f"the source has no value '{self._head}', which is explained")
+        rows = values[self._head].reshape(-1).astype(np.float64)
+        scale, zero = steps.get(self._head, (None, None))
+        if np.size(scale if scale is not None else 1) != 1:
+            raise Unmeasured("the value explained has several scales")
+        step = 1.0 if scale is None else float(np.reshape(scale, -1)[0])
+        rows = step * (rows - (0.0 if zero is None else float(np.reshape(zero, -1)[0])))
+        if entry >= len(rows) or abs(rows[entry] - score) > self._close * max(float(np.abs(rows).max()), 1e-3):
+            raise Unmeasured(f"'{self._head}' of the source is not the score")
+        found = tangents.get(self._head)
+        return np.zeros(count) if found is None else np.asarray(found.reshape(count, -1)[:, entry]) * step
+
+    def _values(self, feeds: Mapping[str, Array]) -> tuple[ir.Model, dict[str, Array]]:
+        """Return the model, branches that are taken written out, and all its values that can be read."""
+        if self._opened is None or self._branches:
+            model = self._model.clone()
+            self._take_branches(model, feeds)
+            copy = model.clone()
+            names = {str(v.name) for v in copy.graph.outputs}
+            for v in (v for node in copy.graph for v in node.outputs):
+                if v.name and v.name not in names and (v.dtype is None or v.dtype in _READ):
+                    v.shape = None
+                    copy.graph.outputs.append(v)
+            session = Session(copy, folder=self._folder, providers=["cpu"], optimise=False)
+            self._opened = model, session
+        model, session = self._opened
+        found = session.run(dict(feeds), [n for n in session.outputs if session.types[n] in _ARRAYS])
+        if sum(a.nbytes for a in found.values()) > _MOST_BYTES:
+            raise Unmeasured("its values are too large")
+        weights = {
+            str(name): v.const_value.numpy()
+            for name, v in model.graph.initializers.items()
+            if v.const_value is not None
+        }
+        return model, {**weights, **found, **{name: np.asarray(a) for name, a in feeds.items()}}
+
+    def _take_branches(self, model: ir.Model, feeds: Mapping[str, Array]) -> None:
+        """Write out the branch of every If that this sample takes."""
+        graph = model.graph
+        while (node := next((n for n in graph if n.op_type == "If" and not n.domain), None)) is not None:
+            branch = "then_branch" if self._holds(model, node.inputs[0], feeds) else "else_branch"
+            op = Emitter(graph, prefix=f"{node.name}/", before=node)
+            replace(graph, node, inline(op, node.attributes[branch].as_graph(), [], f"{node.name}/"))
+
+    def _holds(self, model: ir.Model, condition: ir.Value | None, feeds: Mapping[str, Array]) -> bool:
+        if condition is None:
+            raise Unmeasured("an If has no condition")
+        name = str(condition.name)
+        if condition.const_value is not None:
+            return bool(condition.const_value.numpy().reshape(-1)[0])
+        if name in feeds:
+            return bool(np.reshape(feeds[name], -1)[0])
+        copy = model.clone()
+        if name not in {v.name for v in copy.graph.outputs}:
+            copy.graph.outputs.append(next(v for n in copy.graph for v in n.outputs if v.name == name))
+        session = Session(copy, folder=self._folder, providers=["cpu"], optimise=False)
+        return bool(session.run(dict(feeds), [name])[name].reshape(-1)[0])
+
+
+def _without_weights(graph: ir.Graph) -> Any:
+    return ir.GraphView(graph.inputs, graph.outputs, nodes=graph, opset_imports=graph.opset_imports, name="source")
