@@ -49,9 +49,7 @@ FORMS = (*INSIDE, "scores that cancel", "float16", *QUANTISED)
 
 def residual(dtype="float", inside="t = Identity(a)", behind="y = Identity(z)"):
     """A residual network with a normalised skip connection, a pooling and a dense head."""
-    weights = draw(
-        2, w1=(6, 3, 3, 3), b1=(6,), w2=(6, 6, 3, 3), b2=(6,), w3=(216, 16), b3=(16,), w4=(16, 4), b4=(4,)
-    )
+    weights = draw(2, w1=(6, 3, 3, 3), b1=(6,), w2=(6, 6, 3, 3), b2=(6,), w3=(216, 16), b3=(16,), w4=(16, 4), b4=(4,))
     used = {k: np.array(v, np.float32) for k, v in NUMBERS.items() if k in f"{inside} {behind}"}
     return model(
         f"""({dtype}[N,3,12,12] x) => ({dtype}[N,4] y) {{

@@ -59,7 +59,8 @@ class Function:
 class Measured:
     """Relative errors and their bars by sample, (N,), and the steps they were measured with.
 
-    gap : how far the slopes of both sides differ; outside : how far the promise is from what lies between them.
+    gap : how far the slopes of both sides differ, or jumps of the score on a segment.
+    outside : how far the promise is from what lies between both sides.
     still : the share of steps on which the score stays exactly the same, of those promised to be seen.
     """
 
@@ -214,7 +215,8 @@ def segments(f: Function, x: Array, directions: Sequence[Floats], half: Floats, 
     error = np.sqrt(((measured - promised) ** 2).mean(0))
     still = np.where(size > 0, size, 1)
     error = np.where(size > 0, error / still, 0)
-    return Measured(error, np.where(size > 0, bar / still, np.inf), half, np.zeros(len(x)), error)
+    jumps = np.sqrt((rough**2).mean(0)) / half / still
+    return Measured(error, np.where(size > 0, bar / still, np.inf), half, jumps, error)
 
 
 def _roughness(scores: Floats, places: Floats) -> Floats:

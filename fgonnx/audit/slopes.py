@@ -22,6 +22,7 @@ import numpy as np
 from fgonnx.audit import measure
 from fgonnx.audit.forward import Unmeasured
 from fgonnx.audit.measure import Array, Floats, Function, Measured, Verdict, at_sample, size_of, unit
+from fgonnx.explain import batches
 
 _COARSE = (
     0.3  # difference of a quantised slope that is an error; up to there it may be bias of the straight-through one
@@ -30,7 +31,8 @@ _STEPPED = 0.1  # difference of a quantised slope that is allowed at least
 _GROSS = 3.0  # times what is allowed, beyond which another slope taken forwards is an error
 _STILL = 0.5  # share of steps without any effect at which a score is seen to move in steps
 _SURE = 3.0  # times what ties and rounding of the gradient account for, beyond which that is an error
-_NUDGE = 1e-6
+_NUDGES = (1e-6, 1e-5)
+_LENGTH = 1.37
 _SAMPLES = "samples of the kind the model was made for"
 
 
@@ -124,6 +126,8 @@ def _by_differences(
     along = measure.on_segments(f, x, fewer, measure.SHORT, noise, tolerance)
     near = along.verdicts(tolerance, tolerance)
     detail = f"{len(fewer)} directions, segments of {_step(along, near)} of the input's size about the sample"
+    rough = along.gap > measure.KINK * along.error  # a jump of the score is no slope
+    near = ["undecided" if n == "failed" and r else n for n, r in zip(near, rough, strict=True)]
     verdicts: list[Verdict] = [n if h != "passed" else h for h, n in zip(here, near, strict=True)]
     if failed and all(verdicts[i] == "passed" for i in failed):
         # The samples lie on kinks. Moved so that ties persist, they have one slope.
@@ -153,6 +157,8 @@ def _of_steps(f: Function, x: Array, gradient: Floats, directions: Sequence[Floa
         "above the steps of quantisation"
     )
     made = _said(found, verdicts, tolerance, detail)
+    if made.verdict == "failed" and forward.said == "none":  # steps have no slope of their own to be sure of
+        made = replace(made, verdict="undecided")
     if made.verdict == "undecided":
         made = replace(
             made,
@@ -189,12 +195,17 @@ def _forwards(
             continue  # zero, up to rounding: a step of the input's whole size is below that of the score
         size = max(_size(promised), _size(found))
         error = _size(promised - found) / size if size > 0 else 0.0
-        worst = max(worst, error)
         if error <= allowed[0]:
+            worst = max(worst, error)
             continue
         kinks = _size(f.forward(i, v, True)[0] - found) if ties else 0.0
         rounding = _scatter(f, x, gradient, moves, i)
-        if error > allowed[1] and error * size > _SURE * max(kinks, rounding):
+        # Tangents of another length: linear, up to what is rounded on the way.
+        own = _size(f.forward(i, v * _LENGTH, False)[0] / _LENGTH - found)
+        if _size(promised) <= _SURE * (rounding + own) and _size(found) <= _SURE * (rounding + own):
+            continue  # both are zero up to rounding
+        worst = max(worst, error)
+        if error > allowed[1] and error * size > _SURE * max(kinks, rounding, own):
             differs = True
         else:
             unclear = "kinks" if kinks > rounding else "rounding"
@@ -202,10 +213,13 @@ def _forwards(
 
 
 def _scatter(f: Function, x: Array, gradient: Floats, moves: Floats, i: int) -> float:
-    """Return what rounding does to the promised slopes: how far they differ a hardly visible step aside."""
+    """Return what rounding does to the promised slopes: how far they differ hardly visible steps aside."""
     signs = np.random.default_rng(0).choice((-1.0, 1.0), x.shape)
-    _, beside = f.gradient(measure.batches.typed(x * (1 + _NUDGE * signs), x.dtype))
-    return _size(_promised(beside[i] - gradient[i], moves[:, i : i + 1]))
+    found = []
+    for nudge in _NUDGES:
+        _, beside = f.gradient(batches.typed(x * (1 + nudge * signs), x.dtype))
+        found.append(_size(_promised(beside[i] - gradient[i], moves[:, i : i + 1])))
+    return max(found)
 
 
 def _promised(gradient: Floats, moves: Floats) -> Floats:
@@ -225,7 +239,7 @@ def _together(found: Slope, forward: _Forward) -> Slope:
     """Return what differences say, with what slopes taken forwards say: where both are sure, they have to agree."""
     if forward.said == "none":
         why = f"; slopes cannot be taken forwards through the source: {forward.why}" if forward.why else ""
-        return replace(found, detail=found.detail + why) if found.verdict == "undecided" else found
+        return replace(found, detail=found.detail + why) if found.verdict != "passed" else found
     apart = f"taken forwards through the source, operator by operator, slopes differ by {forward.value:.1e}"
     detail = f"{found.detail}; {apart}"
     if forward.said == "differ" and found.verdict != "passed":

@@ -43,9 +43,7 @@ ADVICE = (
 _LEVELS = 256  # of an 8-bit value
 
 
-def hold_against_source(
-    loaded: LoadedModel, r: Rewritten, fed: Feeds, results: Feeds, *, outputs: bool = True
-) -> None:
+def hold_against_source(loaded: LoadedModel, r: Rewritten, fed: Feeds, results: Feeds, *, outputs: bool = True) -> None:
     """Compare results with those of the source model on the same input.
 
     Parameters

@@ -7,6 +7,7 @@ tangent, the derivative along a direction. Rounding passes tangents on, saturati
 used, and nothing that fgonnx has written.
 """
 
-from fgonnx.audit.forward.run import Forward, Unmeasured
+from fgonnx.audit.forward.operators import Unmeasured
+from fgonnx.audit.forward.run import Forward
 
 __all__ = ["Forward", "Unmeasured"]

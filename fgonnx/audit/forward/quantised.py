@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from fgonnx.audit.forward.operators import Array, Floats, Unmeasured
-from fgonnx.audit.forward.tangents import LINEAR, Tangents, Through, in_reals, propagate
+from fgonnx.audit.forward.tangents import LINEAR, in_reals, propagate
+from fgonnx.audit.forward.through import Tangents, Through
 
 _ONE = np.ones(())
 
 
-def placed(parameter: Array | None, rank: int, axis: int) -> Floats:
+def _placed(parameter: Array | None, rank: int, axis: int) -> Floats:
     """Return a scale or zero point that broadcasts along an axis; a missing zero point is 0."""
     if parameter is None:
         return np.zeros(())
@@ -36,10 +37,10 @@ class _Operand:
         q = t.value(at)
         s = t.inputs[scale] if scale < len(t.inputs) else None
         z = t.inputs[zero] if zero is not None and zero < len(t.inputs) else None
-        step = _ONE if s is None else placed(s, q.ndim, axis)
+        step = _ONE if s is None else _placed(s, q.ndim, axis)
         if any(i < len(t.tangents) and t.tangents[i] is not None for i in (scale, zero or scale)):
             raise Unmeasured(f"a scale of '{t.node.output[0]}' moves")
-        self.real = (q - placed(z, q.ndim, axis)) * step
+        self.real = (q - _placed(z, q.ndim, axis)) * step
         moved = t.tangents[at]
         self.tangent: Tangents = None if moved is None else moved * step
 
@@ -48,7 +49,7 @@ def _whole(t: Through, at: int, zero: int | None, axis: int = 1) -> tuple[Floats
     """Return an integer input without its zero point."""
     q = t.value(at)
     z = t.inputs[zero] if zero is not None and zero < len(t.inputs) else None
-    return q - placed(z, q.ndim, axis), t.tangents[at]
+    return q - _placed(z, q.ndim, axis), t.tangents[at]
 
 
 def _rounded(t: Through, real: Array, moved: Tangents, scale: int, zero: int, axis: int = 1) -> list[Tangents]:
@@ -60,8 +61,8 @@ def _rounded(t: Through, real: Array, moved: Tangents, scale: int, zero: int, ax
     kind = t.outputs[0].dtype if t.outputs[0] is not None else np.dtype(np.uint8) if z is None else z.dtype
     if kind.kind not in "iu":
         raise Unmeasured(f"'{t.node.output[0]}' ({t.node.op_type}) is of a type that cannot be read")
-    step = placed(s, real.ndim, axis)
-    steps = real / step + placed(z, real.ndim, axis)
+    step = _placed(s, real.ndim, axis)
+    steps = real / step + _placed(z, real.ndim, axis)
     low, high = np.iinfo(kind).min, np.iinfo(kind).max
     own = t.outputs[0]
     if own is not None:
@@ -78,22 +79,22 @@ def _rounded(t: Through, real: Array, moved: Tangents, scale: int, zero: int, ax
 
 
 def _axis(t: Through) -> int:
-    if "block_size" in t.fields and t.fields["block_size"]:
+    if t.fields.get("block_size"):
         raise Unmeasured("it holds blocks of scales")
-    return int(t.fields.get("axis", 1))  # type: ignore[call-overload]
+    return int(t.fields.get("axis", 1))
 
 
-def quantise(t: Through) -> list[Tangents]:
+def _quantise(t: Through) -> list[Tangents]:
     if t.moving != [0]:
         raise Unmeasured(f"a scale of '{t.node.output[0]}' moves")
     return _rounded(t, t.value(0), t.tangents[0], 1, 2, _axis(t))
 
 
-def dequantise(t: Through) -> list[Tangents]:
+def _dequantise(t: Through) -> list[Tangents]:
     return [_Operand(t, 0, 1, 2, _axis(t)).tangent]
 
 
-def dynamic(t: Through) -> list[Tangents]:
+def _dynamic(t: Through) -> list[Tangents]:
     """The scale is held; on its own range nothing saturates."""
     moved, scale = t.tangents[0], t.outputs[1]
     if moved is None or scale is None:
@@ -118,7 +119,7 @@ def _real(t: Through, op_type: str, *operands: _Operand, **fields: Any) -> tuple
     return in_reals(op_type, [o.real for o in operands], [o.tangent for o in operands], t.compute, t.ties, **fields)
 
 
-def conv(t: Through) -> list[Tangents]:
+def _conv(t: Through) -> list[Tangents]:
     _refuse_last(t)
     x, w = _Operand(t, 0, 1, 2), _Operand(t, 3, 4, 5, 0)
     y, moved = _real(t, "Conv", x, w, **_kept(t))
@@ -128,38 +129,38 @@ def conv(t: Through) -> list[Tangents]:
     return _rounded(t, y, moved, 6, 7)
 
 
-def matmul(t: Through) -> list[Tangents]:
+def _matmul(t: Through) -> list[Tangents]:
     a, b = _Operand(t, 0, 1, 2, -2), _Operand(t, 3, 4, 5, -1)
     return _rounded(t, *_real(t, "MatMul", a, b), 6, 7)
 
 
-def gemm(t: Through) -> list[Tangents]:
+def _gemm(t: Through) -> list[Tangents]:
     turned = bool(t.fields.get("transB", 0))
     a, b = _Operand(t, 0, 1, 2, 0), _Operand(t, 3, 4, 5, 0 if turned else 1)
     y, moved = _real(t, "Gemm", a, b, **_kept(t))
     if len(t.inputs) > 6 and t.inputs[6] is not None:
-        y = y + t.value(6) * float(t.fields.get("alpha", 1.0)) * t.value(1) * t.value(4)  # type: ignore[arg-type]
+        y = y + t.value(6) * float(t.fields.get("alpha", 1.0)) * t.value(1) * t.value(4)
     if len(t.inputs) > 7 and t.inputs[7] is not None:
         return _rounded(t, y, moved, 7, 8)
     return [moved]
 
 
-def conv_integer(t: Through) -> list[Tangents]:
+def _conv_integer(t: Through) -> list[Tangents]:
     (x, dx), (w, dw) = _whole(t, 0, 2), _whole(t, 1, 3, 0)
     return [in_reals("Conv", [x, w], [dx, dw], t.compute, t.ties, **_kept(t))[1]]
 
 
-def matmul_integer(t: Through) -> list[Tangents]:
+def _matmul_integer(t: Through) -> list[Tangents]:
     (a, da), (b, db) = _whole(t, 0, 2, -2), _whole(t, 1, 3, -1)
     return [in_reals("MatMul", [a, b], [da, db], t.compute, t.ties)[1]]
 
 
-def matmul_to_float(t: Through) -> list[Tangents]:
+def _matmul_to_float(t: Through) -> list[Tangents]:
     a, b = _Operand(t, 0, 2, 4, -2), _Operand(t, 1, 3, 5, -1)
     return [_real(t, "MatMul", a, b)[1]]
 
 
-def dynamic_matmul(t: Through) -> list[Tangents]:
+def _dynamic_matmul(t: Through) -> list[Tangents]:
     """The first operand is quantised inside, on its own range."""
     b = _Operand(t, 1, 2, 3, -1)
     moved = t.tangents[0]
@@ -173,9 +174,9 @@ def _two(op_type: str) -> Callable[[Through], list[Tangents]]:
     return rule
 
 
-def concat(t: Through) -> list[Tangents]:
+def _concat(t: Through) -> list[Tangents]:
     parts = [_Operand(t, i, i + 1, i + 2) for i in range(2, len(t.inputs), 3)]
-    return _rounded(t, *_real(t, "Concat", *parts, axis=int(t.fields["axis"])), 0, 1)  # type: ignore[call-overload]
+    return _rounded(t, *_real(t, "Concat", *parts, axis=int(t.fields["axis"])), 0, 1)
 
 
 def _one(op_type: str) -> Callable[[Through], list[Tangents]]:
@@ -187,23 +188,23 @@ def _one(op_type: str) -> Callable[[Through], list[Tangents]]:
 
 
 QUANTISED: dict[tuple[str, str], Callable[[Through], list[Tangents]]] = {
-    **{(domain, "QuantizeLinear"): quantise for domain in ("", "com.microsoft")},
-    **{(domain, "DequantizeLinear"): dequantise for domain in ("", "com.microsoft")},
-    ("", "DynamicQuantizeLinear"): dynamic,
-    ("", "QLinearConv"): conv,
-    ("", "QLinearMatMul"): matmul,
-    ("", "ConvInteger"): conv_integer,
-    ("", "MatMulInteger"): matmul_integer,
-    ("com.microsoft", "QGemm"): gemm,
+    **{(domain, "QuantizeLinear"): _quantise for domain in ("", "com.microsoft")},
+    **{(domain, "DequantizeLinear"): _dequantise for domain in ("", "com.microsoft")},
+    ("", "DynamicQuantizeLinear"): _dynamic,
+    ("", "QLinearConv"): _conv,
+    ("", "QLinearMatMul"): _matmul,
+    ("", "ConvInteger"): _conv_integer,
+    ("", "MatMulInteger"): _matmul_integer,
+    ("com.microsoft", "QGemm"): _gemm,
     ("com.microsoft", "QLinearAdd"): _two("Add"),
     ("com.microsoft", "QLinearMul"): _two("Mul"),
-    ("com.microsoft", "QLinearConcat"): concat,
+    ("com.microsoft", "QLinearConcat"): _concat,
     **{
         ("com.microsoft", f"QLinear{name}"): _one(name)
         for name in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")
     },
-    ("com.microsoft", "MatMulIntegerToFloat"): matmul_to_float,
-    ("com.microsoft", "DynamicQuantizeMatMul"): dynamic_matmul,
+    ("com.microsoft", "MatMulIntegerToFloat"): _matmul_to_float,
+    ("com.microsoft", "DynamicQuantizeMatMul"): _dynamic_matmul,
 }
 
 _MOVES = (*LINEAR, "MaxPool", "Identity")
@@ -220,9 +221,8 @@ def through(t: Through) -> list[Tangents]:
     rule = QUANTISED.get((t.node.domain, t.node.op_type))
     if rule is not None:
         return [*rule(t), *[None] * (len(t.node.output) - 1)][: len(t.node.output)]
-    if t.node.domain:
-        if not t.moving:
-            return [None] * len(t.node.output)
+    rounds = "Quant" in t.node.op_type or t.node.op_type.startswith(("QLinear", "QAttention", "QEmbed", "QOrdered"))
+    if t.node.domain and rounds and t.moving:
         raise Unmeasured(f"'{t.node.name or t.node.output[0]}' is a {t.node.domain}.{t.node.op_type}")
     whole = any(t.inputs[i] is not None and t.inputs[i].dtype.kind in "iu" for i in t.moving)  # type: ignore[union-attr]
     if whole and t.node.op_type not in (*_MOVES, "Cast", "Mul", "Relu", "Clip", "Max", "Min"):

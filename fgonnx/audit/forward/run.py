@@ -13,11 +13,12 @@ from onnx_ir.passes import common
 
 from fgonnx.audit.forward.operators import Array, Floats, Operators, Unmeasured
 from fgonnx.audit.forward.quantised import step_behind, through
-from fgonnx.audit.forward.tangents import Tangents, Through, Ties
+from fgonnx.audit.forward.through import Tangents, Through, Ties
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.normal.expand.controlflow import inline, replace
 from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.engine.walk.declared import STEPS
 from fgonnx.errors import ModelError
 from fgonnx.explain.source import allowed_difference
 
@@ -53,6 +54,10 @@ class Forward:
         self._folder, self._head, self._input = folder, r.head, r.normal.input_name
         self._compute = Operators(dict(self._model.opset_imports))
         self._close = allowed_difference(model.graph)
+        # A step has the slope zero, unless it is a quantiser written by hand, which passes that of what it rounds.
+        self._steps = {str(v.name) for n in self._model.graph if n.op_type in STEPS for v in n.outputs}
+        tied = {str(n.name) for n in r.model.graph if n.op_type == "StraightThrough"}
+        self._straight = {name for name in self._steps if f"{name}::real" in tied}
         self._branches = any(n.op_type == "If" and not n.domain for n in model.graph)
         self._opened: tuple[ir.Model, Session] | None = None
 
@@ -86,7 +91,7 @@ class Forward:
         Unmeasured
             The slope cannot be taken through some node, or the values cannot be read.
         """
-        ties = Ties(other)
+        ties = Ties(other, held=self._steps - self._straight, straight=self._straight)
         try:
             model, values = self._values(feeds)
         except ModelError as error:

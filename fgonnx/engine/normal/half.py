@@ -49,9 +49,7 @@ _EXACT = {
 
 def is_half(graph: ir.Graph) -> bool:
     """Tell whether a graph computes in half precision."""
-    return any(
-        v.dtype in _HALF or (v.dtype is None and _makes_half(node)) for node in graph for v in node.outputs
-    )
+    return any(v.dtype in _HALF or (v.dtype is None and _makes_half(node)) for node in graph for v in node.outputs)
 
 
 def _makes_half(node: ir.Node) -> bool:
