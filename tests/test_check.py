@@ -297,6 +297,110 @@ def test_free_sizes_are_checked_at_a_given_one():
     assert check(model, np.random.default_rng(0).random((2, 1, 9, 7), np.float32), threads=1).passed
 
 
+class TestArraysByName:
+    """Sizes are those of the arrays, as they are for an array alone."""
+
+    PICTURE = """(float[N,1,H,W] x) => (float[N,3] y) {
+        c = Conv<pads=[1,1,1,1]>(x, w)
+        s = Sigmoid(c)
+        p = GlobalAveragePool(s)
+        f = Flatten(p)
+        y = MatMul(f, v)
+    }"""
+    MASKED = """(float[N,T,8] x, {mask}) => (float[N,3] y) {{
+        two = Constant<value_ints=[2]>()
+        one = Constant<value_ints=[1]>()
+        f = Cast<to=1>(mask)
+        m = Unsqueeze(f, two)
+        h = Mul(x, m)
+        s = ReduceSum<keepdims=0>(h, one)
+        n = ReduceSum<keepdims=0>(m, one)
+        q = Div(s, n)
+        z = MatMul(q, w)
+        y = Sigmoid(z)
+    }}"""
+
+    def test_of_free_sizes(self):
+        source = model(self.PICTURE, weights=draw(w=(4, 1, 3, 3), v=(4, 3)))
+        x = np.random.default_rng(0).random((2, 1, 9, 7), np.float32)
+        assert check(source, {"x": x}, threads=1).passed
+
+    @pytest.mark.parametrize(
+        ("declared", "dtype"),
+        [("int64[N,T] mask", np.int64), ("float[N,T] mask", np.float32), ("bool[N,T] mask", bool)],
+    )
+    def test_with_a_free_mask(self, declared, dtype):
+        source = model(self.MASKED.format(mask=declared), weights=draw(w=(8, 3)))
+        mask = np.ones((2, 5), dtype)
+        mask[1, 3:] = 0
+        x = np.random.default_rng(0).random((2, 5, 8), np.float32)
+        assert check(source, {"x": x, "mask": mask}, input="x", threads=1).passed
+
+    @pytest.mark.parametrize("declared", ["int64[N,T] mask", "bool[N,T] mask"])
+    def test_a_random_mask_hides_nothing(self, declared):
+        source = model(self.MASKED.format(mask=declared), weights=draw(w=(8, 3)))
+        assert check(source, input_shape=(1, 5, 8), threads=1).passed
+
+
+class TestSlopesTakenForwards:
+    """Of the source, whatever it is made of; what is no slope is not decided."""
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "u = Mod<fmod=1>(x, two)\nr = Sin(u)",
+            "f = Floor(x)\nr = Sub(x, f)",
+            "a = Max(x, half)\nb = Min(a, x)\nr = Exp(b)",
+            "k = Constant<value=int64[1] {2}>()\nr, i = TopK(x, k)\n",
+            "r = ReduceMax<axes=[1]>(x)",
+            "l = LayerNormalization(x, ones, ones)\nr = Gelu(l)",
+            "c = Less(x, half)\ne = Exp(x)\nr = Where(c, e, x)",
+        ],
+    )
+    def test_small_graphs(self, body, monkeypatch):
+        text = f"(float[N,6] x) => (float[N,1] y) {{ {body}\n s = Mul(r, r)\n y = ReduceSum<axes=[1]>(s) }}"
+        text = text.replace("ReduceSum<axes=[1]>(s)", "ReduceSum(s, axis)")
+        if "ReduceMax" in body:
+            text = text.replace("ReduceMax<axes=[1]>(x)", "ReduceMax(x, axis)")
+        given = {
+            "two": np.float32(2),
+            "half": np.float32(0.5),
+            "ones": np.ones(6, np.float32),
+            "axis": np.array([1]),
+        }
+        source = model(text, opset=20, weights={k: v for k, v in given.items() if k in text})
+        monkeypatch.setattr("fgonnx.audit.measure.Measured.verdicts", lambda m, *_: ["undecided"] * len(m.error))
+        result = check(source, threads=1)
+        assert result.passed
+        assert all("taken forwards" in c.detail for c in result.checks[2:])
+
+    def test_a_jump_is_no_slope(self, monkeypatch):
+        monkeypatch.setattr(checks, "forward_of", lambda *_: None)
+        source = model(
+            "(float[N,3] x) => (float[N,1] y) { m = Mod<fmod=1>(x, d)\n y = MatMul(m, w) }",
+            weights={"d": np.float32(0.5), "w": np.ones((3, 1), np.float32)},
+        )
+        x = np.array([[0.5 + 1e-5, 0.2, 0.3]], np.float32)
+        assert check(source, x, threads=1).verdict != "failed"
+
+    def test_contributions_that_are_rounding_are_not_decided(self):
+        # Two equal values, normalised: 0, or what is left of them.
+        source = model(
+            """(float[N,4] x) => (float[N,1] y) {
+                three = Constant<value_ints=[-1,4,1]>()
+                u = Reshape(x, three)
+                t = Tanh(u)
+                d = Concat<axis=2>(t, t, t)
+                l = LayerNormalization<epsilon=0.0000001>(d, gamma)
+                f = Flatten(l)
+                y = MatMul(f, w)
+            }""",
+            opset=18,
+            weights={"gamma": np.ones(3, np.float32), "w": np.full((12, 1), 0.3, np.float32)},
+        )
+        assert check(source, threads=1).verdict != "failed"
+
+
 def test_bad_options_are_refused():
     with pytest.raises(OptionError, match="samples=0 is out of range"):
         check(SHAPES, samples=0)

@@ -140,8 +140,9 @@ def check(
     Three things are compared: the outputs of the rewritten model with those of the source; the score with the sum of
     all contributions; and `<gradient, v>` with differences of the score, for directions v along and across the
     gradient. A slope passes only where its measurement is as good as what is allowed: it has an error bar for rounding
-    and for curvature. Where a sample lies on kinks, and where the model rounds its values, the difference over a
-    segment is compared with the mean of `<gradient, v>` on it. What could not be measured is undecided.
+    and for curvature. Where differences do not show it, it is taken forwards through the source, operator by operator
+    at the values that the source computes; where that is not possible, the difference over a segment is compared with
+    the mean of `<gradient, v>` on it. What could not be measured is undecided.
 
     What is checked is the gradient of the score, and its certificate. They do not depend on the method of the map.
 

@@ -99,7 +99,7 @@ def slope(
     rows = [i for i, v in enumerate(here) if v != "passed"]
     forward = _forwards(f, x, gradient, directions, rows, (tolerance, _GROSS * tolerance))
     if forward.said == "agree":
-        return _taken_forwards(forward, tolerance, len(directions), "differences of the score do not show it")
+        return _taken_forwards(forward, tolerance, len(_fewer(directions)), "differences of the score do not show it")
     if forward.said == "differ" and "failed" in here:
         return _together(_said(first, here, tolerance, _at(directions, first, here)), forward)
     return _together(_by_differences(f, x, gradient, directions, tolerance, tied), forward)
@@ -121,8 +121,7 @@ def _by_differences(
         return replace(made, verdict="undecided", decides=decides)
     if any(first.gap[i] < measure.KINK * first.error[i] for i in failed):
         return _said(first, here, tolerance, f"{at}; both sides agree: it is no kink")
-    # A segment takes several gradients, so that there are fewer of them.
-    fewer = directions[: (len(directions) + 1) // 2]
+    fewer = _fewer(directions)
     along = measure.on_segments(f, x, fewer, measure.SHORT, noise, tolerance)
     near = along.verdicts(tolerance, tolerance)
     detail = f"{len(fewer)} directions, segments of {_step(along, near)} of the input's size about the sample"
@@ -149,7 +148,9 @@ def _of_steps(f: Function, x: Array, gradient: Floats, directions: Sequence[Floa
     forward = _forwards(f, x, gradient, directions, range(len(x)), (tolerance, _COARSE))
     tolerance = max(tolerance, _STEPPED)
     if forward.said == "agree":
-        return _taken_forwards(forward, tolerance, len(directions), "steps of quantisation hide it from differences")
+        return _taken_forwards(
+            forward, tolerance, len(_fewer(directions)), "steps of quantisation hide it from differences"
+        )
     found = measure.segments(f, x, directions, measure.long_enough(f, x, directions), None)
     verdicts = found.verdicts(tolerance, _COARSE)
     detail = (
@@ -181,7 +182,7 @@ def _forwards(
     if f.forward is None:
         return _Forward("none")
     scale = size_of(x)
-    moves = np.stack([scale * unit(d) for d in directions])
+    moves = np.stack([scale * unit(d) for d in _fewer(directions)])
     worst, unclear = 0.0, ""
     differs = False
     for i in rows:
@@ -210,6 +211,11 @@ def _forwards(
         else:
             unclear = "kinks" if kinks > rounding else "rounding"
     return _Forward("differ" if differs else "unclear" if unclear else "agree", worst, unclear)
+
+
+def _fewer(directions: Sequence[Floats]) -> Sequence[Floats]:
+    """Return half of the directions, for measurements that take longer or are more exact."""
+    return directions[: (len(directions) + 1) // 2]
 
 
 def _scatter(f: Function, x: Array, gradient: Floats, moves: Floats, i: int) -> float:
