@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import pickletools
 import re
 import zipfile
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fgonnx import files
 from fgonnx.errors import ModelError
-from fgonnx.wording import parameter
+from fgonnx.files import kind_of
+from fgonnx.wording import first_line, parameter
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "tflite", "jax", "sklearn", "paddle")
 """Frameworks with a converter module."""
@@ -27,7 +30,10 @@ _PACKAGES = {
     "sklearn": "sklearn",
     "paddle": "paddle",
 }
-_LAMBDA = re.compile(rb'"class_name"\s*:\s*"(Lambda|__lambda__)"')
+_CODE = re.compile(rb'"class_name"\s*:\s*"(Lambda|__lambda__|TFSMLayer)"')
+_OF_CODE = ("Lambda", "__lambda__", "TFSMLayer")
+_HARMLESS = ("keras.activations", "keras.initializers", "keras.ops", "keras.src.activations", "keras.src.ops")
+_MOST_DESCRIPTION = 1 << 28  # bytes
 _HEAD = 4096  # bytes in which signatures are looked for
 _KNOWN = (
     "torch (.pt, .pt2), TensorFlow (a SavedModel folder, a frozen .pb), Keras (.keras, .h5), .tflite, scikit-learn "
@@ -82,10 +88,20 @@ def recognise(path: Path) -> Kind:
     ModelError
         If it is missing, is ONNX already, holds only weights, or is of no known kind.
     """
-    if not path.exists():
-        raise ModelError(f"'{path}': no such file or folder")
-    if path.is_dir():
-        return _folder(path)
+    try:
+        what = kind_of(path.stat().st_mode)
+        if what == "a folder":
+            return _folder(path)
+        if what:
+            raise ModelError(f"'{path}' is {what}: give {_KNOWN}")
+        return _file(path)
+    except FileNotFoundError:
+        raise ModelError(f"'{path}': no such file or folder") from None
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ModelError(f"'{path}' cannot be read: {first_line(error)}") from error
+
+
+def _file(path: Path) -> Kind:
     with path.open("rb") as file:
         start = file.read(_HEAD)
     if start[4:8] == b"TFL3":  # its metadata may stand behind it as a zip archive
@@ -110,12 +126,51 @@ def recognise(path: Path) -> Kind:
     raise ModelError(f"'{path}' is of no known kind: give {_KNOWN}")
 
 
-def holds_lambda(path: Path) -> bool:
-    """Tell whether a Keras file holds a layer of Python code, which some versions of Keras run from HDF5 files."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return "config.json" in archive.namelist() and _LAMBDA.search(archive.read("config.json")) is not None
-    return _LAMBDA.search(path.read_bytes()) is not None  # HDF5 keeps the description of a network as plain text
+def code_in(path: Path) -> str:
+    """Return what of a Keras file is code, or brings code from elsewhere; "" where nothing does.
+
+    That is a Lambda layer, a TFSMLayer (a SavedModel beside the file), and a function or class of any package but
+    Keras: safe mode has let each of them through in some version, and HDF5 files have none.
+
+    Raises
+    ------
+    ModelError
+        The description of its layers cannot be read.
+    """
+    if not zipfile.is_zipfile(path):
+        found = _CODE.search(path.read_bytes())  # HDF5 keeps the description of a network as plain text
+        return f"a {found[1].decode()}" if found else ""
+    with zipfile.ZipFile(path) as archive:
+        if "config.json" not in archive.namelist():
+            return ""
+        if archive.getinfo("config.json").file_size > _MOST_DESCRIPTION:
+            raise ModelError(f"'{path}': the description of its layers has over {_MOST_DESCRIPTION:,} bytes")
+        text = archive.read("config.json").decode(errors="replace")
+    return code_of(files.parsed(text, f"'{path}': the description of its layers", ModelError))
+
+
+def code_of(config: Any) -> str:
+    """Return what of a description of layers is code, or brings code from elsewhere; "" where nothing does."""
+    parts = [config]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            name, module = part.get("class_name"), str(part.get("module") or "")
+            if name in _OF_CODE:
+                return f"a {name}"
+            if name == "function" and not _is_harmless(module, str(part.get("config"))):
+                return f"the function {module}.{part.get('config')}"
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
+    return ""
+
+
+def _is_harmless(module: str, name: str) -> bool:
+    """Tell whether Keras may look up a function: one of its own, or of those that a program has registered with it."""
+    if module in ("", "builtins"):
+        return not hasattr(builtins, name)
+    return module.startswith(_HARMLESS)
 
 
 def _folder(path: Path) -> Kind:

@@ -18,7 +18,7 @@ from fgonnx.errors import InputError, ModelError, OptionError
 from fgonnx.fields import check_choice
 
 from . import tensorflow as by_tensorflow
-from .detect import holds_lambda
+from .detect import code_in, code_of
 from .finish import finish
 from .network import Array, Block, Inputs, Linearised, Network, Seed, Site, exporting, needs, paired, reason
 from .options import Conversion, ConversionOptions
@@ -114,10 +114,9 @@ def load(path: Path) -> Any:
     ModelError
         If it holds code, or Keras cannot load it; custom layers are named.
     """
-    if path.is_file() and holds_lambda(path):
+    if path.is_file() and (code := code_in(path) or code_of(_description(path))):
         raise ModelError(
-            f"'{path}' holds Python code (a Lambda layer), which is not run from a file; load it in Python and pass "
-            "the model"
+            f"'{path}' holds code ({code}), which is not run from a file; load it in Python and pass the model"
         )
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
@@ -131,19 +130,23 @@ def load(path: Path) -> Any:
         ) from error
 
 
-def _custom_layers(path: Path) -> list[str]:
-    """List the layers of a file whose classes are not part of Keras."""
+def _description(path: Path) -> Any:
+    """Return the description of the layers of a file; None where it cannot be read."""
     try:
         if zipfile.is_zipfile(path):
             text = zipfile.ZipFile(path).read("config.json")
         else:
             with h5py.File(path) as file:
                 text = file.attrs["model_config"]
-        config = json.loads(text)
-    except (OSError, KeyError, ValueError):
-        return []
+        return json.loads(text)
+    except (OSError, KeyError, ValueError, RecursionError, zipfile.BadZipFile):
+        return None
+
+
+def _custom_layers(path: Path) -> list[str]:
+    """List the layers of a file whose classes are not part of Keras."""
     found: list[str] = []
-    parts = [config]
+    parts = [_description(path)]
     while parts:
         part = parts.pop()
         if isinstance(part, dict):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fgonnx import _checkout, methods, rules, targets
+from fgonnx import _checkout, bounds, methods, rules, targets
 from fgonnx._version import __version__
 from fgonnx.audit.check import CheckResult, check
 from fgonnx.audit.comparison import Comparison, compare
 from fgonnx.audit.inspection import inspect
+from fgonnx.bounds import Bounds, bounded
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.maps.aggregate import Site
 from fgonnx.engine.rewrite.gradient import grad
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _checkout.install()
 
 __all__ = [
+    "Bounds",
     "CheckResult",
     "Comparison",
     "Explainer",
@@ -39,6 +41,8 @@ __all__ = [
     "Running",
     "Site",
     "__version__",
+    "bounded",
+    "bounds",
     "check",
     "compare",
     "explain",

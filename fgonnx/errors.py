@@ -122,3 +122,7 @@ class UnsupportedError(FgonnxError):
         for r in self.refusals:
             lines.append(f"  node '{r.node}' ({r.op_type}, opset {r.version}): {r.why}. {r.what_to_do}")
         super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[type[UnsupportedError], tuple[tuple[Refusal, ...]]]:
+        """Pickle by the refusals, of which the message is made."""
+        return type(self), (self.refusals,)

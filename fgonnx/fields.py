@@ -26,6 +26,9 @@ EXPLANATION = "What is explained"
 MODEL = "What the model takes"
 RUNNING = "How it runs"
 
+MOST_RUNS = 1_000_000
+"""Samples, masks, subsets of one explanation or measurement: more would run for days."""
+
 _HINTS: dict[type, dict[str, Any]] = {}
 
 

@@ -1,35 +1,86 @@
-"""Atomic writing of files: to a temporary name in the same folder, then renamed."""
+"""Regular files: written to a temporary name in the same folder and then renamed, and read within bounds."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import stat
 import uuid
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fgonnx import bounds
 from fgonnx.errors import FgonnxError, OptionError
+from fgonnx.wording import first_line
+
+TEMPORARY = ".fgonnx-"
+"""What temporary names begin with. They are short: a name of the longest kind leaves no room for more."""
+
+# A pipe that nobody writes to would wait for ever.
+_PLAIN = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a symbolic link that leads back to itself",
+}
+
+
+def kind_of(mode: int) -> str:
+    """Return what a file is that is not a regular one: "a folder", "a named pipe"; else an empty text."""
+    return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no regular file")
+
+
+def destination(path: Path) -> Path:
+    """Return the file that is replaced where `path` is written: what a symbolic link leads to, as in an editor.
+
+    Raises
+    ------
+    OptionError
+        It is there and is no regular file.
+    """
+    try:
+        found = Path(os.path.realpath(path))
+        what = kind_of(found.lstat().st_mode)
+    except FileNotFoundError:
+        return found
+    except (OSError, ValueError) as error:
+        raise unwritable(path, error) from error
+    if what:
+        raise OptionError(f"'{path}' is {what}, which is not replaced; give the name of a file")
+    return found
 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """Yield a temporary name in the folder of `path`; the file replaces `path` when the block ends without an error.
+    """Yield a temporary name next to `path`; the file replaces `path` when the block ends without an error.
 
     With `sync`, its content is on the disk before it has its name, and so is the name: a power cut leaves it whole.
+
+    Raises
+    ------
+    OptionError
+        If it cannot be written, or what is there is no regular file.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    target = destination(path)
+    temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         if sync:
             _synced(temporary)
-        temporary.replace(path)
+        destination(path)  # it may have come meanwhile
+        temporary.replace(target)
         if sync and os.name == "posix":
-            _synced(path.parent)
+            _synced(target.parent)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
@@ -45,8 +96,8 @@ def _synced(path: Path) -> None:
         os.close(file)
 
 
-def make_folder(path: Path) -> None:
-    """Create a folder and its parents.
+def make_folder(path: Path, *, private: bool = False) -> None:
+    """Create a folder and its parents; a private one is its owner's alone (mode 700).
 
     Raises
     ------
@@ -54,8 +105,8 @@ def make_folder(path: Path) -> None:
         If it cannot be created.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        path.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
 
 
@@ -67,8 +118,78 @@ def check_folder(path: Path) -> None:
     OptionError
         If there is a file of that name.
     """
-    if path.exists() and not path.is_dir():
+    if os.path.exists(path) and not os.path.isdir(path):
         raise OptionError(f"'{path}' is a file; give a folder to write to")
+
+
+def read(path: str | os.PathLike[str], error: type[FgonnxError], what: str = "", *, bound: str = "data_bytes") -> bytes:
+    """Read a regular file.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    error : type
+        The exception to raise.
+    what : str
+        What it is, for messages, such as "label file".
+    bound : str
+        The bound of its size, a field of `fgonnx.Bounds`.
+
+    Raises
+    ------
+    FgonnxError
+        There is no such file, it cannot be read, is no regular file, or is larger than the bound.
+    """
+    name = f"{what} '{os.fspath(path)}'".strip()
+    try:
+        file = os.open(path, os.O_RDONLY | _PLAIN)
+    except (OSError, ValueError) as problem:
+        raise unreadable(name, problem, error) from problem
+    with open(file, "rb") as opened:
+        try:
+            status = os.fstat(file)
+            if is_no_file := kind_of(status.st_mode):
+                raise error(f"{name} is {is_no_file}: name a file")
+            bounds.check(bound, status.st_size, f"{name} has", error)
+            return opened.read(status.st_size)
+        except OSError as problem:
+            raise unreadable(name, problem, error) from problem
+
+
+def read_text(path: str | os.PathLike[str], error: type[FgonnxError], what: str) -> str:
+    """Read a file of UTF-8 text, with or without a byte order mark; raises as `read`, and for anything else."""
+    content = read(path, error, what, bound="text_bytes")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError:
+        raise error(f"{what} '{os.fspath(path)}' is not UTF-8 text: save it as UTF-8") from None
+
+
+def parsed(text: str, where: str, error: type[FgonnxError]) -> Any:
+    """Return what JSON holds.
+
+    Raises
+    ------
+    FgonnxError
+        It is not JSON, or is nested deeper than the bound.
+    """
+    bounds.check_nesting(text, where, error)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        why = f"line {problem.lineno}: {problem.msg}" if isinstance(problem, json.JSONDecodeError) else str(problem)
+        raise error(f"{where} is not valid JSON, {why}") from problem
+
+
+def unreadable(name: str, problem: OSError | ValueError, error: type[FgonnxError]) -> FgonnxError:
+    """Return the error for a file that cannot be read."""
+    if isinstance(problem, FileNotFoundError):
+        return error(f"{name} does not exist: check the spelling and the working folder")
+    if isinstance(problem, ValueError):
+        return error(f"{name} cannot be read: no file has such a name ({problem})")
+    advice = "check its permissions" if isinstance(problem, PermissionError) else "name another file"
+    return error(f"{name} cannot be read: {problem.strerror or problem}; {advice}")
 
 
 def read_array(path: str | os.PathLike[str], error: type[FgonnxError] = OptionError) -> npt.NDArray[Any]:
@@ -79,14 +200,90 @@ def read_array(path: str | os.PathLike[str], error: type[FgonnxError] = OptionEr
     FgonnxError
         Of the given type, if there is no such file, or it holds something else.
     """
+    name = f"'{os.fspath(path)}'"
     try:
-        found: npt.NDArray[Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as problem:
-        why = (
-            problem.strerror if isinstance(problem, OSError) and problem.strerror else "it is not a numeric .npy array"
+        with open(os.open(path, os.O_RDONLY | _PLAIN), "rb") as file:
+            status = os.fstat(file.fileno())
+            if what := kind_of(status.st_mode):
+                raise error(f"{name} is {what}: name a file")
+            return array_from(file, status.st_size, name, error)
+    except FileNotFoundError as problem:
+        raise error(f"{name} cannot be read: {problem.strerror}; write it with numpy.save") from problem
+    except (OSError, ValueError) as problem:
+        raise unreadable(name, problem, error) from problem
+
+
+def array_from(file: IO[bytes], size: int, name: str, error: type[FgonnxError]) -> npt.NDArray[Any]:
+    """Read an array of numbers, in the format of .npy, from an open file.
+
+    Parameters
+    ----------
+    file : file
+        The file, at its beginning.
+    size : int
+        How many bytes it has.
+    name : str
+        What it is called in messages.
+    error : type
+        The exception to raise.
+
+    Raises
+    ------
+    FgonnxError
+        It holds something else, or its header announces more than there is, or than the bound.
+    """
+    try:
+        shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+        kind = dtype.kind
+    except Exception as problem:  # a header is a Python literal, which numpy parses and looks into
+        raise error(f"{name} cannot be read: it is not a numeric .npy array; write it with numpy.save") from problem
+    if kind not in "biufc":
+        raise error(f"{name} cannot be read: it is not a numeric .npy array, but one of {dtype}; write numbers")
+    if any(type(n) is not int or n < 0 for n in shape) or len(shape) > _MOST_AXES:
+        raise error(f"{name} cannot be read: its header announces a shape that none can have; write it with numpy.save")
+    needed = math.prod(shape) * dtype.itemsize
+    bounds.check("data_bytes", needed, f"{name} announces", error)
+    if needed > size - file.tell():
+        raise error(
+            f"{name} is cut off: its header announces {needed:,} bytes of numbers, it holds {size - file.tell():,}; "
+            "write it again with numpy.save"
         )
-        raise error(f"'{os.fspath(path)}' cannot be read: {why}; write it with numpy.save") from problem
+    content = file.read(needed)
+    if len(content) < needed:
+        raise error(f"{name} is cut off: it ends after {len(content):,} of {needed:,} bytes of numbers")
+    found = np.frombuffer(bytearray(content), dtype)
+    return found.reshape(shape[::-1]).transpose() if fortran else found.reshape(shape)
+
+
+def read_arrays(path: Path, names: Sequence[str], error: type[FgonnxError]) -> dict[str, npt.NDArray[Any]]:
+    """Read the arrays of those names that an .npz file holds; raises as `read_array`."""
+    found = {}
+    name = f"'{path}'"
+    try:
+        with open(os.open(path, os.O_RDONLY | _PLAIN), "rb") as file:
+            if what := kind_of(os.fstat(file.fileno()).st_mode):
+                raise error(f"{name} is {what}: name a file")
+            with zipfile.ZipFile(file) as archive:
+                sizes = {i.filename.removesuffix(".npy"): (i, i.file_size) for i in archive.infolist()}
+                for entry in names:
+                    if entry in sizes:
+                        part, size = sizes[entry]
+                        with archive.open(part) as content:
+                            found[entry] = array_from(content, size, f"{name}, {entry}", error)
+    except FgonnxError:
+        raise
+    except (OSError, ValueError) as problem:
+        raise unreadable(name, problem, error) from problem
+    except Exception as problem:  # zipfile raises many kinds on what is damaged, encrypted or in other compressions
+        raise error(f"{name} cannot be read as .npz: {first_line(problem)}; write it with numpy.savez") from problem
     return found
+
+
+_MOST_AXES = 64
+_HEADERS: Mapping[tuple[int, int], Callable[[IO[bytes]], tuple[Any, bool, np.dtype[Any]]]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 class FileArray(npt.NDArray[Any]):
@@ -111,8 +308,13 @@ def read_named(path: str | os.PathLike[str], error: type[FgonnxError] = OptionEr
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write an object as JSON, keys in insertion order; NaN and infinity are errors."""
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8 text; lone surrogates, of names that are not UTF-8, are written as in JSON."""
     with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:
@@ -121,6 +323,7 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
         np.save(file, array, allow_pickle=False)
 
 
-def unwritable(path: Path, error: OSError) -> OptionError:
+def unwritable(path: Path, error: OSError | ValueError) -> OptionError:
     """Return the error for a file that cannot be written."""
-    return OptionError(f"'{path}' cannot be written: {error.strerror or error}; choose another place")
+    why = getattr(error, "strerror", None) or error
+    return OptionError(f"'{path}' cannot be written: {why}; choose another place")

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from fgonnx import bounds, files
 from fgonnx.errors import InputError, OptionError, TargetError
 from fgonnx.wording import closest, parameter
 
@@ -25,6 +26,7 @@ BACKGROUND = "background"
 
 _WNID = re.compile(r"(n\d{8})[\s,:]+(?=\S)")
 _SHOWN = 6  # candidates named in an error message
+_DIGITS = 18  # of an index
 
 
 class Label(str):
@@ -74,16 +76,9 @@ def load(path: str | os.PathLike[str]) -> tuple[str, ...]:
         The file is missing, empty, not text, or does not name every class 0..n-1 exactly once.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"label file '{path}' does not exist: check the spelling and the working folder") from None
-    except IsADirectoryError:
-        raise InputError(f"label file '{path}' is a folder: name a .txt, .csv or .json file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"label file '{path}' is not UTF-8 text: save it as UTF-8") from None
-    except OSError as error:
-        raise InputError(f"label file '{path}' cannot be read: {error.strerror}; check its permissions") from error
+    if os.path.isdir(path):
+        raise InputError(f"label file '{path}' is a folder: name a .txt, .csv or .json file")
+    text = files.read_text(path, InputError, "label file")
     where = f"label file '{path}'"
     if not text.strip():
         raise InputError(f"{where} is empty: write one class name per line")
@@ -97,7 +92,15 @@ def load(path: str | os.PathLike[str]) -> tuple[str, ...]:
     blank = next((i for i, line in enumerate(lines, 1) if not line.strip()), None)
     if blank is not None:
         raise InputError(f"{where} has a blank line {blank}: one name per class, in the order of the outputs")
-    return tuple(Label.from_line(line) for line in lines)
+    return _bounded((Label.from_line(line) for line in lines), where)
+
+
+def _bounded(found: Iterable[Label], where: str) -> tuple[Label, ...]:
+    """Refuse too many names, and too long ones."""
+    names = tuple(found)
+    bounds.check("label_count", len(names), f"{where} holds", InputError)
+    bounds.check("label_length", max(map(len, names)), f"{where} has", InputError)
+    return names
 
 
 def to_json(labels: Sequence[str]) -> str:
@@ -138,14 +141,14 @@ def from_json(text: str, where: str = f"metadata '{METADATA_KEY}'") -> tuple[str
     InputError
         It is not JSON, does not hold names, or its indices are not 0..n-1.
     """
+    bounds.check_nesting(text, where, InputError)
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{where} is not JSON (line {error.lineno}: {error.msg}): fix it, or use one name per line"
-        ) from None
+    except ValueError as error:
+        why = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise InputError(f"{where} is not JSON ({why}): fix it, or use one name per line") from None
     if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
-        return tuple(Label.from_line(v) for v in value)
+        return _bounded((Label.from_line(v) for v in value), where)
     if isinstance(value, dict) and value and all(isinstance(v, str) for v in value.values()):
         return _by_index([(k, v) for k, v in value.items()], where)
     raise InputError(f'{where} must hold a JSON list of names, or an object such as {{"0": "cat", "1": "dog"}}')
@@ -277,6 +280,8 @@ def resolve(target: str, labels: Sequence[str] = (), n_classes: int | None = Non
     if not wanted:
         raise TargetError("the target is empty: give the index of a class, or its name")
     if re.fullmatch(r"[+-]?\d+", wanted):
+        if len(wanted) > _DIGITS:
+            raise TargetError(f"target {wanted[:_DIGITS]}... is out of range: it has {len(wanted)} digits")
         index, count = int(wanted), n_classes if n_classes is not None else len(labels) or None
         if index < 0 or (count is not None and index >= count):
             span = f"0..{count - 1}" if count is not None else "0 or more"
@@ -325,7 +330,12 @@ def _synonyms(label: str) -> list[str]:
 
 
 def _from_csv(text: str, where: str) -> tuple[str, ...]:
-    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if any(map(str.strip, row))]
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise InputError(f"{where} is not CSV ({error}): write 'name,index' in every row") from None
+    if not rows:
+        raise InputError(f"{where} names no class: write 'name,index' in every row")
     for number, row in enumerate(rows, 1):
         if len(row) != 2:
             raise InputError(f"{where}: row {number} has {len(row)} columns, not 2: write 'name,index' in every row")
@@ -339,7 +349,7 @@ def _from_csv(text: str, where: str) -> tuple[str, ...]:
 
 
 def _is_index(cell: str) -> bool:
-    return re.fullmatch(r"[0-9]+", cell) is not None
+    return re.fullmatch(r"[0-9]{1,18}", cell) is not None
 
 
 def _by_index(pairs: Sequence[tuple[str, str]], where: str) -> tuple[str, ...]:
@@ -353,4 +363,4 @@ def _by_index(pairs: Sequence[tuple[str, str]], where: str) -> tuple[str, ...]:
     missing = next((i for i in range(len(pairs)) if i not in names), None)
     if missing is not None:
         raise InputError(f"{where}: class {missing} has no name: number the classes 0..{len(pairs) - 1}")
-    return tuple(Label.from_line(names[i]) for i in range(len(pairs)))
+    return _bounded((Label.from_line(names[i]) for i in range(len(pairs))), where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from fgonnx.errors import MARKS
 
 _SHOWN = 60  # characters of a value
 _CUTOFF = 0.6
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _PREFIX = 3  # letters that a name must share with another of which it is the beginning
 
 
@@ -54,9 +56,25 @@ def near(word: str, known: Iterable[str]) -> str:
     return f" (did you mean '{found[0]}'?)" if found else ""
 
 
+def whole(text: str) -> int | None:
+    """Return the whole number that a text is; None where it is none, or has more than 18 digits.
+
+    Examples
+    --------
+    >>> whole(" -12"), whole("\u00b2"), whole("9" * 19)
+    (-12, None, None)
+    """
+    return int(text) if _WHOLE.fullmatch(text.strip()) else None
+
+
 def _written(value: Any) -> str:
     return repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
 def _plain(word: str) -> str:
     return word.casefold().replace("_", "-").strip()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of the text of an exception, or its kind."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

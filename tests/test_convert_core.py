@@ -297,9 +297,10 @@ def test_a_quantised_output_is_held_to_its_step(steps, verdict, tmp_path):
 @pytest.mark.parametrize(
     ("config", "found"),
     [
-        ('{"class_name": "Sequential", "config": {"layers": [{"class_name": "Lambda", "config": {}}]}}', True),
-        ('{"class_name":"Functional","config":{"f":{"class_name":"__lambda__","config":{"code":"4wA="}}}}', True),
-        ('{"class_name": "Dense", "config": {"name": "Lambda"}}', False),
+        ('{"class_name": "Sequential", "config": {"layers": [{"class_name": "Lambda", "config": {}}]}}', "a Lambda"),
+        ('{"class_name":"Functional","config":{"f":{"class_name":"__lambda__","config":{"c":"4w"}}}}', "a __lambda__"),
+        ('{"class_name": "TFSMLayer", "config": {"filepath": "/tmp/saved"}}', "a TFSMLayer"),
+        ('{"class_name": "Dense", "config": {"name": "Lambda"}}', ""),
     ],
 )
 def test_code_in_a_keras_file_is_seen_before_it_is_loaded(config, found, tmp_path):
@@ -308,4 +309,25 @@ def test_code_in_a_keras_file_is_seen_before_it_is_loaded(config, found, tmp_pat
         archive.writestr("config.json", config)
         archive.writestr("model.weights.h5", b"")
     for name in ("net.h5", "net.keras"):
-        assert detect.holds_lambda(tmp_path / name) == found
+        assert detect.code_in(tmp_path / name) == found
+
+
+@pytest.mark.parametrize(
+    ("layer", "found"),
+    [
+        ({"class_name": "\\u004cambda"}, "a Lambda"),
+        (
+            {"class_name": "function", "module": "keras.models", "config": "load_model"},
+            "the function keras.models.load_model",
+        ),
+        ({"class_name": "function", "module": "os", "config": "system"}, "the function os.system"),
+        ({"class_name": "function", "module": "builtins", "config": "eval"}, "the function builtins.eval"),
+        ({"class_name": "function", "module": "builtins", "config": "my_own"}, ""),
+        ({"class_name": "function", "module": "keras.activations", "config": "relu"}, ""),
+    ],
+)
+def test_functions_that_a_keras_description_names(layer, found, tmp_path):
+    text = json.dumps({"layers": [{"config": {"activation": layer}}]}).replace("\\\\u", "\\u")
+    with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
+        archive.writestr("config.json", text)
+    assert detect.code_in(tmp_path / "net.keras") == found

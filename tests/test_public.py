@@ -5,8 +5,9 @@ import importlib
 import pytest
 
 PUBLIC = {
-    "fgonnx": "CheckResult Comparison Explainer Explanation FgonnxError Local Options Preprocessing Running Site "
-    "__version__ check compare explain grad inspect lower_gradients methods rewrite rule rules targets",
+    "fgonnx": "Bounds CheckResult Comparison Explainer Explanation FgonnxError Local Options Preprocessing Running "
+    "Site __version__ bounded bounds check compare explain grad inspect lower_gradients methods rewrite rule rules "
+    "targets",
     "fgonnx.methods": "Method Sample View Written describe driven find names written",
     "fgonnx.rules": "Local Rule Unsupported elementwise find homogeneous rule rules",
     "fgonnx.auditing": "Auditing Drift Runner against audit records report",

@@ -52,10 +52,11 @@ def page(cases: Sequence[Case], command: str) -> str:
 
 def _head(command: str) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "onnx", "numpy"))
-    return HEAD.format(command=command, date=datetime.date.today(), commit=_commit(), versions=versions)
+    return HEAD.format(command=command, date=datetime.date.today(), commit=commit(), versions=versions)
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Return the commit that is checked out."""
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return f"commit {done.stdout.strip()}" if done.returncode == 0 else "no commit"
 

@@ -39,7 +39,7 @@ from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.source import allowed_difference
 from fgonnx.explain.targets import Target
-from fgonnx.fields import changed, check_fields, documented, of_kind, option, refuse_idle
+from fgonnx.fields import MOST_RUNS, changed, check_fields, documented, of_kind, option, refuse_idle
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -109,8 +109,8 @@ class CheckResult:
 class Thoroughness:
     """Number of samples and directions of `check`, and its tolerance."""
 
-    samples: int = option(2, "Random samples, where no pictures are given.", panel="", least=1)
-    directions: int = option(8, "Directions of each kind for the slopes.", panel="", least=1)
+    samples: int = option(2, "Random samples, where no pictures are given.", panel="", least=1, most=MOST_RUNS)
+    directions: int = option(8, "Directions of each kind for the slopes.", panel="", least=1, most=MOST_RUNS)
     tolerance: float | None = option(
         None,
         "Allowed relative error of outputs and completeness. Default: 1e-4.",

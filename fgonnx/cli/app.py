@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fgonnx._version import __version__
-from fgonnx.cli import audit, check, compare, convert, evaluate, explain, inspect, report, rewrite, terminal
+from fgonnx.cli import audit, check, compare, convert, door, evaluate, explain, inspect, report, rewrite, terminal
 
 app = typer.Typer(
     name="fgonnx",
@@ -55,4 +55,4 @@ for module in (explain, inspect, check, compare, convert, evaluate, rewrite, aud
 
 def main() -> None:
     """Run the command line."""
-    app(prog_name="fgonnx")
+    door.run(app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,7 +126,7 @@ def command(
     """
     from fgonnx.converters import FRAMEWORKS, convert  # with what it needs of the engine, only where it is asked for
 
-    if out.is_dir():
+    if os.path.isdir(out):
         raise OptionError(f"'{out}' is a folder; give a file name such as {out / 'model.onnx'}")
     if framework is not None:
         check_choice("framework", framework, FRAMEWORKS)
@@ -156,7 +157,7 @@ def command(
 def _source(text: str) -> Any:
     """Return a path, or the object named by 'file.py:name' or 'package.module:name'."""
     place, colon, name = text.rpartition(":")
-    if Path(text).exists() or not colon or not name.isidentifier():
+    if os.path.exists(text) or not colon or not name.isidentifier():
         return Path(text)
     try:
         if place.endswith(".py"):

@@ -8,6 +8,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
+from fgonnx.bounds import Bounds
+from fgonnx.fields import spellings
+
 _SPELLED = {
     "example_input": ("input_shape", "--input-shape or --example"),
     "preprocessing": ("preprocess", "--preprocess"),
@@ -48,6 +51,8 @@ def on_the_command_line(name: str, value: str, flags: Mapping[str, str]) -> str:
     flag = flags.get(name, spelled if other in flags else "")
     if flag:
         return f"{flag} {shown}".strip()
+    if name in spellings(Bounds):
+        return f"--bound {name}={shown}"
     return f"--set {name}={shown}" if "settings" in flags else f"{name}={shown}"
 
 

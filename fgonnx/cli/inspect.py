@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -34,6 +33,6 @@ def command(
     """
     found = inspection.inspect(load(model), options=options)
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        terminal.show_json(found)
     else:
         terminal.show_inspection(found, everything=everything)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +10,10 @@ from typing import Annotated
 import onnx
 import typer
 
-from fgonnx import labels
+from fgonnx import files, labels
 from fgonnx.cli import terminal
 from fgonnx.cli.options import Group, ModelPath, takes
+from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model import save
 from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.load import load
@@ -19,16 +21,22 @@ from fgonnx.engine.rewrite.options import NEXT, TARGETS, Options
 from fgonnx.engine.rewrite.rewrite import rewrite
 from fgonnx.engine.rewrite.rewritten import sites_of
 from fgonnx.errors import OptionError
+from fgonnx.explain.proof import prover
 from fgonnx.fields import refuse_idle
 from fgonnx.jobs.reading import Reading
 
 _HELPS = {
+    "verify": "Do not run the file, and do not hold its outputs against the model's, before it gets its name.",
     "labels": "Class names for --target and --contrast: .txt (one a line), .csv or .json. Default: the model's "
     "metadata.",
 }
 
 
-@takes(options=Group(Options), reading=Group(Reading, only=("labels",), helps=_HELPS))
+@takes(
+    options=Group(Options),
+    running=Group(Running, only=("verify",), helps=_HELPS),
+    reading=Group(Reading, only=("labels",), helps=_HELPS),
+)
 def command(
     model: ModelPath,
     out: Annotated[Path, typer.Option("--output-file", "-o", metavar="OUT.onnx", help="The file to write.")],
@@ -43,6 +51,7 @@ def command(
     ] = None,
     *,
     options: Options,
+    running: Running,
     reading: Reading,
 ) -> None:
     """Write a model that explains itself: the same outputs, plus the map and its certificate, in standard ONNX.
@@ -60,10 +69,11 @@ def command(
     where: other runtimes than ONNX Runtime want the portable form, and a target. Exit code: 0, or 2 where model or
     options are wrong.
     """
-    if out.exists() and out.resolve() == model.resolve():
-        raise OptionError(f"'{out}' is the source model; write to another file")
-    if out.is_dir():
+    if os.path.isdir(out):
         raise OptionError(f"'{out}' is a folder; give a file name such as {out / 'explained.onnx'}")
+    files.destination(out)
+    if os.path.exists(out) and os.path.exists(model) and os.path.samefile(out, model):
+        raise OptionError(f"'{out}' is the source model; write to another file")
     loaded = bind(load(model), options.bind)
     options = replace(options, bind=None)
     contrasted = isinstance(options.contrast, str) and options.contrast != NEXT
@@ -77,7 +87,8 @@ def command(
         names = reading.names() or loaded.labels() or ()
         options = replace(options, contrast=labels.resolve(options.contrast, names))
     proto = rewrite(loaded, options=options)
-    written = save.save(proto, out, folder=loaded.folder)
+    prove = prover(loaded, proto) if running.verify else None
+    written = save.save(proto, out, folder=loaded.folder, prove=prove)
     known = {p.key: p.value for p in proto.metadata_props}
     for file in written:
         terminal.say("written", f"{file}  ({terminal.file_size(file)})")

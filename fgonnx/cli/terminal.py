@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
-import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich import box
@@ -21,10 +22,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fgonnx.audit.check import CheckResult
-from fgonnx.cli import tables
+from fgonnx.bounds import Bounds, bounded, parse
+from fgonnx.cli import door, tables
+from fgonnx.cli.escaped import as_json, printable
 from fgonnx.cli.flags import flags_of, on_the_command_line
 from fgonnx.cli.tables import Cell
 from fgonnx.errors import FgonnxError, FgonnxWarning
+from fgonnx.fields import RUNNING, spellings
 from fgonnx.jobs.record import name_of, target_of, value_of
 
 P = ParamSpec("P")
@@ -36,27 +40,12 @@ _NAME = 64
 _VERDICTS = {"passed": "green", "failed": "bold red", "undecided": "yellow"}
 
 
-# Names, labels and paths may hold escape sequences, which would move the cursor or hide text.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
 class _Console(Console):
     """A console that writes control characters as code points."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
-
-
-def printable(text: str) -> str:
-    """Return a text with code points for control characters, except line breaks and tabs.
-
-    Examples
-    --------
-    >>> printable("cat\x1b[2J")
-    'cat\\x1b[2J'
-    """
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def out() -> Console:
@@ -94,26 +83,68 @@ def _warnings() -> Iterator[None]:
         yield
 
 
-def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Turn expected errors into one message and an exit code: 2, or 130 for Ctrl-C."""
+def show_json(found: Mapping[str, Any]) -> None:
+    """Print JSON for programs."""
+    typer.echo(as_json(found, getattr(sys.stdout, "encoding", None) or "utf-8"))
+
+
+_DEBUG = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an unexpected error.", rich_help_panel=RUNNING)
+]
+_BOUND = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bound",
+        metavar="NAME=NUMBER",
+        help=f"Raise or lower a bound: {', '.join(spellings(Bounds))}. Repeatable.",
+        rich_help_panel=RUNNING,
+    ),
+]
+
+
+def command(function: Callable[P, None]) -> Callable[..., None]:
+    """Turn expected errors into one message and an exit code: 2, or 130 for Ctrl-C.
+
+    The command gets two more options: --debug, and --bound for the fields of `Bounds`.
+    """
     flags = flags_of(function)
 
     def spelling(name: str, value: str) -> str:
         return on_the_command_line(name, value, flags)
 
     @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+    def guarded(*args: Any, debug: bool = False, bound: list[str] | None = None, **kwargs: Any) -> None:
         try:
-            with _warnings():
+            with _warnings(), bounded(parse(bound)) if bound else contextlib.nullcontext():
                 function(*args, **kwargs)
         except FgonnxError as error:
-            err().print(Text.assemble(("error: ", "bold red"), error.spelled(spelling)), soft_wrap=True)
+            _fail(error.spelled(spelling))
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             err().print("interrupted; files that were finished are whole", soft_wrap=True)
-            raise typer.Exit(130) from error
+            raise typer.Exit(door.INTERRUPTED) from error
+        except MemoryError as error:
+            _fail("there is not enough memory for this; give a smaller batch or a smaller input")
+            raise typer.Exit(2) from error
+        except Exception as error:
+            if isinstance(error, typer.Exit) or (isinstance(error, OSError) and door.of_a_stream(error)):
+                raise
+            err().print(Text(door.report(error, debug=debug)), soft_wrap=True)
+            raise typer.Exit(door.UNEXPECTED) from error
 
+    own = inspect.signature(function)
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, default, kind in (("bound", None, _BOUND), ("debug", False, _DEBUG))
+    ]
+    guarded.__signature__ = own.replace(parameters=[*own.parameters.values(), *more])  # type: ignore[attr-defined]
+    guarded.__annotations__ = {p.name: p.annotation for p in (*own.parameters.values(), *more)}
+    del guarded.__wrapped__
     return guarded
+
+
+def _fail(text: str) -> None:
+    err().print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
 
 
 def progress(

@@ -27,7 +27,7 @@ from fgonnx.explain.targets import (
 )
 from fgonnx.fields import pairs
 from fgonnx.files import read_array
-from fgonnx.wording import near, parameter
+from fgonnx.wording import near, parameter, whole
 
 Array = npt.NDArray[Any]
 
@@ -232,9 +232,16 @@ def _single(given: Any) -> Single:
 
 def _position(text: str) -> int | slice:
     if ":" not in text:
-        return int(text)
+        return _number(text)
     start, _, stop = text.partition(":")
-    return slice(int(start) if start else None, int(stop) if stop else None)
+    return slice(_number(start) if start else None, _number(stop) if stop else None)
+
+
+def _number(text: str) -> int:
+    found = whole(text)
+    if found is None:
+        raise TargetError(f"'{text}' is no position: it is not a whole number of at most 18 digits")
+    return found
 
 
 def _box(text: str, whole: str) -> tuple[float, ...] | None:
@@ -249,7 +256,8 @@ def _box(text: str, whole: str) -> tuple[float, ...] | None:
         ) from None
 
 
-def _whole(text: str, key: str, whole: str) -> int:
-    if not text.isdigit():
-        raise TargetError(f"target '{whole}': {key}={text} is not a whole number of 0 or more")
-    return int(text)
+def _whole(text: str, key: str, target: str) -> int:
+    number = whole(text)
+    if number is None or number < 0:
+        raise TargetError(f"target '{target}': {key}={text} is not a whole number of 0 or more")
+    return number

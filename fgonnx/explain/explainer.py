@@ -69,6 +69,11 @@ class Engine:
     verified: bool = False
 
 
+def _made(cls: type[Explainer], model: LoadedModel, options: Options, running: Running, labels: Any) -> Explainer:
+    """Make an explainer that was pickled."""
+    return cls(model, options, running, labels=labels)
+
+
 class Explainer:
     """Explains the decisions of one ONNX model.
 
@@ -99,8 +104,9 @@ class Explainer:
 
     Notes
     -----
-    An Explainer may be called from several threads at once. Models whose input sizes are free are rewritten for each
-    size that comes along; the last few are kept.
+    An Explainer may be called from several threads at once, and pickled: by the path of its model, if it has one, and
+    its options, so that another process opens sessions of its own. Models whose input sizes are free are rewritten for
+    each size that comes along; the last few are kept.
 
     Examples
     --------
@@ -133,7 +139,7 @@ class Explainer:
         options, self.running = with_changes(options, running, changes)
         for name, why in _OF_FILES.items():
             refuse_idle(options, [name], why)
-        self.method = methods.find(options.method)
+        asked, self.method = options, methods.find(options.method)
         if self.method.drive is not None and (
             options.input_gradient or options.bias_gradients or options.expose or options.scores
         ):
@@ -144,7 +150,8 @@ class Explainer:
         if "attribution" in self.method.writes and self.method.drive is None:
             options = replace(options, outputs=(*options.wanted, "attribution"))
         self.options = options
-        source = bound_to(load(model), options.bind)
+        self._made_of = load(model), asked, self.running, None if labels is None else names_of(labels)
+        source = bound_to(self._made_of[0], options.bind)
         given = with_samples_first(source)
         #: What a file is that fgonnx wrote, None for a model.
         self._file = opened(given)
@@ -169,6 +176,10 @@ class Explainer:
         self._engines: dict[Any, Engine] = {}
         self._lock = threading.Lock()
         check_weights(self.loaded)
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """Pickle by source, options and labels: sessions are opened anew."""
+        return _made, (type(self), *self._made_of)
 
     def engine(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,7 +69,7 @@ class Head:
         """Return the class, of `classes`, that an index or a label stands for."""
         labels = self.labels if isinstance(given, str) else ()
         text = str(given)
-        if labels and not text.strip().isdigit():
+        if labels and not re.fullmatch("[0-9]+", text.strip()):
             labels, _ = align(labels, classes)
         return resolve(text, labels, classes)
 

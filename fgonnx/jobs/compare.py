@@ -340,8 +340,7 @@ class CompareJob:
         table.writerows(self._rows)
         for kind in ("mean", "min", "max"):
             table.writerow({"image": kind, **{n: s[kind] for n, s in summary["measures"].items()}})
-        with files.replacing(self.folder / "summary.csv") as temporary:
-            temporary.write_text(text.getvalue(), encoding="utf-8")
+        files.write_text(self.folder / "summary.csv", text.getvalue())
         files.write_json(self.folder / "summary.json", summary)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import zipfile
+import io
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from fgonnx import labels
+from fgonnx import files, labels
 from fgonnx.errors import InputError, OptionError, PreprocessingError, TargetError
 from fgonnx.jobs.samples import RGB, Reader, Source, digest
 from fgonnx.pictures.read import images
@@ -117,13 +118,13 @@ class Dataset:
         self._reader = Reader(graph_input, preprocessing)
         self._arrays: dict[str, Array] = {}
         self._axis = axis
-        if path.is_dir():
+        if os.path.isdir(path):
             self.items = self._folder(names, entries)
         elif path.suffix.lower() == ".npz":
             self.items = self._archive(entries)
         else:
             raise InputError(f"'{path}' is neither a folder of pictures nor an .npz file: give one of those")
-        if masks is not None and not masks.is_dir():
+        if masks is not None and not os.path.isdir(masks):
             raise OptionError(
                 f"the masks '{masks}' are not a folder; give one with a picture for each image, or {BOXES}"
             )
@@ -189,11 +190,7 @@ class Dataset:
                 self.skipped[str(file.relative_to(self.path))] = "is not a picture"
 
     def _archive(self, entries: int) -> list[Item]:
-        try:
-            with np.load(self.path, allow_pickle=False) as archive:
-                self._arrays = {name: archive[name] for name in _ARRAYS if name in archive}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"'{self.path}' cannot be read as .npz: {error}") from error
+        self._arrays = files.read_arrays(self.path, _ARRAYS, InputError)
         if self._axis and "x" in self._arrays and self._arrays["x"].ndim > self._axis:
             self._arrays["x"] = np.moveaxis(self._arrays["x"], self._axis, 0)
         x, y, mask = (self._arrays.get(name) for name in ("x", "y", "mask"))
@@ -293,15 +290,15 @@ def _classes(folders: Sequence[str], names: Sequence[str], entries: int) -> dict
 def _boxes(file: Path) -> dict[str, list[tuple[int, int, int, int]]]:
     """Read boxes by image."""
     boxes: dict[str, list[tuple[int, int, int, int]]] = {}
-    with file.open(encoding="utf-8-sig", newline="") as text:
-        for number, row in enumerate(csv.DictReader(text), 2):
-            try:
-                left, top, right, bottom = (round(float(row[key])) for key in ("left", "top", "right", "bottom"))
-                boxes.setdefault(row["image"], []).append((left, top, right, bottom))
-            except (KeyError, TypeError, ValueError) as error:
-                raise InputError(
-                    f"'{file}', line {number}: no box; columns are image, left, top, right, bottom, in pixels"
-                ) from error
+    table = csv.DictReader(io.StringIO(files.read_text(file, InputError, "boxes")))
+    try:
+        for row in table:
+            left, top, right, bottom = (round(float(row[key])) for key in ("left", "top", "right", "bottom"))
+            boxes.setdefault(row["image"], []).append((left, top, right, bottom))
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
+        raise InputError(
+            f"'{file}', line {table.line_num}: no box; columns are image, left, top, right, bottom, in pixels"
+        ) from error
     return boxes
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -158,7 +159,8 @@ class EvaluationJob:
         self.reading, self._given = reading, options
         self.loaded, options = arranged(binding.bind(load(model), options.bind), options)
         value = self.loaded.input(options.input)
-        self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=data.is_dir())
+        pictures = os.path.isdir(data)
+        self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=pictures)
         layout = agreed_layout(options.layout, self.preprocessing, self.loaded, options.input)
         self.options = replace(options, bind=None, layout=layout)
         self.forward = Explainer(self.loaded, self.options, self.running)
@@ -362,8 +364,7 @@ class EvaluationJob:
             self.folder / "summary.csv", list(summary["results"][0]) if summary["results"] else [], summary["results"]
         )
         files.write_json(self.folder / "summary.json", summary)
-        with files.replacing(self.folder / "index.html") as temporary:
-            temporary.write_text(page.render(summary, drawn), encoding="utf-8")
+        files.write_text(self.folder / "index.html", page.render(summary, drawn))
         return summary
 
     def _command(self) -> list[str]:
@@ -401,7 +402,10 @@ class EvaluationJob:
         path = self.folder / "results.csv"
         columns = ("image", "label", "predicted", "target", "method", "measure", "quantity", "value")
         wanted = {(method, m.name) for method in self.run.methods for m in self.run.measures}
-        with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        with (
+            files.replacing(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
             table = csv.DictWriter(file, columns, lineterminator="\n")
             table.writeheader()
             for row in self.journal.rows():
@@ -451,5 +455,4 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, A
     table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    with files.replacing(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+    files.write_text(path, text.getvalue())

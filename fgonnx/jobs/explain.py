@@ -36,6 +36,7 @@ from fgonnx.jobs.record import Decision
 from fgonnx.jobs.samples import SOUND_SUFFIX, Reader, Sample, Source, digest, find, is_picture
 from fgonnx.jobs.written import Asked
 from fgonnx.pictures.read.audio import RATE_KEY
+from fgonnx.wording import whole
 
 WORKERS = 2
 """Threads that read and write while the next batch is explained: on two cores, three are no faster and four slower."""
@@ -248,8 +249,9 @@ def _stored_rate(loaded: LoadedModel) -> int | None:
     text = loaded.ir.metadata_props.get(RATE_KEY)
     if text is None:
         return None
-    if not text.isdigit() or not int(text):
+    rate = whole(text)
+    if rate is None or rate < 1:
         raise ModelError(
             f"{loaded.name}: its metadata entry '{RATE_KEY}' is {text!r}, not a number of samples per second"
         )
-    return int(text)
+    return rate

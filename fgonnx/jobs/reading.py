@@ -17,7 +17,7 @@ from fgonnx.fields import MODEL, check_fields, documented, option
 from fgonnx.pictures.read import exporters, preprocess, presets
 from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.read.presets import PRESETS
-from fgonnx.wording import parameter
+from fgonnx.wording import parameter, whole
 
 SOUND = ("rate", "channel", "span")
 """Fields for recordings only."""
@@ -31,10 +31,10 @@ def parse_span(text: str) -> tuple[int, int]:
     OptionError
         The text does not have that form.
     """
-    first, _, end = text.partition(":")
-    if not (first.isdigit() and end.isdigit()):
+    first, end = (whole(part) for part in (text.partition(":")[0], text.partition(":")[2]))
+    if first is None or end is None or first < 0:
         raise OptionError(f"span '{text}' is not a part of a recording; write for example 4000:4576, in samples")
-    return int(first), int(end)
+    return first, end
 
 
 @documented

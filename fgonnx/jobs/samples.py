@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from fgonnx import bounds, files
 from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.errors import InputError, PreprocessingError
 from fgonnx.files import read_array
@@ -24,6 +26,7 @@ Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
 
 SOUND_SUFFIX = ".wav"
+_NAME_BYTES = 240  # of 255, which file systems allow
 _SHOWN_SIDE = 448  # pixels at which a large photo is shown, where the model sees a smaller one
 
 
@@ -87,8 +90,7 @@ def is_picture(path: Path) -> bool:
 
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(files.read(path, InputError)).hexdigest()
 
 
 def find(paths: Iterable[Path], rank: int, axis: int = 0) -> list[Source]:
@@ -106,6 +108,7 @@ def find(paths: Iterable[Path], rank: int, axis: int = 0) -> list[Source]:
     found: list[tuple[Path, int | None]] = []
     for path in images.expand(paths, images.SUFFIXES | {SOUND_SUFFIX}):
         rows = _rows(path, rank, axis) if path.suffix.lower() == ".npy" else None
+        bounds.check("sample_count", len(found) + (rows or 1), f"with '{path}', the input has", InputError)
         found += [(path, None)] if rows is None else [(path, i) for i in range(rows)]
     names = _names(found)
     return [Source(path, row, name) for (path, row), name in zip(found, names, strict=True)]
@@ -116,7 +119,7 @@ def _names(found: Sequence[tuple[Path, int | None]]) -> list[str]:
 
     def name(path: Path, row: int | None, level: int) -> str:
         parts = [path.stem] if level == 0 else [*path.parts[-level:-1], path.name.replace(".", "-")]
-        return "-".join([*parts, *([] if row is None else [f"{row:04}"])])
+        return _short("-".join([*parts, *([] if row is None else [f"{row:04}"])]))
 
     chosen: dict[int, str] = {}
     deepest = max((len(path.parts) for path, _ in found), default=0)
@@ -128,7 +131,17 @@ def _names(found: Sequence[tuple[Path, int | None]]) -> list[str]:
         for i, n in enumerate(names):
             if i not in chosen and count[n.casefold()] == 1 and n.casefold() not in taken:
                 chosen[i] = n
-    return [chosen.get(i, f"{path.stem}-{i:04}") for i, (path, _) in enumerate(found)]
+    return [chosen.get(i, _short(f"{path.stem}-{i:04}")) for i, (path, _) in enumerate(found)]
+
+
+def _short(name: str) -> str:
+    """Return a name that leaves room for the endings of its files; of a longer one, the middle becomes its hash."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _NAME_BYTES:
+        return name
+    mark = hashlib.sha256(encoded).hexdigest()[:16]
+    half = _NAME_BYTES // 2 - len(mark)
+    return f"{os.fsdecode(encoded[:half])}-{mark}-{os.fsdecode(encoded[-half:])}"
 
 
 def _rows(path: Path, rank: int, axis: int) -> int | None:

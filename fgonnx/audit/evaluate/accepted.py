@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fgonnx.audit.evaluate.data import QUANTITIES
 from fgonnx.audit.evaluate.fill import FILLS
 from fgonnx.errors import OptionError
-from fgonnx.fields import check_choice
+from fgonnx.fields import MOST_RUNS, check_choice
 from fgonnx.kinds import out_of_range
 from fgonnx.wording import parameter
 
@@ -40,6 +40,6 @@ class Within:
 
 Fill = Annotated[str, OneOf(FILLS)]
 Quantity = Annotated[str, OneOf(QUANTITIES)]
-Count = Annotated[int, Within(least=1)]
+Count = Annotated[int, Within(least=1, most=MOST_RUNS)]
 Amount = Annotated[float, Within(least=0)]
 Share = Annotated[float, Within(least=0, most=1)]

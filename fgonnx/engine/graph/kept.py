@@ -7,7 +7,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from fgonnx.files import make_folder, replacing
+from fgonnx.errors import OptionError
+from fgonnx.files import TEMPORARY, make_folder, read, replacing
 
 VARIABLE = "FGONNX_CACHE"
 """Environment variable: the folder of the cache, or "off"."""
@@ -62,8 +63,8 @@ class Kept:
         """Return the content of an entry; None if there is none, or it is corrupt or has another key."""
         path = self._path(key)
         try:
-            entry = path.read_bytes()
-        except OSError:
+            entry = read(path, OptionError)
+        except OptionError:
             return None
         content = entry[_DIGEST:]
         if entry[:_DIGEST] != _digest(key, content):
@@ -80,7 +81,7 @@ class Kept:
         OptionError
             If the folder cannot be written.
         """
-        make_folder(self.folder)
+        make_folder(self.folder, private=True)
         with replacing(self._path(key)) as temporary:
             temporary.write_bytes(_digest(key, content) + content)
         self._bound()
@@ -91,7 +92,7 @@ class Kept:
     def _bound(self) -> None:
         """Evict the least recently used entries, and files of interrupted processes."""
         found = []
-        for path in [*self.folder.glob(f"*{self._suffix}"), *self.folder.glob(f".*{self._suffix}.*.tmp")]:
+        for path in [*self.folder.glob(f"*{self._suffix}"), *self.folder.glob(f"{TEMPORARY}*.tmp")]:
             with contextlib.suppress(OSError):  # another process may be faster
                 status = path.stat()
                 found.append((status.st_mtime_ns, status.st_size, path))

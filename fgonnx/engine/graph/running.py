@@ -16,7 +16,7 @@ from fgonnx.engine.graph import openvino
 from fgonnx.engine.graph.kept import folder_of
 from fgonnx.engine.graph.openvino import OpenVinoSession
 from fgonnx.engine.graph.session import VERSION, Session, choose_providers
-from fgonnx.fields import RUNNING, check_choices, check_fields, check_idle, documented, option
+from fgonnx.fields import MOST_RUNS, RUNNING, check_choices, check_fields, check_idle, documented, option
 from fgonnx.wording import parameter
 
 
@@ -59,7 +59,9 @@ class Running:
     threads: int | None = option(
         None, "Threads within an operator. Default: all cores.", panel=RUNNING, least=1, most=MOST_THREADS
     )
-    batch_size: int = option(8, "Largest number of samples in one run; bounds the memory.", panel=RUNNING, least=1)
+    batch_size: int = option(
+        8, "Largest number of samples in one run; bounds the memory.", panel=RUNNING, least=1, most=MOST_RUNS
+    )
     cache: bool | str | os.PathLike[str] = option(
         False,
         "Rewrite the model, even where a kept rewrite would serve.",

@@ -206,6 +206,25 @@ class Session:
         return {name: _own(np.asarray(value)) for name, value in zip(names, results, strict=True)}
 
 
+def run_file(path: Path, feeds: dict[str, Array] | None, outputs: Sequence[str]) -> dict[str, Array]:
+    """Open a file in ONNX Runtime as others will, and run it on the processor; with None for the inputs, only open it.
+
+    Raises
+    ------
+    ModelError
+        If onnxruntime does not take it, or fails to run it.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        results = [] if feeds is None else session.run(list(outputs), feeds)
+    except Exception as error:  # onnxruntime's own exceptions have no common base
+        raise ModelError(f"onnxruntime does not run the file that was written: {first_line(error)}") from error
+    return dict(zip(outputs, map(np.asarray, results), strict=False))
+
+
 def refusal(model: ir.Model, folder: Path | None) -> str | None:
     """Return why onnxruntime does not take a model; None if it does."""
     try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fgonnx.engine.maps.interpolate import interpolation
 from fgonnx.engine.methods.registry import Array, Sample, driven, nothing
-from fgonnx.fields import documented, option
+from fgonnx.fields import MOST_RUNS, documented, option
 
 _MOST_CELLS = 256  # of a mask; numbers are drawn for all of them
 
@@ -41,7 +41,7 @@ class Window:
 class Masks:
     """Random masks."""
 
-    samples: int = option(4000, "How many, 1 or more.", least=1)
+    samples: int = option(4000, "How many, 1 or more.", least=1, most=MOST_RUNS)
     cells: int = option(
         7, "Cells of a mask along every axis of the grid, before upsampling.", least=1, most=_MOST_CELLS
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fgonnx.engine.methods.registry import Array, Sample
-from fgonnx.fields import documented, option
+from fgonnx.fields import MOST_RUNS, documented, option
 
 
 @documented
@@ -16,7 +16,7 @@ from fgonnx.fields import documented, option
 class Noise:
     """Noisy copies of the input."""
 
-    samples: int = option(25, "Copies per input, 1 or more.", least=1)
+    samples: int = option(25, "Copies per input, 1 or more.", least=1, most=MOST_RUNS)
     sigma: float = option(
         0.15, "Standard deviation of the noise as a fraction of max - min of the input, 0 or more.", least=0
     )

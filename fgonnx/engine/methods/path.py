@@ -9,7 +9,7 @@ import numpy as np
 from fgonnx.engine.methods.gradients import gradient
 from fgonnx.engine.methods.registry import Array, Sample, driven
 from fgonnx.errors import OptionError
-from fgonnx.fields import documented, option
+from fgonnx.fields import MOST_RUNS, documented, option
 from fgonnx.wording import parameter
 
 _MOST_STEPS = 4096  # the nodes of the quadrature are eigenvalues of a matrix of that size
@@ -34,7 +34,9 @@ class References:
     references: Array | None = option(
         None, "Reference inputs of the model, (R, ...), such as a part of the training set."
     )
-    samples: int = option(200, "Number of random pairs of a reference and a point on its path, 1 or more.", least=1)
+    samples: int = option(
+        200, "Number of random pairs of a reference and a point on its path, 1 or more.", least=1, most=MOST_RUNS
+    )
     random_state: int = option(0, "Seed.", least=0)
 
     def __post_init__(self) -> None:

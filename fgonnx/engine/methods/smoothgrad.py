@@ -9,7 +9,7 @@ import numpy as np
 from fgonnx.engine.methods.gradients import gradient
 from fgonnx.engine.methods.noise import Noise, means
 from fgonnx.engine.methods.registry import Array, Sample, driven
-from fgonnx.fields import documented, option
+from fgonnx.fields import MOST_RUNS, documented, option
 
 
 @documented
@@ -17,7 +17,7 @@ from fgonnx.fields import documented, option
 class MoreNoise(Noise):
     """Noise with as many copies as in the SmoothGrad paper."""
 
-    samples: int = option(50, "Copies per input, 1 or more.", least=1)
+    samples: int = option(50, "Copies per input, 1 or more.", least=1, most=MOST_RUNS)
 
 
 @driven(

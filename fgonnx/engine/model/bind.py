@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,7 @@ from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import OptionError
 from fgonnx.fields import pairs
 from fgonnx.files import read_named
-from fgonnx.wording import near
+from fgonnx.wording import near, whole
 
 Array = npt.NDArray[Any]
 
@@ -149,7 +148,8 @@ def parse(texts: Sequence[str]) -> dict[str, Any]:
             found[name] = read_named(value)
             continue
         try:
-            found[name] = 0 if value == "zeros" else int(value) if re.fullmatch(r"[+-]?\d+", value) else float(value)
+            exact = 0 if value == "zeros" else whole(value)
+            found[name] = float(value) if exact is None else exact
         except ValueError:
             raise OptionError(f"'{name}={value}': the value is neither a number, nor zeros, nor a .npy file") from None
     return found

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
 
+from fgonnx import bounds, files
 from fgonnx.engine.graph import collector
 from fgonnx.engine.graph.session import first_line, from_ort_format
 from fgonnx.engine.model import reading, weights, wellformed
@@ -102,6 +103,23 @@ class LoadedModel:
         """Which axis of the explained input held the samples, in arrays in its own layout; 0 where none did."""
         return (self.arrangement.axis or 0) if self.arrangement is not None else 0
 
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """Pickle by the file where the graph is as it was read, else by the graph; weights outside stay outside."""
+        if self.path is not None and not self.bound and self.arrangement is None:
+            return _again, (self.path.absolute(), self.sha256)
+        graphs = tuple(m if m is None else ir.to_proto(m).SerializeToString() for m in (self.ir, self.own))
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("ir", "own")}
+        path = None if self.path is None else self.path.absolute()
+        return _restored, (graphs, {**rest, "path": path, "bound": dict(self.bound)})
+
+    def __copy__(self) -> LoadedModel:
+        """Return itself: nothing changes a loaded model."""
+        return self
+
+    def __deepcopy__(self, memo: Any) -> LoadedModel:
+        """Return itself: nothing changes a loaded model."""
+        return self
+
     def preprocessing_json(self) -> str | None:
         """Return the preprocessing stored in the model's metadata, as JSON text."""
         return self.ir.metadata_props.get(PREPROCESSING_KEY)
@@ -121,6 +139,27 @@ class LoadedModel:
             return from_json(text, f"{self.name}: its metadata entry '{LABELS_KEY}'")
         except InputError as error:
             raise ModelError(str(error)) from error
+
+
+def _again(path: Path, sha256: str) -> LoadedModel:
+    """Load the file of a model that was pickled."""
+    loaded = load(path)
+    if loaded.sha256 != sha256:
+        raise ModelError(f"{path}: is another file than when the model was pickled; make it again from this one")
+    return loaded
+
+
+def _restored(graphs: tuple[bytes, bytes | None], rest: Mapping[str, Any]) -> LoadedModel:
+    """Return a model that was pickled by its graph."""
+    found: list[ir.Model | None] = []
+    for content in graphs:
+        model = None if content is None else ir.from_proto(_parse(content, "the pickled model"))
+        if model is not None and rest["path"] is not None:
+            ir.external_data.set_base_dir(model.graph, rest["path"].parent)
+        found.append(model)
+    own, model = found[1], found[0]
+    assert model is not None
+    return LoadedModel(ir=model, own=own, **rest)
 
 
 @collector.paused
@@ -177,10 +216,8 @@ def _load(source: ModelLike | LoadedModel) -> LoadedModel:
             f"a model is a path, bytes, an onnx.ModelProto or an ir.Model; this is of the type {type(source).__name__}"
         )
     path = Path(source)
-    if not path.exists():
-        raise ModelError(f"{path}: no such file")
-    if path.is_dir():
-        raise ModelError(f"{path}: is a folder; give the .onnx file in it")
+    size = _check_file(path)
+    bounds.check("model_bytes", size, f"{path}: has", ModelError)
     file = weights.opened(path)
     try:
         # Through the same handle: the path may name another file a moment later.
@@ -197,6 +234,19 @@ def _load(source: ModelLike | LoadedModel) -> LoadedModel:
     ir.external_data.set_base_dir(model.graph, path.parent)
     _check_external(model, path)
     return _checked(LoadedModel(model, path, digest, notes=notes))
+
+
+def _check_file(path: Path) -> int:
+    """Return the size of a regular file; refuse anything else."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if what := files.kind_of(status.st_mode):
+        raise ModelError(f"{path}: is {what}; give the .onnx file" + " in it" * (what == "a folder"))
+    return status.st_size
 
 
 def _digest(content: bytes) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.model.load import external_tensors
 from fgonnx.errors import OptionError
-from fgonnx.files import make_folder, replacing, unwritable
+from fgonnx.files import TEMPORARY, destination, make_folder, replacing, unwritable
 
 EMBED_LIMIT = 1_900_000_000
 """Bytes of weights up to which they are stored in the model file; protobuf is limited to 2 GiB."""
@@ -24,6 +24,7 @@ def save(
     *,
     folder: str | os.PathLike[str] | None = None,
     limit: int = EMBED_LIMIT,
+    prove: Callable[[Path], None] | None = None,
 ) -> list[Path]:
     """Save a model so that it loads again, wherever the source keeps its weights.
 
@@ -37,6 +38,8 @@ def save(
         Folder of a ModelProto's external weights: that of its source.
     limit : int
         Bytes of weights up to which they are stored in the file itself; above, in ``<path>.data`` next to it.
+    prove : callable, optional
+        Takes the path of the complete file before it gets its name; what it raises leaves nothing behind.
 
     Returns
     -------
@@ -48,7 +51,7 @@ def save(
     OptionError
         If the file cannot be written, or would overwrite weights that the model still uses.
     """
-    path = Path(path)
+    path = destination(Path(path))
     own = ir.from_proto(model) if isinstance(model, onnx.ModelProto) else model.clone()
     if folder is not None:
         ir.external_data.set_base_dir(own.graph, Path(folder))
@@ -60,16 +63,20 @@ def save(
         content = ir.to_proto(own).SerializeToString()
         with replacing(path) as temporary:
             temporary.write_bytes(content)
+            if prove is not None:
+                prove(temporary)
         return [path]
-    data = path.with_name(f"{path.name}.data")
-    if data.resolve() in {Path(t.path).resolve() for t in tensors}:
+    data = destination(path.with_name(f"{path.name}.data"))
+    if data in {Path(t.path).resolve() for t in tensors}:
         raise OptionError(f"'{data}' holds the weights of the source model and would be replaced; give another name")
     try:
         # The model stores the name of its weights file: both are written under their final names in a temporary folder.
-        with tempfile.TemporaryDirectory(prefix=".fgonnx-", dir=path.parent) as temporary_folder:
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as temporary_folder:
             ir.save(own, Path(temporary_folder, path.name), external_data=data.name)
+            if prove is not None:
+                prove(Path(temporary_folder, path.name))
             for file in (data, path):
-                shutil.move(Path(temporary_folder, file.name), file)
+                Path(temporary_folder, file.name).replace(file)
     except OSError as error:
         raise unwritable(path, error) from error
     return [path, data]

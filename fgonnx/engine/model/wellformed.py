@@ -11,10 +11,10 @@ import onnx
 import onnx_ir as ir
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
 
+from fgonnx import bounds
 from fgonnx.errors import ModelError
 
 _STANDARD = ("", "ai.onnx")
-_MOST_NODES = 100_000  # of a graph after its functions have been written out
 _MOST_BYTES = 1 << 40  # of one tensor
 _VALUES = {
     AttributeProto.FLOAT: "f",
@@ -56,6 +56,9 @@ def check(proto: onnx.ModelProto, where: str) -> None:
         If functions call each other in a circle or grow beyond bounds, a call has more inputs than its function, an
         attribute is none of its operator's, a tensor's content does not fit its shape, or a result does not exist.
     """
+    for entry in proto.metadata_props:
+        who = f"{where}: its metadata entry {str(entry.key)[:80]!r} has"
+        bounds.check("metadata_bytes", len(entry.value), who, ModelError)
     _check_text(proto, where)
     functions = {_identity(f): f for f in proto.functions}
     if len(functions) < len(proto.functions):
@@ -149,11 +152,8 @@ def _check_growth(proto: onnx.ModelProto, functions: Mapping[_CALL, FunctionProt
         names = " calls ".join(f"'{_spelt(n)}'" for n in [*circle, circle[0]])
         raise ModelError(f"{where}: its functions form a circle: {names}; export the model again")
     total = sum(size.get(_callee(node), 1) for node in nodes_of(proto.graph.node))
-    if functions and total > _MOST_NODES:
-        raise ModelError(
-            f"{where}: written out, its functions are {float(total):.1e} nodes; at most {_MOST_NODES:,} are explained. "
-            "Export the model with fewer nested functions"
-        )
+    who = f"{where}: written out, its functions are" if functions else f"{where}: has"
+    bounds.check("nodes", total, who, ModelError)
 
 
 def _check_node(

@@ -67,7 +67,8 @@ class Cache:
         entries = Kept(self.folder, _SUFFIX, most_files=KEPT_FILES, most_bytes=KEPT_BYTES)
         content = entries.read(key)
         if content is not None:
-            return _unpacked(content, loaded, options)
+            with contextlib.suppress(Exception):  # forged: its hash is right, what it holds is not
+                return _unpacked(content, loaded, options)
         rewritten = build(loaded, options)
         try:
             entries.write(key, _packed(rewritten, loaded))
@@ -200,7 +201,10 @@ def _unpacked(content: bytes, loaded: LoadedModel, options: Options) -> Rewritte
     for name, source in known["weights"].items():
         weights[name].const_value = own[source].const_value
     values = {v.name: v for v in model.graph.inputs} | {v.name: v for node in model.graph for v in node.outputs}
-    rewritten: Rewritten = _decoded(known["rewritten"], {"model": model, "options": options, "values": values})
+    rewritten = _decoded(known["rewritten"], {"model": model, "options": options, "values": values})
+    written = {str(v.name) for v in model.graph.outputs}
+    if not isinstance(rewritten, Rewritten) or not written.issuperset(rewritten.names.values()):
+        raise ValueError("the entry is of another shape")
     return rewritten
 
 

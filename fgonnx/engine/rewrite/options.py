@@ -31,7 +31,7 @@ from fgonnx.fields import (
     refuse_idle,
     suggestion,
 )
-from fgonnx.wording import near, parameter
+from fgonnx.wording import near, parameter, whole
 
 HEADS = ("logits", "output")
 FORMS = ("fast", "portable")
@@ -42,6 +42,8 @@ TARGETS = (ARGMAX, INPUT)
 
 EXPLAINED = ""
 """The explained input, among the shapes of several."""
+
+_MOST_SIZE = (1 << 31) - 1  # along one axis
 
 NEXT = "next"
 """The contrast with the largest entry other than the target."""
@@ -63,11 +65,9 @@ def parse_shape(text: str) -> tuple[int, ...]:
     OptionError
         The text is not a list of sizes above 0.
     """
-    try:
-        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
+    sizes = [whole(part) for part in text.replace("x", ",").split(",")]
+    shape = tuple(size for size in sizes if size is not None and 1 <= size <= _MOST_SIZE)
+    if len(shape) < len(sizes):
         raise OptionError(f"input shape '{text}' is not a list of sizes; write for example 1,3,224,224")
     return shape
 
@@ -142,7 +142,8 @@ def parse_contrast(text: str) -> str | int:
     """Parse a contrast: an index, or a text."""
     if not text.strip():
         raise OptionError("the contrast is empty: give an index, a label, or 'next'")
-    return int(text) if text.strip().isdecimal() else text.strip()
+    index = whole(text)
+    return text.strip() if index is None or index < 0 else index
 
 
 @documented

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fgonnx import files
 from fgonnx.errors import InputError
 
 RATE_KEY = "fgonnx.rate"
@@ -48,10 +49,7 @@ def read(path: str | os.PathLike[str]) -> Recording:
         The file is missing, not a .wav file, truncated, empty, or in another encoding.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be read: {error.strerror}") from error
+    data = files.read(path, InputError)
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise InputError(f"'{path}' is not a .wav file (RIFF/WAVE); convert it: ffmpeg -i IN OUT.wav")
     chunks = _chunks(data, path)
@@ -65,6 +63,8 @@ def read(path: str | os.PathLike[str]) -> Recording:
             f"'{path}' has an encoding that is not supported (format {kind}, {bits} bits); convert it to 16-bit PCM: "
             "ffmpeg -i IN -c:a pcm_s16le OUT.wav"
         )
+    if not rate:
+        raise InputError(f"'{path}' says that it has 0 samples per second; write it again with its rate")
     frame = channels * bits // 8
     raw = chunks[b"data"][: len(chunks[b"data"]) // frame * frame]
     if not raw:

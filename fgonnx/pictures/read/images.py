@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
+import io
+import math
 import os
-import uuid
+import re
+import threading
+import warnings
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +17,10 @@ from typing import cast
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from fgonnx.errors import InputError
+from fgonnx import bounds, files
+from fgonnx.errors import InputError, OptionError
 from fgonnx.pictures.read.preprocess import WITH_ALPHA, Pixels, over_white
 
 SUFFIXES = frozenset(
@@ -23,6 +28,7 @@ SUFFIXES = frozenset(
 )
 """File name endings, in lower case, that count as pictures when a folder is searched."""
 
+_OPENING = threading.Lock()  # filters of warnings are the whole process's
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOUR_TYPE = 25  # offset of the colour type in the IHDR chunk, which always comes first
 _PNG_PALETTE = 3
@@ -131,6 +137,7 @@ def decode(data: npt.NDArray[np.uint8], path: Path) -> Picture:
     """
     if data.size == 0:
         raise InputError(f"'{path}' is empty (0 bytes): copy or download it again")
+    bounds.check("pixels", _announced(data), f"'{path}' has", InputError)
     pixels = _decode(data, cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise InputError(
@@ -216,20 +223,20 @@ def expand(paths: Iterable[str | os.PathLike[str]], suffixes: Collection[str] = 
     for given in paths:
         path = Path(given)
         text = os.fspath(given)
-        if path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file())
-            if not files:
+        if os.path.isdir(path):
+            inside = sorted(p for p in _listed(path) if p.suffix.lower() in suffixes and os.path.isfile(p))
+            if not inside:
                 raise InputError(f"folder '{path}' holds no picture: looked for {', '.join(sorted(suffixes))}")
-        elif path.exists():
-            files = [path]
+        elif os.path.exists(path):
+            inside = [path]
         elif glob.has_magic(text):
             matches = (Path(m) for m in glob.glob(text, recursive=True))
-            files = sorted(p for p in matches if p.is_file())
-            if not files:
+            inside = sorted(p for p in matches if os.path.isfile(p))
+            if not inside:
                 raise InputError(f"pattern '{text}' matches no file: check the folder and the ending")
         else:
             raise InputError(f"'{path}' does not exist: check the spelling and the working folder")
-        found.update(dict.fromkeys(files))
+        found.update(dict.fromkeys(inside))
     if not found:
         raise InputError("no picture was given: name files, folders or patterns such as 'pictures/*.jpg'")
     return list(found)
@@ -259,17 +266,18 @@ def write_png(path: str | os.PathLike[str], rgb: npt.NDArray[np.uint8]) -> None:
             f"a picture to write must be uint8 of shape (H, W, 3), got {rgb.dtype} of shape {rgb.shape}: "
             "convert it first"
         )
-    encoded = png(rgb)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        # "x": the file is new, so that it is safe to remove after a failure.
-        with temporary.open("xb") as file:
-            file.write(encoded)
-        temporary.replace(path)
+        with files.replacing(path) as temporary, temporary.open("xb") as file:
+            file.write(png(rgb))
+    except OptionError as error:
+        raise InputError(str(error)) from error
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise InputError(f"'{path}' cannot be written: {error.strerror}; choose a folder that exists") from error
+        raise files.unreadable(f"folder '{folder}'", error, InputError) from error
 
 
 def png(rgb: npt.NDArray[np.uint8]) -> bytes:
@@ -278,18 +286,26 @@ def png(rgb: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _bytes(path: Path) -> npt.NDArray[np.uint8]:
-    """Read a whole file; fromfile and not imread, because imread cannot open every Unicode path on Windows."""
-    if path.is_dir():
+    """Read a whole file; imread cannot open every Unicode path on Windows."""
+    if os.path.isdir(path):
         raise InputError(f"'{path}' is a folder: name a picture file inside it")
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except FileNotFoundError:
-        raise InputError(f"'{path}' does not exist: check the spelling and the working folder") from None
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be read: {error.strerror}; check its permissions") from error
+    data = np.frombuffer(files.read(path, InputError), dtype=np.uint8)
     if data.size == 0:
         raise InputError(f"'{path}' is empty (0 bytes): copy or download it again")
     return data
+
+
+def _announced(data: npt.NDArray[np.uint8]) -> int:
+    """Return how many pixels a file announces; 0 where Pillow, which reads the header alone, does not know it."""
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(data.tobytes())) as opened:
+                return math.prod(opened.size)
+        except Image.DecompressionBombError as error:
+            return int(next(iter(re.findall(r"\d+", str(error))), 0))
+        except Exception:  # plugins raise many kinds on damaged headers; OpenCV has the last word
+            return 0
 
 
 def _decode(data: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[np.generic] | None:

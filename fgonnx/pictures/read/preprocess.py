@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fgonnx import bounds
 from fgonnx.errors import InputError, PreprocessingError
 from fgonnx.wording import near
 
@@ -303,12 +304,13 @@ class Preprocessing:
         PreprocessingError
             Not a JSON object, an unknown key or a bad value.
         """
+        bounds.check_nesting(text, "the preprocessing", PreprocessingError)
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except ValueError as error:
+            why = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise PreprocessingError(
-                f"the preprocessing is not JSON (line {error.lineno}: {error.msg}): write an object such as "
-                '{"layout": "NCHW", "scale": 0.0039}'
+                f'the preprocessing is not JSON ({why}): write an object such as {{"layout": "NCHW", "scale": 0.0039}}'
             ) from None
         if not isinstance(values, dict):
             raise PreprocessingError(f"the preprocessing is a JSON {type(values).__name__}: write an object {{...}}")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fgonnx import files
 from fgonnx.errors import PreprocessingError
 from fgonnx.fields import pairs
 from fgonnx.pictures.read.preprocess import CHOICES, Preprocessing, check_key
@@ -70,11 +71,9 @@ def parse(text: str) -> Preprocessing:
         raise PreprocessingError(f"the preprocessing is empty: give one of {', '.join(PRESETS)}, or key=value pairs")
     path = Path(text)
     if path.suffix.lower() == ".json":
+        content = files.read_text(path, PreprocessingError, "preprocessing file")
         try:
-            pre = Preprocessing.from_json(path.read_text(encoding="utf-8-sig"))
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise PreprocessingError(f"preprocessing file '{text}' cannot be read: {why}; check the path") from None
+            pre = Preprocessing.from_json(content)
         except PreprocessingError as error:
             raise PreprocessingError(f"preprocessing file '{text}': {error}") from None
         return pre if pre.name else replace(pre, name=path.name)

@@ -29,6 +29,7 @@ NEGATIVE: Colour = (48, 112, 184)
 PER_LAYER = "contribution per layer"
 _TOP_BARS = 11  # the input and ten layers
 _CERTIFICATE = 430  # width
+_DRAWN = 1000  # characters of a text that is shortened to its place
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Sheet:
 
     def fitted(self, text: str, width: float, size: float, *, head: float = 0.5) -> str:
         """Take characters out until the text fits; `head` is the share of those kept that begin the text."""
-        text = lettering.readable(text)
+        text = lettering.readable(_ends(text, head))
         if self.extent(text, size) <= width:
             return text
 
@@ -143,6 +144,14 @@ class Sheet:
             shown = _selected(bars, rows)
             _bars(self, shown, y, min(19.0, (bottom - y) / len(shown)))
         return np.array(self.image)
+
+
+def _ends(text: str, head: float) -> str:
+    """Return the ends of a text of more characters than fit into any picture: measuring them all takes long."""
+    if len(text) <= _DRAWN:
+        return text
+    first = round(_DRAWN * head)
+    return f"{text[:first]}...{text[len(text) - (_DRAWN - first) :]}"
 
 
 def _selected(bars: Sequence[tuple[str, float]], rows: int) -> list[tuple[str, float]]:
