@@ -142,19 +142,28 @@ def read(path: str | os.PathLike[str], error: type[FgonnxError], what: str = "",
         There is no such file, it cannot be read, is no regular file, or is larger than the bound.
     """
     name = f"{what} '{os.fspath(path)}'".strip()
+    with _opened(path, name, error) as (file, size):
+        bounds.check(bound, size, f"{name} has", error)
+        return file.read(size)
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str], name: str, error: type[FgonnxError]) -> Iterator[tuple[IO[bytes], int]]:
+    """Yield a regular file and its size; what the system says meanwhile becomes an error of the given type."""
     try:
-        file = os.open(path, os.O_RDONLY | _PLAIN)
-    except (OSError, ValueError) as problem:
+        number = os.open(path, os.O_RDONLY | _PLAIN)
+        status = os.fstat(number)
+        if what := kind_of(status.st_mode):  # Python opens no folder
+            os.close(number)
+            raise error(f"{name} is {what}: name a file")
+        with open(number, "rb") as file:
+            yield file, status.st_size
+    except OSError as problem:
         raise unreadable(name, problem, error) from problem
-    with open(file, "rb") as opened:
-        try:
-            status = os.fstat(file)
-            if is_no_file := kind_of(status.st_mode):
-                raise error(f"{name} is {is_no_file}: name a file")
-            bounds.check(bound, status.st_size, f"{name} has", error)
-            return opened.read(status.st_size)
-        except OSError as problem:
-            raise unreadable(name, problem, error) from problem
+    except ValueError as problem:
+        if "\x00" not in os.fspath(path) and not isinstance(problem, UnicodeEncodeError):
+            raise
+        raise unreadable(name, problem, error) from problem
 
 
 def read_text(path: str | os.PathLike[str], error: type[FgonnxError], what: str) -> str:
@@ -201,16 +210,8 @@ def read_array(path: str | os.PathLike[str], error: type[FgonnxError] = OptionEr
         Of the given type, if there is no such file, or it holds something else.
     """
     name = f"'{os.fspath(path)}'"
-    try:
-        with open(os.open(path, os.O_RDONLY | _PLAIN), "rb") as file:
-            status = os.fstat(file.fileno())
-            if what := kind_of(status.st_mode):
-                raise error(f"{name} is {what}: name a file")
-            return array_from(file, status.st_size, name, error)
-    except FileNotFoundError as problem:
-        raise error(f"{name} cannot be read: {problem.strerror}; write it with numpy.save") from problem
-    except (OSError, ValueError) as problem:
-        raise unreadable(name, problem, error) from problem
+    with _opened(path, name, error) as (file, size):
+        return array_from(file, size, name, error)
 
 
 def array_from(file: IO[bytes], size: int, name: str, error: type[FgonnxError]) -> npt.NDArray[Any]:
@@ -259,23 +260,17 @@ def read_arrays(path: Path, names: Sequence[str], error: type[FgonnxError]) -> d
     """Read the arrays of those names that an .npz file holds; raises as `read_array`."""
     found = {}
     name = f"'{path}'"
-    try:
-        with open(os.open(path, os.O_RDONLY | _PLAIN), "rb") as file:
-            if what := kind_of(os.fstat(file.fileno()).st_mode):
-                raise error(f"{name} is {what}: name a file")
+    with _opened(path, name, error) as (file, _):
+        try:
             with zipfile.ZipFile(file) as archive:
-                sizes = {i.filename.removesuffix(".npy"): (i, i.file_size) for i in archive.infolist()}
-                for entry in names:
-                    if entry in sizes:
-                        part, size = sizes[entry]
-                        with archive.open(part) as content:
-                            found[entry] = array_from(content, size, f"{name}, {entry}", error)
-    except FgonnxError:
-        raise
-    except (OSError, ValueError) as problem:
-        raise unreadable(name, problem, error) from problem
-    except Exception as problem:  # zipfile raises many kinds on what is damaged, encrypted or in other compressions
-        raise error(f"{name} cannot be read as .npz: {first_line(problem)}; write it with numpy.savez") from problem
+                entries = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
+                for entry in (n for n in names if n in entries):
+                    with archive.open(entries[entry]) as content:
+                        found[entry] = array_from(content, entries[entry].file_size, f"{name}, {entry}", error)
+        except FgonnxError:
+            raise
+        except Exception as problem:  # zipfile raises many kinds on what is damaged, encrypted or compressed otherwise
+            raise error(f"{name} cannot be read as .npz: {first_line(problem)}; write it with numpy.savez") from problem
     return found
 
 

@@ -70,5 +70,5 @@ def _kills(kills: Kills) -> Iterator[str]:
 def _soak(soak: Soak) -> Iterator[str]:
     yield "\n## Long use\n"
     yield f"{THREADS} threads of one process made {soak.calls:,} mixed calls in {soak.seconds:,.0f} s; {soak.wrong:,}"
-    yield f"answers were not the first one's. Memory grew by {soak.growth:,.1f} MiB after the first quarter of the time."
+    yield f"answers were not the first one's. Memory grew by {soak.growth:,.1f} MiB after the first quarter."
     yield from (f"- {text}" for text in soak.said)

@@ -146,7 +146,7 @@ def judge(ended: Ended, folder: Path, before: set[str]) -> str:
         return CRASH
     if ended.code == _APART:
         return WRONG
-    if ended.code not in (0, 1, 2) or "Traceback (most recent call last)" in ended.text:
+    if ended.code not in (0, 1, 2, 3) or "Traceback (most recent call last)" in ended.text:
         return UNEXPECTED
     if re.search("[\x1b\x07\u202a-\u202e]", ended.text):
         return RAW

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from fgonnx import bounds
 from fgonnx.engine import methods
 from fgonnx.engine.model.arrangement import Arrangement
 from fgonnx.engine.model.layouts import samples_first
@@ -19,19 +20,23 @@ from fgonnx.engine.normal.arrange import turn
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import ARGMAX, Options
 from fgonnx.engine.rewrite.rewritten import Rewritten, parse_sites
-from fgonnx.errors import OptionError, TargetError
-from fgonnx.wording import parameter
+from fgonnx.errors import ModelError, OptionError, TargetError
+from fgonnx.wording import first_line, parameter
 
 _PREFIX = "fgonnx."
 _KEPT = ("method", "profile", "psi", "head", "output", "engine", "backward", "contrast", "target")
 _NEEDED = ("saliency", "score")
+_DAMAGED = (LookupError, TypeError, ValueError, AttributeError)
 
 
 def with_samples_first(loaded: LoadedModel) -> LoadedModel:
     """Return a written file whose batch is not the first axis with samples first; any other model as it is."""
     places = loaded.ir.metadata_props.get(f"{_PREFIX}arrangement")
     known = _parsed(places) if places is not None and loaded.arrangement is None else None
-    return turn(loaded, Arrangement(**known)) if isinstance(known, dict) else loaded
+    try:
+        return turn(loaded, Arrangement(**known)) if isinstance(known, dict) else loaded
+    except _DAMAGED as error:
+        raise _damaged(loaded, error) from error
 
 
 def opened(loaded: LoadedModel) -> Rewritten | None:
@@ -43,6 +48,21 @@ def opened(loaded: LoadedModel) -> Rewritten | None:
         It lacks outputs that an explanation has.
     """
     known = {k.removeprefix(_PREFIX): _parsed(v) for k, v in loaded.ir.metadata_props.items() if k.startswith(_PREFIX)}
+    try:
+        return _described(loaded, known)
+    except _DAMAGED as error:
+        raise _damaged(loaded, error) from error
+
+
+def _damaged(loaded: LoadedModel, error: Exception) -> ModelError:
+    return ModelError(
+        f"{loaded.name}: its metadata does not describe what fgonnx writes ({first_line(error)}); write it again, or "
+        "explain its source"
+    )
+
+
+def _described(loaded: LoadedModel, known: Mapping[str, Any]) -> Rewritten | None:
+    """Return a written file as its metadata describes it; None where these describe no such file."""
     if not {"sites", "head_shape", "source_outputs", "input"} <= set(known):
         return None
     values = {str(v.name): v for v in loaded.ir.graph.inputs}
@@ -81,9 +101,10 @@ def opened(loaded: LoadedModel) -> Rewritten | None:
 
 def _parsed(text: str) -> Any:
     """Return a metadata entry: JSON where it is no plain text."""
+    bounds.check_nesting(text, "a metadata entry", ModelError)
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:
         return text
 
 

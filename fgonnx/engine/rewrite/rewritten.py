@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from fgonnx.engine.model.load import LoadedModel, metadata
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.errors import ModelError
+from fgonnx.files import parsed
 
 OF_THE_INPUT = ("input_gradient", "attribution")
 """Outputs of the input's shape."""
@@ -133,7 +133,7 @@ def sites_of(model: onnx.ModelProto) -> list[Site]:
     stored = {p.key: p.value for p in model.metadata_props}.get("fgonnx.sites")
     if stored is None:
         raise ModelError("the model was not written by fgonnx: it has no metadata entry 'fgonnx.sites'")
-    return parse_sites(json.loads(stored))
+    return parse_sites(parsed(stored, "the metadata entry 'fgonnx.sites'", ModelError))
 
 
 def parse_sites(entries: Sequence[Mapping[str, Any]]) -> list[Site]:
