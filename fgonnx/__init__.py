@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fgonnx import _checkout, bounds, methods, rules, targets
+from fgonnx import _checkout, _interrupts, bounds, methods, rules, targets  # noqa: F401
 from fgonnx._version import __version__
 from fgonnx.audit.check import CheckResult, check
 from fgonnx.audit.comparison import Comparison, compare

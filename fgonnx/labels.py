@@ -356,7 +356,7 @@ def _by_index(pairs: Sequence[tuple[str, str]], where: str) -> tuple[str, ...]:
     """Order names by their indices, which must be 0..n-1."""
     wrong = next((key for key, _ in pairs if not _is_index(key.strip())), None)
     if wrong is not None:
-        raise InputError(f"{where}: '{wrong}' is not an index: number the classes 0..{len(pairs) - 1}")
+        raise InputError(f"{where}: '{wrong[:80]}' is not an index: number the classes 0..{len(pairs) - 1}")
     names = {int(key): name for key, name in pairs}
     if len(names) < len(pairs):
         raise InputError(f"{where}: an index occurs twice: number the classes 0..{len(pairs) - 1}")

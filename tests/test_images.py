@@ -202,13 +202,13 @@ def test_a_failed_write_leaves_the_older_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(InputError, match=r"out.png' cannot be written: No space left on device; choose a folder"):
+    with pytest.raises(InputError, match=r"out.png' cannot be written: No space left on device; choose another place"):
         write_png(path, RED_BLUE)
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"an older file"]
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(InputError, match="cannot be written: No such file or directory; choose a folder that exists"):
+    with pytest.raises(InputError, match="cannot be written: No such file or directory; choose another place"):
         write_png(tmp_path / "nowhere" / "out.png", RED_BLUE)
 
 

@@ -366,7 +366,7 @@ def test_a_description_is_read_from_a_file(tmp_path):
         ("scale=1/0", "scale holds '1/0': give numbers"),
         ("scale=1:2", "scale holds (1.0, 2.0): give finite numbers"),
         ("layout=CHW", "layout is 'CHW': choose one of NCHW, NHWC"),
-        ("missing.json", "preprocessing file 'missing.json' cannot be read: No such file or directory"),
+        ("missing.json", "preprocessing file 'missing.json' does not exist: check the spelling"),
     ],
 )
 def test_a_typing_mistake_is_explained(text, message):

@@ -147,10 +147,11 @@ def _copied(value: Any) -> Any:
 def _value(rng: random.Random, field: FieldDescriptor, now: Any, others: list[Message]) -> Any:
     """Return another value for a field, of its type."""
     if field.type in _WHOLE:
-        known = [v.number for v in field.enum_type.values] if field.enum_type is not None else NUMBERS
+        if field.enum_type is not None:
+            return rng.choice([v.number for v in field.enum_type.values])
         near = [now + 1, now - 1, -now] if isinstance(now, int) else [1]
-        value = rng.choice((*known, *near))
-        bits = 31 if field.type in (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_ENUM) else 63
+        value = rng.choice((*NUMBERS, *near))
+        bits = 31 if field.type == FieldDescriptor.TYPE_INT32 else 63
         return max(-(1 << bits), min(value, (1 << bits) - 1))
     if field.type in _REAL:
         return rng.choice(REALS)

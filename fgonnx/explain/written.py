@@ -65,6 +65,10 @@ def _described(loaded: LoadedModel, known: Mapping[str, Any]) -> Rewritten | Non
     """Return a written file as its metadata describes it; None where these describe no such file."""
     if not {"sites", "head_shape", "source_outputs", "input"} <= set(known):
         return None
+    _check_types(known)
+    produced = {str(v.name) for v in loaded.ir.graph.outputs}
+    if absent := {*known["source_outputs"], *known["outputs"].values()} - produced:
+        raise LookupError(f"there is no output '{min(absent)}'")
     values = {str(v.name): v for v in loaded.ir.graph.inputs}
     batched, names = known["batch"] == "any", known["outputs"]
     x = values.get(known["input"])
@@ -97,6 +101,32 @@ def _described(loaded: LoadedModel, known: Mapping[str, Any]) -> Rewritten | Non
         contrast=contrast,
         blocks=tuple(known.get("blocks", ())),
     )
+
+
+def _check_types(known: Mapping[str, Any]) -> None:
+    """Refuse entries of other types than fgonnx writes, such as texts for sizes.
+
+    Raises
+    ------
+    TypeError
+        There is one.
+    """
+    lists: tuple[tuple[str, type], ...] = (("head_shape", int), ("source_outputs", str), ("sites", dict))
+    of_sites: tuple[tuple[str, type], ...] = (
+        *(("name", str), ("op_type", str), ("kind", str), ("in_map", bool), ("grid", list)),
+    )
+    for name, kind in lists:
+        if not isinstance(known[name], list) or any(type(v) is not kind for v in known[name]):
+            raise TypeError(f"'{name}' is no list of that kind")
+    for site in known["sites"]:
+        for entry, kind in of_sites:
+            if type(site.get(entry)) is not kind:
+                raise TypeError(f"'sites' has no '{entry}'")
+    for name in ("input", "head_value", "batch"):
+        if not isinstance(known.get(name), str):
+            raise TypeError(f"'{name}' is no text")
+    if not isinstance(known["outputs"], dict) or not all(isinstance(v, str) for v in known["outputs"].values()):
+        raise TypeError("'outputs' is no mapping of names")
 
 
 def _parsed(text: str) -> Any:

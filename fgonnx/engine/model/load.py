@@ -290,6 +290,7 @@ def _deserialise(
         raise ModelError(f"{where}: is not an ONNX model, or is truncated: it holds no graph with outputs")
     try:
         model = ir.from_proto(proto)
+        reading.make_readable(model)
         for name, weight in (weights or {}).items():
             model.graph.initializers[name].const_value = weight
         _unpack(model)

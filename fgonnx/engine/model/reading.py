@@ -103,6 +103,22 @@ def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
     return onnx.numpy_helper.from_array(array.reshape(shape), sparse.values.name)
 
 
+def make_readable(model: ir.Model) -> None:
+    """Write out what of descriptions is not UTF-8, which protobuf hands over as bytes."""
+    for described in (model, model.graph):
+        for name in ("producer_name", "producer_version", "domain", "doc_string", "name"):
+            if isinstance(value := getattr(described, name, None), bytes):
+                setattr(described, name, _text(value))
+        entries = {_text(k): _text(v) for k, v in described.metadata_props.items()}
+        if entries != dict(described.metadata_props):
+            described.metadata_props.clear()
+            described.metadata_props.update(entries)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+
+
 def sort(model: ir.Model, where: str) -> None:
     """Bring nodes into topological order where they are not.
 

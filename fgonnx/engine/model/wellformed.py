@@ -128,11 +128,18 @@ def _check_text(proto: onnx.ModelProto, where: str) -> None:
     """Refuse names that are not UTF-8, which protobuf hands over as bytes."""
     names: list[object] = [v.name for g in graphs_of(proto.graph) for v in (*g.input, *g.output, *g.initializer)]
     for node in (n for nodes in (proto.graph.node, *(f.node for f in proto.functions)) for n in nodes_of(nodes)):
-        names += [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
+        names += [node.name, node.op_type, node.domain, node.doc_string, *node.input, *node.output]
+        names += [text for a in node.attribute for text in (a.name, a.doc_string)]
+        names += [text for entry in node.metadata_props for text in (entry.key, entry.value)]
+    described = [v for g in graphs_of(proto.graph) for v in (*g.input, *g.output, *g.value_info)]
+    names += [d.dim_param for v in described for d in v.type.tensor_type.shape.dim if d.dim_param]
+    names += [text for v in described for text in (v.doc_string, v.type.denotation)]
+    names += [o.domain for o in proto.opset_import]
+    names += [n for f in proto.functions for n in (f.name, f.domain, *f.input, *f.output, *f.attribute)]
     for name in names:
         if isinstance(name, bytes):
             raise ModelError(
-                f"{where}: is not a valid ONNX model: the name {name[:80]!r} is not UTF-8; export it again"
+                f"{where}: is not a valid ONNX model: the text {name[:80]!r} is not UTF-8; export it again"
             )
 
 
