@@ -264,7 +264,7 @@ class TestContent:
             (net().SerializeToString()[:-30], "is not an ONNX file, or is truncated"),
             (
                 net().SerializeToString().replace(b"LeakyRelu", b"Leaky\xff\xfe\xfdu"),
-                "name b'Leaky.*' is not UTF-8",
+                "text b'Leaky.*' is not UTF-8",
             ),
             (
                 changed(lambda m: setattr(first(m), "name", "QQ")).SerializeToString().replace(b"QQ", b"\xff\xfe"),
