@@ -17,9 +17,9 @@ import pytest
 
 import fgonnx
 from fgonnx import errors
+from fgonnx.engine.graph import kept
 from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.load import load
-from fgonnx.engine.rewrite import cache
 from fgonnx.errors import FgonnxError, ModelError, Refusal, UnsupportedError
 from fgonnx.explain.choice import SameEntryError
 from tests.cli_support import SHAPES
@@ -134,8 +134,8 @@ def forged(content: bytes, change: str) -> bytes:
 def test_a_forged_entry_is_a_miss(change: str, tmp_path: Path) -> None:
     wanted = fgonnx.Explainer(SHAPES, cache=tmp_path)(X).saliency
     for entry in tmp_path.iterdir():
-        content = forged(entry.read_bytes()[cache._DIGEST :], change)
-        entry.write_bytes(cache._digest(entry.stem, content) + content)
+        content = forged(entry.read_bytes()[kept._DIGEST :], change)
+        entry.write_bytes(kept._digest(entry.stem, content) + content)
     np.testing.assert_array_equal(fgonnx.Explainer(SHAPES, cache=tmp_path)(X).saliency, wanted)
 
 

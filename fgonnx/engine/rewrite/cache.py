@@ -7,6 +7,7 @@ content: whatever is there is complete and up to date, or is left alone.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
