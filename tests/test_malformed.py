@@ -77,7 +77,7 @@ class TestFunctions:
                 "circle: 'loc:B' calls 'loc:B'",
             ),
             (with_functions(within_a_branch()), "circle: 'loc:A' calls 'loc:A'"),
-            (laughs(9), r"written out, its functions are 1.0e\+09 nodes; at most 100,000"),
+            (laughs(9), r"written out, its functions are 1,000,000,000 nodes, more than the bound of 100,000"),
             (laughs(60), r"written out, its functions are 1.0e\+60 nodes"),
             (
                 with_functions(function("A", calls("Relu", domain="")), function("A", calls("Neg", domain=""))),
@@ -433,3 +433,47 @@ class TestRuns:
             ModelError, match=r"cannot be rewritten, although onnxruntime takes it \(KeyError: .*a fault of"
         ):
             Explainer(self.source())(X)
+
+
+class TestBeforeAnythingIsRun:
+    """Nodes and loops that onnxruntime refuses, or would never leave."""
+
+    @pytest.mark.parametrize("perm", [[9, 8, 1, 2], [0, 0, 1, 2], [-1, 0, 1, 2]])
+    def test_axes_that_are_none(self, perm):
+        proto = model(f"(float[1,3,8,8] x) => (float[N,M] y) {{ t = Transpose<perm={perm}>(x) y = Flatten(t) }}")
+        with pytest.raises(ModelError, match="onnxruntime does not take the model"):
+            Explainer(proto)(np.zeros((1, 3, 8, 8), np.float32))
+
+    @pytest.mark.parametrize("steps", [2**31, 10**6, 2**62])
+    @pytest.mark.parametrize("condition", ["y", ""])
+    def test_a_loop_that_nothing_ends(self, steps, condition):
+        proto = looping(steps, condition)
+        with pytest.raises(
+            ModelError, match=r"written out, its steps are .* nodes, more than the bound of 100,000"
+        ):
+            load(proto)
+
+    def test_a_loop_that_its_condition_ends(self):
+        proto = looping(2**62, "y")
+        body = proto.graph.node[0].attribute[0].g
+        body.node[0].op_type = "Not"
+        load(proto)
+
+
+def looping(steps, condition):
+    value, kind = helper.make_tensor_value_info, TensorProto
+    body = helper.make_graph(
+        [NODE("Identity", ["go"], ["on"]), NODE("Relu", ["a"], ["b"])],
+        "body",
+        [value("i", kind.INT64, []), value("go", kind.BOOL, []), value("a", kind.FLOAT, None)],
+        [value("on", kind.BOOL, []), value("b", kind.FLOAT, None)],
+    )
+    weights = [numpy_helper.from_array(np.array(steps), "n"), numpy_helper.from_array(np.array(True), "y")]
+    graph = helper.make_graph(
+        [NODE("Loop", ["n", condition, "x"], ["z"], body=body)],
+        "loop",
+        [value("x", kind.FLOAT, ["N", 6])],
+        [value("z", kind.FLOAT, ["N", 6])],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -17,6 +17,7 @@ from fgonnx.engine.model.bind import with_given_sizes
 from fgonnx.engine.model.inputs import choose_input
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.arrange import arrange, moved
+from fgonnx.engine.rewrite.door import in_words_of
 from fgonnx.engine.rewrite.options import EXPLAINED, Options
 from fgonnx.engine.rewrite.rewritten import OF_THE_INPUT, Rewritten
 from fgonnx.errors import OptionError
@@ -55,13 +56,14 @@ def arranged(loaded: LoadedModel, options: Options) -> tuple[LoadedModel, Option
     loaded, options = sized(loaded, options)
     if loaded.arrangement is not None:
         return loaded, options
-    found = arrange(
-        loaded,
-        input_name=options.input,
-        input_shape=options.explained_shape,
-        layout=options.layout,
-        output=options.output,
-    )
+    with in_words_of(loaded):
+        found = arrange(
+            loaded,
+            input_name=options.input,
+            input_shape=options.explained_shape,
+            layout=options.layout,
+            output=options.output,
+        )
     shape, axis = options.explained_shape, found.arrangement.axis if found.arrangement is not None else 0
     if shape is not None and axis != 0:
         shape = (1, *shape) if axis is None else (shape[axis], *shape[:axis], *shape[axis + 1 :])

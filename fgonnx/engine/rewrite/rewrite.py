@@ -13,7 +13,6 @@ import onnx_ir.passes.common as common
 from fgonnx.engine import methods
 from fgonnx.engine.graph import collector
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.session import first_line, refusal
 from fgonnx.engine.maps import aggregate, axes
 from fgonnx.engine.maps.aggregate import BatchLostError
 from fgonnx.engine.model.bind import bind as bound_to
@@ -22,6 +21,7 @@ from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.normalise import Normal, normalise
 from fgonnx.engine.normal.tie import resolve_own_nodes
 from fgonnx.engine.rewrite.arranged import arranged, in_own_layout
+from fgonnx.engine.rewrite.door import in_words_of
 from fgonnx.engine.rewrite.head import find_head, own_name, per_sample_shape, seeded
 from fgonnx.engine.rewrite.options import INPUT, Options, options_with_changes
 from fgonnx.engine.rewrite.outputs import CONTRAST_INPUT, SEED_INPUT, TARGET_INPUT, Outputs, expose, write_outputs
@@ -30,7 +30,7 @@ from fgonnx.engine.rewrite.rewritten import Rewritten, describe
 from fgonnx.engine.rewrite.samples import entangled, refuse_sized_by_data
 from fgonnx.engine.rules.fast import recompute
 from fgonnx.engine.walk import ENGINES, PASSES, backward, cuts
-from fgonnx.errors import FgonnxError, ModelError, OptionError, TargetError, UnsupportedError
+from fgonnx.errors import ModelError, OptionError, TargetError, UnsupportedError
 from fgonnx.fields import of_kind
 from fgonnx.wording import parameter
 
@@ -117,19 +117,8 @@ def build(loaded: LoadedModel, options: Options) -> Rewritten:
     time. A model that onnxruntime does not take is refused in its words about the source, not about what was written
     beside it.
     """
-    try:
+    with in_words_of(loaded):
         return _rewritten(loaded, options)
-    except (UnsupportedError, OptionError, TargetError):
-        raise
-    except Exception as error:
-        if (reason := refusal(loaded.ir, loaded.folder)) is not None:
-            raise ModelError(f"{loaded.name}: {reason}") from error
-        if isinstance(error, FgonnxError):
-            raise
-        raise ModelError(
-            f"{loaded.name}: cannot be rewritten, although onnxruntime takes it ({type(error).__name__}: "
-            f"{first_line(error)}). This is a fault of fgonnx; please report it"
-        ) from error
 
 
 def _rewritten(loaded: LoadedModel, options: Options) -> Rewritten:
