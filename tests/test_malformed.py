@@ -448,9 +448,7 @@ class TestBeforeAnythingIsRun:
     @pytest.mark.parametrize("condition", ["y", ""])
     def test_a_loop_that_nothing_ends(self, steps, condition):
         proto = looping(steps, condition)
-        with pytest.raises(
-            ModelError, match=r"written out, its steps are .* nodes, more than the bound of 100,000"
-        ):
+        with pytest.raises(ModelError, match=r"written out, its steps are .* nodes, more than the bound of 100,000"):
             load(proto)
 
     def test_a_loop_that_its_condition_ends(self):

@@ -69,9 +69,11 @@ class Engine:
     verified: bool = False
 
 
-def _made(cls: type[Explainer], model: LoadedModel, options: Options, running: Running, labels: Any) -> Explainer:
+def _made(
+    cls: type[Explainer], model: LoadedModel, options: Options, running: Running, labels: Any, more: dict[str, Any]
+) -> Explainer:
     """Make an explainer that was pickled."""
-    return cls(model, options, running, labels=labels)
+    return cls(model, options, running, **{"labels": labels, **more})
 
 
 class Explainer:
@@ -179,7 +181,11 @@ class Explainer:
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """Pickle by source, options and labels: sessions are opened anew."""
-        return _made, (type(self), *self._made_of)
+        return _made, (type(self), *self._made_of, self._more())
+
+    def _more(self) -> dict[str, Any]:
+        """Return what else it is made of."""
+        return {}
 
     def engine(
         self,

@@ -130,6 +130,12 @@ class Explainer(explainer.Explainer):
                 layout = agreed_layout(self.options.layout, found, self.loaded, self.options.input)
                 self.options = replace(self.options, layout=layout)
 
+    def _more(self) -> dict[str, Any]:
+        """Return what else it is made of, for pickling."""
+        sound = {name: value for name in SOUND if (value := getattr(self.reading, name)) is not None}
+        named = {} if self.reading.labels is None else {"labels": self.reading.labels}
+        return {**sound, **named, "preprocess": self._preprocess or self.reading.preprocess}
+
     @property
     def reader(self) -> Reader:
         """What reads samples for the explained input."""
