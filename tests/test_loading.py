@@ -201,7 +201,7 @@ class TestWeightsInsideOfTheFile:
     @skips.when(not hasattr(os, "mkfifo"), skips.SYSTEM, "no named pipes")
     def test_do_not_come_out_of_a_pipe(self, tmp_path):
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(ModelError, match="pipe: is a named pipe; give the .onnx file"):
+        with pytest.raises(ModelError, match="pipe: is a named pipe; give the"):
             Explainer(tmp_path / "pipe")
 
     def test_close_the_file_with_the_model(self, tmp_path, monkeypatch):
