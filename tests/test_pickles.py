@@ -31,7 +31,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "fullgrad": {},
     "contrast": {"contrast": "next"},
     "attribution": {"method": "integrated-gradients", "steps": 3},
-    "written attribution": {"method": "input-x-gradient"},
+    "written attribution": {"method": "gradient-x-input"},
     "labels": {"labels": ["a", "b", "c", "d", "e", "f"], "psi": "signed", "batch_size": 1},
 }
 
