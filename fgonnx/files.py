@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -60,6 +61,12 @@ def destination(path: Path) -> Path:
     return found
 
 
+def temporary_of(path: Path, mark: str) -> Path:
+    """Return a temporary name of a file, next to it; with "*" as the mark, the pattern of them all."""
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    return path.with_name(f"{TEMPORARY}{name}.{mark}.tmp")
+
+
 @contextlib.contextmanager
 def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """Yield a temporary name next to `path`; the file replaces `path` when the block ends without an error.
@@ -72,7 +79,7 @@ def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
         If it cannot be written, or what is there is no regular file.
     """
     target = destination(path)
-    temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}.tmp")
+    temporary = temporary_of(target, uuid.uuid4().hex)
     try:
         yield temporary
         if sync:

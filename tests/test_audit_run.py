@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from fgonnx.errors import InputError, OptionError, PreprocessingError, TargetError
+from fgonnx.files import temporary_of
 from tests import skips
 from tests.audit_support import CLASSES, classifier, encoded, folder, shard_bytes
 from tests.cli_support import ROOT, good, refused, run
@@ -301,7 +302,8 @@ class TestResuming:
         before = shard_bytes(done(net, data, tmp_path / "run"))
         for name in ("records-000001.parquet", "maps-000002.npz", "records-000002.parquet"):
             (tmp_path / "run" / "shards" / name).unlink()
-        (tmp_path / "run" / "shards" / ".maps-000001.npz.abc.tmp").write_bytes(b"left by a process that was killed")
+        left = temporary_of(tmp_path / "run" / "shards" / "maps-000001.npz", "abc")
+        left.write_bytes(b"left by a process that was killed")
         job = AuditJob(request_of(net, data, tmp_path / "run"))
         assert job.left == [1, 2]
         assert sorted(k for k, _ in job.run()) == [1, 2]

@@ -157,7 +157,7 @@ class TestText:
         [
             ("rate", "'rate' is not of the form NAME=VALUE"),
             ("rate=fast", "neither a number, nor zeros, nor a .npy file"),
-            ("state=none.npy", "'none.npy' cannot be read"),
+            ("state=none.npy", "'none.npy' does not exist"),
         ],
     )
     def test_that_means_nothing_is_refused(self, text, message):

@@ -446,7 +446,7 @@ class TestRefusals:
             (
                 "expected-gradients",
                 "references=nowhere.npy",
-                "'nowhere.npy' cannot be read",
+                "'nowhere.npy' does not exist",
             ),
         ],
     )

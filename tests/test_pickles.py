@@ -139,19 +139,11 @@ def test_a_forged_entry_is_a_miss(change: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(fgonnx.Explainer(SHAPES, cache=tmp_path)(X).saliency, wanted)
 
 
-@pytest.mark.parametrize("change", ["cut", "flipped", "empty", "folder"])
+@pytest.mark.parametrize("change", ["cut", "flipped", "empty"])
 def test_a_broken_entry_is_a_miss(change: str, tmp_path: Path) -> None:
     wanted = fgonnx.Explainer(SHAPES, cache=tmp_path)(X).saliency
     for entry in list(tmp_path.iterdir()):
         content = entry.read_bytes()
-        entry.unlink()
-        if change == "folder":
-            entry.mkdir()
-        else:
-            changed = {
-                "cut": content[:-9],
-                "empty": b"",
-                "flipped": content[:99] + bytes([content[99] ^ 1]) + content[100:],
-            }
-            entry.write_bytes(changed[change])
+        flipped = content[:99] + bytes([content[99] ^ 1]) + content[100:]
+        entry.write_bytes({"cut": content[:-9], "empty": b"", "flipped": flipped}[change])
     np.testing.assert_array_equal(fgonnx.Explainer(SHAPES, cache=tmp_path)(X).saliency, wanted)

@@ -77,7 +77,7 @@ def test_files_are_read(tmp_path):
         ("region=left", "neither a box such as 0.2:0.1:0.8:0.9 nor a .npy file"),
         ("region=0:0:1:1,column=3", "'column' means nothing here; it takes: region, class, reduce"),
         ("region=0:0:1:1,reduce=max", "reduce='max' does not exist; choose one of: mean, sum"),
-        ("region=none.npy", "'none.npy' cannot be read"),
+        ("region=none.npy", "'none.npy' does not exist"),
         ("best=", "'best=' is not of the form NAME=VALUE"),
         ("best=dog,first=-1", "first=-1 is not a whole number"),
         ("anchor=3", "say which column"),

@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fgonnx import files
 from fgonnx.errors import OptionError
 from fgonnx.jobs import provenance
 from fgonnx.jobs.audit.options import Runner
@@ -168,7 +169,7 @@ def _alone(plan: Plan, runner: Runner) -> Iterator[None]:
 def _tidy(plan: Plan, k: int) -> None:
     """Remove what a runner that was killed has left of a shard."""
     for path in plan.files(k):
-        for left in (plan.folder / SHARDS).glob(f".{path.name}.*.tmp"):
+        for left in (plan.folder / SHARDS).glob(files.temporary_of(path, "*").name):
             with suppress(OSError):
                 left.unlink()
 
