@@ -329,6 +329,32 @@ def _hints(cls: type) -> dict[str, Any]:
     return _HINTS[cls]
 
 
+def accepted(
+    name: str,
+    value: Any,
+    kind: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    error: type[FgonnxError] = OptionError,
+) -> Any:
+    """Return a parameter's value in the form of its annotated type, checked as the fields of option objects are.
+
+    Raises
+    ------
+    FgonnxError
+        Of the given type: it has another type, or is out of range.
+    """
+    try:
+        kept = kinds.converted(name, value, kind)
+        for part in kept if isinstance(kept, tuple) else (kept,):
+            _check_range(name, value, part, Spelling("", least=least, above=above, most=most))
+    except OptionError as refused:
+        raise error(*refused.args) from None
+    return kept
+
+
 def check_choices(o: Any, **choices: Iterable[str]) -> None:
     """Refuse values that are not among a field's choices.
 

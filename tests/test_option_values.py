@@ -7,18 +7,21 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import fgonnx
-from fgonnx import Options, Running, evaluate
+from fgonnx import Options, Running, evaluate, targets, training
 from fgonnx.audit.check import Thoroughness
-from fgonnx.errors import FgonnxError, OptionError
+from fgonnx.errors import FgonnxError, InputError, OptionError, TargetError
 from fgonnx.fields import checked, option
 from fgonnx.jobs.evaluate import Plan
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import Reading
+from fgonnx.targets import Cotangent, Detection, Region, Similarity
 from fgonnx.wording import closest, near
-from tests.support import small_cnn
+from tests.cli_support import refused
+from tests.support import model, small_cnn
 
 REFERENCES = np.zeros((2, 3, 8, 6), np.float32)
 
@@ -207,3 +210,99 @@ class TestTaken:
 def test_the_name_that_a_misspelt_one_is_like(word, known, found):
     assert closest(word, known) == found
     assert near(word, known) == (f" (did you mean '{found[0]}'?)" if found else "")
+
+
+TARGETS = [
+    (lambda: Region("left"), "where='left' is of the type str; give numbers as a tuple or list"),
+    (lambda: Region((0, 0, 1, "b")), "give numbers as a tuple or list"),
+    (lambda: Region(np.array(["a"])), "where=.* give an array of numbers"),
+    (lambda: Region((0, 0, 1, 1), 1.5), "entry=1.5 is of the type float; give a whole number or a text or None"),
+    (lambda: Region((0, 0, 1, 1), -1), "entry=-1 is out of range; give 0 or more"),
+    (lambda: Region((0, 0, 1, 1), True), "entry=True is of the type bool"),
+    (lambda: Region((0, 0, 1, 1), reduce="most"), "reduce='most' does not exist"),
+    (lambda: Detection(best=2.0), "best=2.0 is of the type float"),
+    (lambda: Detection(anchor="12", column=0), "anchor='12' is of the type str; give a whole number or None"),
+    (lambda: Detection(anchor=-1, column=0), "anchor=-1 is out of range; give 0 or more"),
+    (lambda: Detection("cat", column=(0,)), r"column=\(0,\) is of the type tuple"),
+    (lambda: Detection("cat", first=5.5), "first=5.5 is of the type float"),
+    (lambda: Detection("cat", by=3, column=0), "by=3 is of the type int; give a text or None"),
+    (lambda: Detection("cat", objectness="x"), "objectness='x' is of the type str"),
+    (lambda: Similarity("cat.npy"), "reference='cat.npy' is of the type str; give an array of numbers"),
+    (lambda: Similarity(None), "reference=None is of the type NoneType"),
+    (lambda: Cotangent([[1, 2], [3]]), "weights=.* give an array of numbers"),
+    (lambda: targets.parse(7), "7 is no text of a target"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), TARGETS)
+def test_targets_of_another_type_are_refused(make, message):
+    with pytest.raises(TargetError, match=message):
+        make()
+
+
+X, LABELS = np.zeros((8, 3, 4, 4), np.float32), np.zeros(8, np.int64)
+TRAINING = [
+    (lambda: training.Batches(X, LABELS, size=2.5), "size=2.5 is of the type float; give a whole number"),
+    (lambda: training.Batches(X, LABELS, size=0), "size=0 is out of range; give 1 or more"),
+    (lambda: training.Batches(X, LABELS, size=4, seed="0"), "seed='0' is of the type str"),
+    (lambda: training.Batches(X, LABELS, size=4, mirror=4), r"mirror=4 is no axis of a sample of shape \(3, 4, 4\)"),
+    (lambda: training.Batches(X, LABELS, size=4, mirror=0), "mirror=0 is no axis"),
+    (lambda: training.Batches(X, LABELS, size=4, prepare=1), "prepare is of the type int; give a function"),
+    (lambda: training.Batches(X.tolist(), LABELS, size=4), "x is of the type list; give a numpy array"),
+    (lambda: training.Batches(X, LABELS.astype(float), size=4), "labels are float64"),
+    (lambda: training.Batches(X, LABELS[:3], size=4), "8 samples and 3 classes"),
+    (lambda: training.Rate("fast"), "rate='fast' is of the type str; give a number"),
+    (lambda: training.Rate(0), "rate=0 is out of range; give a number above 0"),
+    (lambda: training.Rate(float("nan")), "rate=nan is out of range"),
+    (lambda: training.Rate(1e-3, "linear"), "schedule='linear' does not exist"),
+    (lambda: training.SGD(momentum="high"), "momentum='high' is of the type str"),
+    (lambda: training.SGD(momentum=1.5), "momentum=1.5 is out of range; give 1 or less"),
+    (lambda: training.SGD(nesterov=1), "nesterov=1 is of the type int; give True or False"),
+    (lambda: training.AdamW(beta2=-1), "beta2=-1 is out of range; give 0 or more"),
+    (lambda: training.AdamW(epsilon=0), "epsilon=0 is out of range; give a number above 0"),
+    (lambda: training.AdamW(decay=None), "decay=None is of the type NoneType"),
+    (lambda: training.Network("net.onnx", threads=0), "threads=0 is out of range; give 1 or more"),
+    (lambda: training.Network("net.onnx", input=1), "input=1 is of the type int"),
+    (lambda: training.fit(None, training.Batches(X, LABELS, size=4), 1), "network is of the type NoneType"),
+    (lambda: training.accuracy(None, None), "network is of the type NoneType"),
+    (lambda: training.reinitialise(None, -1), "seed=-1 is out of range"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), TRAINING)
+def test_what_trains_is_checked(make, message):
+    with pytest.raises((OptionError, InputError), match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "message"),
+    [
+        ("deletion:fill=blur", "NCDHW", "fill='blur' is for pictures and sequences"),
+        ("insertion", "NCDHW", "fill='blur' is for pictures and sequences"),
+        ("road", "NCW", "imputes pictures"),
+        ("road", "NF", "imputes pictures"),
+        ("road", "NHW", "imputes pictures"),
+        ("deletion:fill=blur", "NCHW", ""),
+        ("insertion:fill=mean", "NCDHW", ""),
+        ("road", "NHWC", ""),
+    ],
+)
+def test_a_measure_says_what_it_has_no_meaning_for(name, layout, message):
+    said = evaluate.get(name).misfit(layout)
+    assert message in said
+    assert bool(said) is bool(message)
+
+
+def test_measures_without_meaning_are_refused_before_anything_is_measured(tmp_path):
+    source = model(
+        "(float[N,1,4,4,4] x) => (float[N,2] y) { f = Flatten(x) y = MatMul(f, w) }",
+        weights={"w": np.ones((64, 2), np.float32)},
+    )
+    path = tmp_path / "net.onnx"
+    onnx.save(source, path)
+    np.savez(tmp_path / "data.npz", x=np.zeros((2, 1, 4, 4, 4), np.float32), y=np.zeros(2, np.int64))
+    given = ("evaluate", path, tmp_path / "data.npz", "-o", tmp_path / "out", "--methods", "gradient")
+    said = refused(*given, "--measures", "deletion:fill=blur")
+    assert "fill='blur' is for pictures and sequences" in said
+    assert not (tmp_path / "out").exists()

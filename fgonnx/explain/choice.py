@@ -60,6 +60,8 @@ def parse(text: str) -> One:
     TargetError
         A key or a number is wrong, or a file cannot be read.
     """
+    if not isinstance(text, str):
+        raise TargetError(f"{text!r} is no text of a target; give it as it is, or a text such as best=person")
     parts = text.split(",")
     if (len(parts) > 1 or ":" in text) and all(_POSITION.fullmatch(p) for p in parts):
         return tuple(_position(p.strip()) for p in parts)

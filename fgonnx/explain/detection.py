@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fgonnx.errors import TargetError
 from fgonnx.explain.head import Head
 from fgonnx.explain.single import Single
+from fgonnx.fields import accepted
 from fgonnx.labels import BACKGROUND
 from fgonnx.wording import parameter
 
@@ -84,6 +85,10 @@ class Detection(Single):
     objectness: int | None = None
 
     def __post_init__(self) -> None:
+        kinds = {"best": int | str | None, "by": str | None}
+        for name in ("best", "anchor", "column", "first", "by", "objectness"):
+            kept = accepted(name, getattr(self, name), kinds.get(name, int | None), least=0, error=TargetError)
+            object.__setattr__(self, name, kept)
         if (self.best is None) == (self.anchor is None):
             raise TargetError("a detection is either the best of a class (best=person) or an anchor (anchor=12)")
         if self.column is None and (self.anchor is not None or self.by is not None):

@@ -13,7 +13,7 @@ from fgonnx.errors import TargetError
 from fgonnx.explain.detection import Detection
 from fgonnx.explain.head import Head
 from fgonnx.explain.single import Single
-from fgonnx.fields import check_choice
+from fgonnx.fields import accepted, check_choice
 from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
@@ -104,6 +104,12 @@ class Region(Single):
     reduce: str = "mean"
 
     def __post_init__(self) -> None:
+        where = self.where
+        if isinstance(where, np.ndarray):
+            _check_numbers("where", where)
+        else:
+            object.__setattr__(self, "where", accepted("where", where, tuple[float, ...], error=TargetError))
+        object.__setattr__(self, "entry", accepted("entry", self.entry, int | str | None, least=0, error=TargetError))
         check_choice("reduce", self.reduce, REDUCTIONS, TargetError)
 
     def resolve(self, head: Head, sample: int) -> tuple[Array, str]:
@@ -185,6 +191,9 @@ class Similarity(Single):
 
     reference: Array
 
+    def __post_init__(self) -> None:
+        _check_numbers("reference", self.reference)
+
     def resolve(self, head: Head, sample: int) -> tuple[Array, str]:
         """Return the reference scaled to length one, and a description."""
         reference = _fitting(self.reference, head, "reference")
@@ -220,9 +229,22 @@ class Cotangent(Single):
 
     weights: Array
 
+    def __post_init__(self) -> None:
+        _check_numbers("weights", self.weights)
+
     def resolve(self, head: Head, sample: int) -> tuple[Array, str]:
         """Return the weights in the head's shape, and a description."""
         return _fitting(self.weights, head, "seed"), "sum weighted by the seed"
+
+
+def _check_numbers(name: str, given: Any) -> None:
+    """Refuse what is no array of numbers."""
+    try:
+        numeric = np.asarray(given).dtype.kind in "biuf"
+    except ValueError:  # lists of different lengths
+        numeric = False
+    if not numeric:
+        raise TargetError(f"{parameter(name, given)} is of the type {type(given).__name__}; give an array of numbers")
 
 
 def _fitting(array: Array, head: Head, what: str) -> Array:

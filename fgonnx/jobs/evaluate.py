@@ -169,7 +169,8 @@ class EvaluationJob:
                 f"{self.loaded.name} takes pictures of any size; fix it, as in --preprocess unit,size=224"
             )
         self._shape = None if self.preprocessing is None else self._sample_shape()
-        entries = math.prod(self.forward.engine(self._shape, forward=True).rewritten.head_shape)
+        known = self.forward.engine(self._shape, forward=True).rewritten
+        self._layout, entries = known.normal.layout, math.prod(known.head_shape)
         given = reading.names() or self.loaded.labels()
         names, note = aligned_labels(given, None, entries)
         self.names, self.notes = names or (), [f"labels: {note}"] if note else []
@@ -241,7 +242,11 @@ class EvaluationJob:
                     "an .npz with 'without'"
                 )
             found = [m for m in found if m.needs != "parts"]
-        return found
+        misfits = {m.name: why for m in found if (why := m.misfit(self._layout))}
+        if misfits and chosen is not None and not every:
+            raise OptionError(next(iter(misfits.values())))
+        self.notes += [f"left out: {why}" for why in misfits.values()]
+        return [m for m in found if m.name not in misfits]
 
     def _subject(self, text: str) -> evaluate.Subject:
         name, settings = _settings(text, self._references)

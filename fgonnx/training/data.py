@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import InputError, OptionError
+from fgonnx.fields import accepted
+from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +40,7 @@ class Batches:
     InputError
         If there is not one class for each sample, or less than one full batch.
     OptionError
-        If `size` is below 1.
+        If `size` is below 1, `mirror` is no axis of a sample, or a value is of another type.
     """
 
     x: Array
@@ -49,8 +51,17 @@ class Batches:
     prepare: Callable[[Array], Array] | None = None
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise OptionError(f"size={self.size} is not a number of samples; give 1 or more")
+        for name, kind, least in (("size", int, 1), ("seed", int, 0), ("mirror", int | None, None)):
+            object.__setattr__(self, name, accepted(name, getattr(self, name), kind, least=least))
+        if self.prepare is not None and not callable(self.prepare):
+            raise OptionError(f"prepare is of the type {type(self.prepare).__name__}; give a function of a batch")
+        for name, array in (("x", self.x), ("labels", self.labels)):
+            if not isinstance(array, np.ndarray) or not array.ndim:
+                raise InputError(f"{name} is of the type {type(array).__name__}; give a numpy array")
+        if self.labels.dtype.kind not in "iu" or self.labels.ndim != 1:
+            raise InputError(f"labels are {self.labels.dtype} of shape {self.labels.shape}; give whole numbers, (N,)")
+        if self.mirror is not None and not 1 <= self.mirror % max(self.x.ndim, 1) < self.x.ndim:
+            raise OptionError(f"{parameter('mirror', self.mirror)} is no axis of a sample of shape {self.x.shape[1:]}")
         if len(self.x) != len(self.labels) or len(self.x) < self.size:
             raise InputError(
                 f"{len(self.x)} samples and {len(self.labels)} classes do not make batches of {self.size}: give one "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from fgonnx.fields import accepted
 from fgonnx.training.network import Network
 
 # They roughly halve the variance of a signal: weights of variance 2 / fan_in before them preserve it.
@@ -35,8 +36,13 @@ def reinitialise(network: Network, seed: int) -> None:
         Its weights and statistics are overwritten.
     seed : int
         The same seed gives the same weights.
+
+    Raises
+    ------
+    OptionError
+        The seed is no whole number of 0 or more.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(accepted("seed", seed, int, least=0))
     written: set[str] = set()
     for node in network.path:
         for i, v in enumerate(node.inputs):

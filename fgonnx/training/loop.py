@@ -8,20 +8,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fgonnx import files
 from fgonnx.errors import NumericError, OptionError
-from fgonnx.fields import check_choice
+from fgonnx.fields import accepted, check_choice
 from fgonnx.training.data import Batches
 from fgonnx.training.network import Network, Step
 from fgonnx.training.optimisers import AdamW, Optimiser
 from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 _LOGGER = logging.getLogger("fgonnx.training")
 
 SCHEDULES = ("cosine", "constant")
@@ -51,8 +52,7 @@ class Rate:
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, SCHEDULES)
-        if not self.start > 0:
-            raise OptionError(f"{parameter('rate', self.start)}: give a rate above 0")
+        object.__setattr__(self, "start", accepted("rate", self.start, float, above=0))
 
     def at(self, share: float) -> float:
         """Return the rate after this share of the training, 0..1."""
@@ -121,11 +121,14 @@ def fit(
     NumericError
         If the loss is no longer finite.
     """
-    if epochs < 1:
-        raise OptionError(f"epochs={epochs}: give at least one")
+    network, batches = _given("network", network, Network), _given("batches", batches, Batches)
+    epochs = accepted("epochs", epochs, int, least=1)
     rate = rate if isinstance(rate, Rate) else Rate(rate)
-    optimiser = optimiser or AdamW()
-    file = Path(checkpoint) if checkpoint is not None else None
+    optimiser = AdamW() if optimiser is None else optimiser
+    if not callable(getattr(optimiser, "update", None)):
+        raise OptionError(f"{parameter('optimiser', optimiser)} is none; give fgonnx.training.AdamW() or SGD()")
+    validation = None if validation is None else _given("validation", validation, Batches)
+    file = accepted("checkpoint", checkpoint, Path | None)
     request = {
         "epochs": epochs,
         "rate": rate.start,
@@ -154,6 +157,13 @@ def fit(
     return history
 
 
+def _given(name: str, value: Any, kind: type[T]) -> T:
+    """Refuse an object of another class."""
+    if not isinstance(value, kind):
+        raise OptionError(f"{name} is of the type {type(value).__name__}; give a fgonnx.training.{kind.__name__}")
+    return value
+
+
 def _update(network: Network, optimiser: Optimiser, found: Step, rate: float) -> None:
     """Update weights by the gradients of a batch, and running statistics by those of the batch."""
     optimiser.update(network.weights, found.gradients, rate)
@@ -163,6 +173,7 @@ def _update(network: Network, optimiser: Optimiser, found: Step, rate: float) ->
 
 def accuracy(network: Network, samples: Batches) -> float:
     """Return the share of samples whose largest logit is that of their class, with running statistics."""
+    network, samples = _given("network", network, Network), _given("samples", samples, Batches)
     found = network.logits(samples.ready(samples.x)).argmax(axis=1)
     return float(np.mean(found == samples.labels))
 

@@ -23,6 +23,7 @@ from fgonnx.engine.walk import backward
 from fgonnx.engine.walk.witness import ort_training
 from fgonnx.engine.walk.witness.lower import LOWERINGS, Lowering
 from fgonnx.errors import ModelError
+from fgonnx.fields import accepted
 
 Array = npt.NDArray[Any]
 
@@ -88,6 +89,8 @@ class Network:
 
     Raises
     ------
+    OptionError
+        If `input` or `threads` is of another type or out of range.
     ProviderError
         If the training build of ONNX Runtime is not installed.
     ModelError
@@ -97,6 +100,8 @@ class Network:
     """
 
     def __init__(self, model: ModelLike | LoadedModel, *, input: str | None = None, threads: int = 1) -> None:
+        input = accepted("input", input, str | None)
+        threads = accepted("threads", threads, int, least=1)
         ort_training.require()
         self.loaded = load(model)
         self._threads = threads
@@ -144,6 +149,7 @@ class Network:
 
     def logits(self, x: Array, batch_size: int = 256) -> Array:
         """Return the logits of samples, (N, classes), with the running statistics."""
+        batch_size = accepted("batch_size", batch_size, int, least=1)
         model = self.model()
         if self.head not in {o.name for o in model.graph.output}:
             model.graph.output.append(onnx.ValueInfoProto(name=self.head))

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fgonnx.fields import accepted
+
 Array = npt.NDArray[Any]
 
 
@@ -49,12 +51,22 @@ class SGD:
         Weights shrink by `rate * decay` in every step.
     state : dict of str to array
         State between steps, for checkpoints.
+
+    Raises
+    ------
+    OptionError
+        A number is out of range, or of another type.
     """
 
     momentum: float = 0.9
     nesterov: bool = True
     decay: float = 0.0
     state: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.momentum = accepted("momentum", self.momentum, float, least=0, most=1)
+        self.nesterov = accepted("nesterov", self.nesterov, bool)
+        self.decay = accepted("decay", self.decay, float, least=0)
 
     def update(self, weights: Mapping[str, Array], gradients: Mapping[str, Array], rate: float) -> None:
         """Update weights in place.
@@ -88,6 +100,11 @@ class AdamW:
         Weights shrink by `rate * decay` in every step.
     state : dict of str to array
         State between steps, for checkpoints.
+
+    Raises
+    ------
+    OptionError
+        A number is out of range, or of another type.
     """
 
     beta1: float = 0.9
@@ -95,6 +112,12 @@ class AdamW:
     epsilon: float = 1e-8
     decay: float = 0.01
     state: dict[str, Array] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.beta1 = accepted("beta1", self.beta1, float, least=0, most=1)
+        self.beta2 = accepted("beta2", self.beta2, float, least=0, most=1)
+        self.epsilon = accepted("epsilon", self.epsilon, float, above=0)
+        self.decay = accepted("decay", self.decay, float, least=0)
 
     def update(self, weights: Mapping[str, Array], gradients: Mapping[str, Array], rate: float) -> None:
         """Update weights in place.

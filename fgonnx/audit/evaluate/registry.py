@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx.audit.evaluate.data import Data, Explains
+from fgonnx.audit.evaluate.data import SPATIAL, Data, Explains
 from fgonnx.errors import OptionError
 from fgonnx.fields import pairs
 from fgonnx.kinds import converted, in_words
@@ -64,6 +64,8 @@ class Measure:
         Labels of the axes of its curve.
     options : dict
         Options that differ from the defaults.
+    pictures : bool
+        Whether it measures pictures alone.
 
     Examples
     --------
@@ -86,6 +88,7 @@ class Measure:
     needs: str = ""
     axes: tuple[str, str] = ("", "")
     options: Mapping[str, Any] = field(default_factory=dict)
+    pictures: bool = False
 
     def __call__(self, explainer: Explains, data: Data, **options: Any) -> Measured:
         """Measure a method on samples.
@@ -102,8 +105,28 @@ class Measure:
         Returns
         -------
         Measured
+
+        Raises
+        ------
+        OptionError
+            An option is none of the measure's, or has no meaning for such samples (`misfit`).
         """
-        return self.function(explainer, data, **{**self.options, **checked_options(self, options)})
+        given = {**self.options, **checked_options(self, options)}
+        if why := replace(self, options=given).misfit(data.layout):
+            raise OptionError(why)
+        return self.function(explainer, data, **given)
+
+    def misfit(self, layout: str) -> str:
+        """Return why it has no meaning for samples of a layout, such as "NCDHW"; "" where it has one."""
+        space = sum(letter in SPATIAL for letter in layout[1:])
+        if self.pictures and not (space == 2 and len(layout) == 4):
+            return f"the measure '{self.name}' imputes pictures from their neighbours; leave it out for other inputs"
+        if {**_defaults(self), **self.options}.get("fill") == "blur" and space > 2:
+            return (
+                f"the measure '{self.name}': fill='blur' is for pictures and sequences; choose mean, black or noise "
+                "for volumes"
+            )
+        return ""
 
     @property
     def meaning(self) -> str:
@@ -115,7 +138,15 @@ _MEASURES: dict[str, Measure] = {}
 
 
 def measure(
-    name: str, *, better: str, source: str, runs: int, needs: str = "", axes: tuple[str, str] = ("", ""), **options: Any
+    name: str,
+    *,
+    better: str,
+    source: str,
+    runs: int,
+    needs: str = "",
+    axes: tuple[str, str] = ("", ""),
+    pictures: bool = False,
+    **options: Any,
 ) -> Callable[[F], F]:
     """Register a function `(explainer, data, *, ...) -> Measured` under a name, with some of its options set.
 
@@ -124,7 +155,7 @@ def measure(
 
     Parameters
     ----------
-    name, better, source, runs, needs, axes
+    name, better, source, runs, needs, axes, pictures
         See `Measure`.
     **options
         Options of the function that differ from its defaults under this name.
@@ -149,7 +180,7 @@ def measure(
     """
 
     def register(function: F) -> F:
-        _MEASURES[name] = Measure(name, function, better, source, runs, needs, axes, options)
+        _MEASURES[name] = Measure(name, function, better, source, runs, needs, axes, options, pictures)
         return function
 
     return register

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from fgonnx.audit.evaluate.accepted import Amount
 from fgonnx.audit.evaluate.data import SPATIAL, Bool, Data, Explains, Float
 from fgonnx.audit.evaluate.registry import Measured, measure
-from fgonnx.errors import OptionError
 
 Array = npt.NDArray[Any]
 
@@ -84,6 +83,7 @@ def impute(x: Float, removed: Bool, noise: float, rng: np.random.Generator) -> F
     source="Rong et al., A Consistent and Efficient Evaluation Strategy for Attribution Methods, ICML 2022, section 5",
     runs=11,
     axes=("share of pixels removed", "share still decided alike, most salient first"),
+    pictures=True,
 )
 def road(explainer: Explains, data: Data, *, noise: Amount = 0.01) -> Measured:
     """How much more the probability drops when the most salient pixels are imputed than when the least salient are.
@@ -100,15 +100,8 @@ def road(explainer: Explains, data: Data, *, noise: Amount = 0.01) -> Measured:
     Measured
         "gap": mean over the shares of the probability left, least salient first minus most salient first; "most" and
         "least", the two; the curve is 1 where the decision stays when the most salient pixels go.
-
-    Raises
-    ------
-    OptionError
-        The samples are not pictures.
     """
     space = [a for a, letter in enumerate(data.layout[1:]) if letter in SPATIAL]
-    if len(space) != 2 or data.x.ndim != 4:
-        raise OptionError("the measure 'road' imputes pictures from their neighbours; leave it out for other inputs")
     maps = data.maps(explainer)
     curves = np.zeros((2, len(data), len(SHARES)))
     kept = np.zeros((len(data), len(SHARES)))
