@@ -26,6 +26,7 @@ from fgonnx.engine.rewrite.head import find_head, own_name, per_sample_shape, se
 from fgonnx.engine.rewrite.options import INPUT, Options, options_with_changes
 from fgonnx.engine.rewrite.outputs import CONTRAST_INPUT, SEED_INPUT, TARGET_INPUT, Outputs, expose, write_outputs
 from fgonnx.engine.rewrite.portable import forget_shapes, make_portable
+from fgonnx.engine.rewrite.quantised import read_copies
 from fgonnx.engine.rewrite.rewritten import Rewritten, describe
 from fgonnx.engine.rewrite.samples import entangled, refuse_sized_by_data
 from fgonnx.engine.rules.fast import recompute
@@ -181,6 +182,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     head_name = own_name(loaded, normal, head)  # the next step takes names away
     resolve_own_nodes(graph)
     common.RemoveUnusedNodesPass()(normal.model)
+    read_copies(normal.model)
     if op.portable:
         make_portable(normal.model)
     rewritten = Rewritten(
