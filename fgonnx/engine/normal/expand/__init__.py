@@ -1,8 +1,8 @@
 """Expand operators without a rule into operators that have one.
 
-Six ways: the standard's function body of an operator; If, Loop and Scan by their known conditions and trip counts;
+Seven ways: the standard's function body of an operator; If, Loop and Scan by their known conditions and trip counts;
 recurrent layers unrolled; sequences of known length as the tensors they hold; samplers as gathers and weights; the
-optimiser's fused operators decomposed.
+optimiser's fused operators decomposed; linear operators of classical machine learning as products.
 """
 
 from __future__ import annotations
@@ -12,7 +12,16 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from fgonnx.engine.graph.origin import is_written, written_for
-from fgonnx.engine.normal.expand import contrib, controlflow, functions, recurrent, sampling, sequences, statistics
+from fgonnx.engine.normal.expand import (
+    classical,
+    contrib,
+    controlflow,
+    functions,
+    recurrent,
+    sampling,
+    sequences,
+    statistics,
+)
 from fgonnx.engine.normal.recurrence import ROLE
 from fgonnx.engine.rules.registry import find
 
@@ -24,6 +33,7 @@ EXPANDERS = {
     **sampling.EXPANDERS,
     **statistics.EXPANDERS,
     **contrib.EXPANDERS,
+    **classical.EXPANDERS,
     **recurrent.QUANTISED,
 }
 
