@@ -20,6 +20,7 @@ from fgonnx.engine.graph.session import first_line, from_ort_format
 from fgonnx.engine.model import reading, weights, wellformed
 from fgonnx.engine.model.arrangement import Arrangement
 from fgonnx.engine.model.inputs import choose_input
+from fgonnx.engine.model.loops import refuse_endless
 from fgonnx.errors import FgonnxError, InputError, ModelError
 from fgonnx.labels import METADATA_KEY as LABELS_KEY
 from fgonnx.labels import ULTRALYTICS_KEY, from_json, from_ultralytics
@@ -344,6 +345,7 @@ def _checked(loaded: LoadedModel) -> LoadedModel:
         raise ModelError(
             f"{loaded.name}: opset {loaded.opset} is older than {OLDEST_OPSET}; convert it with onnx.version_converter"
         )
+    refuse_endless(graph, loaded.name)
     return loaded
 
 

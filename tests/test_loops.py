@@ -1,0 +1,49 @@
+"""A loop that would not end is refused before anything is run; one that a condition ends is not looked at."""
+
+import numpy as np
+import pytest
+from onnx import parser
+
+from fgonnx import Explainer
+from fgonnx.engine.model.load import load
+from fgonnx.errors import ModelError
+
+HEAD = '<ir_version: 8, opset_import: ["": 18]> net (float[N,3] x) => (float[N,3] y)'
+STEP = "(int64 i, bool c, float[N,3] a) => (bool c2, float[N,3] a2)"
+ENDLESS = {
+    "passed on": "<int64 m = {%d}, bool t = {1}> { y = Loop(m, t, x) <body = b " + STEP + " { c2 = Identity(c) "
+    "a2 = Tanh(a) }> }",
+    "always true": "<int64 m = {%d}, bool t = {1}> { y = Loop(m, t, x) <body = b " + STEP + " "
+    "{ c2 = Constant<value = bool {1}>() a2 = Tanh(a) }> }",
+    "a constant count": "<bool t = {1}> { m = Constant<value = int64 {%d}>() y = Loop(m, t, x) <body = b " + STEP + " "
+    "{ c2 = Identity(c) a2 = Tanh(a) }> }",
+}
+
+
+@pytest.mark.parametrize("body", ENDLESS.values(), ids=ENDLESS)
+@pytest.mark.parametrize("count", [9_000_000_000_000, 2**63 - 1, 10_000_001])
+def test_absurd_counts_are_refused(body, count):
+    with pytest.raises(ModelError, match=r"\(Loop\) takes .* steps, and no condition ends it before"):
+        load(parser.parse_model(f"{HEAD} {body % count}"))
+
+
+def test_loops_inside_of_each_other_are_counted_together():
+    inner = "(int64 j, bool d, float[N,3] e) => (bool d2, float[N,3] e2) { d2 = Identity(d) e2 = Tanh(e) }"
+    body = f"{STEP} {{ c2 = Identity(c) a2 = Loop(m, t, a) <body = k {inner}> }}"
+    text = f"{HEAD} <int64 m = {{%d}}, bool t = {{1}}> {{ y = Loop(m, t, x) <body = b {body}> }}"
+    load(parser.parse_model(text % 3000))
+    with pytest.raises(ModelError, match="takes 16,000,000 steps"):
+        load(parser.parse_model(text % 4000))
+
+
+def test_a_count_that_a_condition_ends_is_taken():
+    text = (
+        f"{HEAD} <int64 m = {{9223372036854775807}}, bool t = {{1}}, int64 three = {{3}}> "
+        f"{{ y = Loop(m, t, x) <body = b {STEP} {{ c2 = Less(i, three) a2 = Tanh(a) }}> }}"
+    )
+    load(parser.parse_model(text))
+
+
+def test_a_short_loop_is_explained():
+    found = Explainer(parser.parse_model(f"{HEAD} {ENDLESS['passed on'] % 4}"))(np.ones((2, 3), np.float32))
+    assert found.rounding_residual().max() < 1e-5
