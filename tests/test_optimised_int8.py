@@ -27,6 +27,12 @@ NETS = {
     + stored("p", 3)
     + "k = Relu(d3) "
     + END.format("k"),
+    "padded max pool": SPLIT
+    + stored("c", 2)
+    + "p = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(d2) "
+    + stored("p", 3)
+    + "k = LeakyRelu(d3) "
+    + END.format("k"),
     "reshaped and turned": SPLIT
     + stored("c", 2)
     + "n = Reshape(d2, rows) "
