@@ -1,7 +1,6 @@
 """Train a small network on the objects of parts that parts.py draws, and export it to ONNX."""
 
 import argparse
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +9,18 @@ import numpy as np
 import parts
 import torch
 from torch import nn
-from train_shapes import FIRST_TRAINING_SEED, HELD_OUT_SEED, SIZE, Block, export, normalise, predict, write
+from train_shapes import (
+    FIRST_TRAINING_SEED,
+    HELD_OUT_SEED,
+    SIZE,
+    Block,
+    Schedule,
+    export,
+    fit,
+    normalise,
+    predict,
+    write,
+)
 
 # Badges are left out of training pictures this often, so that a picture without one is nothing new to the network.
 MISSING = 0.15
@@ -205,38 +215,21 @@ def train(recipe: Recipe, seed: int, count: int) -> PartNet:
     model = recipe.network()
     # Naming the badges' shapes as well makes the features come early; the exported network does not have this layer.
     naming = nn.Linear(64, shapes.shape[1] * len(parts.SHAPES))
-    batch_size = 64
-    steps = count // batch_size
-    optimizer = torch.optim.AdamW([*model.parameters(), *naming.parameters()], lr=1e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.rate, total_steps=recipe.epochs * steps)
     criterion = nn.CrossEntropyLoss(label_smoothing=0.05, ignore_index=-1)
-    start = time.perf_counter()
-    for epoch in range(recipe.epochs):
-        model.train()
-        order = rng.permutation(count)
-        loss_sum = hits = 0.0
-        for step in range(steps):
-            chosen = order[step * batch_size : (step + 1) * batch_size]
-            target = torch.from_numpy(labels[chosen])
-            batch = torch.from_numpy(normalise(images[chosen]))
-            # Mirroring and turning change no class; hues tell the badges apart, so channels stay where they are.
-            batch = torch.rot90(batch.flip(3) if rng.random() < 0.5 else batch, int(rng.integers(4)), (2, 3))
-            pooled = model.pooled(batch.contiguous())
-            logits = model.classified(pooled)
-            named = naming(pooled).reshape(batch_size, len(parts.SHAPES), -1)
-            loss = criterion(logits, target) + criterion(named, torch.from_numpy(shapes[chosen]))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            loss_sum += loss.item()
-            hits += (logits.argmax(1) == target).sum().item()
-        took = time.perf_counter() - start
-        accuracy = hits / (steps * batch_size)
-        print(
-            f"epoch {epoch + 1}/{recipe.epochs}  loss {loss_sum / steps:.3f}  accuracy {accuracy:.3f}  {took:.0f} s",
-            flush=True,
-        )
+
+    def loss_of(chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        target = torch.from_numpy(labels[chosen])
+        batch = torch.from_numpy(normalise(images[chosen]))
+        # Mirroring and turning change no class; hues tell the badges apart, so channels stay where they are.
+        batch = torch.rot90(batch.flip(3) if rng.random() < 0.5 else batch, int(rng.integers(4)), (2, 3))
+        pooled = model.pooled(batch.contiguous())
+        logits = model.classified(pooled)
+        named = naming(pooled).reshape(len(chosen), len(parts.SHAPES), -1)
+        loss = criterion(logits, target) + criterion(named, torch.from_numpy(shapes[chosen]))
+        return loss, logits.argmax(1) == target
+
+    trained = [*model.parameters(), *naming.parameters()]
+    fit(model, trained, loss_of, Schedule(recipe.epochs, recipe.rate, count), rng)
     return model.eval()
 
 

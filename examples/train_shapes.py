@@ -7,6 +7,8 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -142,6 +144,74 @@ def augment(batch: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return batch[:, rng.permutation(3).tolist()].contiguous()
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast a network is trained.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes over the training pictures.
+    rate : float
+        The largest learning rate.
+    count : int
+        Number of training pictures.
+    """
+
+    epochs: int
+    rate: float
+    count: int
+
+
+def fit(
+    model: nn.Module,
+    parameters: list[nn.Parameter],
+    loss_of: Callable[[np.ndarray], tuple[torch.Tensor, torch.Tensor]],
+    schedule: Schedule,
+    rng: np.random.Generator,
+) -> None:
+    """Train by AdamW, the learning rate rising and falling once, and print progress.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Network to train.
+    parameters : list of nn.Parameter
+        What is trained.
+    loss_of : callable
+        Takes the indices of a batch; returns the loss, and which of its pictures are classified right.
+    schedule : Schedule
+        How long and how fast.
+    rng : np.random.Generator
+        Source of the order of the batches.
+    """
+    batch_size = 64
+    steps = schedule.count // batch_size
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-2)
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=schedule.rate, total_steps=schedule.epochs * steps
+    )
+    start = time.perf_counter()
+    for epoch in range(schedule.epochs):
+        model.train()
+        order = rng.permutation(schedule.count)
+        loss_sum = hits = 0.0
+        for step in range(steps):
+            loss, right = loss_of(order[step * batch_size : (step + 1) * batch_size])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            one_cycle.step()
+            loss_sum += loss.item()
+            hits += right.sum().item()
+        took = time.perf_counter() - start
+        print(
+            f"epoch {epoch + 1}/{schedule.epochs}  loss {loss_sum / steps:.3f}  "
+            f"accuracy {hits / (steps * batch_size):.3f}  {took:.0f} s",
+            flush=True,
+        )
+
+
 def train(epochs: int, seed: int, count: int) -> ShapeNet:
     """Draw pictures, train on them and print progress.
 
@@ -167,34 +237,15 @@ def train(epochs: int, seed: int, count: int) -> ShapeNet:
 
     model = ShapeNet()
     print(f"{sum(p.numel() for p in model.parameters())} parameters", flush=True)
-    batch_size = 64
-    steps = count // batch_size
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=6e-3, total_steps=epochs * steps)
     # Soft targets keep the logits, and with them the gradients that explain them, from growing without end.
     criterion = nn.CrossEntropyLoss(label_smoothing=0.05)
-    start = time.perf_counter()
-    for epoch in range(epochs):
-        model.train()
-        order = rng.permutation(count)
-        loss_sum = hits = 0.0
-        for step in range(steps):
-            chosen = order[step * batch_size : (step + 1) * batch_size]
-            target = torch.from_numpy(labels[chosen])
-            logits = model(augment(torch.from_numpy(normalise(images[chosen])), rng))
-            loss = criterion(logits, target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            loss_sum += loss.item()
-            hits += (logits.argmax(1) == target).sum().item()
-        accuracy = hits / (steps * batch_size)
-        took = time.perf_counter() - start
-        print(
-            f"epoch {epoch + 1}/{epochs}  loss {loss_sum / steps:.3f}  accuracy {accuracy:.3f}  {took:.0f} s",
-            flush=True,
-        )
+
+    def loss_of(chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        target = torch.from_numpy(labels[chosen])
+        logits = model(augment(torch.from_numpy(normalise(images[chosen])), rng))
+        return criterion(logits, target), logits.argmax(1) == target
+
+    fit(model, list(model.parameters()), loss_of, Schedule(epochs, 6e-3, count), rng)
     return model.eval()
 
 
