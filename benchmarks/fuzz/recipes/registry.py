@@ -25,6 +25,10 @@ EXCEPTIONS = {
     "SequenceMap": "its body is a graph of sequences, which no recipe makes yet",
     "OptionalGetElement": "of optional values, which no recipe makes yet",
     "OptionalHasElement": "of optional values, which no recipe makes yet",
+    **dict.fromkeys(
+        [f"ai.onnx.ml:{name}" for name in ("LinearClassifier", "LinearRegressor", "Normalizer", "Scaler")],
+        "of classical machine learning, tested on graphs as converters write them",
+    ),
 }
 """Operators that are not drawn, and why."""
 
