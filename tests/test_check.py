@@ -461,7 +461,7 @@ class TestSilence:
             check(source, np.stack([np.ones((1, 16), np.float32), np.zeros((1, 16), np.float32)]), threads=1)
 
     @pytest.mark.parametrize("guarded", ["l = Log(x)", "r = Relu(x)\nl = Sqrt(r)"])
-    def test_a_branch_that_is_not_chosen_is_named(self, guarded: str):
+    def test_a_branch_that_is_not_chosen_has_no_slope(self, guarded: str):
         text = f"""(float[N,6] x) => (float[N,2] y) {{
             {guarded}
             g = Greater(x, zero)
@@ -470,9 +470,7 @@ class TestSilence:
         }}"""
         source = model(text, weights=draw(w=(6, 2)) | {"zero": np.float32(0)})
         x = np.array([[1, 2, 3, 4, 5, 6], [-1, 2, 3, 4, 5, 6]], np.float32)
-        with pytest.raises(NumericError, match=r"for sample 1, .*'choice' \(Where\) behind it chooses"):
-            check(source, x, threads=1)
-        assert check(source, x[:1], threads=1).verdict == "passed"
+        assert check(source, x, threads=1).verdict == "passed"
 
     def test_a_trained_network(self, shared):
         loaded = bind(load(shared / "models" / "silero_vad_v5.onnx"), {"sr": 16000, "state": 0})
