@@ -9,7 +9,7 @@ import pytest
 import fgonnx
 from fgonnx.engine.model.load import load
 from fgonnx.engine.normal.normalise import normalise
-from fgonnx.errors import ModelError, NumericError
+from fgonnx.errors import NumericError
 from fgonnx.explain.exact import Witness
 from tests.support import model as parsed
 
@@ -124,8 +124,8 @@ def test_positions_of_a_square_input_are_not_taken_for_samples():
         axis=np.array([1], np.int64),
     )
     x, w = RNG.normal(size=(3, 3, 6)).astype(np.float32), RNG.normal(size=3).astype(np.float32)
-    with pytest.raises((NumericError, ModelError)):
-        fgonnx.Explainer(source, input="x")({"x": x, "w": w})
+    e = fgonnx.Explainer(source, input="x")({"x": x, "w": w})
+    np.testing.assert_allclose(e.outputs["y"], ran(source, x=x, w=w), rtol=1e-4, atol=1e-5)
 
 
 def test_constants_of_single_places_of_a_fixed_batch_are_held_against_the_whole_batch():
@@ -140,10 +140,10 @@ def test_constants_of_single_places_of_a_fixed_batch_are_held_against_the_whole_
 
 def test_an_output_of_all_samples_is_not_given_once_for_each():
     text = f"(float[N,6] x) => (float[N,5] y, float m) {{ d = Identity(x) {TAIL} m = ReduceMean<keepdims = 0>(y) }}"
-    explainer = fgonnx.Explainer(model(text, A=A, G=G))
+    source = model(text, A=A, G=G)
+    explainer = fgonnx.Explainer(source)
     assert len(explainer(LOUD[:1]).score) == 1
-    with pytest.raises(NumericError, match="'m' of the explained graph"):
-        explainer(LOUD)
+    np.testing.assert_allclose(explainer(LOUD).outputs["m"], ran(source, x=LOUD).mean(), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
