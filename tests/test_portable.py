@@ -284,3 +284,48 @@ def test_equal_maxima_of_a_quantised_network_get_the_same_cotangent_in_both_form
     name = onnx.load(path).graph.input[0].name
     a, b = (run(fgonnx.rewrite(path, form=f), {name: x})["saliency"] for f in ("fast", "portable"))
     np.testing.assert_allclose(b, a, rtol=0, atol=1e-6 * a.max())
+
+
+class TestGradientOfAPicture:
+    """Strided convolutions of few channels: one convolution to all phases, in place of a transposed one."""
+
+    @staticmethod
+    def gradients(kernel, strides, pads, size, channels=3, dilations=(1, 1)):
+        """Return the portable file, and the gradient by both forms."""
+        attributes = f"strides={[*strides]}, pads={[*pads]}, dilations={[*dilations]}"
+        net = model(
+            f"(float[N,{channels},{size[0]},{size[1]}] x) => (float[N,K] y) "
+            f"{{ a = Conv<{attributes}>(x, w) r = Tanh(a) f = Flatten(r) y = ReduceSum(f, one) }}",
+            weights={**draw(w=(5, channels, *kernel)), "one": np.array([1])},
+        )
+        x = np.random.default_rng(0).standard_normal((2, channels, *size)).astype(np.float32)
+        files = [fgonnx.rewrite(net, form=form, outputs=("input_gradient",)) for form in ("portable", "fast")]
+        return files[0], [run(file, {"x": x})["input_gradient"] for file in files]
+
+    @pytest.mark.parametrize(
+        ("kernel", "stride", "pads", "size", "channels"),
+        [
+            ((3, 3), 2, (1, 1, 1, 1), (12, 13), 3),
+            ((3, 3), 2, (0, 0, 0, 0), (13, 13), 1),
+            ((7, 7), 2, (3, 3, 3, 3), (16, 14), 3),
+            ((4, 4), 4, (0, 0, 0, 0), (16, 16), 3),
+            ((11, 11), 4, (2, 2, 2, 2), (23, 20), 3),
+            ((2, 3), 3, (0, 1, 1, 0), (14, 11), 4),
+            ((1, 1), 2, (0, 0, 0, 0), (9, 8), 2),
+            ((3, 2), 4, (1, 0, 2, 3), (17, 9), 2),
+        ],
+    )
+    def test_is_that_of_the_fast_form(self, kernel, stride, pads, size, channels):
+        file, (ours, theirs) = self.gradients(kernel, (stride, stride), pads, size, channels)
+        operators = [n.op_type for n in file.graph.node]
+        assert "ConvTranspose" not in operators
+        assert "DepthToSpace" in operators
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
+
+    @pytest.mark.parametrize(
+        ("strides", "channels", "dilations"), [((2, 3), 3, (1, 1)), ((2, 2), 5, (1, 1)), ((2, 2), 3, (2, 2))]
+    )
+    def test_is_a_transposed_convolution_elsewhere(self, strides, channels, dilations):
+        file, (ours, theirs) = self.gradients((3, 3), strides, (1, 1, 1, 1), (13, 13), channels, dilations)
+        assert "DepthToSpace" not in [n.op_type for n in file.graph.node]
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
