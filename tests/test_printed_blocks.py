@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from onnx import parser
 
-from fgonnx.engine.graph.session import TRAINING
+from fgonnx.engine.graph.providers import TRAINING
 from tests import skips
 from tests.cli_support import HEADER, IMAGES, ROOT, SHAPES, SMALL, good, model
 

@@ -1,6 +1,6 @@
 """Skips everything here where the training build is not installed."""
 
-from fgonnx.engine.graph.session import TRAINING
+from fgonnx.engine.graph.providers import TRAINING
 from tests import skips
 
 

@@ -15,7 +15,8 @@ import onnx_ir as ir
 from fgonnx.engine.graph import openvino
 from fgonnx.engine.graph.kept import folder_of
 from fgonnx.engine.graph.openvino import OpenVinoSession
-from fgonnx.engine.graph.session import VERSION, Session, choose_providers
+from fgonnx.engine.graph.providers import CUDA, VERSION, choose_providers
+from fgonnx.engine.graph.session import Session
 from fgonnx.fields import MOST_RUNS, RUNNING, check_choices, check_fields, check_idle, documented, option
 from fgonnx.wording import parameter
 
@@ -55,6 +56,14 @@ class Running:
         parse=_parse_providers,
         idle=_idle_providers,
         python="Full names or short ones.",
+    )
+    tf32: bool = option(
+        False,
+        "Let CUDA round factors of products to TF32: faster, and maps and certificates are then right to a thousandth.",
+        panel=RUNNING,
+        flag="--tf32",
+        switch=True,
+        idle=_idle_providers,
     )
     threads: int | None = option(
         None, "Threads within an operator. Default: all cores.", panel=RUNNING, least=1, most=MOST_THREADS
@@ -121,7 +130,8 @@ class Running:
         if self.runtime == OPENVINO:
             found = {"version": openvino.version(), "device": openvino.DEVICE, "precision": openvino.PRECISION}
             return {"name": OPENVINO, **found}
-        return {"name": ORT, "version": VERSION, "providers": self.used_providers}
+        rounded = {"precision": "tf32"} if self.tf32 and CUDA in self.used_providers else {}
+        return {"name": ORT, "version": VERSION, "providers": self.used_providers, **rounded}
 
     def open(self, model: ir.Model, folder: Path | None) -> Session | OpenVinoSession:
         """Open a rewritten model in the runtime; see `session`.
@@ -152,6 +162,7 @@ class Running:
             folder=folder,
             providers=self.providers,
             threads=self.threads,
+            tf32=self.tf32,
             spin=self.spin,
             optimise=optimise,
         )

@@ -17,17 +17,8 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from fgonnx.engine.graph.providers import CPU, choose_providers, native, ort, with_settings
 from fgonnx.errors import ModelError, ProviderError
-from fgonnx.wording import near
-
-try:
-    import onnxruntime as ort
-    from onnxruntime.capi import _pybind_state
-except ImportError as error:  # any of the three wheels provides it, none is a hard dependency
-    raise ProviderError(
-        "ONNX Runtime is missing. Install one of its wheels, never two in one environment: "
-        'pip install "fgonnx[cpu]" or "fgonnx[gpu]" or "fgonnx[training]"'
-    ) from error
 
 Array = npt.NDArray[Any]
 
@@ -37,44 +28,6 @@ _NO_FILE = "in-memory"  # the file that such weights refer to; onnxruntime repla
 _COPIED_BYTES = 1 << 24  # results below this size are copied
 _SHARED_TYPES = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT8, ir.DataType.UINT8}
 _PROPAGATION = "QDQPropagationTransformer"  # it gives a zero point of int8 the type uint8
-
-#: The version of ONNX Runtime.
-VERSION: str = ort.__version__
-
-#: Whether this is the build with a gradient builder (onnxruntime-training).
-TRAINING: bool = hasattr(_pybind_state, "GradientGraphBuilder")
-
-
-def choose_providers(requested: Sequence[str] | None = None) -> list[str]:
-    """Return the execution providers to use.
-
-    Parameters
-    ----------
-    requested : sequence of str, optional
-        Full names ("CUDAExecutionProvider") or short ones ("cuda", "cpu"). Default: CUDA if available, then CPU; CPU
-        alone with the training build.
-
-    Raises
-    ------
-    ProviderError
-        If one is not available in the installed onnxruntime.
-    """
-    available = list(ort.get_available_providers())
-    if not requested and TRAINING:  # it lists CUDA even without its libraries
-        return ["CPUExecutionProvider"]
-    if not requested:
-        return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available] or available
-    by_short = {p.removesuffix("ExecutionProvider").lower(): p for p in available}
-    chosen = []
-    for name in requested:
-        full = name if name in available else by_short.get(name.removesuffix("ExecutionProvider").lower())
-        if full is None:
-            raise ProviderError(
-                f"the execution provider '{name}' is not available in this onnxruntime {ort.__version__}; "
-                f"it has: {', '.join(sorted(by_short))}{near(name, by_short)}"
-            )
-        chosen.append(full)
-    return chosen
 
 
 @dataclass(frozen=True)
@@ -126,6 +79,8 @@ class Session:
         Threads within an operator; onnxruntime's own choice by default.
     optimise : bool
         Whether onnxruntime optimises the graph.
+    tf32 : bool
+        Whether CUDA may round factors to TF32.
     spin : bool
         Whether threads busy-wait for work. This reduces latency on idle cores, but takes time away from other threads
         on shared ones.
@@ -134,6 +89,8 @@ class Session:
     ------
     ModelError
         If onnxruntime rejects the model.
+    ProviderError
+        If a provider is not available, or does not start.
     """
 
     def __init__(
@@ -144,6 +101,7 @@ class Session:
         providers: Sequence[str] | None = None,
         threads: int | None = None,
         optimise: bool = True,
+        tf32: bool = False,
         spin: bool = True,
     ) -> None:
         options = ort.SessionOptions()
@@ -171,9 +129,13 @@ class Session:
                 "session.model_external_initializers_file_folder_path", os.fspath(folder.resolve())
             )
         self.providers = choose_providers(providers)
-        self._session = _open(proto, options, self.providers)
+        self._session = _open(proto, options, with_settings(self.providers, tf32=tf32))
+        if lost := [p for p in self.providers if p not in self._session.get_providers()]:
+            raise ProviderError(
+                f"the execution provider '{lost[0]}' does not take the model, and others run in its place"
+            )
         # Weights must outlive a session that reads them in place, or that falls back to another provider.
-        self._weights = {} if self.providers == ["CPUExecutionProvider"] and _copies_weights() else weights
+        self._weights = {} if self.providers == [CPU] and _copies_weights() else weights
         self.inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
         #: Types of the outputs, as onnxruntime writes them.
@@ -234,7 +196,7 @@ def refusal(model: ir.Model, folder: Path | None) -> str | None:
     return None
 
 
-def _open(proto: onnx.ModelProto, options: ort.SessionOptions, providers: Sequence[str]) -> ort.InferenceSession:
+def _open(proto: onnx.ModelProto, options: ort.SessionOptions, providers: Sequence[Any]) -> ort.InferenceSession:
     """Open a model; where an optimiser fails on a graph that onnxruntime takes as it is, without that one."""
     content = proto.SerializeToString()
     try:
@@ -258,7 +220,7 @@ def _holds_half(graph: onnx.GraphProto) -> bool:
 
 @cache
 def _operators() -> frozenset[tuple[str, str]]:
-    return frozenset((s.domain, s.name) for s in _pybind_state.get_all_operator_schema())
+    return frozenset((s.domain, s.name) for s in native.get_all_operator_schema())
 
 
 def has_operator(domain: str, op_type: str) -> bool:

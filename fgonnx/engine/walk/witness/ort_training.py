@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.copy import copy_node
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.session import TRAINING
+from fgonnx.engine.graph.providers import TRAINING
 from fgonnx.engine.graph.values import content_of, shaped
 from fgonnx.engine.rules.registry import Unsupported
 from fgonnx.engine.walk import backward

@@ -1,0 +1,1 @@
+"""What an explanation costs on a GPU: `python -m benchmarks.gpu`."""
