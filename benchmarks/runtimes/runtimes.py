@@ -56,6 +56,13 @@ RUNTIMES = (
     Runtime(
         "ort_openvino", "ONNX Runtime's OpenVINO build, CPU provider", "run_onnxruntime.py", ("onnxruntime-openvino",)
     ),
+    Runtime(
+        "ort_openvino_provider",
+        "ONNX Runtime's OpenVINO build, OpenVINO provider",
+        "run_onnxruntime.py",
+        ("onnxruntime-openvino",),
+        env={"PROVIDER": "OpenVINOExecutionProvider"},
+    ),
     Runtime("node", "onnxruntime-node", "run_node.cjs", ("onnxruntime-node",), NPM),
     Runtime("web_wasm", "onnxruntime-web, WebAssembly, Chromium", "run_web.py", ("onnxruntime-web",), NPM),
     Runtime(

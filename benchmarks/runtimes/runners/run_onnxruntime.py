@@ -1,4 +1,7 @@
-"""ONNX Runtime, CPU provider; with the environment variable ORT_FORMAT the model is saved as .ort, and that is run."""
+"""ONNX Runtime, CPU provider or that of the environment variable PROVIDER.
+
+With the environment variable ORT_FORMAT the model is saved as .ort, and that is run.
+"""
 
 import os
 
@@ -18,7 +21,10 @@ def load(path, feeds):
         ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         path, options = saved, ort.SessionOptions()
         options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    provider = os.environ.get("PROVIDER", "CPUExecutionProvider")
+    session = ort.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
+    if provider not in session.get_providers():
+        raise RuntimeError(f"{provider} does not start: another provider runs in its place")
     names = [v.name for v in session.get_outputs()]
     taken = {v.name for v in (*session.get_inputs(), *session.get_overridable_initializers())}
     given = {name: array for name, array in feeds.items() if name in taken}
