@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 from fgonnx.jobs.audit.evidence import GRID
 from fgonnx.jobs.audit.report import columns
 from fgonnx.jobs.record import short_names
+from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.show import visual
 
 if TYPE_CHECKING:
@@ -42,8 +44,10 @@ def render(summary: Mapping[str, Any], table: Sequence[Mapping[str, Any]]) -> st
     environment.filters.update(heat=_heat, percent=_percent, brief=_brief)
     sites = [{**s, "short": n} for s, n in zip(summary["layers"], short_names(summary["layers"]), strict=True)]
     decided = [c for c in summary["cohorts"] if c["kind"] in ("all", "decision")]
+    pre = summary["request"]["preprocessing"]
     return environment.from_string(template).render(
         s=summary,
+        preprocessing=Preprocessing.from_json(json.dumps(pre)).describe() if pre is not None else None,
         rows=table,
         known={row["n"] for row in table},
         layers=sites,
