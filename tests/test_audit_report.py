@@ -16,6 +16,7 @@ from fgonnx.jobs.schema import FIELDS, json_schema, table
 from tests import skips
 from tests.audit_support import CLASSES, classifier, encoded, folder
 from tests.cli_support import ROOT, good
+from tests.support import script
 
 skips.without("pyarrow")
 skips.without("sklearn")
@@ -26,6 +27,8 @@ from fgonnx.jobs.audit.job import audit, records  # noqa: E402
 from fgonnx.jobs.audit.report import measures  # noqa: E402
 from fgonnx.jobs.audit.report.build import report  # noqa: E402
 
+EXAMPLES = ROOT / "examples"
+COUNT = 360
 ODD = '<new> & "x"'
 
 
@@ -170,6 +173,37 @@ class TestFormats:
         assert set(accuracy) == {p["cohort"] for p in summary["performance"]}
         interval = accuracy["all"]["confidenceInterval"]
         assert float(interval["lowerBound"]) < float(accuracy["all"]["value"]) < float(interval["upperBound"])
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
+    """Shapes of which some stars carry a mark in the lower right corner, and which do."""
+    to = tmp_path_factory.mktemp("marked") / "pictures"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        names = script(EXAMPLES / "marked.py").write(to, COUNT, 7)
+    return to, set(names)
+
+
+class TestCleverHans:
+    def test_a_mark_that_decides_is_a_cluster_of_its_own(self, pictures, tmp_path):
+        data, marked = pictures
+        to = audit(EXAMPLES / "marked.onnx", data, tmp_path, sanity=0, psi="signed")
+        found = report(to)
+        (cluster,) = [c for c in found["clusters"] if c["place"] is not None]
+        assert cluster["place"] == "bottom_right"
+        assert cluster["predicted"] == "star"
+        names = records(to, ["row"]).column("row").to_pylist()
+        typical = [names[n]["name"] for n in cluster["typical"]]
+        assert set(typical) <= marked
+        assert cluster["count"] >= 0.8 * len(marked)
+        assert any("in the bottom right corner" in f and "'star'" in f for f in found["findings"])
+
+    def test_a_network_that_never_saw_the_mark_in_training_has_no_such_cluster(self, pictures, tmp_path):
+        data, _ = pictures
+        found = report(audit(EXAMPLES / "shapes.onnx", data, tmp_path, sanity=0, psi="signed"))
+        assert [c for c in found["clusters"] if c["place"] is not None] == []
+        assert not any("corner" in f for f in found["findings"])
 
 
 class TestPage:

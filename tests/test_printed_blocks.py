@@ -68,7 +68,11 @@ def reader(tmp_path, monkeypatch):
     (tmp_path / "examples").mkdir()
     shutil.copy(SHAPES, tmp_path / "examples")
     shutil.copy(SHAPES.with_name("parts.onnx"), tmp_path / "examples")
+    shutil.copy(SHAPES.with_name("marked.onnx"), tmp_path / "examples")
     shutil.copytree(IMAGES, tmp_path / "examples" / "images")
+    for name in ("circle", "star"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        shutil.copy(IMAGES / f"{name}.png", tmp_path / "pictures" / name)
     x = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
     without = np.stack([np.where(np.arange(64) // 16 == part, 0, x.mT).mT for part in range(4)], axis=1)
     np.savez(tmp_path / "parts.npz", x=x, y=np.array([0, 1]), without=without.astype(np.uint8))
