@@ -149,6 +149,25 @@ def placed_terms(
     return found
 
 
+def without_place(terms: Sequence[PlacedTerm]) -> str:
+    """Return a note on sites that have rows, as tokens do, of which it is not known where in the picture they lie."""
+    lost = [
+        t.site.name
+        for t in terms[1:]
+        if not t.placement.spatial
+        and t.placement.crop is None
+        and len(t.placement.split) == len(t.product.shape or ()) == 3
+        and t.placement.split[0] == -1
+        and min(t.placement.split[1:]) > 1
+    ]
+    if not lost or not terms[0].placement.spatial:
+        return ""
+    return (
+        f"where the rows of {len(lost)} site{'s' * (len(lost) > 1)} lie in the picture is not known, the first at "
+        f"'{lost[0]}': they count in the certificate, and the map does not show them"
+    )
+
+
 def extra_tokens(terms: Sequence[PlacedTerm]) -> list[Site]:
     """Return a site for the extra tokens (such as class tokens) of each term that has them, in the order of `totals`.
 

@@ -183,7 +183,7 @@ def _resampled(dims: Sequence[Dim], first: Layout) -> Layout | None:
 
 
 def _resized(axis: Axis, dim: Dim) -> Axis:
-    if isinstance(dim, int) and len(axis) == 1 and axis[0].entire:
+    if isinstance(dim, int) and len(axis) == 1 and axis[0].entire and axis[0].size > 1:
         return grid(int(axis[0].kind[1:]), dim)
     return other(dim)
 
@@ -201,7 +201,7 @@ def _same_batch(axis: Axis, dim: Dim) -> bool:
 
 def regroup(layout: Layout, dims: Sequence[Dim]) -> Layout | None:
     """Follow a Reshape: split and merge atoms in order; None where sizes do not divide."""
-    atoms = [a for axis in layout for a in axis]
+    atoms = [a for axis in layout for a in axis if a.size != 1]  # a single row or column is an axis of one entry
     axes: list[Axis] = []
     for dim in dims:
         batch, need = (False, dim) if isinstance(dim, int) else (True, batch_factor(dim))
@@ -265,7 +265,7 @@ def _cut(axis: Axis, start: int, count: int) -> Axis:
         if (begin, stop) == (0, count):
             return atom.inner
         return (replace(atom, size=count, lead=begin),) if begin >= 0 and stop <= count else other(count)
-    if len(axis) == 1 and axis[0].spatial and axis[0].size == axis[0].whole and count > 1:
+    if len(axis) == 1 and axis[0].spatial and axis[0].size == axis[0].whole:
         atom = axis[0]
         return (replace(atom, size=count, whole=count, first=(atom.first + start) % atom.period),)
     return other(count)

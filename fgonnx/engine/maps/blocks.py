@@ -25,7 +25,7 @@ _GATE = {"Add", "Clip", "Div", "Erf", "HardSigmoid", "Pow", "Sigmoid", "Softplus
 
 
 def beginnings(
-    nodes: Sequence[ir.Node], active: set[ir.Value], place: Callable[[ir.Value], Placement]
+    nodes: Sequence[ir.Node], active: set[ir.Value], place: Callable[[ir.Value], Placement], grid: Sequence[int]
 ) -> list[tuple[int, ir.Value]]:
     """Return the values at which blocks begin, with the index of the first node behind each, in order.
 
@@ -41,6 +41,8 @@ def beginnings(
         Values that depend on the input.
     place : callable
         Returns the placement of a value on the grid.
+    grid : sequence of int
+        The grid of the input.
     """
     found: list[tuple[int, ir.Value]] = []
     pending: set[ir.Value] = set()
@@ -53,7 +55,7 @@ def beginnings(
         if len(pending) != 1:
             continue
         only = next(iter(pending))
-        if only.producer() is None or not place(only).spatial:
+        if only.producer() is None or not place(only).whole(grid):
             continue
         if found and found[-1][1] is only:
             found.pop()  # those were other readers of it

@@ -65,6 +65,10 @@ class Placement:
         """Whether the value has a grid of more than one cell."""
         return any(s > 1 for s in self.grid)
 
+    def whole(self, grid: Sequence[int]) -> bool:
+        """Tell whether it has cells along every axis of the input's grid: no row of it was picked."""
+        return self.spatial and all(s > 1 or size == 1 for s, size in zip(self.grid, grid, strict=True))
+
 
 def place(layout: Layout, rank: int, batched: bool) -> Placement | None:
     """Return how to place a value on a grid of `rank` axes; None where its batch axis cannot be traced.

@@ -90,7 +90,7 @@ def fullgrad_plus(view: View) -> Mapping[str, Written]:
     double = ir.DataType.DOUBLE in {t.g.dtype for t in view.terms}
     starts = [
         (first, blocks.started(op, v, view.walked.cotangents[v], view.place(v), double=double))
-        for first, v in blocks.beginnings(view.nodes, op.active, view.place)
+        for first, v in blocks.beginnings(view.nodes, op.active, view.place, view.grid)
         if v in view.walked.cotangents
     ]
     nodes = [-1, *(order[t.node] for t in view.walked.terms)]

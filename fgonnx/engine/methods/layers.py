@@ -55,7 +55,7 @@ def find_layer(view: View) -> tuple[ir.Value, Placement]:
             "one; choose a method that works on the input, such as gradient"
         )
     if name is None:
-        name = _last(view, [v for v, _ in found])
+        name = _last(view, [v for v, p in found if p.whole(view.grid)] or [v for v, _ in found])
     chosen = [(v, p) for v, p in found if v.name == name]
     if not chosen:
         names = [str(v.name) for v, _ in found]

@@ -172,6 +172,8 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
         )
 
     parts = view.terms if method.sites else []
+    if parts and (lost := aggregate.without_place(parts)):
+        normal.notes.append(lost)
     write_outputs(writer, options, method.write(view), view, parts, explained)
     if "head" in options.wanted:
         writer.add("head", op.Reshape(head, [-1, *head_shape]), head_shape)

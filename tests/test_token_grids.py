@@ -1,0 +1,69 @@
+"""Where tokens lie: a score that one patch alone has an influence on has its map there, in every token network."""
+
+import numpy as np
+import pytest
+
+from fgonnx import Explainer, targets
+from tests import skips
+from tests.support import pictures
+
+skips.without("torch")
+
+from tests.witness import onepatch, torchnets  # noqa: E402
+
+READ = (9, 17)  # row 1, column 3; row 2, column 5: on grids of 4 x 6
+RUNS = {
+    "fullgrad": {},
+    "fullgrad, libra": {"backward": "libra"},
+    "net-fullgrad": {"method": "net-fullgrad"},
+    "fullgrad+": {"method": "fullgrad+", "backward": "libra"},
+    "gradient-x-input": {"method": "gradient-x-input"},
+    "hires-cam": {"method": "hires-cam", "psi": "signed"},
+}
+
+
+def target(name, read):
+    if name == "CLIP":
+        return targets.Similarity(np.linspace(-1, 1, 5))
+    return read * 5 + 1 if name.startswith("DINO") else 1
+
+
+@pytest.fixture(scope="module", params=[(name, read) for name in onepatch.NETS for read in READ], ids=str)
+def case(request):
+    name, read = request.param
+    return name, read, torchnets.export(onepatch.build(name, read), onepatch.SHAPE, folded=True, opset=18)
+
+
+def place(read):
+    """Return the rows and columns of a patch."""
+    row, column = divmod(read, onepatch.COLUMNS)
+    size = onepatch.PATCH
+    return slice(row * size, (row + 1) * size), slice(column * size, (column + 1) * size)
+
+
+def near(read):
+    """Return the patch and as far around it as interpolation reaches, (H, W)."""
+    rows, columns = place(read)
+    found = np.zeros(onepatch.SHAPE[2:], bool)
+    size = onepatch.PATCH
+    found[max(rows.start - size, 0) : rows.stop + size, max(columns.start - size, 0) : columns.stop + size] = True
+    return found
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_map_is_where_the_only_patch_is_that_matters(case, run):
+    name, read, source = case
+    x = pictures(2, onepatch.SHAPE[1:])
+    found = np.abs(Explainer(source, threads=1, **RUNS[run])(x, target(name, read)).saliency)
+    assert found[:, ~near(read)].max() <= 1e-6 * found.max()
+    inside = found[(slice(None), *place(read))]
+    assert inside.mean() > found.sum() / near(read).sum() / len(x)
+    assert (inside.max(axis=(1, 2)) == found.max(axis=(1, 2))).all()
+
+
+def test_every_bias_of_a_token_has_its_place(case):
+    name, read, source = case
+    found = Explainer(source, threads=1, backward="libra")(pictures(2, onepatch.SHAPE[1:]), target(name, read))
+    lost = [s.name for s in found.sites if s.kind == "bias" and not s.in_map and "[class tokens]" not in s.name]
+    behind = 1 + name.startswith("CLIP")
+    assert len(lost) <= behind  # the head's own, of one cell
