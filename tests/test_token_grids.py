@@ -5,7 +5,7 @@ import pytest
 
 from fgonnx import Explainer, targets
 from tests import skips
-from tests.support import pictures
+from tests.support import draw, model, pictures
 
 skips.without("torch")
 
@@ -67,3 +67,26 @@ def test_every_bias_of_a_token_has_its_place(case):
     lost = [s.name for s in found.sites if s.kind == "bias" and not s.in_map and "[class tokens]" not in s.name]
     behind = 1 + name.startswith("CLIP")
     assert len(lost) <= behind  # the head's own, of one cell
+    assert not any("rows" in note for note in found.notes)
+
+
+def test_rows_that_cannot_be_followed_are_named_in_a_note():
+    source = model(
+        """(float[N,3,8,12] x) => (float[N,4] y) {
+            e = Conv<kernel_shape=[2,2], strides=[2,2]>(x, patch, bias)
+            s = Constant<value_ints=[0,6,24]>()
+            f = Reshape(e, s)
+            t = Transpose<perm=[0,2,1]>(f)
+            g = Gather<axis=1>(t, order)
+            z = Add(g, bias)
+            r = Relu(z)
+            m = Constant<value_ints=[1]>()
+            p = ReduceMean<keepdims=0>(r, m)
+            y = MatMul(p, out)
+        }""",
+        weights={**draw(patch=(6, 3, 2, 2), bias=(6,), out=(6, 4)), "order": np.random.default_rng(0).permutation(24)},
+    )
+    found = Explainer(source, threads=1)(pictures(2, (3, 8, 12)), 1)
+    (note,) = [n for n in found.notes if "rows" in n]
+    assert note.startswith("where the rows of 1 site lie in the picture is not known, the first at 'z'")
+    assert found.rounding_residual().max() < 1e-6
