@@ -1,5 +1,7 @@
 """Where tokens lie: a score that one patch alone has an influence on has its map there, in every token network."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,7 @@ def target(name, read):
     return read * 5 + 1 if name.startswith("DINO") else 1
 
 
-@pytest.fixture(scope="module", params=[(name, read) for name in onepatch.NETS for read in READ], ids=str)
+@pytest.fixture(scope="module", params=zip(onepatch.NETS, itertools.cycle(READ)), ids=str)
 def case(request):
     name, read = request.param
     return name, read, torchnets.export(onepatch.build(name, read), onepatch.SHAPE, folded=True, opset=18)
