@@ -325,9 +325,11 @@ class TestResuming:
         same_plan(tmp_path / "good", tmp_path / "run")
         job = AuditJob(request_of(net, data, tmp_path / "run"))
         real = os.fsync
+        file = Path(f"{stage}-000001").with_suffix({"maps": ".npz", "records": ".parquet"}[stage])
+        beginning = temporary_of(file, "*").name.partition("*")[0]
 
         def full(handle: int) -> None:
-            if f"{stage}-000001" in os.readlink(f"/proc/self/fd/{handle}"):
+            if beginning in os.readlink(f"/proc/self/fd/{handle}"):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             real(handle)
 

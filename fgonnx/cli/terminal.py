@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 import typer
 from rich import box
@@ -132,7 +132,11 @@ def command(function: Callable[P, None]) -> Callable[..., None]:
             err().print(Text(door.report(error, debug=debug)), soft_wrap=True)
             raise typer.Exit(door.UNEXPECTED) from error
 
-    own = inspect.signature(function)
+    hints = get_type_hints(function, include_extras=True)
+    given = inspect.signature(function)
+    own = given.replace(
+        parameters=[p.replace(annotation=hints.get(name, p.annotation)) for name, p in given.parameters.items()]
+    )
     more = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
         for name, default, kind in (("bound", None, _BOUND), ("debug", False, _DEBUG))
