@@ -13,7 +13,6 @@ import pytest
 from onnx import external_data_helper
 
 import fgonnx
-from fgonnx import Explainer
 from fgonnx.audit import evaluate
 from fgonnx.audit.check import check
 from fgonnx.audit.evaluate.randomisation import layers, permuted
@@ -23,6 +22,7 @@ from fgonnx.engine.rewrite import cache
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rules import registry
 from fgonnx.errors import FgonnxWarning
+from fgonnx.explain.explainer import Explainer
 from tests import skips
 from tests.cli_support import CIRCLE, IMAGES, SHAPES, good, run
 from tests.support import draw, model, pictures, small_cnn
@@ -383,10 +383,10 @@ COMMANDS = {
 
 
 def what(path: Path) -> object:
-    """Return what a file holds, but for the command that wrote it: the commands compared here differ."""
+    """Return what a file holds, but for the command that wrote it and when: the commands compared here differ."""
     if path.suffix != ".json":
         return path.read_bytes()
-    return {name: value for name, value in json.loads(path.read_bytes()).items() if name != "command"}
+    return {name: value for name, value in json.loads(path.read_bytes()).items() if name not in ("command", "time")}
 
 
 @pytest.mark.parametrize(
