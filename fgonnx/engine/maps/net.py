@@ -110,9 +110,7 @@ def channel_sums(op: Emitter, m: Signed) -> tuple[ir.Value, ir.Value | None]:
     return sums, shaped(op.ReduceSum(sums, [1], keepdims=1), [None, 1])
 
 
-def focused(
-    op: Emitter, saliency: ir.Value, evidence: Signed, grid: Sequence[int], share: float
-) -> ir.Value:
+def focused(op: Emitter, saliency: ir.Value, evidence: Signed, grid: Sequence[int], share: float) -> ir.Value:
     """Multiply a map (N, *grid) by `1 - f + f E / max E`, E the positive channel sums of the evidence, upsampled.
 
     A sample without positive evidence keeps its map as it is.
