@@ -122,6 +122,9 @@ def _check_types(known: Mapping[str, Any]) -> None:
         for entry, kind in of_sites:
             if type(site.get(entry)) is not kind:
                 raise TypeError(f"'sites' has no '{entry}'")
+    for name in ("input", "head_value", "batch"):  # a name of digits is a number in JSON
+        if not isinstance(known.get(name), (str, int)):
+            raise TypeError(f"'{name}' is no text")
     if not isinstance(known["outputs"], dict) or not all(isinstance(v, str) for v in known["outputs"].values()):
         raise TypeError("'outputs' is no mapping of names")
 
