@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from fgonnx.audit import inspection
 from fgonnx.cli import door
 from fgonnx.cli.app import app
+from tests import skips
 from tests.cli_support import SHAPES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +72,7 @@ def test_a_closed_pipe_ends_quietly() -> None:
     assert "Exception ignored" not in said
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a device that is full")
+@skips.when(not Path("/dev/full").exists(), skips.SYSTEM, "Linux alone has a device that is full")
 def test_a_full_disk_behind_stdout_is_said() -> None:
     with open("/dev/full", "w") as full, process(CODE, "inspect", str(SHAPES), stdout=full) as ended:
         said = ended.stderr.read() if ended.stderr is not None else ""

@@ -7,13 +7,13 @@ import pytest
 import fgonnx
 from benchmarks import engines
 from fgonnx import training
-from fgonnx.engine.graph import session
+from fgonnx.engine.graph import providers
 from fgonnx.engine.walk.witness.lower import LOWERINGS, TAKEN
 from fgonnx.errors import ProviderError
 from tests import skips
 from tests.support import pictures, small_cnn
 
-stock = skips.when(session.TRAINING, skips.INFERENCE)
+stock = skips.when(providers.TRAINING, skips.INFERENCE)
 
 
 @stock

@@ -1,6 +1,7 @@
 """Options that would have no effect are refused, by name and with the reason, from Python and on the command line."""
 
 import wave
+from functools import partial
 
 import numpy as np
 import pytest
@@ -55,7 +56,6 @@ PYTHON = [
 LABELS = [
     (("a", "b"), TargetError, "2 labels do not fit a model with 5 classes"),
     (("a", "b", "c", "d", "e", "f"), TargetError, "6 labels do not fit a model with 5 classes"),
-    ("names.txt", OptionError, r"labels='names.txt' are no names; .*fgonnx.labels.load\('names.txt'\)"),
     ((1, 2, 3, 4), OptionError, "the labels= hold 1; give a name for each class"),
     (("a", "b", "c", ""), OptionError, "the labels= hold ''"),
     ((), OptionError, "the labels= hold none"),
@@ -86,6 +86,11 @@ class TestLabels:
         ):
             with pytest.raises(error, match=message):
                 call()
+
+    def test_a_text_is_no_list_of_names(self):
+        for call in (fgonnx.check, partial(fgonnx.compare, small_cnn())):
+            with pytest.raises(OptionError, match=r"labels='names.txt' are no names; .*labels.load\('names.txt'\)"):
+                call(small_cnn(), X, labels="names.txt")
 
     def test_those_of_the_metadata_are_left_aside_where_they_do_not_fit(self):
         source = small_cnn()

@@ -16,8 +16,9 @@ from benchmarks.reliability import kill, mutate, seeds, soak, tries
 from benchmarks.reliability.__main__ import main
 from benchmarks.reliability.child import tried
 from benchmarks.reliability.page import page
+from tests import skips
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="tries are forked")
+pytestmark = skips.when(not hasattr(os, "fork"), skips.SYSTEM, "tries are forked")
 
 
 @pytest.fixture(scope="module")

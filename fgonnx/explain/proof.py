@@ -74,11 +74,22 @@ def _example(source: LoadedModel, x: ir.Value, proto: onnx.ModelProto, names: li
     session = as_defined(source.ir, source.folder)
     for shape in _shapes(x, proto):
         try:
-            fed = random_feeds(source.ir.graph, x, shape, 1)
+            fed = _of_written_sizes(random_feeds(source.ir.graph, x, shape, 1), proto)
             return fed, session.run(dict(fed), names)
         except FgonnxError:
             continue
     return None, {}
+
+
+def _of_written_sizes(fed: Feeds, proto: onnx.ModelProto) -> Feeds:
+    """Return values of the sizes that the written file fixes."""
+    written = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in proto.graph.input}
+    return {
+        name: np.resize(array, [w if w > 0 else s for w, s in zip(written[name], array.shape, strict=True)])
+        if len(written.get(name, ())) == array.ndim
+        else array
+        for name, array in fed.items()
+    }
 
 
 def _same_sizes(x: ir.Value, proto: onnx.ModelProto) -> bool:
