@@ -74,7 +74,13 @@ ONE = {
 }
 
 
+LOOP: list[object] = []
+LOOP.append(LOOP)
+
 WRONG = {
+    "itself": (LOOP, InputError, "holds itself"),
+    "mappings in a list": ([{"image": STAR}], InputError, "one mapping of arrays"),
+    "tensor without values": (torch.zeros((1, 3, 64, 64), device="meta"), InputError, "cannot be read as an array"),
     "nothing": ([], InputError, "nothing to explain"),
     "missing": ("nowhere.png", InputError, "does not exist"),
     "number": (3, InputError, "int is no sample"),
@@ -211,6 +217,72 @@ class TestExplanation:
             both.picture(kind="photo")
 
 
+class TestRecordsAreOfTheCall:
+    """What becomes of files and arrays after a call is not the explanation's."""
+
+    def test_of_a_file_that_is_overwritten(self, explainer, tmp_path):
+        path = tmp_path / "x.png"
+        path.write_bytes(STAR.read_bytes())
+        e = explainer(path)
+        path.write_bytes(RING.read_bytes())
+        assert e.to_dict()["input"] == {**explainer(STAR).to_dict()["input"], "path": str(path)}
+
+    def test_of_a_file_that_is_gone(self, explainer, tmp_path):
+        path = tmp_path / "x.png"
+        path.write_bytes(STAR.read_bytes())
+        e = explainer(path)
+        path.unlink()
+        assert e.to_dict()["input"]["path"] == str(path)
+
+    def test_of_an_image_that_was_painted_over(self, explainer):
+        with Image.open(STAR) as image:
+            image.paste((0, 0, 0), (0, 0, 256, 256))
+            record = explainer(image).to_dict()
+        assert (record["input"]["path"], record["command"]) == (None, [])
+
+    def test_of_an_array_beside_a_file_of_its_name(self, explainer, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "array").write_text("another")
+        assert explainer(np.zeros((1, 3, 64, 64), np.float32)).to_dict()["input"]["path"] is None
+
+    @pytest.mark.parametrize("shape", [(1, 3, 64, 64), (3, 64, 64)])
+    def test_of_an_array_that_is_used_again(self, explainer, shape):
+        x = np.ones(shape, np.float32)
+        e, same = explainer(x), explainer(np.ones(shape, np.float32))
+        x[:] = 0
+        assert e.to_dict()["input"] == same.to_dict()["input"]
+
+    def test_that_are_changed_stay(self, both):
+        both.to_dict()["target"]["label"] = "another"
+        assert both.to_dict()["target"]["label"] == "star"
+
+    def test_of_a_drawing_method_have_a_command_where_it_draws_the_same(self, tmp_path):
+        several = fgonnx.explain(SHAPES, [STAR, RING], method="smoothgrad", samples=2).save(tmp_path / "both")
+        (*_, one) = fgonnx.explain(SHAPES, STAR, method="smoothgrad", samples=2).save(tmp_path / "one")
+        assert [bool(json.loads(p.read_text())["command"]) for p in (one, several[2])] == [True, False]
+
+    def test_name_numbers_of_numpy_as_numbers(self, explainer):
+        targets = [explainer(STAR, target).to_dict()["settings"]["target"] for target in (np.int64(3), 3)]
+        assert targets[0] == targets[1]
+
+
+class TestWrittenFiles:
+    @pytest.mark.parametrize("options", [{}, {"method": "grad-cam"}, {"form": "portable"}, {"psi": "signed"}], ids=str)
+    def test_are_explained(self, options):
+        e = fgonnx.explain(fgonnx.rewrite(SHAPES, **options), STAR)
+        np.testing.assert_allclose(e.saliency, fgonnx.explain(SHAPES, STAR, **options).saliency, rtol=1e-3, atol=1e-4)
+
+
+def test_outputs_of_one_of_several_are_its_own():
+    chw = model(
+        "(float[3,4,4] x) => (float[1,3] y) { u = Unsqueeze(x, zero) p = GlobalAveragePool(u) y = Flatten(p) }",
+        weights={"zero": np.array([0], np.int64)},
+    )
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
+    e = fgonnx.explain(chw, x)
+    np.testing.assert_allclose(e[1].outputs["y"].ravel(), x[1].mean(axis=(1, 2)), rtol=1e-5)
+
+
 class Images(HTMLParser):
     """The attributes of every image of a page."""
 
@@ -267,9 +339,12 @@ class TestFiles:
         explainer(np.zeros((2, 3, 64, 64), np.float32)).save(tmp_path)
         assert sorted(p.stem for p in tmp_path.glob("*.json")) == ["array-0000", "array-0001"]
 
-    def test_files_of_one_name_are_numbered(self, explainer, tmp_path):
-        explainer([STAR, STAR]).save(tmp_path)
-        assert sorted(p.stem for p in tmp_path.glob("*.npy")) == ["star-0000", "star-0001"]
+    def test_files_of_one_name_have_names_of_their_own(self, explainer, tmp_path):
+        paths = [tmp_path / "p" / "a.png", tmp_path / "q" / "a.png", tmp_path / "a-0001.png"]
+        for path in paths:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(STAR.read_bytes())
+        assert len(set(explainer([*paths, paths[0]]).save(tmp_path / "out"))) == 12
 
     def test_record_says_what_was_asked(self, explainer):
         assert explainer(STAR, "ring").to_dict()["settings"]["target"] == "ring"

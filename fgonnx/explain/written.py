@@ -39,6 +39,11 @@ def with_samples_first(loaded: LoadedModel) -> LoadedModel:
         raise _damaged(loaded, error) from error
 
 
+def is_written(loaded: LoadedModel) -> bool:
+    """Tell whether a model is a file that fgonnx wrote."""
+    return f"{_PREFIX}source_outputs" in loaded.ir.metadata_props
+
+
 def opened(loaded: LoadedModel) -> Rewritten | None:
     """Return what a written file is, from its metadata; None for any other model.
 

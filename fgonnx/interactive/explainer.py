@@ -219,7 +219,7 @@ class Explainer(explainer.Explainer):
         self, r: Rewritten, results: Mapping[str, Array], fed: Mapping[str, Array], described: Sequence[str]
     ) -> Explanation:
         arrays = super()._result(r, results, fed, described)
-        x = fed[r.normal.input_name]
+        x = fed[r.normal.input_name].copy()  # pictures and records are of these values, whatever becomes of the array
         names = ["array"] if len(x) == 1 else [f"array-{i:04}" for i in range(len(x))]
         entries = int(np.prod(r.head_shape, initial=1))
         reader = self._reader_of(self.options.input or r.normal.input_name)
@@ -233,16 +233,29 @@ class Explainer(explainer.Explainer):
             asked=self._asked_of(None, None),
             layout=r.normal.layout,
             reader=reader,
-            batches=self._frame.outputs if self._frame is not None else {},
+            batches=self._batches(len(x)),
         )
         return shown(arrays, origin)
+
+    def _batches(self, count: int) -> dict[str, int | None]:
+        """Return which axis of an output is the batch, where it is not the first."""
+        frame = self._frame
+        if frame is None:
+            return {}
+        if frame.axis is None:  # several samples of an input without a batch are given, and come back, in front
+            return dict.fromkeys(frame.outputs, 0 if count > 1 else None)
+        return dict(frame.outputs)
 
     def _told_of(self, arrays: Arrays, found: Given, target: Target, contrast: Contrast = None) -> Explanation:
         """Return an explanation that knows where its samples come from and what was asked."""
         e = cast("Explanation", arrays)
         e.settings["notes"] = [*e.settings["notes"], *found.notes]
-        origin = e.origin if found.samples is None else replace(e.origin, samples=found.samples)
-        told = self._told and self.loaded.path is not None and not isinstance(target, (list, tuple))
+        origin = e.origin
+        if found.samples is not None:
+            origin = replace(origin, samples=found.samples, digests=found.digests)
+        # A method that draws draws by a sample's place among the others: alone, it is the first.
+        alone = self.method.drive is None or len(e) == 1
+        told = self._told and self.loaded.path is not None and alone and _says(target) and _says(contrast)
         return replace(e, origin=replace(origin, asked=self._asked_of(target, contrast), told=told))
 
     def _asked_of(self, target: Target, contrast: Contrast) -> Asked:
@@ -290,26 +303,36 @@ class Explainer(explainer.Explainer):
         >>> [len(explanation) for explanation in explainer.stream(pictures)]
         [2, 1]
         """
+        if isinstance(items, (str, os.PathLike)) or not isinstance(items, Iterable):
+            raise InputError(f"a stream takes several items, such as a list of paths, not {items!r}")
         reading: Callable[[T], Any] = read if read is not None else self._read_one
         return cast("Iterator[Explanation]", super().stream(items, reading, target, workers=workers))
 
-    def _read_one(self, item: Any) -> Sample:
+    def _read_one(self, item: Any) -> tuple[Sample, str | None]:
         samples = list(samples_of(item, self.reader))
         if len(samples) != 1:
             raise InputError(f"{item!r} holds {len(samples)} samples: a stream takes them one by one")
         return samples[0]
 
     def _size_of(self, sample: Any) -> tuple[int, ...]:
-        return super()._size_of(sample.x if isinstance(sample, Sample) else sample)
+        return super()._size_of(sample[0].x if isinstance(sample, tuple) else sample)
 
     def _explain_samples(self, samples: Sequence[Any], target: Target) -> Explanation:
-        if not isinstance(samples[0], Sample):
+        if not isinstance(samples[0], tuple):
             x = np.stack(samples)
             return self._told_of(self._explained(x, target), Given(x), target)
-        x = np.stack([sample.x for sample in samples])
-        return self._told_of(self._explained(x, target), Given(x, tuple(samples)), target)
+        x = np.stack([sample.x for sample, _ in samples])
+        told = Given(x, tuple(sample for sample, _ in samples), tuple(read for _, read in samples))
+        return self._told_of(self._explained(x, target), told, target)
 
 
 def _text(asked: Any) -> Any:
     """Return what was asked for as a record names it: numbers and texts as they are."""
+    if isinstance(asked, np.integer):
+        return int(asked)
     return asked if asked is None or isinstance(asked, (int, str)) else repr(asked)
+
+
+def _says(asked: Any) -> bool:
+    """Tell whether a command line says what was asked for."""
+    return asked is None or isinstance(asked, (int, str, np.integer))

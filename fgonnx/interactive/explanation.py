@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import html
 from collections.abc import Iterator, Mapping
@@ -19,10 +20,9 @@ from fgonnx import files as storage
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explanation import Explanation as Arrays
-from fgonnx.interactive.given import unique_names
 from fgonnx.jobs import provenance, record, written
 from fgonnx.jobs.record import Decision
-from fgonnx.jobs.samples import Reader, Sample, digest
+from fgonnx.jobs.samples import Reader, Sample, unique_names
 from fgonnx.jobs.written import Asked
 from fgonnx.pictures.read.images import png, write_png
 from fgonnx.pictures.show import visual
@@ -80,6 +80,8 @@ class Origin:
         What made arrays of files; it draws arrays.
     batches : dict of str to int or None
         Axis of the batch of those of the model's outputs where it is not the first.
+    digests : tuple of str or None
+        SHA-256 of each sample's file, as it was read; None of what was no file. Empty of arrays.
     told : bool
         Whether a command says the same.
     """
@@ -91,10 +93,11 @@ class Origin:
     layout: str
     reader: Reader
     batches: Mapping[str, int | None] = field(default_factory=dict)
+    digests: tuple[str | None, ...] = ()
     told: bool = False
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Explanation(Arrays):
     """The explanation of N samples, one where the input has no batch axis; notebooks show it as pictures.
 
@@ -192,6 +195,8 @@ class Explanation(Arrays):
         """Return the explanation of one sample or of several, N stays the first axis."""
         count = len(self)
         if not isinstance(index, slice):
+            if not isinstance(index, (int, np.integer)):
+                raise TypeError(f"a sample is taken by its number, or several by a slice, not by {index!r}")
             if not -count <= index < count:
                 raise IndexError(f"there are {count} samples, 0 to {count - 1}; there is no sample {index}")
             index = slice(index % count, index % count + 1)
@@ -212,6 +217,7 @@ class Explanation(Arrays):
             origin=replace(
                 self.origin,
                 samples=self.origin.samples[index],
+                digests=self.origin.digests[index],
                 decision=replace(
                     decision,
                     scores=_rows(decision.scores, index),
@@ -243,8 +249,7 @@ class Explanation(Arrays):
         OptionError
             The kind does not exist.
         """
-        if kind not in record.PICTURES:
-            raise OptionError(f"kind is {kind!r}: choose one of {', '.join(record.PICTURES)}")
+        _check_kind(kind)
         o = self.origin
         pre = o.reader.preprocessing
         return written.drawn(self._records[sample], self._drawn[sample], self.saliency[sample], kind, o.layout, pre)
@@ -318,18 +323,21 @@ class Explanation(Arrays):
             A file cannot be written, or several samples would go into one.
         """
         path = Path(path)
+        _check_kind(kind)
         if path.suffix.lower() in (".png", ".npy", ".json") and not path.is_dir():
             return [self._save_one(path, kind)]
         storage.make_folder(path)
         found = []
-        for i, name in enumerate(unique_names(self.origin.samples)):
+        sources = [(s.source.path, s.source.row) for s in self.origin.samples]
+        for i, name in enumerate(unique_names(sources)):
             made = {**self._record(i, kind), "files": written.names(name), "command": self._command(i, path, kind)}
             found += written.write(path, name, made, self.picture(i, kind=kind), self.saliency[i])
         return found
 
     def _command(self, sample: int, folder: Path, kind: str) -> list[str]:
-        source = self.origin.samples[sample].source
-        return self.origin.asked.command(source, folder, kind) if self.origin.told and source.path.is_file() else []
+        o = self.origin
+        known = o.told and any(o.digests[sample : sample + 1])
+        return o.asked.command(o.samples[sample].source, folder, kind) if known else []
 
     def _save_one(self, path: Path, kind: str) -> Path:
         if len(self) != 1:
@@ -344,7 +352,7 @@ class Explanation(Arrays):
 
     def to_dict(self, sample: int = 0) -> dict[str, Any]:
         """Return the record of one sample, as `fgonnx explain` writes it (docs/cli.md describes its keys)."""
-        return dict(self._records[sample])
+        return copy.deepcopy(self._records[sample])
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return a table with a row for each sample: what was explained, scores, certificate, contributions.
@@ -416,7 +424,9 @@ class Explanation(Arrays):
     def _record(self, row: int, kind: str) -> dict[str, Any]:
         o = self.origin
         sample, pre, target = o.samples[row], o.reader.preprocessing, {"target": o.asked.target}
-        asked = o.asked.request(o.model.content, self.settings["bound"], _input_of(sample), pre, target, kind)
+        asked = o.asked.request(
+            o.model.content, self.settings["bound"], _input_of(sample, *o.digests[row : row + 1]), pre, target, kind
+        )
         about = provenance.about(o.asked.running)
         return record.describe({**asked, **about}, self, o.decision, sample, row, {}, [])
 
@@ -430,6 +440,11 @@ class Explanation(Arrays):
         return record.smoothed(record.flat(self.saliency[sample]), signed=self.settings["psi"] == "signed")
 
 
+def _check_kind(kind: str) -> None:
+    if kind not in record.PICTURES:
+        raise OptionError(f"kind is {kind!r}: choose one of {', '.join(record.PICTURES)}")
+
+
 def shown(arrays: Arrays, origin: Origin) -> Explanation:
     """Return arrays of an explanation as one that shows itself."""
     return Explanation(**{f.name: getattr(arrays, f.name) for f in fields(Arrays)}, origin=origin)
@@ -441,11 +456,11 @@ def _rows(array: Array | None, index: slice, axis: int | None = 0) -> Any:
     return array[(slice(None),) * axis + (index,)]
 
 
-def _input_of(sample: Sample) -> dict[str, Any]:
-    source = sample.source
-    known = source.path.is_file()
-    found = digest(source.path) if known else hashlib.sha256(np.ascontiguousarray(sample.x).tobytes()).hexdigest()
-    return {"path": str(source.path) if known else None, "row": source.row, "sha256": found}
+def _input_of(sample: Sample, read: str | None = None) -> dict[str, Any]:
+    """Return the input for a record: its file, if it was one, or the hash of the array."""
+    if read is not None:
+        return {"path": str(sample.source.path), "row": sample.source.row, "sha256": read}
+    return {"path": None, "row": None, "sha256": hashlib.sha256(np.ascontiguousarray(sample.x).data).hexdigest()}
 
 
 def _grid(pictures: list[RGB]) -> RGB:

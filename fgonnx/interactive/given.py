@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,15 @@ import numpy.typing as npt
 
 from fgonnx.errors import InputError, PreprocessingError
 from fgonnx.jobs.reading import unknown_preprocessing
-from fgonnx.jobs.samples import Reader, Sample, Source, find
+from fgonnx.jobs.samples import Reader, Sample, Source, digest, find
 from fgonnx.pictures.read import images
 
 Array = npt.NDArray[Any]
 
 _PIXELS = ("uint8", "uint16")
 _CHANNELS = (1, 3, 4)
+_STEPS = {"La": "LA", "RGBa": "RGBA"}
+"""Modes of PIL that become RGB through another one."""
 _ARRAY = Source(Path("array"), None, "array")
 
 
@@ -34,12 +35,15 @@ class Given:
         What the model takes: with samples first if `samples` is there, else in the model's own layout.
     samples : tuple of Sample or None
         Where the samples come from, one each; None for arrays that the caller made for the model.
+    digests : tuple of str or None
+        SHA-256 of the file of each, as it was read; None of what was no file.
     notes : tuple of str
         What was done to the arrays.
     """
 
     x: Array | Mapping[str, Array]
     samples: tuple[Sample, ...] | None = None
+    digests: tuple[str | None, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -67,7 +71,8 @@ def given(x: Any, reader: Reader, rank: int) -> Given:
         if not _is_picture(array, reader):
             return _with_batch(array, reader, rank)
         x = list(array) if array.ndim == 4 else [array]
-    samples = list(samples_of(x, reader))
+    found = list(samples_of(x, reader))
+    samples = [sample for sample, _ in found]
     if not samples:
         raise InputError("there is nothing to explain: give at least one sample")
     odd = next((s for s in samples if s.x.shape != samples[0].x.shape), None)
@@ -76,7 +81,7 @@ def given(x: Any, reader: Reader, rank: int) -> Given:
             f"samples of one call have one size: {_named(samples[0])} is {samples[0].x.shape}, {_named(odd)} is "
             f"{odd.x.shape}; explain them one by one, or by Explainer.stream"
         )
-    return Given(np.stack([s.x for s in samples]), tuple(samples))
+    return Given(np.stack([s.x for s in samples]), tuple(samples), tuple(read for _, read in found))
 
 
 def array_of(x: Any) -> Array:
@@ -84,9 +89,9 @@ def array_of(x: Any) -> Array:
     if isinstance(x, np.ndarray):
         return x
     # A tensor that takes part in automatic differentiation, or lies on a device, has no numpy array before this.
-    for release in ("detach", "cpu"):
-        x = getattr(x, release, lambda x=x: x)()
     try:
+        for release in ("detach", "cpu"):
+            x = getattr(x, release, lambda x=x: x)()
         return np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{type(x).__name__} cannot be read as an array: {error}; give a numpy array") from error
@@ -130,28 +135,38 @@ def _with_batch(array: Array, reader: Reader, rank: int) -> Given:
         return Given(array)
     return Given(
         array[None],
-        (reader.prepared(array, _ARRAY),),
+        (reader.prepared(array.copy(), _ARRAY),),
+        (None,),
         (f"one sample of shape {array.shape}: taken as a batch of one",),
     )
 
 
-def samples_of(x: Any, reader: Reader) -> Iterable[Sample]:
-    """Read what is no array: paths, pictures, and any number of them."""
+def samples_of(x: Any, reader: Reader) -> Iterator[tuple[Sample, str | None]]:
+    """Read what is no array: paths, pictures, and any number of them; yield the hash of each one's file, too."""
     if isinstance(x, (str, os.PathLike)):
         for source in find([Path(x)], len(reader.dims), reader.axis):
-            yield reader.read(source)
+            read = digest(source.path)
+            yield reader.read(source), read
     elif _is_image(x):
-        yield _pictured(_pixels(x), reader, getattr(x, "filename", "") or "picture")
+        name = getattr(x, "filename", "")
+        yield _pictured(_pixels(x), reader, name if isinstance(name, str) and name else "picture"), None
     elif isinstance(x, bytes):
         raise InputError("bytes are no sample: give a path, a picture, or an array")
+    elif isinstance(x, Mapping):
+        raise InputError("inputs by name are given as one mapping of arrays, not in a list")
     elif _of_arrays(x):
         array = array_of(x)
         if _is_picture(array, reader) and array.ndim < 4:
-            yield _pictured(array, reader, "picture")
+            yield _pictured(array, reader, "picture"), None
         else:
-            yield reader.prepared(array.astype(reader.dtype) if array.dtype == np.float64 else array, _ARRAY)
+            yield (
+                reader.prepared(array.astype(reader.dtype if array.dtype == np.float64 else array.dtype), _ARRAY),
+                None,
+            )
     elif isinstance(x, Iterable):
         for item in x:
+            if item is x:
+                raise InputError(f"a {type(x).__name__} that holds itself is no sample")
             yield from samples_of(item, reader)
     else:
         raise InputError(f"{type(x).__name__} is no sample: give a path, a picture, an array, or several of them")
@@ -169,20 +184,14 @@ def _pixels(image: Any) -> Array:
     from PIL import ImageOps
 
     image = ImageOps.exif_transpose(image)
-    if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "1", "La", "RGBa", "LA"):
-        transparent = image.mode in ("PA", "La", "LA", "RGBa") or "transparency" in image.info
+    if image.mode in _STEPS:
+        image = image.convert(_STEPS[image.mode])
+    if image.mode not in ("L", "RGB", "RGBA", "F") and not image.mode.startswith("I"):
+        transparent = image.mode in ("PA", "LA") or "transparency" in image.info
         image = image.convert("L" if image.mode == "1" else "RGBA" if transparent else "RGB")
-    return np.asarray(image)
+    pixels = np.asarray(image)
+    return pixels.astype(pixels.dtype.newbyteorder("="))
 
 
 def _named(sample: Sample) -> str:
     return f"'{sample.source.path}'"
-
-
-def unique_names(samples: Sequence[Sample]) -> tuple[str, ...]:
-    """Return one name a sample, each once: that of its file, numbered where several have it."""
-    count = Counter(s.source.name.casefold() for s in samples)
-    return tuple(
-        s.source.name if count[s.source.name.casefold()] == 1 else f"{s.source.name}-{i:04}"
-        for i, s in enumerate(samples)
-    )

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fgonnx.engine import methods
-from fgonnx.engine.model.load import LoadedModel, ModelLike
+from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.explain.targets import Contrast, Target
+from fgonnx.explain.written import is_written
 from fgonnx.pictures.read.preprocess import Preprocessing
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def explain(
     """
     from fgonnx.interactive.explainer import Explainer  # what draws is imported when it is needed
 
-    if "scores" not in changes and not methods.find(changes.get("method", "fullgrad")).drive:
+    loaded = load(model)
+    if "scores" not in changes and not is_written(loaded) and not methods.find(changes.get("method", "fullgrad")).drive:
         changes["scores"] = True  # the five largest, in pictures and records
-    return Explainer(model, preprocess=preprocess, labels=labels, **changes)(x, target, contrast=contrast)
+    return Explainer(loaded, preprocess=preprocess, labels=labels, **changes)(x, target, contrast=contrast)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -110,12 +111,15 @@ def find(paths: Iterable[Path], rank: int, axis: int = 0) -> list[Source]:
         rows = _rows(path, rank, axis) if path.suffix.lower() == ".npy" else None
         bounds.check("sample_count", len(found) + (rows or 1), f"with '{path}', the input has", InputError)
         found += [(path, None)] if rows is None else [(path, i) for i in range(rows)]
-    names = _names(found)
+    names = unique_names(found)
     return [Source(path, row, name) for (path, row), name in zip(found, names, strict=True)]
 
 
-def _names(found: Sequence[tuple[Path, int | None]]) -> list[str]:
-    """Name samples after their file; for equal stems, suffix and folders are added until the names differ."""
+def unique_names(found: Sequence[tuple[Path, int | None]]) -> list[str]:
+    """Name samples after their file; for equal stems, suffix and folders are added until the names differ.
+
+    They differ regardless of case, which some file systems do not tell.
+    """
 
     def name(path: Path, row: int | None, level: int) -> str:
         parts = [path.stem] if level == 0 else [*path.parts[-level:-1], path.name.replace(".", "-")]
@@ -125,13 +129,18 @@ def _names(found: Sequence[tuple[Path, int | None]]) -> list[str]:
     deepest = max((len(path.parts) for path, _ in found), default=0)
     for level in range(deepest + 1):
         names = [name(path, row, level) for path, row in found]
-        # Some file systems are not case-sensitive.
         count = Counter(n.casefold() for n in names)
         taken = {n.casefold() for n in chosen.values()}
         for i, n in enumerate(names):
             if i not in chosen and count[n.casefold()] == 1 and n.casefold() not in taken:
                 chosen[i] = n
-    return [chosen.get(i, _short(f"{path.stem}-{i:04}")) for i, (path, _) in enumerate(found)]
+    taken = {n.casefold() for n in chosen.values()}
+    for i, (path, _) in enumerate(found):
+        if i not in chosen:
+            numbered = (_short(f"{path.stem}-{number:04}") for number in itertools.count(i))
+            chosen[i] = next(n for n in numbered if n.casefold() not in taken)
+            taken.add(chosen[i].casefold())
+    return [chosen[i] for i in range(len(found))]
 
 
 def _short(name: str) -> str:
