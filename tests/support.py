@@ -1,5 +1,6 @@
 """What the integration tests share: small models as text, plain onnxruntime, and the same graph in float64."""
 
+import copy
 import importlib.util
 
 import numpy as np
@@ -8,7 +9,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import TensorProto, numpy_helper, parser
 
+from fgonnx.audit.evaluate import registry as measures
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.methods import registry as methods
+from fgonnx.engine.rules import registry as rules
 
 CPU = ["CPUExecutionProvider"]
 
@@ -136,3 +140,9 @@ def evaluate(proto, feeds):
     names = [o.name for o in proto.graph.output]
     feeds = {k: v.astype(np.float64) if v.dtype == np.float32 else v for k, v in feeds.items()}
     return dict(zip(names, ReferenceEvaluator(in_float64(proto)).run(names, feeds), strict=True))
+
+
+def forgetting(monkeypatch):
+    """Let rules, methods and measures that are registered from now on be forgotten after the test."""
+    for module, name in ((rules, "_RULES"), (methods, "_METHODS"), (measures, "_MEASURES")):
+        monkeypatch.setattr(module, name, copy.deepcopy(getattr(module, name)))

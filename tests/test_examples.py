@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import doctest
 import importlib.util
 import shutil
@@ -14,10 +13,8 @@ import pytest
 
 import fgonnx
 from fgonnx import converters, evaluate, methods, targets
-from fgonnx.audit.evaluate import registry as measures
-from fgonnx.engine.methods import registry as written
-from fgonnx.engine.rules import registry as rules
 from tests import skips
+from tests.support import forgetting
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN: dict[str, Any] = {
@@ -52,8 +49,7 @@ def _as_a_reader_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(ROOT / "examples" / "shapes.onnx", tmp_path / "examples")
     shutil.copytree(ROOT / "examples" / "images", tmp_path / "examples" / "images")
     monkeypatch.chdir(tmp_path)
-    for module, name in ((rules, "_RULES"), (written, "_METHODS"), (measures, "_MEASURES")):
-        monkeypatch.setattr(module, name, copy.deepcopy(getattr(module, name)))
+    forgetting(monkeypatch)
 
 
 @pytest.mark.parametrize("name", sorted(SHOWN))

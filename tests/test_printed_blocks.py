@@ -18,6 +18,7 @@ from onnx import parser
 from fgonnx.engine.graph.providers import TRAINING
 from tests import skips
 from tests.cli_support import HEADER, IMAGES, ROOT, SHAPES, SMALL, good, model
+from tests.support import forgetting
 
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "examples" / "README.md"]
 BLOCKS = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -104,7 +105,8 @@ WITH_PYTHON = [p for p in PAGES if any(language == "python" for language, _ in b
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda p: p.stem)
-def test_python_runs_from_top_to_bottom(page, reader):
+def test_python_runs_from_top_to_bottom(page, reader, monkeypatch):
+    forgetting(monkeypatch)
     if page.stem == "training" and not TRAINING:
         skips.now(skips.TRAINING, page.stem)
     namespace = {"__name__": page.stem}

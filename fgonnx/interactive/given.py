@@ -66,7 +66,11 @@ def given(x: Any, reader: Reader, rank: int) -> Given:
     PreprocessingError
         There is a picture, and the preprocessing is not known.
     """
-    if _of_arrays(x):
+    try:
+        arrays = _of_arrays(x)
+    except RecursionError as error:
+        raise InputError(f"a {type(x).__name__} that holds itself is no sample") from error
+    if arrays:
         array = array_of(x)
         if not _is_picture(array, reader):
             return _with_batch(array, reader, rank)
@@ -165,8 +169,6 @@ def samples_of(x: Any, reader: Reader) -> Iterator[tuple[Sample, str | None]]:
             )
     elif isinstance(x, Iterable):
         for item in x:
-            if item is x:
-                raise InputError(f"a {type(x).__name__} that holds itself is no sample")
             yield from samples_of(item, reader)
     else:
         raise InputError(f"{type(x).__name__} is no sample: give a path, a picture, an array, or several of them")
