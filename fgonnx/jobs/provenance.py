@@ -76,7 +76,8 @@ def array_of(array: npt.NDArray[Any]) -> dict[str, Any]:
 def identity(content: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a JSON object, whatever the order of its keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    # names that are not UTF-8 hold lone surrogates, which become what JSON writes for them
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
 @cache

@@ -54,6 +54,8 @@ class Rows:
         Where reading the data has shown it.
     units : list of int
         Rows that are read together: those of one row group.
+    error : list of str or None
+        Why a row cannot be read, where reading the data has shown it.
     skipped : dict of str to str
         Files that are left out, and why.
     """
@@ -67,6 +69,7 @@ class Rows:
     slices: list[dict[str, str]] = field(default_factory=list)
     sha256: list[str | None] = field(default_factory=list)
     units: list[int] = field(default_factory=list)
+    error: list[str | None] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -82,16 +85,26 @@ class Rows:
         member: str | None = None,
         slices: Mapping[str, Any] | None = None,
         sha256: str | None = None,
+        error: str | None = None,
     ) -> None:
-        """Add a row."""
+        """Add a row; one whose file has a name that is not UTF-8, which no table and no JSON can hold, is an error."""
+        if printable(path) != path:
+            error = error or f"'{printable(path)}' has a name that is not UTF-8: rename the file"
+        name, path, member = printable(name), printable(path), printable(member) if member is not None else None
+        self.error.append(error)
         self.name.append(name)
         self.path.append(path)
         self.place.append(place)
         self.member.append(member)
         self.truth.append(None if truth is None or str(truth).strip() == "" else str(truth).strip())
-        self.slices.append({k: "" if v is None else str(v) for k, v in (slices or {}).items()})
+        self.slices.append({k: "" if v is None else printable(str(v)) for k, v in (slices or {}).items()})
         self.sha256.append(sha256)
         self.units.append(len(self.units))
+
+
+def printable(text: str) -> str:
+    r"""Return a text with its lone surrogates, of names that are not UTF-8, escaped as in JSON: ``\udcff``."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def find(data: Path, auditing: Auditing, rank: int, axis: int = 0) -> Rows:
@@ -159,6 +172,8 @@ def hashed(rows: Rows, chosen: Sequence[int]) -> tuple[list[str | None], list[st
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
     def one(i: int) -> tuple[str | None, str | None]:
+        if rows.error[i] is not None:
+            return None, rows.error[i]
         known = rows.sha256[i]
         if known is not None:
             return known, None
@@ -224,7 +239,7 @@ def _files(folder: Path, rows: Rows) -> Iterator[Path]:
         if file.suffix.lower() in images.SUFFIXES | {_ARRAY}:
             yield file
         else:
-            rows.skipped[str(file.relative_to(rows.base))] = "is not a picture"
+            rows.skipped[printable(str(file.relative_to(rows.base)))] = "is not a picture"
 
 
 def _file(rows: Rows, file: Path, name: str, truth: str | None, rank: int, axis: int) -> None:
@@ -245,11 +260,11 @@ def _csv(data: Path, auditing: Auditing) -> Rows:
         table = csv.DictReader(text)
         column = _chosen(data, auditing, list(table.fieldnames or ()))
         for number, row in enumerate(table, 2):
-            if not row[column]:
-                raise InputError(f"'{data}', line {number}: no {column}")
-            rows.add(
-                row[column], row[column], row.get(auditing.truth), slices={s: row[s] for s in auditing.slices or ()}
-            )
+            slices = {s: row[s] for s in auditing.slices or ()}
+            path, why = row[column] or "", None
+            if not path.strip():
+                path, why = "", f"'{data.name}', line {number}: no {column}"
+            rows.add(path or f"{data.name}#{number}", path, row.get(auditing.truth), slices=slices, error=why)
     return rows
 
 
@@ -272,14 +287,18 @@ def _parquet(data: Path, auditing: Auditing) -> Rows:
             slices = {s: rest[s][row] for s in auditing.slices or ()}
             truth = rest[auditing.truth][row] if auditing.truth in rest else None
             value = values[row].as_py()
+            nth = f"{data.name}#{len(rows)}"
             if not in_table:
-                rows.add(str(value), str(value), truth, slices=slices)
+                missing = value is None or not value.strip()
+                why = f"'{data.name}', row {len(rows)}: no {column}" if missing else None
+                rows.add(nth if missing else value, "" if missing else value, truth, slices=slices, error=why)
                 continue
             content = value.get("bytes") if isinstance(value, dict) else value
+            why = None
             if not isinstance(content, bytes):
-                raise InputError(f"'{data}', row {len(rows)}: column '{column}' holds no bytes of a picture")
-            sha = hashlib.sha256(content).hexdigest()
-            rows.add(f"{data.name}#{len(rows)}", data.name, truth, place=(group, row), slices=slices, sha256=sha)
+                why = f"'{data.name}', row {len(rows)}: column '{column}' holds no bytes of a picture"
+            sha = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else None
+            rows.add(nth, data.name, truth, place=(group, row), slices=slices, sha256=sha, error=why)
             rows.units[-1] = group
     return rows
 
@@ -343,7 +362,7 @@ def _member(
 
     picture = next((s for s in parts if f".{s}" in images.SUFFIXES), None)
     if picture is None:
-        rows.skipped[f"{tar.name}/{stem}"] = "has no picture"
+        rows.skipped[printable(f"{tar.name}/{stem}")] = "has no picture"
         return
     about: dict[str, Any] = {}
     if "json" in parts:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 from scipy.stats import rankdata
 
 from fgonnx import files
@@ -18,6 +17,7 @@ from fgonnx.jobs.audit.options import Drift
 from fgonnx.jobs.audit.report.build import Run, read
 from fgonnx.jobs.audit.report.columns import vectors
 from fgonnx.jobs.audit.report.measures import wilson
+from fgonnx.jobs.audit.shardfiles import table_of
 
 Array = npt.NDArray[Any]
 
@@ -118,7 +118,7 @@ def _rows(run: Run) -> _Rows:
     shares = np.full((count, sites), np.nan, np.float32)
     start = 0
     for file, shard in zip(run.files, vectors(run.files, sites), strict=True):
-        table = pq.ParquetFile(file).read(["row", "input"])
+        table = table_of(file, ["row", "input"])
         for name in table.column("row").combine_chunks().field("name").to_pylist():
             at[name] = len(at)
         sha256 += table.column("input").combine_chunks().field("sha256").to_pylist()

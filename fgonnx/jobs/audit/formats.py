@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fgonnx import files
 from fgonnx._version import __version__
+from fgonnx.errors import InputError
 from fgonnx.jobs.samples import digest
 
 SUMS, STATEMENT, CARD = "SHA256SUMS", "statement.intoto.json", "model-card.cdx.json"
@@ -131,12 +132,39 @@ def _metric(kind: str, value: float, slice_: str, low: float | None, high: float
     return {"type": kind, "value": f"{value:.6g}", "slice": slice_, **interval}
 
 
-def read_sums(folder: Path) -> Sequence[str]:
-    """Return the names of the files of a run whose content is not what SHA256SUMS says."""
-    wrong = []
-    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
-        sha, _, name = line.partition("  ")
-        file = folder / name
-        if not file.is_file() or digest(file) != sha:
-            wrong.append(name)
-    return wrong
+def listed(folder: Path) -> dict[str, str]:
+    """Return the files that SHA256SUMS lists, with their checksums; none where there is no such file.
+
+    Raises
+    ------
+    InputError
+        It is no list of checksums.
+    """
+    path = folder / SUMS
+    if not path.exists():
+        return {}
+    found = {}
+    for line in files.read_text(path, InputError, "list of checksums").splitlines():
+        sha, parted, name = line.partition("  ")
+        if not parted:
+            raise InputError(f"'{path}' is no list of checksums, '{line[:40]}'; remove it, and it is written again")
+        found[name] = sha
+    return found
+
+
+def read_sums(folder: Path, names: Collection[str] | None = None) -> Sequence[str]:
+    """Return those of the files of a run, by default all, whose content is not what SHA256SUMS says."""
+    return [
+        name
+        for name, sha in listed(folder).items()
+        if (names is None or name in names) and not ((folder / name).is_file() and digest(folder / name) == sha)
+    ]
+
+
+def forget(folder: Path, names: Collection[str]) -> None:
+    """Take files that are about to be written again out of SHA256SUMS."""
+    found = listed(folder)
+    if not found.keys().isdisjoint(names):
+        files.write_text(
+            folder / SUMS, "".join(f"{sha}  {name}\n" for name, sha in found.items() if name not in names)
+        )

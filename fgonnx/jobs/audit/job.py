@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.fields import changed
-from fgonnx.jobs.audit import arrow, runners, sanity
+from fgonnx.jobs.audit import arrow, formats, runners, sanity
 from fgonnx.jobs.audit.options import Auditing, Runner
 from fgonnx.jobs.audit.plan import SHARDS, Plan, planned
 from fgonnx.jobs.audit.request import Request
+from fgonnx.jobs.audit.shardfiles import table_of
 from fgonnx.jobs.reading import Reading
 
 
@@ -47,6 +47,7 @@ class AuditJob:
     def finish(self) -> None:
         """Test model and method on a few rows, unless that was done."""
         if self.plan.request.auditing.sanity and not (self.plan.folder / sanity.FILE).is_file():
+            formats.forget(self.plan.folder, {sanity.FILE})
             sanity.sanity(self.plan)
 
 
@@ -104,4 +105,4 @@ def records(run: str | Path, columns: list[str] | None = None) -> pa.Table:
     """
     chosen = columns or [name for name in arrow.COLUMNS.names if name != "pictures"]
     files = sorted((Path(run) / SHARDS).glob("records-*.parquet"))
-    return pa.concat_tables(pq.read_table(f, columns=chosen) for f in files)
+    return pa.concat_tables(table_of(f, chosen) for f in files)

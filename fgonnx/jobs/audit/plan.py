@@ -21,6 +21,7 @@ from fgonnx.fields import arguments
 from fgonnx.jobs import provenance, record
 from fgonnx.jobs.audit import data
 from fgonnx.jobs.audit.request import Request, Tools
+from fgonnx.jobs.audit.shardfiles import ShardFiles
 from fgonnx.jobs.reading import SOUND
 from fgonnx.jobs.schema import SCHEMA
 
@@ -102,33 +103,26 @@ class Plan:
 
         Raises
         ------
-        OptionError
-            A shard is of another run.
+        FgonnxError
+            A shard is of another run, is damaged, or does not hold its rows and maps.
         """
         first, of = part or (1, 1)
+        size = self.request.auditing.shard_size
         left = []
         for k in range(first - 1, self.shards, of):
-            path, _ = self.files(k)
-            if not path.is_file():
+            files_of = shard_files(self.folder, self.about, k)
+            if files_of.done:
+                files_of.check(self.table.slice(k * size, size))
+            else:
                 left.append(k)
-            elif shard_of(path) != (self.about["id"], k):
-                raise OptionError(f"'{path}' is no shard of this run; remove it, or give another folder")
         return left
 
 
-def shard_of(path: Path) -> tuple[str, int]:
-    """Return the run and the number that a file of records names.
-
-    Raises
-    ------
-    InputError
-        It is no such file.
-    """
-    try:
-        found = json.loads((pq.read_schema(path).metadata or {})[b"fgonnx"])
-        return str(found["run"]), int(found["shard"])
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise InputError(f"'{path}' holds no records of an audit; remove it") from error
+def shard_files(folder: Path, about: Mapping[str, Any], k: int) -> ShardFiles:
+    """Return the files of shard k of a run."""
+    maps = folder / SHARDS / f"maps-{k:06}.npz"
+    kept = about["request"]["auditing"]["maps"] != "none"
+    return ShardFiles(folder / SHARDS / f"records-{k:06}.parquet", maps if kept else None, about["id"], k)
 
 
 def opened(folder: Path) -> dict[str, Any]:
@@ -182,6 +176,9 @@ def planned(request: Request) -> Plan:
             f"'{folder}' holds an audit with other settings ({'; '.join(parts)}): give another folder, or the same "
             "settings"
         )
+    if not (folder / PLAN).is_file():
+        with files.replacing(folder / PLAN, sync=True) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
     plan = Plan(folder, stored, request, table)
     plan.__dict__["tools"] = tools
     return plan
@@ -191,7 +188,8 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
     """Write the run's description, unless another process was first."""
     temporary = folder / f".{RUN}.{uuid.uuid4().hex}.tmp"
     try:
-        temporary.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         try:
             os.link(temporary, folder / RUN)
         except FileExistsError:
@@ -233,7 +231,7 @@ def _made(request: Request, tools: Tools) -> tuple[dict[str, Any], pa.Table]:
         "rows": len(order),
         "shards": -(-len(order) // auditing.shard_size),
         "data": {"path": str(request.data), "rows": len(rows), "skipped": rows.skipped},
-        "model": provenance.model_of(loaded, request.model),
+        "model": provenance.model_of(loaded, data.printable(str(request.model))),
         "request": asked,
         "labels": list(tools.labels) if tools.labels is not None else None,
         "entries": tools.entries,

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from fgonnx import files
 from fgonnx.errors import OptionError
 from fgonnx.jobs import provenance
+from fgonnx.jobs.audit import formats
 from fgonnx.jobs.audit.options import Runner
 from fgonnx.jobs.audit.plan import SHARDS, Plan
 from fgonnx.jobs.audit.shard import explain_shard
@@ -42,6 +43,7 @@ def run(plan: Plan, runner: Runner) -> Iterator[tuple[int, int]]:
         left = plan.missing(runner.part)
         for k in left:
             _tidy(plan, k)
+        formats.forget(plan.folder, {f"{SHARDS}/{file.name}" for k in left for file in plan.files(k)})
         _log(plan, "started", shards=len(left), runner=runner.runner, part=list(runner.part or ()))
         done = 0
         try:

@@ -21,6 +21,7 @@ from fgonnx.jobs import provenance, record
 from fgonnx.jobs.audit import arrow, evidence
 from fgonnx.jobs.audit.options import REMARKS
 from fgonnx.jobs.audit.plan import Plan
+from fgonnx.jobs.audit.shardfiles import key
 from fgonnx.jobs.record import Decision
 from fgonnx.jobs.samples import Sample
 from fgonnx.jobs.schema import FIELDS, SCHEMA
@@ -187,17 +188,13 @@ def _mask(plan: Plan, row: Mapping[str, Any], sample: Sample) -> tuple[Any, str 
 def _keep(plan: Plan, row: Mapping[str, Any], saliency: Array, made: _Shard) -> None:
     kind = plan.request.auditing.maps
     if kind == "exact":
-        made.maps[_key(row)] = saliency.astype("float32", copy=False)
+        made.maps[key(row["number"])] = saliency.astype("float32", copy=False)
     elif kind == "half":
-        made.maps[_key(row)] = (saliency / (np.abs(saliency).max() or 1.0)).astype("float16")
-
-
-def _key(row: Mapping[str, Any]) -> str:
-    return f"{row['number']:09}"
+        made.maps[key(row["number"])] = (saliency / (np.abs(saliency).max() or 1.0)).astype("float16")
 
 
 def _map_name(plan: Plan, row: Mapping[str, Any]) -> str | None:
-    return f"{plan.files(row['shard'])[1].name}/{_key(row)}" if plan.request.auditing.maps != "none" else None
+    return f"{plan.files(row['shard'])[1].name}/{key(row['number'])}" if plan.request.auditing.maps != "none" else None
 
 
 def _seen(plan: Plan, sample: Sample, saliency: Array | None) -> dict[str, Any]:

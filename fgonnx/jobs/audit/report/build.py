@@ -12,7 +12,7 @@ import numpy as np
 
 from fgonnx import files
 from fgonnx.errors import InputError
-from fgonnx.jobs.audit import formats
+from fgonnx.jobs.audit import formats, intact
 from fgonnx.jobs.audit.plan import opened
 from fgonnx.jobs.audit.report import clusters, columns, measures, page
 from fgonnx.jobs.audit.report.columns import Columns
@@ -63,9 +63,10 @@ def read(folder: Path) -> Run:
     Raises
     ------
     InputError
-        The folder holds no run, or none of its shards.
+        The folder holds no run, or none of its shards, or was changed since it was written.
     """
     about = opened(folder)
+    intact.check(folder, about)
     found = columns.files_of(folder)
     if not found:
         raise InputError(f"'{folder}' holds a plan and no shard that is done; run fgonnx audit again, it goes on")
@@ -131,7 +132,8 @@ def report(folder: str | Path) -> dict[str, Any]:
     )
     files.write_json(run.folder / "report.json", summary)
     with files.replacing(run.folder / "report.html") as temporary:
-        temporary.write_text(page.render(summary, page.rows(run, labelled, summary, ROWS)), encoding="utf-8")
+        text = page.render(summary, page.rows(run, labelled, summary, ROWS))
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     formats.write(run.folder, summary)
     return summary
 

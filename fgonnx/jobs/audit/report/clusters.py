@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fgonnx.jobs.audit.evidence import GRID, places
 from fgonnx.jobs.audit.report.columns import Columns, vectors
+from fgonnx.jobs.audit.shardfiles import count_of
 
 Array = npt.NDArray[Any]
 
@@ -87,15 +88,13 @@ def group(files: Sequence[Path], columns: Columns, labels: Sequence[str] | None,
 
 def _drawn(files: Sequence[Path], columns: Columns, sites: int) -> tuple[Array, Array, Array]:
     """Return the first rows with a map: their places, grids, and shares of the contributions."""
-    import pyarrow.parquet as pq
-
     rows, grids, shares, start, count = [], [], [], 0, 0
     for file, shard in zip(files, vectors(files, sites), strict=True):
         rows.append(start + shard.rows)
         grids.append(shard.grids)
         weights = np.abs(shard.contributions)
         shares.append(weights / np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny))
-        start += pq.read_metadata(file).num_rows
+        start += count_of(file)
         count += len(shard.rows)
         if count >= MOST:
             break

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from fgonnx.jobs.audit.evidence import GRID
 from fgonnx.jobs.audit.plan import SHARDS
+from fgonnx.jobs.audit.shardfiles import table_of
 from fgonnx.jobs.schema import PLACES
 
 Array = npt.NDArray[Any]
@@ -85,7 +85,7 @@ def read(files: Sequence[Path]) -> Columns:
     parts: dict[str, list[Array]] = {}
     slices: dict[str, tuple[list[Array], dict[str, int]]] = {}
     for file in files:
-        table = pq.ParquetFile(file).read(_SCALARS)
+        table = table_of(file, _SCALARS)
         for name, values in _numbers(table).items():
             parts.setdefault(name, []).append(values)
         _add_slices(table, slices)
@@ -180,7 +180,7 @@ def vectors(files: Sequence[Path], sites: int) -> Iterator[Vectors]:
         Layers of an explanation; rows with others are left out of the contributions.
     """
     for file in files:
-        table = pq.ParquetFile(file).read(["grid", "sites.list.element.contribution"])
+        table = table_of(file, ["grid", "sites.list.element.contribution"])
         grid, site = _column(table, "grid"), _column(table, "sites")
         rows = np.flatnonzero(pc.fill_null(pc.list_value_length(grid), 0).to_numpy(zero_copy_only=False) == GRID**2)
         grids = grid.take(pa.array(rows)).flatten().to_numpy(zero_copy_only=False).reshape(-1, GRID**2)
@@ -196,7 +196,7 @@ def vectors(files: Sequence[Path], sites: int) -> Iterator[Vectors]:
 def sites_of(files: Sequence[Path]) -> list[dict[str, Any]]:
     """Return the layers of the first explanation: name, operator, kind, whether they are in the map."""
     for file in files:
-        table = pq.ParquetFile(file).read(["sites"])
+        table = table_of(file, ["sites"])
         for row in table.column("sites"):
             if len(row):
                 return [{k: s[k] for k in ("name", "op_type", "kind", "in_map")} for s in row.as_py()]
@@ -210,7 +210,7 @@ def rows_of(folder: Path, numbers: Sequence[int], size: int, columns: Sequence[s
         by_shard.setdefault(number // size, []).append(number)
     found: dict[int, Mapping[str, Any]] = {}
     for k, wanted in by_shard.items():
-        table = pq.ParquetFile(folder / SHARDS / f"records-{k:06}.parquet").read(["row", *columns])
+        table = table_of(folder / SHARDS / f"records-{k:06}.parquet", ["row", *columns])
         at = {n: i for i, n in enumerate(table.column("row").combine_chunks().field("number").to_pylist())}
         for row in table.take([at[n] for n in wanted if n in at]).to_pylist():
             found[row["row"]["number"]] = row

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fgonnx.jobs.audit.evidence import GRID
 from fgonnx.jobs.audit.report.columns import Columns, vectors
+from fgonnx.jobs.audit.shardfiles import count_of
 
 Array = npt.NDArray[Any]
 Bool = npt.NDArray[np.bool_]
@@ -184,10 +185,8 @@ def means(files: Sequence[Path], columns: Columns, parts: Sequence[Cohort], site
 
 def _with_lengths(files: Sequence[Path], columns: Columns, sites: int) -> Iterator[tuple[Any, int]]:
     """Yield the vectors of every shard with the number of its rows."""
-    import pyarrow.parquet as pq
-
     for file, shard in zip(files, vectors(files, sites), strict=True):
-        yield shard, pq.read_metadata(file).num_rows
+        yield shard, count_of(file)
 
 
 def _mean(values: Array) -> float | None:
