@@ -12,8 +12,8 @@ import pytest
 
 from fgonnx.errors import FgonnxError
 from tests import skips
-from tests.audit_support import classifier, encoded, folder, shard_bytes
-from tests.cli_support import good, refused
+from tests.audit_support import classifier, folder, shard_bytes
+from tests.cli_support import refused
 
 skips.without("pyarrow")
 skips.without("sklearn")
@@ -207,16 +207,3 @@ def test_half_maps_and_none_are_whole(made, tmp_path):
 def test_a_list_of_checksums_that_is_none_is_named(run):
     (run / "SHA256SUMS").write_text("nothing\n")
     assert "SHA256SUMS' is no list of checksums" in refused("report", run)
-
-
-class TestNamesThatAreNotUtf8:
-    NAME = b"caf\xe9.png"
-
-    @pytest.fixture
-    def data(self, tmp_path: Path) -> Path:
-        data = folder(tmp_path / "data", 3, classes=False)
-        try:
-            (Path(__import__("os").fsdecode(bytes(data) + b"/" + self.NAME))).write_bytes(encoded(9))
-        except (OSError, UnicodeError):
-            skips.now(skips.SYSTEM)
-        return data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import tarfile
 from collections import Counter
@@ -140,7 +141,7 @@ def find(data: Path, auditing: Auditing, rank: int, axis: int = 0) -> Rows:
         rows = _csv(data, auditing) if suffix == ".csv" else _parquet(data, auditing)
     elif suffix in _LISTS:
         rows = Rows(data.parent)
-        for line in data.read_text(encoding="utf-8-sig").splitlines():
+        for line in _text(data).splitlines():
             if line.strip():
                 rows.add(line.strip(), line.strip())
     else:
@@ -254,9 +255,16 @@ def _file(rows: Rows, file: Path, name: str, truth: str | None, rank: int, axis:
         rows.add(name, name, truth)
 
 
+def _text(data: Path) -> str:
+    try:
+        return data.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"'{data}' is not UTF-8 text: save it as UTF-8") from None
+
+
 def _csv(data: Path, auditing: Auditing) -> Rows:
     rows = Rows(data.parent)
-    with data.open(encoding="utf-8-sig", newline="") as text:
+    with io.StringIO(_text(data), newline="") as text:
         table = csv.DictReader(text)
         column = _chosen(data, auditing, list(table.fieldnames or ()))
         for number, row in enumerate(table, 2):
@@ -271,7 +279,7 @@ def _csv(data: Path, auditing: Auditing) -> Rows:
 def _parquet(data: Path, auditing: Auditing) -> Rows:
     try:
         file = pq.ParquetFile(data)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowInvalid, UnicodeEncodeError) as error:
         raise InputError(f"'{data}' cannot be read as Parquet: {error}") from error
     schema = file.schema_arrow
     column = _chosen(data, auditing, schema.names)

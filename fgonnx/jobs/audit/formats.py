@@ -165,6 +165,4 @@ def forget(folder: Path, names: Collection[str]) -> None:
     """Take files that are about to be written again out of SHA256SUMS."""
     found = listed(folder)
     if not found.keys().isdisjoint(names):
-        files.write_text(
-            folder / SUMS, "".join(f"{sha}  {name}\n" for name, sha in found.items() if name not in names)
-        )
+        files.write_text(folder / SUMS, "".join(f"{sha}  {name}\n" for name, sha in found.items() if name not in names))

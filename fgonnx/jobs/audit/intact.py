@@ -90,7 +90,9 @@ def _check_sums(folder: Path, left: Iterable[Path | None]) -> None:
     """Refuse evidence whose checksum is another one; maps whose records are not written yet are none."""
     listed = formats.listed(folder)
     without = {f"{SHARDS}/{path.name}" for path in left if path is not None}
-    evidence = {n for n in listed if n in (RUN, PLAN, _SANITY) or n.startswith((f"{SHARDS}/records-", f"{SHARDS}/maps-"))}
+    evidence = {
+        n for n in listed if n in (RUN, PLAN, _SANITY) or n.startswith((f"{SHARDS}/records-", f"{SHARDS}/maps-"))
+    }
     gone = {n for n in evidence if not (folder / n).is_file()}
     if _SANITY in gone:
         raise InputError(

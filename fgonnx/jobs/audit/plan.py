@@ -125,6 +125,13 @@ def shard_files(folder: Path, about: Mapping[str, Any], k: int) -> ShardFiles:
     return ShardFiles(folder / SHARDS / f"records-{k:06}.parquet", maps if kept else None, about["id"], k)
 
 
+def _check_name(folder: Path) -> None:
+    if data.printable(str(folder)) != str(folder):
+        raise OptionError(
+            f"'{folder}' has a name that is not UTF-8, in which no Parquet files can be written; give another folder"
+        )
+
+
 def opened(folder: Path) -> dict[str, Any]:
     """Return what `run.json` of a run's folder holds.
 
@@ -132,7 +139,10 @@ def opened(folder: Path) -> dict[str, Any]:
     ------
     InputError
         There is no run, or it is of another version.
+    OptionError
+        No run can be in a folder of that name.
     """
+    _check_name(folder)
     try:
         about = json.loads((folder / RUN).read_text(encoding="utf-8"))
         schema = about["schema"]
@@ -162,6 +172,7 @@ def planned(request: Request) -> Plan:
     """
     folder = request.folder
     files.check_folder(folder)
+    _check_name(folder)
     tools = Tools(request)
     about, table = _made(request, tools)
     if not (folder / RUN).is_file():
