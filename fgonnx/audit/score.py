@@ -81,7 +81,7 @@ def forward_of(
     feeds : mapping of str to numpy array
         The source's inputs, of all samples.
     """
-    witness = Forward(loaded.ir, loaded.folder, scorer)
+    witness = Forward(loaded.ir, loaded.folder, scorer, explanation.sites)
     singles = list(batches.cut(scorer, dict(feeds), 1))
 
     def slopes(i: int, directions: Floats, other: bool) -> tuple[Floats, bool]:

@@ -99,10 +99,55 @@ def slope(
     rows = [i for i, v in enumerate(here) if v != "passed"]
     forward = _forwards(f, x, gradient, directions, rows, (tolerance, _GROSS * tolerance))
     if forward.said == "agree":
-        return _taken_forwards(forward, tolerance, len(_fewer(directions)), "differences of the score do not show it")
+        taken = _taken_forwards(forward, tolerance, len(_fewer(directions)), "differences of the score do not show it")
+        return taken if not _sure(first, here) else _unless_differences_are_sure(taken, f, x, gradient, directions)
     if forward.said == "differ" and "failed" in here:
         return _together(_said(first, here, tolerance, _at(directions, first, here)), forward)
-    return _together(_by_differences(f, x, gradient, directions, tolerance, tied), forward)
+    found = _by_differences(f, x, gradient, directions, tolerance, tied)
+    if forward.said == "none" and found.verdict == "failed":
+        found = _unless_rough(found, f, x, gradient, directions)
+    return _together(found, forward)
+
+
+def _sure(m: Measured, verdicts: Sequence[Verdict]) -> list[int]:
+    """Return the samples that differ from what is promised, neither on a kink nor on a step."""
+    still = np.broadcast_to(m.still, len(m.error))
+    return [
+        i
+        for i, v in enumerate(verdicts)
+        if v == "failed" and m.gap[i] < measure.KINK * m.error[i] and still[i] <= _STILL
+    ]
+
+
+def _unless_differences_are_sure(
+    taken: Slope, f: Function, x: Array, gradient: Floats, directions: Sequence[Floats]
+) -> Slope:
+    """Leave undecided what agrees with slopes taken forwards and yet not with differences at any step."""
+    tolerance = taken.tolerance
+    found, _ = at_sample(f, x, gradient, directions)
+    here = found.verdicts(tolerance, tolerance)
+    if not _sure(found, here):
+        return taken
+    made = _said(
+        found, here, tolerance, f"{_at(directions, found, here)}; taken forwards through the source, it agrees"
+    )
+    return replace(made, verdict="undecided", decides="the model in float64, or other samples")
+
+
+def _unless_rough(failed: Slope, f: Function, x: Array, gradient: Floats, directions: Sequence[Floats]) -> Slope:
+    """Leave undecided what fails at small steps and not over segments, roughness of the score counted as noise.
+
+    Where a score is rounded inside (to bfloat16, say), it stands still at most small steps and jumps at others.
+    """
+    found = measure.segments(f, x, directions, measure.long_enough(f, x, directions), None)
+    if "failed" in found.verdicts(failed.tolerance, failed.tolerance):
+        return failed
+    return replace(
+        failed,
+        verdict="undecided",
+        detail=f"{failed.detail}; but not over segments: the score may be rounded inside",
+        decides=f"the model in float64, or without what it rounds (casts); {_SAMPLES}",
+    )
 
 
 def _by_differences(

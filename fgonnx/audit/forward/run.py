@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ from fgonnx.audit.forward.quantised import step_behind, through
 from fgonnx.audit.forward.through import Tangents, Through, Ties
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.session import Session
+from fgonnx.engine.graph.values import inputs_of, subgraphs_of
+from fgonnx.engine.maps.aggregate import Site
 from fgonnx.engine.normal.expand.controlflow import inline, replace
+from fgonnx.engine.normal.rounding import PREFIX
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.engine.walk.declared import STEPS
 from fgonnx.errors import ModelError
@@ -44,9 +47,11 @@ class Forward:
         Folder of external weights.
     r : Rewritten
         What was made of it: which input is explained, and which value.
+    sites : sequence of Site
+        The terms of its explanation: which roundings are quantisers written by hand.
     """
 
-    def __init__(self, model: ir.Model, folder: Path | None, r: Rewritten) -> None:
+    def __init__(self, model: ir.Model, folder: Path | None, r: Rewritten, sites: Sequence[Site] = ()) -> None:
         self._model = model.clone()
         if self._model.functions:
             common.InlinePass()(self._model)
@@ -56,8 +61,10 @@ class Forward:
         self._close = allowed_difference(model.graph)
         # A step has the slope zero, unless it is a quantiser written by hand, which passes that of what it rounds.
         self._steps = {str(v.name) for n in self._model.graph if n.op_type in STEPS for v in n.outputs}
-        tied = {str(n.name) for n in r.model.graph if n.op_type == "StraightThrough"}
-        self._straight = {name for name in self._steps if f"{name}::real" in tied}
+        tied = {s.node for s in sites if s.op_type == "StraightThrough" and s.node.startswith(PREFIX)}
+        self._straight = {name for name in self._steps if f"{PREFIX}{name}::real" in tied}
+        # One of another name (inside a function, say) may be any of them: then no slope of a step is known.
+        self._held = self._steps - self._straight if len(self._straight) == len(tied) else set()
         self._branches = any(n.op_type == "If" and not n.domain for n in model.graph)
         self._opened: tuple[ir.Model, Session] | None = None
 
@@ -91,7 +98,7 @@ class Forward:
         Unmeasured
             The slope cannot be taken through some node, or the values cannot be read.
         """
-        ties = Ties(other, held=self._steps - self._straight, straight=self._straight)
+        ties = Ties(other, held=self._held, straight=self._straight)
         try:
             model, values = self._values(feeds)
         except ModelError as error:
@@ -99,8 +106,12 @@ class Forward:
         tangents: dict[str, Tangents] = {self._input: directions.astype(np.float64)}
         steps: dict[str, tuple[Array | None, Array | None]] = {}
         proto = ir.to_proto(ir.Model(_without_weights(model.graph), ir_version=model.ir_version))
+        captured = [_captured(node) for node in model.graph]
         left = Counter(name for node in proto.graph.node for name in node.input)
-        for node in proto.graph.node:
+        left.update(name for names in captured for name in names)
+        for node, inside in zip(proto.graph.node, captured, strict=True):
+            if any(tangents.get(name) is not None for name in inside):
+                raise Unmeasured(f"'{node.name or node.output[0]}' is a {node.op_type}")
             given = [values.get(name) if name else None for name in node.input]
             moved = [tangents.get(name) if name else None for name in node.input]
             if any(d is not None for d in moved):
@@ -113,7 +124,7 @@ class Forward:
                     if value is not None and value.dtype.kind in "iu":
                         behind = step_behind(node, given)
                         steps[name] = behind if behind[0] is not None else steps.get(node.input[0], (None, None))
-            for name in node.input:
+            for name in (*node.input, *inside):
                 left[name] -= 1
                 if not left[name] and name != self._head:
                     tangents.pop(name, None)
@@ -187,6 +198,21 @@ class Forward:
             copy.graph.outputs.append(next(v for n in copy.graph for v in n.outputs if v.name == name))
         session = Session(copy, folder=self._folder, providers=["cpu"], optimise=False)
         return bool(session.run(dict(feeds), [name])[name].reshape(-1)[0])
+
+
+def _captured(node: ir.Node) -> list[str]:
+    """Return the names of the values around a node that its subgraphs read."""
+    graphs = list(subgraphs_of(node))
+    read = {v for graph in graphs for v in graph.outputs}
+    made: set[ir.Value] = set()
+    while graphs:
+        graph = graphs.pop()
+        made.update(graph.inputs, graph.initializers.values())
+        for inner in graph:
+            graphs += subgraphs_of(inner)
+            read.update(inputs_of(inner))
+            made.update(inner.outputs)
+    return sorted(str(v.name) for v in read - made)
 
 
 def _without_weights(graph: ir.Graph) -> Any:
