@@ -5,6 +5,7 @@ import pytest
 
 import fgonnx
 from fgonnx import Explainer
+from fgonnx.errors import NumericError
 from tests.support import draw, model, run
 
 WEIGHTS = draw(seed=4, a=(6, 4), g=(4, 5)) | {
@@ -44,6 +45,30 @@ MASKED = {
     "s = ReduceSum(e, first) r = Div(e, s)",
     "its logarithm": "m = Where(mask, h, away) l = LogSoftmax(m) r = Where(mask, l, zero)",
     "sigmoid": "m = Where(mask, h, away) r = Sigmoid(m)",
+    "its logarithm, back again": "m = Where(mask, h, away) l = LogSoftmax(m) r = Exp(l)",
+    "its entropy": "m = Where(mask, h, away) l = LogSoftmax(m) p = Exp(l) k = Mul(p, l) r = Where(mask, k, zero)",
+    "log of a sum of exponentials": "m = Where(mask, h, away) l = ReduceLogSumExp(m, first) r = Mul(l, h)",
+    "the same, shifted": "m = Where(mask, h, away) l = ReduceLogSumExp(m, first) d = Sub(m, l) "
+    "r = Where(mask, d, zero)",
+    "by logarithm of a mask": "f = Cast<to=1>(mask) o = Log(f) m = Add(h, o) r = Exp(m)",
+    "scaled afterwards": "m = Where(mask, h, away) s = Mul(m, half) e = Exp(s) r = Neg(e)",
+    "power": "m = Where(mask, h, away) r = Pow(steep, m)",
+    "elu": "m = Where(mask, h, away) r = Elu<alpha=0.5>(m)",
+    "selu": "m = Where(mask, h, away) r = Selu(m)",
+    "celu": "m = Where(mask, h, away) r = Celu<alpha=0.5>(m)",
+    "softplus": "m = Where(mask, h, away) r = Softplus(m)",
+    "hard sigmoid": "m = Where(mask, h, away) r = HardSigmoid(m)",
+    "erf": "m = Where(mask, h, away) r = Erf(m)",
+    "arctangent, of both infinities": "m = Where(mask, h, away) n = Neg(m) p = Atan(m) q = Atan(n) "
+    "k = Mul(q, half) r = Add(p, k)",
+    "relu": "m = Where(mask, h, away) r = Relu(m)",
+    "relu, leaky": "m = Where(mask, h, away) l = LeakyRelu(m) r = Exp(l)",
+    "least of two": "m = Where(mask, h, away) l = Min(m, half) r = Exp(l)",
+    "mish, not taken": "m = Where(mask, h, away) l = Mish(m) r = Where(mask, l, zero)",
+    "swish, not taken": "m = Where(mask, h, away) s = Sigmoid(m) l = Mul(m, s) r = Where(mask, l, zero)",
+    "hard swish, not taken": "m = Where(mask, h, away) l = HardSwish(m) r = Where(mask, l, zero)",
+    "softsign, not taken": "m = Where(mask, h, away) l = Softsign(m) r = Where(mask, l, zero)",
+    "square, not taken": "m = Where(mask, h, away) l = Mul(m, m) r = Where(mask, l, zero)",
     "attention to what was before": "u = Unsqueeze(h, first) v = Unsqueeze(h, last) s = Mul(u, v) "
     "m = Where(before, s, away) p = Softmax(m) o = MatMul(p, v) r = Squeeze(o, last)",
 }
@@ -70,6 +95,39 @@ def test_slopes_are_those_of_the_branch_that_is_taken(body):
         up, down = (run(source, {"x": X + s * step})["y"].astype(float) for s in (1, -1))
         measured[:, column] = ((up - down) / 2e-3)[np.arange(len(X)), found.target]
     np.testing.assert_allclose(found.input_gradient, measured, atol=0.01 * np.abs(measured).max())
+
+
+@pytest.mark.parametrize("body", ["y = Where(legal, q, away)", "m = Where(legal, q, away) y = LogSoftmax(m)"])
+def test_a_masked_output_holds_infinity_beside_a_finite_score(body):
+    graph = f"(float[N,6] x) => (float[N,5] y) {{ h = MatMul(x, a) q = MatMul(h, g) {body} }}"
+    given = {name: WEIGHTS[name] for name in ("a", "g", "away")}
+    source = model(graph, weights=given | {"legal": np.array([[True, False, True, True, False]])})
+    found = Explainer(source, head="output")(X)
+    np.testing.assert_allclose(found.outputs["y"], run(source, {"x": X})["y"], rtol=1e-5)
+    assert np.isneginf(found.outputs["y"][:, 1]).all()
+    assert found.rounding_residual().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("m = Where(mask, h, away) r = HardSwish(m)", r"'m' \(Where\) masks with infinity.*first in 'r' \(HardSwish\)"),
+        ("m = Where(mask, h, away) s = Mul(m, m) k = Neg(s) r = Exp(k)", r"'m' \(Where\) masks.*such as -10000"),
+    ],
+)
+def test_what_has_no_slope_at_infinity_is_refused_with_the_mask_and_a_way_out(body, said):
+    with pytest.raises(NumericError, match=said):
+        Explainer(network(body))(X)
+
+
+def test_terms_that_overflow_while_map_and_score_are_finite_are_refused_by_name():
+    huge = np.full((1, 4), 1.2e38, np.float32)
+    graph = "(float[N,4] x) => (float[N,1] y) { s = Add(x, b) y = MatMul(s, w) }"
+    source = model(graph, weights={"b": huge, "w": np.ones((4, 1), np.float32)})
+    with pytest.raises(
+        NumericError, match=r"'contributions', in the input term of the input, .* overflows. Scale the input"
+    ):
+        Explainer(source)(-huge)
 
 
 def test_a_written_file_is_finite_too():

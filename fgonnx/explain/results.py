@@ -36,9 +36,12 @@ def explanation_of(
     """
     named = {ours: results[theirs] for ours, theirs in r.names.items() if theirs in results}
     where = batches.named(r, "saliency")
-    for name in (*r.source_outputs, r.names["score"], where):
-        if results[name].dtype.kind == "f" and not np.isfinite(results[name]).all():
-            raise NumericError(blamed(loaded, r, fed, name))
+    certificate = [r.names[n] for n in ("contributions", "completeness", "input_gradient") if n in named]
+    for name in (*r.source_outputs, r.names["score"], where, *certificate):
+        if results[name].dtype.kind != "f" or np.isfinite(results[name]).all():
+            continue
+        if name not in r.source_outputs or np.isnan(results[name]).any():  # a masked output holds -infinity
+            raise NumericError(blamed(loaded, r, fed, name, results[name]))
     o = r.options
     if not described and "target" in named:
         head = Head(r.head_shape, len(fed[r.normal.input_name]), labels=labels)

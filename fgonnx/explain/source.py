@@ -156,7 +156,8 @@ def score_apart(
     expected = rows[np.arange(count), np.asarray(results[r.names["target"]][:count], np.int64)]
     if "contrast" in r.names:
         expected = expected - rows[np.arange(count), np.asarray(results[r.names["contrast"]][:count], np.int64)]
-    close = np.isclose(score, expected, rtol=0, atol=allowed * max(float(np.abs(rows).max()), 1e-3), equal_nan=True)
+    largest = float(np.abs(rows[np.isfinite(rows)]).max(initial=1e-3))
+    close = np.isclose(score, expected, rtol=0, atol=allowed * largest, equal_nan=True)
     return [] if close.all() else [(r.head, score, expected)]
 
 
@@ -215,10 +216,10 @@ def difference(ours: Array, theirs: Array) -> float:
     if ours.dtype.kind not in "fiub":
         return 0.0 if np.array_equal(ours, theirs) else float("inf")
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
-    if not np.array_equal(np.isfinite(a), np.isfinite(b)):
-        return float("inf")
     finite = np.isfinite(b)
-    apart = float(np.abs(a - b)[finite].max(initial=0)) - _step(b[finite])
+    if not np.array_equal(np.isfinite(a), finite) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return float("inf")
+    apart = float(np.abs(a[finite] - b[finite]).max(initial=0)) - _step(b[finite])
     return max(apart, 0.0) / max(float(np.abs(b)[finite].max(initial=0)), 1e-3)
 
 

@@ -14,7 +14,10 @@ from fgonnx.engine.graph.session import Session
 
 
 def first_not_finite(
-    model: ir.Model, runs: Iterable[Mapping[str, npt.NDArray[Any]]], folder: Path | None = None
+    model: ir.Model,
+    runs: Iterable[Mapping[str, npt.NDArray[Any]]],
+    folder: Path | None = None,
+    allowed: Collection[float] = (),
 ) -> tuple[int, ir.Node] | None:
     """Return the first run, and the first node in it, with a result that holds NaN or infinity.
 
@@ -26,6 +29,8 @@ def first_not_finite(
         Inputs by name, for each run.
     folder : Path, optional
         Folder of external weights.
+    allowed : collection of float
+        Infinities that are none of it, as in masks.
 
     Raises
     ------
@@ -38,7 +43,10 @@ def first_not_finite(
     for i, feeds in enumerate(runs):
         found = session.run(dict(feeds))
         for node, v in values:
-            if v.name in found and found[v.name].dtype.kind == "f" and not np.isfinite(found[v.name]).all():
+            array = found.get(str(v.name))
+            if array is None or array.dtype.kind != "f" or np.isfinite(array).all():
+                continue
+            if not np.isin(array[~np.isfinite(array)], list(allowed)).all():
                 return i, node
     return None
 

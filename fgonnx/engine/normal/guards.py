@@ -2,7 +2,8 @@
 
 `Where(x > 0, Log(x), 0)` has a slope everywhere, but that of Log where x < 0 is not a number, and 0 times it neither.
 The operand is chosen, too: `Log(Where(x > 0, x, 1/2))` is the same wherever it is taken. Where a mask writes -infinity
-in front of an exponential, its operand is the lowest finite number, which gives the same, and a finite intercept.
+in front of an exponential, its operand is the lowest finite number, which gives the same, and a finite intercept. So
+it is for other functions on the sides on which they have a finite limit; what has none there is chosen before.
 """
 
 from __future__ import annotations
@@ -36,15 +37,22 @@ _PARTIAL = {
     "Sinh": (0, 0.5),
     "Sqrt": (0, 0.5),
 }
+# What is NaN at infinity, or has a slope or an intercept that is; a product, where both of its factors vary.
+_ENDLESS = {"Asinh", "Cos", "Gelu", "HardSwish", "Mish", "Sin", "Softsign", "Swish", "Tan"}
+_TIMES = {"Div", "Mul"}
 _POINTWISE = {
     *_PARTIAL,
-    *("Abs", "Add", "Cast", "Clip", "Cos", "Elu", "Erf", "Gelu", "HardSigmoid", "Identity", "LeakyRelu", "Max", "Mean"),
-    *("Min", "Mul", "Neg", "Relu", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sub", "Sum", "Tan"),
-    *("Tanh", "Where"),
+    *_ENDLESS,
+    *("Abs", "Add", "Cast", "Clip", "Elu", "Erf", "HardSigmoid", "Identity", "LeakyRelu", "Max", "Mean", "Min", "Mul"),
+    *("Neg", "Relu", "Selu", "Sigmoid", "Sign", "Softplus", "Sub", "Sum", "Tanh", "Where"),
 }
-_FINITE_AT_INFINITY = {"Erf", "Exp", "HardSigmoid", "Sigmoid", "Softplus", "Tanh"}
+# Which functions onnxruntime takes to a finite number at infinity: on both sides, or at -infinity alone.
+_FINITE_ON_BOTH_SIDES = {"Atan", "Erf", "Exp", "HardSigmoid", "Pow", "Sigmoid", "Tanh"}
+_FINITE_BELOW = {"Celu", "Elu", "Selu", "Softplus"}
 _KEEPS_INFINITY = {
-    *("Add", "Concat", "Expand", "Identity", "Reshape", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"),
+    *("Add", "Cast", "Concat", "Div", "Expand", "Flatten", "Gather", "Identity", "LeakyRelu", "LogSoftmax", "Max"),
+    *("Mean", "Min", "Mul", "Neg", "PRelu", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Sum", "Tile"),
+    *("Transpose", "Unsqueeze", "Where"),
 }
 _DEPTH = 16
 
@@ -54,36 +62,40 @@ def choose_before(model: ir.Model, x: ir.Value) -> None:
     graph = model.graph
     nodes = [node for node in dependent_nodes(graph, x) if not node.domain]
     dependent = {v for node in nodes for v in node.outputs} | {x}
+    infinite = _infinite(graph, x)
     op = Emitter(graph, prefix=PREFIX)
     for node in nodes:
         if node.op_type == "Where":
             for slot in (1, 2):
                 if node.inputs[slot] in dependent:
-                    _guard(op, node, slot, dependent)
-    _bound(op, nodes, dependent)
+                    _guard(op, node, slot, dependent, infinite)
+    _bound(op, nodes, dependent, infinite)
     graph.sort()
 
 
-def _guard(op: Emitter, choice: ir.Node, slot: int, dependent: set[ir.Value]) -> None:
+def _guard(op: Emitter, choice: ir.Node, slot: int, dependent: set[ir.Value], infinite: set[ir.Value]) -> None:
     """Choose the operands of partial functions whose results lead to one branch of a Where."""
     behind = _behind(choice, slot)
-    partial = [n for n in behind if n.op_type in _PARTIAL and _needed(n, choice, dependent)]
+    places = [(n, i) for n in behind for i in _partial(n, infinite, dependent) if _needed(n, i, choice, infinite)]
+    partial = {n for n, _ in places}
     leading = set(partial)
     for node in reversed(behind):  # operands before what reads them
         if any(v is not None and v.producer() in leading for v in _operands(node)):
             leading.add(node)
     own = _own_copies(choice, slot, [node for node in behind if node in leading])
-    dependent.update(v for node in own.values() for v in node.outputs)
-    for node in partial:
-        user, at = own[node], _PARTIAL[node.op_type][0]
+    for node, made in own.items():
+        dependent.update(made.outputs)
+        infinite.update(v for v, old in zip(made.outputs, node.outputs, strict=True) if old in infinite)
+    for node, at in places:
+        user, number = own[node], _PARTIAL[node.op_type][1] if node.op_type in _PARTIAL else 0.5
         operand, condition = user.inputs[at], choice.inputs[0]
         assert operand is not None
-        inside = op.constant(np.array(_PARTIAL[node.op_type][1], dtype_of(operand).numpy()))
+        inside = op.constant(np.array(number, dtype_of(operand).numpy()))
         branches = (operand, inside) if slot == 1 else (inside, operand)
-        made = shaped(op.in_front_of(user).Where(condition, *branches), operand)
-        written_for(made.producer() or user, choice)
-        dependent.add(made)
-        user.replace_input_with(at, made)
+        inner = shaped(op.in_front_of(user).Where(condition, *branches), operand)
+        written_for(inner.producer() or user, choice)
+        dependent.add(inner)
+        user.replace_input_with(at, inner)
 
 
 def _own_copies(choice: ir.Node, slot: int, nodes: list[ir.Node]) -> dict[ir.Node, ir.Node]:
@@ -127,33 +139,62 @@ def _operands(node: ir.Node) -> Sequence[ir.Value | None]:
     return node.inputs[1:] if node.op_type == "Where" else node.inputs
 
 
-def _needed(node: ir.Node, choice: ir.Node, dependent: set[ir.Value]) -> bool:
-    """Tell whether an operand depends on the input, and the condition says for each of its entries what is taken."""
-    operand, condition = node.inputs[_PARTIAL[node.op_type][0]], choice.inputs[0]
-    if operand is None or condition is None or operand not in dependent:
+def _partial(node: ir.Node, infinite: set[ir.Value], dependent: set[ir.Value]) -> list[int]:
+    """Return which operands of a node, that depend on the input, have to be chosen: those of a domain or infinite."""
+    slots = {_PARTIAL[node.op_type][0]} if node.op_type in _PARTIAL else set()
+    if node.op_type in _ENDLESS or (node.op_type in _TIMES and dependent.issuperset(inputs_of(node))):
+        slots.update(i for i, v in enumerate(node.inputs) if v in infinite)
+    return [i for i in sorted(slots) if node.inputs[i] in dependent]
+
+
+def _needed(node: ir.Node, slot: int, choice: ir.Node, infinite: set[ir.Value]) -> bool:
+    """Tell whether the condition says for each entry of an operand what is taken."""
+    operand, condition = node.inputs[slot], choice.inputs[0]
+    if operand is None or condition is None:
         return False
     made = operand.producer()
-    if made is not None and made.op_type == "Where" and made.inputs[0] is condition:
+    if made is not None and made.op_type == "Where" and made.inputs[0] is condition and operand not in infinite:
         return False  # chosen by the model itself
     to, frm = dims_of(operand), dims_of(condition)
     lead = len(to) - len(frm)
     return lead >= 0 and all(d in (1, to[lead + i]) for i, d in enumerate(frm))
 
 
-def _bound(op: Emitter, nodes: list[ir.Node], dependent: set[ir.Value]) -> None:
+def _bound(op: Emitter, nodes: list[ir.Node], dependent: set[ir.Value], infinite: set[ir.Value]) -> None:
     """Let functions that are finite at infinity take the largest finite number instead, behind a mask of infinities."""
-    infinite: set[ir.Value] = set()
     for node in nodes:
+        at = int(node.op_type == "Pow")  # a power of a constant
+        operand = node.inputs[at] if node.op_type in _FINITE_ON_BOTH_SIDES | _FINITE_BELOW else None
+        if (
+            operand is None
+            or operand not in infinite
+            or operand not in dependent
+            or dtype_of(operand) == ir.DataType.BFLOAT16
+        ):
+            continue
+        limits = np.finfo(dtype_of(operand).numpy())
+        least, most = float(limits.min), float(limits.max)
+        if at:  # its intercept multiplies it by a logarithm
+            least, most = least / 1024, most / 1024
+        bounds = (least, most) if node.op_type in _FINITE_ON_BOTH_SIDES else (least,)
+        made = shaped(op.in_front_of(node).Clip(operand, *bounds), operand)
+        written_for(made.producer() or node, node)
+        node.replace_input_with(at, made)
+
+
+def _infinite(graph: ir.Graph, x: ir.Value) -> set[ir.Value]:
+    """Return what holds infinity on purpose: that of a mask, which a constant holds, or the logarithm of zeros."""
+    dependent = {v for node in dependent_nodes(graph, x) for v in node.outputs}
+    found: set[ir.Value] = set()
+    for node in graph:
         taken = inputs_of(node)
-        if node.op_type in _KEEPS_INFINITY:
-            if any(v in infinite or _holds_infinity(v) for v in taken):
-                infinite.update(node.outputs)
-        elif node.op_type in _FINITE_AT_INFINITY and (operand := node.inputs[0]) in infinite and operand is not None:
-            limits = np.finfo(dtype_of(operand).numpy()) if dtype_of(operand).bitwidth > 16 else None
-            if limits is not None and operand in dependent:
-                made = shaped(op.in_front_of(node).Clip(operand, float(limits.min), float(limits.max)), operand)
-                written_for(made.producer() or node, node)
-                node.replace_input_with(0, made)
+        kept = node.op_type in _KEEPS_INFINITY and (
+            not found.isdisjoint(taken) or (node.op_type != "Gather" and any(map(_holds_infinity, taken)))
+        )  # what Gather reads may be a large table, never a mask
+        made = node.op_type == "Log" and dependent.isdisjoint(node.outputs)
+        if not node.domain and (kept or made):
+            found.update(node.outputs)
+    return found
 
 
 def _holds_infinity(v: ir.Value) -> bool:

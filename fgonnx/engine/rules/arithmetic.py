@@ -148,7 +148,9 @@ def _extremum(op_type: str) -> None:
         if not constant:
             return Local(vjp)
         mask = constant[0] if len(constant) == 1 else op.Sum(*constant)
-        return Local(vjp, op.Mul(y, mask), "implicit")
+        known = [v for v in terms if not op.is_active(v) and op.array(v) is not None]
+        value = finite(op, known[0]) if len(constant) == 1 and known else y  # equal where the mask is not 0
+        return Local(vjp, op.Mul(value, mask), "implicit")
 
 
 for _op_type in ("Max", "Min"):

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.rules.fast.blocked import spread
-from fgonnx.engine.rules.fast.masks import indicator, nonzero
+from fgonnx.engine.rules.fast.masks import finite, indicator, nonzero
 from fgonnx.engine.rules.registry import FIX_BATCH, Local, Unsupported, rule
 
 # slope(op, y, x, axes, count) -> dy/dx with y already of x's rank; degree k gives c = (1 - k) y.
@@ -77,7 +77,7 @@ def _reduction(op_type: str, slope: Slope, degree: float | None, note: str, *, v
         if degree is not None:
             return Local(vjp, op.Mul(y, 1.0 - degree), "implicit")
         # c = y - <dy/dx, x>
-        inner = op.Mul(slope(op, kept, x, along, count), x)
+        inner = op.Mul(slope(op, kept, x, along, count), finite(op, x) if op_type == "ReduceLogSumExp" else x)
         return Local(vjp, op.Sub(y, op.ReduceSum(inner, along, keepdims=keepdims) if along else inner), "implicit")
 
 
