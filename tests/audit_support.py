@@ -15,11 +15,11 @@ CLASSES = ("ant", "bee", "cat", "dog")
 PREPROCESSING = {"scale": 1 / 255, "mean": [0.5], "std": [0.25], "size": [8, 8], "channels": "RGB", "layout": "NCHW"}
 
 
-def classifier(path: Path, **weights: Any) -> Path:
+def classifier(path: Path, text: str = SMALL, **weights: Any) -> Path:
     """Save a classifier of 8 x 8 pictures that knows its preprocessing and its labels."""
     import onnx
 
-    model(SMALL, path, **weights)
+    model(text, path, **weights)
     proto = onnx.load(path)
     entries = {"fgonnx.preprocessing": json.dumps(PREPROCESSING), "fgonnx.labels": json.dumps(CLASSES)}
     onnx.helper.set_model_props(proto, entries)

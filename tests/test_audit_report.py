@@ -253,8 +253,19 @@ class TestPage:
             page.keyboard.press("Escape")
             page.set_viewport_size({"width": 360, "height": 740})
             assert page.evaluate("document.documentElement.scrollWidth") <= 360
+            assert page.locator("#performance ~ .wide").first.locator("th", has_text="interval").is_visible()
+            page.locator("h1").evaluate("e => { e.textContent = 'Audit of /' + 'long_path'.repeat(30) }")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360
             opened.close()
         assert wrong == []
+
+
+def test_an_empty_value_of_a_slice_is_said(tmp_path):
+    data = folder(tmp_path / "data", 4, classes=False)
+    (data / "t.csv").write_text("path,camera,label\n000.png,,ant\n001.png,b,ant\n002.png,,bee\n003.png,b,cat\n")
+    options = {"slices": ("camera",), "sanity": 0}
+    summary = report(audit(classifier(tmp_path / "net.onnx"), data / "t.csv", tmp_path / "run", **options))
+    assert {p["cohort"] for p in summary["performance"] if p["kind"] == "slice"} == {"camera=(empty)", "camera=b"}
 
 
 def test_pictures_may_be_left_out(tmp_path):

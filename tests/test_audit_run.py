@@ -22,7 +22,7 @@ from fgonnx.errors import InputError, OptionError, PreprocessingError, TargetErr
 from fgonnx.files import temporary_of
 from tests import skips
 from tests.audit_support import CLASSES, classifier, encoded, folder, shard_bytes
-from tests.cli_support import ROOT, good, refused, run
+from tests.cli_support import ROOT, SMALL, good, refused, run
 
 pa = skips.without("pyarrow")
 pq = skips.without("pyarrow.parquet")
@@ -290,6 +290,35 @@ class TestRecords:
             assert row["correct"] == whole[name]["correct"]
         assert 0 < sum(row["map"] is None for row in some.values()) < 12
 
+    @pytest.mark.parametrize(
+        ("condition", "note"),
+        [
+            ("probability < 0.8", "names probability, which no row has: the model computes none"),
+            ("truth == 'ant'", "names truth, which no row has: the data do not say which class is true"),
+            ("correct == false", "names correct, which no row has: the data do not say which class is true"),
+            ("name == 'nowhere.png'", "compares name with 'nowhere.png', which no row has"),
+        ],
+    )
+    def test_a_condition_that_no_row_can_meet_is_noted(self, tmp_path, condition, note):
+        net = classifier(tmp_path / "net.onnx", text=SMALL.replace("y = Softmax(f)", "y = Identity(f)"))
+        data = folder(tmp_path / "data", 3, classes=False)
+        text = good("audit", net, data, "-o", tmp_path / "run", "--sanity", "0", "--if", condition)
+        assert note in text
+        assert f"no row was explained: '{condition}' holds for none" in text
+
+    @pytest.mark.parametrize("condition", ["truth == 'nope'", "predicted == 3"])
+    def test_a_condition_on_what_is_no_class_is_refused(self, net, data, tmp_path, condition):
+        message = refused("audit", net, data, "-o", tmp_path / "run", "--if", condition)
+        assert "which no row has" in message
+        assert not (tmp_path / "run").exists()
+
+    def test_a_condition_that_can_be_met_has_no_note(self, net, data, tmp_path):
+        condition = "correct == false or probability < 0.3 or truth == 'ant' or margin < 0"
+        assert "no row" not in good("audit", net, data, "-o", tmp_path / "run", "--sanity", "0", "--if", condition)
+
+    def test_an_empty_condition_is_named_as_it_was_typed(self, net, data, tmp_path):
+        assert "--if '' is empty" in refused("audit", net, data, "-o", tmp_path / "run", "--if", "")
+
     def test_free_texts_are_carried(self, net, data, tmp_path):
         found = rows(done(net, data, tmp_path / "run", remarks={"reviewer": "A. Turing"}))
         assert {row["reviewer"] for row in found} == {"A. Turing"}
@@ -370,6 +399,13 @@ class TestResuming:
 
 
 class TestRunners:
+    def test_two_runs_of_one_request_differ_in_their_time_alone(self, net, data, tmp_path):
+        a, b = (done(net, data, tmp_path / name) for name in "ab")
+        without = [[{k: v for k, v in row.items() if k != "time"} for row in rows(to)] for to in (a, b)]
+        assert without[0] == without[1]
+        maps = [{k: v for k, v in shard_bytes(to).items() if k.startswith("maps")} for to in (a, b)]
+        assert maps[0] == maps[1]
+
     def test_parts_together_are_the_whole(self, net, data, tmp_path):
         before = shard_bytes(done(net, data, tmp_path / "whole"))
         same_plan(tmp_path / "whole", tmp_path / "parts")

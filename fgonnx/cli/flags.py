@@ -25,7 +25,10 @@ def flags_of(function: Callable[..., Any]) -> dict[str, str]:
     for name, parameter in inspect.signature(function).parameters.items():
         marks = get_args(parameter.annotation)[1:] if get_origin(parameter.annotation) is not None else ()
         for mark in marks:
-            declared = [text for text in getattr(mark, "param_decls", ()) or () if text.startswith("--")]
+            # typer keeps a single flag where a default would be; one that switches off takes no value
+            single = str(getattr(mark, "default", ""))
+            texts = (*(getattr(mark, "param_decls", ()) or ()), *(() if single.startswith("--no-") else (single,)))
+            declared = [text for text in texts if text.startswith("--")]
             if declared:
                 found[name] = declared[0].partition("/")[0]
             elif type(mark).__name__ == "ArgumentInfo":

@@ -26,7 +26,8 @@ def command(
     - `fgonnx report run --against earlier --min-maps 0.9` : compared with another run of the same pictures
 
     A run of which shards are missing is reported on as far as it is, and the report says so. Exit code: 0; 1 where rows
-    have no result, or a limit of --against does not hold; 2 where the folder holds no audit.
+    have no result, or a limit of --against does not hold; 2 where the folder holds no audit, or
+    files that are not those of its plan or of its checksums.
     """
     check_extra("report")
     finish(folder, drift)

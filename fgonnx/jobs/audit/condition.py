@@ -26,6 +26,7 @@ _COMPARE: dict[type, Callable[[Any, Any], bool]] = {
     ast.NotIn: lambda a, b: a not in b,
 }
 _ORDER = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+_CLASSES, _NUMBERS = ("predicted", "truth"), ("probability", "score", "margin")
 _MOST = 2000  # characters
 _EXAMPLE = "write for example correct == false or probability < 0.8"
 
@@ -55,6 +56,58 @@ class Condition:
             A text is compared with a number.
         """
         return bool(self._value(self._tree, row))
+
+    def check(self, labels: Sequence[str] | None, entries: int) -> None:
+        """Refuse comparisons that no row can meet: of a class with what is none, of a number with a text.
+
+        Parameters
+        ----------
+        labels : sequence of str or None
+            Names of the classes.
+        entries : int
+            How many classes there are.
+
+        Raises
+        ------
+        OptionError
+            There is one.
+        """
+        for name, value in self.compared:
+            why = ""
+            if name in _CLASSES:
+                why = _no_class(name, value, labels, entries)
+            elif name in _NUMBERS and isinstance(value, str):
+                why = f"{name} is a number: write {name} without quotes"
+            elif name == "correct" and value not in (True, False):
+                why = "write correct == true or correct == false"
+            elif name not in (*_NUMBERS, "correct") and not isinstance(value, str):
+                why = f"{name} is a text: write '{value}', with quotes"
+            if why:
+                raise OptionError(
+                    f"the condition '{self.text}' compares {name} with {value!r}, which no row has; {why}"
+                )
+
+    @property
+    def compared(self) -> list[tuple[str, Any]]:
+        """Names and constants other than none that are said to be equal or not, or are in a list."""
+        found = []
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Compare):
+                sides = [node.left, *node.comparators]
+                for op, left, right in zip(node.ops, sides[:-1], sides[1:], strict=True):
+                    if isinstance(op, (ast.Eq, ast.NotEq)):
+                        found += [*self._pairs(left, right), *self._pairs(right, left)]
+                    elif isinstance(op, (ast.In, ast.NotIn)) and isinstance(right, (ast.Tuple, ast.List)):
+                        found += [pair for each in right.elts for pair in self._pairs(left, each)]
+        return found
+
+    def _pairs(self, name: ast.expr, constant: ast.expr) -> list[tuple[str, Any]]:
+        if not isinstance(name, ast.Name) or name.id.lower() in _CONSTANTS or isinstance(constant, ast.Compare):
+            return []
+        if isinstance(constant, ast.Name) and constant.id.lower() not in _CONSTANTS:
+            return []
+        value = self._value(constant, {})
+        return [(name.id, value)] if isinstance(value, (str, int, float)) else []
 
     def _value(self, node: ast.expr, row: Mapping[str, Any]) -> Any:
         if isinstance(node, ast.BoolOp):
@@ -141,6 +194,18 @@ def _check(node: ast.AST, text: str, known: set[str], names: set[str]) -> None:
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, (ast.boolop, ast.unaryop, ast.cmpop, ast.expr_context)):
             _check(child, text, known, names)
+
+
+def _no_class(name: str, value: Any, labels: Sequence[str] | None, entries: int) -> str:
+    """Return what to write instead where a value is no class, else an empty text."""
+    index = value if type(value) is int and 0 <= value < entries else None
+    if labels is not None:
+        if value in labels:
+            return ""
+        if index is not None:
+            return f"classes go by their names: write {name} == {labels[index]!r}"
+        return f"write a class of the model{near(str(value), labels)}"
+    return "" if index is not None else f"the classes have no names: write an index, 0 to {entries - 1}"
 
 
 def _is_number(node: ast.expr) -> bool:

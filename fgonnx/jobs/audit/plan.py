@@ -20,6 +20,7 @@ from fgonnx.errors import InputError, OptionError
 from fgonnx.fields import arguments
 from fgonnx.jobs import provenance, record
 from fgonnx.jobs.audit import data
+from fgonnx.jobs.audit.condition import NAMES
 from fgonnx.jobs.audit.request import Request, Tools
 from fgonnx.jobs.audit.shardfiles import ShardFiles
 from fgonnx.jobs.reading import SOUND
@@ -220,6 +221,10 @@ def _made(request: Request, tools: Tools) -> tuple[dict[str, Any], pa.Table]:
     sha, why = data.hashed(rows, order)
     _settle(tools, rows, order, why)
     truths = data.resolved(rows, tools.labels or (), tools.entries, request.data)
+    if tools.condition is not None:
+        if tools.classes:
+            tools.condition.check(tools.labels, tools.entries)
+        tools.notes += _unmet(tools, rows, [truths[i] for i in order], order)
     columns = {
         "number": range(len(order)),
         "name": [rows.name[i] for i in order],
@@ -270,6 +275,27 @@ def _settle(tools: Tools, rows: data.Rows, order: Sequence[int], why: Sequence[s
             first = first or error
     assert first is not None
     raise InputError(f"none of the first {min(len(order), _TRIED)} rows can be read; the first: {first}") from first
+
+
+def _unmet(tools: Tools, rows: data.Rows, truths: Sequence[int | None], order: Sequence[int]) -> list[str]:
+    """Return notes on what a condition names and no row has: it then holds for none, or for all."""
+    condition = tools.condition
+    assert condition is not None
+    known = any(truth is not None for truth in truths)
+    why = {
+        "probability": "" if tools.probabilities else "the model computes none from the scores explained",
+        "truth": "" if known else "the data do not say which class is true",
+        "correct": "" if known and tools.classes else "the data do not say which class is true",
+        "margin": "" if tools.entries > 1 else "the model has one score",
+    }
+    text = f"the condition '{condition.text}'"
+    notes = [f"{text} names {name}, which no row has: {why[name]}" for name in sorted(condition.names) if why.get(name)]
+    for name, value in condition.compared:
+        if name not in NAMES or name == "name":
+            found = (rows.name[i] if name == "name" else rows.slices[i].get(name) for i in order)
+            if value not in found:
+                notes.append(f"{text} compares {name} with {value!r}, which no row has")
+    return notes
 
 
 def _asked(request: Request, tools: Tools, columns: Mapping[str, Any]) -> dict[str, Any]:

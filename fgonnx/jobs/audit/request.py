@@ -114,6 +114,7 @@ class Tools:
         self.labels: tuple[str, ...] | None = None
         self.entries = 0
         self.classes = False  # whether entries of the head are classes
+        self.probabilities = False  # whether a condition can name them
         self.environment = provenance.environment(request.running)
         self.notes: list[str] = []
 
@@ -134,9 +135,11 @@ class Tools:
 
     def settle(self, shape: tuple[int, ...]) -> None:
         """Learn from the shape of one sample how many classes there are, and their names."""
-        head = self.explainer.engine((1, *shape), forward=True).rewritten.head_shape
+        rewritten = self.explainer.engine((1, *shape), forward=True).rewritten
+        head, stripped = rewritten.head_shape, rewritten.stripped
         self.entries = math.prod(head)
         self.classes = sum(size > 1 for size in head) == 1
+        self.probabilities = self.classes and stripped in ("Softmax", "LogSoftmax", "Sigmoid")
         if not self.classes:
             return
         self.labels, note = aligned_labels(self.request.reading.names(), self.loaded.labels(), self.entries)

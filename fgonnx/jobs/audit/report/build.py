@@ -185,6 +185,9 @@ def findings(summary: Mapping[str, Any]) -> list[str]:
     counts = summary["counts"]
     if counts["shards_done"] < counts["shards"]:
         found.append(f"incomplete: {counts['shards_done']} of {counts['shards']} shards are done")
+    only = summary["request"]["auditing"]["only"]
+    if only and not counts["explained"] and counts["rows"] > counts["errors"]:
+        found.append(f"no row was explained: '{only}' holds for none")
     if counts["errors"]:
         found.append(f"{counts['errors']} rows have no result; their records say why")
     for test in (summary["sanity"] or {}).get("tests", ()):

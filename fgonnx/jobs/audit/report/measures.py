@@ -59,7 +59,7 @@ def cohorts(columns: Columns, labels: Sequence[str] | None) -> list[Cohort]:
         found.append(Cohort("class", str(name), np.asarray((classes == index) & done)))
     for slice_, (codes, values) in columns.slices.items():
         for code in np.argsort(np.array(values)):
-            found.append(Cohort("slice", f"{slice_}={values[code]}", np.asarray((codes == code) & done)))
+            found.append(Cohort("slice", f"{slice_}={values[code] or '(empty)'}", np.asarray((codes == code) & done)))
     return [c for c in found if c.rows.any()]
 
 
