@@ -353,6 +353,8 @@ def _row(op: Emitter, m: Signed, psi: str) -> _Row:
         read = _by_cell(op, rectify(m.value), by_cell, m)
         return _Row(op.Concat(read, *last, axis=1) if last else read, math.prod(p.grid), None, p.shape[1], m.total)
     signed, weights = matrix(op, m), None
+    if signed.channel_axis == 2:  # tokens are left out along one axis of several that make the grid
+        signed = replace(signed, value=op.Transpose(signed.value, perm=[0, 2, 1]), channel_axis=1)
     if signed.weights is not None:
         weights = shaped(op.Abs(signed.weights), signed.weights)
     v = Matrix(rectify(signed.value), p, 1, weights)

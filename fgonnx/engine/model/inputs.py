@@ -81,8 +81,7 @@ def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str, *, per_
     free = [i for i, d in enumerate(declared) if i > 0 and not isinstance(d, int)]
     if free:
         raise ModelError(
-            f"{where}: its input {described([x])} has free sizes; give them "
-            f"({parameter('input_shape', (1, 3, 224, 224))})"
+            f"{where}: its input {described([x])} has free sizes; give them ({parameter('input_shape', _example(x))})"
         )
     if not per_sample:
         return tuple(d if isinstance(d, int) else 1 for d in declared)
@@ -91,6 +90,12 @@ def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str, *, per_
         # A fixed batch runs as it is: one "sample" of that many rows would not be explained per sample.
         raise ModelError(f"{where}: its batch size is fixed to {first}; export it with batch size 1 or a free one")
     return (1, *(int(d) for d in declared[1:]))  # type: ignore[arg-type]
+
+
+def _example(x: ir.Value) -> tuple[int, ...]:
+    """Return a shape that the input may have: its own sizes, and usual ones where they are free."""
+    usual = 224 if len(dims_of(x)) == 4 else 32
+    return tuple(d if isinstance(d, int) else usual if i else 1 for i, d in enumerate(dims_of(x)))
 
 
 def tie_sizes(graph: ir.Graph, x: ir.Value, shape: Sequence[int]) -> list[str]:
