@@ -1,4 +1,4 @@
-"""`check` on models whose subgraphs read the explained input, and on quantisers written by hand."""
+"""`check` on models whose subgraphs read the explained input, on quantisers written by hand, and on what is zero."""
 
 from dataclasses import replace
 
@@ -160,3 +160,54 @@ def test_half_the_gradient_behind_such_a_quantiser_does_not_pass(form, monkeypat
 
     monkeypatch.setattr(backward, "_linearise", linearise)
     assert "passed" not in {c.verdict for c in slopes(quantised(form), PICTURES)}
+
+
+@pytest.mark.parametrize("cast", ["", "c = Cast<to=6>(m)\n"], ids=["read", "cast"])
+def test_a_mask_of_any_name_hides_nothing_of_what_is_drawn(cast):
+    given = "c" if cast else "m"
+    source = model(
+        f"({'bool' if cast else 'int32'}[1,3] m, float[1,3,8] x) => (float[1,3,8] y) {{ {cast}k = MatMul(x, w)\n"
+        f"y = com.microsoft.MultiHeadAttention<num_heads=2>(x, k, k, , {given}) }}",
+        weights=draw(5, w=(8, 8)),
+    )
+    found = check(source, input="x", head="output", samples=1, threads=1)
+    assert [c.verdict for c in found.checks] == ["passed"] * 4
+
+
+def test_a_score_and_its_slope_that_cancel_to_nothing_are_zero():
+    text = "e = Exp(x)\nc = CumSum<reverse=1>(e, one)\nl = Log(c)\ny = Sub(x, l)"
+    source = model(f"(float[N,6] x) => (float[N,6] y) {{ {text} }}", weights={"one": np.int64(1)})
+    x = np.random.default_rng(7).normal(size=(2, 6)).astype(np.float32)
+    found = check(source, x, 5, head="output", threads=1)
+    assert "failed" not in {c.verdict for c in found.checks}
+
+
+def test_bits_that_are_dropped_are_steps():
+    source = model(
+        '(uint8[N,6] x) => (float[N,3] y) { h = BitShift<direction="RIGHT">(x, four)\nf = Cast<to=1>(h)\n'
+        "y = MatMul(f, w) }",
+        weights=draw(6, w=(6, 3)) | {"four": np.uint8(4)},
+    )
+    x = np.random.default_rng(3).integers(0, 255, (1, 6)).astype(np.uint8)
+    found = check(source, x, head="output", threads=1)
+    assert "failed" not in {c.verdict for c in found.checks}
+    assert any("BitShift" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_table_looked_up_by_what_is_quantised_does_not_fail(seed):
+    table = (np.tanh((np.arange(256) - 128) / 60) * 100 + 128).astype(np.uint8)
+    source = model(
+        """(float[N,8] x) => (float[N,5] y) {
+            q = QuantizeLinear(x, s, z)
+            i = Cast<to=7>(q)
+            t = Gather(table, i)
+            d = DequantizeLinear(t, u, z)
+            e = Add(d, x)
+            y = MatMul(e, w)
+        }""",
+        weights=draw(seed, w=(8, 5))
+        | {"s": np.float32(0.03), "u": np.float32(0.01), "z": np.uint8(128), "table": table},
+    )
+    x = np.random.default_rng(seed).normal(size=(2, 8)).astype(np.float32)
+    assert "failed" not in {c.verdict for c in slopes(source, x)}

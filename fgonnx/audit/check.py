@@ -21,7 +21,7 @@ from fgonnx.audit.score import by_batch, forward_of, function_of, rounding_opera
 from fgonnx.audit.slopes import slope
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
-from fgonnx.engine.graph.values import dtype_of
+from fgonnx.engine.graph.values import dtype_of, optional
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.bind import with_sizes
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
@@ -45,6 +45,8 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 # Along the gradient the signal is strong; across it the score hardly moves and single precision drowns the slope.
 _ALONG, _ACROSS = 1e-2, 5e-2
+_MASKS = {"Attention": 3, "MultiHeadAttention": 4, "QAttention": 5}  # where attention reads its mask
+_KEEP_MASKS = ("Cast", "Expand", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 _SMALL_SCORE, _TOLERANCE = 1e-2, 1e-4
 
 
@@ -212,7 +214,8 @@ def check(
     build = caches.builder(running.cache)
     # Differences are taken of the score that fgonnx's own graph computes, whichever engine is checked.
     scorer = build(loaded, replace(options.only("target", "score"), engine="fgonnx"))
-    given = random_inputs(scorer, 1 if scorer.entangled else effort.samples, effort.random_state) if x is None else x
+    count = 1 if scorer.entangled else effort.samples
+    given = _shown(loaded, random_inputs(scorer, count, effort.random_state)) if x is None else x
     feeds = batches.feeds(loaded.name, scorer, given)
     if by_batch(scorer):
         explainer.running = replace(explainer.running, batch_size=1)
@@ -249,6 +252,18 @@ def check(
     if both:
         checks += _agreement(loaded, options, feeds, explanation, build)
     return CheckResult(tuple(checks), explanation, tuple(dict.fromkeys(notes)))
+
+
+def _shown(loaded: LoadedModel, drawn: dict[str, Array]) -> dict[str, Array]:
+    """Return inputs of which no mask of whole numbers that an attention reads hides anything, whatever its name."""
+    for node in loaded.ir.graph:
+        v = optional(node, _MASKS.get(node.op_type, len(node.inputs)))
+        while v is not None and (maker := v.producer()) is not None and maker.op_type in _KEEP_MASKS:
+            v = maker.inputs[0]
+        name = "" if v is None else str(v.name)
+        if name in drawn and drawn[name].dtype.kind in "iub":
+            drawn[name] = np.ones_like(drawn[name])
+    return drawn
 
 
 def _of_the_gradient(options: Options) -> tuple[Options, list[str]]:

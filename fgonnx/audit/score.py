@@ -99,7 +99,12 @@ def _last_place(explanation: Explanation) -> Floats:
     types = [a.dtype for a in (explanation.score, *explanation.outputs.values()) if a.dtype.kind == "f"]
     held = [t for t in types if np.array_equal(explanation.score.astype(t), explanation.score)]
     coarsest = max(held, key=lambda t: float(np.finfo(t).eps))
-    return np.spacing(np.abs(explanation.score).astype(coarsest)).astype(np.float64)
+    size = np.abs(explanation.score).astype(np.float64)
+    if explanation.contributions is not None:
+        # A score that its terms cancel to, down to their rounding, is rounded as they are.
+        terms = np.abs(explanation.contributions).max(axis=1, initial=0).astype(np.float64)
+        size = np.where(size <= 4 * float(np.finfo(coarsest).eps) * terms, terms, size)
+    return np.spacing(size.astype(coarsest)).astype(np.float64)
 
 
 def rounding_operators(r: Rewritten) -> list[str]:
@@ -115,7 +120,9 @@ def rounding_operators(r: Rewritten) -> list[str]:
         seen.add(node)
         given = [v for v in {*node.inputs, *inputs_of(node)} if v is not None and v in moving]
         stack += given
-        if given and (node.op_type in _ROUNDS or node.op_type.startswith("QLinear") or _truncates(node)):
+        if given and (
+            node.op_type in _ROUNDS or node.op_type.startswith("QLinear") or _truncates(node) or _drops_bits(node)
+        ):
             found.add(node.op_type)
     return sorted(found)
 
@@ -126,6 +133,11 @@ def _truncates(node: ir.Node) -> bool:
     return node.op_type == "Cast" and bool(
         given is not None and given.dtype and made.dtype and given.dtype.is_floating_point() and made.dtype.is_integer()
     )
+
+
+def _drops_bits(node: ir.Node) -> bool:
+    """Tell whether a node shifts integers to the right."""
+    return node.op_type == "BitShift" and node.attributes["direction"].as_string() == "RIGHT"
 
 
 def by_batch(r: Rewritten) -> bool:

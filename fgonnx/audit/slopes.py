@@ -31,6 +31,7 @@ _STEPPED = 0.1  # difference of a quantised slope that is allowed at least
 _GROSS = 3.0  # times what is allowed, beyond which another slope taken forwards is an error
 _STILL = 0.5  # share of steps without any effect at which a score is seen to move in steps
 _SURE = 3.0  # times what ties and rounding of the gradient account for, beyond which that is an error
+_ZERO = 32  # last places of a score up to which it, or its slope, is zero
 _NUDGES = (1e-6, 1e-5)
 _LENGTH = 1.37
 _SAMPLES = "samples of the kind the model was made for"
@@ -228,7 +229,7 @@ def _forwards(
         return _Forward("none")
     scale = size_of(x)
     moves = np.stack([scale * unit(d) for d in _fewer(directions)])
-    worst, unclear = 0.0, ""
+    worst, unclear, here = 0.0, "", f.score(x)
     differs = False
     for i in rows:
         v = moves[:, i : i + 1]
@@ -237,7 +238,9 @@ def _forwards(
             found, ties = f.forward(i, v, False)
         except Unmeasured as reason:
             return _Forward("none", why=str(reason))
-        if not found.any() and _size(promised) <= 32 * f.last_place[i]:
+        least = _ZERO * f.last_place[i]
+        lost = abs(here[i]) <= least and _size(found) <= least
+        if (lost or not found.any()) and _size(promised) <= least:
             continue  # zero, up to rounding: a step of the input's whole size is below that of the score
         size = max(_size(promised), _size(found))
         error = _size(promised - found) / size if size > 0 else 0.0

@@ -16,7 +16,7 @@ from onnx import helper
 from fgonnx.audit.forward.kinks import KINKS
 from fgonnx.audit.forward.operators import Array, Floats, Operators, Unmeasured, plain
 from fgonnx.audit.forward.through import Tangents, Through, Ties, aligned, differences, first_of
-from fgonnx.engine.walk.declared import OUTPUTS
+from fgonnx.engine.walk.declared import INDEX, INPUTS, OUTPUTS
 
 # Inputs in which an operator is linear, together; those of them that stay as they are count as zero.
 _ALL = range(1 << 10)
@@ -60,6 +60,8 @@ def propagate(t: Through) -> list[Tangents]:
         raise Unmeasured(f"'{t.node.name or t.node.output[0]}' is a {op_type}")
     if t.node.domain:
         return differences(t)
+    if any(INPUTS.get(op_type, {}).get(i) == INDEX for i in t.moving):
+        raise Unmeasured(f"'{t.node.name or t.node.output[0]}' ({op_type}) looks up numbers in a table")
     if op_type in _WRITTEN:
         return [*_WRITTEN[op_type](t), *[None] * (count - 1)]
     if op_type in LINEAR and set(t.moving) <= set(LINEAR[op_type]) and not (op_type == "Conv" and 2 in t.moving):
