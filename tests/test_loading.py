@@ -316,6 +316,20 @@ class TestFreeSizes:
         with pytest.raises(ModelError, match=r"has free sizes; give them \(input_shape="):
             fgonnx.rewrite(self.SOURCE)
 
+    @pytest.mark.parametrize(
+        ("declared", "said"),
+        [
+            ("N,T,32", r"\[N, T, 32\].*input_shape=\(1, 32, 32\)"),
+            ("N,L", r"\[N, L\].*input_shape=\(1, 32\)"),
+            ("N,H,W", r"\[N, H, W\].*input_shape=\(1, 32, 32\)"),
+            ("N,H,W,3", r"\[N, H, W, 3\].*input_shape=\(1, 224, 224, 3\)"),
+            ("T", r"float \[T\].*input_shape=\(32,\)"),
+        ],
+    )
+    def test_are_shown_by_an_example_of_the_model_s_own_axes(self, declared, said):
+        with pytest.raises(ModelError, match=said):
+            fgonnx.check(model(f"(float[{declared}] x) => (float[{declared}] y) {{ y = Sin(x) }}"))
+
     def test_can_be_given(self):
         found = run(fgonnx.rewrite(self.SOURCE, input_shape=(1, 3, 8, 6)), {"x": X})
         assert found["saliency"].shape == (3, 8, 6)

@@ -23,6 +23,7 @@ from fgonnx.engine.normal.half import is_half
 from fgonnx.engine.normal.quantised import is_quantised
 from fgonnx.engine.normal.training import random_values
 from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.engine.rewrite.samples import sized_by
 from fgonnx.errors import ModelError, NumericError
 from fgonnx.explain import batches
 from fgonnx.wording import parameter
@@ -116,6 +117,12 @@ def of_whom(loaded: LoadedModel, error: ModelError, r: Rewritten | None = None, 
             own = str(said)
     if own is not None:
         return ModelError(f"{loaded.name}: {own}")
+    if r is not None and (counted := sized_by(r.normal)):
+        return ModelError(
+            f"{loaded.name}: {counted} finds as many entries as the data have, and a data-dependent "
+            "length has no explanation here. Choose by a mask (Where) instead, or explain a tensor before it "
+            f"({parameter('output')})"
+        )
     if (missing := re.search(r"NOT_IMPLEMENTED.*implementation for (\w+)", str(error))) is not None:
         return ModelError(
             f"{loaded.name}: onnxruntime runs the model but not its explanation: it has no {missing[1]} for values of "

@@ -69,8 +69,13 @@ def described(values: Sequence[ir.Value]) -> str:
     return "; ".join(one(v) for v in values) or "none"
 
 
-def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str, *, per_sample: bool = True) -> tuple[int, ...]:
-    """Return the input's shape for one sample: 1, then the model's sizes, with the given ones where they are free."""
+def concrete_shape(
+    x: ir.Value, given: Sequence[int] | None, where: str, *, per_sample: bool = True, axis: int | None = 0
+) -> tuple[int, ...]:
+    """Return the input's shape for one sample: 1, then the model's sizes, with the given ones where they are free.
+
+    Messages describe the model's own input, whose samples lie along `axis`: None where it has no such axis.
+    """
     declared = list(dims_of(x))
     if given is not None:
         if len(given) != len(declared) or any(
@@ -80,8 +85,12 @@ def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str, *, per_
         declared = [1, *(int(g) for g in given[1:])]
     free = [i for i, d in enumerate(declared) if i > 0 and not isinstance(d, int)]
     if free:
+        first, *rest = x.shape.dims if x.shape is not None else ()
+        own = rest if axis is None else [*rest[:axis], first, *rest[axis:]]
+        v = ir.Value(name=x.name, shape=ir.Shape(own), type=x.type)
         raise ModelError(
-            f"{where}: its input {described([x])} has free sizes; give them ({parameter('input_shape', _example(x))})"
+            f"{where}: its input {described([v])} has free sizes; give them "
+            f"({parameter('input_shape', _example(v, axis))})"
         )
     if not per_sample:
         return tuple(d if isinstance(d, int) else 1 for d in declared)
@@ -92,10 +101,10 @@ def concrete_shape(x: ir.Value, given: Sequence[int] | None, where: str, *, per_
     return (1, *(int(d) for d in declared[1:]))  # type: ignore[arg-type]
 
 
-def _example(x: ir.Value) -> tuple[int, ...]:
+def _example(x: ir.Value, axis: int | None) -> tuple[int, ...]:
     """Return a shape that the input may have: its own sizes, and usual ones where they are free."""
     usual = 224 if len(dims_of(x)) == 4 else 32
-    return tuple(d if isinstance(d, int) else usual if i else 1 for i, d in enumerate(dims_of(x)))
+    return tuple(d if isinstance(d, int) else 1 if i == axis else usual for i, d in enumerate(dims_of(x)))
 
 
 def tie_sizes(graph: ir.Graph, x: ir.Value, shape: Sequence[int]) -> list[str]:

@@ -155,7 +155,8 @@ def normalise(
     if expand_half(model):
         infer_types(model)
     x = choose_input(model, input_name, loaded.name, per_sample=per_sample)
-    shape = concrete_shape(x, input_shape, loaded.name, per_sample=per_sample)
+    axis = loaded.arrangement.axis if loaded.arrangement is not None else 0
+    shape = concrete_shape(x, input_shape, loaded.name, per_sample=per_sample, axis=axis)
     notes += tie_sizes(model.graph, x, shape)
     fixed = x.shape is not None and x.shape.is_static()
     arrangement = loaded.arrangement

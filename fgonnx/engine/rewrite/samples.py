@@ -51,6 +51,12 @@ def refuse_sized_by_data(loaded: LoadedModel, normal: Normal, head: ir.Value) ->
     )
 
 
+def sized_by(normal: Normal) -> str:
+    """Return which node finds as many entries as the data have, for messages; "" where there is none."""
+    node = next(iter(_sized(normal.model.graph)[1].values()), None)
+    return "" if node is None else f"'{normal.origin.get(node.outputs[0]) or node.outputs[0].name}' ({node.op_type})"
+
+
 def entangled(loaded: LoadedModel, normal: Normal, options: Options, head: ir.Value) -> str:
     """Return why several samples at once are not explained; "" where they are."""
     output = options.output
