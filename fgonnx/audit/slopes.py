@@ -32,6 +32,7 @@ _GROSS = 3.0  # times what is allowed, beyond which another slope taken forwards
 _STILL = 0.5  # share of steps without any effect at which a score is seen to move in steps
 _SURE = 3.0  # times what ties and rounding of the gradient account for, beyond which that is an error
 _ZERO = 32  # last places of a score up to which it, or its slope, is zero
+_NOTHING = 1e-6  # of that, up to which a slope in real numbers is zero, and not only lost in the score's rounding
 _NUDGES = (1e-6, 1e-5)
 _LENGTH = 1.37
 _SAMPLES = "samples of the kind the model was made for"
@@ -239,7 +240,7 @@ def _forwards(
         except Unmeasured as reason:
             return _Forward("none", why=str(reason))
         least = _ZERO * f.last_place[i]
-        lost = abs(here[i]) <= least and _size(found) <= least
+        lost = abs(here[i]) <= least and _size(found) <= _NOTHING * least
         if (lost or not found.any()) and _size(promised) <= least:
             continue  # zero, up to rounding: a step of the input's whole size is below that of the score
         size = max(_size(promised), _size(found))
