@@ -142,6 +142,29 @@ def evaluate(proto, feeds):
     return dict(zip(names, ReferenceEvaluator(in_float64(proto)).run(names, feeds), strict=True))
 
 
+VIT = model(
+    """(float[N,3,8,8] x) => (float[N,4] y) {
+        e = Conv<kernel_shape=[2,2], strides=[2,2]>(x, patch, bias)
+        s = Constant<value_ints=[0,6,16]>()
+        f = Reshape(e, s)
+        t = Transpose<perm=[0,2,1]>(f)
+        n = LayerNormalization<axis=-1>(t, gamma, beta)
+        k = Transpose<perm=[0,2,1]>(n)
+        a = MatMul(n, k)
+        p = Softmax<axis=-1>(a)
+        o = MatMul(p, n)
+        z = Add(o, t)
+        g = Gelu(z)
+        m = Constant<value_ints=[1]>()
+        r = ReduceMean<keepdims=0>(g, m)
+        y = MatMul(r, out)
+    }""",
+    opset=20,
+    weights=draw(patch=(6, 3, 2, 2), bias=(6,), gamma=(6,), beta=(6,), out=(6, 4)),
+)
+"""Patches, one head of attention, a gate, a mean: a vision transformer of (3, 8, 8)."""
+
+
 def forgetting(monkeypatch):
     """Let rules, methods and measures that are registered from now on be forgotten after the test."""
     for module, name in ((rules, "_RULES"), (methods, "_METHODS"), (measures, "_MEASURES")):

@@ -6,7 +6,7 @@ import pytest
 from fgonnx import Explainer, rewrite
 from fgonnx.errors import UnsupportedError
 from tests import skips
-from tests.support import draw, model, pictures, run, small_cnn
+from tests.support import VIT, draw, model, pictures, run, small_cnn
 
 torch = skips.without("torch")
 
@@ -163,28 +163,6 @@ def test_where_all_is_linear_or_selects_it_is_the_gradient():
     gradient, other = (Explainer(small_cnn(), backward=b, threads=1)(x, 1) for b in ("gradient", "attnlrp"))
     np.testing.assert_array_equal(gradient.saliency, other.saliency)
     np.testing.assert_array_equal(gradient.contributions, other.contributions)
-
-
-VIT = model(
-    """(float[N,3,8,8] x) => (float[N,4] y) {
-        e = Conv<kernel_shape=[2,2], strides=[2,2]>(x, patch, bias)
-        s = Constant<value_ints=[0,6,16]>()
-        f = Reshape(e, s)
-        t = Transpose<perm=[0,2,1]>(f)
-        n = LayerNormalization<axis=-1>(t, gamma, beta)
-        k = Transpose<perm=[0,2,1]>(n)
-        a = MatMul(n, k)
-        p = Softmax<axis=-1>(a)
-        o = MatMul(p, n)
-        z = Add(o, t)
-        g = Gelu(z)
-        m = Constant<value_ints=[1]>()
-        r = ReduceMean<keepdims=0>(g, m)
-        y = MatMul(r, out)
-    }""",
-    opset=20,
-    weights=draw(patch=(6, 3, 2, 2), bias=(6,), gamma=(6,), beta=(6,), out=(6, 4)),
-)
 
 
 @pytest.mark.parametrize(

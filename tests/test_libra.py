@@ -11,7 +11,7 @@ from fgonnx.engine.normal.expand import recurrent
 from fgonnx.errors import OptionError
 from tests import skips
 from tests.cli_support import CIRCLE, SHAPES, good, refused
-from tests.support import draw, model, pictures, run, small_cnn
+from tests.support import VIT, draw, model, pictures, run, small_cnn
 
 torch = skips.without("torch")
 
@@ -247,26 +247,6 @@ def test_other_nodes_keep_their_rules():
     np.testing.assert_array_equal(gradient.contributions, other.contributions)
 
 
-VIT = model(
-    """(float[N,3,8,8] x) => (float[N,4] y) {
-        e = Conv<kernel_shape=[2,2], strides=[2,2]>(x, patch, bias)
-        s = Constant<value_ints=[0,6,16]>()
-        f = Reshape(e, s)
-        t = Transpose<perm=[0,2,1]>(f)
-        n = LayerNormalization<axis=-1>(t, gamma, beta)
-        k = Transpose<perm=[0,2,1]>(n)
-        a = MatMul(n, k)
-        p = Softmax<axis=-1>(a)
-        o = MatMul(p, n)
-        z = Add(o, t)
-        g = Gelu(z)
-        m = Constant<value_ints=[1]>()
-        r = ReduceMean<keepdims=0>(g, m)
-        y = MatMul(r, out)
-    }""",
-    opset=20,
-    weights=draw(patch=(6, 3, 2, 2), bias=(6,), gamma=(6,), beta=(6,), out=(6, 4)),
-)
 X = pictures(3, (3, 8, 8))
 
 
@@ -364,7 +344,10 @@ def test_the_command_line_takes_it(tmp_path):
             "integrated-gradients is defined by the gradient",
         ),
         (lambda: Options(backward="libra", engine="ort-training"), "only fgonnx's own engine has it"),
-        (lambda: fgonnx.check(VIT, backward="libra"), "backward='libra' has no effect: a check is about the gradient"),
+        (
+            lambda: fgonnx.check(VIT, backward="libra"),
+            "backward='libra' has no effect: a check is about the gradient",
+        ),
         (lambda: fgonnx.grad(VIT, backward="libra"), "backward='libra' has no effect: a plain gradient"),
     ],
 )

@@ -177,7 +177,8 @@ class Dataset:
             raise InputError(
                 f"'{self.path}' holds both pictures and folders; give pictures alone, or folders of classes alone"
             )
-        known = _classes([p.name for p in classes], names, entries)
+        given = [p.name for p in classes]
+        known = classes_of(given, names, entries, "folders are not classes of this model", "folders")
         for folder in classes:
             found += [Item(f"{folder.name}/{f.name}", f, None, known[folder.name]) for f in self._pictures(folder)]
         return found
@@ -270,19 +271,36 @@ def _size(shape: Sequence[int]) -> str:
     return " x ".join(map(str, reversed(shape))) + " pixels"
 
 
-def _classes(folders: Sequence[str], names: Sequence[str], entries: int) -> dict[str, int]:
-    """Return the class of every folder: its index, its name or its synset."""
+def classes_of(given: Sequence[str], names: Sequence[str], entries: int, told: str, what: str) -> dict[str, int]:
+    """Return the class of every text: its index, its name or its synset.
+
+    Parameters
+    ----------
+    given : sequence of str
+        Texts, each once.
+    names : sequence of str
+        Labels of the model; empty where it has none.
+    entries : int
+        Number of classes.
+    told, what : str
+        What the message says of those that are none, and what it calls them all.
+
+    Raises
+    ------
+    TargetError
+        Some are no classes of the model.
+    """
     found, wrong = {}, {}
-    for folder in folders:
+    for text in given:
         try:
-            found[folder] = labels.resolve(folder, names, entries)
+            found[text] = labels.resolve(text, names, entries)
         except TargetError as error:
-            wrong[folder] = str(error)
+            wrong[text] = str(error)
     if wrong:
-        some = ", ".join(f"'{f}'" for f in list(wrong)[:_LISTED]) + (", ..." if len(wrong) > _LISTED else "")
+        some = ", ".join(f"'{t}'" for t in list(wrong)[:_LISTED]) + (", ..." if len(wrong) > _LISTED else "")
         raise TargetError(
-            f"{len(wrong)} of {len(folders)} folders are not classes of this model: {some} "
-            f"({next(iter(wrong.values()))}); name folders by index, label or synset, or give the right --labels"
+            f"{len(wrong)} of {len(given)} {told}: {some} "
+            f"({next(iter(wrong.values()))}); name {what} by index, label or synset, or give the right --labels"
         )
     return found
 

@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fgonnx import labels
-from fgonnx.errors import InputError, OptionError, TargetError
+from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.stream import in_order
 from fgonnx.files import read_array
 from fgonnx.jobs.audit.options import Auditing
+from fgonnx.jobs.dataset import classes_of
 from fgonnx.pictures.read import images
 from fgonnx.wording import near, parameter
 
@@ -203,19 +203,8 @@ def resolved(rows: Rows, names: Sequence[str], entries: int, data: Path) -> list
     TargetError
         Some are no classes of the model.
     """
-    found: dict[str, int] = {}
-    wrong: dict[str, str] = {}
-    for truth in dict.fromkeys(t for t in rows.truth if t is not None):
-        try:
-            found[truth] = labels.resolve(truth, names, entries)
-        except TargetError as error:
-            wrong[truth] = str(error)
-    if wrong:
-        some = ", ".join(f"'{t}'" for t in list(wrong)[:_LISTED]) + (", ..." if len(wrong) > _LISTED else "")
-        raise TargetError(
-            f"{len(wrong)} of {len(wrong) + len(found)} classes that '{data}' names are none of this model: {some} "
-            f"({next(iter(wrong.values()))}); name classes by index, label or synset, or give the right --labels"
-        )
+    given = list(dict.fromkeys(t for t in rows.truth if t is not None))
+    found = classes_of(given, names, entries, f"classes that '{data}' names are none of this model", "classes")
     return [None if t is None else found[t] for t in rows.truth]
 
 
