@@ -5,26 +5,32 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fgonnx import _checkout, _interrupts, bounds, methods, rules, targets  # noqa: F401
+import fgonnx.explain  # noqa: F401
+from fgonnx import _checkout, _interrupts  # noqa: F401
 from fgonnx._version import __version__
-from fgonnx.audit.check import CheckResult, check
-from fgonnx.audit.comparison import Comparison, compare
-from fgonnx.audit.inspection import inspect
-from fgonnx.bounds import Bounds, bounded
-from fgonnx.engine.graph.running import Running
-from fgonnx.engine.maps.aggregate import Site
-from fgonnx.engine.rewrite.gradient import grad
-from fgonnx.engine.rewrite.gradient_operator import lower_gradients
-from fgonnx.engine.rewrite.options import Options
-from fgonnx.engine.rewrite.rewrite import rewrite
-from fgonnx.engine.rules.registry import Local, rule
-from fgonnx.errors import FgonnxError
-from fgonnx.interactive.once import explain
-from fgonnx.pictures.read.preprocess import Preprocessing
 
 if TYPE_CHECKING:
+    from fgonnx import bounds, methods, rules, targets
+    from fgonnx.audit.check import CheckResult, check
+    from fgonnx.audit.comparison import Comparison, compare
+    from fgonnx.audit.inspection import inspect
+    from fgonnx.bounds import Bounds, bounded
+    from fgonnx.engine.graph.running import Running
+    from fgonnx.engine.maps.aggregate import Site
+    from fgonnx.engine.rewrite.gradient import grad
+    from fgonnx.engine.rewrite.gradient_operator import lower_gradients
+    from fgonnx.engine.rewrite.options import Options
+    from fgonnx.engine.rewrite.rewrite import rewrite
+    from fgonnx.engine.rules.registry import Local, rule
+    from fgonnx.errors import FgonnxError
     from fgonnx.interactive.explainer import Explainer
     from fgonnx.interactive.explanation import Explanation
+    from fgonnx.interactive.once import explain
+    from fgonnx.pictures.read.preprocess import Preprocessing
+else:
+    # The package `fgonnx.explain` is imported above, once, and its name given to the function: a package that is
+    # imported for the first time takes its name in the package around it.
+    del explain
 
 _checkout.install()
 
@@ -56,16 +62,44 @@ __all__ = [
     "targets",
 ]
 
-_LATER = {"Explainer": "fgonnx.interactive.explainer", "Explanation": "fgonnx.interactive.explanation"}
-"""Names whose modules are imported when they are first used: they draw pictures."""
+_WHERE = {
+    "Bounds": "bounds",
+    "CheckResult": "audit.check",
+    "Comparison": "audit.comparison",
+    "Explainer": "interactive.explainer",
+    "Explanation": "interactive.explanation",
+    "FgonnxError": "errors",
+    "Local": "engine.rules.registry",
+    "Options": "engine.rewrite.options",
+    "Preprocessing": "pictures.read.preprocess",
+    "Running": "engine.graph.running",
+    "Site": "engine.maps.aggregate",
+    "bounded": "bounds",
+    "check": "audit.check",
+    "compare": "audit.comparison",
+    "explain": "interactive.once",
+    "grad": "engine.rewrite.gradient",
+    "inspect": "audit.inspection",
+    "lower_gradients": "engine.rewrite.gradient_operator",
+    "rewrite": "engine.rewrite.rewrite",
+    "rule": "engine.rules.registry",
+}
+"""The modules of the public names: each is imported when one of its names is first used."""
+
+_MODULES = ("auditing", "bounds", "converters", "errors", "evaluate", "methods", "rules", "targets", "training")
+"""Public modules, imported when first used."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name in _WHERE:
+        found = getattr(importlib.import_module(f"fgonnx.{_WHERE[name]}"), name)
+    elif name in _MODULES:
+        found = importlib.import_module(f"fgonnx.{name}")
+    else:
         raise AttributeError(f"module 'fgonnx' has no attribute '{name}'")
-    found = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+    globals()[name] = found
     return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -2,20 +2,24 @@
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from fgonnx.cli import app as cli
 from fgonnx.cli.app import app
-from tests.cli_support import run
+from tests.cli_support import ROOT, run
 
 GROUP = typer.main.get_command(app)
 COMMANDS = sorted(GROUP.commands)
+COLUMNS = re.compile(r"│ (\w+ )?|│")
 
 
 def examples(command):
-    return [shlex.split(line) for line in re.findall(r"- `(fgonnx [^`]*)`", GROUP.commands[command].epilog)]
+    return [shlex.split(line) for line in re.findall(r"- `(fgonnx [^`]*)`", GROUP.loaded(command).epilog)]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -31,7 +35,7 @@ def test_it_ends_with_exit_codes_and_examples(command):
 def test_its_examples_have_options_of_the_command(command):
     found = examples(command)
     assert len(found) >= 2
-    flags = {flag for parameter in GROUP.commands[command].params for flag in parameter.opts}
+    flags = {flag for parameter in GROUP.loaded(command).params for flag in parameter.opts}
     for program, name, *words in found:
         assert (program, name) == ("fgonnx", command)
         assert [w for w in words if w.startswith("-") and w not in flags] == []
@@ -57,3 +61,28 @@ def test_convert_does_not_speak_of_the_metadata_of_a_model():
 def test_every_command_is_listed():
     assert cli.app is app
     assert COMMANDS == ["audit", "check", "compare", "convert", "evaluate", "explain", "inspect", "report", "rewrite"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_of_commands_says_what_their_help_begins_with(command):
+    listed = " ".join(COLUMNS.sub(" ", run("--help").stdout).split())
+    assert GROUP.loaded(command).help.partition("\n\n")[0].replace("\n", " ") in listed
+    assert cli.COMMANDS[command] in listed
+
+
+def test_a_command_is_imported_when_it_is_called_and_no_other_is():
+    code = "import sys; from fgonnx.cli.app import app; app(['--help'], standalone_mode=False)"
+    code += "; print(*sorted(m for m in sys.modules if m.startswith('fgonnx.cli.')))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(done.stdout.splitlines()[-1].split()) <= {f"fgonnx.cli.{n}" for n in ("app", "door", "escaped", "late")}
+
+
+def test_completion_asks_before_it_writes(tmp_path, monkeypatch):
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # the shell is then named
+    refused = CliRunner().invoke(app, ["--install-completion", "bash"], input="n\n", prog_name="fgonnx")
+    assert "~/.bashrc" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+    CliRunner().invoke(app, ["--install-completion", "bash"], input="y\n", prog_name="fgonnx")
+    assert {p.name for p in tmp_path.iterdir()} == {".bashrc", ".bash_completions"}

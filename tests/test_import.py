@@ -10,7 +10,22 @@ import pytest
 import fgonnx
 
 ROOT = Path(__file__).resolve().parents[1]
-DEPENDENCIES = "numpy, onnx, onnx_ir, onnx_ir.passes.common, onnxruntime, cv2"
+HEAVY = (
+    "numpy",
+    "onnx",
+    "onnx_ir",
+    "sympy",
+    "onnxruntime",
+    "cv2",
+    "matplotlib",
+    "scipy",
+    "torch",
+    "PIL",
+    "pandas",
+    "rich",
+)
+LIGHT = ["fgonnx._interrupts", "fgonnx._version", "fgonnx.explain"]
+USED = "fgonnx.explain, fgonnx.check, fgonnx.rewrite"
 
 
 def python(code):
@@ -19,28 +34,62 @@ def python(code):
     return done.stdout.strip() if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
 
+def modules(code):
+    """Return the modules that there are after some code."""
+    return set(python(f"{code}\nimport sys; print(*sys.modules)").split())
+
+
+def test_the_package_alone_brings_nothing_heavy():
+    there = modules("import fgonnx; fgonnx.__version__; dir(fgonnx)")
+    assert sorted(there & set(HEAVY)) == []
+    assert sorted(m for m in there if m.startswith("fgonnx.")) == ["fgonnx._checkout", *LIGHT]
+
+
+def test_the_list_of_commands_brings_nothing_heavy():
+    there = modules(
+        "from fgonnx.cli.app import app\nimport sys, io, contextlib\n"
+        "with contextlib.redirect_stdout(io.StringIO()): app(['--help'], standalone_mode=False)"
+    )
+    assert sorted(there & (set(HEAVY) - {"rich"})) == []
+
+
 @pytest.fixture(scope="module")
 def brought():
-    """The modules that `import fgonnx` brings when what it depends on is there already."""
-    code = f"import sys, {DEPENDENCIES}; there = set(sys.modules); import fgonnx; print(*set(sys.modules) - there)"
-    return set(python(code).split())
+    """The modules that the usual names bring when what fgonnx depends on is there already."""
+    code = "import sys, numpy, onnx, onnx_ir, onnx_ir.passes.common, onnxruntime, cv2; there = set(sys.modules)"
+    return set(python(f"{code}; import fgonnx; {USED}; print(*set(sys.modules) - there)").split())
 
 
-def test_brings_no_package_beyond_its_dependencies(brought):
+def test_the_usual_names_bring_no_package_beyond_its_dependencies(brought):
     assert {m.partition(".")[0] for m in brought} - sys.stdlib_module_names == {"fgonnx"}
 
 
-def test_brings_no_heavy_part_of_its_dependencies(brought):
+def test_they_bring_no_heavy_part_of_its_dependencies(brought):
     assert not brought & {"onnx.reference", "onnx.backend", "onnxruntime.quantization", "onnxruntime.training"}
 
 
 @pytest.mark.parametrize("part", ["cli", "jobs", "training", "converters", "pictures.show", "audit.evaluate"])
-def test_leaves_the_parts_that_few_need(part, brought):
+def test_they_leave_the_parts_that_few_need(part, brought):
     assert [m for m in brought if f"{m}.".startswith(f"fgonnx.{part}.")] == []
 
 
+def test_the_name_of_the_function_stays_when_the_package_is_imported():
+    code = "import fgonnx; fgonnx.Explainer; import fgonnx.explain.explainer, fgonnx.explain; print(fgonnx.explain)"
+    assert python(code).startswith("<function explain")
+
+
+@pytest.mark.parametrize("name", ["evaluate", "errors", "methods", "rules", "targets", "bounds"])
+def test_public_modules_need_no_import_of_their_own(name):
+    assert python(f"import fgonnx; print(fgonnx.{name}.__name__)") == f"fgonnx.{name}"
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error():
+    said = python("import fgonnx; fgonnx.explane")
+    assert said.startswith("AttributeError: module 'fgonnx' has no attribute 'explane'")
+
+
 def test_without_onnxruntime_says_what_to_install():
-    message = python("import sys; sys.modules['onnxruntime'] = None; import fgonnx")
+    message = python("import sys; sys.modules['onnxruntime'] = None; import fgonnx; fgonnx.rewrite")
     assert message.startswith("fgonnx.errors.ProviderError: ONNX Runtime is missing.")
     assert 'pip install "fgonnx[cpu]"' in message
 

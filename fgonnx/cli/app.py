@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from inspect import getdoc
 from typing import Annotated
 
 import typer
 
 from fgonnx._version import __version__
-from fgonnx.cli import audit, check, compare, convert, door, evaluate, explain, inspect, report, rewrite, terminal
+from fgonnx.cli import door, late
+
+COMMANDS = {
+    "explain": "Explain the decisions on pictures: for each a .png, the raw map (.npy) and a .json record.",
+    "inspect": "Say what a model is, what would be explained, which layers have a part in it, and what cannot be "
+    "explained.",
+    "check": "Check the explanation of this very model: outputs unchanged, completeness, and the gradient by "
+    "differences.",
+    "compare": "Compare a deployed model with the approved one: decisions, scores, maps, and the layers where they "
+    "part.",
+    "convert": "Convert a network of a training framework to ONNX, and prove that nothing changed on the way.",
+    "evaluate": "Measure which methods explain a model rightly: results per image, a summary, curves, maps, one HTML "
+    "page.",
+    "rewrite": "Write a model that explains itself: the same outputs, plus the map and its certificate, in standard "
+    "ONNX.",
+    "audit": "Audit a model on a data set: a record and a map for each picture, and a report of what the decisions "
+    "rest on.",
+    "report": "Write the report of an audit again from its records; nothing is run.",
+}
+"""First sentence of the help of every command, by its name: `fgonnx/cli/NAME.py` is imported when it is called."""
 
 app = typer.Typer(
     name="fgonnx",
+    cls=late.group(COMMANDS),
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -21,7 +40,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        terminal.out().print(f"fgonnx {__version__}")
+        typer.echo(f"fgonnx {__version__}")
         raise typer.Exit
 
 
@@ -35,22 +54,6 @@ def fgonnx(
 
     Start with `fgonnx inspect model.onnx`, then `fgonnx explain model.onnx photo.jpg -o out --preprocess imagenet`.
     """
-
-
-def _parted(text: str) -> tuple[str, str]:
-    """Return what the help of a command begins with, and what it ends with: the examples and the exit codes.
-
-    The end is printed behind the options, where a reader's eye is.
-    """
-    first, _, rest = text.partition("**Examples**")
-    examples, _, closing = rest.strip().partition("\n\n")
-    return first.strip(), f"{closing}\n\n**Examples**\n\n{examples}"
-
-
-for module in (explain, inspect, check, compare, convert, evaluate, rewrite, audit, report):
-    beginning, end = _parted(getdoc(module.command) or "")
-    name = module.__name__.rpartition(".")[2]
-    app.command(name, help=beginning, epilog=end)(terminal.command(module.command))
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ UNEXPECTED = 70
 """Exit code of an error that fgonnx did not foresee (EX_SOFTWARE)."""
 
 INTERRUPTED = 130
+STOPPED = "interrupted; files that were finished are whole"
 
 _OF_STREAMS = {errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EIO, errno.EDQUOT}
 _WAY_OUT = "Please report it, with the command and the file if you can, on the issue page of fgonnx"

@@ -121,7 +121,7 @@ def command(function: Callable[P, None]) -> Callable[..., None]:
             _fail(error.spelled(spelling))
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            err().print("interrupted; files that were finished are whole", soft_wrap=True)
+            err().print(door.STOPPED, soft_wrap=True)
             raise typer.Exit(door.INTERRUPTED) from error
         except MemoryError as error:
             _fail("there is not enough memory for this; give a smaller batch or a smaller input")
