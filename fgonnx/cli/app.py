@@ -1,4 +1,4 @@
-"""The command line: explain, inspect, check, compare, convert, evaluate, rewrite, audit, report."""
+"""The command line: explain, inspect, check, compare, convert, evaluate, rewrite, export, audit, report."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ COMMANDS = {
     "page.",
     "rewrite": "Write a model that explains itself: the same outputs, plus the map and its certificate, in standard "
     "ONNX.",
+    "export": "Write a model repository: the model, and NAME_explained, whose answers carry the map and its certificate.",
     "audit": "Audit a model on a data set: a record and a map for each picture, and a report of what the decisions "
     "rest on.",
     "report": "Write the report of an audit again from its records; nothing is run.",

@@ -10,7 +10,7 @@ from typing import Annotated
 import onnx
 import typer
 
-from fgonnx import files, labels
+from fgonnx import files
 from fgonnx.cli import terminal
 from fgonnx.cli.options import Group, ModelPath, takes
 from fgonnx.engine.graph.running import Running
@@ -23,7 +23,7 @@ from fgonnx.engine.rewrite.rewritten import sites_of
 from fgonnx.errors import OptionError
 from fgonnx.explain.proof import prover
 from fgonnx.fields import refuse_idle
-from fgonnx.jobs.reading import Reading
+from fgonnx.jobs.reading import Reading, targeted
 
 _HELPS = {
     "verify": "Do not run the file, and do not hold its outputs against the model's, before it gets its name.",
@@ -79,13 +79,7 @@ def command(
     contrasted = isinstance(options.contrast, str) and options.contrast != NEXT
     if (target is None or target in TARGETS) and not contrasted:
         refuse_idle(reading, ["labels"], "they are for a target or a contrast that is named")
-    if target in TARGETS:
-        options = replace(options, target=target)
-    elif target is not None:  # the engine checks the index against the head
-        options = replace(options, target=labels.resolve(target, reading.names() or loaded.labels() or ()))
-    if isinstance(options.contrast, str) and contrasted:
-        names = reading.names() or loaded.labels() or ()
-        options = replace(options, contrast=labels.resolve(options.contrast, names))
+    options = targeted(options, target, reading.names() or loaded.labels() or ())
     proto = rewrite(loaded, options=options)
     prove = prover(loaded, proto) if running.verify else None
     written = save.save(proto, out, folder=loaded.folder, prove=prove)

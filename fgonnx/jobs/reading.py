@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.engine.model.layouts import samples_first
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.arrange import allows
+from fgonnx.engine.rewrite.options import NEXT, TARGETS, Options
 from fgonnx.errors import OptionError, PreprocessingError, TargetError
 from fgonnx.fields import MODEL, check_fields, documented, option
 from fgonnx.pictures.read import exporters, preprocess, presets
@@ -200,3 +201,29 @@ def aligned_labels(
         return labels.align(stored, entries)
     except TargetError as error:
         return None, f"those of the model's metadata are not used: {error}"
+
+
+def targeted(options: Options, target: str | None, names: Sequence[str]) -> Options:
+    """Return the options of a written file whose target, and contrast, may be names of classes.
+
+    Parameters
+    ----------
+    options : Options
+        The options, without a target.
+    target : str or None
+        What the file explains: a word of the engine ("argmax", "input"), an index or a name; None leaves it open.
+    names : sequence of str
+        Names of the classes.
+
+    Raises
+    ------
+    TargetError
+        There is no class of that name.
+    """
+    if target in TARGETS:
+        options = replace(options, target=target)
+    elif target is not None:  # the engine checks the index against the head
+        options = replace(options, target=labels.resolve(target, names))
+    if isinstance(options.contrast, str) and options.contrast != NEXT:
+        options = replace(options, contrast=labels.resolve(options.contrast, names))
+    return options
