@@ -1,4 +1,4 @@
-"""A model repository: configurations of Triton's own schema, files that run as they say, versions beside one another."""
+"""A model repository: configurations of Triton's own schema, files that run as these say, versions side by side."""
 
 import numpy as np
 import onnx

@@ -60,8 +60,18 @@ def test_convert_does_not_speak_of_the_metadata_of_a_model():
 
 def test_every_command_is_listed():
     assert cli.app is app
-<<<<<<< HEAD
-    assert COMMANDS == ["audit", "check", "compare", "convert", "evaluate", "explain", "inspect", "report", "rewrite"]
+    assert COMMANDS == [
+        "audit",
+        "check",
+        "compare",
+        "convert",
+        "evaluate",
+        "explain",
+        "export",
+        "inspect",
+        "report",
+        "rewrite",
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -87,6 +97,3 @@ def test_completion_asks_before_it_writes(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     CliRunner().invoke(app, ["--install-completion", "bash"], input="y\n", prog_name="fgonnx")
     assert {p.name for p in tmp_path.iterdir()} == {".bashrc", ".bash_completions"}
-=======
-    assert COMMANDS == ["audit", "check", "compare", "convert", "evaluate", "explain", "export", "inspect", "report", "rewrite"]
->>>>>>> 64fe331 (fgonnx export triton: a model and its explained twin as a model repository)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = re.compile(r"`+(?:~|!)?(fgonnx(?:\.\w+)+)(?:\([^`]*\)|\[[^`]*\])?`+")
 
 #: Keys of a model file's metadata, which look like names of Python.
-METADATA = {"fgonnx.conversion", "fgonnx.preprocessing", "fgonnx.rate"}
+METADATA = {"fgonnx.conversion", "fgonnx.preprocessing", "fgonnx.rate", "fgonnx.sites"}
 #: Modules that only import where the training build of ONNX Runtime, or a framework, is installed.
 ELSEWHERE = ("fgonnx.engine.walk.witness.builder", "fgonnx.converters.")
 

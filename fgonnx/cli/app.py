@@ -22,7 +22,8 @@ COMMANDS = {
     "page.",
     "rewrite": "Write a model that explains itself: the same outputs, plus the map and its certificate, in standard "
     "ONNX.",
-    "export": "Write a model repository: the model, and NAME_explained, whose answers carry the map and its certificate.",
+    "export": "Write a model repository: the model, and NAME_explained, whose answers carry the map and its "
+    "certificate.",
     "audit": "Audit a model on a data set: a record and a map for each picture, and a report of what the decisions "
     "rest on.",
     "report": "Write the report of an audit again from its records; nothing is run.",

@@ -18,7 +18,8 @@ from fgonnx.jobs.triton import Exporting, batches
 
 _KINDS = ("triton",)
 _HELPS = {
-    "verify": "Do not run the explained file, and do not hold its outputs against the model's, before it gets its name.",
+    "verify": "Do not run the explained file, and do not hold its outputs against the model's, before it gets its "
+    "name.",
     "labels": "Class names: .txt (one a line), .csv or .json, for labels.txt, --target and --contrast. Default: the "
     "model's metadata.",
 }

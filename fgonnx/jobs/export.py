@@ -95,7 +95,7 @@ def export_triton(
     explained = rewrite(bound, options=replace(targeted(options, target, names), bind=None))
     known = {p.key: p.value for p in explained.metadata_props}
     head = _sizes(known["fgonnx.head_shape"])
-    notes = {key: known[key] for key in _PASSED_ON if key in known and known[key]}
+    notes = {key: known[key] for key in _PASSED_ON if known.get(key)}
     classes = sum(size > 1 for size in head) == 1
     called = aligned_labels(given, loaded.labels(), math.prod(head))[0] if classes else None
     for folder, is_explained in folders.items():

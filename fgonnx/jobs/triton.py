@@ -154,7 +154,9 @@ def _tensor(value: onnx.ValueInfoProto, batched: bool) -> list[tuple[str, Any]]:
         )
     dims = [d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim]
     dims = dims[1:] if batched else dims
-    scalar = [("reshape", [("shape", [])])] if not dims else []  # Triton knows no tensor without sizes
+    scalar: list[tuple[str, Any]] = (
+        [("reshape", [("shape", [])])] if not dims else []
+    )  # Triton knows no tensor without sizes
     found: list[tuple[str, Any]] = [
         ("name", value.name),
         ("data_type", _Word(f"TYPE_{_TYPES[kind]}")),
