@@ -158,14 +158,27 @@ def paired(sites: Iterable[tuple[Any, Any, Array, bool, bool]]) -> tuple[Block, 
     return tuple(found)
 
 
+PACKAGES = {
+    "torch": "torch onnxscript",
+    "tensorflow": "tensorflow keras tf2onnx",
+    "keras": "tensorflow keras tf2onnx",
+    "tflite": "tensorflow keras tf2onnx ai-edge-litert",
+    "jax": "jax flax jax2onnx",
+    "sklearn": "scikit-learn skl2onnx",
+    "paddle": "paddlepaddle paddle2onnx",
+    "simplify": "onnxslim",
+}
+"""What to install for a framework, by the name of its extra in pyproject.toml."""
+
+
 @contextlib.contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
-    """Turn a failed import into an error that names the extra to install."""
+    """Turn a failed import into an error that names the packages to install, those of an extra."""
     try:
         yield
     except ImportError as error:
         raise MissingFrameworkError(
-            f'{what} is needed for this conversion and cannot be imported ({error}): pip install "fgonnx[{extra}]"'
+            f"{what} is needed for this conversion and cannot be imported ({error}): pip install {PACKAGES[extra]}"
         ) from error
 
 

@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TERMINAL = ("typer", "click", "rich")
-PICTURE = ("cv2", "PIL", "matplotlib")
+PICTURE = ("cv2", "PIL", "matplotlib", "fgonnx.opencv")
 
 #: What a part must not import, by the part.
 FORBIDDEN = {

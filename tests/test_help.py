@@ -1,5 +1,6 @@
 """The help of every command teaches: it ends with exit codes and examples, and the examples are commands that exist."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -9,9 +10,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import fgonnx
 from fgonnx.cli import app as cli
 from fgonnx.cli.app import app
-from tests.cli_support import ROOT, run
+from tests.cli_support import CIRCLE, ROOT, SHAPES, run
 
 GROUP = typer.main.get_command(app)
 COMMANDS = sorted(GROUP.commands)
@@ -97,3 +99,29 @@ def test_completion_asks_before_it_writes(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     CliRunner().invoke(app, ["--install-completion", "bash"], input="y\n", prog_name="fgonnx")
     assert {p.name for p in tmp_path.iterdir()} == {".bashrc", ".bash_completions"}
+
+
+def test_verbose_tells_what_is_done_and_quiet_tells_errors_alone(tmp_path):
+    given = ["explain", str(SHAPES), str(CIRCLE), "-o", str(tmp_path), "--no-cache"]
+    usual, said, quiet = (run(*given, *more) for more in ([], ["-v"], ["-q"]))
+    assert (usual.exit_code, said.exit_code, quiet.exit_code) == (0, 0, 0)
+    assert said.stdout == usual.stdout
+    assert usual.stderr == quiet.stdout == quiet.stderr == ""
+    assert "shapes.onnx rewritten for fullgrad" in said.stderr
+    assert "session" not in said.stderr
+    assert "session" in run(*given, "-vv").stderr
+    assert run("inspect", "there-is-none.onnx", "-q").stderr.startswith("error: there-is-none.onnx")
+    assert "give one of them" in run(*given, "-q", "-v").stderr
+
+
+def test_quiet_keeps_the_json_that_was_asked_for():
+    assert json.loads(run("inspect", SHAPES, "--json", "-q").stdout)["labels"]
+
+
+def test_the_log_is_named_for_programs_of_ones_own(caplog):
+    with caplog.at_level("INFO", logger="fgonnx"):
+        fgonnx.rewrite(SHAPES)
+    assert {record.name for record in caplog.records} == {
+        "fgonnx.engine.model.load",
+        "fgonnx.engine.rewrite.rewrite",
+    }

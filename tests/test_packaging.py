@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import setuptools
+from fgonnx.converters import network
 
 import fgonnx
 from fgonnx.pictures.show.text import FONT
@@ -62,3 +63,29 @@ def test_tools_whose_verdict_changes_with_their_version_are_pinned(tool: str) ->
     extra = PROJECT["project"]["optional-dependencies"]["test"]
     (pin,) = (r for r in extra if re.match(rf"{tool}\b", r))
     assert re.fullmatch(rf"{tool}==[\d.]+", pin)
+
+
+def of_extra(name: str) -> set[str]:
+    """Return the names of the packages of an extra, those of the extras in it included."""
+    found = set()
+    for requirement in PROJECT["project"]["optional-dependencies"][name]:
+        package, inner = re.match(r"([\w-]+)(?:\[([\w,]+)\])?", requirement).groups()  # type: ignore[union-attr]
+        found |= set().union(*map(of_extra, inner.split(","))) if package == "fgonnx" else {package}
+    return found
+
+
+@pytest.mark.parametrize("extra", network.PACKAGES)
+def test_what_a_converter_tells_to_install_is_its_extra(extra: str) -> None:
+    assert set(network.PACKAGES[extra].split()) == of_extra(extra)
+
+
+def test_no_message_names_a_package_under_a_name_that_is_not_ours_yet() -> None:
+    sources = [*(ROOT / "fgonnx").rglob("*.py"), *(ROOT / "converters").rglob("*.py"), *ROOT.glob("*.md")]
+    sources += (ROOT / "docs").rglob("*.md")
+    named = re.compile(r"pip install (?:[^.\n]* )?\"?fgonnx\b")
+    assert [str(p) for p in sources if named.search(p.read_text(encoding="utf-8"))] == []
+
+
+def test_no_window_is_opened_so_that_headless_opencv_will_do() -> None:
+    windows = re.compile(r"cv2\.(imshow|namedWindow|waitKey|destroy\w*|createTrackbar|selectROI)\b")
+    assert [str(p) for p in (ROOT / "fgonnx").rglob("*.py") if windows.search(p.read_text(encoding="utf-8"))] == []

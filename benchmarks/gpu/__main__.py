@@ -1,6 +1,6 @@
 """What an explanation costs on a GPU: `python -m benchmarks.gpu [--device cuda] [-o gpu.json]`.
 
-One command, offline once the packages are installed (`pip install "fgonnx[gpu]" torch torchvision`), under six minutes:
+One command, offline once the packages are installed (`pip install ".[gpu]" torch torchvision`), under six minutes:
 of every network and batch size, in a process of its own, inference and explanation in ONNX Runtime with inputs and
 outputs bound on the device, both forms, with and without the certificate, with CUDA graphs, and in TF32; PyTorch's
 forward pass, forward and backward, and the literal FullGrad; where nodes run, memory, and how far maps and certificates

@@ -84,7 +84,7 @@ entry of each sample, given to a file written with `target="input"`.
 ## As a runtime of fgonnx
 
 `fgonnx.Explainer(model, runtime="openvino")` and `--runtime openvino` of every command explain in OpenVINO
-(`pip install "fgonnx[openvino]"`, beside ONNX Runtime, which is needed all the same):
+(`pip install ".[openvino]"`, beside ONNX Runtime, which is needed all the same):
 
 - Graphs are written in the portable form and compiled for the processor in float32, also where it has bfloat16.
   float64 models are refused, as OpenVINO would compute them in float32.

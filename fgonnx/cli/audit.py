@@ -87,9 +87,7 @@ def check_extra(name: str) -> None:
     """Refuse a command whose extra is not installed."""
     missing = [package for module, package in _EXTRA.items() if find_spec(module) is None]
     if missing:
-        raise OptionError(
-            f"'fgonnx {name}' needs {', '.join(missing)}; install the extra: pip install \"fgonnx[audit]\""
-        )
+        raise OptionError(f"'fgonnx {name}' needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def finish(folder: Path, drift: Drift) -> None:

@@ -78,9 +78,7 @@ def command(
 def _check_extra() -> None:
     missing = [name for name in _EXTRA if find_spec(name) is None]
     if missing:
-        raise OptionError(
-            f"'fgonnx evaluate' needs {', '.join(missing)}; install the extra: pip install \"fgonnx[evaluate]\""
-        )
+        raise OptionError(f"'fgonnx evaluate' needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def _show(summary: Mapping[str, Any], folder: Path) -> None:

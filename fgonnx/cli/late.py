@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from fgonnx.cli import door
+from fgonnx.errors import FgonnxError
 
 _STARTS = {
     "bash": "~/.bashrc and ~/.bash_completions/",
@@ -51,6 +52,9 @@ def group(listed: Mapping[str, str]) -> type[TyperGroup]:
                 except KeyboardInterrupt as error:
                     typer.echo(door.STOPPED, err=True)
                     raise typer.Exit(door.INTERRUPTED) from error
+                except FgonnxError as error:  # a package is missing that every command needs
+                    typer.echo(f"error: {error}", err=True)
+                    raise typer.Exit(2) from error
             return super().resolve_command(ctx, args)
 
         def get_params(self, ctx: Any) -> Any:

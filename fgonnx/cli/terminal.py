@@ -23,7 +23,7 @@ from rich.text import Text
 
 from fgonnx.audit.check import CheckResult
 from fgonnx.bounds import Bounds, bounded, parse
-from fgonnx.cli import door, tables
+from fgonnx.cli import door, tables, talk
 from fgonnx.cli.escaped import as_json, printable
 from fgonnx.cli.flags import flags_of, on_the_command_line
 from fgonnx.cli.tables import Cell
@@ -49,18 +49,22 @@ class _Console(Console):
 
 
 def out() -> Console:
-    """Return the console of results."""
-    return _console(stderr=False)
+    """Return the console of results; it is mute where only errors are printed."""
+    return _console(stderr=False, quiet=talk.quiet())
 
 
 def err() -> Console:
-    """Return the console of errors and of progress."""
-    return _console(stderr=True)
+    """Return the console of notes and of progress; it is mute where only errors are printed."""
+    return _console(stderr=True, quiet=talk.quiet())
 
 
-def _console(*, stderr: bool) -> Console:
+def _errors() -> Console:
+    return _console(stderr=True, quiet=False)
+
+
+def _console(*, stderr: bool, quiet: bool) -> Console:
     # Created on each call: tests and pipes replace the streams.
-    console = _Console(stderr=stderr, highlight=False)
+    console = _Console(stderr=stderr, highlight=False, quiet=quiet)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _PIPE_WIDTH
     return console
@@ -105,7 +109,7 @@ _BOUND = Annotated[
 def command(function: Callable[P, None]) -> Callable[..., None]:
     """Turn expected errors into one message and an exit code: 2, or 130 for Ctrl-C.
 
-    The command gets two more options: --debug, and --bound for the fields of `Bounds`.
+    The command gets more options: --debug, --verbose, --quiet, and --bound for the fields of `Bounds`.
     """
     flags = flags_of(function)
 
@@ -113,15 +117,26 @@ def command(function: Callable[P, None]) -> Callable[..., None]:
         return on_the_command_line(name, value, flags)
 
     @functools.wraps(function)
-    def guarded(*args: Any, debug: bool = False, bound: list[str] | None = None, **kwargs: Any) -> None:
+    def guarded(
+        *args: Any,
+        debug: bool = False,
+        bound: list[str] | None = None,
+        verbose: int = 0,
+        quiet: bool = False,
+        **kwargs: Any,
+    ) -> None:
         try:
-            with _warnings(), bounded(parse(bound)) if bound else contextlib.nullcontext():
+            with (
+                talk.level(verbose, quiet, _log),
+                _warnings(),
+                bounded(parse(bound)) if bound else contextlib.nullcontext(),
+            ):
                 function(*args, **kwargs)
         except FgonnxError as error:
             _fail(error.spelled(spelling))
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            err().print(door.STOPPED, soft_wrap=True)
+            _errors().print(door.STOPPED, soft_wrap=True)
             raise typer.Exit(door.INTERRUPTED) from error
         except MemoryError as error:
             _fail("there is not enough memory for this; give a smaller batch or a smaller input")
@@ -129,7 +144,7 @@ def command(function: Callable[P, None]) -> Callable[..., None]:
         except Exception as error:
             if isinstance(error, typer.Exit) or (isinstance(error, OSError) and door.of_a_stream(error)):
                 raise
-            err().print(Text(door.report(error, debug=debug)), soft_wrap=True)
+            _errors().print(Text(door.report(error, debug=debug)), soft_wrap=True)
             raise typer.Exit(door.UNEXPECTED) from error
 
     hints = get_type_hints(function, include_extras=True)
@@ -139,7 +154,12 @@ def command(function: Callable[P, None]) -> Callable[..., None]:
     )
     more = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, default, kind in (("bound", None, _BOUND), ("debug", False, _DEBUG))
+        for name, default, kind in (
+            ("bound", None, _BOUND),
+            ("verbose", 0, talk.VERBOSE),
+            ("quiet", False, talk.QUIET),
+            ("debug", False, _DEBUG),
+        )
     ]
     guarded.__signature__ = own.replace(parameters=[*own.parameters.values(), *more])  # type: ignore[attr-defined]
     guarded.__annotations__ = {p.name: p.annotation for p in (*own.parameters.values(), *more)}
@@ -147,8 +167,12 @@ def command(function: Callable[P, None]) -> Callable[..., None]:
     return guarded
 
 
+def _log(text: str) -> None:
+    _errors().print(Text(text, style="dim"), soft_wrap=True)
+
+
 def _fail(text: str) -> None:
-    err().print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
+    _errors().print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
 
 
 def progress(
@@ -172,7 +196,7 @@ def progress(
     console = err()
     counted = TaskProgressColumn() if step is int else MofNCompleteColumn()
     columns = (TextColumn(label), BarColumn(), counted, TimeRemainingColumn())
-    hidden = total <= few or not console.is_terminal
+    hidden = total <= few or not console.is_terminal or talk.quiet()
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("", total=total)
         for item in items:

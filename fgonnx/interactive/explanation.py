@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +23,7 @@ from fgonnx.jobs import provenance, record, written
 from fgonnx.jobs.record import Decision
 from fgonnx.jobs.samples import Reader, Sample, unique_names
 from fgonnx.jobs.written import Asked
+from fgonnx.opencv import cv2
 from fgonnx.pictures.read.images import png, write_png
 from fgonnx.pictures.show import visual
 

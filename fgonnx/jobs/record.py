@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -24,6 +23,7 @@ from fgonnx.explain.head import ONLY, Head
 from fgonnx.jobs import provenance
 from fgonnx.jobs.samples import Sample
 from fgonnx.jobs.schema import FIELDS
+from fgonnx.opencv import cv2
 from fgonnx.pictures.show import plots, visual
 from fgonnx.pictures.show.sheet import Certificate
 

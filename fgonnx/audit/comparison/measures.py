@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import InputError, OptionError
+from fgonnx.opencv import cv2
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fgonnx.audit.evaluate.data import SPATIAL, Data
 from fgonnx.errors import OptionError
+from fgonnx.opencv import cv2
 
 Array = npt.NDArray[Any]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from fgonnx.audit.comparison.measures import TOLERANCE
@@ -10,6 +9,7 @@ from fgonnx.audit.evaluate.accepted import Share
 from fgonnx.audit.evaluate.data import Bool, Data, Explains, ratio
 from fgonnx.audit.evaluate.registry import Measured, measure
 from fgonnx.errors import InputError
+from fgonnx.opencv import cv2
 
 _TINY = np.finfo(np.float64).tiny
 

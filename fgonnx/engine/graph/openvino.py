@@ -59,7 +59,7 @@ def version() -> str:
     """
     if not installed():
         raise ProviderError(
-            'OpenVINO is not installed. Install it with pip install "fgonnx[openvino]", or run models in ONNX Runtime '
+            "OpenVINO is not installed. Install it with pip install openvino, or run models in ONNX Runtime "
             f"({parameter('runtime', 'onnxruntime')})"
         )
     return importlib.metadata.version("openvino")

@@ -23,7 +23,7 @@ try:
 except ImportError as error:  # any of the three wheels provides it, none is a hard dependency
     raise ProviderError(
         "ONNX Runtime is missing. Install one of its wheels, never two in one environment: "
-        'pip install "fgonnx[cpu]" or "fgonnx[gpu]" or "fgonnx[training]"'
+        'pip install onnxruntime, or "onnxruntime-gpu[cuda,cudnn]" for NVIDIA GPUs'
     ) from error
 
 __all__ = [
@@ -79,8 +79,9 @@ def choose_providers(requested: Sequence[str] | None = None) -> list[str]:
             )
         if why := _failure(full):
             raise ProviderError(
-                f"the execution provider '{name}' does not start: {why}. Install what it needs "
-                f'(pip install "fgonnx[gpu]"), or run on the processor ({parameter("providers", "cpu")})'
+                f"the execution provider '{name}' does not start: {why}. Install what it "
+                f'needs (pip install "onnxruntime-gpu[cuda,cudnn]"), or run on the processor '
+                f"({parameter('providers', 'cpu')})"
             )
         chosen.append(full)
     return chosen

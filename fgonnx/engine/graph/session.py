@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +21,9 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.providers import CPU, choose_providers, native, ort, with_settings
 from fgonnx.errors import ModelError, ProviderError
+
+_LOGGER = logging.getLogger(__name__)
+_NAMED = 4  # outputs in a line of the log
 
 Array = npt.NDArray[Any]
 
@@ -129,7 +134,10 @@ class Session:
                 "session.model_external_initializers_file_folder_path", os.fspath(folder.resolve())
             )
         self.providers = choose_providers(providers)
+        start = time.perf_counter()
         self._session = _open(proto, options, with_settings(self.providers, tf32=tf32))
+        took, nodes = time.perf_counter() - start, len(proto.graph.node)
+        _LOGGER.debug("a session of %d nodes opened in %.2f s on %s", nodes, took, ", ".join(self.providers))
         if lost := [p for p in self.providers if p not in self._session.get_providers()]:
             raise ProviderError(
                 f"the execution provider '{lost[0]}' does not take the model, and others run in its place"
@@ -161,10 +169,13 @@ class Session:
         if len(names) < len(self.outputs):
             options = ort.RunOptions()
             options.only_execute_path_to_fetches = True
+        start = time.perf_counter()
         try:
             results = self._session.run(names, feeds, options)
         except Exception as error:  # as above
             raise ModelError(f"onnxruntime failed to run the model: {first_line(error)}") from error
+        took = 1e3 * (time.perf_counter() - start)
+        _LOGGER.debug("%s%s computed in %.1f ms", ", ".join(names[:_NAMED]), ", ..." * (len(names) > _NAMED), took)
         return {name: _own(np.asarray(value)) for name, value in zip(names, results, strict=True)}
 
 

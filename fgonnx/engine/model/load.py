@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -24,6 +26,8 @@ from fgonnx.engine.model.loops import refuse_endless
 from fgonnx.errors import FgonnxError, InputError, ModelError
 from fgonnx.labels import METADATA_KEY as LABELS_KEY
 from fgonnx.labels import ULTRALYTICS_KEY, from_json, from_ultralytics
+
+_LOGGER = logging.getLogger(__name__)
 
 Value = ir.Value  # `ir` is a field's name below
 Graphs = ir.Model
@@ -184,13 +188,18 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
         If it is not an ONNX model, is older than opset 7, or its external weights are missing, truncated or outside
         the model's folder.
     """
+    start = time.perf_counter()
     try:
-        return _load(source)
+        loaded = _load(source)
     except FgonnxError:
         raise
     except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError, EncodeError) as error:
         where = str(source) if isinstance(source, str | os.PathLike) else "the model given"
         raise ModelError(f"{where}: is not a valid ONNX model ({first_line(error)})") from error
+    if loaded is not source:
+        took, nodes = time.perf_counter() - start, len(loaded.ir.graph)
+        _LOGGER.info("%s loaded in %.2f s: %d nodes, sha256 %s", loaded.name, took, nodes, loaded.sha256[:12])
+    return loaded
 
 
 def _load(source: ModelLike | LoadedModel) -> LoadedModel:

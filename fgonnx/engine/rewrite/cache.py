@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,8 @@ from fgonnx.engine.rewrite.rewrite import build
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.engine.rules.registry import rules
 from fgonnx.errors import FgonnxWarning, OptionError
+
+_LOGGER = logging.getLogger(__name__)
 
 KEPT_FILES = 200
 KEPT_BYTES = 1_000_000_000
@@ -69,7 +72,9 @@ class Cache:
         content = entries.read(key)
         if content is not None:
             with contextlib.suppress(Exception):  # forged: its hash is right, what it holds is not
-                return _unpacked(content, loaded, options)
+                found = _unpacked(content, loaded, options)
+                _LOGGER.info("%s: the rewritten graph is taken from %s", loaded.name, self.folder)
+                return found
         rewritten = build(loaded, options)
         try:
             entries.write(key, _packed(rewritten, loaded))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,6 +36,8 @@ from fgonnx.engine.walk import ENGINES, PASSES, backward, cuts
 from fgonnx.errors import ModelError, OptionError, TargetError, UnsupportedError
 from fgonnx.fields import of_kind
 from fgonnx.wording import parameter
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @collector.paused
@@ -118,8 +122,12 @@ def build(loaded: LoadedModel, options: Options) -> Rewritten:
     time. A model that onnxruntime does not take is refused in its words about the source, not about what was written
     beside it.
     """
+    start = time.perf_counter()
     with in_words_of(loaded):
-        return _rewritten(loaded, options)
+        rewritten = _rewritten(loaded, options)
+    took, before, after = time.perf_counter() - start, len(loaded.ir.graph), len(rewritten.model.graph)
+    _LOGGER.info("%s rewritten for %s in %.2f s: %d nodes became %d", loaded.name, options.method, took, before, after)
+    return rewritten
 
 
 def _rewritten(loaded: LoadedModel, options: Options) -> Rewritten:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fgonnx.jobs.record import flat
+from fgonnx.opencv import cv2
 from fgonnx.pictures.show import visual
 
 Array = npt.NDArray[Any]

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import InputError, OptionError
 from fgonnx.jobs.samples import digest
+from fgonnx.opencv import cv2
 from fgonnx.pictures.read import images
 from fgonnx.pictures.read.preprocess import Preprocessing
 

@@ -117,7 +117,7 @@ def _ray(plan: Plan, left: Sequence[int], workers: int | None) -> Iterator[tuple
     try:
         import ray
     except ImportError as error:
-        raise OptionError('--runner ray needs ray; install the extra: pip install "fgonnx[ray]"') from error
+        raise OptionError("--runner ray needs ray: pip install ray") from error
     ours = not ray.is_initialized()
     if ours:
         ray.init(address="auto" if "RAY_ADDRESS" in os.environ else None, include_dashboard=False, log_to_driver=False)

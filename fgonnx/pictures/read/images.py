@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from fgonnx import bounds, files
 from fgonnx.errors import InputError, OptionError
+from fgonnx.opencv import cv2
 from fgonnx.pictures.read.preprocess import WITH_ALPHA, Pixels, over_white
 
 SUFFIXES = frozenset(

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, cast, get_args
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fgonnx import bounds
 from fgonnx.errors import InputError, PreprocessingError
+from fgonnx.opencv import cv2
 from fgonnx.wording import near
 
 Layout = Literal["NCHW", "NHWC", "NHW"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fgonnx.opencv import cv2
 from fgonnx.pictures.read.preprocess import Preprocessing
 
 Array = npt.NDArray[Any]

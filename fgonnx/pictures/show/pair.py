@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fgonnx.opencv import cv2
 from fgonnx.pictures.show.sheet import FAINT, NEGATIVE, POSITIVE, RGB, Certificate, Sheet, contained
 from fgonnx.pictures.show.visual import overlay, scaled
 

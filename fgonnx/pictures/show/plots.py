@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import InputError
+from fgonnx.opencv import cv2
 from fgonnx.pictures.show import visual
 from fgonnx.pictures.show.sheet import FAINT, INK, NEGATIVE, POSITIVE, RGB, RULE, Certificate, Sheet, resized
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from fgonnx.errors import InputError, OptionError
+from fgonnx.opencv import cv2
 from fgonnx.pictures.show import text as lettering
 
 RGB = npt.NDArray[np.uint8]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import ImageColor
 
 from fgonnx.errors import InputError, OptionError
+from fgonnx.opencv import cv2
 from fgonnx.pictures.show.sheet import FAINT, RGB, Certificate, Sheet, contained
 
 COLORMAPS = {n: getattr(cv2, f"COLORMAP_{n.upper()}") for n in ("inferno", "viridis", "magma", "cividis", "turbo")}

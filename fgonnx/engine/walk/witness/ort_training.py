@@ -45,7 +45,7 @@ def require() -> None:
         raise ProviderError(
             f"{parameter('engine', 'ort-training')} needs ONNX Runtime's training build, which takes the place of the "
             "other wheels: in "
-            'an environment of its own (Linux on x86-64, Python 3.11), pip install "fgonnx[training]"'
+            "an environment of its own (Linux on x86-64, Python 3.11), pip install onnxruntime-training==1.19.2"
         )
 
 

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import jinja2
 import numpy as np
 
 from fgonnx.jobs.audit.evidence import GRID
 from fgonnx.jobs.audit.report import columns
 from fgonnx.jobs.record import short_names
+from fgonnx.opencv import cv2
 from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.show import visual
 
