@@ -65,9 +65,9 @@ class Slope:
 
 @dataclass(frozen=True)
 class _Forward:
-    """What slopes taken forwards say: they agree, they are others, neither is sure, or they could not be taken."""
+    """What slopes taken forwards say: they agree, are grossly others, a little apart, unsure, or could not be taken."""
 
-    said: Literal["agree", "differ", "unclear", "none"]
+    said: Literal["agree", "differ", "apart", "unclear", "none"]
     value: float = 0.0
     why: str = ""
 
@@ -192,7 +192,7 @@ def _by_differences(
 
 
 def _of_steps(f: Function, x: Array, gradient: Floats, directions: Sequence[Floats], tolerance: float) -> Slope:
-    forward = _forwards(f, x, gradient, directions, range(len(x)), (tolerance, _COARSE))
+    forward = _forwards(f, x, gradient, directions, range(len(x)), (tolerance, _GROSS * tolerance))
     tolerance = max(tolerance, _STEPPED)
     if forward.said == "agree":
         return _taken_forwards(
@@ -214,7 +214,7 @@ def _of_steps(f: Function, x: Array, gradient: Floats, directions: Sequence[Floa
             decides="the model before it was quantised, checked and compared with this one (fgonnx compare), or real "
             "samples",
         )
-    return _together(made, forward)
+    return _together(made, forward, stepped=True)
 
 
 def _forwards(
@@ -231,7 +231,7 @@ def _forwards(
     scale = size_of(x)
     moves = np.stack([scale * unit(d) for d in _fewer(directions)])
     worst, unclear, here = 0.0, "", f.score(x)
-    differs = False
+    differs = apart = False
     for i in rows:
         v = moves[:, i : i + 1]
         promised = _promised(gradient[i], v)
@@ -255,11 +255,15 @@ def _forwards(
         if _size(promised) <= _SURE * (rounding + own) and _size(found) <= _SURE * (rounding + own):
             continue  # both are zero up to rounding
         worst = max(worst, error)
-        if error > allowed[1] and error * size > _SURE * max(kinks, rounding, own):
+        if error * size <= _SURE * max(kinks, rounding, own):
+            unclear = "kinks" if kinks > rounding else "rounding"
+        elif error > allowed[1]:
             differs = True
         else:
-            unclear = "kinks" if kinks > rounding else "rounding"
-    return _Forward("differ" if differs else "unclear" if unclear else "agree", worst, unclear)
+            apart = True
+    said: Literal["agree", "differ", "apart", "unclear"]
+    said = "differ" if differs else "apart" if apart else "unclear" if unclear else "agree"
+    return _Forward(said, worst, unclear)
 
 
 def _fewer(directions: Sequence[Floats]) -> Sequence[Floats]:
@@ -290,8 +294,11 @@ def _taken_forwards(forward: _Forward, tolerance: float, count: int, why: str) -
     return Slope("passed", forward.value, tolerance, detail)
 
 
-def _together(found: Slope, forward: _Forward) -> Slope:
-    """Return what differences say, with what slopes taken forwards say: where both are sure, they have to agree."""
+def _together(found: Slope, forward: _Forward, *, stepped: bool = False) -> Slope:
+    """Return what differences say, with what slopes taken forwards say: where both are sure, they have to agree.
+
+    Differences of a score that moves in steps are too coarse to pass what is a little apart.
+    """
     if forward.said == "none":
         why = f"; slopes cannot be taken forwards through the source: {forward.why}" if forward.why else ""
         return replace(found, detail=found.detail + why) if found.verdict != "passed" else found
@@ -299,9 +306,9 @@ def _together(found: Slope, forward: _Forward) -> Slope:
     detail = f"{found.detail}; {apart}"
     if forward.said == "differ" and found.verdict != "passed":
         return replace(found, verdict="failed", value=forward.value, detail=detail, decides="")
-    if forward.said == "differ":
+    if forward.said == "differ" or (forward.said == "apart" and stepped):
         return replace(found, verdict="undecided", detail=detail, decides="the model in float64, or other samples")
-    if found.verdict == "failed" and forward.why == "rounding":
+    if found.verdict != "passed" and forward.why == "rounding" and forward.said == "unclear":
         decides = f"the model in float64: in its own precision the gradient is lost in rounding; {_SAMPLES}"
         return replace(found, verdict="undecided", detail=detail, decides=decides)
     return replace(found, detail=detail) if found.verdict == "undecided" else found

@@ -11,14 +11,13 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from fgonnx.audit.forward.controlflow import KINDS, written_out
 from fgonnx.audit.forward.operators import Array, Floats, Operators, Unmeasured
 from fgonnx.audit.forward.quantised import step_behind, through
 from fgonnx.audit.forward.through import Tangents, Through, Ties
-from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import inputs_of, subgraphs_of
 from fgonnx.engine.maps.aggregate import Site
-from fgonnx.engine.normal.expand.controlflow import inline, replace
 from fgonnx.engine.normal.rounding import PREFIX
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.engine.walk.declared import STEPS
@@ -65,7 +64,7 @@ class Forward:
         self._straight = {name for name in self._steps if f"{PREFIX}{name}::real" in tied}
         # One of another name (inside a function, say) may be any of them: then no slope of a step is known.
         self._held = self._steps - self._straight if len(self._straight) == len(tied) else set()
-        self._branches = any(n.op_type == "If" and not n.domain for n in model.graph)
+        self._branches = any(n.op_type in KINDS and not n.domain for n in model.graph)
         self._opened: tuple[ir.Model, Session] | None = None
 
     def slopes(
@@ -154,10 +153,10 @@ class Forward:
         return np.zeros(count) if found is None else np.asarray(found.reshape(count, -1)[:, entry]) * step
 
     def _values(self, feeds: Mapping[str, Array]) -> tuple[ir.Model, dict[str, Array]]:
-        """Return the model, branches that are taken written out, and all its values that can be read."""
+        """Return the model, branches and steps that are taken written out, and all its values that can be read."""
         if self._opened is None or self._branches:
             model = self._model.clone()
-            self._take_branches(model, feeds)
+            written_out(model, self._folder, feeds)
             copy = model.clone()
             names = {str(v.name) for v in copy.graph.outputs}
             for v in (v for node in copy.graph for v in node.outputs):
@@ -176,28 +175,6 @@ class Forward:
             if v.const_value is not None
         }
         return model, {**weights, **found, **{name: np.asarray(a) for name, a in feeds.items()}}
-
-    def _take_branches(self, model: ir.Model, feeds: Mapping[str, Array]) -> None:
-        """Write out the branch of every If that this sample takes."""
-        graph = model.graph
-        while (node := next((n for n in graph if n.op_type == "If" and not n.domain), None)) is not None:
-            branch = "then_branch" if self._holds(model, node.inputs[0], feeds) else "else_branch"
-            op = Emitter(graph, prefix=f"{node.name}/", before=node)
-            replace(graph, node, inline(op, node.attributes[branch].as_graph(), [], f"{node.name}/"))
-
-    def _holds(self, model: ir.Model, condition: ir.Value | None, feeds: Mapping[str, Array]) -> bool:
-        if condition is None:
-            raise Unmeasured("an If has no condition")
-        name = str(condition.name)
-        if condition.const_value is not None:
-            return bool(condition.const_value.numpy().reshape(-1)[0])
-        if name in feeds:
-            return bool(np.reshape(feeds[name], -1)[0])
-        copy = model.clone()
-        if name not in {v.name for v in copy.graph.outputs}:
-            copy.graph.outputs.append(next(v for n in copy.graph for v in n.outputs if v.name == name))
-        session = Session(copy, folder=self._folder, providers=["cpu"], optimise=False)
-        return bool(session.run(dict(feeds), [name])[name].reshape(-1)[0])
 
 
 def _captured(node: ir.Node) -> list[str]:

@@ -86,19 +86,24 @@ def expand_loop(model: ir.Model, node: ir.Node) -> bool:
         return say_why(node, f"it has {count} steps, and loops are unrolled up to {MOST_STEPS}")
     if count < 1:
         return say_why(node, "it has no steps")
+    op = Emitter(graph, prefix=f"{node.name}/", before=node)
+    replace(graph, node, unrolled_loop(op, node, count, f"{node.name}/"))
+    return True
+
+
+def unrolled_loop(op: Emitter, node: ir.Node, count: int, prefix: str) -> list[ir.Value]:
+    """Write the steps of a Loop, of which there are `count` and at least one; return what it returns."""
+    body = node.attributes["body"].as_graph()
     carried = [required(node, i) for i in range(2, len(node.inputs))]
     scanned: list[list[ir.Value]] = [[] for _ in range(len(body.outputs) - 1 - len(carried))]
-    op = Emitter(graph, prefix=f"{node.name}/", before=node)
     true = op.constant(np.array(True))
     for step in range(count):
         arguments = [op.constant(np.array(step, np.int64)), true, *carried]
-        results = inline(op, body, arguments, f"{node.name}/{step}/")
+        results = inline(op, body, arguments, f"{prefix}{step}/")
         carried = results[1 : 1 + len(carried)]
         for column, v in zip(scanned, results[1 + len(carried) :], strict=True):
             column.append(v)
-    stacked = [_stack(op, column, 0, f"scan_{i}") for i, column in enumerate(scanned)]
-    replace(graph, node, [*carried, *stacked])
-    return True
+    return [*carried, *(_stack(op, column, 0, f"scan_{i}") for i, column in enumerate(scanned))]
 
 
 def _is_identity_of(v: ir.Value, source: ir.Value) -> bool:
@@ -121,31 +126,44 @@ def _stack(op: Emitter, column: Sequence[ir.Value], axis: int, name: str) -> ir.
 
 def expand_scan(model: ir.Model, node: ir.Node) -> bool:
     """Unroll a Scan; its trip count is the size of the scanned axis."""
-    graph, body = model.graph, node.attributes["body"].as_graph()
-
-    def option(name: str, count: int) -> list[int]:
-        return list(node.attributes[name].as_ints()) if name in node.attributes else [0] * count
-
-    scans = node.attributes["num_scan_inputs"].as_int()
-    states = len(node.inputs) - scans
-    outputs = len(body.outputs) - states
-    axes, reverse = option("scan_input_axes", scans), option("scan_input_directions", scans)
-    out_axes, out_reverse = option("scan_output_axes", outputs), option("scan_output_directions", outputs)
-    given = [required(node, i) for i in range(len(node.inputs))]
-    carried, sources = given[:states], given[states:]
-    size = sources[0].shape.dims[axes[0]] if sources[0].shape is not None else None
+    source, axis = scanned_axis(node)
+    size = source.shape.dims[axis] if source.shape is not None else None
     if not isinstance(size, int):
         return say_why(node, "its number of steps depends on the batch size")
     if not 0 < size <= MOST_STEPS:
         return say_why(node, f"it has {size} steps, and scans are unrolled up to {MOST_STEPS}")
-    op = Emitter(graph, prefix=f"{node.name}/", before=node)
+    op = Emitter(model.graph, prefix=f"{node.name}/", before=node)
+    replace(model.graph, node, unrolled_scan(op, node, size, f"{node.name}/"))
+    return True
+
+
+def scanned_axis(node: ir.Node) -> tuple[ir.Value, int]:
+    """Return a value that a Scan walks along, and the axis of its steps."""
+    scans = node.attributes["num_scan_inputs"].as_int()
+    return required(node, len(node.inputs) - scans), _per_value(node, "scan_input_axes", scans)[0]
+
+
+def _per_value(node: ir.Node, name: str, count: int) -> list[int]:
+    return list(node.attributes[name].as_ints()) if name in node.attributes else [0] * count
+
+
+def unrolled_scan(op: Emitter, node: ir.Node, size: int, prefix: str) -> list[ir.Value]:
+    """Write the steps of a Scan, of which there are `size` and at least one; return what it returns."""
+    body = node.attributes["body"].as_graph()
+    scans = node.attributes["num_scan_inputs"].as_int()
+    states = len(node.inputs) - scans
+    outputs = len(body.outputs) - states
+    axes, reverse = (_per_value(node, f"scan_input_{name}", scans) for name in ("axes", "directions"))
+    out_axes, out_reverse = (_per_value(node, f"scan_output_{name}", outputs) for name in ("axes", "directions"))
+    given = [required(node, i) for i in range(len(node.inputs))]
+    carried, sources = given[:states], given[states:]
     scanned: list[list[ir.Value]] = [[] for _ in range(outputs)]
     for step in range(size):
         rows = [
             op.Gather(v, np.array(size - 1 - step if backwards else step, np.int64), axis=axis, name=f"{step}/in_{k}")
             for k, (v, axis, backwards) in enumerate(zip(sources, axes, reverse, strict=True))
         ]
-        results = inline(op, body, [*carried, *rows], f"{node.name}/{step}/")
+        results = inline(op, body, [*carried, *rows], f"{prefix}{step}/")
         carried = results[:states]
         for column, v in zip(scanned, results[states:], strict=True):
             column.append(v)
@@ -153,8 +171,7 @@ def expand_scan(model: ir.Model, node: ir.Node) -> bool:
         _stack(op, column[::-1] if out_reverse[i] else column, out_axes[i], f"scan_{i}")
         for i, column in enumerate(scanned)
     ]
-    replace(graph, node, [*carried, *stacked])
-    return True
+    return [*carried, *stacked]
 
 
 EXPANDERS: dict[str, Callable[[ir.Model, ir.Node], bool]] = {"If": expand_if, "Loop": expand_loop, "Scan": expand_scan}
