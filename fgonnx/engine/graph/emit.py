@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -122,6 +123,7 @@ class Emitter:
         self.modify: Callable[[Any], Any] | None = None
         #: Extra facts known about a cotangent.
         self.recipes: dict[ir.Value, Recipe] = {}
+        self._recorded: list[list[ir.Node]] = []
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._taken = {v.name for v in graph.inputs} | set(graph.initializers)
         for node in graph:
@@ -190,8 +192,20 @@ class Emitter:
         other._before = node
         return other
 
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[list[ir.Node]]:
+        """Yield a list that nodes are added to as they are placed."""
+        placed: list[ir.Node] = []
+        self._recorded.append(placed)
+        try:
+            yield placed
+        finally:
+            self._recorded.remove(placed)
+
     def place(self, node: ir.Node) -> None:
         """Insert a node at the position of this emitter."""
+        for placed in self._recorded:
+            placed.append(node)
         if self._before is None:
             self.graph.append(node)
         else:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import producer_of, required, shaped
+from fgonnx.engine.maps import steps
 from fgonnx.engine.maps.axes import Layout
 from fgonnx.engine.maps.interpolate import upsample
 from fgonnx.engine.maps.net import Net, combined
@@ -26,6 +27,7 @@ from fgonnx.engine.maps.psi import (
     sample_sums,
     token_slice,
 )
+from fgonnx.engine.maps.steps import Cell
 from fgonnx.engine.walk.backward import Term
 
 PROFILES = ("full", "reference", "paper")
@@ -86,6 +88,8 @@ class PlacedTerm:
         The same product, with per-channel weights factored out where that saves a pass over memory.
     total : ir.Value, optional
         Its sum per sample, as returned by `psi.sample_sums`; None where that returns None.
+    cell : Cell, optional
+        The cell at which it lies, of a term of one step of a recurrence.
     """
 
     site: Site
@@ -95,6 +99,7 @@ class PlacedTerm:
     placement: Placement
     signed: Signed
     total: ir.Value | None
+    cell: Cell | None = None
 
 
 def at_least_float32(op: Emitter, v: ir.Value, *, double: bool = False) -> ir.Value:
@@ -146,6 +151,17 @@ def placed_terms(
     for t in terms:
         site = Site(t.name, t.node.name or t.name, t.node.op_type, t.kind, (), _in_map(op, t, profile))
         found.append(placed(site, t.y, t.g, t.c, t.product))
+    return found
+
+
+def at_steps(placed: Sequence[PlacedTerm], terms: Sequence[Term], cells: Mapping[ir.Node, Cell]) -> list[PlacedTerm]:
+    """Return placed terms, the input first, with the cells of those that single steps of a recurrence add."""
+    found = [placed[0]]
+    for p, t in zip(placed[1:], terms, strict=True):
+        cell = cells.get(t.node)
+        if cell is not None and not p.placement.spatial and t.kind != "quantisation":
+            p = replace(p, site=replace(p.site, grid=cell.grid, in_map=True), cell=cell)
+        found.append(p)
     return found
 
 
@@ -287,7 +303,7 @@ def signed_maps(
     maps: list[Signed] = []
     grouped = {i: tuple(b) for b in blocks for i in b}
     for i, s in enumerate(terms):
-        if not s.site.in_map:
+        if not s.site.in_map or s.cell is not None:
             continue
         members = grouped.get(i, (i,))
         if simple and i:
@@ -299,7 +315,22 @@ def signed_maps(
         else:
             signed = Signed(s.g, s.placement) if simple and i else s.signed
             maps.append(replace(signed, total=s.total) if totals else signed)
-    return maps
+    kept = [i for i, s in enumerate(terms) if s.cell is not None and not (simple and _is_zero(op, s.c))]
+    return maps + step_maps(op, terms, kept, simple=simple)
+
+
+def step_maps(op: Emitter, terms: Sequence[PlacedTerm], kept: Sequence[int], *, simple: bool = False) -> list[Signed]:
+    """Return the maps of the terms of single steps, given by their indices: the same node at all steps makes one."""
+    found = [(i, cell, terms[i].placement.shape[1]) for i in kept if (cell := terms[i].cell) is not None]
+    grids = {i: cell.grid for i, cell, _ in found}
+    return [
+        steps.stacked(
+            op,
+            [(at, terms[i].g if simple else terms[i].product, terms[i].placement) for i, at in group],
+            grids[group[0][0]],
+        )
+        for group in steps.grouped(found)
+    ]
 
 
 def _is_zero(op: Emitter, intercept: ir.Value) -> bool:

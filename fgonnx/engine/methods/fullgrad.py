@@ -94,10 +94,11 @@ def fullgrad_plus(view: View) -> Mapping[str, Written]:
         if v in view.walked.cotangents
     ]
     nodes = [-1, *(order[t.node] for t in view.walked.terms)]
-    terms = [(at, t) for at, t in zip(nodes, view.terms, strict=True) if t.site.in_map]
+    terms = [(at, t) for at, t in zip(nodes, view.terms, strict=True) if t.site.in_map and t.cell is None]
     skipped = min(int(view.settings.skip * (1 + len(starts))), len(starts))
     since = starts[skipped - 1][0] if skipped else -1
     shown = [t.signed for at, t in [*starts, *terms] if at >= since]
+    shown += aggregate.step_maps(op, view.terms, [i for i, at in enumerate(nodes) if at >= since])
     found = {"saliency": Written(blocks.net_map(op, shown, view.grid, view.psi), view.grid)}
     if view.certificate and starts:
         view.blocks.extend(t.site.name for _, t in starts)

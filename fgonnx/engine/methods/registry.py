@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.maps import aggregate
+from fgonnx.engine.maps import aggregate, steps
 from fgonnx.engine.maps.aggregate import BatchLostError, PlacedTerm
 from fgonnx.engine.maps.axes import Layout
 from fgonnx.engine.maps.placement import Placement, place
@@ -106,7 +106,7 @@ class View:
     @cached_property
     def terms(self) -> list[PlacedTerm]:
         """The terms of the decomposition, the input first."""
-        return aggregate.placed_terms(
+        placed = aggregate.placed_terms(
             self.op,
             self.x,
             self.walked.cotangents[self.x],
@@ -116,6 +116,9 @@ class View:
             batched=self.batched,
             profile=self.profile,
         )
+        if self.profile != "full":
+            return placed
+        return aggregate.at_steps(placed, self.walked.terms, steps.cells(self.nodes, self.layouts, len(self.grid)))
 
     def place(self, v: ir.Value) -> Placement:
         """Return how to bring a value to (N, channels, *grid)."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from fgonnx.engine.graph import steps
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.origin import written_for
 from fgonnx.engine.graph.values import content_of, required
@@ -93,6 +94,7 @@ class Twins:
         for v in values:
             if (writer := v.producer()) is not None and writer is not node:
                 written_for(writer, node)
+                steps.inherit([writer], node)
 
     def complete(self, graph: ir.Graph, own: set[ir.Node]) -> None:
         """Record all other added values as conversions: results of nodes that are not the graph's own."""

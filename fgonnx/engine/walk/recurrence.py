@@ -16,22 +16,32 @@ from fgonnx.engine.walk import backward
 
 
 @rule("Recurrence", domain=DOMAIN, note="the cotangents of the first step are those of the initial states")
-def recurrence(op: Emitter, ys: tuple[ir.Value, ...], *inputs: ir.Value, body: ir.Graph, num_scan_inputs: int) -> Local:
+def recurrence(
+    op: Emitter,
+    ys: tuple[ir.Value, ...],
+    *inputs: ir.Value,
+    body: ir.Graph,
+    num_scan_inputs: int,
+    scan_input_directions: Sequence[int] = (),
+    scan_output_directions: Sequence[int] = (),
+) -> Local:
     """The states before every step."""
     count = len(ys) // 2
+    backwards = any(scan_input_directions)
 
     def vjp(*g: Cotangent) -> Sequence[Cotangent]:
         found: list[Cotangent] = []
         for initial, future in zip(inputs, g[count:], strict=False):
             first = None
             if future is not None and op.is_active(initial):
-                first = shaped(op.Gather(future, np.array(0, np.int64), axis=0), initial)
+                at = int(dims_of(future)[0]) - 1 if backwards else 0  # type: ignore[arg-type]
+                first = shaped(op.Gather(future, np.array(at, np.int64), axis=0), initial)
             found.append(first)
         return found + [None] * (len(inputs) - count)
 
     # constant initial states are what the first step adds to what follows from the input
     fixed = [
-        None if op.is_active(v) or _is_zero(v) else _only_first(op, v, y)
+        None if op.is_active(v) or _is_zero(v) else _only_first(op, v, y, backwards=backwards)
         for v, y in zip(inputs, ys[count:], strict=False)
     ]
     return Local(vjp, [*[None] * count, *fixed])
@@ -43,10 +53,11 @@ def _is_zero(v: ir.Value) -> bool:
     return found is not None and not found.any()
 
 
-def _only_first(op: Emitter, v: ir.Value, like: ir.Value) -> ir.Value:
-    """Return the initial state before the first step and zeros before the others."""
+def _only_first(op: Emitter, v: ir.Value, like: ir.Value, *, backwards: bool) -> ir.Value:
+    """Return the initial state before the first step, which is the last in time if backwards, and zeros elsewhere."""
     rest = int(dims_of(like)[0]) - 1  # type: ignore[arg-type]
-    return shaped(op.Pad(op.Unsqueeze(v, [0]), [0, 0, 0, rest, 0, 0]), like)
+    pads = [rest, 0, 0, 0, 0, 0] if backwards else [0, 0, 0, rest, 0, 0]
+    return shaped(op.Pad(op.Unsqueeze(v, [0]), pads), like)
 
 
 @rule("Feedback", domain=DOMAIN, note="cotangent: that of all later steps, too")
@@ -68,6 +79,7 @@ def _backwards(
     """Return the cotangents of the states behind every step, (T, N, H) each, given what arrives there directly."""
     node = producer_of(before[0])
     count = len(before)
+    direction = 0 if "scan_input_directions" in node.attributes else 1  # against that of the layer
     step = node.attributes["body"].as_graph()
     prefix = op.unique(f"{node.name}/backwards")
     bound = {v: _input(f"{prefix}/{i}", v) for i, v in enumerate(step.inputs)}
@@ -108,8 +120,8 @@ def _backwards(
         [
             ir.AttrGraph("body", body),
             ir.AttrInt64("num_scan_inputs", len(taken)),
-            ir.AttrInt64s("scan_input_directions", [1] * len(taken)),
-            ir.AttrInt64s("scan_output_directions", [1] * count),
+            ir.AttrInt64s("scan_input_directions", [direction] * len(taken)),
+            ir.AttrInt64s("scan_output_directions", [direction] * count),
         ],
         num_outputs=2 * count,
         name=prefix,

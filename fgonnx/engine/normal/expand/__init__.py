@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from fgonnx.engine.graph import steps
 from fgonnx.engine.graph.origin import is_written, written_for
 from fgonnx.engine.normal.expand import (
     classical,
@@ -58,16 +59,21 @@ def expand(model: ir.Model) -> bool:
                 changed, calls[str(node.name)] = True, node
         elif expander(model, node):
             changed = True
-            for new in model.graph:
-                if new not in known:
-                    written_for(new, node)
-                    known.add(new)
+            added = [new for new in model.graph if new not in known]
+            for new in added:
+                written_for(new, node)
+            steps.inherit(added, node)
+            known.update(added)
     if changed:
         functions.settle(model)
+        within: dict[str, list[ir.Node]] = {}
         for new in model.graph:
             call = next((name for name in _beginnings(str(new.name)) if name in calls), None)
             if call is not None and new not in known and not is_written(new):
                 written_for(new, calls[call])
+                within.setdefault(call, []).append(new)
+        for call, added in within.items():
+            steps.inherit(added, calls[call])
     return changed
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from fgonnx.engine.graph import steps
 from fgonnx.engine.graph.copy import copy_node
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.origin import say_why
@@ -99,7 +100,9 @@ def unrolled_loop(op: Emitter, node: ir.Node, count: int, prefix: str) -> list[i
     true = op.constant(np.array(True))
     for step in range(count):
         arguments = [op.constant(np.array(step, np.int64)), true, *carried]
-        results = inline(op, body, arguments, f"{prefix}{step}/")
+        with op.recording() as nodes:
+            results = inline(op, body, arguments, f"{prefix}{step}/")
+        steps.mark(nodes, node.name or node.op_type, step)
         carried = results[1 : 1 + len(carried)]
         for column, v in zip(scanned, results[1 + len(carried) :], strict=True):
             column.append(v)
@@ -159,11 +162,15 @@ def unrolled_scan(op: Emitter, node: ir.Node, size: int, prefix: str) -> list[ir
     carried, sources = given[:states], given[states:]
     scanned: list[list[ir.Value]] = [[] for _ in range(outputs)]
     for step in range(size):
-        rows = [
-            op.Gather(v, np.array(size - 1 - step if backwards else step, np.int64), axis=axis, name=f"{step}/in_{k}")
-            for k, (v, axis, backwards) in enumerate(zip(sources, axes, reverse, strict=True))
-        ]
-        results = inline(op, body, [*carried, *rows], f"{prefix}{step}/")
+        with op.recording() as nodes:
+            rows = [
+                op.Gather(
+                    v, np.array(size - 1 - step if backwards else step, np.int64), axis=axis, name=f"{step}/in_{k}"
+                )
+                for k, (v, axis, backwards) in enumerate(zip(sources, axes, reverse, strict=True))
+            ]
+            results = inline(op, body, [*carried, *rows], f"{prefix}{step}/")
+        steps.mark(nodes, node.name or node.op_type, step)
         carried = results[:states]
         for column, v in zip(scanned, results[states:], strict=True):
             column.append(v)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from fgonnx.engine.graph import steps
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.origin import say_why
 from fgonnx.engine.graph.values import dims_of, optional, producer_of, required
@@ -176,14 +177,14 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
     b, lengths, h0, c0, p = (optional(node, i) for i in range(3, 8))
     option = {name: a.value for name, a in node.attributes.items()}
     batch_first = bool(option.get("layout", 0))
-    steps = dims_of(x)[1 if batch_first else 0]
-    if not isinstance(steps, int):
+    count = dims_of(x)[1 if batch_first else 0]
+    if not isinstance(count, int):
         return say_why(node, "its number of steps depends on the batch size")
-    long = steps > MOST_STEPS
+    long = count > MOST_STEPS
     if long and x.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
-        return say_why(node, f"it has {steps} steps in half precision, in which it is written out up to {MOST_STEPS}")
+        return say_why(node, f"it has {count} steps in half precision, in which it is written out up to {MOST_STEPS}")
     if long and quantised:
-        return say_why(node, f"it has {steps} steps, and with quantised weights it is written out up to {MOST_STEPS}")
+        return say_why(node, f"it has {count} steps, and with quantised weights it is written out up to {MOST_STEPS}")
     hidden = int(dims_of(r)[1 if quantised else 2])  # type: ignore[arg-type]
     op = Emitter(graph, prefix=f"{node.name or node.op_type}/")
     if batch_first:
@@ -223,7 +224,7 @@ def expand(model: ir.Model, node: ir.Node) -> bool:
             projected = op.Add(projected, x_bias)
         zero = _zeros(op, x, hidden)
         h, c = (pick(v) if v is not None else zero for v in (h0, c0))
-        run = Steps(kind, projected, h, c, lengths, zero, steps, backwards)
+        run = Steps(kind, projected, h, c, lengths, zero, count, backwards)
         y, h, c = (_scanned if long else _unrolled)(cell, run)
         rows.append(y)
         last_h.append(op.Unsqueeze(h, [0]))
@@ -257,9 +258,12 @@ def _unrolled(cell: Cell, run: Steps) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Write one step after the other; return the results (T, 1, N, H) and both final states."""
     op, h, c = cell.op, run.h, run.c
     ys: list[ir.Value] = [run.zero] * run.count
+    layer = op.unique("steps")
     for t in range(run.count - 1, -1, -1) if run.backwards else range(run.count):
-        xt = op.Gather(run.x, np.array(t, np.int64), axis=0)
-        new_h, new_c = run.step(cell, xt, h, c)
+        with op.recording() as nodes:
+            xt = op.Gather(run.x, np.array(t, np.int64), axis=0)
+            new_h, new_c = run.step(cell, xt, h, c)
+        steps.mark(nodes, layer, t)
         if run.lengths is not None:
             # After the end of a sequence the state is kept and the output is zero.
             running = op.Unsqueeze(op.Greater(run.lengths, np.array(t, np.int32)), [1])
@@ -277,8 +281,6 @@ def _scanned(cell: Cell, run: Steps) -> tuple[ir.Value, ir.Value, ir.Value]:
     if run.lengths is not None:
         place = op.constant(np.arange(run.count, dtype=np.int32).reshape(-1, 1, 1))
         running = op.Less(place, op.Unsqueeze(run.lengths, [0, 2]))
-    if run.backwards:
-        x, running = (None if v is None else _reversed(op, v) for v in (x, running))  # type: ignore[assignment]
     initial = [run.h, run.c] if run.kind == "LSTM" else [run.h]
     before = _states_before(cell, run, initial, x, running)
     h, c = before[0], before[-1]
@@ -290,14 +292,8 @@ def _scanned(cell: Cell, run: Steps) -> tuple[ir.Value, ir.Value, ir.Value]:
     behind = op.several("Split", op.Concat(*new, axis=-1), parts, axis=-1, outputs=len(new), name="behind")
     producer_of(behind[0]).meta[ROLE] = (str(producer_of(before[0]).name), "behind")
     y = behind[0] if running is None else op.Where(running, behind[0], run.zero)
-    if run.backwards:
-        y = _reversed(op, y)
-    last = [op.Gather(v, np.array(run.count - 1, np.int64), axis=0) for v in behind]
+    last = [op.Gather(v, np.array(0 if run.backwards else run.count - 1, np.int64), axis=0) for v in behind]
     return op.Unsqueeze(y, [1]), last[0], last[-1] if run.kind == "LSTM" else run.c
-
-
-def _reversed(op: Emitter, v: ir.Value) -> ir.Value:
-    return op.Slice(v, [-1], [-(2**62)], [0], [-1])
 
 
 def _states_before(
@@ -321,6 +317,9 @@ def _states_before(
         v.type = ir.TensorType(kind)
     given = [x] if running is None else [x, running]
     attributes = [ir.AttrGraph("body", body), ir.AttrInt64("num_scan_inputs", len(given))]
+    if run.backwards:  # entry t of every value is that of step t, whichever comes first
+        attributes.append(ir.AttrInt64s("scan_input_directions", [1] * len(given)))
+        attributes.append(ir.AttrInt64s("scan_output_directions", [1] * len(initial)))
     scan = ir.Node("", "Scan", [*initial, *given], attributes, num_outputs=2 * len(initial), name=name)
     scan.meta[ROLE] = (name, "scan")
     for i, v in enumerate(scan.outputs):

@@ -1,0 +1,151 @@
+"""What the steps of a recurrent layer add to the score lies at their time, however the layer is written."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import fgonnx
+from fgonnx.engine.normal.expand import recurrent
+from tests.support import model
+from tests.test_recurrence import CASES, layer, waves
+
+STEPS = 7
+
+
+def explained(source, x, **options):
+    return fgonnx.Explainer(source, layout="NWC", **options)(x, 2)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_step_after_the_other_gives_the_signed_map_of_all_at_once(name, monkeypatch):
+    source, x = layer(steps=STEPS, **CASES[name]), waves(1 if CASES[name].get("batch") == 1 else 3, STEPS)
+    found = explained(source, x, psi="signed")
+    monkeypatch.setattr(recurrent, "MOST_STEPS", 3)
+    expected = explained(source, x, psi="signed")
+    np.testing.assert_allclose(found.saliency, expected.saliency, atol=2e-6 * np.abs(expected.saliency).max())
+    assert found.localised_share().min() == pytest.approx(1)
+    assert expected.localised_share().min() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("method", ["fullgrad", "net-fullgrad"])
+@pytest.mark.parametrize("name", ["LSTM", "LSTM, both ways", "LSTM, lengths", "RNN"])
+def test_the_maps_are_those_of_all_at_once(name, method, monkeypatch):
+    source, x = layer(steps=STEPS, **CASES[name]), waves(1 if CASES[name].get("batch") == 1 else 3, STEPS)
+    found = explained(source, x, method=method)
+    monkeypatch.setattr(recurrent, "MOST_STEPS", 3)
+    np.testing.assert_allclose(found.saliency, explained(source, x, method=method).saliency, rtol=1e-4, atol=1e-6)
+
+
+def frames(kind="LSTM", *, last=True, rate=2):
+    """A convolution over time with a stride, a recurrent layer over its frames, a dense head."""
+    rng = np.random.default_rng(3)
+    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[kind]
+    arrays = {
+        "k": 0.5 * rng.normal(size=(5, 2, 3)),
+        "kb": 0.2 * rng.normal(size=5),
+        "w": 0.6 * rng.normal(size=(1, gates * 4, 5)),
+        "r": 0.4 * rng.normal(size=(1, gates * 4, 4)),
+        "b": 0.3 * rng.normal(size=(1, 8 * gates)),
+        "fc": rng.normal(size=(4, 3)),
+        "fb": rng.normal(size=3),
+    }
+    read = "s = Gather <axis=0> (h, at)" if last else "s = ReduceMean <keepdims=0> (h, at)"
+    at = "int64 at = {-1}" if last else "int64[1] at = {0}"
+    text = f"""(float[N,2,24] x) => (float[N,3] y) <{at}, int64[1] one = {{1}}> {{
+        c = Conv <strides=[{rate}], pads=[1,1]> (x, k, kb)
+        u = Relu (c)
+        t = Transpose <perm=[2,0,1]> (u)
+        a = {kind} <hidden_size=4> (t, w, r, b)
+        h = Squeeze (a, one)
+        {read}
+        p = MatMul (s, fc)
+        y = Add (p, fb)
+    }}"""
+    return model(text, weights={n: a.astype(np.float32) for n, a in arrays.items()})
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("last", [True, False])
+def test_all_but_the_head_has_a_place(kind, last):
+    e = fgonnx.Explainer(frames(kind, last=last), psi="signed")(
+        np.random.default_rng(1).normal(size=(2, 2, 24)).astype("f4"), 1
+    )
+    assert [s.name for s in e.sites if not s.in_map] == ["y"]
+    assert {s.grid for s in e.sites if s.in_map} == {(24,), (12,)}
+    np.testing.assert_allclose(e.saliency.sum(axis=1), e.localised(), rtol=1e-5)
+    assert e.rounding_residual().max() < 1e-6
+
+
+def test_a_step_that_decides_is_where_the_map_is():
+    """Of a layer whose states do not depend on each other, the map of the last step is at the end."""
+    source = frames("RNN")
+    for tensor in source.graph.initializer:
+        if tensor.name == "r":
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros((1, 4, 4), np.float32), "r"))
+    x = np.random.default_rng(1).normal(size=(1, 2, 24)).astype("f4")
+    e = fgonnx.Explainer(source, psi="signed")(x, 1)
+    assert not e.saliency[0, :20].any()
+    assert np.abs(e.saliency[0, 21:]).min() > 0
+
+
+def scanned(axis=0, direction=0):
+    """A Scan of the model's own, unrolled: h = tanh(x_t + 0.5 h + 0.1), and the mean over all steps."""
+    h, x, y, u = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [3]) for n in ("h", "x_t", "h_out", "row"))
+    half, more = (numpy_helper.from_array(np.array(v, np.float32), n) for v, n in ((0.5, "half"), (0.1, "more")))
+    nodes = [
+        helper.make_node("Mul", ["h", "half"], ["m"]),
+        helper.make_node("Add", ["x_t", "m"], ["a"]),
+        helper.make_node("Add", ["a", "more"], ["b"]),
+        helper.make_node("Tanh", ["b"], ["h_out"]),
+        helper.make_node("Identity", ["h_out"], ["row"]),
+    ]
+    body = helper.make_graph(nodes, "step", [h, x], [y, u], [half, more])
+    directions = {"scan_input_directions": [direction], "scan_output_directions": [direction]}
+    scan = helper.make_node(
+        "Scan", ["h0", "x2"], ["last", "rows"], body=body, num_scan_inputs=1, scan_input_axes=[axis], **directions
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("Squeeze", ["x", "zero"], ["x2"]),
+            scan,
+            helper.make_node("ReduceSum", ["rows", "zero"], ["s"], keepdims=0),
+            helper.make_node("Unsqueeze", ["s", "zero"], ["y"]),
+        ],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 6, 3] if axis == 0 else [1, 3, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
+        [
+            numpy_helper.from_array(np.zeros(3, np.float32), "h0"),
+            numpy_helper.from_array(np.array([0], np.int64), "zero"),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+@pytest.mark.parametrize(("axis", "direction"), [(0, 0), (0, 1), (1, 0)])
+def test_steps_of_a_scan_of_the_models_own_have_a_place(axis, direction):
+    source = scanned(axis, direction)
+    onnx.checker.check_model(source)
+    x = np.random.default_rng(2).normal(size=(1, 6, 3) if axis == 0 else (1, 3, 6)).astype("f4")
+    e = fgonnx.Explainer(source, layout="NWC" if axis == 0 else "NCW", psi="signed")(x, 1)
+    assert e.localised_share()[0] == pytest.approx(1)
+    np.testing.assert_allclose(e.saliency.sum(), e.score[0], rtol=1e-5)
+
+
+def test_in_half_precision_too():
+    wide, source = fgonnx.Explainer(frames(), psi="signed"), frames()
+    for i, tensor in enumerate(source.graph.initializer):
+        if tensor.data_type == TensorProto.FLOAT:
+            source.graph.initializer[i].CopyFrom(
+                numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name)
+            )
+    for v in (*source.graph.input, *source.graph.output):
+        v.type.tensor_type.elem_type = TensorProto.FLOAT16
+    x = np.random.default_rng(1).normal(size=(2, 2, 24)).astype(np.float16)
+    found = fgonnx.Explainer(source, psi="signed")(x, 1)
+    expected = wide(x.astype(np.float32), 1)
+    assert {s.name for s in found.sites if not s.in_map and s.kind != "quantisation"} == {"widened/y::wide"}
+    np.testing.assert_allclose(found.saliency, expected.saliency, atol=0.02 * np.abs(expected.saliency).max())
