@@ -31,9 +31,19 @@ def test_loops_inside_of_each_other_are_counted_together():
     inner = "(int64 j, bool d, float[N,3] e) => (bool d2, float[N,3] e2) { d2 = Identity(d) e2 = Tanh(e) }"
     body = f"{STEP} {{ c2 = Identity(c) a2 = Loop(m, t, a) <body = k {inner}> }}"
     text = f"{HEAD} <int64 m = {{%d}}, bool t = {{1}}> {{ y = Loop(m, t, x) <body = b {body}> }}"
-    load(parser.parse_model(text % 3000))
-    with pytest.raises(ModelError, match="takes 16,000,000 steps"):
-        load(parser.parse_model(text % 4000))
+    load(parser.parse_model(text % 200))
+    with pytest.raises(ModelError, match="its steps are 320,000 nodes, more than the bound of 100,000"):
+        load(parser.parse_model(text % 400))
+
+
+def test_a_loop_inside_of_a_function_is_counted():
+    text = (
+        '<ir_version: 8, opset_import: ["": 18, "own": 1]> net (float[N,3] x) => (float[N,3] y) { y = own.f(x) } '
+        '<domain: "own", opset_import: ["": 18]> f (x) => (y) { m = Constant<value = int64 {9000000000}>() '
+        f"t = Constant<value = bool {{1}}>() y = Loop(m, t, x) <body = b {STEP} {{ c2 = Identity(c) a2 = Tanh(a) }}> }}"
+    )
+    with pytest.raises(ModelError, match="'y' .Loop.: written out, its steps are 18,000,000,000 nodes"):
+        load(parser.parse_model(text))
 
 
 def test_a_count_that_a_condition_ends_is_taken():

@@ -354,7 +354,7 @@ def _checked(loaded: LoadedModel) -> LoadedModel:
         raise ModelError(
             f"{loaded.name}: opset {loaded.opset} is older than {OLDEST_OPSET}; convert it with onnx.version_converter"
         )
-    refuse_endless(graph, loaded.name)
+    refuse_endless(loaded.ir, loaded.name)
     return loaded
 
 

@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
 
+from fgonnx import bounds
+from fgonnx.engine.graph.values import subgraphs_of
 from fgonnx.errors import ModelError
 
-MOST_STEPS = 10_000_000
-"""Steps of all loops, one inside of the other: of models that people use, the longest has thousands."""
 
-
-def refuse_endless(graph: ir.Graph, where: str) -> None:
-    """Refuse a Loop of a constant number of steps beyond any use, which no condition ends.
+def refuse_endless(model: ir.Model, where: str) -> None:
+    """Refuse loops that nothing ends before more steps than the bound on nodes: onnxruntime would run them all.
 
     Raises
     ------
     ModelError
-        With the node and its number of steps.
+        With the node and the bound.
     """
-    for node, steps in _loops(graph, 1):
-        if steps > MOST_STEPS:
-            shown = f"{steps:,}" if steps < 10**15 else f"{float(steps):.1e}"
-            raise ModelError(
-                f"{where}: the node '{node.name or node.outputs[0].name}' (Loop) takes {shown} steps, and no condition "
-                f"ends it before; more than {MOST_STEPS:,} are not run. Export the model with fewer"
-            )
+    for nodes in (model.graph, *model.functions.values()):
+        for node, size in _loops(nodes, 1):
+            called = f"node '{node.name or node.outputs[0].name}' (Loop)"
+            bounds.check("nodes", size, f"{where}: {called}: written out, its steps are", ModelError)
 
 
-def _loops(graph: ir.Graph, around: int) -> Iterator[tuple[ir.Node, int]]:
-    """Yield all loops that only their trip count ends, with their steps times those of the loops around them."""
-    for node in graph:
+def _loops(nodes: Iterable[ir.Node], around: int) -> Iterator[tuple[ir.Node, int]]:
+    """Yield all loops that only their trip count ends, with the nodes that all their steps run.
+
+    These are the nodes of the body times the steps of the loop, times those of the loops around it.
+    """
+    for node in nodes:
         steps = around
-        if node.op_type == "Loop" and not node.domain and (count := _trip_count(node)) is not None:
+        graphs = list(subgraphs_of(node))
+        if node.op_type == "Loop" and not node.domain and graphs and (count := _trip_count(node)) is not None:
             steps = around * max(count, 1)
-            yield node, steps
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                yield from _loops(attribute.as_graph(), steps)
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                for inner in attribute.as_graphs():
-                    yield from _loops(inner, steps)
+            yield node, steps * max(sum(1 for _ in graphs[0].all_nodes()), 1)
+        for graph in graphs:
+            yield from _loops(graph, steps)
 
 
 def _trip_count(node: ir.Node) -> int | None:

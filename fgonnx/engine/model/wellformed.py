@@ -84,7 +84,6 @@ def check(proto: onnx.ModelProto, where: str) -> None:
         for node in nodes_of(function.node):
             _check_node(node, functions, opsets, f"{where}: function '{_spelt(_identity(function))}'")
     _check_results(proto.graph, set(), where)
-    _check_loops(proto.graph, where)
 
 
 def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
@@ -163,49 +162,6 @@ def _check_growth(proto: onnx.ModelProto, functions: Mapping[_CALL, FunctionProt
     total = sum(size.get(_callee(node), 1) for node in nodes_of(proto.graph.node))
     who = f"{where}: written out, its functions are" if functions else f"{where}: has"
     bounds.check("nodes", total, who, ModelError)
-
-
-def _check_loops(graph: GraphProto, where: str) -> None:
-    """Refuse loops that nothing ends before more steps than are written out: onnxruntime would run them all."""
-    loops = [node for node in nodes_of(graph.node) if node.op_type == "Loop" and node.domain in _STANDARD]
-    known = _scalars(graph) if loops else {}
-    for node in loops:
-        body = next((a.g for a in node.attribute if a.name == "body"), None)
-        steps = known.get(node.input[0]) if node.input else None
-        if body is not None and steps is not None and _has_no_end(node, body, known):
-            size = int(steps) * max(sum(1 for _ in nodes_of(body.node)), 1)
-            bounds.check("nodes", size, f"{where}: {_called(node)}: written out, its steps are", ModelError)
-
-
-def _has_no_end(node: NodeProto, body: GraphProto, known: Mapping[str, float]) -> bool:
-    """Tell whether the condition of a loop is true at every step, as far as that is plain to see."""
-    condition = node.input[1] if len(node.input) > 1 else ""
-    if (condition and not known.get(condition)) or len(body.input) < 2 or not body.output:
-        return False
-    same = {body.input[1].name}
-    for inner in body.node:
-        if inner.op_type == "Identity" and inner.input[0] in same:
-            same |= set(inner.output)
-    last = body.output[0].name
-    return last in same or bool({**known, **_scalars(body)}.get(last))
-
-
-def _scalars(graph: GraphProto) -> dict[str, float]:
-    """Return the constants of one number, of a graph and of those in its nodes."""
-    found = {}
-    for inner in graphs_of(graph):
-        tensors = [(t.name, t) for t in inner.initializer]
-        tensors += [
-            (n.output[0], a.t)
-            for n in inner.node
-            if n.op_type == "Constant" and n.output
-            for a in n.attribute
-            if a.name == "value" and a.HasField("t")
-        ]
-        for name, tensor in tensors:
-            if math.prod(tensor.dims) == 1 and tensor.data_type in _COUNTS and not tensor.external_data:
-                found[name] = float(onnx.numpy_helper.to_array(tensor).reshape(-1)[0])
-    return found
 
 
 def _check_node(
