@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fgonnx.bounds import Bounds, bounded
     from fgonnx.engine.graph.running import Running
     from fgonnx.engine.maps.aggregate import Site
+    from fgonnx.engine.methods.own import method
     from fgonnx.engine.rewrite.gradient import grad
     from fgonnx.engine.rewrite.gradient_operator import lower_gradients
     from fgonnx.engine.rewrite.options import Options
@@ -55,6 +56,7 @@ __all__ = [
     "grad",
     "inspect",
     "lower_gradients",
+    "method",
     "methods",
     "rewrite",
     "rule",
@@ -81,6 +83,7 @@ _WHERE = {
     "grad": "engine.rewrite.gradient",
     "inspect": "audit.inspection",
     "lower_gradients": "engine.rewrite.gradient_operator",
+    "method": "engine.methods.own",
     "rewrite": "engine.rewrite.rewrite",
     "rule": "engine.rules.registry",
 }

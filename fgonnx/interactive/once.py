@@ -66,6 +66,11 @@ def explain(
     from fgonnx.interactive.explainer import Explainer  # what draws is imported when it is needed
 
     loaded = load(model)
-    if "scores" not in changes and not is_written(loaded) and not methods.find(changes.get("method", "fullgrad")).drive:
+    if "scores" not in changes and not is_written(loaded) and not _driven(changes.get("method", "fullgrad")):
         changes["scores"] = True  # the five largest, in pictures and records
     return Explainer(loaded, preprocess=preprocess, labels=labels, **changes)(x, target, contrast=contrast)
+
+
+def _driven(method: Any) -> bool:
+    """Tell whether a method, by its name or a function, is made of several runs."""
+    return methods.find(methods.named(method)).drive is not None

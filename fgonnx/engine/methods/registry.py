@@ -185,6 +185,29 @@ class Sample:
         """The score of the sample itself."""
         return float(self.clean["score"][0])
 
+    def scores(self, variations: Array) -> Array:
+        """Return the scores of variations (n, ...) of the sample, any number of them, as (n,) of float64."""
+        return self._of_all(variations, "score")
+
+    def gradients(self, variations: Array) -> Array:
+        """Return the gradients of their scores with respect to the variations, (n, ...) of float64.
+
+        Raises
+        ------
+        OptionError
+            The method was registered without ``gradient=True``.
+        """
+        if "attribution" not in self.clean:
+            raise OptionError("gradients are computed for methods that ask for them: @fgonnx.method(gradient=True)")
+        return self._of_all(variations, "attribution")
+
+    def _of_all(self, variations: Array, name: str) -> Array:
+        given = np.asarray(variations, np.float64)
+        if given.shape[1:] != self.x.shape[1:]:
+            raise OptionError(f"variations have the shape (n, {str(self.x.shape[1:])[1:-1]}); this is {given.shape}")
+        found = [self.run(given[part], [name])[name] for part in self.parts(len(given))]
+        return np.concatenate(found).astype(np.float64) if found else np.empty((0,), np.float64)
+
     def parts(self, count: int) -> Iterator[slice]:
         """Split a number of variations into runs."""
         for start in range(0, count, self.step):

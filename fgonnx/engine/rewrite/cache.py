@@ -122,7 +122,9 @@ def builder(given: bool | str | os.PathLike[str] | None) -> Callable[[LoadedMode
 def _key(loaded: LoadedModel, options: Options) -> str | None:
     """Return the hash of everything that determines a graph; None if that is unknown."""
     method = methods.find(options.method)
-    if not all(map(_own, [r.linearise for r in rules()] + [f for f in (method.write, method.modify) if f])):
+    if not all(
+        map(_own, [r.linearise for r in rules()] + [f for f in (method.write, method.modify, method.drive) if f])
+    ):
         return None
     try:
         external = [

@@ -273,6 +273,7 @@ class Options:
     one_by_one: bool = option(False, "Run samples one by one even where the graph takes a batch.", typed=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "method", methods.named(self.method))
         check_fields(self)
         choices = {
             "profile": aggregate.PROFILES,
@@ -383,6 +384,8 @@ def with_changes(
     own = {f.name for f in fields(Options)}
     (running,), left = changed({k: v for k, v in changes.items() if k not in own}, running)
     changes = {k: v for k, v in changes.items() if k in own}
+    if "method" in changes:
+        changes["method"] = methods.named(changes["method"])
     method = methods.find(changes.get("method", options.method))
     known = {f.name for f in fields(method.settings)}
     for name in left:

@@ -92,7 +92,7 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     >>> [i.name for i in model.graph.input]
     ['image']
     """
-    name = changes.get("method", of_kind(options, Options).method)
+    name = methods.named(changes.get("method", of_kind(options, Options).method))
     if methods.find(name).drive is not None:
         raise OptionError(
             f"{name} needs several runs or more than the graph, and is not one feed-forward file; use "
