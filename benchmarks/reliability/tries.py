@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import re
 import shutil
@@ -18,7 +19,6 @@ import onnxruntime
 
 from benchmarks.reliability import mutate, seeds
 from benchmarks.reliability.child import Ended, all_of, command, shown, tried
-from fgonnx.cli.app import app
 
 RIGHT, REFUSED, OTHERS = "right", "refused", "onnxruntime alone fails"
 UNEXPECTED, FAULT, CRASH, HANG, WRONG = "unexpected error", "named a fault of fgonnx", "crash", "hang", "wrong output"
@@ -33,6 +33,7 @@ SECONDS = 40.0
 """Processor time of a try; the wall clock may show more on a busy machine."""
 
 _APART = 90
+_COMMANDS = ("explain", "inspect", "check", "rewrite", "compare", "evaluate")
 _ODD = (
     *(
         "-1",
@@ -114,7 +115,9 @@ def _inputs() -> dict[str, bytes]:
 
 
 def prepare() -> None:
-    """Make what all tries share, before the first fork."""
+    """Make what all tries share, before the first fork, and import what a command imports when it is called."""
+    for name in ("cli.terminal", *(f"cli.{what}" for what in _COMMANDS)):
+        importlib.import_module(f"fgonnx.{name}")
     _models()
     _inputs()
 
@@ -221,8 +224,7 @@ def _odd_options(rng: random.Random) -> list[str]:
 def _options(what: str) -> dict[str, bool]:
     """Return the flags of a command, and whether each is a switch."""
     found = {}
-    function = next(c.callback for c in app.registered_commands if c.name == what)
-    assert function is not None
+    function = importlib.import_module(f"fgonnx.cli.{what}").command
     for name, parameter in signature(function).parameters.items():
         kind, *marks = get_args(parameter.annotation) or (parameter.annotation,)
         for mark in marks:
