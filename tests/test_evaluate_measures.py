@@ -253,6 +253,24 @@ def test_completeness_is_the_residual_where_there_is_a_certificate():
     assert (path < 0.05).all()
 
 
+def test_completeness_holds_at_every_cut():
+    given = of_net()
+    assert (measured("completeness", subject("fullgrad+"), given).values["cut"] < 1e-5).all()
+    assert np.isnan(measured("completeness", subject("fullgrad"), given).values["cut"]).all()
+
+
+def test_completeness_sees_a_cut_that_lacks_a_part():
+    given, right = of_net(), subject("fullgrad+")
+
+    def lacking(x, target):
+        found = right(x, target)
+        scale = np.abs(found.contributions).sum(axis=1)
+        last = list(found.blocks)[-1]
+        return replace(found, blocks={**found.blocks, last: found.blocks[last] + 0.1 * scale})
+
+    np.testing.assert_allclose(measured("completeness", lacking, given).values["cut"], 0.1, rtol=1e-3)
+
+
 def test_layers_are_found_from_the_input_to_the_output():
     found = layers(load(relu_net()).ir)
     assert [weights for _, weights in found] == [("w1", "b1"), ("w2", "b2"), ("w3", "b3")]

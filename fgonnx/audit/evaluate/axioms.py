@@ -28,16 +28,20 @@ def completeness(explainer: Explains, data: Data) -> Measured:
     Returns
     -------
     Measured
-        "residual": relative to the score; "rounding": relative to the sum of the absolute contributions. NaN for
-        methods without a certificate.
+        "residual": relative to the score; "rounding": relative to the sum of the absolute contributions. "cut": the
+        largest of that at the values where a block of the network begins, for `fullgrad+`, whose maps are sums over
+        these cuts. NaN for methods without a certificate, and without cuts.
     """
     found = explainer(data.x, data.target.tolist())
     unknown = np.full(len(data), np.nan)
+    measured = {"residual": unknown, "rounding": unknown, "cut": unknown}
     if found.delta is not None:
-        return Measured({"residual": np.abs(found.delta / found.score), "rounding": unknown})
+        return Measured({**measured, "residual": np.abs(found.delta / found.score)})
     if found.contributions is None or found.completeness is None:
-        return Measured({"residual": unknown, "rounding": unknown})
-    return Measured({"residual": found.relative_residual(), "rounding": found.rounding_residual()})
+        return Measured(measured)
+    if found.blocks:
+        measured["cut"] = np.max([np.abs(r) for r in found.block_residuals().values()], axis=0)
+    return Measured({**measured, "residual": found.relative_residual(), "rounding": found.rounding_residual()})
 
 
 @measure("weak-dependence", better="", source=f"{_PAPER}, definition 2", runs=20, needs="model")
