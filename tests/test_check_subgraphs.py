@@ -18,7 +18,8 @@ READERS = {
     "{ xt = Gather<axis=1>(d, i)\nSTEP\nco = Identity(c) }>",
     "Scan": "l, rows = Scan<num_scan_inputs=1, body = b (float[1,4] hh, int64 i) => (float[1,4] ho, float[1,4] yo)"
     "{ xt = Gather<axis=1>(d, i)\nSTEP\nyo = Identity(ho) }>(h0, places)",
-    "Scan of two, backwards": "d1 = ReduceSum<keepdims=0>(d, zeroth)\nlast, rows = Scan<num_scan_inputs=2, scan_input_directions=[1, 0],"
+    "Scan of two, backwards": "d1 = ReduceSum<keepdims=0>(d, zeroth)\n"
+    "last, rows = Scan<num_scan_inputs=2, scan_input_directions=[1, 0],"
     "scan_output_directions=[1], body = b (float[4] hh, float[4] xs, int64 i) => (float[4] ho, float[4] yo)"
     "{ u = Unsqueeze(hh, zeroth)\nm1 = MatMul(u, w)\nm = Squeeze(m1, zeroth)\nxg = Gather<axis=0>(d1, i)\n"
     "xt = Mul(xs, xg)\ns = Add(xt, m)\nho = Tanh(s)\nyo = Identity(ho) }>(h1, d1, places)\n"

@@ -11,6 +11,7 @@ import importlib.util
 import platform
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.roar.experiment import SHARES, WHOLE, Experiment, Plan, summary
+from benchmarks.roar.fidelity import Fidelity, fidelity, table
 from fgonnx import files
 from fgonnx.pictures.read import preprocess, presets
 
@@ -30,7 +32,10 @@ Part = tuple[Array, Array]
 
 ROOT = Path(__file__).resolve().parents[2]
 CIFAR10 = ROOT.parent / "shared" / "data" / "cifar10_subset.npz"
-METHODS = ("random", "gradient", "gradient-x-input", "integrated-gradients", "grad-cam", "fullgrad")
+METHODS = (
+    *("random", "gradient", "gradient-x-input", "integrated-gradients", "grad-cam", "fullgrad", "fullgrad+"),
+    *("net-fullgrad", "net-fullgrad:focus=0.9"),
+)
 LAYERS = ((24, 5, 2), (48, 3, 2), (96, 3, 2))
 _PREPROCESSING = "scale=1/255,mean=0.5,std=0.25"
 
@@ -93,8 +98,10 @@ def pictures(name: str, train: int | None, test: int | None) -> tuple[Part, Part
     return drawn[0], drawn[1], len(shapes.CLASSES)
 
 
-def page(plan: Plan, rows: Sequence[dict[str, Any]], data: str, counts: tuple[int, int]) -> str:
-    """Return the table as markdown."""
+def page(
+    plan: Plan, rows: Sequence[dict[str, Any]], measured: Sequence[Fidelity], data: str, counts: tuple[int, int]
+) -> str:
+    """Return the tables as markdown."""
     found = {(r["method"], r["share"]): r for r in rows}
     whole = found.get((WHOLE, 0.0))
     goes = "kept, the others replaced" if plan.keep else "replaced"
@@ -117,7 +124,7 @@ def page(plan: Plan, rows: Sequence[dict[str, Any]], data: str, counts: tuple[in
     for method in plan.methods:
         cells = [_percent(found[method, k]) if (method, k) in found else "" for k in plan.shares]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", "![Test accuracy by share of pixels](images/roar.png)", ""])
+    return "\n".join([*lines, "", "![Test accuracy by share of pixels](images/roar.png)", "", *table(measured), ""])
 
 
 def _percent(row: dict[str, Any]) -> str:
@@ -186,8 +193,12 @@ def main() -> None:
         for _ in experiment.run(given.workers):
             progress.advance(task)
     rows = summary(experiment.cells())
-    text = page(plan, rows, given.data, (len(train[0]), len(test[0])))
-    files.write_json(given.folder / "roar.json", {"data": given.data, "epochs": plan.epochs, "rows": rows})
+    measured = fidelity(experiment)
+    text = page(plan, rows, measured, given.data, (len(train[0]), len(test[0])))
+    files.write_json(
+        given.folder / "roar.json",
+        {"data": given.data, "epochs": plan.epochs, "rows": rows, "fidelity": [asdict(f) for f in measured]},
+    )
     with files.replacing(given.folder / "roar.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     draw(given.folder / "roar.png", plan, rows)

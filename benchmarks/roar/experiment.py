@@ -23,6 +23,7 @@ import numpy.typing as npt
 import onnx
 
 from fgonnx import files as storage
+from fgonnx.engine import methods
 from fgonnx.engine.model import save
 from fgonnx.errors import OptionError
 from fgonnx.explain.explainer import Explainer
@@ -44,7 +45,7 @@ class Plan:
     Attributes
     ----------
     methods : tuple of str
-        As for `fgonnx.Explainer`, or "random".
+        As for `fgonnx.Explainer`, its settings behind a colon ("net-fullgrad:focus=0.9"), or "random".
     shares : tuple of float
         Shares of the pixels, between 0 and 1.
     seeds : tuple of int
@@ -219,6 +220,16 @@ def _prepare(preprocessing: Preprocessing, x: Array) -> Array:
     return np.stack([preprocessing.apply(picture) for picture in x])
 
 
+def prepared(folder: Path, x: Array) -> Array:
+    """Return pictures as the input of an experiment's network."""
+    return _prepare(_preprocessing(folder), x)
+
+
+def fill_of(data: dict[str, Array]) -> Array:
+    """Return the colour that takes the place of removed pixels: the mean of the training pictures."""
+    return np.rint(data["train_x"].mean(axis=(0, 1, 2))).astype(np.uint8)
+
+
 def _fit(folder: Path, plan: Plan, seed: int, parts: dict[str, Array]) -> tuple[Network, float, float]:
     """Train from scratch; return the network and its accuracies on test and training pictures."""
     network = Network(str(folder / _MODEL))
@@ -232,38 +243,42 @@ def _fit(folder: Path, plan: Plan, seed: int, parts: dict[str, Array]) -> tuple[
     return network, accuracy(network, test), history[-1].accuracy
 
 
-def _data(folder: Path) -> dict[str, Array]:
+def stored_data(folder: Path) -> dict[str, Array]:
+    """Return the pictures and classes of an experiment."""
     with np.load(folder / _DATA) as data:
         return dict(data)
 
 
 def _train_base(folder: Path, plan: Plan) -> None:
-    network, _, _ = _fit(folder, plan, plan.seeds[0], _data(folder))
+    network, _, _ = _fit(folder, plan, plan.seeds[0], stored_data(folder))
     save.save(network.model(), folder / _BASE)
 
 
 def _explain(folder: Path, method: str, part: str, start: int) -> None:
     """Write the maps of the base network's predictions on some pictures."""
-    x = _prepare(_preprocessing(folder), _data(folder)[f"{part}_x"][start : start + _SHARD])
-    explainer = Explainer(str(folder / _BASE), method=method, threads=1, batch_size=50)
+    x = _prepare(_preprocessing(folder), stored_data(folder)[f"{part}_x"][start : start + _SHARD])
+    name, _, texts = method.partition(":")
+    given = methods.find(name).parse(texts.split(",")) if texts else {}
+    explainer = Explainer(str(folder / _BASE), method=name, threads=1, batch_size=50, **given)
     storage.write_array(_map_file(folder, method, part, start), explainer(x).saliency.astype(np.float32))
 
 
 def _train(folder: Path, plan: Plan, method: str, share: float, seed: int) -> None:
     """Train on pictures without the most salient pixels, and write the result."""
-    data = _data(folder)
+    data = stored_data(folder)
     if method != WHOLE:
-        fill = np.rint(data["train_x"].mean(axis=(0, 1, 2))).astype(np.uint8)
+        fill = fill_of(data)
         for part in ("train", "test"):
             pictures = data[f"{part}_x"]
-            maps = _maps(folder, method, part, pictures.shape[:3])
+            maps = stored_maps(folder, method, part, pictures.shape[:3])
             pictures[salient(maps, share) != plan.keep] = fill
     _, test, train = _fit(folder, plan, seed, data)
     cell = Cell(method, share, seed, test, train)
     storage.write_json(folder / "cells" / f"{cell.name}.json", asdict(cell))
 
 
-def _maps(folder: Path, method: str, part: str, shape: tuple[int, ...]) -> Array:
+def stored_maps(folder: Path, method: str, part: str, shape: tuple[int, ...]) -> Array:
+    """Return the maps of a method, of all pictures of a part."""
     if method == RANDOM:
         return np.random.default_rng(("train", "test").index(part)).random(shape, np.float32)
     files = sorted((folder / "maps").glob(f"{method}-{part}-*.npy"))

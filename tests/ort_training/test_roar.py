@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.roar import __main__ as benchmark
 from benchmarks.roar import experiment as roar
+from benchmarks.roar import fidelity
 from fgonnx.errors import OptionError
 from fgonnx.pictures.read import preprocess, presets
 
@@ -95,3 +96,17 @@ def test_another_experiment_in_the_same_folder_is_refused(undisturbed):
         experiment(undisturbed.folder, seed=1)
     with pytest.raises(OptionError, match=r"\(keep differ\)"):
         experiment(undisturbed.folder, roar.Plan(("gradient",), keep=True, epochs=1, batch_size=16))
+
+
+@pytest.mark.slow
+def test_fidelity_is_the_loss_without_salient_pixels_and_without_others(undisturbed):
+    found = fidelity.fidelity(undisturbed, (0.5,))
+    assert [(f.method, f.size) for f in found] == [("random", 0.5), ("gradient", 0.5)]
+    assert all(-1 <= value <= 1 for f in found for value in (f.plus, f.minus))
+
+
+def test_removed_pixels_are_among_those_that_may_be():
+    among = np.random.default_rng(0).random((3, 8, 8)) < 0.3
+    found = fidelity.removed(among, 0.1, 0)
+    assert not (found & ~among).any()
+    np.testing.assert_array_equal(found.sum(axis=(1, 2)), 6)
