@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fgonnx.errors import MARKS
 
+_GAP = "..."
 _SHOWN = 60  # characters of a value
 _CUTOFF = 0.6
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
@@ -78,3 +79,58 @@ def _plain(word: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of the text of an exception, or its kind."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def shortened(names: Sequence[str], most: int) -> list[str]:
+    """Elide the middle of long names; those that would then be alike keep the part that tells them apart.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The names.
+    most : int
+        Characters that a name may have; 20 or more.
+
+    Returns
+    -------
+    list of str
+        In the same order, each at most `most` long; different names stay different.
+
+    Examples
+    --------
+    >>> shortened(["encoder/block_1/attention/scores", "encoder/block_2/attention/scores", "head"], 24)
+    ['encoder/block_1/atten...', 'encoder/block_2/atten...', 'head']
+    """
+    found = {name: _elided(name, most) for name in names}
+    alike: dict[str, list[str]] = {}
+    for name, short in found.items():
+        alike.setdefault(short, []).append(name)
+    for group in (g for g in alike.values() if len(g) > 1):
+        letters = zip(*group, strict=False)  # as far as the shortest
+        at = next((i for i, there in enumerate(letters) if len(set(there)) > 1), min(map(len, group)))
+        found.update({name: _around(name, at, most) for name in group})
+    taken: dict[str, str] = {}
+    for name, short in sorted(found.items(), key=lambda item: item[0] != item[1]):  # those in full first
+        unique, number = short, 1
+        while unique in taken:
+            number += 1
+            unique = f"{short[: most - len(f' ({number})')]} ({number})"
+        taken[unique] = name
+    by_name = {name: short for short, name in taken.items()}
+    return [by_name[name] for name in names]
+
+
+def _elided(name: str, most: int) -> str:
+    tail = (most - len(_GAP)) // 2
+    return name if len(name) <= most else f"{name[: most - len(_GAP) - tail]}{_GAP}{name[-tail:]}"
+
+
+def _around(name: str, at: int, most: int) -> str:
+    """Elide a name, but not the characters from `at` on, where it differs from others."""
+    first = most // 10  # of the beginning
+    if at + 1 < most - len(_GAP):  # they differ where a name that ends early still shows it
+        return f"{name[: most - len(_GAP)]}{_GAP}"
+    start = min(at - 1, max(len(name) - (most - first - len(_GAP)), 0))
+    rest = name[start:]
+    room = most - first - len(_GAP)
+    return f"{name[:first]}{_GAP}{rest if len(rest) <= room else rest[: room - len(_GAP)] + _GAP}"

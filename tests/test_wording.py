@@ -17,7 +17,7 @@ from fgonnx.errors import OptionError
 from fgonnx.jobs.evaluate import Plan
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import Reading
-from fgonnx.wording import parameter
+from fgonnx.wording import parameter, shortened
 from tests.cli_support import CIRCLE, HEADER, IMAGES, ROOT, SHAPES, SMALL, model, refused
 
 OPTION_CLASSES = (fgonnx.Options, fgonnx.Running, Reading, Limits, Plan, Thoroughness)
@@ -138,3 +138,28 @@ def test_errors_mark_the_parameters_that_they_name(path):
 def test_models_are_as_they_are_said_to_be(files):
     assert [i.name for i in onnx.load(files / "two.onnx").graph.input] == ["x", "z"]
     assert Path(files / "a.wav").stat().st_size == 108
+
+
+LONG = "encoder/stages/2/blocks/{}/attention/self/query/BiasAdd;encoder/stages/2/blocks/attention/self/query/MatMul"
+NAMES_OF_SITES = {
+    "they differ in the middle": [LONG.format(i) for i in range(12)],
+    "they differ at the end": [f"{'model/' * 20}{i}" for i in range(12)],
+    "they differ at the beginning": [f"{i}{'/model' * 20}" for i in range(12)],
+    "short ones": ["a", "b", "input"],
+    "they differ in two places": [f"{'x' * 40}{i}{'y' * 40}{j}{'z' * 40}" for i in range(4) for j in range(4)],
+    "one is the beginning of another": ["a" * 90, "a" * 91, "a" * 92],
+    "one looks like a shortened other": [
+        "a" * 20 + "b" * 80 + "c" * 20,
+        "a" * 20 + "d" * 80 + "c" * 20,
+        "a" * 20 + "...",
+    ],
+}
+
+
+@pytest.mark.parametrize("most", [24, 56, 64])
+@pytest.mark.parametrize("names", NAMES_OF_SITES.values(), ids=NAMES_OF_SITES)
+def test_names_are_shortened_and_stay_different(names, most):
+    found = shortened(names, most)
+    assert len(set(found)) == len(names)
+    assert max(map(len, found)) <= most
+    assert [f for f, name in zip(found, names, strict=True) if len(name) <= most and f != name] == []

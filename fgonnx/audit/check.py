@@ -88,11 +88,14 @@ class CheckResult:
         The explanation of the samples.
     notes : tuple of str
         Changes to the model, choices that are held fixed, and limits of the checks.
+    untested : tuple of str
+        What the verdict is not about.
     """
 
     checks: tuple[Check, ...]
     explanation: Explanation
     notes: tuple[str, ...]
+    untested: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -251,7 +254,10 @@ def check(
     checks += _derivative(function, point, explanation, effort.directions, rng, channels if channels > 0 else None)
     if both:
         checks += _agreement(loaded, options, feeds, explanation, build)
-    return CheckResult(tuple(checks), explanation, tuple(dict.fromkeys(notes)))
+    untested = ["where the map puts the contributions, which 'fgonnx evaluate' measures"]
+    if steps:
+        untested.insert(0, f"slopes across the steps of {', '.join(steps)}: they have none; roundings were held")
+    return CheckResult(tuple(checks), explanation, tuple(dict.fromkeys(notes)), tuple(untested))
 
 
 def _shown(loaded: LoadedModel, drawn: dict[str, Array]) -> dict[str, Array]:

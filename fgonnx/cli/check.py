@@ -10,14 +10,14 @@ import typer
 from fgonnx.audit.check import Thoroughness
 from fgonnx.audit.check import check as run_checks
 from fgonnx.cli import terminal
-from fgonnx.cli.options import Group, ModelPath, SomeImages, Target, takes
+from fgonnx.cli.options import Group, Json, ModelPath, SomeImages, Target, takes
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.fields import RUNNING
-from fgonnx.jobs.check import check_samples
+from fgonnx.jobs.check import check_samples, described, not_tested
 from fgonnx.jobs.reading import SOUND, Reading
 
 _NOT = (
@@ -50,6 +50,7 @@ def command(
             rich_help_panel=RUNNING, help="What is checked: fgonnx, ort-training, or both and that they agree."
         ),
     ] = "fgonnx",
+    as_json: Json = False,
     *,
     options: Options,
     thoroughness: Thoroughness,
@@ -86,6 +87,10 @@ def command(
             labels=reading.names(),
             engine=engine,
         )
-    terminal.show_check(result)
+    untested = not_tested(result, drawn=not inputs)
+    if as_json:
+        terminal.show_json(described(loaded, result, untested, said))
+    else:
+        terminal.show_check(result, untested)
     if not result.passed:
         raise typer.Exit(_EXIT[result.verdict])

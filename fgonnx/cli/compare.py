@@ -12,11 +12,11 @@ from rich.text import Text
 
 from fgonnx.audit.comparison import NOTICEABLE, SMALLER_IS_BETTER
 from fgonnx.cli import terminal
-from fgonnx.cli.options import Folder, Group, Images, Target, takes
+from fgonnx.cli.options import Folder, Group, Images, Json, Target, takes
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.fields import refuse_idle
-from fgonnx.jobs.compare import CALLED, OWN, WHERE, CompareJob, Side, called, short
+from fgonnx.jobs.compare import CALLED, OWN, WHERE, CompareJob, Side, called, shortened_layers
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import SOUND, Reading
 
@@ -41,6 +41,7 @@ def command(
     inputs: Images,
     folder: Folder,
     target: Target = None,
+    as_json: Json = False,
     *,
     options: Options,
     a_options: Mapping[str, Any],
@@ -79,7 +80,10 @@ def command(
         pass
     terminal.notes(job.notes)
     summary = job.summary(complete=True)
-    _show(summary, folder)
+    if as_json:
+        terminal.show_json(summary)
+    else:
+        _show(summary, folder)
     if not summary["passed"]:
         raise typer.Exit(1)
 
@@ -118,6 +122,8 @@ def _show(summary: Mapping[str, Any], folder: Path) -> None:
         terminal.out().print(f"... and {len(rows) - _ROWS} more", soft_wrap=True)
     _show_measures(summary)
     _show_layers(summary)
+    terminal.say("how to read", "added here: the error of a layer's values that arises in it alone; so far: all of it;")
+    terminal.say("", "bars in the pictures: each layer's part of score B - score A; they add up to it, and may cancel")
     terminal.say("written", f"{len(rows)} x .png, summary.json and summary.csv in {folder}/")
     if summary["limits"]:
         failed = [c["measure"] for c in summary["limits"] if not c["holds"]]
@@ -141,17 +147,26 @@ def _show_measures(summary: Mapping[str, Any]) -> None:
             CALLED.get(name, name),
             f"{s['mean']:.3f}",
             f"{s['max'] if name in SMALLER_IS_BETTER else s['min']:.3f}",
-            Path(s["worst"]["image"]).name + ("" if s["worst"]["row"] is None else f" [{s['worst']['row']}]"),
+            _worst(s),
             "" if c is None else f"{c['kind']} {c['bound']:g} ({c['judged']})",
             "" if c is None else Text("holds", style="green") if c["holds"] else Text("fails", style="bold red"),
         )
     terminal.show(made)
 
 
+def _worst(spread: Mapping[str, Any]) -> str:
+    """Return the name of the worst picture; none where all are alike, as far as the table shows."""
+    worst = spread["worst"]
+    if worst is None or f"{spread['min']:.3f}" == f"{spread['max']:.3f}":
+        return ""
+    return Path(worst["image"]).name + ("" if worst["row"] is None else f" [{worst['row']}]")
+
+
 def _show_layers(summary: Mapping[str, Any]) -> None:
     layers, apart = summary["layers"], summary["parted"]
+    short = shortened_layers([e[node] for node in ("node_a", "node_b") for e in layers])
     if apart:
-        title = f"They part at {short(apart[0]['node_b'])}"
+        title = f"They part at {short[apart[0]['node_b']]}"
     elif max(e["added"] for e in layers) > NOTICEABLE:
         title = "They differ in many layers, none stands out; those that add most"
     else:
@@ -162,8 +177,8 @@ def _show_layers(summary: Mapping[str, Any]) -> None:
     for e in (apart or sorted(layers, key=lambda e: -e["added"]))[:_LAYERS]:
         terminal.row(
             made,
-            short(e["node_a"]),
-            short(e["node_b"]),
+            short[e["node_a"]],
+            short[e["node_b"]],
             WHERE[e["where"]],
             f"{e['added']:.2%}",
             f"{e['error']:.2%}",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fgonnx.cli import terminal
-from fgonnx.cli.options import Folder, Group, ModelPath, takes
+from fgonnx.cli.options import Folder, Group, Json, ModelPath, takes
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import OptionError
@@ -40,6 +40,7 @@ def command(
         ),
     ],
     folder: Folder,
+    as_json: Json = False,
     *,
     plan: Plan,
     options: Options,
@@ -70,7 +71,10 @@ def command(
     for _ in terminal.progress(job.run, "evaluating", job.run.cost, step=int):
         pass
     summary = job.finish()
-    _show(summary, folder)
+    if as_json:
+        terminal.show_json(summary)
+    else:
+        _show(summary, folder)
     if summary["failed"] or summary["data"]["skipped"]:
         raise typer.Exit(1)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fgonnx.cli import terminal
-from fgonnx.cli.options import Folder, Group, Images, ModelPath, Target, takes
+from fgonnx.cli.options import Folder, Group, Images, Json, ModelPath, Target, takes
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.fields import EXPLANATION
@@ -46,6 +47,7 @@ def command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Leave out what an earlier run with the same settings has done.")
     ] = False,
+    as_json: Json = False,
     *,
     options: Options,
     running: Running,
@@ -62,6 +64,7 @@ def command(
     - `fgonnx explain mobilenet.onnx 'photos/*.jpg' -o out --preprocess tf --psi signed` : what speaks for and against
     - `fgonnx explain yolo.onnx street.jpg -o out --preprocess yolo,layout=NCHW --picture overlay`
     - `fgonnx explain sensor.onnx batch.npy -o out` : arrays need no preprocessing
+    - `fgonnx explain resnet.onnx photos/ -o out --preprocess imagenet --json | jq '.records[].score'`
     - `fgonnx explain vad.onnx speech.wav -o out --span 4000:4576 --bind sr=16000 --bind state=zeros` : sound over time
 
     The record holds the five largest classes, the score, how exactly the contributions sum to it (completeness), what
@@ -73,13 +76,17 @@ def command(
         terminal.say("preprocessing", f"{job.preprocessing.describe()}  (from: {job.preprocessing_origin})")
     terminal.say("explained by", ", ".join(f"{k} {v}" for k, v in options.to_dict().items() if v is not None))
     shown: list[dict[str, Any]] = []
+    rows = sys.maxsize if as_json else _ROWS
     seen: dict[str, None] = {}
     count = 0
     for record in terminal.progress(job.run(), "explaining", len(job.sources), few=_FEW):
         count += 1
-        if len(shown) < _ROWS:
+        if len(shown) < rows:
             shown.append(record)
         seen.update({f"{Path(record['input']['path']).name}: {n}": None for n in record["notes"] if n not in job.notes})
+    if as_json:
+        terminal.show_json({**job.described(), "records": shown})
+        return
     terminal.notes(job.notes)
     terminal.notes(list(seen)[:_ROWS])
     terminal.show_explained(shown, count - len(shown), folder)

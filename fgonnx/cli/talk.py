@@ -35,11 +35,17 @@ QUIET = Annotated[
 
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+_program: ContextVar[bool] = ContextVar("program", default=False)
 
 
 def quiet() -> bool:
     """Tell whether only errors are printed."""
     return _quiet.get()
+
+
+def program() -> bool:
+    """Tell whether stdout is for a program, which reads JSON from it."""
+    return _program.get()
 
 
 class _Lines(logging.Handler):
@@ -52,7 +58,7 @@ class _Lines(logging.Handler):
 
 
 @contextlib.contextmanager
-def level(verbose: int, quiet: bool, show: Callable[[str], None]) -> Iterator[None]:
+def level(verbose: int, quiet: bool, show: Callable[[str], None], *, program: bool = False) -> Iterator[None]:
     """Say as much as was asked for.
 
     Parameters
@@ -63,6 +69,8 @@ def level(verbose: int, quiet: bool, show: Callable[[str], None]) -> Iterator[No
         Whether --quiet was.
     show : callable
         Prints a line of the log.
+    program : bool
+        Whether stdout is for a program.
 
     Raises
     ------
@@ -71,7 +79,7 @@ def level(verbose: int, quiet: bool, show: Callable[[str], None]) -> Iterator[No
     """
     if verbose and quiet:
         raise OptionError("--verbose and --quiet were both given; give one of them")
-    token = _quiet.set(quiet)
+    tokens = _quiet.set(quiet), _program.set(program)
     logger = logging.getLogger("fgonnx")
     before, handler = logger.level, _Lines(show)
     if verbose:
@@ -82,4 +90,5 @@ def level(verbose: int, quiet: bool, show: Callable[[str], None]) -> Iterator[No
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
-        _quiet.reset(token)
+        _quiet.reset(tokens[0])
+        _program.reset(tokens[1])

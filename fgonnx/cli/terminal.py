@@ -30,6 +30,7 @@ from fgonnx.cli.tables import Cell
 from fgonnx.errors import FgonnxError, FgonnxWarning
 from fgonnx.fields import RUNNING, spellings
 from fgonnx.jobs.record import name_of, target_of, value_of
+from fgonnx.wording import shortened
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,8 +50,8 @@ class _Console(Console):
 
 
 def out() -> Console:
-    """Return the console of results; it is mute where only errors are printed."""
-    return _console(stderr=False, quiet=talk.quiet())
+    """Return the console of results; it is mute where only errors, or JSON for a program, are printed."""
+    return _console(stderr=False, quiet=talk.quiet() or talk.program())
 
 
 def err() -> Console:
@@ -127,7 +128,7 @@ def command(function: Callable[P, None]) -> Callable[..., None]:
     ) -> None:
         try:
             with (
-                talk.level(verbose, quiet, _log),
+                talk.level(verbose, quiet, _log, program=bool(kwargs.get("as_json"))),
                 _warnings(),
                 bounded(parse(bound)) if bound else contextlib.nullcontext(),
             ):
@@ -318,10 +319,10 @@ def _show_obstacle(found: Mapping[str, Any], *, everything: bool) -> None:
     if not refusals:
         return
     made = table("node", "operator", "opset", "why", "what to do", numbers=("opset",))
-    for r in refusals if everything else refusals[:_LONG]:
-        row(
-            made, r["node"] if everything else _middle(r["node"]), r["op_type"], r["version"], r["why"], r["what_to_do"]
-        )
+    listed = refusals if everything else refusals[:_LONG]
+    names = [str(r["node"]) for r in listed]
+    for name, r in zip(names if everything else shortened(names, _NAME), listed, strict=True):
+        row(made, name, r["op_type"], r["version"], r["why"], r["what_to_do"])
     show(made)
     _more(len(refusals), everything=everything)
 
@@ -339,6 +340,7 @@ def _show_sites(sites: Sequence[Mapping[str, Any]], profile: str, *, everything:
         title=f"{len(sites)} sites: what the score is the sum of; {shown} of them in the map (profile {profile})",
     )
     listed = list(enumerate(sites))
+    short = shortened([str(s["name"]) for s in sites], _NAME)
     # The beginning of the network and its end tell most.
     if not everything and len(listed) > 2 * _LONG:
         listed = listed[:_LONG] + listed[-_LONG // 2 :]
@@ -346,16 +348,11 @@ def _show_sites(sites: Sequence[Mapping[str, Any]], profile: str, *, everything:
         if i and listed[0][0] == 0 and i == len(sites) - _LONG // 2 and len(listed) < len(sites):
             row(made, "", "...")
         grid = " x ".join(map(str, s["grid"]))
-        name = s["name"] if everything else _middle(s["name"])
+        name = s["name"] if everything else short[i]
         row(made, i, name, s["op_type"], s["kind"], grid or "not spatial", "yes" if s["in_map"] else "no")
     show(made)
     if len(listed) < len(sites):
         out().print(f"{len(sites) - len(listed)} more sites: --all", soft_wrap=True)
-
-
-def _middle(name: str) -> str:
-    """Elide the middle of a long name; exporters concatenate many."""
-    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}...{name[3 - _NAME // 2 :]}"
 
 
 def _more(count: int, *, everything: bool) -> None:
@@ -363,8 +360,8 @@ def _more(count: int, *, everything: bool) -> None:
         out().print(f"{count - _LONG} more nodes: --all", soft_wrap=True)
 
 
-def show_check(result: CheckResult) -> None:
-    """Print the result of `check`."""
+def show_check(result: CheckResult, untested: Sequence[str]) -> None:
+    """Print the result of `check`, and what it is not about."""
     notes(result.notes)
     made = table("check", "result", "error", "allowed", "how it was measured", numbers=("error", "allowed"))
     for c in result.checks:
@@ -374,6 +371,8 @@ def show_check(result: CheckResult) -> None:
     for c in result.checks:
         if c.verdict == "undecided":
             say("not decided", f"{c.name}; what would decide it: {c.decides}")
+    for what in untested:
+        say("not tested", what)
     words = {"passed": "passed", "failed": "failed", "undecided": "not decided"}
     style = "bold green" if result.passed else "bold yellow" if result.verdict == "undecided" else "bold red"
     out().print(Text(words[result.verdict], style=style))

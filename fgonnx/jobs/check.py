@@ -1,15 +1,17 @@
-"""Samples for `fgonnx check`: the user's own, or random ones."""
+"""Samples for `fgonnx check`, the user's own or random ones; what it found, for programs; what it did not test."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx.audit.check import Thoroughness
+from fgonnx._version import __version__
+from fgonnx.audit.check import CheckResult, Thoroughness
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.rewrite.options import Options
@@ -74,3 +76,37 @@ def check_samples(
         return random_pictures(pre, options.explained_shape, count, seed), layout, said
     said.append(("checked on", f"{count} random array(s), seed {seed}; the model may be made for other values"))
     return None, layout, said
+
+
+def not_tested(result: CheckResult, *, drawn: bool) -> list[str]:
+    """Return what the verdict is not about; `drawn` tells whether the samples were random ones."""
+    found = ["inputs of your own, as these were drawn at random"] if drawn else []
+    return [*found, *result.untested]
+
+
+def described(
+    loaded: LoadedModel, result: CheckResult, untested: Sequence[str], said: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """Return what a check found, ready for JSON.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model.
+    result : CheckResult
+        What was found.
+    untested : sequence of str
+        What the verdict is not about.
+    said : sequence of pair of str
+        The samples, as `check_samples` describes them.
+    """
+    return {
+        "fgonnx": __version__,
+        "model": {"path": None if loaded.path is None else str(loaded.path), "sha256": loaded.sha256},
+        "verdict": result.verdict,
+        "checks": [asdict(check) for check in result.checks],
+        "not_tested": list(untested),
+        "samples": dict(said),
+        "explained": list(result.explanation.described),
+        "notes": list(result.notes),
+    }

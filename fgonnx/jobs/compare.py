@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from fgonnx.jobs.samples import Reader, Sample, digest, find, is_picture
 from fgonnx.pictures.read import images
 from fgonnx.pictures.show import pair
 from fgonnx.pictures.show.sheet import Certificate
+from fgonnx.wording import shortened
 
 Float = npt.NDArray[np.float64]
 
@@ -311,7 +313,7 @@ class CompareJob:
             "mean": float(values.mean()),
             "min": float(values.min()),
             "max": float(values.max()),
-            "worst": {"image": row["image"], "row": row["row"]},
+            "worst": {"image": row["image"], "row": row["row"]} if np.ptp(values) > 0 else None,
         }
 
     def _layers(self) -> list[dict[str, Any]]:
@@ -401,7 +403,9 @@ def called(row: Mapping[str, Any], letter: str) -> str:
     return str(row[f"choice_{letter}"]) if label is None else str(label)
 
 
-def short(name: str) -> str:
-    """Shorten the name of a layer: the first of fused ones (joined by ";"), the middle of a long path elided."""
-    name = name.partition(";")[0]
-    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}...{name[3 - _NAME // 2 :]}"
+def shortened_layers(names: Sequence[str]) -> dict[str, str]:
+    """Shorten names of layers: the first of fused ones (joined by ";") where it is one's own, long paths elided."""
+    names = list(dict.fromkeys(names))
+    often = Counter(name.partition(";")[0] for name in names)
+    first = [f if often[f := name.partition(";")[0]] == 1 else name for name in names]
+    return dict(zip(names, shortened(first, _NAME), strict=True))

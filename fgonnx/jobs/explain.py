@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fgonnx import files as storage
+from fgonnx._version import __version__
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.values import dims_of
@@ -115,6 +116,15 @@ class ExplainJob:
         self._given_labels = self.reading.names()
         if self.options.method == "smooth-fullgrad":
             self.notes[record.SMOOTHED] = None
+
+    def described(self) -> dict[str, Any]:
+        """Return what all records of a run have in common, ready for JSON."""
+        return {
+            "fgonnx": __version__,
+            "model": {"path": str(self.model), "sha256": self.loaded.sha256},
+            "folder": str(self.folder),
+            "notes": list(self.notes),
+        }
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Explain sample after sample and yield their records, once their files are written.
