@@ -3,7 +3,7 @@
 Zheng et al., "F-Fidelity: A Robust Framework for Faithfulness Evaluation of Explainable AI", ICLR 2025. Once for all
 methods, the network is trained on, on pictures without a random share of up to BETA of their pixels, so that these are
 no longer out of its distribution. Then a random share ALPHA of the most salient pixels, or of the others, is removed,
-never more than BETA of the picture. A good map loses much accuracy by the first (plus) and little by the second (minus).
+never more than BETA of the picture. A good map loses much accuracy by the first (plus), little by the second (minus).
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def table(rows: Sequence[Fidelity]) -> list[str]:
         "## F-Fidelity",
         "",
         f"The same network is trained on for {_EPOCHS} epochs, once for all methods, on pictures without up to "
-        f"{BETA:.0%} of their pixels, at random. Then a random {ALPHA:.0%} of the given share of most salient pixels is "
-        "removed (plus: the larger the better), or of all the others (minus: the smaller the better), but never more "
+        f"{BETA:.0%} of their pixels, at random. Then a random {ALPHA:.0%} of the given share of most salient pixels "
+        "is removed (plus: the larger the better), or of the others (minus: the smaller the better), but never more "
         f"than {BETA:.0%} of the picture. Loss of accuracy in points, mean over {_DRAWS} draws, plus / minus (Zheng et "
         "al., ICLR 2025).",
         "",
