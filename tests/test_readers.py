@@ -395,3 +395,21 @@ class TestParameters:
         opsets = [helper.make_opsetid("", 18)]
         body.functions.append(helper.make_function("loc", "Shift", ["X"], ["Y"], [one, added], opsets))
         assert fgonnx.inspect(body)["model"]["parameters"] == 48
+
+
+@pytest.mark.parametrize("keeps", [0, 1, 2, 255, -1])
+def test_only_a_one_switches_on(keeps):
+    proto = net("h = MatMul(x, w) r = Relu(h) z = MatMul(r, v) y = Add(z, m2)")
+    step = helper.make_node("ReduceMean", ["z", "one"], ["m"], keepdims=keeps)
+    back = helper.make_node("Reshape", ["m", "column"], ["m2"])
+    proto.graph.node.insert(3, step)
+    proto.graph.node.insert(4, back)
+    for name, array in (("one", np.array([1])), ("column", np.array([-1, 1]))):
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    explained_as_onnxruntime_runs_it(proto)
+
+
+def test_sizes_beyond_any_memory_are_refused():
+    proto = model(f"(float[2,3,{2**31 - 1},8] x) => (float[2,3] y) {{ y = ReduceMean<axes=[2,3],keepdims=0>(x) }}", 17)
+    with pytest.raises(ModelError, match="more memory than there is"):
+        fgonnx.check(proto)

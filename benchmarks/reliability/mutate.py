@@ -151,8 +151,9 @@ def _value(rng: random.Random, field: FieldDescriptor, now: Any, others: list[Me
             return rng.choice([v.number for v in field.enum_type.values])
         near = [now + 1, now - 1, -now] if isinstance(now, int) else [1]
         value = rng.choice((*NUMBERS, *near))
-        bits = 31 if field.type == FieldDescriptor.TYPE_INT32 else 63
-        return max(-(1 << bits), min(value, (1 << bits) - 1))
+        bits = 31 if field.type in (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_UINT32) else 63
+        unsigned = field.type in (FieldDescriptor.TYPE_UINT32, FieldDescriptor.TYPE_UINT64)
+        return max(0 if unsigned else -(1 << bits), min(value, (1 << bits) - 1))
     if field.type in _REAL:
         return rng.choice(REALS)
     if field.type == FieldDescriptor.TYPE_BYTES:

@@ -301,6 +301,7 @@ def _deserialise(
     try:
         model = ir.from_proto(proto)
         reading.make_readable(model)
+        reading.settle_switches(model)
         for name, weight in (weights or {}).items():
             model.graph.initializers[name].const_value = weight
         _unpack(model)

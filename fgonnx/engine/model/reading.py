@@ -103,6 +103,9 @@ def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
     return onnx.numpy_helper.from_array(array.reshape(shape), sparse.values.name)
 
 
+_SWITCHES = ("allowzero", "keepdims", "noop_with_empty_axes")
+
+
 def make_readable(model: ir.Model) -> None:
     """Write out what of descriptions is not UTF-8, which protobuf hands over as bytes."""
     for described in (model, model.graph):
@@ -113,6 +116,19 @@ def make_readable(model: ir.Model) -> None:
         if entries != dict(described.metadata_props):
             described.metadata_props.clear()
             described.metadata_props.update(entries)
+
+
+def settle_switches(model: ir.Model) -> None:
+    """Let switches be 0 or 1, as onnxruntime reads them: those named here are on at 1 alone, not at every other number.
+
+    SplitToSequence is the exception, whose keepdims is off at 0 alone.
+    """
+    for nodes in (model.graph, *model.functions.values()):
+        for node in nodes.all_nodes():
+            for name in _SWITCHES if node.op_type != "SplitToSequence" else ():
+                given = node.attributes.get(name)
+                if given is not None and given.type == ir.AttributeType.INT and not given.is_ref():
+                    node.attributes[name] = ir.AttrInt64(name, int(given.as_int() == 1))
 
 
 def _text(value: str | bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -64,11 +65,10 @@ class Trials:
     def _size(self) -> int | None:
         """A size for all that is free with which the model runs; None if there is none among those tried."""
         for size in _SIZES:
-            feeds = self._feeds(size, {})
-            if sum(array.size for array in feeds.values()) > _MOST:
+            if sum(math.prod(shape) for shape in self._shapes(size, {}).values()) > _MOST:
                 continue
             try:
-                self._run(feeds)
+                self._run(self._feeds(size, {}))
             except ModelError:
                 continue
             return size
@@ -94,10 +94,8 @@ class Trials:
             d = dims_of(v)[axis]
         return str(d.value) if not isinstance(d, int) and d.value is not None else f"{v.name}:{axis}"
 
-    def _feeds(self, size: int, symbols: Mapping[str, int], seed: int = 0) -> Feeds:
-        """Return seeded inputs: `symbols` says the size of free axes, `size` that of other ones of the input."""
-        rng = np.random.default_rng(seed)
-        feeds: Feeds = {}
+    def _shapes(self, size: int, symbols: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        """Return the sizes of inputs: `symbols` says the size of free axes, `size` that of other ones of the input."""
         known = dict(symbols)
         if self._shape is not None:
             for i, given in enumerate(self._shape):
@@ -107,18 +105,27 @@ class Trials:
         for i in range(len(dims_of(self._x))):
             if (symbol := self._symbol(self._x, i)) is not None:
                 known.setdefault(symbol, size)
-        for v in free_inputs(self._loaded.ir.graph):
-            dims = dims_of(v) if v.shape is not None else ()
-            sizes = tuple(
-                d if isinstance(d, int) else known.get(self._symbol(v, i) or "", 1) for i, d in enumerate(dims)
+        return {
+            str(v.name): tuple(
+                d if isinstance(d, int) else known.get(self._symbol(v, i) or "", 1)
+                for i, d in enumerate(dims_of(v) if v.shape is not None else ())
             )
-            dtype = v.dtype or ir.DataType.FLOAT
+            for v in free_inputs(self._loaded.ir.graph)
+        }
+
+    def _feeds(self, size: int, symbols: Mapping[str, int], seed: int = 0) -> Feeds:
+        """Return seeded inputs, of the sizes that `_shapes` returns."""
+        rng = np.random.default_rng(seed)
+        feeds: Feeds = {}
+        shapes = self._shapes(size, symbols)
+        for v in free_inputs(self._loaded.ir.graph):
+            name, dtype = str(v.name), v.dtype or ir.DataType.FLOAT
             if dtype.is_floating_point():
-                feeds[str(v.name)] = rng.uniform(0.0, 1.0, sizes).astype(dtype.numpy())
-            elif v.name == self._x.name:
-                feeds[str(v.name)] = rng.integers(0, 256, sizes).astype(dtype.numpy())
+                feeds[name] = rng.uniform(0.0, 1.0, shapes[name]).astype(dtype.numpy())
+            elif name == self._x.name:
+                feeds[name] = rng.integers(0, 256, shapes[name]).astype(dtype.numpy())
             else:
-                feeds[str(v.name)] = np.zeros(sizes, dtype.numpy())
+                feeds[name] = np.zeros(shapes[name], dtype.numpy())
         return feeds
 
     def joins(self, axis: int) -> bool:

@@ -28,6 +28,10 @@ def in_words_of(loaded: LoadedModel) -> Iterator[None]:
             raise ModelError(f"{loaded.name}: {reason}") from error
         if isinstance(error, FgonnxError):
             raise
+        if isinstance(error, MemoryError):
+            raise ModelError(
+                f"{loaded.name}: rewriting it takes more memory than there is: {first_line(error)}"
+            ) from error
         raise ModelError(
             f"{loaded.name}: cannot be rewritten, although onnxruntime takes it ({type(error).__name__}: "
             f"{first_line(error)}). This is a fault of fgonnx; please report it"
