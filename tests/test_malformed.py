@@ -434,6 +434,14 @@ class TestRuns:
         ):
             Explainer(self.source())(X)
 
+    def test_memory_that_there_is_not_is_no_fault(self, monkeypatch):
+        def fails(*args, **kwargs):
+            raise MemoryError("Unable to allocate 768. GiB")
+
+        monkeypatch.setattr("fgonnx.engine.rewrite.rewrite.normalise", fails)
+        with pytest.raises(ModelError, match="takes more memory than there is: Unable to allocate 768. GiB"):
+            Explainer(self.source())(X)
+
 
 class TestBeforeAnythingIsRun:
     """Nodes and loops that onnxruntime refuses, or would never leave."""
