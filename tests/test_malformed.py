@@ -439,7 +439,7 @@ class TestRuns:
             raise MemoryError("Unable to allocate 768. GiB")
 
         monkeypatch.setattr("fgonnx.engine.rewrite.rewrite.normalise", fails)
-        with pytest.raises(ModelError, match="takes more memory than there is: Unable to allocate 768. GiB"):
+        with pytest.raises(ModelError, match="takes more memory than there is: Unable to allocate"):
             Explainer(self.source())(X)
 
 
