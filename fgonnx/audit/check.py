@@ -37,6 +37,7 @@ from fgonnx.explain.choice import takes_seed
 from fgonnx.explain.exact import Witness
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
+from fgonnx.explain.ids import Rows
 from fgonnx.explain.source import allowed_difference
 from fgonnx.explain.targets import Target
 from fgonnx.fields import MOST_RUNS, changed, check_fields, documented, of_kind, option, refuse_idle
@@ -234,10 +235,12 @@ def check(
         notes.append(
             f"the graph holds {', '.join(steps)}: a step function has no useful slope, the straight-through one is used"
         )
-    explained, channels = scorer.normal.input_name, scorer.normal.layout.find("C")
+    explained, channels = scorer.normal.given, (scorer.normal.axes or scorer.normal.layout).find("C")
     point = feeds[explained]
-    fixed = {n: a for n, a in feeds.items() if n != explained}
+    fixed = {n: a for n, a in feeds.items() if n != explained or scorer.normal.ids is not None}
     forward = forward_of(loaded, scorer, explanation, feeds)
+    if scorer.normal.ids is not None:
+        point = Rows(scorer, running, loaded.folder)(feeds)
     scorer = replace(scorer, normal=free_input(scorer.normal))
     point = point.astype(dtype_of(scorer.normal.x).numpy())
 

@@ -16,6 +16,7 @@ from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.engine.rewrite.samples import ONE_AT_A_TIME
 from fgonnx.errors import InputError, ModelError
+from fgonnx.explain import ids
 from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
@@ -44,8 +45,9 @@ def feeds(where: str, r: Rewritten, x: Array | Feeds, size: int | None = None) -
         There are several samples, and they influence each other.
     """
     graph = r.model.graph
-    needed = {str(v.name): v for v in graph.inputs if v.name not in graph.initializers and v.name != r.selector}
-    given = dict(x) if isinstance(x, Mapping) else {r.normal.input_name: x}
+    added = {r.selector} if r.normal.given == r.normal.input_name else {r.selector, r.normal.input_name}
+    needed = {str(v.name): v for v in graph.inputs if v.name not in graph.initializers and v.name not in added}
+    given = dict(x) if isinstance(x, Mapping) else {r.normal.given: x}
     missing, unknown = sorted(set(needed) - set(given)), sorted(set(given) - set(needed))
     if missing or unknown:
         raise InputError(
@@ -54,8 +56,11 @@ def feeds(where: str, r: Rewritten, x: Array | Feeds, size: int | None = None) -
             + (f"; unknown: {', '.join(unknown)}" if unknown else "")
             + (f"; give arrays by name, or fix inputs beforehand ({parameter('bind')})" if len(needed) > 1 else "")
         )
-    found = {name: _checked(name, np.asarray(given[name]), value) for name, value in needed.items()}
-    main = found[r.normal.input_name]
+    arrays = {name: np.asarray(given[name]) for name in needed}
+    if r.normal.ids is not None:
+        ids.check(where, r, arrays)
+    found = {name: _checked(name, arrays[name], value) for name, value in needed.items()}
+    main = found[r.normal.given]
     if main.shape[0] == 0:
         raise InputError("the batch is empty; give at least one sample")
     if r.entangled and main.shape[0] > 1:
@@ -155,7 +160,7 @@ def _driven(r: Rewritten, session: Session | OpenVinoSession, fed: Feeds, index:
     sample = methods.Sample(
         fed[name].astype(np.float64),
         index,
-        r.normal.layout,
+        r.normal.axes or r.normal.layout,
         size if r.normal.batched else 1,
         {n: clean[where] for n, where in r.names.items()},
         r.options.psi,

@@ -28,7 +28,7 @@ from fgonnx.engine.rewrite.arranged import arranged, turned
 from fgonnx.engine.rewrite.options import NEXT, Options, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError, OptionError, TargetError
-from fgonnx.explain import batches
+from fgonnx.explain import batches, ids
 from fgonnx.explain.choice import Resolved, contrasted, resolve, resolve_contrast, takes_seed
 from fgonnx.explain.exact import Witness
 from fgonnx.explain.explanation import Explanation, turned_back
@@ -62,11 +62,15 @@ _OF_FILES = {
 
 @dataclass
 class Engine:
-    """A rewritten model and its session, for one input size; `verified` once it was held against the source."""
+    """A rewritten model and its session, for one input size; `verified` once it was held against the source.
+
+    `rows` computes those that ids select, where the graph takes them beside the ids.
+    """
 
     rewritten: Rewritten
     session: Session | OpenVinoSession
     verified: bool = False
+    rows: ids.Rows | None = None
 
 
 def _made(
@@ -230,7 +234,10 @@ class Explainer:
                 session = self._opened(rewritten, loaded)
                 while len(self._engines) >= _KEPT_SIZES:
                     self._engines.pop(next(iter(self._engines)))
-                self._engines[key] = Engine(rewritten, session)
+                rows = None
+                if rewritten.normal.given != rewritten.normal.input_name:
+                    rows = ids.Rows(rewritten, self.running, self.loaded.folder)
+                self._engines[key] = Engine(rewritten, session, rows=rows)
             return self._engines[key]
 
     def _opened_engine(self, r: Rewritten) -> Engine:
@@ -329,6 +336,8 @@ class Explainer:
         )
         r = engine.rewritten
         fed = batches.feeds(self.loaded.name, r, x, self.running.batch_size)
+        if engine.rows is not None:
+            fed[r.normal.input_name] = engine.rows(fed)
         count = fed[r.normal.input_name].shape[0]
         if contrast is not None:
             head = Head(r.head_shape, count, labels=self.labels or ())
@@ -380,7 +389,8 @@ class Explainer:
         """
         if self._file is not None:
             return {}
-        r, first = engine.rewritten, not engine.verified
+        first = not engine.verified
+        r, fed = ids.of_the_source(engine.rewritten, fed)
         found = self._witness.hold(self.loaded, r, fed, results, first=first)
         engine.verified = True
         return found

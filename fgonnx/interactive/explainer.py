@@ -219,10 +219,10 @@ class Explainer(explainer.Explainer):
         self, r: Rewritten, results: Mapping[str, Array], fed: Mapping[str, Array], described: Sequence[str]
     ) -> Explanation:
         arrays = super()._result(r, results, fed, described)
-        x = fed[r.normal.input_name].copy()  # pictures and records are of these values, whatever becomes of the array
+        x = fed[r.normal.given].copy()  # pictures and records are of these values, whatever becomes of the array
         names = ["array"] if len(x) == 1 else [f"array-{i:04}" for i in range(len(x))]
         entries = int(np.prod(r.head_shape, initial=1))
-        reader = self._reader_of(self.options.input or r.normal.input_name)
+        reader = self._reader_of(self.options.input or r.normal.given)
         origin = Origin(
             samples=tuple(
                 Sample(Source(Path(name), None, name), row, _NOTHING, None, ())

@@ -55,7 +55,8 @@ class Forward:
         if self._model.functions:
             common.InlinePass()(self._model)
             common.NameFixPass()(self._model)
-        self._folder, self._head, self._input = folder, r.head, r.normal.input_name
+        self._folder, self._head = folder, r.head
+        self._input = r.normal.input_name if r.normal.selected is None else str(r.normal.selected.name)
         self._compute = Operators(dict(self._model.opset_imports))
         self._close = allowed_difference(model.graph)
         # A step has the slope zero, unless it is a quantiser written by hand, which passes that of what it rounds.
@@ -102,6 +103,8 @@ class Forward:
             model, values = self._values(feeds)
         except ModelError as error:
             raise Unmeasured(f"onnxruntime does not give its inner values: {error}") from error
+        if self._input not in values:
+            raise Unmeasured(f"the source has no value '{self._input}', which is explained")
         tangents: dict[str, Tangents] = {self._input: directions.astype(np.float64)}
         steps: dict[str, tuple[Array | None, Array | None]] = {}
         proto = ir.to_proto(ir.Model(_without_weights(model.graph), ir_version=model.ir_version))

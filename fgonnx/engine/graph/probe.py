@@ -7,6 +7,7 @@ running does not. Two batch sizes reveal which dimensions scale with the batch, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from fgonnx.engine.graph.lookups import ids_like, lookups
 from fgonnx.engine.graph.session import Session, slim
 from fgonnx.errors import ModelError
 
@@ -205,13 +207,35 @@ def random_feeds(graph: ir.Graph, x: ir.Value, shape: Dims, batch: int, seed: in
             )
         dtype = value.dtype or ir.DataType.FLOAT
         if dtype.is_floating_point():
-            array = rng.uniform(0.0, 1.0, dims).astype(dtype.numpy())
-        elif value is x:
-            array = rng.integers(0, 256, dims).astype(dtype.numpy())
+            array = floats(rng, graph, value, dims)
         else:
-            array = np.zeros(dims, dtype.numpy())
+            array = whole_numbers(rng, graph, value, dims, x)
         feeds[str(value.name)] = array
     return feeds
+
+
+def floats(rng: np.random.Generator, graph: ir.Graph, value: ir.Value, dims: Sequence[int]) -> Array:
+    """Return numbers for a floating-point input: uniform in 0..1, or ids where it holds them."""
+    dtype = (value.dtype or ir.DataType.FLOAT).numpy()
+    if lookups(graph, value):
+        ids = ids_like(graph, value)
+        return rng.integers(ids.start, ids.stop, tuple(dims)).astype(dtype)
+    return rng.uniform(0.0, 1.0, tuple(dims)).astype(dtype)
+
+
+def whole_numbers(
+    rng: np.random.Generator, graph: ir.Graph, value: ir.Value, dims: Sequence[int], x: ir.Value
+) -> Array:
+    """Return whole numbers for an input: of the explained one ids that it may hold, or grey levels; else zeros.
+
+    A mask beside ids hides nothing: it is ones.
+    """
+    dtype = (value.dtype or ir.DataType.FLOAT).numpy()
+    if value is x:
+        ids = ids_like(graph, x)
+        return rng.integers(ids.start, ids.stop, tuple(dims)).astype(dtype)
+    beside = x.dtype is not None and x.dtype.is_integer() and "mask" in str(value.name).lower()
+    return np.ones(dims, dtype) if beside else np.zeros(dims, dtype)
 
 
 def merge(one: Probe, two: Probe) -> dict[str, tuple[int | ir.SymbolicDim, ...]] | None:

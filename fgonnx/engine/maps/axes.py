@@ -121,6 +121,17 @@ def input_layout(letters: str, dims: Sequence[Dim], batched: bool) -> Layout:
     return tuple(axes)
 
 
+def letters(layout: Layout) -> str:
+    """Return the axes of a value in letters: N, C, and those of the grid where an axis is a whole one of the input's."""
+    names = {1: "W", 2: "HW", 3: "DHW"}.get(len({i for i in grid_axes(layout) if i is not None}), "DHW")
+    known = {i: names[min(k, 2)] for k, i in enumerate(sorted({i for i in grid_axes(layout) if i is not None}))}
+    batch = [any(a.kind == "batch" for a in axis) for axis in layout]
+    return "".join(
+        "N" if is_batch or (not any(batch) and not k) else known.get(i, "C") if i is not None else "C"
+        for k, (i, is_batch) in enumerate(zip(grid_axes(layout), batch, strict=True))
+    )
+
+
 def grid_axes(layout: Layout) -> tuple[int | None, ...]:
     """Return for each axis of a value which whole axis of the input's grid it is; None for the others."""
     return tuple(int(axis[0].kind[1:]) if len(axis) == 1 and axis[0].entire else None for axis in layout)
@@ -151,12 +162,27 @@ def propagate(nodes: Sequence[ir.Node], x: ir.Value, layout: Layout, active: set
     return layouts
 
 
+def behind(nodes: Sequence[ir.Node], source: ir.Value, y: ir.Value, layout: Layout) -> Layout:
+    """Return the layout of a value computed from a source of any type, given the source's."""
+    reached = {source}
+    for node in nodes:
+        if any(v in reached for v in node.inputs if v is not None):
+            reached.update(node.outputs)
+        if y in node.outputs:
+            break
+    return propagate(nodes, source, layout, reached).get(y, tuple(other(d) for d in dims_of(y)))
+
+
 def _layout(node: ir.Node, y: ir.Value, layouts: dict[ir.Value, Layout]) -> Layout:
     dims = dims_of(y)
     known = [(v, layouts[v]) for v in node.inputs if v is not None and v in layouts]
     first = known[0][1]
     handler = _HANDLERS.get(node.op_type)
-    if handler is not None:
+    if node.op_type == "Gather" and node.inputs[0] not in layouts:
+        result: Layout | None = _looked_up(node, dims, first)
+    elif node.op_type == "OneHot":
+        result = _encoded(node, dims, first)
+    elif handler is not None:
         result = handler(node, dims, first)
     elif node.op_type == "Concat":
         result = _concat(node, dims, layouts)
@@ -252,6 +278,19 @@ def _gather(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout:
     axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % len(first)
     added = len(dims) - len(first) + 1
     return (*first[:axis], *(other(d) for d in dims[axis : axis + added]), *first[axis + 1 :])
+
+
+def _looked_up(node: ir.Node, dims: Sequence[Dim], ids: Layout) -> Layout:
+    """Follow ids to the rows that they select of a table."""
+    at = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    at %= len(dims) - len(ids) + 1
+    return (*(other(d) for d in dims[:at]), *ids, *(other(d) for d in dims[at + len(ids) :]))
+
+
+def _encoded(node: ir.Node, dims: Sequence[Dim], ids: Layout) -> Layout:
+    """Follow ids to their one-hot encoding."""
+    at = (node.attributes["axis"].as_int() if "axis" in node.attributes else -1) % len(dims)
+    return (*ids[:at], other(dims[at]), *ids[at:])
 
 
 def _cut(axis: Axis, start: int, count: int) -> Axis:

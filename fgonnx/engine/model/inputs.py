@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from fgonnx.engine.graph.lookups import holds_ids
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.errors import ModelError, OptionError
 from fgonnx.wording import near, parameter
@@ -16,8 +17,15 @@ def free_inputs(graph: ir.Graph) -> list[ir.Value]:
     return [v for v in graph.inputs if v.name not in graph.initializers]
 
 
+_BESIDE = ("mask", "type", "segment", "position", "length", "language", "lang")
+"""What names of inputs hold that belong to tokens, and are not their ids."""
+
+
 def choose_input(model: ir.Model, name: str | None, where: str, *, per_sample: bool = True) -> ir.Value:
-    """Return the input to explain: the one named, or the only possible one."""
+    """Return the input to explain: the one named, or the only possible one.
+
+    Ids of tokens are explained where no array of numbers is; masks, types and positions of tokens are not chosen.
+    """
     inputs = free_inputs(model.graph)
     if not per_sample:
         floating = [v for v in inputs if v.dtype is not None and v.dtype.is_floating_point() and v.shape is not None]
@@ -30,16 +38,24 @@ def choose_input(model: ir.Model, name: str | None, where: str, *, per_sample: b
         if chosen is None:
             like = near(name, [str(v.name) for v in inputs])
             raise OptionError(f"{where}: has no input '{name}'; it has: {described(inputs)}{like}")
-        if not _explainable(chosen):
+        if not _explainable(chosen) and not _ids(model, chosen):
             raise OptionError(
-                f"{where}: its input '{name}' is not an array of floats or of uint8: {described([chosen])}"
+                f"{where}: its input '{name}' is not an array of floats or of uint8, nor of ids that select rows of a "
+                f"table: {described([chosen])}"
             )
         return chosen
+    tokens = [v for v in inputs if _ids(model, v)] if any(_whole(v) for v in inputs) else []
+    if tokens:
+        candidates = [v for v in candidates if "mask" not in str(v.name).lower()]
     if len(candidates) > 1:
         candidates = [v for v in candidates if v.shape is not None and v.shape.rank() >= 4] or candidates
     if not candidates:
+        own = [v for v in tokens if not any(word in str(v.name).lower() for word in _BESIDE)]
+        candidates = own or tokens
+    if not candidates:
         raise ModelError(
-            f"{where}: no input is an array of floats or of uint8 that could be explained; it has: {described(inputs)}"
+            f"{where}: no input is an array of floats or of uint8 that could be explained, nor of ids that select rows "
+            f"of a table; it has: {described(inputs)}"
         )
     if len(candidates) > 1:
         raise ModelError(
@@ -53,6 +69,14 @@ def _explainable(v: ir.Value, rank: int = 1) -> bool:
     dtype = v.dtype
     right = dtype is not None and (dtype.is_floating_point() or dtype == ir.DataType.UINT8)
     return right and v.shape is not None and v.shape.rank() >= rank
+
+
+def _whole(v: ir.Value) -> bool:
+    return v.dtype is not None and v.dtype.is_integer() and v.shape is not None and v.shape.rank() >= 1
+
+
+def _ids(model: ir.Model, v: ir.Value) -> bool:
+    return _whole(v) and holds_ids(model, v)
 
 
 def described(values: Sequence[ir.Value]) -> str:

@@ -63,10 +63,12 @@ def force(model: ir.Model, values: Sequence[ir.Value]) -> tuple[list[str], list[
 def free_input(normal: Normal) -> Normal:
     """Make the floating-point copy of an integer input the input, so that it can change by less than one.
 
-    The graph is changed. Where the input is not copied, or nothing but the integers is computed from, it stays as it
+    Of ids, the rows that they select become an input of their own, beside the ids. The graph is changed. Where the input is not copied, or nothing but the integers is computed from, it stays as it
     is.
     """
     graph, x = normal.model.graph, normal.x
+    if normal.ids is not None:
+        return _free_rows(normal)
     cast = x.producer()
     position = [v.name for v in graph.inputs].index(normal.input_name)
     if cast is None or cast.graph is not graph:
@@ -76,6 +78,28 @@ def free_input(normal: Normal) -> Normal:
     graph.remove(cast, safe=True)
     graph.inputs[position] = free
     return replace(normal, x=free, input_name=str(free.name))
+
+
+def _free_rows(normal: Normal) -> Normal:
+    """Make the rows that ids select an input beside the ids, so that they can change."""
+    graph, x = normal.model.graph, normal.x
+    free = ir.Value(name=f"{normal.given}::rows", type=x.type, shape=x.shape)
+    x.replace_all_uses_with(free)
+    graph.inputs.append(free)
+    return replace(normal, x=free, input_name=str(free.name))
+
+
+def selecting(normal: Normal) -> ir.Model:
+    """Return the model that computes the rows that ids select, of the inputs that it needs, as its only output."""
+    assert normal.selected is not None
+    model = normal.model.clone()
+    rows = next(v for node in model.graph for v in node.outputs if v.name == normal.selected.name)
+    fetch(model, [rows])
+    for v in list(model.graph.inputs):
+        if not v.uses():
+            model.graph.inputs.remove(v)
+            model.graph.initializers.pop(str(v.name), None)
+    return model
 
 
 def _requantise(op: Emitter, tie: ir.Node) -> None:

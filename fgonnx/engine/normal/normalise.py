@@ -17,11 +17,13 @@ import onnx_ir.passes.common as common
 
 from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.emit import PREFIX
+from fgonnx.engine.graph.lookups import lookups, vocabulary
 from fgonnx.engine.graph.session import first_line
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.inputs import choose_input, concrete_shape, described, free_inputs, tie_sizes
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.batch import ONE_BY_ONE, Tangle, settle_batch
+from fgonnx.engine.normal.embedded import embedded
 from fgonnx.engine.normal.expand import expand
 from fgonnx.engine.normal.expand.statistics import expand_half
 from fgonnx.engine.normal.guards import choose_before
@@ -85,6 +87,14 @@ class Normal:
         Then, the values that have a row for every sample.
     independent : bool
         Whether the operators prove that the samples of a batch do not influence each other; else it was only tried.
+    ids : ir.Value, optional
+        The graph input, where it holds ids: `x` are the rows of a table that they select.
+    selected : ir.Value, optional
+        Then, the rows as they are computed from the ids; `x` is that value, or a copy of it that can be given.
+    vocabulary : tuple of int, optional
+        The least and the largest id that the table has, where that is known.
+    axes : str
+        Axes of `x`, where they are not those of the input: letters as in `layout`.
     """
 
     model: ir.Model
@@ -102,6 +112,15 @@ class Normal:
     entangled: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
     independent: bool = False
+    ids: ir.Value | None = None
+    selected: ir.Value | None = None
+    vocabulary: tuple[int, ...] | None = None
+    axes: str = ""
+
+    @property
+    def given(self) -> str:
+        """Name of the model's own input that is explained."""
+        return self.input_name if self.ids is None else str(self.ids.name)
 
 
 def normalise(
@@ -197,13 +216,15 @@ def normalise(
         check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
     axes = settle_layout(x, shape, read, layout, loaded.name, notes, arrangement)
     settle_recurrences(model)
-    choose_before(model, x)
-    tie_rounding(model, x)
-    twins = Twins(x)
-    if is_quantised(model.graph) or not (x.dtype is not None and x.dtype.is_floating_point()):
-        twins = dequantise(model, x)
+    found = lookups(model.graph, x) if per_sample else []
+    rows = embedded(model, x, found, loaded.name) if found else x
+    choose_before(model, rows)
+    tie_rounding(model, rows)
+    twins = Twins(rows)
+    if is_quantised(model.graph) or not (rows.dtype is not None and rows.dtype.is_floating_point()):
+        twins = dequantise(model, rows)
     elif is_half(model.graph):
-        twins = add_twins(model, x)
+        twins = add_twins(model, rows)
     said = [note for note in dict.fromkeys(notes) if not (alone and note == ONE_BY_ONE)]
     return Normal(
         model,
@@ -221,6 +242,9 @@ def normalise(
         tuple(sorted(tangle.outputs)),
         tuple(sorted(tangle.rows)),
         proved,
+        x if found else None,
+        rows if found else None,
+        vocabulary(found),
     )
 
 

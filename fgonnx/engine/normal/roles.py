@@ -208,6 +208,8 @@ def _after(
         return _reduced(node, axes)
     if kind == "Gather" and slots[0] == 0:
         return _gathered(node, axes)
+    if kind == "Gather" and slots == [1]:
+        return _looked_up(node, axes)
     if kind not in _PASSING:
         return None
     if kind == "Where" and slots[0] == 0:
@@ -256,6 +258,13 @@ def _gathered(node: ir.Node, axes: Axes) -> Axes | None:
         return None
     kept = (axes[at],) if rank == 1 else (FRESH,) * rank  # a permutation of channels keeps the axis
     return (*axes[:at], *kept, *axes[at + 1 :])
+
+
+def _looked_up(node: ir.Node, axes: Axes) -> Axes | None:
+    """Return the axes of rows that ids select of a table."""
+    at = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    rank = _rank(node.inputs[0])
+    return None if rank is None or at else (*axes, *[FRESH] * (rank - 1))
 
 
 def _numbers(node: ir.Node, slot: int, attribute: str) -> list[int] | None:

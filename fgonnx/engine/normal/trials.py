@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.arrangement import Place
@@ -117,15 +118,13 @@ class Trials:
         """Return seeded inputs, of the sizes that `_shapes` returns."""
         rng = np.random.default_rng(seed)
         feeds: Feeds = {}
-        shapes = self._shapes(size, symbols)
-        for v in free_inputs(self._loaded.ir.graph):
+        shapes, graph = self._shapes(size, symbols), self._loaded.ir.graph
+        for v in free_inputs(graph):
             name, dtype = str(v.name), v.dtype or ir.DataType.FLOAT
             if dtype.is_floating_point():
-                feeds[name] = rng.uniform(0.0, 1.0, shapes[name]).astype(dtype.numpy())
-            elif name == self._x.name:
-                feeds[name] = rng.integers(0, 256, shapes[name]).astype(dtype.numpy())
+                feeds[name] = probe.floats(rng, graph, v, shapes[name])
             else:
-                feeds[name] = np.zeros(shapes[name], dtype.numpy())
+                feeds[name] = probe.whole_numbers(rng, graph, v, shapes[name], self._x)
         return feeds
 
     def joins(self, axis: int) -> bool:

@@ -20,6 +20,7 @@ from fgonnx.engine.maps.aggregate import BatchLostError
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.inputs import choose_input, refuse_untied
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
+from fgonnx.engine.normal.cut import free_input
 from fgonnx.engine.normal.normalise import Normal, normalise
 from fgonnx.engine.normal.tie import resolve_own_nodes
 from fgonnx.engine.rewrite.arranged import arranged, in_own_layout
@@ -153,13 +154,15 @@ def _rewritten(loaded: LoadedModel, options: Options) -> Rewritten:
 
 
 def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
+    method = methods.find(options.method)
+    if method.drive is not None and normal.ids is not None:
+        normal = free_input(normal)
     graph = normal.model.graph
     nodes = list(graph)
     source_outputs = tuple(str(v.name) for v in normal.outputs)
     head, stripped = find_head(normal, options, loaded)
     refuse_sized_by_data(loaded, normal, head)
     head_shape = per_sample_shape(head, normal.batched, loaded.name)
-    method = methods.find(options.method)
     active = backward.active_values(nodes, [normal.x])
     if method.gradient:
         _hold_whole(normal, active, head)
@@ -183,6 +186,8 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     if parts and (lost := aggregate.without_place(parts)):
         normal.notes.append(lost)
     write_outputs(writer, options, method.write(view), view, parts, explained)
+    if normal.selected is not None and normal.x is not normal.selected and normal.input_name != normal.given:
+        writer.add("rows", normal.selected)  # what is varied, as it is without a variation
     if "head" in options.wanted:
         writer.add("head", op.Reshape(head, [-1, *head_shape]), head_shape)
     expose(writer, options, parts, view.walked, nodes, loaded.name)
@@ -256,13 +261,22 @@ def _view(
     op: Emitter, normal: Normal, path: Sequence[ir.Node], walked: backward.Walk, options: Options
 ) -> methods.View:
     """Return what a method sees of the graph: cotangents, and where every value lies on the input's grid."""
-    layout = axes.input_layout(normal.layout, normal.x.shape.dims if normal.x.shape else (), normal.batched)
+    own = normal.x if normal.ids is None else normal.ids
+    layout = axes.input_layout(normal.layout, own.shape.dims if own.shape else (), normal.batched)
+    at = layout if normal.selected is None else axes.behind(list(op.graph), own, normal.selected, layout)
+    if normal.selected is not None:
+        normal.axes = axes.letters(at)
+        if not set(normal.axes) & set("DHW"):
+            raise ModelError(
+                f"where the rows '{normal.selected.name}' that the ids '{normal.given}' select lie among the tokens is not "
+                f"known; explain another input ({parameter('input')})"
+            )
     return methods.View(
         op,
         normal.x,
         path,
         walked,
-        layouts=axes.propagate(path, normal.x, layout, op.active),
+        layouts=axes.propagate(path, normal.x, at, op.active),
         grid=tuple(
             axis[0].size if axis else 1 for axis, letter in zip(layout, normal.layout, strict=False) if letter in "DHWF"
         ),
