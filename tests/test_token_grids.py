@@ -90,5 +90,5 @@ def test_rows_that_cannot_be_followed_are_named_in_a_note():
     )
     found = Explainer(source, threads=1)(pictures(2, (3, 8, 12)), 1)
     (note,) = [n for n in found.notes if "rows" in n]
-    assert note.startswith("where the rows of 1 site lie in the picture is not known, the first at 'z'")
+    assert note.startswith("where the rows of 1 site lie in the map is not known, the first at 'z'")
     assert found.rounding_residual().max() < 1e-6

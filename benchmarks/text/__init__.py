@@ -1,0 +1,1 @@
+"""`python -m benchmarks.text`: models of text, their maps, certificates and speed."""

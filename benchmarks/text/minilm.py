@@ -81,8 +81,11 @@ class Encoder(nn.Module):
         }
         parts = {
             **{name: f"attention.self.{name}" for name in ("query", "key", "value")},
-            **{"out": "attention.output.dense", "first": "attention.output.LayerNorm"},
-            **{"inner": "intermediate.dense", "outer": "output.dense", "second": "output.LayerNorm"},
+            "out": "attention.output.dense",
+            "first": "attention.output.LayerNorm",
+            "inner": "intermediate.dense",
+            "outer": "output.dense",
+            "second": "output.LayerNorm",
         }
         for i in range(len(self.layers)):
             for ours, theirs in parts.items():

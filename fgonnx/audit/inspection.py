@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import onnx_ir as ir
 
+from fgonnx.engine.graph.lookups import holds_ids
 from fgonnx.engine.graph.session import refusal
 from fgonnx.engine.graph.values import subgraphs_of
 from fgonnx.engine.model.bind import bind as bound_to
@@ -16,9 +17,12 @@ from fgonnx.engine.model.load import LoadedModel, ModelLike, external_tensors, l
 from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import FILE, Options, options_with_changes
 from fgonnx.engine.rewrite.rewrite import build
-from fgonnx.engine.rewrite.rewritten import own_layout_of
-from fgonnx.errors import ModelError, UnsupportedError
+from fgonnx.engine.rewrite.rewritten import Rewritten, own_layout_of
+from fgonnx.errors import FgonnxError, ModelError, UnsupportedError
 from fgonnx.fields import refuse_idle
+
+_TOKENS = 16
+"""Length of texts that are tried where it is free."""
 
 
 def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, **changes: Any) -> dict[str, Any]:
@@ -57,6 +61,7 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     refuse_idle(options, ("contrast",), "an inspection explains nothing")
     refuse_idle(options, FILE, "inspect writes no file")
     loaded = bound_to(load(model), options.bind)
+    options = _some_tokens(loaded, options)
     found = _file(loaded)
     found |= {"explanation": None, "obstacle": None, "refusals": []}
     try:
@@ -75,6 +80,7 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     found["explanation"] = {
         **options.to_dict(),
         "input": r.normal.input_name,
+        "kind": _kind(r),
         "input_shape": list(shape if place is None else place.own_shape(shape)),
         "layout": own_layout_of(r, loaded),
         "batch": "any" if r.normal.batched else "one by one",
@@ -87,6 +93,32 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
         "sites": [{**asdict(s), "grid": list(s.grid)} for s in r.sites],
     }
     return found
+
+
+def _some_tokens(loaded: LoadedModel, options: Options) -> Options:
+    """Return options with a length for ids whose number is free, as for a text of some tokens."""
+    try:
+        x = loaded.input(options.input)
+    except FgonnxError:  # said where it is explained
+        return options
+    dims = x.shape.dims if x.shape is not None else ()
+    if options.input_shape is not None or len(dims) != 2 or not holds_ids(loaded.ir, x):
+        return options
+    free = isinstance(dims[1], ir.SymbolicDim)
+    return replace(options, input_shape=(1, _TOKENS)) if free else options
+
+
+def _kind(r: Rewritten) -> str | None:
+    """Return what the explained input holds and how it is explained, where its shape does not say so."""
+    n = r.normal
+    if n.ids is None or n.selected is None:
+        return None
+    known = "" if n.vocabulary is None else f" of a vocabulary of {n.vocabulary[1] + 1:,}"
+    width = n.x.shape.dims[-1] if n.x.shape is not None else "?"
+    return (
+        f"ids{known}: explained with respect to the rows that they select ('{n.selected.name}', {width} numbers each), "
+        "one number per token"
+    )
 
 
 def _file(loaded: LoadedModel) -> dict[str, Any]:

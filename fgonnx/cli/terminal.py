@@ -291,7 +291,8 @@ def show_inspection(found: Mapping[str, Any], *, everything: bool) -> None:
         for value in values:
             say(label, f"{value['name']}  {value['dtype'] or '?'} {_dims(value['shape'])}")
     say("operators", ", ".join(f"{n} {k}" for k, n in found["operators"].items()))
-    say("preprocessing", found["preprocessing"] or "not in the metadata; give --preprocess to explain")
+    if (found["explanation"] or {}).get("kind") is None:
+        say("preprocessing", found["preprocessing"] or "not in the metadata; give --preprocess to explain")
     labels = found["labels"]
     say("labels", "not in the metadata; give --labels for names" if labels is None else _names(labels))
     if model["written_by_fgonnx"]:
@@ -308,6 +309,8 @@ def show_inspection(found: Mapping[str, Any], *, everything: bool) -> None:
         + (f", before the final {stripped} (--head output for what is behind it)" if stripped else ""),
     )
     say("from", f"{explanation['input']}  {_dims(explanation['input_shape'])}, layout {explanation['layout'] or '?'}")
+    if explanation["kind"] is not None:
+        say("input holds", explanation["kind"])
     say("batch", "any size" if explanation["batch"] == "any" else "samples are run one by one")
     notes(explanation["notes"])
     _show_sites(explanation["sites"], explanation["profile"], everything=everything)

@@ -27,7 +27,7 @@ from fgonnx.engine.rewrite import cache as caches
 from fgonnx.engine.rewrite.arranged import arranged, turned
 from fgonnx.engine.rewrite.options import NEXT, Options, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
-from fgonnx.errors import ModelError, OptionError, TargetError
+from fgonnx.errors import InputError, ModelError, OptionError, TargetError
 from fgonnx.explain import batches, ids
 from fgonnx.explain.choice import Resolved, contrasted, resolve, resolve_contrast, takes_seed
 from fgonnx.explain.exact import Witness
@@ -322,6 +322,7 @@ class Explainer:
         self, x: Array | Mapping[str, Array], target: Target, seed: Array | None = None, contrast: Contrast = None
     ) -> Explanation:
         """Explain a batch given with samples first."""
+        self._check_sizes(x)
         if self.running.runtime == AUTO:
             self._choose(x)
         contrast = self.options.contrast if contrast is None else contrast
@@ -375,6 +376,20 @@ class Explainer:
                 f"'{name}' is the model's own, of all samples together: its rows are not the samples" for name in whole
             ]
         return explanation
+
+    def _check_sizes(self, x: Array | Mapping[str, Array]) -> None:
+        """Refuse what has no sizes of its own, before a graph is written for them."""
+        for array in map(np.asarray, x.values() if isinstance(x, Mapping) else [x]):
+            if array.dtype.kind == "O":
+                raise InputError(
+                    f"{self.loaded.name}: samples of several sizes are no array; pad them to one size, or give them "
+                    "one at a time"
+                )
+            if 0 in array.shape[1:]:
+                raise InputError(
+                    f"{self.loaded.name}: an input of the shape {array.shape} holds nothing to explain; give at least "
+                    "one entry along every axis"
+                )
 
     def _result(
         self, r: Rewritten, results: Mapping[str, Array], fed: Mapping[str, Array], described: Sequence[str]

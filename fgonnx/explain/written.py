@@ -95,7 +95,17 @@ def _described(loaded: LoadedModel, known: Mapping[str, Any]) -> Rewritten | Non
     return Rewritten(
         model=loaded.ir,
         options=options,
-        normal=Normal(loaded.ir, x, known["input"], shape, layout, batched, outputs),
+        normal=Normal(
+            loaded.ir,
+            x,
+            known["input"],
+            shape,
+            layout,
+            batched,
+            outputs,
+            ids=x if "rows" in known else None,
+            vocabulary=_span(known.get("vocabulary")),
+        ),
         head=known["head_value"],
         head_shape=tuple(known["head_shape"]),
         stripped=known.get("head_stripped", ""),
@@ -106,6 +116,16 @@ def _described(loaded: LoadedModel, known: Mapping[str, Any]) -> Rewritten | Non
         contrast=contrast,
         blocks=tuple(known.get("blocks", ())),
     )
+
+
+def _span(given: Any) -> tuple[int, int] | None:
+    """Return the least and the largest id that a file names."""
+    if given is None:
+        return None
+    least, most = given
+    if type(least) is not int or type(most) is not int:
+        raise TypeError("'vocabulary' is no pair of numbers")
+    return least, most
 
 
 def _check_types(known: Mapping[str, Any]) -> None:

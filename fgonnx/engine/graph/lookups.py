@@ -6,7 +6,6 @@ the rows of a table (Gather), or of a matrix behind a one-hot encoding (OneHot, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -152,7 +151,7 @@ def _follow(
 ) -> None:
     """Follow ids through a node that passes them on, and to their comparison with all ids there are."""
     kind = node.op_type
-    if node.domain or kind in ("Gather", "OneHot") and 0 not in slots:
+    if node.domain or (kind in ("Gather", "OneHot") and 0 not in slots):
         return
     if kind == "Gather" and slots == [0]:  # some of the ids
         followed[node.outputs[0]] = _shift(node, 0, followed)
@@ -162,17 +161,21 @@ def _follow(
     elif kind in _MOVING and 0 in slots:
         followed.update(dict.fromkeys(node.outputs, _shift(node, 0, followed)))
     elif kind in _SHIFTING and len(slots) == 1:
-        other = _constant(optional(node, 1 - slots[0]))
+        added = _constant(optional(node, 1 - slots[0]))
         before = _shift(node, slots[0], followed)
-        known = other is not None and other.size == 1 and before is not None and (kind == "Add" or slots[0] == 0)
-        step = _SHIFTING[kind] * int(other.reshape(-1)[0]) if known and other is not None else 0
+        known = added is not None and added.size == 1 and before is not None and (kind == "Add" or slots[0] == 0)
+        step = _SHIFTING[kind] * int(added.reshape(-1)[0]) if known and added is not None else 0
         followed[node.outputs[0]] = before + step if known and before is not None else None
     elif kind in _CHANGING and (kind != "Where" or 0 not in slots):
         followed[node.outputs[0]] = None
     elif kind == "Equal" and len(slots) == 1:
-        entries = _constant(optional(node, 1 - slots[0]))
+        other = optional(node, 1 - slots[0])
+        maker = other.producer() if other is not None else None
+        entries = _constant(other)
         count = entries.size if entries is not None else 0
-        if entries is not None and count > 1 and entries.shape[-1] == count and _counts(entries):
+        if maker is not None and maker.op_type == "Range":  # all numbers there are, before they are written out
+            encoded[node.outputs[0]] = 0
+        elif entries is not None and count > 1 and entries.shape[-1] == count and _counts(entries):
             encoded[node.outputs[0]] = count
 
 
@@ -210,7 +213,7 @@ def _sizes(v: ir.Value | None) -> list[int] | None:
     if v is None:
         return None
     if (array := ir.convenience.get_const_tensor(v)) is not None:
-        return [int(d) for d in array.shape.dims]
+        return [int(size) for size in array.shape.numpy()]
     if v.shape is not None and v.shape.is_static():
         return [int(d) for d in v.shape.dims]  # type: ignore[arg-type]
     node = v.producer()
@@ -224,4 +227,4 @@ def _sizes(v: ir.Value | None) -> list[int] | None:
 
 def _rows(table: ir.Value | None, axis: int) -> int:
     sizes = _sizes(table)
-    return sizes[axis] if sizes is not None and math.prod(sizes) else 0
+    return sizes[axis] if sizes is not None and 0 not in sizes else 0

@@ -179,7 +179,7 @@ def without_place(terms: Sequence[PlacedTerm]) -> str:
     if not lost or not terms[0].placement.spatial:
         return ""
     return (
-        f"where the rows of {len(lost)} site{'s' * (len(lost) > 1)} lie in the picture is not known, the first at "
+        f"where the rows of {len(lost)} site{'s' * (len(lost) > 1)} lie in the map is not known, the first at "
         f"'{lost[0]}': they count in the certificate, and the map does not show them"
     )
 

@@ -121,17 +121,6 @@ def input_layout(letters: str, dims: Sequence[Dim], batched: bool) -> Layout:
     return tuple(axes)
 
 
-def letters(layout: Layout) -> str:
-    """Return the axes of a value in letters: N, C, and those of the grid where an axis is a whole one of the input's."""
-    names = {1: "W", 2: "HW", 3: "DHW"}.get(len({i for i in grid_axes(layout) if i is not None}), "DHW")
-    known = {i: names[min(k, 2)] for k, i in enumerate(sorted({i for i in grid_axes(layout) if i is not None}))}
-    batch = [any(a.kind == "batch" for a in axis) for axis in layout]
-    return "".join(
-        "N" if is_batch or (not any(batch) and not k) else known.get(i, "C") if i is not None else "C"
-        for k, (i, is_batch) in enumerate(zip(grid_axes(layout), batch, strict=True))
-    )
-
-
 def grid_axes(layout: Layout) -> tuple[int | None, ...]:
     """Return for each axis of a value which whole axis of the input's grid it is; None for the others."""
     return tuple(int(axis[0].kind[1:]) if len(axis) == 1 and axis[0].entire else None for axis in layout)

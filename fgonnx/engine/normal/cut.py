@@ -63,8 +63,8 @@ def force(model: ir.Model, values: Sequence[ir.Value]) -> tuple[list[str], list[
 def free_input(normal: Normal) -> Normal:
     """Make the floating-point copy of an integer input the input, so that it can change by less than one.
 
-    Of ids, the rows that they select become an input of their own, beside the ids. The graph is changed. Where the input is not copied, or nothing but the integers is computed from, it stays as it
-    is.
+    Of ids, the rows that they select become an input of their own, beside the ids. The graph is changed. Where the
+    input is not copied, or nothing but the integers is computed from, it stays as it is.
     """
     graph, x = normal.model.graph, normal.x
     if normal.ids is not None:

@@ -9,10 +9,11 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Entry, Recipe
 from fgonnx.engine.graph.probe import batch_factor
-from fgonnx.engine.graph.values import dims_of, dtype_of, shaped
+from fgonnx.engine.graph.values import content_of, dims_of, dtype_of, shaped
 from fgonnx.engine.maps import aggregate
 from fgonnx.engine.maps.aggregate import BatchLostError
 from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.normal.guards import PREFIX as GUARDS
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import ARGMAX, NEXT, Options
 from fgonnx.engine.rules.fast import masks
@@ -22,6 +23,7 @@ from fgonnx.wording import near, parameter
 
 _HEAD_ACTIVATIONS = {"Softmax", "LogSoftmax", "Sigmoid"}
 _SEE_THROUGH = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout", "StraightThrough"}
+_MOVES = ("Cast", "Expand", "Identity", "Max", "Reshape", "Squeeze", "Unsqueeze")
 _REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"}
 
 
@@ -50,6 +52,8 @@ def find_head(normal: Normal, options: Options, loaded: LoadedModel) -> tuple[ir
             break
         if node.op_type in _HEAD_ACTIVATIONS and not node.domain:
             return _step_back(source, {v.name for n in loaded.ir.graph for v in n.outputs}), node.op_type
+        if (logits := _before_softmax(node)) is not None and backward.differentiable(logits):
+            return _step_back(logits, {v.name for n in loaded.ir.graph for v in n.outputs}), "Softmax"
         if node.op_type not in _SEE_THROUGH and not _of_one(node):
             break
         value = source
@@ -73,6 +77,36 @@ def own_name(loaded: LoadedModel, normal: Normal, head: ir.Value) -> str:
                 read = [n for n in own[str(result.name)].consumers() if n.op_type in ("Cast", "DequantizeLinear")]
                 return str(read[0].outputs[0].name) if read else str(result.name)
     return str(head.name)
+
+
+def _before_softmax(node: ir.Node) -> ir.Value | None:
+    """Return what a Softmax written out is of: exp(x - max x) / sum exp(x - max x); None for any other node."""
+    exp = _made_by(node.inputs[0], "Exp") if node.op_type == "Div" and not node.domain else None
+    total = _made_by(node.inputs[1], "ReduceSum", *_MOVES) if exp is not None else None
+    if exp is None or total is None or total.inputs[0] is not exp.outputs[0]:
+        return None
+    given = exp.inputs[0]
+    bound = given.producer() if given is not None else None
+    if bound is not None and str(bound.name).startswith(GUARDS):  # so that its slope is finite
+        given = bound.inputs[0]
+    least = _made_by(given, "Sub")
+    if least is None:
+        return given
+    largest = _made_by(least.inputs[1], "ReduceMax", *_MOVES)
+    return least.inputs[0] if largest is not None and largest.inputs[0] is least.inputs[0] else None
+
+
+def _made_by(v: ir.Value | None, op_type: str, *through: str) -> ir.Node | None:
+    """Return the node of that operator that makes a value, seen through others that move it or bound it."""
+    node = v.producer() if v is not None else None
+    while node is not None and node.op_type in through and not node.domain:
+        moving = [u for u in node.inputs if u is not None and content_of(u) is None and not _whole(u)]
+        node = moving[0].producer() if len(moving) == 1 else None
+    return node if node is not None and node.op_type == op_type and not node.domain else None
+
+
+def _whole(v: ir.Value) -> bool:
+    return v.dtype is not None and not v.dtype.is_floating_point()
 
 
 def _of_one(node: ir.Node) -> bool:

@@ -23,6 +23,7 @@ from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.cut import free_input
 from fgonnx.engine.normal.normalise import Normal, normalise
 from fgonnx.engine.normal.tie import resolve_own_nodes
+from fgonnx.engine.rewrite import rows
 from fgonnx.engine.rewrite.arranged import arranged, in_own_layout
 from fgonnx.engine.rewrite.door import in_words_of
 from fgonnx.engine.rewrite.head import find_head, own_name, per_sample_shape, seeded
@@ -155,8 +156,9 @@ def _rewritten(loaded: LoadedModel, options: Options) -> Rewritten:
 
 def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     method = methods.find(options.method)
-    if method.drive is not None and normal.ids is not None:
-        normal = free_input(normal)
+    if normal.ids is not None:
+        normal = rows.arranged(normal)
+        normal = normal if method.drive is None else free_input(normal)
     graph = normal.model.graph
     nodes = list(graph)
     source_outputs = tuple(str(v.name) for v in normal.outputs)
@@ -264,13 +266,6 @@ def _view(
     own = normal.x if normal.ids is None else normal.ids
     layout = axes.input_layout(normal.layout, own.shape.dims if own.shape else (), normal.batched)
     at = layout if normal.selected is None else axes.behind(list(op.graph), own, normal.selected, layout)
-    if normal.selected is not None:
-        normal.axes = axes.letters(at)
-        if not set(normal.axes) & set("DHW"):
-            raise ModelError(
-                f"where the rows '{normal.selected.name}' that the ids '{normal.given}' select lie among the tokens is not "
-                f"known; explain another input ({parameter('input')})"
-            )
     return methods.View(
         op,
         normal.x,

@@ -103,6 +103,8 @@ def describe(r: Rewritten, loaded: LoadedModel) -> None:
         "layout": own_layout_of(r, loaded),
         "arrangement": _places(r, loaded),
         "input": r.normal.input_name,
+        "vocabulary": None if r.normal.vocabulary is None else list(r.normal.vocabulary),
+        "rows": None if r.normal.selected is None else str(r.normal.selected.name),
         "input_shape": None,  # the graph itself has it
         "bind": None,
         "bound": dict(loaded.bound) or None,
@@ -124,7 +126,7 @@ def _places(r: Rewritten, loaded: LoadedModel) -> dict[str, Any] | None:
 
 def own_layout_of(r: Rewritten, loaded: LoadedModel) -> str:
     """Return the layout of the explained input, in the order of its own axes."""
-    known = r.normal.layout
+    known = r.normal.layout if r.normal.ids is None else r.normal.layout.replace("F", "T")
     return known if loaded.arrangement is None else loaded.arrangement.layout(known)
 
 

@@ -138,6 +138,38 @@ def skip_layer_normalization(
     return (op.LayerNormalization(total, gamma, beta, axis=-1, epsilon=epsilon), None, None, total)
 
 
+def embedding_layer(
+    op: Emitter,
+    ids: ir.Value,
+    types: ir.Value | None,
+    table: ir.Value,
+    places: ir.Value,
+    kinds: ir.Value | None,
+    gamma: ir.Value,
+    beta: ir.Value,
+    mask: ir.Value | None = None,
+    positions: ir.Value | None = None,
+    *,
+    epsilon: float = 1e-12,
+    mask_index_type: int = 0,
+) -> tuple[ir.Value | None, ...]:
+    """LayerNormalization of the sum of word, position and type embeddings; the lengths of the texts; that sum."""
+    words = op.Gather(table, ids)
+    if positions is None:
+        positions = op.constant(np.arange(_static(op.dims(ids)[1]), dtype=np.int64))
+    total = op.Add(words, op.Gather(places, positions))
+    if kinds is not None and types is not None:
+        total = op.Add(total, op.Gather(kinds, types))
+    lengths = None if mask is None else op.ReduceSum(mask, [1], keepdims=0)
+    return (op.LayerNormalization(total, gamma, beta, axis=-1, epsilon=epsilon), lengths, total)
+
+
+def _static(size: int | ir.SymbolicDim) -> int:
+    if not isinstance(size, int):
+        raise NotImplementedError("the length of its texts is not fixed")
+    return size
+
+
 def root_mean_square(
     op: Emitter, x: ir.Value, scale: ir.Value, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
 ) -> ir.Value:
@@ -279,6 +311,7 @@ BUILDERS: dict[tuple[str, str], Builder] = {
     (DOMAIN, "BiasGelu"): bias_gelu,
     (DOMAIN, "FastGelu"): fast_gelu,
     (DOMAIN, "QuickGelu"): quick_gelu,
+    (DOMAIN, "EmbedLayerNormalization"): embedding_layer,
     (DOMAIN, "SkipLayerNormalization"): skip_layer_normalization,
     (DOMAIN, "SkipSimplifiedLayerNormalization"): skip_root_mean_square,
     (DOMAIN, "NhwcMaxPool"): nhwc_max_pool,
