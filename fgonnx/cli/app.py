@@ -24,6 +24,8 @@ COMMANDS = {
     "ONNX.",
     "export": "Write a model repository: the model, and NAME_explained, whose answers carry the map and its "
     "certificate.",
+    "serve": "Serve models: predictions as any server gives them, and explanations with map and certificate, by the "
+    "same names.",
     "audit": "Audit a model on a data set: a record and a map for each picture, and a report of what the decisions "
     "rest on.",
     "report": "Write the report of an audit again from its records; nothing is run.",

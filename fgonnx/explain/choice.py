@@ -41,7 +41,7 @@ _KEYS = {
 }
 
 
-def parse(text: str) -> One:
+def parse(text: str, *, files: bool = True) -> One:
     """Parse a target.
 
     Parameters
@@ -50,6 +50,8 @@ def parse(text: str) -> One:
         ``7``, ``person``; ``120,4`` or ``:,15``; ``region=x0:y0:x1:y1,class=person,reduce=mean`` or
         ``region=mask.npy``; ``best=person,first=5,column=0,by=scores``; ``anchor=12,column=4``;
         ``similar=reference.npy``; ``seed=weights.npy``.
+    files : bool
+        Whether files may be named; False for texts that strangers sent.
 
     Returns
     -------
@@ -58,7 +60,7 @@ def parse(text: str) -> One:
     Raises
     ------
     TargetError
-        A key or a number is wrong, or a file cannot be read.
+        A key or a number is wrong, or a file cannot be read, or may not be named.
     """
     if not isinstance(text, str):
         raise TargetError(f"{text!r} is no text of a target; give it as it is, or a text such as best=person")
@@ -75,8 +77,10 @@ def parse(text: str) -> One:
             f"target '{text}': '{unknown}' means nothing here; it takes: {', '.join(_KEYS[kind])}"
             f"{near(unknown, _KEYS[kind])}"
         )
+    box = _box(given["region"], text) if kind == "region" else None
+    if not files and (kind in ("similar", "seed") or (kind == "region" and box is None)):
+        raise TargetError(f"target '{text}' names a file, and none is read here; give an index, a label or a box")
     if kind == "region":
-        box = _box(given["region"], text)
         return Region(
             read_array(given["region"], TargetError) if box is None else box,
             given.get("class"),

@@ -136,7 +136,7 @@ class Condition:
             raise OptionError(f"the condition '{self.text}' compares {a!r} with {b!r}: they have no order") from error
 
 
-def parse(text: str, slices: Sequence[str] = ()) -> Condition:
+def parse(text: str, slices: Sequence[str] = (), names: Sequence[str] = NAMES) -> Condition:
     """Parse a condition.
 
     Parameters
@@ -145,6 +145,8 @@ def parse(text: str, slices: Sequence[str] = ()) -> Condition:
         Comparisons of names with numbers, texts, true, false and none, joined by and, or, not and brackets.
     slices : sequence of str
         Further names: columns of the data.
+    names : sequence of str
+        What is known of every row, of `NAMES`.
 
     Raises
     ------
@@ -162,9 +164,9 @@ def parse(text: str, slices: Sequence[str] = ()) -> Condition:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise OptionError(f"'{text}' is no condition; {_EXAMPLE}") from error
-    names: set[str] = set()
-    _check(tree, text, {*NAMES, *slices}, names)
-    return Condition(text, frozenset(names), tree)
+    named: set[str] = set()
+    _check(tree, text, {*names, *slices}, named)
+    return Condition(text, frozenset(named), tree)
 
 
 def _check(node: ast.AST, text: str, known: set[str], names: set[str]) -> None:

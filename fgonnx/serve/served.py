@@ -1,0 +1,392 @@
+"""A model that is served: its Explainer, what its inputs and outputs are, and how jobs are run, several at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx.engine import methods
+from fgonnx.engine.graph.running import AUTO, Running
+from fgonnx.engine.graph.values import dims_of, dtype_of
+from fgonnx.engine.model import bind as binding
+from fgonnx.engine.model.inputs import free_inputs
+from fgonnx.engine.model.load import load
+from fgonnx.engine.rewrite.arranged import arranged
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.errors import FgonnxError, InputError, ModelError, OptionError
+from fgonnx.explain import batches, choice
+from fgonnx.explain.explainer import Explainer
+from fgonnx.explain.explanation import Explanation
+from fgonnx.explain.head import Head
+from fgonnx.explain.targets import One
+from fgonnx.fields import refuse_idle
+from fgonnx.jobs.audit import condition
+from fgonnx.jobs.audit.condition import Condition
+from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels
+from fgonnx.jobs.record import Decision
+from fgonnx.jobs.samples import Reader
+from fgonnx.serve.job import EXPLAIN, LARGEST, Answer, Explained, Job
+from fgonnx.serve.options import CONDITIONS
+from fgonnx.serve.tensors import datatype_of
+from fgonnx.wording import parameter
+
+Array = npt.NDArray[Any]
+
+VALUES = ("target", "score", "completeness", "contributions", "contrast")
+"""What of an explanation is an output beside the map, as in rewritten files."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output: its name, the protocol's name of its type, its sizes, -1 where they are free."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class How:
+    """How models are served.
+
+    Attributes
+    ----------
+    options : Options
+        What is explained and how.
+    running : Running
+        How models run.
+    reading : Reading
+        How pictures become samples, and class names.
+    condition : str or None
+        Explain only predictions that meet it.
+    """
+
+    options: Options = field(default_factory=Options)
+    running: Running = field(default_factory=Running)
+    reading: Reading = field(default_factory=Reading)
+    condition: str | None = None
+
+
+class Served:
+    """A model with its sessions.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    version : str
+        Its version.
+    path : Path
+        The file.
+    how : How
+        How it is served.
+
+    Raises
+    ------
+    FgonnxError
+        It cannot be explained, or is a file that fgonnx wrote, which explains itself.
+    """
+
+    def __init__(self, name: str, version: str, path: Path, how: How) -> None:
+        self.name, self.version, self.path = name, version, path
+        refuse_idle(how.reading, SOUND, "a service takes pictures and arrays")
+        if how.running.runtime == AUTO:
+            raise OptionError(
+                f"a service is run by one runtime, and {parameter('runtime', AUTO)} chooses by time; name onnxruntime "
+                "or openvino"
+            )
+        given = load(path)
+        if "fgonnx.head_value" in given.ir.metadata_props:
+            raise ModelError(
+                f"{given.name} was written by fgonnx and explains itself: any server of ONNX models takes it; give its "
+                "source"
+            )
+        self.loaded, options = arranged(binding.bind(given, how.options.bind), how.options)
+        value = self.loaded.input(options.input)
+        preprocessing, _ = how.reading.preprocessing(self.loaded, options.input, required=False)
+        layout = agreed_layout(options.layout, preprocessing, self.loaded, options.input)
+        driven = methods.find(options.method).drive is not None
+        self.reader = Reader(value, preprocessing, how.reading, axis=self.loaded.batch_axis)
+        self.input = str(value.name)
+        self.size = how.running.batch_size
+        self._given_labels = how.reading.names()
+        explainer = Explainer(
+            self.loaded,
+            replace(options, bind=None, layout=layout, scores=not driven),
+            replace(how.running, spin=False),
+            labels=self._given_labels,
+        )
+        self.explainer = explainer.for_samples_first()
+        graph = self.loaded.ir.graph
+        self.inputs = tuple(
+            Tensor(str(v.name), datatype_of(dtype_of(v).numpy()), _sizes(dims_of(v))) for v in free_inputs(graph)
+        )
+        if any(t.datatype == "BYTES" for t in self.inputs):
+            raise ModelError(f"{self.loaded.name} takes texts, which the service does not; serve the part behind them")
+        self.outputs = tuple(
+            Tensor(str(v.name), datatype_of(dtype_of(v).numpy()), _sizes(dims_of(v))) for v in graph.outputs
+        )
+        self.joins = False
+        self.rewritten: Rewritten | None = None
+        self.labels: tuple[str, ...] | None = None
+        self._grid: tuple[int, ...] = ()
+        self._warm(driven)
+        #: Explain only predictions that meet it, unless a request says otherwise.
+        self.condition: Condition | None = None
+        if how.condition is not None:
+            self.condition = condition.parse(how.condition, names=CONDITIONS)
+            self.check_condition(self.condition)
+
+    def _warm(self, driven: bool) -> None:
+        """Run once, where sizes are known: sessions are opened, and the first explanation is held against the source.
+
+        Noise rather than zeros, which some models divide by.
+        """
+        if any(size < 0 for t in self.inputs for size in t.shape[1:]):
+            return
+        rng = np.random.default_rng(0)
+        x = {t.name: _noise(rng, t, self._dtype(t.name)) for t in self.inputs}
+        r, _, _ = self.forward(x)
+        self._learn(r)
+        self.explain(x, None, None)
+        self.joins = len(self.inputs) == 1 and r.normal.batched and not r.entangled and not driven
+
+    def _learn(self, r: Rewritten) -> None:
+        """Take from a rewritten graph what the head is."""
+        self.rewritten = r
+        if sum(size > 1 for size in r.head_shape) <= 1:
+            entries = math.prod(r.head_shape)
+            self.labels, _ = aligned_labels(self._given_labels, self.loaded.labels(), entries)
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        return dtype_of(self.loaded.input(name)).numpy()
+
+    def names(self, outputs: Sequence[str] = ()) -> dict[str, str]:
+        """Return what map and certificate are called among outputs: by their own names, which no output has."""
+        taken = {t.name for t in self.outputs} | set(outputs)
+        return {name: name if name not in taken else f"fg/{name}" for name in ("saliency", *VALUES)}
+
+    def explained_outputs(self) -> tuple[Tensor, ...]:
+        """Return the outputs that an explanation has beside the model's own."""
+        named, wanted = self.names(), self.explainer.options.wanted
+        grid = tuple(-1 for _ in (self.rewritten.normal.input_shape if self.rewritten else ()))[2:]
+        sites = len(self.rewritten.sites) if self.rewritten else -1
+        rows = {
+            "saliency": Tensor(named["saliency"], "FP32", (-1, *(self._grid or grid))),
+            "target": Tensor(named["target"], "INT64", (-1,)),
+            "score": Tensor(named["score"], "FP32", (-1,)),
+            "completeness": Tensor(named["completeness"], "FP32", (-1,)),
+            "contributions": Tensor(named["contributions"], "FP32", (-1, sites)),
+            "contrast": Tensor(named["contrast"], "INT64", (-1,)),
+        }
+        return tuple(tensor for name, tensor in rows.items() if name in wanted or name == "saliency")
+
+    def checked(self, name: str, array: Array) -> Array:
+        """Return an array of an input, in the input's type.
+
+        Raises
+        ------
+        InputError
+            It does not fit the input; the message begins with what it is called.
+        """
+        dtype = self._dtype(name)
+        tensor = next(t for t in self.inputs if t.name == name)
+        fits = len(tensor.shape) == array.ndim and all(
+            w < 0 or w == s or i == 0 for i, (w, s) in enumerate(zip(tensor.shape, array.shape, strict=True))
+        )
+        if not fits:
+            sizes = ", ".join("N" if i == 0 else "?" if s < 0 else str(s) for i, s in enumerate(tensor.shape))
+            raise InputError(f"input '{name}' must have the shape ({sizes}), this one has {array.shape}")
+        if array.shape[0] == 0:
+            raise InputError(f"input '{name}' holds no sample; give at least one")
+        if array.dtype != dtype:
+            if array.dtype.kind != "f" or dtype.kind != "f":
+                raise InputError(f"input '{name}' is {tensor.datatype}, this one is {datatype_of(array.dtype)}")
+            with np.errstate(over="ignore", invalid="ignore"):
+                array = array.astype(dtype)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            raise InputError(f"input '{name}' holds NaN or infinity, first at {where}")
+        return array
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether entries of the head are known to be classes: whether it has one axis."""
+        return self.rewritten is not None and sum(size > 1 for size in self.rewritten.head_shape) <= 1
+
+    def check_condition(self, given: Condition) -> None:
+        """Refuse a condition that no prediction can meet.
+
+        Raises
+        ------
+        OptionError
+            It compares a class with what is none, or names a probability, and the model gives none.
+        """
+        r = self.rewritten
+        if r is None:
+            return
+        given.check(self.labels, math.prod(r.head_shape))
+        if "probability" in given.names and not (self.of_classes and r.stripped):
+            raise OptionError(
+                f"the condition '{given.text}' names a probability, and the model ends in scores; name score or margin"
+            )
+
+    def target(self, given: Any) -> One:
+        """Return a target as a request gives it: an index or a text, which names no file.
+
+        Raises
+        ------
+        FgonnxError
+            It is none, or out of range, or unknown.
+        """
+        if isinstance(given, str):
+            given = choice.parse(given, files=False)
+        if self.rewritten is not None and isinstance(given, (int, str, tuple)):
+            r = self.rewritten
+            found = choice.resolve(given, Head(r.head_shape, 1, r.head_axes, self.explainer.labels or ()))
+            return given if found.indices is None else int(found.indices[0])
+        return given
+
+    def forward(self, x: Mapping[str, Array]) -> tuple[Rewritten, dict[str, Array], Array]:
+        """Run the model without its explanation.
+
+        Returns
+        -------
+        rewritten : Rewritten
+            Its graph.
+        outputs : dict of str to numpy array
+            The model's own outputs, samples first.
+        heads : numpy array, (N, ...)
+            The tensor whose entries are explained.
+        """
+        explainer = self.explainer
+        engine = explainer.engine(explainer.explained_shape(x), forward=True, others=explainer.other_shapes(x))
+        r = engine.rewritten
+        fed = batches.feeds(self.loaded.name, r, x, self.size)
+        head = r.names["head"]
+        found = batches.run(r, engine.session, fed, self.size, list(dict.fromkeys([*r.source_outputs, head])))
+        return r, {name: found[name] for name in r.source_outputs}, found[head]
+
+    def explain(
+        self, x: Mapping[str, Array], targets: Sequence[One] | None, contrast: Any
+    ) -> tuple[list[Explained], dict[str, Array]]:
+        """Return explanations of samples, and the model's own outputs, which come with them."""
+        explainer = self.explainer
+        target: Any = None if targets is None else list(targets)
+        e = explainer(x, target, contrast=contrast)
+        contrasted = contrast is not None or explainer.options.contrast is not None
+        seed = not contrasted and choice.takes_seed(target)
+        r = explainer.engine(
+            explainer.explained_shape(x), seed=seed, contrast=contrasted, others=explainer.other_shapes(x)
+        ).rewritten
+        self._grid = self._grid or e.saliency.shape[1:]
+        labels = self.labels if sum(size > 1 for size in r.head_shape) <= 1 else None
+        decision = Decision.of(e, r, labels, explainer.labels)
+        return [_of_one(e, decision, i) for i in range(len(e))], e.outputs
+
+    def run(self, jobs: Sequence[Job]) -> list[Answer | FgonnxError]:
+        """Run jobs together; where that fails, one by one, so that nobody gets the error of another."""
+        try:
+            return list(self._run(jobs))
+        except FgonnxError as error:
+            if len(jobs) == 1:
+                return [error]
+            return [one for job in jobs for one in self.run([job])]
+
+    def _run(self, jobs: Sequence[Job]) -> Iterator[Answer]:
+        x = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
+        if jobs[0].verb != EXPLAIN:
+            predicted = self.forward(x)[1]
+            yield from (Answer(part) for part in _parts(predicted, jobs))
+            return
+        targets = None if jobs[0].targets is None else [t for job in jobs for t in job.targets or ()]
+        chosen = np.ones(sum(job.count for job in jobs), bool)
+        outputs: dict[str, Array] = {}
+        if any(job.condition for job in jobs) or (targets is not None and LARGEST in targets):
+            r, outputs, heads = self.forward(x)
+            if targets is not None:
+                largest = heads.reshape(len(heads), -1).argmax(axis=1)
+                targets = [int(largest[i]) if t == LARGEST else t for i, t in enumerate(targets)]
+            chosen = _meeting(jobs, Decision.of_heads(heads, r, self.labels))
+        rows: list[Explained | None] = [None] * len(chosen)
+        if chosen.any():
+            some = {name: array[chosen] for name, array in x.items()} if not chosen.all() else x
+            asked = None if targets is None else [t for t, c in zip(targets, chosen, strict=True) if c]
+            found, own = self.explain(some, asked, jobs[0].contrast)
+            outputs = outputs or own
+            for i, made in zip(np.flatnonzero(chosen), found, strict=True):
+                rows[i] = made
+        start = 0
+        for job, part in zip(jobs, _parts(outputs, jobs), strict=True):
+            yield Answer(part, rows[start : start + job.count])
+            start += job.count
+
+
+def _sizes(dims: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(d if isinstance(d, int) and i > 0 else -1 for i, d in enumerate(dims))
+
+
+def _noise(rng: np.random.Generator, tensor: Tensor, dtype: np.dtype[Any]) -> Array:
+    shape = (1, *tensor.shape[1:])
+    if dtype.kind in "iu":
+        return rng.integers(0, 2, shape).astype(dtype)
+    return rng.random(shape).astype(dtype)
+
+
+def _parts(outputs: Mapping[str, Array], jobs: Sequence[Job]) -> Iterator[dict[str, Array]]:
+    """Return the rows of every job; of one that is alone all of them: lists of what is found have no row per sample."""
+    start = 0
+    for job in jobs:
+        rows = slice(start, start + job.count) if len(jobs) > 1 else slice(None)
+        yield {name: array[rows] for name, array in outputs.items()}
+        start += job.count
+
+
+def _meeting(jobs: Sequence[Job], decision: Decision) -> npt.NDArray[np.bool_]:
+    """Tell which samples meet the conditions of their jobs."""
+    found: list[bool] = []
+    for job in jobs:
+        start = len(found)
+        if job.condition is None:
+            found += [True] * job.count
+            continue
+        own = [job.condition(_named(decision.top(start + i))) for i in range(job.count)]
+        found += [any(own)] * job.count if job.together else own
+    return np.array(found)
+
+
+def _named(top: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the values that conditions name."""
+    best = top[0] if top else {"label": None, "index": None, "probability": None, "score": None}
+    scores = [entry["score"] for entry in top[:2]]
+    return {
+        "probability": best["probability"],
+        "score": best["score"],
+        "margin": scores[0] - scores[1] if len(scores) == 2 and None not in scores else None,
+        "predicted": best["label"] if best["label"] is not None else best["index"],
+    }
+
+
+def _of_one(e: Explanation, decision: Decision, i: int) -> Explained:
+    row = slice(i, i + 1)
+    values = {name: array[row] for name in VALUES if (array := getattr(e, name)) is not None}
+    certified = e.contributions is not None and e.completeness is not None
+    score = float(e.score[i])
+    return Explained(
+        e.saliency[i],
+        values,
+        decision.entry(i, int(e.target[i])) if e.target is not None else None,
+        decision.entry(i, int(e.contrast[i])) if e.contrast is not None else None,
+        e.described[i],
+        decision.top(i),
+        float(e.relative_residual()[i]) if certified and score else None,
+        float(e.rounding_residual()[i]) if certified else None,
+        e.settings["psi"] == "signed",
+    )
