@@ -40,7 +40,7 @@ def ask(service, method, path, body=None, headers=None):
         content = response.read()
         kind = response.headers.get("Content-Type", "")
         parsed = json.loads(content) if kind == "application/json" else content
-        return Reply(response.status, parsed, dict(response.headers))
+        return Reply(response.status, parsed, {k.lower(): v for k, v in response.headers.items()})
 
 
 def get(service, path):

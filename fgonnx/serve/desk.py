@@ -22,6 +22,8 @@ T = TypeVar("T")
 _READERS = 2
 """Threads that decode requests and encode answers."""
 
+_PAUSE = 0.01  # seconds between looks whether all are answered
+
 
 @dataclass
 class Visit:
@@ -119,6 +121,13 @@ class Desk:
         gauge.set_function(lambda: lane.waiting)
         visit.answer = await lane.answer(job)
         return visit.answer
+
+    async def drained(self, seconds: float) -> None:
+        """Take on nothing more, and wait until all requests are answered, or for that long."""
+        self.stopping = True
+        until = time.monotonic() + seconds
+        while self._active and time.monotonic() < until:
+            await asyncio.sleep(_PAUSE)
 
     def close(self) -> None:
         """End the threads."""

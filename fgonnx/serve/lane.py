@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -132,8 +132,7 @@ class Lane:
                 self._pool, self._run, jobs
             )
         except asyncio.CancelledError:
-            for _, future in chosen:
-                future.cancel()
+            _turn_away(chosen)
             raise
         except Exception as error:  # what is not foreseen is those jobs' alone; the lane goes on
             found = [error] * len(chosen)
@@ -149,11 +148,14 @@ class Lane:
                 future.set_exception(refused(answer) if isinstance(answer, FgonnxError) else answer)
 
     async def close(self) -> None:
-        """End the lane; what is running comes to its end in its thread."""
+        """End the lane: what waits or runs is answered 503; threads come to their end by themselves."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for _, future in self._jobs:
-            if not future.done():
-                future.set_exception(RefusedError(503, "the service is stopping"))
-        self._jobs.clear()
+        _turn_away(self._jobs)
+
+
+def _turn_away(entries: Iterable[tuple[Job, asyncio.Future[Answer]]]) -> None:
+    for _, future in entries:
+        if not future.done():
+            future.set_exception(RefusedError(503, "the service is stopping"))

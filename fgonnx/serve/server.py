@@ -26,6 +26,10 @@ _KEEP_ALIVE = 75
 """Seconds that an idle connection is kept: longer than proxies keep theirs, lest they write into a closed one."""
 
 
+_LAST = 2
+"""Seconds for the last answers to be sent."""
+
+
 class Service:
     """Models behind HTTP and gRPC.
 
@@ -115,7 +119,7 @@ class Service:
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE,
-                timeout_graceful_shutdown=max(1, round(s.grace)),
+                timeout_graceful_shutdown=_LAST,
             )
         )
         tasks = [asyncio.create_task(web.serve(sockets=[listening]))]
@@ -128,15 +132,14 @@ class Service:
         self.watch.tell("started", models=list(self.catalogue.entries), port=self.port, grpc_port=self.grpc_port)
         started()
         await self._stop.wait()
-        self.desk.stopping = True  # what comes now is answered 503
-        web.should_exit = True
-        if calls is not None:
-            await calls.stop(s.grace)
-        await tasks[0]
         for task in tasks[1:]:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.desk.drained(s.grace)  # it listens meanwhile, and answers 503
         await self.catalogue.close()
+        if calls is not None:
+            await calls.stop(_LAST)
+        web.should_exit = True
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.desk.close()
         self.watch.tell("stopped")
 
