@@ -22,15 +22,19 @@ PICTURE = ("cv2", "PIL", "matplotlib", "fgonnx.opencv")
 #: What a part must not import, by the part.
 FORBIDDEN = {
     "fgonnx.engine": (
-        *(f"fgonnx.{part}" for part in ("explain", "audit", "training", "pictures", "jobs", "cli", "converters")),
+        *(
+            f"fgonnx.{part}"
+            for part in ("explain", "audit", "training", "pictures", "jobs", "serve", "cli", "converters")
+        ),
         *TERMINAL,
         *PICTURE,
     ),
-    "fgonnx.explain": ("fgonnx.pictures", "fgonnx.audit", "fgonnx.jobs", "fgonnx.cli", *PICTURE),
+    "fgonnx.explain": ("fgonnx.pictures", "fgonnx.audit", "fgonnx.jobs", "fgonnx.serve", "fgonnx.cli", *PICTURE),
     "fgonnx.pictures": ("fgonnx.explain", "fgonnx.audit", "fgonnx.jobs", "fgonnx.cli"),
     "fgonnx.audit": ("fgonnx.jobs", "fgonnx.cli"),
-    "fgonnx.jobs": ("fgonnx.interactive", "fgonnx.cli"),
-    "fgonnx.interactive": ("fgonnx.cli", *TERMINAL),
+    "fgonnx.jobs": ("fgonnx.interactive", "fgonnx.serve", "fgonnx.cli"),
+    "fgonnx.serve": ("fgonnx.interactive", "fgonnx.training", "fgonnx.cli"),
+    "fgonnx.interactive": ("fgonnx.serve", "fgonnx.cli", *TERMINAL),
     "fgonnx.cli": ("fgonnx.interactive",),
     "fgonnx.training": ("fgonnx.pictures", "fgonnx.audit", "fgonnx.jobs", "fgonnx.cli"),
     "fgonnx.errors": ("fgonnx",),
@@ -137,7 +141,7 @@ def test_nothing_but_the_command_line_knows_the_terminal() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("inside", ["fgonnx", "fgonnx.engine", "fgonnx.audit", "fgonnx.pictures"])
+@pytest.mark.parametrize("inside", ["fgonnx", "fgonnx.engine", "fgonnx.audit", "fgonnx.pictures", "fgonnx.serve"])
 def test_no_packages_import_one_another(inside: str) -> None:
     assert circle(arrows(inside)) == []
 

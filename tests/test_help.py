@@ -71,8 +71,7 @@ def test_every_command_is_listed():
         "explain",
         "export",
         "inspect",
-        "report",
-        "rewrite",
+        "report", "rewrite", "serve"
     ]
 
 

@@ -54,6 +54,13 @@ class Desk:
         self._active = 0
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
 
+    def open(self) -> None:
+        """Open the queues, in the event loop."""
+        self.catalogue.open()
+        for entry in self.catalogue.entries.values():
+            for verb, lane in entry.lanes.items():
+                self.watch.waiting.labels(entry.name, verb).set_function(lane.samples)
+
     @property
     def ready(self) -> bool:
         """Whether requests are taken on."""
@@ -116,10 +123,7 @@ class Desk:
             raise RefusedError(
                 413, f"there are {job.count} samples: at most {self.serving.max_samples} are taken in one request"
             )
-        lane = self.catalogue.entries[job.served.name].lanes[job.verb]
-        gauge = self.watch.waiting.labels(job.served.name, job.verb)
-        gauge.set_function(lambda: lane.waiting)
-        visit.answer = await lane.answer(job)
+        visit.answer = await self.catalogue.entries[job.served.name].lanes[job.verb].answer(job)
         return visit.answer
 
     async def drained(self, seconds: float) -> None:

@@ -64,6 +64,10 @@ class Lane:
         self.waiting = 0
         """Samples that wait."""
 
+    def samples(self) -> int:
+        """Return how many samples wait."""
+        return self.waiting
+
     async def answer(self, job: Job) -> Answer:
         """Return the answer to a job.
 

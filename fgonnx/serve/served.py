@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.rewritten import Rewritten
-from fgonnx.errors import FgonnxError, InputError, ModelError, OptionError
+from fgonnx.errors import FgonnxError, InputError, ModelError, NumericError, OptionError
 from fgonnx.explain import batches, choice
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
@@ -112,14 +113,14 @@ class Served:
         value = self.loaded.input(options.input)
         preprocessing, _ = how.reading.preprocessing(self.loaded, options.input, required=False)
         layout = agreed_layout(options.layout, preprocessing, self.loaded, options.input)
-        driven = methods.find(options.method).drive is not None
+        self._driven = methods.find(options.method).drive is not None
         self.reader = Reader(value, preprocessing, how.reading, axis=self.loaded.batch_axis)
         self.input = str(value.name)
         self.size = how.running.batch_size
         self._given_labels = how.reading.names()
         explainer = Explainer(
             self.loaded,
-            replace(options, bind=None, layout=layout, scores=not driven),
+            replace(options, bind=None, layout=layout, scores=not self._driven),
             replace(how.running, spin=False),
             labels=self._given_labels,
         )
@@ -136,34 +137,35 @@ class Served:
         self.joins = False
         self.rewritten: Rewritten | None = None
         self.labels: tuple[str, ...] | None = None
-        self._grid: tuple[int, ...] = ()
-        self._warm(driven)
+        self._first: dict[str, Array] = {}
+        self._warm()
         #: Explain only predictions that meet it, unless a request says otherwise.
         self.condition: Condition | None = None
         if how.condition is not None:
             self.condition = condition.parse(how.condition, names=CONDITIONS)
             self.check_condition(self.condition)
 
-    def _warm(self, driven: bool) -> None:
+    def _warm(self) -> None:
         """Run once, where sizes are known: sessions are opened, and the first explanation is held against the source.
 
-        Noise rather than zeros, which some models divide by.
+        On noise rather than zeros, which some models divide by.
         """
         if any(size < 0 for t in self.inputs for size in t.shape[1:]):
             return
         rng = np.random.default_rng(0)
         x = {t.name: _noise(rng, t, self._dtype(t.name)) for t in self.inputs}
-        r, _, _ = self.forward(x)
-        self._learn(r)
-        self.explain(x, None, None)
-        self.joins = len(self.inputs) == 1 and r.normal.batched and not r.entangled and not driven
+        self._learn(self.forward(x)[0])
+        with contextlib.suppress(NumericError):  # of noise alone; of a picture it is an answer
+            self.explain(x, None, None)
 
     def _learn(self, r: Rewritten) -> None:
-        """Take from a rewritten graph what the head is."""
+        """Take from a rewritten graph what the head is, and whether samples may be run together."""
+        if self.rewritten is not None:
+            return
         self.rewritten = r
-        if sum(size > 1 for size in r.head_shape) <= 1:
-            entries = math.prod(r.head_shape)
-            self.labels, _ = aligned_labels(self._given_labels, self.loaded.labels(), entries)
+        self.joins = len(self.inputs) == 1 and r.normal.batched and not r.entangled and not self._driven
+        if self.of_classes:
+            self.labels, _ = aligned_labels(self._given_labels, self.loaded.labels(), math.prod(r.head_shape))
 
     def _dtype(self, name: str) -> np.dtype[Any]:
         return dtype_of(self.loaded.input(name)).numpy()
@@ -174,19 +176,13 @@ class Served:
         return {name: name if name not in taken else f"fg/{name}" for name in ("saliency", *VALUES)}
 
     def explained_outputs(self) -> tuple[Tensor, ...]:
-        """Return the outputs that an explanation has beside the model's own."""
-        named, wanted = self.names(), self.explainer.options.wanted
-        grid = tuple(-1 for _ in (self.rewritten.normal.input_shape if self.rewritten else ()))[2:]
-        sites = len(self.rewritten.sites) if self.rewritten else -1
-        rows = {
-            "saliency": Tensor(named["saliency"], "FP32", (-1, *(self._grid or grid))),
-            "target": Tensor(named["target"], "INT64", (-1,)),
-            "score": Tensor(named["score"], "FP32", (-1,)),
-            "completeness": Tensor(named["completeness"], "FP32", (-1,)),
-            "contributions": Tensor(named["contributions"], "FP32", (-1, sites)),
-            "contrast": Tensor(named["contrast"], "INT64", (-1,)),
-        }
-        return tuple(tensor for name, tensor in rows.items() if name in wanted or name == "saliency")
+        """Return the outputs that an explanation has beside the model's own; before the first one, what is sure."""
+        known = self._first or {"saliency": np.zeros((1, 0, 0), np.float32), "score": np.zeros(1, np.float32)}
+        named = self.names()
+        return tuple(
+            Tensor(named[name], datatype_of(array.dtype), (-1, *(size or -1 for size in array.shape[1:])))
+            for name, array in known.items()
+        )
 
     def checked(self, name: str, array: Array) -> Array:
         """Return an array of an input, in the input's type.
@@ -286,10 +282,15 @@ class Served:
         r = explainer.engine(
             explainer.explained_shape(x), seed=seed, contrast=contrasted, others=explainer.other_shapes(x)
         ).rewritten
-        self._grid = self._grid or e.saliency.shape[1:]
+        self._learn(r)
         labels = self.labels if sum(size > 1 for size in r.head_shape) <= 1 else None
         decision = Decision.of(e, r, labels, explainer.labels)
-        return [_of_one(e, decision, i) for i in range(len(e))], e.outputs
+        found = [_of_one(e, decision, i) for i in range(len(e))]
+        if not self._first and contrast is None:
+            free = any(size < 0 for t in self.inputs for size in t.shape[1:])
+            grid = [0] * (e.saliency.ndim - 1) if free else e.saliency.shape[1:]
+            self._first = {"saliency": np.zeros((1, *grid), e.saliency.dtype), **found[0].values}
+        return found, e.outputs
 
     def run(self, jobs: Sequence[Job]) -> list[Answer | FgonnxError]:
         """Run jobs together; where that fails, one by one, so that nobody gets the error of another."""

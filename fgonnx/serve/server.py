@@ -108,7 +108,7 @@ class Service:
             except OSError as error:
                 listening.close()
                 raise OptionError(f"the port {s.grpc_port} of '{s.host}' is not free for gRPC; give another") from error
-        self.catalogue.open()
+        self.desk.open()
         web = _Web(
             uvicorn.Config(
                 rest.app(self.desk),
