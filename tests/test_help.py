@@ -71,7 +71,9 @@ def test_every_command_is_listed():
         "explain",
         "export",
         "inspect",
-        "report", "rewrite", "serve"
+        "report",
+        "rewrite",
+        "serve",
     ]
 
 
