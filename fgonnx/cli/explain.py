@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fgonnx.cli import terminal
+from fgonnx.cli import parts, terminal
 from fgonnx.cli.options import Folder, Group, Images, Json, ModelPath, Target, takes
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
@@ -65,6 +65,8 @@ def command(
     - `fgonnx explain yolo.onnx street.jpg -o out --preprocess yolo,layout=NCHW --picture overlay`
     - `fgonnx explain sensor.onnx batch.npy -o out` : arrays need no preprocessing
     - `fgonnx explain resnet.onnx photos/ -o out --preprocess imagenet --json | jq '.records[].score'`
+    - `fgonnx explain ecg.onnx beats.csv -o out --channels I,II,V1 --rate 128 --units mV` : a lane for each channel
+    - `fgonnx explain risk.onnx patients.csv -o out` : what each feature of a row adds to the score
     - `fgonnx explain vad.onnx speech.wav -o out --span 4000:4576 --bind sr=16000 --bind state=zeros` : sound over time
 
     The record holds the five largest classes, the score, how exactly the contributions sum to it (completeness), what
@@ -74,7 +76,7 @@ def command(
     terminal.say("model", f"{model}  (sha256 {job.loaded.sha256[:12]})")
     if job.preprocessing is not None:
         terminal.say("preprocessing", f"{job.preprocessing.describe()}  (from: {job.preprocessing_origin})")
-    terminal.say("explained by", ", ".join(f"{k} {v}" for k, v in options.to_dict().items() if v is not None))
+    terminal.say("explained by", ", ".join(f"{k} {v}" for k, v in job.options.to_dict().items() if v is not None))
     shown: list[dict[str, Any]] = []
     rows = sys.maxsize if as_json else _ROWS
     seen: dict[str, None] = {}
@@ -90,3 +92,4 @@ def command(
     terminal.notes(job.notes)
     terminal.notes(list(seen)[:_ROWS])
     terminal.show_explained(shown, count - len(shown), folder)
+    parts.show(shown[:_FEW])

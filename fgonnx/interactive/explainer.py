@@ -149,8 +149,14 @@ class Explainer(explainer.Explainer):
                 found: Preprocessing | None = preprocessing.complete(self._preprocess, dims, dtype_of(value).numpy())
             else:
                 found, _ = self.reading.preprocessing(self.loaded, name, required=False)
-            self._readers[name] = Reader(value, found, self.reading, axis=self.loaded.batch_axis)
+            self._readers[name] = Reader(
+                value, found, self.reading, axis=self.loaded.batch_axis, layout=self._layout_of
+            )
         return self._readers[name]
+
+    def _layout_of(self, shape: tuple[int, ...]) -> str:
+        """Return the layout of an input of one sample of this shape."""
+        return self.engine((1, *shape)).rewritten.normal.layout
 
     def __call__(
         self, x: Any, target: Target = None, *, contrast: Contrast = None, seed: Array | None = None

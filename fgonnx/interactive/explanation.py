@@ -19,7 +19,7 @@ from fgonnx import files as storage
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explanation import Explanation as Arrays
-from fgonnx.jobs import provenance, record, written
+from fgonnx.jobs import provenance, record, tabled, written
 from fgonnx.jobs.record import Decision
 from fgonnx.jobs.samples import Reader, Sample, unique_names
 from fgonnx.jobs.written import Asked
@@ -252,7 +252,9 @@ class Explanation(Arrays):
         _check_kind(kind)
         o = self.origin
         pre = o.reader.preprocessing
-        return written.drawn(self._records[sample], self._drawn[sample], self.saliency[sample], kind, o.layout, pre)
+        parts = tabled.parts_of(self, sample, o.samples[sample], o.layout)
+        drawn = self._drawn[sample]
+        return written.drawn(self._records[sample], drawn, self.saliency[sample], kind, o.layout, pre, parts)
 
     def overlay(self, sample: int = 0, *, alpha: float = 0.85, colormap: str = "inferno") -> Image:
         """Return the map over the picture, as an image of PIL of the picture's size.
@@ -380,7 +382,7 @@ class Explanation(Arrays):
             "top": record.name_of(made["top5"][0]) if made["top5"] else None,
             "residual": completeness["residual"] if completeness else None,
             "localised": localised["share"] if localised else None,
-            **{s["name"]: s["contribution"] for s in made["sites"] if s["contribution"] is not None},
+            **_contributions(made),
         }
 
     def _repr_png_(self) -> bytes:
@@ -428,7 +430,8 @@ class Explanation(Arrays):
             o.model.content, self.settings["bound"], _input_of(sample, *o.digests[row : row + 1]), pre, target, kind
         )
         about = provenance.about(o.asked.running)
-        return record.describe({**asked, **about}, self, o.decision, sample, row, {}, [])
+        made = record.describe({**asked, **about}, self, o.decision, sample, row, {}, [])
+        return tabled.described(made, sample, tabled.parts_of(self, row, sample, o.layout))
 
     @cached_property
     def _drawn(self) -> list[Sample]:
@@ -438,6 +441,13 @@ class Explanation(Arrays):
 
     def _map(self, sample: int) -> Array:
         return record.smoothed(record.flat(self.saliency[sample]), signed=self.settings["psi"] == "signed")
+
+
+def _contributions(made: Mapping[str, Any]) -> dict[str, float]:
+    """Return what adds up to the score: layers, or of a row of a table its features and the biases."""
+    if (found := made.get("features")) is not None:
+        return {**dict(zip(found["names"], found["contributions"], strict=True)), "biases": found["biases"]}
+    return {s["name"]: s["contribution"] for s in made["sites"] if s["contribution"] is not None}
 
 
 def _check_kind(kind: str) -> None:

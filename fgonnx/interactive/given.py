@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from fgonnx.errors import InputError, PreprocessingError
 from fgonnx.jobs.reading import unknown_preprocessing
-from fgonnx.jobs.samples import Reader, Sample, Source, digest, find
+from fgonnx.jobs.samples import Reader, Sample, Source, digest, find, is_table
+from fgonnx.jobs.tabular import Tabular
 from fgonnx.pictures.read import images
+from fgonnx.pictures.read.columns import Columns
 
 Array = npt.NDArray[Any]
 
@@ -105,7 +107,12 @@ def _of_arrays(x: Any) -> bool:
     """Tell whether something is an array or a tensor, or numbers in lists."""
     if isinstance(x, (list, tuple)):
         return bool(x) and all(isinstance(item, (int, float)) or (_is_list(item) and _of_arrays(item)) for item in x)
-    return not _is_image(x) and not _is_table(x) and (hasattr(x, "__array__") or hasattr(x, "__dlpack__"))
+    return (
+        not _is_image(x)
+        and not _is_table(x)
+        and not _is_frame(x)
+        and (hasattr(x, "__array__") or hasattr(x, "__dlpack__"))
+    )
 
 
 def _is_list(x: Any) -> bool:
@@ -120,6 +127,30 @@ def _is_image(x: Any) -> bool:
 def _is_table(x: Any) -> bool:
     """Tell whether something is a column of a table whose entries are paths, pictures or arrays."""
     return hasattr(x, "to_list") and getattr(getattr(x, "dtype", None), "kind", "O") not in "fiub"
+
+
+def _is_frame(x: Any) -> bool:
+    """Tell whether something is a whole table, of pandas or polars, which need not be imported to tell."""
+    return hasattr(x, "columns") and (hasattr(x, "itertuples") or hasattr(x, "iter_rows"))
+
+
+def _columns_of(frame: Any) -> Columns:
+    """Return a table of pandas or polars as one of text."""
+    rows = frame.iter_rows() if hasattr(frame, "iter_rows") else frame.itertuples(index=False, name=None)
+    cells = [["" if v is None else str(v) for v in row] for row in rows]
+    if not cells:
+        raise InputError("the table has no rows: there is nothing to explain")
+    return Columns(tuple(str(name) for name in frame.columns), cells, Path("table"), 0)
+
+
+def holds_rows(x: Any, tables: Callable[[], Tabular]) -> bool:
+    """Tell whether something is a table of which every row is a sample, to what reads tables."""
+    if _is_frame(x):
+        return tables().is_table(_columns_of(x))
+    if isinstance(x, (str, os.PathLike)) and is_table(Path(x)) and Path(x).is_file():
+        reader = tables()
+        return reader.is_table(reader.open(Path(x)))
+    return False
 
 
 def _is_picture(array: Array, reader: Reader) -> bool:
@@ -147,8 +178,12 @@ def _with_batch(array: Array, reader: Reader, rank: int) -> Given:
 
 def samples_of(x: Any, reader: Reader) -> Iterator[tuple[Sample, str | None]]:
     """Read what is no array: paths, pictures, and any number of them; yield the hash of each one's file, too."""
-    if isinstance(x, (str, os.PathLike)):
-        for source in find([Path(x)], len(reader.dims), reader.axis):
+    if _is_frame(x):
+        table = _columns_of(x)
+        for number in range(reader.tables.count(table)):
+            yield reader.of_table(table, Source(table.path, number, f"{table.path}-{number:04}")), None
+    elif isinstance(x, (str, os.PathLike)):
+        for source in find([Path(x)], len(reader.dims), reader.axis, reader.tables):
             read = digest(source.path)
             yield reader.read(source), read
     elif _is_image(x):

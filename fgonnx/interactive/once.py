@@ -13,6 +13,7 @@ from fgonnx.explain.written import is_written
 from fgonnx.pictures.read.preprocess import Preprocessing
 
 if TYPE_CHECKING:
+    from fgonnx.interactive.explainer import Explainer
     from fgonnx.interactive.explanation import Explanation
 
 
@@ -68,9 +69,25 @@ def explain(
     loaded = load(model)
     if "scores" not in changes and not is_written(loaded) and not _driven(changes.get("method", "fullgrad")):
         changes["scores"] = True  # the five largest, in pictures and records
-    return Explainer(loaded, preprocess=preprocess, labels=labels, **changes)(x, target, contrast=contrast)
+    made = Explainer(loaded, preprocess=preprocess, labels=labels, **changes)
+    if not is_written(loaded) and (more := _for_columns(made, x, changes)):
+        made = Explainer(loaded, preprocess=preprocess, labels=labels, **{**changes, **more})
+    return made(x, target, contrast=contrast)
 
 
 def _driven(method: Any) -> bool:
     """Tell whether a method, by its name or a function, is made of several runs."""
     return methods.find(methods.named(method)).drive is not None
+
+
+def _for_columns(explainer: Explainer, x: Any, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return what else is asked for of a series, whose map has a lane for each channel, and of rows of a table."""
+    from fgonnx.interactive.given import holds_rows
+    from fgonnx.jobs import tabled
+
+    if "input_gradient" not in changes and tabled.wants_gradient(explainer.loaded, explainer.options):
+        return {"input_gradient": True}
+    signed = tabled.signed(explainer.options).psi
+    if "psi" not in changes and signed != explainer.options.psi and holds_rows(x, lambda: explainer.reader.tables):
+        return {"psi": signed}
+    return {}

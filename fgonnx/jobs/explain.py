@@ -31,10 +31,11 @@ from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.fields import check_choices, refuse_idle
-from fgonnx.jobs import provenance, record, written
-from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels
+from fgonnx.jobs import provenance, record, tabled, written
+from fgonnx.jobs.reading import OF_FILES, SOUND, Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.record import Decision
-from fgonnx.jobs.samples import SOUND_SUFFIX, Reader, Sample, Source, digest, find, is_picture
+from fgonnx.jobs.samples import Reader, Sample, Source, digest, find, is_picture, is_recording, is_table
+from fgonnx.jobs.tabular import Tabular
 from fgonnx.jobs.written import Asked
 from fgonnx.pictures.read.audio import RATE_KEY
 from fgonnx.wording import whole
@@ -100,19 +101,23 @@ class ExplainJob:
         if isinstance(self.options.contrast, str):
             choice.parse(self.options.contrast)
         value = self.loaded.input(self.options.input)
-        self.sources = find(self.inputs, len(dims_of(value)), self.loaded.batch_axis)
+        known = self.reading.rate if self.reading.rate is not None else _stored_rate(self.loaded)
+        how = replace(self.reading, rate=known)
+        tables = Tabular(str(value.name), dims_of(value), how, self._layout_of)
+        self.sources = find(self.inputs, len(dims_of(value)), self.loaded.batch_axis, tables)
         self._pictures = any(is_picture(s.path) for s in self.sources)
-        suffixes = {s.path.suffix.lower() for s in self.sources}
-        if SOUND_SUFFIX not in suffixes:
-            refuse_idle(self.reading, SOUND, "no recording is among the inputs")
-        if suffixes == {SOUND_SUFFIX}:
+        self._tables = any(is_table(s.path) and tables.is_table(tables.open(s.path)) for s in self.sources[:1])
+        if self._tables:
+            self.options, self._options = tabled.signed(self.options), tabled.signed(self._options)
+        if not any(is_recording(s.path) for s in self.sources):
+            arrays = any(s.path.suffix.lower() == ".npy" for s in self.sources)
+            refuse_idle(self.reading, OF_FILES if arrays else SOUND, "no recording is among the inputs")
+        if all(is_recording(s.path) for s in self.sources):
             refuse_idle(self.reading, ["preprocess"], "all inputs are recordings, which are taken as they are")
         self.preprocessing, self.preprocessing_origin = self.reading.preprocessing(
             self.loaded, self.options.input, required=self._pictures
         )
-        known = self.reading.rate if self.reading.rate is not None else _stored_rate(self.loaded)
-        how = replace(self.reading, rate=known)
-        self.reader = Reader(value, self.preprocessing, how, axis=self.loaded.batch_axis)
+        self.reader = Reader(value, self.preprocessing, how, axis=self.loaded.batch_axis, layout=self._layout_of)
         self._given_labels = self.reading.names()
         if self.options.method == "smooth-fullgrad":
             self.notes[record.SMOOTHED] = None
@@ -184,8 +189,10 @@ class ExplainJob:
         files = self._files(sample.source)
         asked = {**self._request(sample.source), **provenance.about(self.running)}
         made = record.describe(asked, explanation, decision, sample, row, files, self._command(sample.source))
+        parts = tabled.parts_of(explanation, row, sample, layout)
+        made = tabled.described(made, sample, parts)
         saliency = explanation.saliency[row]
-        picture = written.drawn(made, sample, saliency, self.picture, layout, self.preprocessing)
+        picture = written.drawn(made, sample, saliency, self.picture, layout, self.preprocessing, parts)
         written.write(self.folder, sample.source.name, made, picture, saliency)
         return made
 
@@ -197,8 +204,15 @@ class ExplainJob:
             bind=None,  # the model is bound already
             layout=agreed_layout(self.options.layout, preprocessing, self.loaded, self.options.input),
             scores=methods.find(self.options.method).drive is None,
+            input_gradient=self.options.input_gradient or tabled.wants_gradient(self.loaded, self._options),
         )
+        if self._tables:
+            options = tabled.signed(options)
         return Explainer(self.loaded, options, replace(self.running, spin=False), labels=self._given_labels)
+
+    def _layout_of(self, shape: tuple[int, ...]) -> str:
+        """Return the layout of an input of one sample of this shape."""
+        return self._explainer.engine((1, *shape)).rewritten.normal.layout
 
     def _labels(self, rewritten: Rewritten) -> tuple[str, ...] | None:
         """Return one name per entry of the head, if entries are classes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +21,32 @@ from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.read.presets import PRESETS
 from fgonnx.wording import parameter, whole
 
-SOUND = ("rate", "channel", "span")
-"""Fields for recordings only."""
+SOUND = ("rate", "channel", "span", "channels", "units", "by", "pad")
+"""Fields for recordings and tables only."""
+OF_FILES = ("rate", "channel", "span", "by", "pad")
+"""Those of them that say how a file of recordings is read; the others name what an array holds."""
+
+_PADS = ("zero", "edge")
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Parse names with commas between them.
+
+    Raises
+    ------
+    OptionError
+        One is empty, or there twice.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    _check_names(names)
+    return names
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if not names or any(not name for name in names):
+        raise OptionError(f"{parameter('channels', ','.join(names))} has an empty name; write for example x,y,z")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise OptionError(f"{parameter('channels', ','.join(names))} names '{twice}' twice; give every channel once")
 
 
 def parse_span(text: str) -> tuple[int, int]:
@@ -65,9 +90,31 @@ class Reading:
         least=1,
     )
     channel: int | None = option(None, "Channel of a recording, from 0.", panel=MODEL, least=0)
+    channels: tuple[str, ...] | None = option(
+        None,
+        "Columns of a table that are channels or features, in the model's order; without a header, names for them. "
+        "Default: all columns but times and ids.",
+        panel=MODEL,
+        metavar="NAME,NAME",
+        parse=parse_names,
+    )
+    units: str | None = option(None, "Units of the values, such as mV, for pictures and records.", panel=MODEL)
+    by: str | None = option(
+        None,
+        "Column that tells the recordings of a table apart.",
+        panel=MODEL,
+        metavar="COLUMN",
+    )
+    pad: str | None = option(
+        None,
+        "What a recording that is too short is filled with at its end: zero, edge (its last values) or a number. "
+        "Default: it is refused.",
+        panel=MODEL,
+        metavar="WITH",
+    )
     span: tuple[int, int] | None = option(
         None,
-        "Samples of a recording to explain, such as 4000:4576.",
+        "Samples of a recording, or rows of a table, to explain, such as 4000:4576.",
         panel=MODEL,
         metavar="FIRST:END",
         parse=parse_span,
@@ -79,6 +126,10 @@ class Reading:
         check_fields(self)
         if self.preprocess is not None:
             object.__setattr__(self, "preprocess", str(self.preprocess))
+        if self.channels is not None:
+            _check_names(self.channels)
+        if self.pad is not None and self.pad not in _PADS and not _is_number(self.pad):
+            raise OptionError(f"{parameter('pad', self.pad)} is neither {', '.join(_PADS)} nor a number")
         if self.span is not None and self.span[0] >= self.span[1]:
             raise OptionError(
                 f"{parameter('span', self.span)} holds no sample; give the first one and the end behind it"
@@ -90,8 +141,8 @@ class Reading:
 
     def sound(self) -> dict[str, Any]:
         """Return the options for recordings, ready for JSON."""
-        given = {"rate": self.rate, "channel": self.channel, "span": list(self.span) if self.span else None}
-        return {k: v for k, v in given.items() if v is not None}
+        given = {name: getattr(self, name) for name in SOUND}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in given.items() if v is not None}
 
     def preprocessing(
         self, loaded: LoadedModel, input: str | None, *, required: bool
@@ -126,6 +177,13 @@ class Reading:
         value = loaded.input(input)
         dims = [d if isinstance(d, int) else None for d in dims_of(value)]
         return preprocess.complete(found, dims, dtype_of(value).numpy()), origin
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def agreed_layout(

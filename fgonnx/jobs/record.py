@@ -20,9 +20,11 @@ from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.explain.detection import detected
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.head import ONLY, Head
-from fgonnx.jobs import provenance
+from fgonnx.explain.parts import Features, Lanes
+from fgonnx.jobs import provenance, tabled
 from fgonnx.jobs.samples import Sample
 from fgonnx.jobs.schema import FIELDS
+from fgonnx.jobs.tabular import TABLE
 from fgonnx.opencv import cv2
 from fgonnx.pictures.show import plots, visual
 from fgonnx.pictures.show.sheet import Certificate
@@ -319,7 +321,13 @@ def flat(saliency: Array) -> npt.NDArray[np.float64]:
 
 
 def draw(
-    record: Mapping[str, Any], sample: Sample, saliency: Array, kind: str, placed: Array | None, values: Array
+    record: Mapping[str, Any],
+    sample: Sample,
+    saliency: Array,
+    kind: str,
+    placed: Array | None,
+    values: Array,
+    parts: Lanes | Features | None = None,
 ) -> RGB:
     """Draw the picture of one sample.
 
@@ -337,12 +345,14 @@ def draw(
         The map in the coordinates of the whole photo.
     values : numpy array, (channels, *grid)
         The input: sequences and volumes are drawn from it.
+    parts : Lanes, Features or None
+        The map of a series with channels in lanes, or of a row of a table by features.
     """
     signed = record["settings"]["psi"] == "signed"
     if (
         kind == "panel"
         and sample.photo is None
-        and (plotted := _plot(record, sample, saliency, values, signed)) is not None
+        and (plotted := _plot(record, sample, saliency, values, parts)) is not None
     ):
         return plotted
     map_ = smoothed(flat(saliency), signed=signed)
@@ -360,8 +370,15 @@ def _certificate(record: Mapping[str, Any], sample: Sample) -> Certificate:
     return Certificate(_title(record, sample), _lines(record), _bars(record))
 
 
-def _plot(record: Mapping[str, Any], sample: Sample, saliency: Array, values: Array, signed: bool) -> RGB | None:
-    """Draw a sequence or a volume; None for a picture."""
+def _plot(
+    record: Mapping[str, Any], sample: Sample, saliency: Array, values: Array, parts: Lanes | Features | None
+) -> RGB | None:
+    """Draw a sequence, a row of a table or a volume; None for a picture."""
+    signed = record["settings"]["psi"] == "signed"
+    if isinstance(parts, Features):
+        return tabled.waterfall_of(record, sample, parts, _certificate(record, sample))
+    if isinstance(parts, Lanes):
+        return tabled.lanes_of(sample, values, parts, _certificate(record, sample), signed=signed)
     grid = tuple(size for size in saliency.shape if size > 1)
     map_, rows = saliency.reshape(grid), values.reshape(len(values), *grid)
     certificate = _certificate(record, sample)
@@ -407,7 +424,11 @@ def _wide_enough(rgb: RGB) -> RGB:
 
 
 def _title(record: Mapping[str, Any], sample: Sample) -> str:
-    return f"{target_of(record)}   ({sample.source.path.name})"
+    named = sample.named
+    which = "" if named is None else f", {named.label}" if named.label else ""
+    if named is not None and named.kind == TABLE:
+        which = f", row {sample.source.row}"
+    return f"{target_of(record)}   ({sample.source.path.name}{which})"
 
 
 def _lines(record: Mapping[str, Any]) -> Sequence[str]:
@@ -452,5 +473,6 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
     if s["psi"] == "signed":
         if other is not None:
             lines.append(f"red: for {_first_name(target)}; blue: for {_first_name(other)}")
-        lines.append("drawn as an average over neighbouring pixels; the .npy is not averaged")
+        if len([size for size in record["map"]["shape"] if size > 1]) > 1:
+            lines.append("drawn as an average over neighbouring pixels; the .npy is not averaged")
     return lines

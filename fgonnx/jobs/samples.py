@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.errors import InputError, PreprocessingError
 from fgonnx.files import read_array
 from fgonnx.jobs.reading import Reading, unknown_preprocessing
-from fgonnx.pictures.read import audio, images
+from fgonnx.jobs.tabular import SERIES, Named, Tabular
+from fgonnx.pictures.read import audio, columns, images
 from fgonnx.pictures.read.preprocess import Preprocessing, over_white
+from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
@@ -33,14 +35,14 @@ _SHOWN_SIDE = 448  # pixels at which a large photo is shown, where the model see
 
 @dataclass(frozen=True)
 class Source:
-    """Where a sample is read from: a picture, a recording, or one row of an array.
+    """Where a sample is read from: a picture, a recording, or one row of an array or a table.
 
     Attributes
     ----------
     path : Path
         The file.
     row : int or None
-        Row of an array with a batch axis.
+        Row of an array with a batch axis or of a table, or which recording of a table.
     name : str
         Name of its output files, unique in a run.
     """
@@ -66,12 +68,14 @@ class Sample:
         The whole picture; None for an array.
     notes : tuple of str
         Descriptions of conversions.
-    rate : int or None
+    rate : float or None
         Sample rate of a recording, in Hz.
     start : int
         Its first sample that the model sees.
     frame : tuple of float or None
         Left, top, right and bottom edge of what the model sees, in pixels of the whole picture.
+    named : Named or None
+        Names of channels or features, where they are known.
     """
 
     source: Source
@@ -79,14 +83,25 @@ class Sample:
     shown: RGB
     photo: RGB | None
     notes: tuple[str, ...]
-    rate: int | None = None
+    rate: float | None = None
     start: int = 0
     frame: tuple[float, float, float, float] | None = None
+    named: Named | None = None
 
 
 def is_picture(path: Path) -> bool:
-    """Tell whether a file is a picture: neither an array nor sound."""
-    return path.suffix.lower() not in (".npy", SOUND_SUFFIX)
+    """Tell whether a file is a picture: neither an array, nor sound, nor a table."""
+    return path.suffix.lower() not in (".npy", SOUND_SUFFIX, *columns.SUFFIXES)
+
+
+def is_table(path: Path) -> bool:
+    """Tell whether a file is a table."""
+    return path.suffix.lower() in columns.SUFFIXES
+
+
+def is_recording(path: Path) -> bool:
+    """Tell whether a file is a recording or a table."""
+    return path.suffix.lower() in (SOUND_SUFFIX, *columns.SUFFIXES)
 
 
 def digest(path: Path) -> str:
@@ -94,21 +109,26 @@ def digest(path: Path) -> str:
     return hashlib.sha256(files.read(path, InputError)).hexdigest()
 
 
-def find(paths: Iterable[Path], rank: int, axis: int = 0) -> list[Source]:
+def find(paths: Iterable[Path], rank: int, axis: int = 0, tables: Tabular | None = None) -> list[Source]:
     """List the samples in files, folders and patterns, each with a unique name.
 
     Parameters
     ----------
     paths : iterable of Path
-        Pictures, recordings, folders of them, patterns, and ``.npy`` arrays.
+        Pictures, recordings, folders of them, patterns, tables, and ``.npy`` arrays.
     rank : int
         Axes of the model's input, batch included; an array of that many holds several samples.
     axis : int
         Which of them is the batch.
+    tables : Tabular, optional
+        What reads tables.
     """
     found: list[tuple[Path, int | None]] = []
     for path in images.expand(paths, images.SUFFIXES | {SOUND_SUFFIX}):
         rows = _rows(path, rank, axis) if path.suffix.lower() == ".npy" else None
+        if tables is not None and path.suffix.lower() in columns.SUFFIXES:
+            rows = tables.count(path)
+            rows = None if rows == 1 and not tables.is_table(tables.open(path)) else rows
         bounds.check("sample_count", len(found) + (rows or 1), f"with '{path}', the input has", InputError)
         found += [(path, None)] if rows is None else [(path, i) for i in range(rows)]
     names = unique_names(found)
@@ -178,6 +198,8 @@ class Reader:
         How recordings are read.
     axis : int
         Which axis of an array is the batch.
+    layout : callable, optional
+        Takes the sizes of one sample; returns the layout of the input, samples first.
     """
 
     def __init__(
@@ -187,6 +209,7 @@ class Reader:
         reading: Reading | None = None,
         *,
         axis: int = 0,
+        layout: Callable[[tuple[int, ...]], str] | None = None,
     ) -> None:
         self.axis = axis
         self.name = str(graph_input.name)
@@ -194,6 +217,7 @@ class Reader:
         self.dtype = dtype_of(graph_input).numpy()
         self.preprocessing = preprocessing
         self.reading = reading or Reading()
+        self.tables = Tabular(self.name, self.dims, self.reading, layout)
 
     def read(self, source: Source) -> Sample:
         """Read one sample.
@@ -209,12 +233,49 @@ class Reader:
             array = read_array(source.path, InputError)
             row = array if source.row is None else np.take(array, source.row, axis=self.axis)
             return self.prepared(np.array(row), source)
+        if source.path.suffix.lower() in columns.SUFFIXES:
+            return self.of_table(source.path, source)
         if source.path.suffix.lower() == SOUND_SUFFIX:
             recording, s = audio.read(source.path), self.reading
             x, notes = audio.prepare(recording, self.dims, rate=s.rate, channel=s.channel, span=s.span)
             self._check(x, source)
-            return Sample(source, x, self.shown(x), None, notes, recording.rate, s.span[0] if s.span else 0)
+            start, named = s.span[0] if s.span else 0, self._named(x, source)
+            return Sample(source, x, self.shown(x), None, notes, recording.rate, start, named=named)
         return self.of_picture(images.read(source.path), source)
+
+    def _named(self, x: Array, source: Source) -> Named | None:
+        """Return what the channels of an array are called, where they have names.
+
+        Raises
+        ------
+        InputError
+            There are not as many.
+        """
+        names, units = self.reading.channels, self.reading.units
+        if names is None and units is None:
+            return None
+        if names is not None and (x.ndim > 2 or len(names) not in (x.shape if x.ndim == 2 else (1,))):
+            raise InputError(
+                f"'{source.path}': {parameter('channels', ','.join(names))} names {len(names)} channels, and the array "
+                f"is {x.shape}; name every channel, in order"
+            )
+        return Named(SERIES, names or (), units or "")
+
+    def of_table(self, table: Path | columns.Columns, source: Source) -> Sample:
+        """Return one sample of a table: a row, or a recording.
+
+        Raises
+        ------
+        InputError
+            It does not fit the input.
+        """
+        values, named, notes = self.tables.sample(table, source.row or 0)
+        if self.dtype.kind != "f":
+            raise InputError(f"'{source.path}' is a table of numbers, and the input '{self.name}' is {self.dtype}")
+        x = values.astype(self.dtype)
+        self._check(x, source)
+        start = self.reading.span[0] if self.reading.span and named.kind == SERIES else 0
+        return Sample(source, x, self.shown(x), None, notes, named.rate, start, named=named)
 
     def of_picture(self, picture: images.Picture, source: Source) -> Sample:
         """Return a decoded picture as a sample.
@@ -244,7 +305,7 @@ class Reader:
             Its shape or type does not match the input.
         """
         self._check(x, source)
-        return Sample(source, x, self.shown(x), None, ())
+        return Sample(source, x, self.shown(x), None, (), named=self._named(x, source))
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Tell whether one sample of the input may have a shape."""

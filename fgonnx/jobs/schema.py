@@ -230,6 +230,35 @@ FIELDS = (
         "`kind`, `grid`, `in_map`, `contribution`, `share`",
     ),
     Field(
+        "features",
+        Struct({"names": ["text"], "values": ["float"], "contributions": ["float"], "biases": "float"}),
+        "of a row of a table: `names` and `values` of its features, the `contributions` of each to the score, and of "
+        "the `biases` of the network",
+        of=EXPLAIN,
+        optional=True,
+    ),
+    Field(
+        "series",
+        Struct(
+            {
+                "channels": ["text"],
+                "units?": "text",
+                "recording?": "text",
+                "rate?": "float",
+                "start": "int",
+                "padded": "int",
+                "shares": ["float"],
+                "inside?": "float",
+                "peaks": ["int"],
+            }
+        ),
+        "of channels over time: their names and `units`; which `recording` of its file; steps per second (`rate`), the "
+        "first step (`start`), how many of the last are padding (`padded`); the share of the map of every channel "
+        "(`shares`) and of the network's layers (`inside`), and the step where each lane is strongest (`peaks`)",
+        of=EXPLAIN,
+        optional=True,
+    ),
+    Field(
         "blocks",
         [Struct({"name": "text", "sum": "float", "rounding": "float"})],
         "for `fullgrad+`: of each block its `name`, the `sum` of its contributions, and what it misses of the score, "

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from fgonnx import files as storage
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
+from fgonnx.explain.parts import Features, Lanes
 from fgonnx.fields import arguments
 from fgonnx.jobs import provenance, record
 from fgonnx.jobs.reading import SOUND, Reading
-from fgonnx.jobs.samples import SOUND_SUFFIX, Sample, Source
+from fgonnx.jobs.samples import Sample, Source, is_picture
 from fgonnx.jobs.schema import SCHEMA
 from fgonnx.pictures.read import images
 from fgonnx.pictures.read.preprocess import Preprocessing
@@ -72,7 +73,7 @@ class Asked:
         picture : {"panel", "overlay", "heat"}
             What the picture shows.
         """
-        sound = str(source["path"]).lower().endswith(SOUND_SUFFIX)
+        sound = source["path"] is not None and not is_picture(Path(str(source["path"])))
         asked = {
             "schema": SCHEMA,
             "input": dict(source),
@@ -99,7 +100,7 @@ class Asked:
             *(("--picture", picture) if picture != record.PICTURES[0] else ()),
             *arguments(self.options, without=FILE),
             *arguments(self.running, defaults={"cache": True}),
-            *arguments(self.reading, without=() if source.path.suffix.lower() == SOUND_SUFFIX else SOUND),
+            *arguments(self.reading, without=SOUND if is_picture(source.path) else ()),
         ]
 
 
@@ -115,6 +116,7 @@ def drawn(
     kind: str,
     layout: str,
     preprocessing: Preprocessing | None,
+    parts: Lanes | Features | None = None,
 ) -> RGB:
     """Draw the picture of one sample.
 
@@ -132,9 +134,11 @@ def drawn(
         Axes of the input with samples first, such as "NCHW".
     preprocessing : Preprocessing or None
         What places the map in the whole photo.
+    parts : Lanes, Features or None
+        The map in lanes or by features.
     """
     over = placed(sample, saliency, layout, preprocessing) if kind == "overlay" else None
-    return record.draw(made, sample, saliency, kind, over, record.arranged(sample.x, layout))
+    return record.draw(made, sample, saliency, kind, over, record.arranged(sample.x, layout), parts)
 
 
 def placed(sample: Sample, saliency: Array, layout: str, preprocessing: Preprocessing | None) -> Array | None:

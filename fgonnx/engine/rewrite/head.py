@@ -13,6 +13,7 @@ from fgonnx.engine.graph.values import content_of, dims_of, dtype_of, shaped
 from fgonnx.engine.maps import aggregate
 from fgonnx.engine.maps.aggregate import BatchLostError
 from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.normal.expand.classical import SUM_OF_ONE
 from fgonnx.engine.normal.guards import PREFIX as GUARDS
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import ARGMAX, NEXT, Options
@@ -54,7 +55,7 @@ def find_head(normal: Normal, options: Options, loaded: LoadedModel) -> tuple[ir
             return _step_back(source, {v.name for n in loaded.ir.graph for v in n.outputs}), node.op_type
         if (logits := _before_softmax(node)) is not None and backward.differentiable(logits):
             return _step_back(logits, {v.name for n in loaded.ir.graph for v in n.outputs}), "Softmax"
-        if node.op_type not in _SEE_THROUGH and not _of_one(node):
+        if node.op_type not in _SEE_THROUGH and not _of_one(node) and not _divides_by_one(node):
             break
         value = source
     return output, ""
@@ -115,6 +116,16 @@ def _of_one(node: ir.Node) -> bool:
     if node.op_type not in _REDUCTIONS or before is None or after is None:
         return False
     return [d for d in before.dims if d != 1] == [d for d in after.dims if d != 1]
+
+
+def _divides_by_one(node: ir.Node) -> bool:
+    """Tell whether probabilities are divided by their sum, as exporters of classical models write it: it is one."""
+    if node.op_type != "Div" or node.domain or node.inputs[0] is None or node.inputs[1] is None:
+        return False
+    source, total = node.inputs[0].producer(), node.inputs[1].producer()
+    if source is None or total is None or total.op_type not in ("ReduceL1", "ReduceSum"):
+        return False
+    return total.inputs[0] is node.inputs[0] and (source.op_type == "Softmax" or SUM_OF_ONE in source.meta)
 
 
 def _no_derivative(normal: Normal, output: ir.Value, where: str) -> UnsupportedError | OptionError:

@@ -10,6 +10,13 @@ _SEQUENCE = (
 _RANDOM = ("what it draws is not a function of its input", _INSTEAD)
 _STEPS = "Fix the size of its sequence when exporting"
 
+_TREES = (
+    "between the thresholds of its trees the score is constant: it has no gradient",
+    "Explain the model it was made from by a method for trees, such as TreeSHAP",
+)
+#: The same for operators of classical machine learning, ai.onnx.ml.
+OF_CLASSICAL = dict.fromkeys(("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"), _TREES)
+
 #: Why, and what to do. Operators with an expansion are here for what the expansion does not take.
 REASONS: dict[str, tuple[str, str]] = {
     "BitCast": ("it reads the bits of a number as another one", _INSTEAD),

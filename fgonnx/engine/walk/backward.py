@@ -12,7 +12,7 @@ from fgonnx.engine import rules
 from fgonnx.engine.graph.emit import Emitter, Recipe
 from fgonnx.engine.graph.origin import source_of, tensor_of, why_not
 from fgonnx.engine.graph.values import inputs_of
-from fgonnx.engine.rules.refused import REASONS
+from fgonnx.engine.rules.refused import OF_CLASSICAL, REASONS
 from fgonnx.engine.rules.registry import Cotangent, Kind, Unsupported, bind
 from fgonnx.engine.walk.declared import declared_input
 from fgonnx.errors import Refusal, UnsupportedError
@@ -135,6 +135,8 @@ def _bound(node: ir.Node, opset: int) -> tuple[rules.Rule, dict[str, object]]:
         raise Unsupported(why, REASONS[node.op_type][1] if not node.domain and node.op_type in REASONS else _REGISTER)
     if r is None and not node.domain and node.op_type in REASONS:
         raise Unsupported(*REASONS[node.op_type])
+    if r is None and node.domain == "ai.onnx.ml" and node.op_type in OF_CLASSICAL:
+        raise Unsupported(*OF_CLASSICAL[node.op_type])
     if r is None:
         raise Unsupported("the operator has no rule", _REGISTER)
     return r, bind(r, node, opset)

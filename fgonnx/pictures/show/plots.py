@@ -65,25 +65,25 @@ def sequence(
     left, right = _MARGIN, _MARGIN + _WIDTH
     sheet.write("input", left, 24, 10, FAINT)
     if len(rows) == 1:
-        _wave(sheet, rows[0], left, 32, right, 172)
+        wave_of(sheet, rows[0], left, 32, right, 172)
     else:
         sheet.box(left, 32, right, 172, _brightness(rows))
     sheet.write("explanation", left, 196, 10, FAINT)
     visual.legend(sheet, right, 187, _WIDTH, signed)
-    columns = _columns(map_, round(_WIDTH * sheet.unit))
-    sheet.box(left, 203, right, 233, visual.heat(columns[None], signed=signed))
-    _curve(sheet, columns, left, 240, right, 322)
-    _axis(sheet, left, right, 324, len(map_), rate, start)
+    cells = columns(map_, round(_WIDTH * sheet.unit))
+    sheet.box(left, 203, right, 233, visual.heat(cells[None], signed=signed))
+    curve(sheet, cells, left, 240, right, 322)
+    time_axis(sheet, left, right, 324, len(map_), rate, start)
     return sheet.certified(certificate)
 
 
-def _columns(map_: Array, width: int) -> Array:
+def columns(map_: Array, width: int) -> Array:
     """Bring a map to the columns of a picture: means where it is longer, steps where it is shorter."""
     edges = np.arange(width) * len(map_) // width
     return np.asarray(np.add.reduceat(map_, edges) / np.maximum(np.diff([*edges, len(map_)]), 1))
 
 
-def _wave(sheet: Sheet, wave: Array, left: float, top: float, right: float, bottom: float) -> None:
+def wave_of(sheet: Sheet, wave: Array, left: float, top: float, right: float, bottom: float) -> None:
     """Draw a wave: what it reaches within every column, which ends where the next begins, so that it stays whole."""
     width, count = round((right - left) * sheet.unit), len(wave)
     if count <= width:
@@ -97,7 +97,7 @@ def _wave(sheet: Sheet, wave: Array, left: float, top: float, right: float, bott
     sheet.area(left, middle - high * half - 0.4, middle - low * half + 0.4, INK)
 
 
-def _curve(sheet: Sheet, columns: Array, left: float, top: float, right: float, bottom: float) -> None:
+def curve(sheet: Sheet, columns: Array, left: float, top: float, right: float, bottom: float) -> None:
     """Draw the map as an area over its zero."""
     low, high = min(0.0, float(columns.min())), max(0.0, float(columns.max()))
     scale = (bottom - top) / ((high - low) or 1.0)
@@ -108,7 +108,7 @@ def _curve(sheet: Sheet, columns: Array, left: float, top: float, right: float, 
     sheet.box(left, zero - 0.25, right, zero + 0.25, FAINT)
 
 
-def _axis(sheet: Sheet, left: float, right: float, y: float, count: int, rate: float | None, start: int) -> None:
+def time_axis(sheet: Sheet, left: float, right: float, y: float, count: int, rate: float | None, start: int) -> None:
     """Write five times under a plot."""
     for i in range(5):
         position = start + count * i / 4

@@ -46,7 +46,7 @@ def heat(saliency: npt.ArrayLike, *, signed: bool = False, percentile: float = 9
     OptionError
         The percentile or the colour scale does not exist.
     """
-    return _coloured(scaled(saliency, signed, percentile), signed, colormap)
+    return coloured(scaled(saliency, signed, percentile), signed, colormap)
 
 
 def overlay(
@@ -94,7 +94,7 @@ def overlay(
 
 def blend(image: RGB, level: npt.NDArray[np.float32], alpha: float, *, signed: bool, colormap: str = "inferno") -> RGB:
     """Lay a map that is in colour-scale units already (see `scaled`) over a picture of its size."""
-    colour = _coloured(level, signed, colormap).astype(np.float32)
+    colour = coloured(level, signed, colormap).astype(np.float32)
     # In proportion: more (a root) would lay a veil of the low end's colour over the parts that do not matter.
     opacity = alpha * np.abs(level)[:, :, None]
     photo = image.astype(np.float32)
@@ -180,7 +180,7 @@ def _table(signed: bool, colormap: str) -> RGB:
     return cast("RGB", bgr[:, 0, ::-1])
 
 
-def _coloured(level: npt.NDArray[np.float32], signed: bool, colormap: str) -> RGB:
+def coloured(level: npt.NDArray[np.float32], signed: bool, colormap: str) -> RGB:
     """Look colours up for a scaled map."""
     position = (level + 1.0) / 2.0 if signed else level
     return cast("RGB", _table(signed, colormap)[np.rint(position * 255.0).astype(np.intp)])

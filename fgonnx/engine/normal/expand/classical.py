@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.origin import say_why
-from fgonnx.engine.graph.values import dims_of, required
+from fgonnx.engine.graph.values import dims_of, producer_of, required
 from fgonnx.engine.normal.expand.controlflow import replace
 
 ML = "ai.onnx.ml"
+SUM_OF_ONE = "fgonnx.sum_of_one"
+"""Metadata of a Sigmoid whose results are those of two classes: p and 1 - p."""
+
 _TRANSFORMS = {"NONE": "Identity", "LOGISTIC": "Sigmoid", "SOFTMAX": "Softmax"}
 
 
@@ -38,7 +42,17 @@ def _linear(op: Emitter, node: ir.Node, rows: int) -> ir.Value | None:
     made = op.MatMul(x, op.constant(np.ascontiguousarray(weights.reshape(rows, features).T), "coefficients"))
     if intercepts is not None and intercepts.size:
         made = op.Add(made, op.constant(intercepts.reshape(-1), "intercepts"))
-    return op.Softmax(made, axis=-1) if transform == "Softmax" else op.emit(transform, made)
+    if transform == "Softmax":
+        return op.Softmax(made, axis=-1)
+    found = op.emit(transform, made)
+    if transform == "Sigmoid" and rows == 2 and _opposite(weights) and (intercepts is None or _opposite(intercepts)):
+        producer_of(found).meta[SUM_OF_ONE] = True
+    return found
+
+
+def _opposite(rows: npt.NDArray[np.float32]) -> bool:
+    """Tell whether what belongs to the second of two classes is the first's with the other sign."""
+    return not rows.size or bool((rows.reshape(2, -1).sum(axis=0) == 0).all())
 
 
 def linear_classifier(model: ir.Model, node: ir.Node) -> bool:

@@ -1,0 +1,290 @@
+"""Tables as samples: a row each of a model that takes features, or recordings with a column for each channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx.errors import InputError
+from fgonnx.jobs.reading import Reading
+from fgonnx.pictures.read import columns
+from fgonnx.pictures.read.columns import Columns
+from fgonnx.wording import parameter
+
+Array = npt.NDArray[Any]
+
+SERIES, TABLE = "series", "table"
+TIMES = ("time", "t", "timestamp", "seconds", "sec", "s", "time_s", "time (s)", "time [s]")
+"""Headers, in lower case, of a column that holds times instead of values."""
+_IDS = ("id", "recording", "recording_id", "record", "series", "series_id", "subject", "sample", "sample_id", "trial")
+_EVEN = 0.01  # by how much of their mean intervals between samples may differ
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the axes of a sample are called.
+
+    Attributes
+    ----------
+    kind : {"series", "table"}
+        A recording with channels over time, or a row of features.
+    names : tuple of str
+        Of its channels or features.
+    units : str
+        Of its values.
+    label : str
+        What a recording is called in a file of several.
+    padded : int
+        How many of its last steps are padding.
+    rate : float, optional
+        Steps per second.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    units: str = ""
+    label: str = ""
+    padded: int = 0
+    rate: float | None = None
+
+
+@dataclass
+class Tabular:
+    """Reads tables as samples of one input of a model.
+
+    Attributes
+    ----------
+    name : str
+        The input.
+    dims : sequence
+        Its sizes, the batch first; anything but an int is free.
+    reading : Reading
+        Which columns are what.
+    layout : callable
+        Takes the sizes of one sample; returns the layout of the input, samples first, where sizes do not tell.
+    """
+
+    name: str
+    dims: Sequence[Any]
+    reading: Reading
+    layout: Callable[[tuple[int, ...]], str] | None = None
+    _files: dict[Path, Columns] = field(default_factory=dict)
+
+    def open(self, table: Path | Columns) -> Columns:
+        """Return the content of a table; the last file that was read is kept."""
+        if isinstance(table, Columns):
+            return table
+        if table not in self._files:
+            self._files = {table: columns.read(table)}
+        return self._files[table]
+
+    def count(self, table: Path | Columns) -> int:
+        """Return how many samples a table holds."""
+        found = self.open(table)
+        return len(found.rows) if self.is_table(found) else len(self._recordings(found))
+
+    def is_table(self, table: Columns) -> bool:
+        """Tell whether every row is a sample."""
+        if len(self._sizes) != 1:
+            return False
+        features, chosen = self._sizes[0], self._values(table)
+        return len(chosen) > 1 if not isinstance(features, int) else len(chosen) == features
+
+    @property
+    def _sizes(self) -> list[Any]:
+        """Sizes of one sample."""
+        return list(self.dims[1:])
+
+    def sample(self, table: Path | Columns, number: int) -> tuple[Array, Named, tuple[str, ...]]:
+        """Return one sample, without the batch axis, what it is called, and notes.
+
+        Raises
+        ------
+        InputError
+            Columns, cells or lengths do not fit the input.
+        """
+        found = self.open(table)
+        names = self._values(found)
+        shown = (self.reading.channels or ()) if self._renamed(found) else names
+        units = self.reading.units or ""
+        if self.is_table(found):
+            row = found.numbers(names, [number])[0]
+            return row, Named(TABLE, shown, units), ()
+        rows = list(self._recordings(found).values())[number]
+        values, notes = found.numbers(names, rows).T, []
+        rate, why = self._rate(found, rows)
+        if self.reading.span is not None:
+            first, end = self.reading.span
+            if end > values.shape[1]:
+                raise InputError(f"{self._where(found, number)} has {values.shape[1]} rows; {first}:{end} is not in it")
+            values = values[:, first:end]
+        x, padded = self.fitted(values, self._where(found, number))
+        notes += [why] if why else []
+        notes += [f"the last {padded} of {values.shape[1] + padded} steps are padding"] if padded else []
+        return x, Named(SERIES, shown, units, self._label(found, rows), padded, rate), tuple(notes)
+
+    def fitted(self, values: Array, where: str) -> tuple[Array, int]:
+        """Bring (channels, T) to one sample of the input; return how many steps were padded, too.
+
+        Raises
+        ------
+        InputError
+            Channels or length do not fit.
+        """
+        sizes, (count, steps) = self._sizes, values.shape
+        if len(sizes) not in (1, 2):
+            raise InputError(
+                f"{where}: a table holds channels over time, or features, and the input '{self.name}' "
+                f"{_shape(sizes)} takes neither; give .npy"
+            )
+        if len(sizes) == 1:
+            if count != 1:
+                raise InputError(
+                    f"{where} has {count} columns of numbers; one sample of the input '{self.name}' is "
+                    f"{_shape(sizes)}: {sizes[0]} columns of features, or one channel over time "
+                    f"({parameter('channels')})"
+                )
+            values, padded = self._lengthened(values, sizes[0], where)
+            return values[0], padded
+        if self._last(count, steps):
+            self._check_channels(count, sizes[1], where)
+            values, padded = self._lengthened(values, sizes[0], where)
+            return np.ascontiguousarray(values.T), padded
+        self._check_channels(count, sizes[0], where)
+        return self._lengthened(values, sizes[1], where)
+
+    def _last(self, channels: int, steps: int) -> bool:
+        """Tell whether channels are the last axis of one sample."""
+        first, last = self._sizes
+        if (first == channels) != (last == channels):
+            free = last if first == channels else first
+            if not isinstance(free, int) or self.reading.pad is not None or free == steps or self.layout is None:
+                return bool(last == channels)
+        if self.layout is None:
+            return not isinstance(first, int) and isinstance(last, int)
+        wanted = tuple(size if isinstance(size, int) else None for size in (first, last))
+        for shape in ((channels, steps), (steps, channels)):
+            if all(w is None or w == s for w, s in zip(wanted, shape, strict=True)):
+                layout = self.layout(shape)
+                return layout.index("C") == len(layout) - 1 if "C" in layout else False
+        layout = self.layout(tuple(w or s for w, s in zip(wanted, (channels, steps), strict=True)))
+        return layout.index("C") == len(layout) - 1 if "C" in layout else False
+
+    def _check_channels(self, count: int, wanted: Any, where: str) -> None:
+        if isinstance(wanted, int) and wanted != count:
+            raise InputError(
+                f"{where} has {count} columns of numbers; the input '{self.name}' takes {wanted} channels: choose them "
+                f"by name, in order ({parameter('channels', 'a,b')})"
+            )
+
+    def _lengthened(self, values: Array, wanted: Any, where: str) -> tuple[Array, int]:
+        steps = values.shape[1]
+        if not isinstance(wanted, int) or steps == wanted:
+            return values, 0
+        if steps > wanted:
+            raise InputError(
+                f"{where} has {steps} steps, the model takes {wanted}; choose which "
+                f"({parameter('span', f'0:{wanted}')}), or slide over all of them ({parameter('slide', wanted)})"
+            )
+        if self.reading.pad is None:
+            raise InputError(
+                f"{where} has {steps} steps, the model takes {wanted}; say what the rest is filled with "
+                f"({parameter('pad', 'zero')}, edge or a number), as the model was trained"
+            )
+        return padded(values, wanted, self.reading.pad), wanted - steps
+
+    def _values(self, table: Columns) -> tuple[str, ...]:
+        """Return the columns of values, in order: those that are named, or all but times and ids."""
+        if self.reading.channels and not self._renamed(table):
+            return self.reading.channels
+        names = [n for n in table.names if n != self.reading.by]
+        wanted = {d for d in self._sizes if isinstance(d, int)}
+        if len(names) in wanted and len(self._sizes) == 1:
+            return tuple(names)
+        kept = [n for n in names if n.lower() not in TIMES]
+        if self._id(table, kept) is not None:
+            kept = [n for n in kept if n != self._id(table, kept)]
+        return tuple(kept)
+
+    def _renamed(self, table: Columns) -> bool:
+        """Tell whether the names are those of columns without a header."""
+        given = self.reading.channels
+        return given is not None and not table.headed and len(given) == len(table.names)
+
+    def _id(self, table: Columns, names: Sequence[str]) -> str | None:
+        """Return the column that tells recordings apart, where one is named so and is none of the channels."""
+        found = [n for n in names if n.lower() in _IDS]
+        wanted = {d for d in self._sizes if isinstance(d, int)}
+        if len(found) != 1 or (len(names) in wanted and len(names) - 1 not in wanted):
+            return None
+        return found[0]
+
+    def _recordings(self, table: Columns) -> dict[str, list[int]]:
+        """Return the rows of every recording, by its name."""
+        by = self.reading.by
+        if by is None and not self.reading.channels:
+            by = self._id(table, [n for n in table.names if n.lower() not in TIMES])
+        elif by is None:
+            by = next((n for n in table.names if n.lower() in _IDS and n not in (self.reading.channels or ())), None)
+        if by is None:
+            return {"": list(range(len(table.rows)))}
+        found: dict[str, list[int]] = {}
+        for i, name in enumerate(table.texts(by)):
+            found.setdefault(name, []).append(i)
+        return found
+
+    def _label(self, table: Columns, rows: Sequence[int]) -> str:
+        found = self._recordings(table)
+        return next((name for name, inside in found.items() if rows[0] in inside), "") if len(found) > 1 else ""
+
+    def _where(self, table: Columns, number: int) -> str:
+        named = [*self._recordings(table)]
+        return f"'{table.path}'" + (f", recording '{named[number]}'," if len(named) > 1 else "")
+
+    def _rate(self, table: Columns, rows: Sequence[int]) -> tuple[float | None, str]:
+        """Return how many steps a second has, by the option or a column of times, and a note.
+
+        Raises
+        ------
+        InputError
+            They contradict each other, or times do not rise evenly.
+        """
+        name = next((n for n in table.names if n.lower() in TIMES and n not in (self.reading.channels or ())), None)
+        given = float(self.reading.rate) if self.reading.rate is not None else None
+        if name is None or name in self._values(table) or len(rows) < 3:
+            return given, ""
+        try:
+            times = table.numbers([name], rows)[:, 0]
+        except InputError:
+            return given, f"the column '{name}' holds no numbers: times are counted in steps"
+        gaps = np.diff(times)
+        if gaps.min() <= 0 or np.abs(gaps - gaps.mean()).max() > _EVEN * gaps.mean():
+            at = int(np.argmax(np.abs(gaps - np.median(gaps)))) + 1
+            raise InputError(
+                f"'{table.path}', line {table.first + rows[at]}: the times of column '{name}' do not rise evenly "
+                f"({times[at - 1]:g}, then {times[at]:g}); resample the recording, or leave the column out"
+            )
+        own = float(1 / gaps.mean())
+        if given is not None and abs(own - given) > _EVEN * given:
+            raise InputError(
+                f"'{table.path}' has {own:.6g} rows per second by its column '{name}', the model takes {given:g}; "
+                f"resample it, or correct {parameter('rate', given)}"
+            )
+        return given or own, "" if given else f"{own:.6g} rows per second by the column '{name}'"
+
+
+def padded(values: Array, length: int, pad: str) -> Array:
+    """Lengthen (channels, T) at its end: with zeros, its last values, or a number."""
+    missing = length - values.shape[1]
+    if pad == "edge":
+        return np.pad(values, ((0, 0), (0, missing)), mode="edge")
+    return np.pad(values, ((0, 0), (0, missing)), constant_values=0.0 if pad == "zero" else float(pad))
+
+
+def _shape(sizes: Sequence[Any]) -> str:
+    return "(" + ", ".join(str(d) if isinstance(d, int) else "?" for d in sizes) + ")"

@@ -1,0 +1,166 @@
+"""Read tables of text: a header and rows of numbers, as spreadsheets and loggers write them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fgonnx import files
+from fgonnx.errors import InputError
+from fgonnx.wording import near
+
+SUFFIXES = frozenset({".csv", ".tsv"})
+"""File name endings, in lower case, of tables."""
+
+_DELIMITERS = ",;\t|"
+_LISTED = 8
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A table of text.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The header; "column 0" and so on where there is none.
+    rows : list of list of str
+        The cells.
+    path : Path
+        Where it was read from, for messages.
+    first : int
+        Line of the first row in the file, from 1.
+    headed : bool
+        Whether the file has a header.
+    """
+
+    names: tuple[str, ...]
+    rows: list[list[str]]
+    path: Path
+    first: int = 2
+    headed: bool = True
+
+    def place(self, name: str) -> int:
+        """Return which column has a name.
+
+        Raises
+        ------
+        InputError
+            None, or several.
+        """
+        count = self.names.count(name)
+        if count == 1:
+            return self.names.index(name)
+        if count:
+            raise InputError(f"'{self.path}': {count} columns are called '{name}'; give every column its own name")
+        known = ", ".join(f"'{n}'" for n in self.names[:_LISTED]) + (", ..." if len(self.names) > _LISTED else "")
+        header = "its header has" if self.headed else "it has no header; its columns are called"
+        raise InputError(f"'{self.path}' has no column '{name}'{near(name, self.names)}; {header} {known}")
+
+    def texts(self, name: str) -> list[str]:
+        """Return a column as it is written."""
+        at = self.place(name)
+        return [row[at].strip() for row in self.rows]
+
+    def numbers(self, names: Iterable[str], rows: Sequence[int] | None = None) -> npt.NDArray[np.float64]:
+        """Return columns as numbers, (rows, columns).
+
+        Parameters
+        ----------
+        names : iterable of str
+            Which columns, in which order.
+        rows : sequence of int, optional
+            Which rows; all by default.
+
+        Raises
+        ------
+        InputError
+            A cell holds no finite number; the message names its line and column.
+        """
+        places = [self.place(name) for name in names]
+        chosen = range(len(self.rows)) if rows is None else rows
+        try:
+            found = np.array([[float(self.rows[i][at]) for at in places] for i in chosen], np.float64)
+        except ValueError:
+            found = None
+        if found is None or not np.isfinite(found).all():
+            raise self._wrong(places, chosen)
+        return found.reshape(len(chosen), len(places))
+
+    def _wrong(self, places: Sequence[int], rows: Sequence[int]) -> InputError:
+        """Return the error for the first cell that holds no finite number."""
+        for i in rows:
+            for at in places:
+                cell = self.rows[i][at].strip()
+                number = _number(cell)
+                if number is not None and np.isfinite(number):
+                    continue
+                where = f"'{self.path}', line {self.first + i}, column '{self.names[at]}'"
+                if not cell:
+                    return InputError(f"{where}: the cell is empty; fill it in, or leave the row out")
+                if number is not None:
+                    return InputError(f"{where}: {cell} is no finite number; fill in a value, or leave the row out")
+                comma = _number(cell.replace(",", ".", 1)) is not None
+                advice = "write numbers with a point" if comma else "choose the columns of numbers (--channels a,b,c)"
+                return InputError(f"{where}: '{cell[:40]}' is no number; {advice}")
+        raise AssertionError  # called only where there is one
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def read(path: str | os.PathLike[str]) -> Columns:
+    """Read a table: comma, semicolon, tab or bar between cells; a first row that holds a text is the header.
+
+    Raises
+    ------
+    InputError
+        The file is missing, is not UTF-8 text, is empty, or a row has another number of cells.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> _ = Path("walk.csv").write_text("time,x,y\\n0.00,0.1,0.2\\n0.02,0.3,0.1\\n")
+    >>> read("walk.csv").names, read("walk.csv").numbers(["y"]).tolist()
+    (('time', 'x', 'y'), [[0.2], [0.1]])
+    """
+    path = Path(path)
+    text = files.read_text(path, InputError, "the table")
+    if not text.strip():
+        raise InputError(f"the table '{path}' is empty: it needs a header and rows of numbers")
+    head = next(line for line in text.splitlines() if line.strip())
+    delimiter = max(_DELIMITERS, key=head.count)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                rows.append(cells)
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise InputError(f"the table '{path}' cannot be read: {error}; save it as CSV again") from error
+    width = len(rows[0])
+    odd = next((i for i, cells in enumerate(rows) if len(cells) != width), None)
+    if odd is not None:
+        raise InputError(
+            f"'{path}', line {lines[odd]}: {len(rows[odd])} cells, where the first line has {width}; every row has one "
+            "cell for each column"
+        )
+    headed = any(_number(cell.strip()) is None for cell in rows[0])
+    names = tuple(c.strip() for c in rows[0]) if headed else tuple(f"column {i}" for i in range(width))
+    body = rows[1:] if headed else rows
+    if not body:
+        raise InputError(f"the table '{path}' has a header and no rows: there is nothing to explain")
+    return Columns(names, body, path, lines[1] if headed else lines[0], headed)

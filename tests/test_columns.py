@@ -1,0 +1,262 @@
+"""Tables of text as samples, and what is said of those that do not fit."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+
+import fgonnx
+from fgonnx.errors import InputError
+from fgonnx.pictures.read import columns
+from tests.cli_support import good, refused, written
+from tests.support import model
+
+CHANNELS = ("I", "II", "V1")
+
+
+def series(path, *, last=False, length="12"):
+    """Three channels over time, a convolution and the mean over time."""
+    rng = np.random.default_rng(0)
+    weights = {"k": rng.normal(size=(4, 3, 3)), "b": rng.normal(size=4), "w": rng.normal(size=(4, 2))}
+    shape = f"N,{length},3" if last else f"N,3,{length}"
+    first = "t = Transpose<perm=[0,2,1]>(x)" if last else "t = Identity(x)"
+    text = f"""(float[{shape}] x) => (float[N,2] y) <int64[1] at = {{2}}> {{
+        {first}
+        c = Conv<pads=[1,1]>(t, k, b)
+        r = Relu(c)
+        m = ReduceMean<keepdims=0>(r, at)
+        y = MatMul(m, w)
+    }}"""
+    proto = model(text, weights={n: a.astype(np.float32) for n, a in weights.items()})
+    onnx.save(proto, path)
+    return path
+
+
+def features(path, count=3):
+    """A scaler, a hidden layer, two classes."""
+    rng = np.random.default_rng(1)
+    weights = {
+        "mean": rng.normal(size=count),
+        "scale": rng.uniform(0.5, 2, count),
+        "a": rng.normal(size=(count, 5)),
+        "p": rng.normal(size=5),
+        "w": rng.normal(size=(5, 2)),
+        "q": rng.normal(size=2),
+    }
+    text = f"""(float[N,{count}] x) => (float[N,2] y) {{
+        d = Sub(x, mean) z = Div(d, scale) h = Gemm(z, a, p) r = Relu(h) l = Gemm(r, w, q) y = Softmax(l)
+    }}"""
+    onnx.save(model(text, weights={n: a.astype(np.float32) for n, a in weights.items()}), path)
+    return path
+
+
+def table(path, names, rows, sep=","):
+    lines = [sep.join(names)] if names else []
+    path.write_text("\n".join([*lines, *(sep.join(str(v) for v in row) for row in rows)]) + "\n", encoding="utf-8")
+    return path
+
+
+def waves(steps=12, seed=0):
+    return np.random.default_rng(seed).normal(size=(steps, 3)).round(3)
+
+
+def record(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+class TestReading:
+    @pytest.mark.parametrize("sep", [",", ";", "\t", "|"])
+    def test_a_header_and_numbers(self, sep, tmp_path):
+        found = columns.read(table(tmp_path / "a.csv", ["x", "y"], [[1, 2.5], ["-3e-2", 4]], sep))
+        assert found.names == ("x", "y")
+        np.testing.assert_array_equal(found.numbers(["y", "x"]), [[2.5, 1], [4, -0.03]])
+
+    def test_without_a_header_columns_are_numbered(self, tmp_path):
+        found = columns.read(table(tmp_path / "a.csv", [], [[1, 2], [3, 4]]))
+        assert (found.names, len(found.rows)) == (("column 0", "column 1"), 2)
+
+    def test_marks_quotes_and_empty_lines(self, tmp_path):
+        (tmp_path / "a.csv").write_bytes('\ufeff"lead, left",b\r\n\r\n"1",2\r\n'.encode())
+        found = columns.read(tmp_path / "a.csv")
+        assert found.names == ("lead, left", "b")
+        np.testing.assert_array_equal(found.numbers(found.names), [[1, 2]])
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("", "is empty: it needs a header and rows of numbers"),
+            ("  \n\n", "is empty"),
+            ("a,b\n", "has a header and no rows"),
+            ("a,b\n1,2\n3\n", "line 3: 1 cells, where the first line has 2"),
+            ("a,b\n1,2,3\n", "line 2: 3 cells"),
+            ('a,b\n"1,2\n', "cannot be read"),
+        ],
+    )
+    def test_what_is_no_table_is_refused(self, text, said, tmp_path):
+        (tmp_path / "a.csv").write_text(text)
+        with pytest.raises(InputError, match=said):
+            columns.read(tmp_path / "a.csv")
+
+    @pytest.mark.parametrize(
+        ("cell", "said"),
+        [
+            ("", "line 3, column 'b': the cell is empty"),
+            ("nan", "line 3, column 'b': nan is no finite number"),
+            ("inf", "inf is no finite number"),
+            ("high", "'high' is no number; choose the columns of numbers"),
+            ("1,5", "'1,5' is no number; write numbers with a point"),
+        ],
+    )
+    def test_cells_that_hold_no_number_are_named(self, cell, said, tmp_path):
+        found = columns.read(table(tmp_path / "a.csv", ["a", "b"], [[1, 2], [3, cell]], ";"))
+        with pytest.raises(InputError, match=said):
+            found.numbers(["a", "b"])
+
+
+class TestSeries:
+    @pytest.mark.parametrize("last", [False, True])
+    @pytest.mark.parametrize("length", ["12", "T", "3"])
+    def test_a_column_is_a_channel_wherever_the_model_has_them(self, last, length, tmp_path):
+        steps = 3 if length == "3" else 12
+        values = waves(steps)
+        source = series(tmp_path / "m.onnx", last=last, length=length)
+        good("explain", source, table(tmp_path / "a.csv", CHANNELS, values), "-o", tmp_path / "out")
+        x = values.astype(np.float32)[None] if last else values.T.astype(np.float32)[None]
+        expected = fgonnx.Explainer(source)(x)
+        np.testing.assert_allclose(np.load(tmp_path / "out" / "a.npy"), expected.saliency[0], rtol=1e-5)
+        assert record(tmp_path / "out", "a")["series"]["channels"] == list(CHANNELS)
+
+    def test_times_give_the_rate_and_ids_the_recordings(self, tmp_path):
+        rows = [["b", *(f"{t / 50:.2f}", *v)] for t, v in enumerate(waves())]
+        rows += [["a", *(f"{t / 50:.2f}", *v)] for t, v in enumerate(waves(seed=1))]
+        source = series(tmp_path / "m.onnx")
+        said = good(
+            "explain", source, table(tmp_path / "a.csv", ["id", "time", *CHANNELS], rows), "-o", tmp_path / "out"
+        )
+        assert "50 rows per second by the column 'time'" in said
+        found = [record(tmp_path / "out", f"a-{i:04}")["series"] for i in range(2)]
+        assert [(s["recording"], s["rate"]) for s in found] == [("b", 50.0), ("a", 50.0)]
+
+    def test_any_column_may_tell_recordings_apart(self, tmp_path):
+        rows = [[*v, name] for name in ("one", "two") for v in waves()]
+        source = series(tmp_path / "m.onnx")
+        path = table(tmp_path / "a.csv", [*CHANNELS, "patient"], rows)
+        good("explain", source, path, "-o", tmp_path / "out", "--by", "patient")
+        assert record(tmp_path / "out", "a-0001")["series"]["recording"] == "two"
+
+    def test_channels_are_chosen_in_the_order_of_the_model(self, tmp_path):
+        values = waves()
+        path = table(tmp_path / "a.csv", ["V1", "note", "II", "I"], [[v[2], "ok", v[1], v[0]] for v in values])
+        source = series(tmp_path / "m.onnx")
+        good("explain", source, path, "-o", tmp_path / "out", "--channels", "I,II,V1", "--units", "mV")
+        expected = fgonnx.Explainer(source)(values.T.astype(np.float32)[None])
+        np.testing.assert_allclose(np.load(tmp_path / "out" / "a.npy"), expected.saliency[0], rtol=1e-5)
+        assert record(tmp_path / "out", "a")["series"]["units"] == "mV"
+
+    @pytest.mark.parametrize(("pad", "rest"), [("zero", [0, 0, 0]), ("edge", None), ("-1.5", [-1.5] * 3)])
+    def test_what_is_too_short_is_padded_as_declared(self, pad, rest, tmp_path):
+        values = waves(9)
+        source = series(tmp_path / "m.onnx")
+        path = table(tmp_path / "a.csv", CHANNELS, values)
+        said = good("explain", source, path, "-o", tmp_path / "out", "--pad", pad)
+        assert "the last 3 of 12 steps are padding" in said
+        x = np.concatenate([values, np.repeat([values[-1] if rest is None else rest], 3, axis=0)])
+        expected = fgonnx.Explainer(source)(x.T.astype(np.float32)[None])
+        np.testing.assert_allclose(np.load(tmp_path / "out" / "a.npy"), expected.saliency[0], rtol=1e-5)
+        assert record(tmp_path / "out", "a")["series"]["padded"] == 3
+
+    def test_names_of_an_array(self, tmp_path):
+        np.save(tmp_path / "a.npy", waves().T.astype(np.float32))
+        good(
+            "explain", series(tmp_path / "m.onnx"), tmp_path / "a.npy", "-o", tmp_path / "out", "--channels", "I,II,V1"
+        )
+        assert record(tmp_path / "out", "a")["series"]["channels"] == list(CHANNELS)
+
+    @pytest.mark.parametrize(
+        ("names", "rows", "options", "said"),
+        [
+            (CHANNELS, waves(9), (), "has 9 steps, the model takes 12; say what the rest is filled with (--pad zero"),
+            (CHANNELS, waves(20), (), "has 20 steps, the model takes 12; choose which (--span 0:12), or slide"),
+            (("I", "II"), waves()[:, :2], (), "has 2 columns of numbers; the input 'x' takes 3 channels"),
+            (CHANNELS, waves(), ("--channels", "I,II,V2"), "has no column 'V2'; its header has 'I', 'II', 'V1'"),
+            (CHANNELS, waves(), ("--channels", "I,I,V1"), "names 'I' twice"),
+            (CHANNELS, waves(), ("--channels", "I,,V1"), "has an empty name"),
+            (CHANNELS, waves(), ("--by", "patient"), "has no column 'patient'"),
+            (CHANNELS, waves(), ("--span", "8:20"), "has 12 rows; 8:20 is not in it"),
+            (CHANNELS, waves(9), ("--pad", "mirror"), "--pad mirror is neither zero, edge nor a number"),
+            (CHANNELS, waves(), ("--rate", "0"), "--rate"),
+            (("I", "I", "V1"), waves(), (), "2 columns are called 'I'"),
+            (
+                ("time", *CHANNELS),
+                [[t, *v] for t, v in zip([*range(11), 20], waves(), strict=True)],
+                (),
+                "do not rise evenly",
+            ),
+            (
+                ("time", *CHANNELS),
+                [[t / 50, *v] for t, v in enumerate(waves())],
+                ("--rate", 100),
+                "has 50 rows per second",
+            ),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, names, rows, options, said, tmp_path):
+        path = table(tmp_path / "a.csv", names, rows)
+        message = refused("explain", series(tmp_path / "m.onnx"), path, "-o", tmp_path / "out", *options)
+        assert said in message
+        assert written(tmp_path / "out") == []
+
+    def test_nan_in_an_array_is_refused(self, tmp_path):
+        x = waves().T.astype(np.float32)
+        x[1, 4] = np.nan
+        np.save(tmp_path / "a.npy", x)
+        message = refused("explain", series(tmp_path / "m.onnx"), tmp_path / "a.npy", "-o", tmp_path / "out")
+        assert "holds NaN or infinity, first at (1, 4)" in message
+
+
+class TestFeatures:
+    def test_every_row_is_a_sum_of_its_features_and_the_biases(self, tmp_path):
+        rows = np.random.default_rng(2).normal(size=(4, 3)).round(3)
+        path = table(tmp_path / "a.csv", ["age", "dose", "weight"], rows)
+        said = good("explain", features(tmp_path / "m.onnx"), path, "-o", tmp_path / "out")
+        assert "psi signed" in said
+        assert "biases of the network" in said
+        for i in range(4):
+            made = record(tmp_path / "out", f"a-{i:04}")
+            found = made["features"]
+            assert found["names"] == ["age", "dose", "weight"]
+            np.testing.assert_allclose(found["values"], rows[i], rtol=1e-6)
+            np.testing.assert_allclose(sum(found["contributions"]) + found["biases"], made["score"], rtol=1e-5)
+
+    def test_from_a_data_frame(self, tmp_path):
+        rows = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
+        frame = pd.DataFrame(rows, columns=["age", "dose", "weight"])
+        e = fgonnx.explain(features(tmp_path / "m.onnx"), frame)
+        found = e.to_dataframe()
+        np.testing.assert_allclose(found[["age", "dose", "weight", "biases"]].sum(axis=1), found["score"], rtol=1e-5)
+        assert e._repr_html_().count("<img") == 4
+
+    def test_columns_of_a_frame_are_chosen_by_name(self, tmp_path):
+        rows = np.random.default_rng(2).normal(size=(2, 3)).astype(np.float32)
+        frame = pd.DataFrame(rows, columns=["age", "dose", "weight"]).assign(name=["a", "b"])[
+            ["name", "weight", "age", "dose"]
+        ]
+        source = features(tmp_path / "m.onnx")
+        e = fgonnx.Explainer(source, psi="signed", channels=("age", "dose", "weight"))(frame)
+        np.testing.assert_allclose(e.saliency, fgonnx.Explainer(source, psi="signed")(rows).saliency, rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("names", "rows", "said"),
+        [
+            (["a", "b"], [[1, 2]], "has 2 columns of numbers; one sample of the input 'x' is (3): 3 columns"),
+            (["a", "b", "c"], [[1, "x", 3]], "line 2, column 'b': 'x' is no number"),
+            (["a", "b", "c"], [[1, 2, 3], [1, "", 3]], "line 3, column 'b': the cell is empty"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, names, rows, said, tmp_path):
+        path = table(tmp_path / "a.csv", names, rows)
+        assert said in refused("explain", features(tmp_path / "m.onnx"), path, "-o", tmp_path / "out")
