@@ -17,8 +17,8 @@ from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.explain.parts import Features, Lanes
 from fgonnx.fields import arguments
 from fgonnx.jobs import provenance, record
-from fgonnx.jobs.reading import SOUND, Reading
-from fgonnx.jobs.samples import Sample, Source, is_picture
+from fgonnx.jobs.reading import OF_FILES, SOUND, Reading
+from fgonnx.jobs.samples import Sample, Source, is_picture, is_recording
 from fgonnx.jobs.schema import SCHEMA
 from fgonnx.pictures.read import images
 from fgonnx.pictures.read.preprocess import Preprocessing
@@ -73,7 +73,7 @@ class Asked:
         picture : {"panel", "overlay", "heat"}
             What the picture shows.
         """
-        sound = source["path"] is not None and not is_picture(Path(str(source["path"])))
+        idle = _idle(Path(str(source["path"]))) if source["path"] is not None else SOUND
         asked = {
             "schema": SCHEMA,
             "input": dict(source),
@@ -86,7 +86,7 @@ class Asked:
                 **record.asked(self.running),
                 "picture": picture,
                 **({"bind": dict(bound)} if bound else {}),
-                **(self.reading.sound() if sound else {}),
+                **{k: v for k, v in self.reading.sound().items() if k not in idle},
             },
             "preprocessing": json.loads(preprocessing.to_json()) if preprocessing is not None else None,
         }
@@ -100,8 +100,13 @@ class Asked:
             *(("--picture", picture) if picture != record.PICTURES[0] else ()),
             *arguments(self.options, without=FILE),
             *arguments(self.running, defaults={"cache": True}),
-            *arguments(self.reading, without=SOUND if is_picture(source.path) else ()),
+            *arguments(self.reading, without=_idle(source.path)),
         ]
+
+
+def _idle(path: Path) -> tuple[str, ...]:
+    """Return the fields for recordings that mean nothing for a file."""
+    return SOUND if is_picture(path) else () if is_recording(path) else OF_FILES
 
 
 def names(name: str) -> dict[str, str]:
