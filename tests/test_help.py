@@ -74,6 +74,7 @@ def test_every_command_is_listed():
         "report",
         "rewrite",
         "serve",
+        "view",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The command line: explain, inspect, check, compare, convert, evaluate, rewrite, export, audit, report."""
+"""The command line: explain, inspect, check, compare, convert, evaluate, rewrite, view, export, audit, report."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ COMMANDS = {
     "page.",
     "rewrite": "Write a model that explains itself: the same outputs, plus the map and its certificate, in standard "
     "ONNX.",
+    "view": "Write a page in which a model explains pictures in the browser: nothing is uploaded, nothing else is "
+    "installed.",
     "export": "Write a model repository: the model, and NAME_explained, whose answers carry the map and its "
     "certificate.",
     "serve": "Serve models: predictions as any server gives them, and explanations with map and certificate, by the "

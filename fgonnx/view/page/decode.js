@@ -1,0 +1,89 @@
+// From the bytes of a picture to its pixels, as OpenCV decodes them: colours as stored, upright as EXIF says.
+
+
+const PNG = [0x89, 0x50, 0x4e, 0x47, 13, 10, 26, 10];
+const MOST_PIXELS = 100_000_000;
+
+/**
+ * Decode a picture.
+ *
+ * @returns {Promise<{bitmap: ImageBitmap, rgba: Uint8ClampedArray, size: [number, number], opaque: boolean,
+ *   notes: string[], bytes: Uint8Array, name: string}>}
+ */
+export async function decode(blob, name) {
+  const bytes = new Uint8Array(await blob.arrayBuffer());
+  if (bytes.length === 0) throw new Error(`'${name}' is empty (0 bytes): copy or download it again`);
+  const found = inspect(bytes);
+  if (found.inks === 4) throw new Error(`'${name}' has four inks (CMYK), which browsers and fgonnx read differently: save it as RGB`);
+  const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
+  if (found.alpha) options.imageOrientation = "none"; // as fgonnx reads pictures with alpha
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(new Blob([bytes], { type: blob.type }), options);
+  } catch {
+    throw new Error(`'${name}' cannot be decoded as a picture: give a PNG, JPEG, WebP, GIF, BMP or AVIF file`);
+  }
+  const { rgba, size, opaque } = pixelsOf(bitmap, name);
+  const notes = [...found.notes];
+  if (!opaque) notes.push("alpha blended over white");
+  return { bitmap, rgba, size, opaque, notes, bytes, name };
+}
+
+/** Return the pixels of a bitmap or of a frame of a video. */
+export function pixelsOf(source, name = "the picture") {
+  const [width, height] = [source.videoWidth || source.width, source.videoHeight || source.height];
+  if (width * height > MOST_PIXELS) throw new Error(`'${name}' has ${width} x ${height} pixels: give a smaller one`);
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
+  context.drawImage(source, 0, 0);
+  const rgba = context.getImageData(0, 0, width, height, { colorSpace: "srgb" }).data;
+  let opaque = true;
+  for (let i = 3; i < rgba.length && opaque; i += 4) opaque = rgba[i] === 255;
+  return { rgba, size: [height, width], opaque };
+}
+
+/** Read from the header what a decoder does not tell: alpha, bits, inks. */
+export function inspect(bytes) {
+  const found = { alpha: false, inks: 3, notes: [] };
+  if (PNG.every((byte, i) => bytes[i] === byte)) {
+    found.alpha = bytes[25] === 4 || bytes[25] === 6 || contains(bytes, "tRNS");
+    if (bytes[24] === 16) found.notes.push("16-bit reduced to 8");
+  } else if (text(bytes, 0, 4) === "RIFF" && text(bytes, 8, 4) === "WEBP") {
+    found.alpha = text(bytes, 12, 4) === "VP8X" && (bytes[20] & 16) !== 0;
+  } else if (bytes[0] === 0xff && bytes[1] === 0xd8) {
+    found.inks = components(bytes);
+  }
+  return found;
+}
+
+function text(bytes, at, length) {
+  return String.fromCharCode(...bytes.subarray(at, at + length));
+}
+
+function contains(bytes, chunk) {
+  for (let at = 8; at + 8 <= bytes.length; ) {
+    const name = text(bytes, at + 4, 4);
+    if (name === chunk) return true;
+    if (name === "IDAT") return false;
+    at += 12 + new DataView(bytes.buffer, bytes.byteOffset + at, 4).getUint32(0);
+  }
+  return false;
+}
+
+/** Number of components that the frame header of a JPEG names. */
+function components(bytes) {
+  for (let at = 2; at + 9 < bytes.length && bytes[at] === 0xff; ) {
+    const marker = bytes[at + 1];
+    const frame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
+    if (frame) return bytes[at + 9];
+    at += 2 + (bytes[at + 2] << 8) + bytes[at + 3];
+  }
+  return 3;
+}
+
+/** Return the SHA-256 of bytes in hexadecimal; null where the page is not trusted with it. */
+export async function sha256(bytes) {
+  if (!globalThis.crypto?.subtle) return null;
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
