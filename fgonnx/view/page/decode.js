@@ -16,10 +16,10 @@ export async function decode(blob, name) {
   const found = inspect(bytes);
   if (found.inks === 4) throw new Error(`'${name}' has four inks (CMYK), which browsers and fgonnx read differently: save it as RGB`);
   const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
-  if (found.alpha) options.imageOrientation = "none"; // as fgonnx reads pictures with alpha
+  const shown = found.alpha ? unturned(bytes) : bytes; // fgonnx turns no picture with alpha
   let bitmap;
   try {
-    bitmap = await createImageBitmap(new Blob([bytes], { type: blob.type }), options);
+    bitmap = await createImageBitmap(new Blob([shown], { type: blob.type }), options);
   } catch {
     throw new Error(`'${name}' cannot be decoded as a picture: give a PNG, JPEG, WebP, GIF, BMP or AVIF file`);
   }
@@ -46,7 +46,8 @@ export function pixelsOf(source, name = "the picture") {
 export function inspect(bytes) {
   const found = { alpha: false, inks: 3, notes: [] };
   if (PNG.every((byte, i) => bytes[i] === byte)) {
-    found.alpha = bytes[25] === 4 || bytes[25] === 6 || contains(bytes, "tRNS");
+    found.alpha = bytes[25] === 4 || bytes[25] === 6;
+    for (const { name } of chunks(bytes)) found.alpha ||= name === "tRNS";
     if (bytes[24] === 16) found.notes.push("16-bit reduced to 8");
   } else if (text(bytes, 0, 4) === "RIFF" && text(bytes, 8, 4) === "WEBP") {
     found.alpha = text(bytes, 12, 4) === "VP8X" && (bytes[20] & 16) !== 0;
@@ -60,14 +61,25 @@ function text(bytes, at, length) {
   return String.fromCharCode(...bytes.subarray(at, at + length));
 }
 
-function contains(bytes, chunk) {
-  for (let at = 8; at + 8 <= bytes.length; ) {
-    const name = text(bytes, at + 4, 4);
-    if (name === chunk) return true;
-    if (name === "IDAT") return false;
-    at += 12 + new DataView(bytes.buffer, bytes.byteOffset + at, 4).getUint32(0);
+/** The chunks of a PNG or WebP file: their names, and where these are. */
+function* chunks(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const png = bytes[0] === PNG[0];
+  for (let at = png ? 8 : 12; at + 8 <= bytes.length; ) {
+    const place = png ? at + 4 : at;
+    yield { name: text(bytes, place, 4), place };
+    const length = png ? view.getUint32(at) : view.getUint32(at + 4, true);
+    at += png ? 12 + length : 8 + length + (length % 2);
   }
-  return false;
+}
+
+/** Return the file with its EXIF data under a name that no decoder reads. */
+function unturned(bytes) {
+  const exif = [...chunks(bytes)].filter(({ name }) => name.toLowerCase() === "exif");
+  if (!exif.length) return bytes;
+  const copy = bytes.slice();
+  for (const { place } of exif) copy.set([0x6a, 0x75, 0x4e, 0x6b], place); // "juNk"
+  return copy;
 }
 
 /** Number of components that the frame header of a JPEG names. */
