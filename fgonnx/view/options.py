@@ -85,8 +85,6 @@ class PageOptions:
         known = {"methods": methods.names(), "psis": PSIS, "profiles": PROFILES}
         for name, possible in known.items():
             given = getattr(self, name)
-            if not given:
-                raise OptionError(f"{parameter(name, '')} is empty; choose from: {', '.join(possible)}")
             for one in given:
                 if one not in possible:
                     raise OptionError(

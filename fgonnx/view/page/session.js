@@ -9,10 +9,11 @@ const ENTRIES = {
 };
 const MOST_THREADS = 4;
 
-/** How many threads a model runs on: one, unless the page is isolated from other origins. */
+/** How many threads a model runs on: one, unless the page is isolated from other origins; `?threads=2` asks for two. */
 export function threadsOf(provider) {
   if (provider !== "wasm" || !globalThis.crossOriginIsolated || single) return 1;
-  return Math.max(1, Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1));
+  const asked = Number(new URLSearchParams(location.search).get("threads")) || MOST_THREADS;
+  return Math.max(1, Math.min(Math.round(asked), navigator.hardwareConcurrency || 1));
 }
 
 export class Sessions {
