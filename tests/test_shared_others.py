@@ -218,3 +218,15 @@ class TestVoiceActivity:
             samples=1,
         )
         assert [c.verdict for c in found.checks[:2]] == ["passed", "passed"]
+
+
+def test_a_recording_is_explained_window_by_window_with_the_state_carried_on(tmp_path):
+    good(
+        *("explain", VAD, SHARED / "audio" / "nns_yes.wav", "-o", tmp_path / "out", "--rate", 16000),
+        *("--bind", "sr=16000", "--input-shape", "1,576", "--slide", 512, "--carry", "state=stateN"),
+    )
+    found = json.loads((tmp_path / "out" / "nns_yes.json").read_text())["slide"]["windows"]
+    sure, start, _, _ = speech()
+    at = next(w for w in found if w["start"] == start)
+    np.testing.assert_allclose(1 / (1 + np.exp(-at["score"])), sure, rtol=1e-4)
+    assert max(w["rounding"] for w in found) < 1e-5

@@ -15,6 +15,7 @@ from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.fields import EXPLANATION
 from fgonnx.jobs.explain import ExplainJob
 from fgonnx.jobs.reading import Reading
+from fgonnx.jobs.slide import SlideJob
 
 _ROWS = 40  # of the table at the end
 _FEW = 3  # pictures that need no progress bar
@@ -72,7 +73,8 @@ def command(
     The record holds the five largest classes, the score, how exactly the contributions sum to it (completeness), what
     share of them the map shows, and every layer's part. Exit code: 0, or 2 where input or options are wrong.
     """
-    job = ExplainJob(model, inputs, folder, options, running, reading, target=target, picture=picture, resume=resume)
+    kind = ExplainJob if reading.slide is None else SlideJob
+    job = kind(model, inputs, folder, options, running, reading, target=target, picture=picture, resume=resume)
     terminal.say("model", f"{model}  (sha256 {job.loaded.sha256[:12]})")
     if job.preprocessing is not None:
         terminal.say("preprocessing", f"{job.preprocessing.describe()}  (from: {job.preprocessing_origin})")

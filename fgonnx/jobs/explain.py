@@ -204,11 +204,16 @@ class ExplainJob:
             bind=None,  # the model is bound already
             layout=agreed_layout(self.options.layout, preprocessing, self.loaded, self.options.input),
             scores=methods.find(self.options.method).drive is None,
-            input_gradient=self.options.input_gradient or tabled.wants_gradient(self.loaded, self._options),
+            input_gradient=self.options.input_gradient or self._asks_gradient,
         )
         if self._tables:
             options = tabled.signed(options)
         return Explainer(self.loaded, options, replace(self.running, spin=False), labels=self._given_labels)
+
+    @property
+    def _asks_gradient(self) -> bool:
+        """Whether the map may have lanes."""
+        return tabled.wants_gradient(self.loaded, self._options)
 
     def _layout_of(self, shape: tuple[int, ...]) -> str:
         """Return the layout of an input of one sample of this shape."""

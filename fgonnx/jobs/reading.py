@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,15 @@ from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.arrange import allows
 from fgonnx.engine.rewrite.options import NEXT, TARGETS, Options
 from fgonnx.errors import OptionError, PreprocessingError, TargetError
-from fgonnx.fields import MODEL, check_fields, documented, option
+from fgonnx.fields import MODEL, check_fields, check_idle, documented, option, pairs
 from fgonnx.pictures.read import exporters, preprocess, presets
 from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.read.presets import PRESETS
 from fgonnx.wording import parameter, whole
 
-SOUND = ("rate", "channel", "span", "channels", "units", "by", "pad")
+SOUND = ("rate", "channel", "span", "channels", "units", "by", "pad", "slide", "carry")
 """Fields for recordings and tables only."""
-OF_FILES = ("rate", "channel", "span", "by", "pad")
+OF_FILES = ("rate", "channel", "span", "by")
 """Those of them that say how a file of recordings is read; the others name what an array holds."""
 
 _PADS = ("zero", "edge")
@@ -61,6 +61,21 @@ def parse_span(text: str) -> tuple[int, int]:
     if first is None or end is None or first < 0:
         raise OptionError(f"span '{text}' is not a part of a recording; write for example 4000:4576, in samples")
     return first, end
+
+
+def parse_carried(texts: Sequence[str]) -> dict[str, str]:
+    """Parse states that are carried, INPUT=OUTPUT.
+
+    Raises
+    ------
+    OptionError
+        A text does not have that form.
+    """
+    return dict(pairs(texts, "state=stateN"))
+
+
+def _idle_carry(reading: Any) -> str:
+    return "" if reading.slide is not None else "only windows that slide carry a state"
 
 
 @documented
@@ -122,10 +137,28 @@ class Reading:
         least=0,
     )
 
+    slide: int | None = option(
+        None,
+        "Explain a long recording window by window, and draw one map: steps from one window to the next.",
+        panel=MODEL,
+        metavar="STEPS",
+        least=1,
+    )
+    carry: Mapping[str, str] | None = option(
+        None,
+        "With --slide: the state that an input of a window takes over from an output of the window before. Repeatable.",
+        panel=MODEL,
+        metavar="INPUT=OUTPUT",
+        parse=parse_carried,
+        many=True,
+        idle=_idle_carry,
+    )
+
     def __post_init__(self) -> None:
         check_fields(self)
         if self.preprocess is not None:
             object.__setattr__(self, "preprocess", str(self.preprocess))
+        check_idle(self)
         if self.channels is not None:
             _check_names(self.channels)
         if self.pad is not None and self.pad not in _PADS and not _is_number(self.pad):

@@ -20,7 +20,7 @@ from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.errors import InputError, PreprocessingError
 from fgonnx.files import read_array
 from fgonnx.jobs.reading import Reading, unknown_preprocessing
-from fgonnx.jobs.tabular import SERIES, Named, Tabular
+from fgonnx.jobs.tabular import SERIES, Named, Tabular, Whole
 from fgonnx.pictures.read import audio, columns, images
 from fgonnx.pictures.read.preprocess import Preprocessing, over_white
 from fgonnx.wording import parameter
@@ -276,6 +276,38 @@ class Reader:
         self._check(x, source)
         start = self.reading.span[0] if self.reading.span and named.kind == SERIES else 0
         return Sample(source, x, self.shown(x), None, notes, named.rate, start, named=named)
+
+    def whole(self, source: Source) -> Whole:
+        """Read a recording of any length.
+
+        Raises
+        ------
+        InputError
+            It is none, or has other channels or another rate than the model takes.
+        """
+        suffix, given = source.path.suffix.lower(), self.reading
+        if suffix in columns.SUFFIXES:
+            return self.tables.recording(source.path, source.row or 0)
+        start = given.span[0] if given.span else 0
+        if suffix == SOUND_SUFFIX:
+            recording = audio.read(source.path)
+            samples, notes = audio.chosen(recording, self.dims, rate=given.rate, channel=given.channel, span=given.span)
+            return Whole(samples, recording.rate, start, self._named(samples, source), notes)
+        if suffix != ".npy":
+            raise InputError(f"'{source.path}' is a picture: windows slide over recordings")
+        array = read_array(source.path, InputError)
+        if source.row is not None:
+            array = np.take(array, source.row, axis=self.axis)
+        if array.ndim > 2 or array.dtype.kind not in "fiu":
+            raise InputError(
+                f"'{source.path}' is {array.dtype} {array.shape}: windows slide over (channels, T) numbers"
+            )
+        if not np.isfinite(array).all():
+            raise InputError(f"'{source.path}' holds NaN or infinity: fix the array")
+        wanted = [d for d in self.dims[1:] if isinstance(d, int)]
+        turned = array.ndim == 2 and array.shape[0] > array.shape[1] and array.shape[1] in wanted
+        values = np.atleast_2d(array.T if turned else array)
+        return Whole(values, given.rate, start, self._named(values, source))
 
     def of_picture(self, picture: images.Picture, source: Source) -> Sample:
         """Return a decoded picture as a sample.

@@ -259,6 +259,15 @@ FIELDS = (
         optional=True,
     ),
     Field(
+        "slide",
+        "json",
+        "with `--slide`: `window` and `hop` in steps, the states `carried`, where the `strongest` window begins, and "
+        "of each of the `windows` its `start`, `score`, `index`, `residual`, `rounding` and share `localised`; the "
+        "rest of the record is that of the strongest window, the map that of the recording",
+        of=EXPLAIN,
+        optional=True,
+    ),
+    Field(
         "blocks",
         [Struct({"name": "text", "sum": "float", "rounding": "float"})],
         "for `fullgrad+`: of each block its `name`, the `sum` of its contributions, and what it misses of the score, "

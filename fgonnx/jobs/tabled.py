@@ -51,7 +51,8 @@ def parts_of(e: Explanation, row: int, sample: Sample, layout: str) -> Lanes | F
 def names_of(sample: Sample, count: int) -> tuple[str, ...]:
     """Return the names of channels or features."""
     names = sample.named.names if sample.named is not None else ()
-    return names if len(names) == count else tuple(f"channel {i}" for i in range(count))
+    usual = ("input",) if count == 1 else tuple(f"channel {i}" for i in range(count))
+    return names if len(names) == count else usual
 
 
 def described(made: Mapping[str, Any], sample: Sample, parts: Lanes | Features | None) -> dict[str, Any]:

@@ -53,6 +53,36 @@ class Named:
     rate: float | None = None
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A recording of any length.
+
+    Attributes
+    ----------
+    values : numpy array, (channels, T)
+        Its values.
+    rate : float or None
+        Steps per second.
+    start : int
+        The first of them in the file.
+    named : Named or None
+        What its channels are called.
+    notes : tuple of str
+        Assumptions that were made.
+    """
+
+    values: Array
+    rate: float | None = None
+    start: int = 0
+    named: Named | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def units(self) -> str:
+        """Units of its values."""
+        return self.named.units if self.named is not None else ""
+
+
 @dataclass
 class Tabular:
     """Reads tables as samples of one input of a model.
@@ -115,18 +145,35 @@ class Tabular:
         if self.is_table(found):
             row = found.numbers(names, [number])[0]
             return row, Named(TABLE, shown, units), ()
+        whole = self.recording(found, number)
+        steps, named = whole.values.shape[1], whole.named
+        x, filled = self.fitted(whole.values, self._where(found, number))
+        notes = [f"the last {filled} of {steps + filled} steps are padding"] if filled else []
+        label = named.label if named is not None else ""
+        return x, Named(SERIES, shown, units, label, filled, whole.rate), (*whole.notes, *notes)
+
+    def recording(self, table: Path | Columns, number: int) -> Whole:
+        """Return one recording of a table, of whatever length.
+
+        Raises
+        ------
+        InputError
+            Columns or cells do not fit the input.
+        """
+        found = self.open(table)
+        names = self._values(found)
         rows = list(self._recordings(found).values())[number]
-        values, notes = found.numbers(names, rows).T, []
+        values = found.numbers(names, rows).T
         rate, why = self._rate(found, rows)
+        start = 0
         if self.reading.span is not None:
-            first, end = self.reading.span
+            start, end = self.reading.span
             if end > values.shape[1]:
-                raise InputError(f"{self._where(found, number)} has {values.shape[1]} rows; {first}:{end} is not in it")
-            values = values[:, first:end]
-        x, padded = self.fitted(values, self._where(found, number))
-        notes += [why] if why else []
-        notes += [f"the last {padded} of {values.shape[1] + padded} steps are padding"] if padded else []
-        return x, Named(SERIES, shown, units, self._label(found, rows), padded, rate), tuple(notes)
+                raise InputError(f"{self._where(found, number)} has {values.shape[1]} rows; {start}:{end} is not in it")
+            values = values[:, start:end]
+        shown = (self.reading.channels or ()) if self._renamed(found) else names
+        named = Named(SERIES, shown, self.reading.units or "", self._label(found, rows), 0, rate)
+        return Whole(values, rate, start, named, (why,) if why else ())
 
     def fitted(self, values: Array, where: str) -> tuple[Array, int]:
         """Bring (channels, T) to one sample of the input; return how many steps were padded, too.

@@ -199,9 +199,9 @@ def normalise(
         others = [v for v in free_inputs(model.graph) if v is not x]
         beside = f" beside {described(others)}" if others else ""
         raise ModelError(
-            f"{loaded.name}: {error}. Sizes of its input {described([x])} are free, but {shape} may be none that it "
-            f"takes{beside}; give another ({parameter('input_shape')}), or of a recording the part that it is made for "
-            f"({parameter('span')})"
+            f"{loaded.name}: sizes of its input {described([x])} are free, but it does not run on {shape}{beside}; "
+            f"give another shape ({parameter('input_shape')}), or of a recording the part that it is made for "
+            f"({parameter('span')}), or windows of it ({parameter('slide')}). What it says: {error}"
         ) from error
     read = roles(model.graph, next(v for v in model.graph.inputs if v.name == x.name), len(shape))
     while expand(model):

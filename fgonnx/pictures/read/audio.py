@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from fgonnx import files
 from fgonnx.errors import InputError
+from fgonnx.wording import parameter
 
 RATE_KEY = "fgonnx.rate"
 """Key of a model's metadata that holds the sample rate it was made for, in Hz."""
@@ -137,6 +138,35 @@ def prepare(
     InputError
         Rate, channels or length do not match the model, or it does not take sound.
     """
+    samples, notes = chosen(recording, dims, rate=rate, channel=channel, span=span)
+    where, last = f"'{recording.path}'", _channels_last(dims)
+    length = dims[-1] if len(dims) == 2 or not last else dims[1]
+    if isinstance(length, int) and samples.shape[1] != length:
+        raise InputError(
+            f"{where} has {samples.shape[1]} samples, the model takes {length}; choose which "
+            f"({parameter('span', f'0:{length}')}), slide over all of them ({parameter('slide', length)}), or lengthen "
+            "the recording with silence"
+        )
+    x = samples[0] if len(dims) == 2 else samples.T if last else samples
+    return np.ascontiguousarray(x), notes
+
+
+def _channels_last(dims: Sequence[Any]) -> bool:
+    return len(dims) == 3 and dims[2] == 1 and dims[1] != 1
+
+
+def chosen(
+    recording: Recording,
+    dims: Sequence[Any],
+    *,
+    rate: int | None = None,
+    channel: int | None = None,
+    span: tuple[int, int] | None = None,
+) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    """Return the channels and the part of a recording that a model takes, (channels, T), and notes.
+
+    Takes what `prepare` takes, and raises what it raises, but for the length.
+    """
     where, samples = f"'{recording.path}'", recording.samples
     if len(dims) not in (2, 3):
         shape = ", ".join(str(d if isinstance(d, int) else "?") for d in dims)
@@ -155,7 +185,7 @@ def prepare(
             f"{where} has {recording.rate} samples per second, the model takes {rate}; resample it: "
             f"ffmpeg -i IN.wav -ar {rate} OUT.wav"
         )
-    last = len(dims) == 3 and dims[2] == 1 and dims[1] != 1
+    last = _channels_last(dims)
     wanted = 1 if len(dims) == 2 else dims[2 if last else 1]
     if channel is not None:
         if not 0 <= channel < len(samples):
@@ -170,11 +200,4 @@ def prepare(
         if not 0 <= span[0] < span[1] <= samples.shape[1]:
             raise InputError(f"{where} has {samples.shape[1]} samples; the span {span[0]}:{span[1]} is not in it")
         samples = samples[:, slice(*span)]
-    length = dims[-1] if len(dims) == 2 or not last else dims[1]
-    if isinstance(length, int) and samples.shape[1] != length:
-        raise InputError(
-            f"{where} has {samples.shape[1]} samples, the model takes {length}; choose which (--span 0:{length}), or "
-            "lengthen the recording with silence"
-        )
-    x = samples[0] if len(dims) == 2 else samples.T if last else samples
-    return np.ascontiguousarray(x), notes
+    return samples, notes

@@ -18,6 +18,7 @@ Array = npt.NDArray[Any]
 MOST = 12
 """Channels that are drawn; of more, those whose lanes are strongest."""
 INSIDE = "inside the network"
+SCORE = "score"
 
 _WIDTH, _MARGIN, _NAMES = 520, 14, 96  # in units of 1/360 of the height
 _DEEPEST = 0.7  # of the colour scale, so that a wave is read over it
@@ -45,6 +46,8 @@ class Series:
         Step at which the series begins in its recording.
     padded : int
         How many of the last steps are padding.
+    score : numpy array, (T,), or None
+        The score over time, where windows slide.
     """
 
     values: Array
@@ -55,6 +58,7 @@ class Series:
     rate: float | None = None
     start: int = 0
     padded: int = 0
+    score: Array | None = None
 
 
 def draw(series: Series, certificate: Certificate, *, signed: bool = False, height: int = 480) -> RGB:
@@ -86,7 +90,7 @@ def draw(series: Series, certificate: Certificate, *, signed: bool = False, heig
     if not (np.isfinite(values).all() and np.isfinite(lanes).all()):
         raise InputError("the series or its map holds NaN or infinity: check the model's weights and its input")
     kept = chosen(lanes)
-    rows = len(kept) + (series.inside is not None)
+    rows = len(kept) + (series.inside is not None) + (series.score is not None)
     sheet = Sheet(height, round((_NAMES + _WIDTH + 2 * _MARGIN) * height / 360))
     left, right = _MARGIN + _NAMES, _MARGIN + _NAMES + _WIDTH
     left_out = len(lanes) - len(kept)
@@ -109,6 +113,10 @@ def draw(series: Series, certificate: Certificate, *, signed: bool = False, heig
         else:
             plots.curve(sheet, drawn[row], left, y0, right, y1)
         sheet.box(left, y1 + gap / 2 - 0.25, right, y1 + gap / 2 + 0.25, RULE)
+    if series.score is not None:
+        y0, y1 = bottom - step, bottom - gap
+        sheet.write(SCORE, left - 6, (y0 + y1) / 2 + size * 0.36, size, INK, right=True)
+        plots.curve(sheet, plots.columns(np.asarray(series.score, np.float64), width), left, y0, right, y1)
     if series.padded:
         edge = right - _WIDTH * series.padded / values.shape[1]
         sheet.box(edge - 0.5, top, edge + 0.5, bottom, FAINT)
