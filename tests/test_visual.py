@@ -291,3 +291,12 @@ def test_nothing_is_written_beyond_the_sheet():
 def test_a_panel_refuses_what_it_cannot_show(bars, height, error, message):
     with pytest.raises(error, match=re.escape(message)):
         panel(GREY, spot(), Certificate("t", bars=bars), height=height)
+
+
+def test_names_of_bars_that_would_be_shortened_alike_are_told_apart(monkeypatch):
+    written = []
+    monkeypatch.setattr(sheet.Sheet, "write", lambda self, text, *where, **how: written.append(text))
+    names = [f"blocks.{i}/{'a_long_middle/' * 4}norm/BatchNormalization_output_0" for i in range(5)]
+    panel(np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40)), Certificate("title", [], [(n, 1.0) for n in names]))
+    shown = [text for text in written if "..." in text]
+    assert len(shown) == len(set(shown)) == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -176,16 +177,28 @@ def _bars(sheet: Sheet, bars: Sequence[tuple[str, float]], top: float, step: flo
     low, high = min(0.0, *(value for _, value in bars)), max(0.0, *(value for _, value in bars))
     per_unit = (right - left) / ((high - low) or 1.0)
     zero = left - low * per_unit
-    for row, ((name, value), number) in enumerate(zip(bars, numbers, strict=True)):
+    written = _told_apart(sheet, [name for name, _ in bars], names, size)
+    for row, (name, (_, value), number) in enumerate(zip(written, bars, numbers, strict=True)):
         y = top + row * step
         baseline = y + step / 2 + size * 0.36
-        # Layer names begin alike and differ towards their end.
-        sheet.write(sheet.fitted(name, names, size, head=0), start, baseline, size)
+        sheet.write(name, start, baseline, size)
         ends = sorted((zero, zero + value * per_unit))
         if value:
             sheet.box(ends[0], y + step * 0.16, ends[1], y + step * 0.84, POSITIVE if value > 0 else NEGATIVE)
         sheet.write(number, end, baseline, size, right=True)
     sheet.box(zero - 0.25, top, zero + 0.25, top + step * len(bars), FAINT)
+
+
+def _told_apart(sheet: Sheet, names: Sequence[str], width: float, size: float) -> list[str]:
+    """Shorten names of layers to a width; they begin alike and mostly differ towards their end."""
+    found = [sheet.fitted(name, width, size, head=0) for name in names]
+    for head in (0.3, 0.5, 0.7, 1.0):
+        often = Counter(found)
+        found = [
+            short if often[short] == 1 else sheet.fitted(name, width, size, head=head)
+            for short, name in zip(found, names, strict=True)
+        ]
+    return found
 
 
 def _alike(values: Sequence[float]) -> list[str]:
