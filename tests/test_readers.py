@@ -409,6 +409,17 @@ def test_only_a_one_switches_on(keeps):
     explained_as_onnxruntime_runs_it(proto)
 
 
+@pytest.mark.parametrize("reduction", ["ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2"])
+def test_an_axis_may_be_named_twice(reduction):
+    proto = model(
+        f"(float[N,6,2] x) => (float[N,5] y) {{ r = {reduction}<axes=[2, -1], keepdims=0>(x) h = MatMul(r, w) "
+        "s = Tanh(h) y = MatMul(s, v) }",
+        11,
+        weights=WEIGHTS,
+    )
+    explained_as_onnxruntime_runs_it(proto, np.random.default_rng(1).random((2, 6, 2), np.float32))
+
+
 def test_sizes_beyond_any_memory_are_refused():
     proto = model(f"(float[2,3,{2**31 - 1},8] x) => (float[2,3] y) {{ y = ReduceMean<axes=[2,3],keepdims=0>(x) }}", 17)
     with pytest.raises(ModelError, match="holds more than 2,147,483,648 numbers"):

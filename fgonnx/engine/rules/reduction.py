@@ -28,7 +28,7 @@ def reduced_axes(op: Emitter, x: ir.Value, axes: ir.Value | list[int] | None, no
         axes = [int(a) for a in array.reshape(-1)]
     if not axes:
         return [] if noop_with_empty_axes else list(range(rank))
-    return sorted(a % rank for a in axes)
+    return sorted({a % rank for a in axes})  # onnxruntime takes one that is named twice
 
 
 _LONGER = "Say which axes are parts of a sample (layout), or give a larger input (input_shape)"
