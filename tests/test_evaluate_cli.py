@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fgonnx.audit.evaluate import journal
+from tests import skips
 from tests.cli_support import IMAGES, ROOT, SHAPES, SMALL, good, model, refused, run, written
 
 DRAWN = ("--methods", "fullgrad,gradient", "--measures", "sparseness,deletion:steps=4")
@@ -369,3 +370,22 @@ def test_null_baselines_come_out_last_on_the_example(tmp_path):
 def test_the_shipped_pictures_are_measured_without_any_option(tmp_path):
     good("evaluate", SHAPES, IMAGES, "-o", tmp_path / "out", "--measures", "sparseness")
     assert {r["image"] for r in results(tmp_path / "out")} == {p.name for p in IMAGES.iterdir()}
+
+
+def test_the_page_fits_a_narrow_window_and_the_keyboard_reaches_what_scrolls(small, photos, tmp_path):
+    play = skips.without("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        skips.now(skips.BROWSER)
+    ended(0, evaluate(small, photos, tmp_path / "out", *DRAWN))
+    with play.sync_playwright() as playing:
+        browser = playing.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for scheme in ("light", "dark"):
+            page = browser.new_page(viewport={"width": 400, "height": 800}, color_scheme=scheme)
+            page.goto((tmp_path / "out" / "index.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= 400
+            assert page.evaluate("[...document.images].every(image => image.alt)")
+            assert page.evaluate("[...document.querySelectorAll('.wide')].every(e => e.tabIndex === 0 && e.ariaLabel)")
+            ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
+        browser.close()

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from fgonnx.audit.evaluate import figures
 from fgonnx.audit.evaluate.journal import Row
-from fgonnx.audit.evaluate.page import number, ranked
+from fgonnx.audit.evaluate.page import number, ranked, remarks, table
 from fgonnx.audit.evaluate.registry import Measured
 from fgonnx.audit.evaluate.summary import interval, summarise
 
@@ -55,3 +58,32 @@ def test_methods_are_ranked_in_the_direction_that_is_better(better, first):
 )
 def test_numbers_have_three_digits(value, text):
     assert number(value) == text
+
+
+def summary_of(means, better="higher"):
+    what = {"edge": "Edges. Null baseline; somebody, 2018.", "fullgrad": "Full-gradients."}
+    return {
+        "methods": [{"name": name, "what": what[name]} for name in means],
+        "measures": [{"name": "m", "better": better}],
+        "results": [{"method": n, "measure": "m", "quantity": "q", "mean": mean} for n, mean in means.items()],
+    }
+
+
+@pytest.mark.parametrize("better", ["higher", "lower", ""])
+@pytest.mark.parametrize("means", [{"edge": 1.0, "fullgrad": 2.0}, {"edge": 2.0, "fullgrad": 1.0}])
+def test_a_null_baseline_is_never_the_best_without_a_remark(means, better):
+    summary = summary_of(means, better)
+    (column,) = table(summary)
+    leads = bool(better) and (means["edge"] > means["fullgrad"]) == (better == "higher")
+    assert not column["cells"]["edge"]["best"]
+    assert column["cells"]["fullgrad"]["best"] == (bool(better) and not leads)
+    assert [r.startswith("m: the null baseline edge") for r in remarks(summary)] == [True] * leads
+
+
+def test_curves_differ_without_their_colours(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Axes, "plot", lambda self, *where, **how: drawn.append((how["linestyle"], how["marker"])) or [])
+    monkeypatch.setattr(Figure, "legend", lambda self, *handles, **how: None)
+    curve = {"at": [0.0, 1.0], "mean": [0.0, 1.0], "low": [0.0, 1.0], "high": [0.0, 1.0]}
+    figures.curves("m", ("x", "y"), [{"method": str(i), **curve} for i in range(26)])
+    assert len(set(drawn)) == 26

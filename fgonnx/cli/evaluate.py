@@ -87,7 +87,7 @@ def _check_extra() -> None:
 
 def _show(summary: Mapping[str, Any], folder: Path) -> None:
     """Print the table of methods by measures, and what was left out."""
-    from fgonnx.audit.evaluate.page import number, table
+    from fgonnx.audit.evaluate.page import number, remarks, table
 
     columns = table(summary)
     for first in range(0, len(columns), _PER_TABLE):
@@ -98,7 +98,7 @@ def _show(summary: Mapping[str, Any], folder: Path) -> None:
             cells = [c["cells"].get(method["name"]) for c in part]
             terminal.row(made, method["name"], *("–" if c is None else number(c["mean"]) for c in cells))
         terminal.show(made)
-    terminal.notes(summary["notes"])
+    terminal.notes([*summary["notes"], *remarks(summary)])
     for what, found in (("left out", summary["failed"]), ("skipped", summary["data"]["skipped"])):
         if found:
             terminal.say(what, f"{len(found)}:")

@@ -19,7 +19,8 @@ from fgonnx.pictures.show import visual
 RGB = npt.NDArray[np.uint8]
 
 _SIDE = 1.15  # inches of one map in the grid
-_STYLES = ("-", "--", ":", "-.")
+_STYLES = ("-", "--", ":", "-.")  # by turns with the markers, so that curves differ without their colours
+_MARKERS = ("o", "s", "^", "v", "D", "x", "+")
 # Without a date, and with a fixed salt for ids, equal figures are equal files.
 _DROPPED: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software": None}}
 
@@ -47,8 +48,13 @@ def curves(title: str, axes: tuple[str, str], found: Sequence[Mapping[str, Any]]
         colours = mpl.color_sequences["tab10"]
         for i, curve in enumerate(found):
             colour = colours[i % len(colours)]
-            style = _STYLES[i // len(colours) % len(_STYLES)]
-            plot.plot(curve["at"], curve["mean"], style, color=colour, label=curve["method"], linewidth=1.4)
+            how: dict[str, Any] = {
+                "linestyle": _STYLES[i % len(_STYLES)],
+                "marker": _MARKERS[i % len(_MARKERS)],
+                "markevery": (i / len(found) * 0.12, 0.12),  # of the plot's diagonal
+                "markersize": 4,
+            }
+            plot.plot(curve["at"], curve["mean"], color=colour, label=curve["method"], linewidth=1.4, **how)
             plot.fill_between(curve["at"], curve["low"], curve["high"], color=colour, alpha=0.1, linewidth=0)
         at = np.asarray(found[0]["at"])
         if at[0] > 0 and at[-1] / at[0] > 50:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
-import jinja2
+from fgonnx.pictures.show import pages
+
+NULL = "Null baseline"
+"""What the description of a method whose maps do not depend on the model says of its source."""
 
 
 def render(summary: Mapping[str, Any], figures: Mapping[str, Mapping[str, bytes]]) -> str:
@@ -21,14 +23,13 @@ def render(summary: Mapping[str, Any], figures: Mapping[str, Mapping[str, bytes]
     figures : mapping of str to (mapping of str to bytes)
         By name, each as "png" and "svg"; "maps" is the grid, others are named after measures.
     """
-    template = resources.files("fgonnx.audit.evaluate").joinpath("page.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["number"] = number
-    return environment.from_string(template).render(
+    return pages.render(
+        "fgonnx.audit.evaluate",
+        {"number": number},
         summary=summary,
         columns=table(summary),
+        null=null_baselines(summary),
+        remarks=remarks(summary),
         grid=_embedded(figures["maps"]["png"], "png") if "maps" in figures else None,
         curves={name: _embedded(figure["svg"], "svg+xml") for name, figure in figures.items() if name != "maps"},
     )
@@ -38,9 +39,9 @@ def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the table of methods by measures as columns: the first quantity of each measure.
 
     Each has the "measure" with its "quantity", and "cells" by method: the entry of the results, its "rank" from 0, and
-    whether it is "best".
+    whether it is "best", which a null baseline never is.
     """
-    columns = []
+    columns, null = [], null_baselines(summary)
     for measure in summary["measures"]:
         entries = [e for e in summary["results"] if e["measure"] == measure["name"]]
         if not entries:
@@ -53,12 +54,36 @@ def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "measure": measure,
                 "quantity": quantity,
                 "cells": {
-                    name: {**cell, "rank": order.get(name), "best": order.get(name) == 0, "of": len(order)}
+                    name: {
+                        **cell,
+                        "rank": order.get(name),
+                        "best": order.get(name) == 0 and name not in null,
+                        "of": len(order),
+                    }
                     for name, cell in cells.items()
                 },
             }
         )
     return columns
+
+
+def null_baselines(summary: Mapping[str, Any]) -> list[str]:
+    """Return the methods of a run whose maps do not depend on the model."""
+    return [m["name"] for m in summary["methods"] if NULL in m["what"]]
+
+
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """Say of which measures a null baseline leads: they do not tell methods apart here."""
+    null, found = null_baselines(summary), []
+    for column in table(summary):
+        first = [name for name, cell in column["cells"].items() if cell["rank"] == 0]
+        found += [
+            f"{column['measure']['name']}: the null baseline {name}, which does not depend on the model, comes first; "
+            "the measure does not tell methods apart on this model and these pictures."
+            for name in first
+            if name in null
+        ]
+    return found
 
 
 def ranked(cells: Sequence[Mapping[str, Any]], better: str) -> dict[str, int]:

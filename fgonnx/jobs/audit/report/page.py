@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 
 from fgonnx.jobs.audit.evidence import GRID
@@ -16,7 +14,7 @@ from fgonnx.jobs.audit.report import columns
 from fgonnx.jobs.record import short_names
 from fgonnx.opencv import cv2
 from fgonnx.pictures.read.preprocess import Preprocessing
-from fgonnx.pictures.show import visual
+from fgonnx.pictures.show import pages, visual
 
 if TYPE_CHECKING:
     from fgonnx.jobs.audit.report.build import Run
@@ -37,15 +35,12 @@ def render(summary: Mapping[str, Any], table: Sequence[Mapping[str, Any]]) -> st
     table : sequence of mapping
         The rows that the page knows, as `rows` returns them.
     """
-    template = resources.files("fgonnx.jobs.audit.report").joinpath("page.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(heat=_heat, percent=_percent, brief=_brief)
     sites = [{**s, "short": n} for s, n in zip(summary["layers"], short_names(summary["layers"]), strict=True)]
     decided = [c for c in summary["cohorts"] if c["kind"] in ("all", "decision")]
     pre = summary["request"]["preprocessing"]
-    return environment.from_string(template).render(
+    return pages.render(
+        "fgonnx.jobs.audit.report",
+        {"heat": _heat, "percent": _percent, "brief": _brief},
         s=summary,
         preprocessing=Preprocessing.from_json(json.dumps(pre)).describe() if pre is not None else None,
         rows=table,
