@@ -30,6 +30,7 @@ FORBIDDEN = {
         *PICTURE,
     ),
     "fgonnx.explain": ("fgonnx.pictures", "fgonnx.audit", "fgonnx.jobs", "fgonnx.serve", "fgonnx.cli", *PICTURE),
+    "fgonnx.text": ("fgonnx.pictures", "fgonnx.audit", "fgonnx.jobs", "fgonnx.cli", *PICTURE, *TERMINAL),
     "fgonnx.pictures": ("fgonnx.explain", "fgonnx.audit", "fgonnx.jobs", "fgonnx.cli"),
     "fgonnx.audit": ("fgonnx.jobs", "fgonnx.cli"),
     "fgonnx.jobs": ("fgonnx.interactive", "fgonnx.serve", "fgonnx.view", "fgonnx.cli"),

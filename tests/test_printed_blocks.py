@@ -5,6 +5,7 @@ that the pages give to the reader's own; blocks of ``text`` are output. The page
 own, as each needs its framework.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -50,6 +51,23 @@ g (float[N,T] input, float[1,4] state, int64 sr) => (float[N,1] y) <int64[1] axi
 { e = Mul(input, input)  s = ReduceSum(e, axis)  k = Cast<to=1>(sr)  r = Div(s, k)  m = ReduceSum(state, axis)
   y = Add(r, m) }"""
 )
+SENTIMENT = (
+    HEADER
+    + """
+g (int64[N,T] ids) => (float[N,3] y) <float[9,2] w = {0,0, 0,0, 0,0, 0,0, 1,0, 0,1, 0,0, -1,1, 0,0},
+  float[2,3] v = {-1,1,0, 1,-1,0}, int64[1] axis = {1}>
+{ e = Gather(w, ids)  s = ReduceSum<keepdims=0>(e, axis)  y = MatMul(s, v) }"""
+)
+TOKENIZER = {
+    "version": "1.0",
+    "added_tokens": [],
+    "pre_tokenizer": {"type": "Whitespace"},
+    "model": {
+        "type": "WordLevel",
+        "vocab": {w: i for i, w in enumerate("? a it is lovely tedious film never".split())},
+        "unk_token": "?",
+    },
+}
 UINT8 = SMALL.replace("float[N,3,8,8] x", "uint8[N,3,8,8] u").replace("{ c =", "{ x = Cast<to=1>(u)  c =")
 
 
@@ -86,6 +104,9 @@ def reader(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("photos/photo.png", "photo.jpg", "street.jpg", "group.jpg", "masks/photo.png", *VALIDATION):
         shutil.copy(IMAGES / "circle.png", tmp_path / file)
+    model(SENTIMENT, tmp_path / "sentiment.onnx")
+    (tmp_path / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    (tmp_path / "labels.txt").write_text("bad\ngood\nneither")
     (tmp_path / "synset.txt").write_text("\n".join(CLASSES))
     (tmp_path / "coco.txt").write_text("person\ncar")
     np.save(tmp_path / "state.npy", np.zeros((1, 4), np.float32))

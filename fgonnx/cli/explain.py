@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fgonnx.cli import parts, terminal
-from fgonnx.cli.options import Folder, Group, Images, Json, ModelPath, Target, takes
+from fgonnx.cli import parts, terminal, words
+from fgonnx.cli.options import Group, Json, ModelPath, Target, takes
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
-from fgonnx.fields import EXPLANATION
+from fgonnx.errors import OptionError
+from fgonnx.fields import EXPLANATION, MODEL, refuse_idle
 from fgonnx.jobs.explain import ExplainJob
 from fgonnx.jobs.reading import Reading
 from fgonnx.jobs.slide import SlideJob
+from fgonnx.jobs.text import TextJob, require_inputs, takes_texts
+from fgonnx.text.options import Texts
+from fgonnx.wording import parameter
 
 _ROWS = 40  # of the table at the end
 _FEW = 3  # pictures that need no progress bar
@@ -24,6 +30,23 @@ _FEW = 3  # pictures that need no progress bar
 def _setting(kind: type, help: str, least: float) -> Any:
     return Annotated[kind | None, typer.Option(help=help, min=least, rich_help_panel=EXPLANATION)]
 
+
+Inputs = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[INPUTS]",
+        help="Pictures, .wav recordings, .csv tables, folders of them, patterns such as 'photos/*.jpg', or .npy arrays "
+        "that are ready. For models of texts: .txt, .jsonl, .csv.",
+    ),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--output-dir", "-o", metavar="DIR", help="Folder for the results; of texts, none need be written."),
+]
+Typed = Annotated[
+    list[str] | None,
+    typer.Option("--text", metavar="TEXT", help="A text to explain. Repeatable.", rich_help_panel=MODEL),
+]
 
 _DRAWN = {
     "samples": _setting(int, "Noisy copies, references or masks of a method that draws.", least=1),
@@ -36,11 +59,13 @@ _DRAWN = {
     options=Group(Options, without=FILE, shortcuts=_DRAWN),
     running=Group(Running, defaults={"cache": True}),
     reading=Group(Reading),
+    texts=Group(Texts),
 )
 def command(
     model: ModelPath,
-    inputs: Images,
-    folder: Folder,
+    inputs: Inputs = None,
+    folder: Folder = None,
+    text: Typed = None,
     target: Target = None,
     picture: Annotated[
         str, typer.Option(help="The .png: panel (photo, map, certificate), overlay (on the whole photo), heat.")
@@ -53,8 +78,9 @@ def command(
     options: Options,
     running: Running,
     reading: Reading,
+    texts: Texts,
 ) -> None:
-    """Explain the decisions on pictures: for each a .png, the raw map (.npy) and a .json record.
+    """Explain the decisions on pictures: for each a .png, the raw map (.npy) and a .json record; and on texts.
 
     **Examples**
 
@@ -68,13 +94,21 @@ def command(
     - `fgonnx explain resnet.onnx photos/ -o out --preprocess imagenet --json | jq '.records[].score'`
     - `fgonnx explain ecg.onnx beats.csv -o out --channels I,II,V1 --rate 128 --units mV` : a lane for each channel
     - `fgonnx explain risk.onnx patients.csv -o out` : what each feature of a row adds to the score
+    - `fgonnx explain sentiment.onnx --text "not a good film"` : which words decided
+    - `fgonnx explain sentiment.onnx reviews.csv --column review -o out --labels labels.txt`
     - `fgonnx explain vad.onnx speech.wav -o out --span 4000:4576 --bind sr=16000 --bind state=zeros` : sound over time
 
     The record holds the five largest classes, the score, how exactly the contributions sum to it (completeness), what
     share of them the map shows, and every layer's part. Exit code: 0, or 2 where input or options are wrong.
     """
+    if text or takes_texts(model, options):
+        refuse_others(picture=picture, resume=resume)
+        _texts(TextJob(model, inputs or [], text or [], folder, options, running, reading, texts, target), as_json)
+        return
+    refuse_idle(texts, [f.name for f in fields(Texts)], "the model takes no texts")
+    given, into = require_inputs(inputs, folder)
     kind = ExplainJob if reading.slide is None else SlideJob
-    job = kind(model, inputs, folder, options, running, reading, target=target, picture=picture, resume=resume)
+    job = kind(model, given, into, options, running, reading, target=target, picture=picture, resume=resume)
     terminal.say("model", f"{model}  (sha256 {job.loaded.sha256[:12]})")
     if job.preprocessing is not None:
         terminal.say("preprocessing", f"{job.preprocessing.describe()}  (from: {job.preprocessing_origin})")
@@ -93,5 +127,33 @@ def command(
         return
     terminal.notes(job.notes)
     terminal.notes(list(seen)[:_ROWS])
-    terminal.show_explained(shown, count - len(shown), folder)
+    terminal.show_explained(shown, count - len(shown), into)
     parts.show(shown[:_FEW])
+
+
+def refuse_others(*, picture: str, resume: bool) -> None:
+    """Refuse options that mean nothing for texts."""
+    if picture != "panel" or resume:
+        name = "resume" if resume else "picture"
+        raise OptionError(f"{parameter(name)} has no effect on texts; leave it out")
+
+
+def _texts(job: TextJob, as_json: bool) -> None:
+    """Explain texts and show them."""
+    found: list[dict[str, Any]] = []
+    count = 0
+    terminal.say("model", f"{job.model}  (sha256 {job.loaded.sha256[:12]})")
+    if job.explainer.tokenizer is not None:
+        terminal.say("tokenizer", job.explainer.tokenizer.name)
+    terminal.say("explained by", ", ".join(f"{k} {v}" for k, v in job.shown.to_dict().items() if v is not None))
+    for record in terminal.progress(job.run(), "explaining", len(job.given), few=_FEW):
+        count += 1
+        if len(found) < (sys.maxsize if as_json else _ROWS):
+            found.append(record)
+    if as_json:
+        terminal.show_json({"records": found, "notes": list(job.notes)})
+        return
+    terminal.notes(job.notes)
+    words.show(found, count - len(found))
+    if job.folder is not None:
+        terminal.say("written", f"{count} x (.html, .png, .npy, .json) in {job.folder}{os.sep}")

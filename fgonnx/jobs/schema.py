@@ -238,6 +238,15 @@ FIELDS = (
         optional=True,
     ),
     Field(
+        "text",
+        "json",
+        "of a text: `text`; its `tokens` (`id`, `piece`, `span` in characters, `part` of a pair, `special`, `value`) "
+        "and `words` (`text`, `tokens`, `value`), where a value is what it adds to the score; the sum on `special` "
+        "tokens and on `padding`",
+        of=EXPLAIN,
+        optional=True,
+    ),
+    Field(
         "series",
         Struct(
             {

@@ -355,6 +355,14 @@ _WANTED = {"int": "a whole number", "bool": "true or false"}
 
 _METHODS: dict[str, Method] = {}
 
+_ROLLOUT = (
+    "weights of attention say where a layer looks, whatever is explained; they are the same for every class, leave out "
+    "values, perceptrons and residual paths, and have no certificate. The backward pass 'libra' holds attention fixed "
+    f"and goes through all of it ({parameter('backward', 'libra')})"
+)
+_REFUSED = dict.fromkeys(("attention-rollout", "rollout", "attention", "raw-attention"), _ROLLOUT)
+"""Methods that are asked for and not offered, and why."""
+
 
 def written(name: str, *, source: str, cost: str = "1 forward, 1 backward", **fields_: Any) -> Callable[[Write], Write]:
     """Register a method that is a single feed-forward graph; the first line of the docstring becomes its note.
@@ -444,6 +452,8 @@ def find(name: str) -> Method:
     OptionError
         There is no method of that name.
     """
+    if isinstance(name, str) and name in _REFUSED:
+        raise OptionError(f"there is no method {name!r}: {_REFUSED[name]}")
     check_choice("method", name, _METHODS)
     return _METHODS[name]
 

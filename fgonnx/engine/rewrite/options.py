@@ -282,6 +282,7 @@ class Options:
             "form": FORMS,
             "backward": BACKWARDS,
         }
+        methods.find(self.method)
         if isinstance(self.target, str):
             check_choices(self, target=TARGETS)
         check_choices(self, method=methods.names(), engine=ENGINES, **choices)

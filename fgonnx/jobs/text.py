@@ -1,0 +1,264 @@
+"""Run `fgonnx explain` on texts: for each a picture, a page, the numbers of its tokens and a record."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgonnx import files as storage
+from fgonnx.engine import methods
+from fgonnx.engine.graph.lookups import holds_ids
+from fgonnx.engine.graph.running import Running
+from fgonnx.engine.model.bind import bind as bound_to
+from fgonnx.engine.model.load import load
+from fgonnx.engine.rewrite.options import FILE, Options
+from fgonnx.errors import FgonnxError, OptionError
+from fgonnx.explain.written import is_written
+from fgonnx.fields import arguments, refuse_idle
+from fgonnx.jobs import provenance, record
+from fgonnx.jobs.reading import SOUND, Reading, aligned_labels
+from fgonnx.jobs.record import Decision
+from fgonnx.jobs.samples import Sample, Source
+from fgonnx.jobs.written import Asked
+from fgonnx.pictures.read.images import write_png
+from fgonnx.pictures.show import words as drawing
+from fgonnx.pictures.show.words import Shaded
+from fgonnx.text.explainer import Found, TextExplainer
+from fgonnx.text.options import Texts
+from fgonnx.text.read import Text, texts
+from fgonnx.text.tokens import BYTES, Tokens
+from fgonnx.wording import parameter
+
+_NOTHING = np.zeros((1, 1, 3), np.uint8)
+
+
+def takes_texts(model: Path, options: Options) -> bool:
+    """Tell whether the explained input of a model holds ids, which texts become."""
+    loaded = bound_to(load(model), options.bind)
+    try:
+        return holds_ids(loaded.ir, loaded.input(options.input))
+    except FgonnxError:  # said where it is explained
+        return False
+
+
+@dataclass
+class TextJob:
+    """Explains texts and writes a page, a picture, the numbers of its tokens and a JSON record for each.
+
+    Attributes
+    ----------
+    model : Path
+        The model.
+    inputs : sequence of Path
+        Files of texts.
+    typed : sequence of str
+        Texts.
+    folder : Path or None
+        Where files go; nothing is written without one.
+    options, running, reading, texts
+        What is explained and how.
+    target : str, optional
+        As `fgonnx.targets.parse` takes it, or "similar=TEXT", "token=PLACE:CLASS".
+    notes : dict of str to None
+        What was done to the model, in order of discovery.
+    """
+
+    model: Path
+    inputs: Sequence[Path]
+    typed: Sequence[str]
+    folder: Path | None
+    options: Options = field(default_factory=Options)
+    running: Running = field(default_factory=Running)
+    reading: Reading = field(default_factory=Reading)
+    texts: Texts = field(default_factory=Texts)
+    target: str | None = None
+    notes: dict[str, None] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        refuse_idle(self.reading, ["preprocess", *SOUND], "the model takes texts")
+        if self.folder is not None:
+            storage.check_folder(self.folder)
+        self.loaded = load(self.model)
+        scores = methods.find(self.options.method).drive is None and not is_written(self.loaded)
+        self._labels = self.reading.names()
+        self.explainer = TextExplainer(
+            self.loaded,
+            replace(self.options, scores=scores),
+            replace(self.running, spin=False),
+            self.texts,
+            self._labels,
+        )
+        self.shown = self.explainer.explainer.options
+        as_bytes = str(self.texts.tokenizer) == BYTES
+        self.given = texts(self.inputs, self.typed, self.texts.column, as_bytes=as_bytes)
+
+    def run(self) -> Iterator[dict[str, Any]]:
+        """Explain text after text and yield their records, once their files are written."""
+        size = self.running.batch_size
+        for group in _batched(self.given, size):
+            cut = [(text, part) for text in group for part in self.explainer.cut(text.content, text.where)]
+            found = self.explainer.explain([part for _, part in cut], self.target, self.options.contrast)
+            names = _numbered([text.name for text, _ in cut])
+            for (text, part), one, name in zip(cut, found, names, strict=True):
+                yield self._write(replace(text, name=name), part, one)
+
+    def _write(self, text: Text, part: Tokens, found: Found) -> dict[str, Any]:
+        decision = self._decision(part, found)
+        self.notes.update(dict.fromkeys(found.arrays.settings["notes"]))
+        made = self._record(text, part, found, decision)
+        if self.folder is not None:
+            words, title, lines = shaded(found), title_of(made), said(made)
+            storage.make_folder(self.folder)
+            storage.write_array(self.folder / f"{text.name}.npy", found.values.astype("float32", copy=False))
+            storage.write_text(
+                self.folder / f"{text.name}.html", drawing.page([drawing.as_html(words, title, lines)], title)
+            )
+            write_png(self.folder / f"{text.name}.png", drawing.drawn(words, title, lines))
+            storage.write_json(self.folder / f"{text.name}.json", made)
+        return made
+
+    def _decision(self, part: Tokens, found: Found) -> Decision:
+        fed = self.explainer.arrays([part])
+        explainer = self.explainer.explainer
+        rewritten = explainer.engine(fed[self.explainer.name].shape, others=explainer.other_shapes(fed)).rewritten
+        names = None
+        if sum(size > 1 for size in rewritten.head_shape) <= 1:
+            names, note = aligned_labels(self._labels, self.loaded.labels(), math.prod(rewritten.head_shape))
+            self.notes.update({f"labels: {note}": None} if note else {})
+        return Decision.of(found.arrays, rewritten, names, explainer.labels)
+
+    def _record(self, text: Text, part: Tokens, found: Found, decision: Decision) -> dict[str, Any]:
+        asked = Asked(str(self.model), self.options, self.running, self.reading, self.target)
+        content = text.content if isinstance(text.content, bytes) else repr(text.content).encode("utf-8", "replace")
+        source = {
+            "path": "" if text.path is None else str(text.path),
+            "row": text.row,
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        settings = {k: v for k, v in vars(self.texts).items() if v is not None}
+        target = {"target": self.target, "texts": {k: str(v) for k, v in settings.items()}}
+        request = asked.request(self._identified, self.loaded.bound, source, None, target, "text")
+        request["settings"] |= {"psi": self.shown.psi, "backward": self.shown.backward}
+        ids = np.array([t.id for t in part.tokens], np.int64)
+        sample = Sample(Source(Path(text.name), text.row, text.name), ids, _NOTHING, None, found.notes)
+        files = {k: f"{text.name}.{k}" for k in ("html", "png", "npy")} if self.folder is not None else {}
+        named = {"picture": files.get("png"), "map": files.get("npy"), **({"page": files["html"]} if files else {})}
+        made = record.describe(
+            {**request, **provenance.about(self.running)}, found.arrays, decision, sample, 0, named, self._command(text)
+        )
+        made["text"] = described(found)
+        return made
+
+    def _command(self, text: Text) -> list[str]:
+        given = ["--text", str(text.content)] if text.path is None else [str(text.path)]
+        return [
+            *("fgonnx", "explain", str(self.model), *given),
+            *(("-o", str(self.folder)) if self.folder is not None else ()),
+            *(("--target", self.target) if self.target is not None else ()),
+            *arguments(self.options, without=FILE),
+            *arguments(self.running, defaults={"cache": True}),
+            *arguments(self.reading, without=SOUND),
+            *arguments(self.texts),
+        ]
+
+    @cached_property
+    def _identified(self) -> dict[str, Any]:
+        return provenance.model_of(self.loaded, self.model)
+
+
+def _batched(items: Sequence[Text], size: int) -> Iterator[Sequence[Text]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Give the parts of one text names of their own."""
+    return [
+        f"{name}-part-{names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)
+    ]
+
+
+def shaded(found: Found) -> list[Shaded]:
+    """Return the words of an explained text for pictures."""
+    words: list[Shaded] = []
+    end: int | None = None
+    for word, value in found.words:
+        space = end is None or word.span is None or word.span[0] > end
+        words.append(Shaded(word.text, value, space, word.special, word.part))
+        end = word.span[1] if word.span is not None else None
+    return words
+
+
+def described(found: Found) -> dict[str, Any]:
+    """Return what a record says of a text: its tokens and words with what each adds."""
+    tokens: list[dict[str, Any]] = [
+        {
+            "id": t.id,
+            "piece": t.piece,
+            "span": list(t.span) if t.span is not None else None,
+            "part": t.part,
+            "special": t.special,
+            "value": float(v),
+        }
+        for t, v in zip(found.tokens.tokens, found.values, strict=True)
+    ]
+    words = [
+        {
+            "text": w.text,
+            "tokens": list(w.tokens),
+            "span": list(w.span) if w.span is not None else None,
+            "part": w.part,
+            "special": w.special,
+            "value": value,
+        }
+        for w, value in found.words
+    ]
+    given = found.tokens.text
+    return {
+        "text": list(given) if isinstance(given, tuple) else given,
+        "tokens": tokens,
+        "words": words,
+        "special": float(sum(t["value"] for t in tokens if t["special"])),
+        "padding": found.padding,
+    }
+
+
+def title_of(made: dict[str, Any]) -> str:
+    """Return what is explained of a text, in one line."""
+    return f"{record.target_of(made)}  {made['score']:.4g}"
+
+
+def said(made: dict[str, Any]) -> list[str]:
+    """Return what is said below a text: how words are shaded, the certificate, notes."""
+    lines = [
+        "red: adds to the score, blue: takes from it; numbers on hover" if made["settings"]["psi"] == "signed" else ""
+    ]
+    if (c := made["completeness"]) is not None:
+        lines.append(f"score {made['score']:.4g} = sum of contributions, residual {c['residual']:.1e}")
+    if (where := made["localised"]) is not None:
+        lines.append(
+            f"in the words: {where['share']:.0%} of the absolute contributions, {where['amount']:+.4g} of the score"
+        )
+    return [*filter(None, lines), *(n for n in made["notes"] if "token" in n)]
+
+
+def require_inputs(inputs: Sequence[Path] | None, folder: Path | None) -> tuple[Sequence[Path], Path]:
+    """Return the inputs and the folder of a command on pictures, which both are needed.
+
+    Raises
+    ------
+    OptionError
+        One is missing.
+    """
+    if not inputs:
+        raise OptionError("there is nothing to explain: give pictures, recordings, tables or .npy arrays")
+    if folder is None:
+        raise OptionError(f"there is no folder for the results; give one ({parameter('output_dir', 'out')})")
+    return inputs, folder

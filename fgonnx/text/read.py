@@ -1,0 +1,142 @@
+"""Texts in files: .txt, .jsonl, .csv, .tsv; any file for models of bytes; .npy of ids."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgonnx import bounds, files
+from fgonnx.errors import InputError, OptionError
+from fgonnx.files import read_array
+from fgonnx.wording import near, parameter
+
+SUFFIXES = (".txt", ".jsonl", ".ndjson", ".csv", ".tsv", ".npy")
+_USUAL = "text"
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text and where it was read.
+
+    Attributes
+    ----------
+    name : str
+        Name of its output files, unique in a run.
+    where : str
+        What messages call it.
+    content : any
+        The text, bytes, or ids.
+    path : Path or None
+        Its file.
+    row : int or None
+        Its row in the file, from 0.
+    """
+
+    name: str
+    where: str
+    content: Any
+    path: Path | None = None
+    row: int | None = None
+
+
+def texts(paths: Sequence[Path], typed: Sequence[str], column: str | None, *, as_bytes: bool) -> list[Text]:
+    """Return texts that were typed, and those in files.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, or holds no texts.
+    OptionError
+        There is no such column.
+    """
+    found = [Text(f"text-{i + 1:04}", f"text {i + 1}", text) for i, text in enumerate(typed)]
+    for path in paths:
+        found += _in_file(path, column, as_bytes=as_bytes)
+        bounds.check("sample_count", len(found), f"with '{path}', the input has", InputError)
+    if not found:
+        raise InputError(f"there is no text: give one ({parameter('text')}), or a file of them ({', '.join(SUFFIXES)})")
+    return _named(found)
+
+
+def _named(found: Sequence[Text]) -> list[Text]:
+    """Give every text a name of its own."""
+    taken: set[str] = set()
+    named = []
+    for one in found:
+        name, count = one.name, 1
+        while name.casefold() in taken:
+            count += 1
+            name = f"{one.name}-{count}"
+        taken.add(name.casefold())
+        named.append(Text(name, one.where, one.content, one.path, one.row))
+    return named
+
+
+def _in_file(path: Path, column: str | None, *, as_bytes: bool) -> list[Text]:
+    kind = path.suffix.lower()
+    if path.is_dir():
+        inner = sorted(p for p in path.iterdir() if p.is_file() and (as_bytes or p.suffix.lower() in SUFFIXES))
+        if not inner:
+            raise InputError(f"'{path}' holds no files of texts ({', '.join(SUFFIXES)})")
+        return [text for p in inner for text in _in_file(p, column, as_bytes=as_bytes)]
+    if kind == ".npy":
+        array = read_array(path, InputError)
+        if array.dtype.kind not in "iu" or array.ndim not in (1, 2):
+            raise InputError(
+                f"'{path}' holds {array.dtype} of the shape {array.shape}; ids are whole numbers, (T,) or (N, T)"
+            )
+        return _rows(path, list(np.atleast_2d(array)))
+    if as_bytes:
+        return [Text(path.stem, f"'{path}'", files.read(path, InputError), path)]
+    if kind in (".jsonl", ".ndjson"):
+        return _rows(path, list(_lines_of_json(path, column)))
+    if kind in (".csv", ".tsv"):
+        return _rows(path, _column(path, column, "\t" if kind == ".tsv" else ","))
+    return [Text(path.stem, f"'{path}'", files.read_text(path, InputError, "text").strip(), path)]
+
+
+def _rows(path: Path, contents: Sequence[Any]) -> list[Text]:
+    if not contents:
+        raise InputError(f"'{path}' holds no texts")
+    return [Text(f"{path.stem}-{i:04}", f"'{path}', row {i}", text, path, i) for i, text in enumerate(contents)]
+
+
+def _lines_of_json(path: Path, column: str | None) -> Iterator[str]:
+    for i, line in enumerate(files.read_text(path, InputError, "texts").splitlines()):
+        if not line.strip():
+            continue
+        found = files.parsed(line, f"'{path}', line {i + 1}", InputError)
+        if isinstance(found, str) and column is None:
+            yield found
+            continue
+        key = column or _USUAL
+        if not isinstance(found, dict) or not isinstance(found.get(key), str):
+            has = f"; it has: {', '.join(map(str, found))}" if isinstance(found, dict) else ""
+            raise InputError(f"'{path}', line {i + 1}: there is no text under '{key}'{has} ({parameter('column')})")
+        yield found[key]
+
+
+def _column(path: Path, column: str | None, mark: str) -> list[str]:
+    rows = list(csv.reader(io.StringIO(files.read_text(path, InputError, "texts")), delimiter=mark))
+    rows = [row for row in rows if row]
+    if len(rows) < 2:
+        raise InputError(f"'{path}' holds no texts below a header")
+    header = [name.strip() for name in rows[0]]
+    name = column or (_USUAL if _USUAL in header else header[0] if len(header) == 1 else None)
+    if name is None or name not in header:
+        said = f"has no column '{name}'" if name is not None else "has several columns"
+        like = near(name, header) if name is not None else ""
+        raise OptionError(f"'{path}' {said}; name one ({parameter('column')}): {', '.join(header)}{like}")
+    at = header.index(name)
+    short = next((i for i, row in enumerate(rows[1:]) if len(row) <= at), None)
+    if short is not None:
+        raise InputError(
+            f"'{path}', row {short}: it has {len(rows[short + 1])} columns, and '{name}' is the {at + 1}th"
+        )
+    return [row[at] for row in rows[1:]]

@@ -1,0 +1,353 @@
+"""Texts cut into tokens: by a tokenizer.json, byte by byte, or given as ids; tokens joined to words."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fgonnx import bounds
+from fgonnx.errors import InputError, OptionError
+from fgonnx.wording import first_line, parameter
+
+BYTES = "bytes"
+TOKENIZER = "tokenizer.json"
+_LARGEST = 1 << 20  # tokens; larger limits in tokenizer_config.json mean none
+
+Given = str | tuple[str, str]
+"""A text, or two that belong together, as a question and what it is asked of."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of a text.
+
+    Attributes
+    ----------
+    id : int
+        Its id.
+    piece : str
+        How the vocabulary writes it.
+    span : tuple of int or None
+        First character of the text that it stands for, and the one behind the last; None of none.
+    part : int
+        Which of two texts it is of: 0 or 1.
+    special : bool
+        Whether the tokenizer added it.
+    group : int or None
+        Which word it is a piece of, as the tokenizer cuts words.
+    """
+
+    id: int
+    piece: str
+    span: tuple[int, int] | None = None
+    part: int = 0
+    special: bool = False
+    group: int | None = None
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a text, or a special token.
+
+    Attributes
+    ----------
+    text : str
+        Its characters; the piece of a token that stands for none.
+    tokens : tuple of int
+        The places of its tokens.
+    span : tuple of int or None
+        First character of the text, and the one behind the last.
+    part : int
+        Which of two texts it is of.
+    special : bool
+        Whether the tokenizer added it.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    span: tuple[int, int] | None
+    part: int
+    special: bool
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A text as the model takes it.
+
+    Attributes
+    ----------
+    text : str or tuple of str
+        The text.
+    tokens : tuple of Token
+        Its tokens, special ones included, without padding.
+    note : str
+        What was cut off; "" for nothing.
+    """
+
+    text: Given
+    tokens: tuple[Token, ...]
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words of the text in order, and the special tokens between them."""
+        found: list[list[int]] = []
+        for i, token in enumerate(self.tokens):
+            if found and self._continues(self.tokens[i - 1], token):
+                found[-1].append(i)
+            else:
+                found.append([i])
+        return tuple(self._word(places) for places in found)
+
+    def _continues(self, before: Token, token: Token) -> bool:
+        """Tell whether a token is of the same word as the one before."""
+        if before.special or token.special or before.part != token.part or token.group is None:
+            return False
+        if before.group != token.group or before.span is None or token.span is None:
+            return False
+        between = self._texts[token.part][before.span[1] : token.span[0] + 1]
+        return not any(c.isspace() for c in between) and not _stands_alone(between[-1:])
+
+    @property
+    def _texts(self) -> tuple[str, ...]:
+        return (self.text,) if isinstance(self.text, str) else self.text
+
+    def _word(self, places: Sequence[int]) -> Word:
+        first, last = self.tokens[places[0]], self.tokens[places[-1]]
+        if first.special or first.span is None or last.span is None or first.span[0] == last.span[1]:
+            return Word(first.piece, tuple(places), None, first.part, first.special)
+        start, stop = first.span[0], last.span[1]
+        text = self._texts[first.part]
+        while start < stop and text[start].isspace():
+            start += 1
+        return Word(text[start:stop] or first.piece, tuple(places), (start, stop), first.part, False)
+
+
+def _stands_alone(char: str) -> bool:
+    """Tell whether a character is a word by itself, as in Chinese and Japanese."""
+    return bool(char) and unicodedata.category(char) == "Lo" and unicodedata.east_asian_width(char) in "WF"
+
+
+class Tokenizer(Protocol):
+    """What cuts texts into tokens."""
+
+    name: str
+    size: int | None
+    pad: int | None
+    limit: int | None
+
+    def cut(self, text: Given | bytes, most: int | None, long: str) -> list[Tokens]:
+        """Return a text as the model takes it: one part, or several where it is too long."""
+
+
+class OfBytes:
+    """Cuts texts into the bytes of their UTF-8 form, and files into theirs.
+
+    Parameters
+    ----------
+    size : int, optional
+        Rows of the model's table: the entry behind the bytes is padding where there is one.
+    """
+
+    def __init__(self, size: int | None) -> None:
+        self.name = BYTES
+        self.size: int | None = 256
+        self.limit: int | None = None
+        self.pad: int | None = 256 if size is not None and size > 256 else 0
+
+    def cut(self, text: Given | bytes, most: int | None, long: str) -> list[Tokens]:
+        """Return the bytes of a text."""
+        if isinstance(text, tuple):
+            raise InputError("two texts that belong together are not read as bytes; give one")
+        content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+        spans = [(i, i + 1) if isinstance(text, bytes) else None for i in range(len(content))]
+        tokens = [Token(b, _byte(b), span) for b, span in zip(content, spans, strict=True)]
+        shown = text if isinstance(text, str) else "".join(map(_byte_of_text, content))
+        return _parts(shown, tokens, most, long)
+
+
+_SHOWN = {0x20: "·", 0x0A: "⏎", 0x0D: "⏎", 0x09: "⇥"}
+
+
+def _byte(value: int) -> str:
+    if value in _SHOWN:
+        return _SHOWN[value]
+    return chr(value) if 0x20 < value < 0x7F else f"{value:02x}"
+
+
+def _byte_of_text(value: int) -> str:
+    """Return the one character that a byte is shown as in the text of a file."""
+    shown = _byte(value)
+    return shown if len(shown) == 1 else "."
+
+
+def _parts(text: Given, tokens: Sequence[Token], most: int | None, long: str) -> list[Tokens]:
+    """Return tokens that were not cut yet, in parts of at most so many."""
+    if most is None or len(tokens) <= most:
+        return [Tokens(text, tuple(tokens))]
+    _refuse_long(len(tokens), most, long)
+    if long == "cut":
+        return [Tokens(text, tuple(tokens[:most]), _said(len(tokens), most))]
+    step = max(1, most // 2)
+    starts = range(0, max(1, len(tokens) - most + step), step)
+    return [
+        Tokens(text, tuple(tokens[i : i + most]), f"part {k + 1} of {len(starts)} of a text of {len(tokens)} tokens")
+        for k, i in enumerate(starts)
+    ]
+
+
+def _refuse_long(count: int, most: int, long: str) -> None:
+    if long == "refuse":
+        raise InputError(
+            f"it has {count:,} tokens, and the model takes {most:,}; shorten it, or have it cut "
+            f"({parameter('long', 'cut')}) or explained in parts ({parameter('long', 'windows')})"
+        )
+
+
+def _said(count: int, most: int) -> str:
+    return f"of its {count:,} tokens the model sees the first {most:,}; the rest was cut off"
+
+
+class OfFile:
+    """Cuts texts as a `tokenizer.json` says, with Hugging Face's `tokenizers`.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    OptionError
+        The package is not installed, or the file is no tokenizer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import tokenizers
+        except ImportError as error:
+            raise OptionError(
+                f"'{path}' is read with the package tokenizers, which is not installed: pip install 'fgonnx[text]'"
+            ) from error
+        content = path.read_bytes() if path.is_file() else None
+        if content is None:
+            raise OptionError(f"there is no tokenizer '{path}'; give the tokenizer.json of the model")
+        bounds.check("data_bytes", len(content), f"'{path}' has", OptionError)
+        try:
+            self._own: Any = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
+        except Exception as error:  # the package raises Exception itself
+            raise OptionError(
+                f"'{path}' is no tokenizer.json that the package tokenizers reads: {first_line(error)}"
+            ) from error
+        self.name = str(path)
+        self.size: int | None = self._own.get_vocab_size(with_added_tokens=True)
+        padding, truncation = self._own.padding or {}, self._own.truncation or {}
+        beside = _configured(path.parent)
+        self.limit: int | None = truncation.get("max_length") or beside.get("limit")
+        self.pad: int | None = padding.get("pad_id")
+        for piece in ("[PAD]", "<pad>", "<|endoftext|>", "</s>"):
+            self.pad = self._own.token_to_id(piece) if self.pad is None else self.pad
+        self._own.no_padding()
+        self._own.no_truncation()
+
+    def cut(self, text: Given | bytes, most: int | None, long: str) -> list[Tokens]:
+        """Return a text as the model takes it: one part, or several where it is too long."""
+        text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        given = text if isinstance(text, tuple) else (text,)
+        whole = self._encoded(given)
+        count = len(whole.ids)
+        if most is None or count <= most:
+            return [self._tokens(text, whole)]
+        _refuse_long(count, most, long)
+        own = self._own.num_special_tokens_to_add(len(given) > 1)
+        if most <= own:
+            raise InputError(f"the model takes {most} tokens, of which {own} are special: none is left for the text")
+        self._own.enable_truncation(most, stride=(most - own) // 2 if long == "windows" else 0)
+        try:
+            found = self._encoded(given)
+        finally:
+            self._own.no_truncation()
+        if long == "cut":
+            return [self._tokens(text, found, _said(count, most))]
+        parts = [found, *found.overflowing]
+        return [
+            self._tokens(text, part, f"part {i + 1} of {len(parts)} of a text of {count:,} tokens")
+            for i, part in enumerate(parts)
+        ]
+
+    def _encoded(self, given: Sequence[str]) -> Any:
+        try:
+            return self._own.encode(*given)
+        except Exception as error:
+            raise InputError(f"the tokenizer does not take it: {first_line(error)}") from error
+
+    def _tokens(self, text: Given, encoding: Any, note: str = "") -> Tokens:
+        rows = zip(
+            encoding.ids,
+            encoding.tokens,
+            encoding.offsets,
+            encoding.sequence_ids,
+            encoding.special_tokens_mask,
+            encoding.word_ids,
+            strict=True,
+        )
+        tokens = tuple(
+            Token(i, piece, None if special else (span[0], span[1]), part or 0, bool(special), group)
+            for i, piece, span, part, special, group in rows
+        )
+        return Tokens(text, tokens, note)
+
+
+def _configured(folder: Path) -> dict[str, int]:
+    """Return the most tokens that files beside a tokenizer name."""
+    for name, key in (("tokenizer_config.json", "model_max_length"), ("config.json", "max_position_embeddings")):
+        try:
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        limit = found.get(key) if isinstance(found, dict) else None
+        if isinstance(limit, int) and 0 < limit < _LARGEST:
+            return {"limit": limit}
+    return {}
+
+
+def opened(given: str | Path | None, model: Path | None, rows: int | None) -> Tokenizer | None:
+    """Return the tokenizer that is given, or the one beside the model; None where there is none.
+
+    Parameters
+    ----------
+    given : str, path or None
+        A tokenizer.json or a folder with one; "bytes".
+    model : Path or None
+        The model's file.
+    rows : int or None
+        Rows of the model's table.
+
+    Raises
+    ------
+    OptionError
+        It cannot be read, or is of another vocabulary than the model.
+    """
+    if given is not None and str(given) == BYTES:
+        return OfBytes(rows)
+    path = None if given is None else Path(given)
+    if path is not None and path.is_dir():
+        path = path / TOKENIZER
+    if path is None and model is not None and (beside := model.parent / TOKENIZER).is_file():
+        path = beside
+    if path is None:
+        return None
+    found = OfFile(path)
+    if rows is not None and found.size is not None and found.size > rows:
+        raise OptionError(
+            f"'{path}' has {found.size:,} entries, and the model's table has {rows:,} rows: it is the tokenizer of "
+            f"another model; give the one that the model was trained with ({parameter('tokenizer')})"
+        )
+    return found
