@@ -64,7 +64,7 @@ TOKENIZER = {
     "pre_tokenizer": {"type": "Whitespace"},
     "model": {
         "type": "WordLevel",
-        "vocab": {w: i for i, w in enumerate("? a it is lovely tedious film never".split())},
+        "vocab": {w: i for i, w in enumerate(["?", "a", "it", "is", "lovely", "tedious", "film", "never"])},
         "unk_token": "?",
     },
 }
