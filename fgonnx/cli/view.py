@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -61,8 +61,8 @@ def command(
     - `fgonnx view resnet.onnx --serve --preprocess imagenet --methods fullgrad,grad-cam --profiles full,paper`
     - `fgonnx view resnet.onnx -o site --preprocess imagenet --ort-web node_modules/onnxruntime-web`
 
-    The model's input has to be one picture. docs/view.md says how the files of onnxruntime-web come. Exit code: 0, or 2
-    where model or options are wrong.
+    The model's input has to be one picture. docs/view.md says how the files of onnxruntime-web come. Exit code: 0, also
+    when a server is stopped by Ctrl-C; 2 where model or options are wrong.
     """
     if folder is None and not serve:
         raise OptionError("say where the page goes (-o DIR), or show it at once (--serve)")
@@ -80,4 +80,5 @@ def command(
         if serve:
             with server.serving(Path(place), port) as running_server:
                 terminal.say("page", f"{server.address(running_server)}  (Ctrl-C ends it)")
-                running_server.serve_forever()
+                with suppress(KeyboardInterrupt):
+                    running_server.serve_forever()

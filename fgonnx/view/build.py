@@ -167,7 +167,7 @@ class PageJob:
         described = {
             "format": FORMAT,
             "name": self.loaded.name,
-            "about": f"{len(maps[0]['sites'])} layers" if maps[0]["sites"] else self.preprocessing.describe(),
+            "about": self._about(len(maps[0]["sites"])),
             "described": f"{self.preprocessing.describe()} (from: {self.origin})",
             "model": {**provenance.model_of(self.loaded, self.model), "path": self.model.name},
             "versions": versions(Running()),
@@ -189,6 +189,12 @@ class PageJob:
             graphs[WEIGHTS] = bytes(weights.content)
         described["weights"] = f"data/{WEIGHTS}" if weights.content else None
         return graphs, described
+
+    def _about(self, layers: int) -> str:
+        """Say in a few words what the model is."""
+        assert self.preprocessing.size is not None
+        height, width = self.preprocessing.size
+        return f"sees {width} × {height} pixels" + (f", explained by {layers} layers" if layers else "")
 
     def _rewritten(self, options: Options) -> onnx.ModelProto:
         return rewrite(self.loaded, options=options)

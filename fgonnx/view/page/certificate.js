@@ -28,6 +28,7 @@ export class Certificate {
       this.sum.textContent = `${method} has no certificate: its map is not a sum that can be checked.`;
       return;
     }
+    this.names = brief(sites);
     const { contributions, score, residual } = found;
     const total = contributions.reduce((a, b) => a + Math.abs(b), 0);
     this.most = contributions.reduce((a, b) => Math.max(a, Math.abs(b)), 0) || 1;
@@ -82,7 +83,7 @@ export class Certificate {
       const bar = element("i", { className: value < 0 ? "against" : "for" });
       bar.style.width = `${(50 * Math.abs(value)) / this.most}%`;
       const row = element("tr", { className: i === this.chosen ? "chosen" : "" },
-        element("td", { title: this.words(i) }, this.sites[i].name),
+        element("td", { title: this.words(i) }, this.names[i]),
         element("td", {}, element("div", { className: "bar", ariaHidden: "true" }, bar)),
         element("td", {}, short(value)));
       row.addEventListener("pointerenter", () => this.choose(i, false));
@@ -115,4 +116,20 @@ export class Certificate {
     if (this.chosen !== null && this.chosen >= this.sites.length) this.chosen = null;
     this.layer.textContent = this.chosen === null ? "Red speaks for the class, blue against it; hatched layers are not in the map." : this.words(this.chosen);
   }
+}
+
+/** Names of sites without what all of them begin with, and without what their exporter adds at the end. */
+function brief(sites) {
+  const names = sites.map(({ name }) => name);
+  const inner = names.filter((name) => name !== "input");
+  let shared = inner[0] ?? "";
+  for (const name of inner) while (!name.startsWith(shared)) shared = shared.slice(0, -1);
+  shared = inner.length > 1 ? shared.slice(0, shared.lastIndexOf("/") + 1) : "";
+  return sites.map(({ name, op_type }) => {
+    const own = name.startsWith(shared) ? name.slice(shared.length) : name;
+    const [first] = own.split(";"); // of fused layers, all names
+    const parts = first.replace(/_output_0$/, "").split("/");
+    if (parts.length > 1 && parts.at(-1).replace(/_\d+$/, "") === op_type) parts.pop();
+    return parts.join("/") || name;
+  });
 }

@@ -11,6 +11,7 @@ export class Classes {
     field.hidden = single;
     options.replaceChildren(...names.map((name, i) => element("option", { value: `${i} ${name}` })));
     if (!names.length) other.placeholder = "number";
+    if (head.shape.filter((size) => size > 1).length > 1) field.firstChild.textContent = "Another entry ";
     list.addEventListener("change", (event) => choose(Number(event.target.value)));
     other.addEventListener("change", () => this.find());
   }

@@ -212,7 +212,7 @@ class Page {
   times(times) {
     const rows = Object.entries(times).map(([name, ms]) => [name, milliseconds(ms)]);
     // The first run of a graph finds its kernels and its memory: no ratio is shown of it.
-    const ratio = this.prediction.first || this.result.first ? "next time" : (times.Explain / times.Predict).toFixed(1);
+    const ratio = this.prediction.first || this.result.first ? "first run" : (times.Explain / times.Predict).toFixed(1);
     rows.push(["Explain / predict", ratio]);
     $("times").replaceChildren(...rows.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
   }

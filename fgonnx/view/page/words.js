@@ -9,7 +9,7 @@ export function element(name, properties = {}, ...children) {
 
 /** Write characters that are not to be seen, or that turn text around, as code points. */
 export function visible(text) {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
+  return text.replace(/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_C}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 }
 
 /** A number with few digits. */
