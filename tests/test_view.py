@@ -2,7 +2,12 @@
 
 import http.client
 import json
+import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -19,7 +24,7 @@ from fgonnx.jobs.reading import Reading
 from fgonnx.view import runtime, samples, single
 from fgonnx.view.build import PageJob
 from fgonnx.view.options import PageOptions
-from tests.cli_support import IMAGES, SHAPES, SMALL, model, run
+from tests.cli_support import IMAGES, ROOT, SHAPES, SMALL, model, run
 from tests.view_support import serving
 
 PAGE = Path(fgonnx.view.__file__).with_name("page")
@@ -206,6 +211,24 @@ class TestServed:
     @pytest.mark.parametrize(("host", "status"), [("evil.example", 403), ("localhost:1", 200), ("127.0.0.1", 200)])
     def test_for_this_machine_alone(self, address, host, status):
         assert self.get(address, "/", Host=host).status == status
+
+    @pytest.mark.slow
+    def test_by_the_command_until_it_is_stopped(self, package, tmp_path):
+        command = [sys.executable, "-m", "fgonnx", "view", str(SHAPES), "--serve", "--ort-web", str(package)]
+        env = {**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)}
+        with subprocess.Popen(
+            [*command, "--psis", "abs"], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True
+        ) as process:
+            found = None
+            for line in process.stdout:
+                found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+                if found:
+                    break
+            answer = self.get(found[0], "/data/model.json")
+            process.send_signal(signal.SIGINT)
+        assert answer.status == 200
+        assert process.returncode == 0
+        assert [p for p in tmp_path.iterdir() if (p / "index.html").exists()] == []
 
 
 SEVERAL = """<ir_version: 8, opset_import: ["": 18]>

@@ -113,6 +113,17 @@ class TestExplains:
         tab.after(lambda: tab.page.evaluate(give, [event, content]))
         same_map(tab.result(), expected("square.png"))
 
+    def test_the_camera_frame_after_frame(self, tab):
+        start = tab.page.locator("#camera")
+        tab.after(start.click)
+        tab.after(lambda: None)
+        assert tab.page.evaluate("fgonnxPage.picture.name") == "camera"
+        assert start.get_attribute("aria-pressed") == "true"
+        start.click()
+        assert start.get_attribute("aria-pressed") == "false"
+        tab.page.wait_for_selector("#busy", state="hidden")
+        assert len(tab.result().map) == 64 * 64
+
     def test_what_is_no_picture_is_refused_and_the_page_goes_on(self, tab):
         broken = {"name": "<b>x.png", "mimeType": "image/png", "buffer": b"no picture"}
         tab.after(lambda: tab.page.locator("#file").set_input_files(broken))
@@ -238,6 +249,35 @@ class TestRuns:
     def test_isolated_on_several_threads_and_soon(self, tab):
         assert tab.page.evaluate("crossOriginIsolated")
         assert float(tab.page.locator("html").get_attribute("data-loaded")) < 1000 * LOAD
+
+    @pytest.mark.parametrize(
+        ("factor", "kept"), [(1.0, "webgpu"), (1.001, "webgpu"), (1.1, "wasm"), (float("nan"), "wasm")]
+    )
+    def test_another_provider_is_held_against_webassembly(self, tab, factor, kept):
+        """The engine of the other provider is this one, its maps changed."""
+        tab.after(
+            lambda: tab.page.evaluate(
+                """factor => {
+                    const [page, own] = [fgonnxPage, fgonnxPage.sessions];
+                    window.own ??= own;
+                    const changed = async (file, inputs, outputs) => {
+                        const found = await window.own.run(file, inputs, outputs);
+                        if (!found.outputs.saliency) return found;
+                        found.outputs.saliency.data = found.outputs.saliency.data.map(x => x * factor);
+                        return found;
+                    };
+                    page.open = async provider => ({ provider, threads: 1, run: changed, close() {} });
+                    own.close = () => {};
+                    page.run("webgpu");
+                }""",
+                factor,
+            )
+        )
+        error = tab.page.locator("#error")
+        assert tab.page.evaluate("fgonnxPage.sessions.provider") == kept
+        assert error.is_visible() == (kept == "wasm")
+        assert kept == "webgpu" or re.search("computes another map here|NaN", error.inner_text())
+        tab.page.evaluate("fgonnxPage.sessions = window.own")
 
     def test_offline_from_one_file_opened_in_a_folder(self, browser, tmp_path):  # noqa: F811
         folder = write(tmp_path, single_file=True, psis=("abs",))

@@ -85,9 +85,9 @@ class Tab:
 
     def after(self, act):
         """Do something that makes the page explain, and wait until it has."""
-        count = int(self.page.locator("html").get_attribute("data-ready"))
+        count = self.page.locator("html").get_attribute("data-ready")
         act()
-        self.page.wait_for_selector(f'html[data-ready="{count + 1}"]')
+        self.page.wait_for_selector(f'html:not([data-ready="{count}"])')
 
     def sample(self, name):
         self.after(self.page.locator(f'#gallery button[title="{name}"]').click)
@@ -108,5 +108,5 @@ class Tab:
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as opened:
+    with chromium("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as opened:
         yield opened

@@ -4,6 +4,7 @@ import { signedColour } from "./paint.js";
 import { element, percent, short } from "./words.js";
 
 const FEW = 8;
+const LONG = 34; // letters of a name in the list
 
 export class Certificate {
   constructor({ sum, network, strip, grids, layer, bars, all }, table) {
@@ -118,18 +119,13 @@ export class Certificate {
   }
 }
 
-/** Names of sites without what all of them begin with, and without what their exporter adds at the end. */
+/** Names of sites in few words: without the folders in front of long ones, and without what exporters add at the end. */
 function brief(sites) {
-  const names = sites.map(({ name }) => name);
-  const inner = names.filter((name) => name !== "input");
-  let shared = inner[0] ?? "";
-  for (const name of inner) while (!name.startsWith(shared)) shared = shared.slice(0, -1);
-  shared = inner.length > 1 ? shared.slice(0, shared.lastIndexOf("/") + 1) : "";
   return sites.map(({ name, op_type }) => {
-    const own = name.startsWith(shared) ? name.slice(shared.length) : name;
-    const [first] = own.split(";"); // of fused layers, all names
-    const parts = first.replace(/_output_0$/, "").split("/");
+    const [first] = name.split(";"); // of fused layers, all names
+    const parts = first.replace(/_output_0$/, "").split("/").filter(Boolean);
     if (parts.length > 1 && parts.at(-1).replace(/_\d+$/, "") === op_type) parts.pop();
+    while (parts.length > 2 && parts.join("/").length > LONG) parts.shift();
     return parts.join("/") || name;
   });
 }
