@@ -288,7 +288,7 @@ _HEADERS: Mapping[tuple[int, int], Callable[[IO[bytes]], tuple[Any, bool, np.dty
 }
 
 
-class FileArray(npt.NDArray[Any]):
+class FileArray(np.ndarray[Any, np.dtype[Any]]):
     """An array that knows the file it was read from, so that a record can name it.
 
     Attributes
