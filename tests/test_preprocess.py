@@ -442,3 +442,20 @@ def test_numbers_between_the_levels_are_kept():
     fine = np.full((4, 4, 3), 0.25, np.float32)
     assert pre(layout="NHWC", scale=2.0).apply(fine).max() == 0.5
     assert pre(layout="NHWC", dtype="uint8").apply(fine + 0.5).max() == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "shape"),
+    [
+        ({"size": (8, 2**31 - 1)}, (4, 4)),
+        ({"size": (20_000, 20_000), "resize": "letterbox"}, (4, 4)),
+        ({"size": (2_000, 2_000), "resize": "crop"}, (1, 4_000)),
+    ],
+    ids=["the model's width", "the model's size", "a long picture that covers it"],
+)
+def test_pixels_that_a_picture_would_become_are_bounded(how, shape):
+    pre = Preprocessing(layout="NCHW", channels="RGB", dtype="float32", **how)
+    with pytest.raises(
+        PreprocessingError, match=r"becomes an input of [\d,]+ pixels, more than the bound of 200,000,000"
+    ):
+        pre.apply(np.zeros((*shape, 3), np.uint8))

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
+from benchmarks.reliability import __main__ as reliability
 from benchmarks.reliability import kill, mutate, seeds, soak, tries
 from benchmarks.reliability.child import tried
 from benchmarks.reliability.page import page
@@ -125,3 +126,13 @@ def test_long_use_for_a_second() -> None:
     assert found.calls > 0
     assert (found.wrong, found.said) == (0, ())
     assert "8 threads of one process made" in page([], kill.Kills(), found, "command")
+
+
+def test_what_is_finished_is_not_done_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--tries", "2", "--seed", "5", "--keep", str(tmp_path), "-o", str(tmp_path / "page.md")]
+    assert reliability.main(arguments) == 0
+    stored = next(tmp_path.glob("*/tries-5.jsonl"))
+    before = stored.read_text(encoding="utf-8")
+    stored.write_text(before.replace('"right"', '"refused"').replace('"refused"', '"hang"'), encoding="utf-8")
+    assert reliability.main(arguments) == 1
+    assert "| hang | 2 |" in (tmp_path / "page.md").read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from PIL import Image
+from pyarrow import parquet
 
 from benchmarks.reliability import seeds
 from fgonnx import files
@@ -44,7 +45,7 @@ class Kills:
 
 
 def killed(count: int, seed: int) -> Kills:
-    """Kill explain, evaluate, compare and rewrite in turn, each at a random moment, and look at what is left."""
+    """Kill explain, rewrite, evaluate, compare and audit in turn, each at a random moment, and look at what is left."""
     rng = random.Random(seed)
     said = []
     for i in range(count):
@@ -63,11 +64,13 @@ def killed(count: int, seed: int) -> Kills:
 
 
 _TOOK: dict[str, float] = {}
+_SHARDS = ("--sanity", "0", "--shard-size", "2")
 _COMMANDS: tuple[tuple[str, ...], ...] = (
     ("explain", "m.onnx", "pictures", "-o", "out", "--preprocess", "unit", "--resume", "--no-cache"),
     ("rewrite", "m.onnx", "-o", "written.onnx"),
     ("evaluate", "m.onnx", "pictures", "-o", "out", "--preprocess", "unit", "--measures", "insertion", "--no-cache"),
     ("compare", "m.onnx", "m.onnx", "pictures", "-o", "out", "--preprocess", "unit", "--no-cache"),
+    (*("audit", "m.onnx", "pictures", "-o", "out", "--preprocess", "unit", "--no-cache"), *_SHARDS),
 )
 
 
@@ -129,6 +132,8 @@ _READERS: dict[str, Callable[[Path], object]] = {
     ".png": _picture,
     ".npy": files.read_array,
     ".json": lambda path: files.parsed(path.read_text(encoding="utf-8"), path.name, FgonnxError),
+    ".npz": lambda path: dict(np.load(path)),
+    ".parquet": parquet.read_table,
     ".onnx": lambda path: onnx.checker.check_model(onnx.load(path)),
 }
 

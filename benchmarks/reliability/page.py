@@ -62,7 +62,8 @@ def _tries(tries: Sequence[Try]) -> Iterator[str]:
 
 def _kills(kills: Kills) -> Iterator[str]:
     yield "\n## Kills\n"
-    yield f"{kills.runs:,} runs of explain, rewrite, evaluate and compare were killed (SIGKILL) at a random moment."
+    yield f"{kills.runs:,} runs of explain, rewrite, evaluate, compare and audit were killed (SIGKILL) at a random"
+    yield "moment."
     yield f"A file was broken, or the same command did not complete the run afterwards, after {kills.lost:,}."
     yield from (f"- {text}" for text in kills.said)
 

@@ -1,4 +1,5 @@
 """python explain.py explained.onnx picture.png map.png: without fgonnx."""
+
 import sys
 
 import numpy as np

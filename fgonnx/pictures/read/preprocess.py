@@ -368,6 +368,8 @@ class Preprocessing:
         if image.size == 0:
             raise InputError(f"the picture has shape {image.shape}: it must hold at least one pixel")
         frame = self._frame(image.shape[0], image.shape[1])
+        for made in (frame.size, frame.scaled):
+            bounds.check("pixels", made[0] * made[1], "the picture becomes an input of", PreprocessingError)
         if self.channels in WITH_ALPHA and image.shape[2] == 3:
             image = np.dstack([image, np.full(image.shape[:2], 255, image.dtype)])
         elif self.channels not in WITH_ALPHA and image.shape[2] == 4:
