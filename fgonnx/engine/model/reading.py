@@ -123,8 +123,8 @@ def settle_switches(model: ir.Model) -> None:
 
     SplitToSequence is the exception, whose keepdims is off at 0 alone.
     """
-    for nodes in (model.graph, *model.functions.values()):
-        for node in nodes.all_nodes():
+    for nodes in (model.graph.all_nodes(), *(f.all_nodes() for f in model.functions.values())):
+        for node in nodes:
             for name in _SWITCHES if node.op_type != "SplitToSequence" else ():
                 given = node.attributes.get(name)
                 if given is not None and given.type == ir.AttributeType.INT and not given.is_ref():
