@@ -126,12 +126,7 @@ class TestPreparing:
             (STEREO, ("N", "T"), {}, r"has 2 channels, the model takes 1; choose one \(--channel 0\) or mix"),
             (MONO, ("N", 2, "T"), {}, "has 1 channels, the model takes 2"),
             (MONO, ("N", "T"), {"channel": 1}, "there is no channel 1"),
-            (
-                MONO,
-                ("N", 300),
-                {},
-                r"has 400 samples, the model takes 300; choose which \(span='0:300'\), slide over all",
-            ),
+            (MONO, ("N", 300), {}, r"has 400 samples, the model takes 300; choose which \(span='0:300'\), slide"),
             (MONO, ("N", "T"), {"span": (300, 500)}, "has 400 samples; the span 300:500 is not in it"),
             (MONO, ("N", 1, 40, 40), {}, r"takes none: compute the spectrogram .* give them as \.npy"),
         ],

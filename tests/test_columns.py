@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import warnings
 
 import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from onnx import helper
 
 import fgonnx
 from fgonnx.errors import InputError
+from fgonnx.explain import parts
 from fgonnx.pictures.read import columns
+from fgonnx.pictures.show import waterfall
+from fgonnx.pictures.show.sheet import Certificate
+from tests import skips
 from tests.cli_support import good, refused, written
 from tests.support import model
 
@@ -260,3 +267,77 @@ class TestFeatures:
     def test_what_does_not_fit_is_refused(self, names, rows, said, tmp_path):
         path = table(tmp_path / "a.csv", names, rows)
         assert said in refused("explain", features(tmp_path / "m.onnx"), path, "-o", tmp_path / "out")
+
+
+class TestSums:
+    def test_of_a_linear_model_behind_a_scaler_are_the_closed_form(self, tmp_path):
+        rng = np.random.default_rng(3)
+        mean, scale, w, b = rng.normal(size=4), rng.uniform(0.5, 2, 4), rng.normal(size=(4, 2)), rng.normal(size=2)
+        text = """(float[N,4] x) => (float[N,2] y) { d = Sub(x, mean) z = Div(d, scale) y = Gemm(z, w, b) }"""
+        weights = {"mean": mean, "scale": scale, "w": w, "b": b}
+        source = model(text, weights={n: a.astype(np.float32) for n, a in weights.items()})
+        x = rng.normal(size=(5, 4))
+        found = fgonnx.explain(source, pd.DataFrame(x.astype(np.float32), columns=list("abcd")), 1).to_dataframe()
+        np.testing.assert_allclose(found[list("abcd")], (x - mean) / scale * w[:, 1], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found["biases"], b[1], rtol=1e-6)
+
+    @pytest.mark.parametrize("activation", ["ReLU", "Tanh", "GELU"])
+    def test_of_a_perceptron_are_what_torch_differentiates(self, activation):
+        """Features: the input times its gradient. Biases: all that is left of the score."""
+        torch, captum = skips.without("torch"), skips.without("captum.attr")
+        torch.manual_seed(0)
+        act = getattr(torch.nn, activation)
+        net = torch.nn.Sequential(
+            torch.nn.Linear(6, 16), act(), torch.nn.Linear(16, 16), act(), torch.nn.Linear(16, 3)
+        ).eval()
+        x = torch.randn(8, 6)
+        file = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.onnx.export(net, x[:2], file, dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "N"}})
+        e = fgonnx.Explainer(file.getvalue(), psi="signed")(x.numpy(), 2)
+        expected = captum.InputXGradient(net).attribute(x.clone().requires_grad_(), target=2).detach().numpy()
+        np.testing.assert_allclose(e.saliency, expected, rtol=1e-5, atol=1e-5)
+        found = [parts.features(e, i) for i in range(8)]
+        rest = net(x)[:, 2].detach().numpy() - expected.sum(axis=1)
+        np.testing.assert_allclose([f.biases for f in found], rest, rtol=1e-4, atol=1e-5)
+        assert max(abs(f.residual) for f in found) < 1e-5
+
+    def test_many_features_leave_a_bar_for_the_others(self):
+        amounts = np.random.default_rng(0).normal(size=40)
+        bars = waterfall.rows([str(i) for i in range(40)], ["1"] * 40, list(amounts), 0.5)
+        assert len(bars) == waterfall.MOST + 2
+        np.testing.assert_allclose(sum(b.amount for b in bars), amounts.sum() + 0.5)
+        assert waterfall.draw(bars, amounts.sum() + 0.5, Certificate("t")).shape[0] == 480
+
+    def test_trees_are_refused_with_the_reason(self, tmp_path):
+        node = helper.make_node(
+            "TreeEnsembleRegressor",
+            ["x"],
+            ["y"],
+            domain="ai.onnx.ml",
+            n_targets=1,
+            nodes_treeids=[0, 0, 0],
+            nodes_nodeids=[0, 1, 2],
+            nodes_featureids=[0, 0, 0],
+            nodes_values=[0.5, 0.0, 0.0],
+            nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
+            nodes_truenodeids=[1, 0, 0],
+            nodes_falsenodeids=[2, 0, 0],
+            target_treeids=[0, 0],
+            target_nodeids=[1, 2],
+            target_ids=[0, 0],
+            target_weights=[1.0, 2.0],
+        )
+        graph = helper.make_graph(
+            [node],
+            "trees",
+            [helper.make_tensor_value_info("x", 1, ["N", 2])],
+            [helper.make_tensor_value_info("y", 1, ["N", 1])],
+        )
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+        path = table(tmp_path / "a.csv", ["a", "b"], [[0.1, 2]])
+        message = refused("explain", tmp_path / "m.onnx", path, "-o", tmp_path / "out")
+        assert "between the thresholds of its trees the score is constant: it has no gradient" in message
+        assert "TreeSHAP" in message

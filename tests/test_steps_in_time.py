@@ -91,6 +91,46 @@ def test_a_step_that_decides_is_where_the_map_is():
     assert np.abs(e.saliency[0, 21:]).min() > 0
 
 
+def stacked():
+    """A recurrent layer in both directions over the results of another, and the mean over time."""
+    rng = np.random.default_rng(4)
+    arrays = {
+        "w": 0.6 * rng.normal(size=(2, 16, 3)),
+        "r": 0.4 * rng.normal(size=(2, 16, 4)),
+        "b": 0.3 * rng.normal(size=(2, 32)),
+        "v": 0.6 * rng.normal(size=(2, 12, 8)),
+        "s": 0.4 * rng.normal(size=(2, 12, 4)),
+        "d": 0.3 * rng.normal(size=(2, 24)),
+        "k": rng.normal(size=(8, 8, 3)),
+        "kb": rng.normal(size=8),
+        "fc": rng.normal(size=(8, 3)),
+    }
+    text = """(float[N,7,3] x) => (float[N,3] y) <int64[3] rows = {0, 0, 8}, int64[1] last = {2}> {
+        t = Transpose <perm=[1,0,2]> (x)
+        a = LSTM <hidden_size=4, direction="bidirectional"> (t, w, r, b)
+        a1 = Transpose <perm=[0,2,1,3]> (a)
+        a2 = Reshape (a1, rows)
+        c = GRU <hidden_size=4, direction="bidirectional"> (a2, v, s, d)
+        c1 = Transpose <perm=[0,2,1,3]> (c)
+        c2 = Reshape (c1, rows)
+        e = Transpose <perm=[1,2,0]> (c2)
+        f = Conv <pads=[1,1]> (e, k, kb)
+        g = Relu (f)
+        m = ReduceMean <keepdims=0> (g, last)
+        y = MatMul (m, fc)
+    }"""
+    return model(text, weights={n: a.astype(np.float32) for n, a in arrays.items()})
+
+
+def test_what_is_behind_a_layer_has_a_place_too(monkeypatch):
+    source, x = stacked(), waves(2, STEPS)
+    found = fgonnx.Explainer(source, psi="signed")(x, 2)
+    assert found.localised_share().min() == pytest.approx(1)
+    monkeypatch.setattr(recurrent, "MOST_STEPS", 3)
+    expected = fgonnx.Explainer(source, psi="signed")(x, 2)
+    np.testing.assert_allclose(found.saliency, expected.saliency, atol=2e-6 * np.abs(expected.saliency).max())
+
+
 def scanned(axis=0, direction=0):
     """A Scan of the model's own, unrolled: h = tanh(x_t + 0.5 h + 0.1), and the mean over all steps."""
     h, x, y, u = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [3]) for n in ("h", "x_t", "h_out", "row"))

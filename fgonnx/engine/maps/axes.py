@@ -25,6 +25,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.probe import batch_factor
 from fgonnx.engine.graph.values import content_of, dims_of, optional, required
+from fgonnx.engine.maps.reads import Reads
 
 Dim = int | ir.SymbolicDim
 
@@ -140,14 +141,18 @@ def propagate(nodes: Sequence[ir.Node], x: ir.Value, layout: Layout, active: set
     active : set of ir.Value
         Values that depend on it.
     """
-    layouts = {x: layout}
+    layouts, reads = {x: layout}, Reads()
     for node in nodes:
+        reads.see(node, layouts)
         sources = [v for v in node.inputs if v is not None and v in layouts]
         if not sources:
             continue
         for y in node.outputs:
             if y in active and y.shape is not None:
                 layouts[y] = _layout(node, y, layouts)
+                if node.op_type == "Concat" and (last := reads.joined(node)) is not None:
+                    at = node.attributes["axis"].as_int() % len(layouts[y])
+                    layouts[y] = (*layouts[y][:at], grid(last.axis, last.size), *layouts[y][at + 1 :])
     return layouts
 
 

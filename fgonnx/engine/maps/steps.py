@@ -14,10 +14,11 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph import steps
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.values import content_of, required, shaped
+from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.maps.axes import Layout
 from fgonnx.engine.maps.placement import Placement
 from fgonnx.engine.maps.psi import Signed, canonical
+from fgonnx.engine.maps.reads import Reads
 
 
 @dataclass(frozen=True)
@@ -54,35 +55,16 @@ def cells(nodes: Sequence[ir.Node], layouts: dict[ir.Value, Layout], rank: int) 
     rank : int
         Number of axes of the input's grid.
     """
-    read: dict[tuple[str, int], set[tuple[int, int, int]]] = {}
+    read = Reads()
     for node in nodes:
-        step = steps.of(node)
-        if step is not None and (found := _entry(node, layouts)) is not None:
-            read.setdefault((step.layer, step.number), set()).add(found)
+        read.see(node, layouts)
     placed = {}
     for node in nodes:
-        step = steps.of(node)
-        entries = read.get((step.layer, step.number), set()) if step is not None else set()
-        if step is None or len(entries) != 1:  # of two entries, neither is the step's own
-            continue
-        axis, size, position = next(iter(entries))
-        sizes = tuple(size if i == axis else 1 for i in range(rank))
-        placed[node] = Cell(step.layer, step.role, position, sizes)
+        step, entry = steps.of(node), read.of(node)
+        if step is not None and entry is not None:
+            sizes = tuple(entry.size if i == entry.axis else 1 for i in range(rank))
+            placed[node] = Cell(step.layer, step.role, entry.position, sizes)
     return placed
-
-
-def _entry(node: ir.Node, layouts: dict[ir.Value, Layout]) -> tuple[int, int, int] | None:
-    """Return which axis of the grid a node reads one entry of, the size of that axis, and the position."""
-    if node.op_type != "Gather" or node.domain or (layout := layouts.get(required(node, 0))) is None:
-        return None
-    index = content_of(required(node, 1))
-    axis = layout[(node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % len(layout)]
-    if index is None or index.size != 1 or len(axis) != 1 or not axis[0].entire:
-        return None
-    atom = axis[0]
-    if atom.size < 2 or (atom.first and atom.period == atom.whole):  # rolled
-        return None
-    return int(atom.kind[1:]), atom.size, int(index.reshape(())) % atom.size
 
 
 def grouped(found: Sequence[tuple[int, Cell, int]]) -> list[list[tuple[int, int]]]:
