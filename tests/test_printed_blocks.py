@@ -68,6 +68,24 @@ TOKENIZER = {
         "unk_token": "?",
     },
 }
+ECG = (
+    HEADER
+    + """
+g (float[N,3,16] x) => (float[N,2] y) <float[2,3,3] k = {1,0,1, 0,1,0, 1,1,0, 0,0,1, 1,0,0, 0,1,1}, int64[1] t = {2}>
+{ c = Conv<pads=[1,1]>(x, k)  r = Relu(c)  y = ReduceMean<keepdims=0>(r, t) }"""
+)
+RISK = (
+    HEADER
+    + """
+g (float[N,3] x) => (float[N,2] y) <float[3,2] w = {1, 0, 0, 1, 1, 1}, float[2] b = {0.5, 0.1}>
+{ l = Gemm(x, w, b)  y = Softmax(l) }"""
+)
+WORDS = (
+    HEADER
+    + """
+g (float[N,1,8,12] x) => (float[N,2] y) <float[2,1,3,3] w = {1,0,1, 0,1,0, 1,0,1, 0,1,0, 1,1,1, 0,1,0}>
+{ c = Conv<pads=[1,1,1,1]>(x, w)  r = Relu(c)  p = GlobalAveragePool(r)  y = Flatten(p) }"""
+)
 UINT8 = SMALL.replace("float[N,3,8,8] x", "uint8[N,3,8,8] u").replace("{ c =", "{ x = Cast<to=1>(u)  c =")
 
 
@@ -100,6 +118,13 @@ def reader(tmp_path, monkeypatch):
     model(UINT8, tmp_path / "mobilenet_uint8.onnx")
     for name, text in (("yolox", DETECTOR), ("ultraface", FACES), ("vad", VOICE)):
         model(text, tmp_path / f"{name}.onnx")
+    for name, text in (("ecg", ECG), ("risk", RISK), ("words", WORDS)):
+        model(text, tmp_path / f"{name}.onnx")
+    for name, header, rows in (("beats", "I,II,V1", 16), ("night", "I,II,V1", 40), ("patients", "age,dose,weight", 3)):
+        cells = np.random.default_rng(0).normal(size=(rows, 3)).round(3)
+        lines = [header, *(",".join(map(str, row)) for row in cells)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines))
+    np.save(tmp_path / "mel.npy", np.ones((1, 8, 12), np.float32))
     for folder in ("photos", "masks", "val/0", "val/1"):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("photos/photo.png", "photo.jpg", "street.jpg", "group.jpg", "masks/photo.png", *VALIDATION):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 import fgonnx
-from fgonnx.errors import InputError
+from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.parts import lanes
+from fgonnx.jobs.reading import Reading
+from fgonnx.pictures.read import images
 from fgonnx.pictures.show import lanes as plotted
 from fgonnx.pictures.show.sheet import Certificate
 from tests import beats, skips
+from tests.cli_support import good
+from tests.support import model
 from tests.test_columns import series
 from tests.test_steps_in_time import frames
 
@@ -103,3 +108,27 @@ def test_the_beat_of_another_shape_is_where_the_map_is(last):
     assert np.mean(inside) >= 0.95
     in_time = [where[i].any(axis=0)[e.saliency[i].argmax()] for i in odd]
     assert np.mean(in_time) >= 0.95
+
+
+class TestSpectrograms:
+    @pytest.mark.parametrize("axes", ["frequency,time", "time,frequency"])
+    def test_are_drawn_with_time_across_and_frequency_up(self, axes, tmp_path):
+        text = """(float[N,1,6,9] x) => (float[N,2] y) <float[2,1,3,3] k = {1,0,1,0,2,0,1,0,1, 0,1,0,1,1,1,0,1,0}> {
+            c = Conv<pads=[1,1,1,1]>(x, k) r = Relu(c) g = GlobalAveragePool(r) y = Flatten(g) }"""
+        onnx.save(model(text), tmp_path / "m.onnx")
+        x = np.zeros((1, 6, 9), np.float32)
+        x[0, 0, -1] = 1  # the lowest frequency at the end, or the first moment at the highest
+        np.save(tmp_path / "a.npy", x)
+        good("explain", tmp_path / "m.onnx", tmp_path / "a.npy", "-o", tmp_path / "out", "--axes", axes, "--rate", 3)
+        drawn = images.read(tmp_path / "out" / "a.png").rgb.astype(int).sum(axis=2)
+        unit = 480 / 360
+        left, right, top, bottom = (round(v * unit) for v in (14 + 64, 14 + 64 + 520, 30, 162))
+        shown = drawn[top:bottom, left:right]
+        rows, columns_ = np.nonzero(shown > 600)
+        low, late = rows.mean() > shown.shape[0] / 2, columns_.mean() > shown.shape[1] / 2
+        assert (low, late) == ((True, True) if axes == "frequency,time" else (False, False))
+
+    @pytest.mark.parametrize("axes", ["frequency", "frequency,height", "time,time", "time,frequency,channel"])
+    def test_of_other_axes_are_refused(self, axes):
+        with pytest.raises(OptionError):
+            Reading(axes=tuple(axes.split(",")))

@@ -11,9 +11,10 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.lookups import holds_ids
 from fgonnx.engine.graph.session import refusal
-from fgonnx.engine.graph.values import subgraphs_of
+from fgonnx.engine.graph.values import dims_of, subgraphs_of
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, external_tensors, load
+from fgonnx.engine.normal.roles import CHANNEL, roles
 from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import FILE, Options, options_with_changes
 from fgonnx.engine.rewrite.rewrite import build
@@ -80,7 +81,7 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     found["explanation"] = {
         **options.to_dict(),
         "input": r.normal.input_name,
-        "kind": _kind(r),
+        "kind": _kind(r, loaded),
         "input_shape": list(shape if place is None else place.own_shape(shape)),
         "layout": own_layout_of(r, loaded),
         "batch": "any" if r.normal.batched else "one by one",
@@ -108,8 +109,42 @@ def _some_tokens(loaded: LoadedModel, options: Options) -> Options:
     return replace(options, input_shape=(1, _TOKENS)) if free else options
 
 
-def _kind(r: Rewritten) -> str | None:
+def _kind(r: Rewritten, loaded: LoadedModel) -> str | None:
     """Return what the explained input holds and how it is explained, where its shape does not say so."""
+    if (found := _ids(r)) is not None:
+        return found
+    return _series(r) or _features(r, loaded)
+
+
+def _series(r: Rewritten) -> str | None:
+    """Return what is said of channels over time."""
+    n = r.normal
+    if n.layout not in ("NCW", "NWC"):
+        return None
+    count = n.input_shape[n.layout.index("C")]
+    return (
+        f"a series of {count} channel{'s' * (count != 1)}: explained with a lane for each channel and one for the "
+        "network, from .csv with a column for each channel, .npy or .wav (docs/series.md)"
+    )
+
+
+def _features(r: Rewritten, loaded: LoadedModel) -> str | None:
+    """Return what is said of a single axis: features, or the time of one channel, by what reads it."""
+    n = r.normal
+    if n.layout != "NF":
+        return None
+    x = loaded.input(n.input_name)
+    reading = roles(loaded.ir.graph, x, len(dims_of(x))).of(1)
+    if reading is not None and reading.role != CHANNEL:
+        return "a series of one channel: explained over time, from .wav, .csv with one column, or .npy (docs/series.md)"
+    return (
+        f"{n.input_shape[1]} features: explained as a sum of what each adds and of the biases, from .csv with a column "
+        "for each feature, a DataFrame, or .npy (docs/tables.md)"
+    )
+
+
+def _ids(r: Rewritten) -> str | None:
+    """Return what is said of ids."""
     n = r.normal
     if n.ids is None or n.selected is None:
         return None

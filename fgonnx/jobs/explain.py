@@ -101,8 +101,11 @@ class ExplainJob:
         if isinstance(self.options.contrast, str):
             choice.parse(self.options.contrast)
         value = self.loaded.input(self.options.input)
-        known = self.reading.rate if self.reading.rate is not None else _stored_rate(self.loaded)
-        how = replace(self.reading, rate=known)
+        how = self.reading
+        if (
+            how.rate is None and how.axes is None
+        ):  # that of the metadata is of sound, not of the columns of a spectrogram
+            how = replace(how, rate=_stored_rate(self.loaded))
         tables = Tabular(str(value.name), dims_of(value), how, self._layout_of)
         self.sources = find(self.inputs, len(dims_of(value)), self.loaded.batch_axis, tables)
         self._pictures = any(is_picture(s.path) for s in self.sources)
@@ -111,7 +114,8 @@ class ExplainJob:
             self.options, self._options = tabled.signed(self.options), tabled.signed(self._options)
         if not any(is_recording(s.path) for s in self.sources):
             arrays = any(s.path.suffix.lower() == ".npy" for s in self.sources)
-            refuse_idle(self.reading, OF_FILES if arrays else SOUND, "no recording is among the inputs")
+            idle = OF_FILES if self.reading.axes is None and self.reading.channels is None else OF_FILES[1:]
+            refuse_idle(self.reading, idle if arrays else SOUND, "no recording is among the inputs")
         if all(is_recording(s.path) for s in self.sources):
             refuse_idle(self.reading, ["preprocess"], "all inputs are recordings, which are taken as they are")
         self.preprocessing, self.preprocessing_origin = self.reading.preprocessing(

@@ -21,11 +21,13 @@ from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.read.presets import PRESETS
 from fgonnx.wording import parameter, whole
 
-SOUND = ("rate", "channel", "span", "channels", "units", "by", "pad", "slide", "carry")
+SOUND = ("rate", "channel", "span", "channels", "units", "by", "pad", "slide", "carry", "axes")
 """Fields for recordings and tables only."""
 OF_FILES = ("rate", "channel", "span", "by")
 """Those of them that say how a file of recordings is read; the others name what an array holds."""
 
+TIME = "time"
+"""What the axis of a spectrogram is called that is drawn across."""
 _PADS = ("zero", "edge")
 
 
@@ -114,6 +116,13 @@ class Reading:
         parse=parse_names,
     )
     units: str | None = option(None, "Units of the values, such as mV, for pictures and records.", panel=MODEL)
+    axes: tuple[str, ...] | None = option(
+        None,
+        "What the two axes of a spectrogram's map are, one of them time: frequency,time. It is drawn with time across.",
+        panel=MODEL,
+        metavar="NAME,NAME",
+        parse=parse_names,
+    )
     by: str | None = option(
         None,
         "Column that tells the recordings of a table apart.",
@@ -161,6 +170,11 @@ class Reading:
         check_idle(self)
         if self.channels is not None:
             _check_names(self.channels)
+        if self.axes is not None and (len(self.axes) != 2 or TIME not in self.axes or len(set(self.axes)) == 1):
+            raise OptionError(
+                f"{parameter('axes', ','.join(self.axes))} does not name two axes, of which one is {TIME}; write for "
+                f"example frequency,{TIME}"
+            )
         if self.pad is not None and self.pad not in _PADS and not _is_number(self.pad):
             raise OptionError(f"{parameter('pad', self.pad)} is neither {', '.join(_PADS)} nor a number")
         if self.span is not None and self.span[0] >= self.span[1]:

@@ -379,6 +379,8 @@ def _plot(
         return tabled.waterfall_of(record, sample, parts, _certificate(record, sample))
     if isinstance(parts, Lanes):
         return tabled.lanes_of(sample, values, parts, _certificate(record, sample), signed=signed)
+    if saliency.ndim == 2 and sample.named is not None and sample.named.axes:
+        return tabled.spectrogram_of(sample, values.mean(axis=0), saliency, _certificate(record, sample), signed=signed)
     grid = tuple(size for size in saliency.shape if size > 1)
     map_, rows = saliency.reshape(grid), values.reshape(len(values), *grid)
     certificate = _certificate(record, sample)

@@ -251,7 +251,9 @@ class Reader:
         InputError
             There are not as many.
         """
-        names, units = self.reading.channels, self.reading.units
+        names, units, axes = self.reading.channels, self.reading.units, self.reading.axes
+        if axes is not None:
+            return Named(SERIES, names or (), units or "", axes=axes)
         if names is None and units is None:
             return None
         if names is not None and (x.ndim > 2 or len(names) not in (x.shape if x.ndim == 2 else (1,))):
@@ -337,7 +339,9 @@ class Reader:
             Its shape or type does not match the input.
         """
         self._check(x, source)
-        return Sample(source, x, self.shown(x), None, (), named=self._named(x, source))
+        named = self._named(x, source)
+        rate = None if named is None else self.reading.rate
+        return Sample(source, x, self.shown(x), None, (), rate, named=named)
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Tell whether one sample of the input may have a shape."""

@@ -15,11 +15,12 @@ from fgonnx.engine.rewrite.options import Options
 from fgonnx.errors import FgonnxError
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.parts import METHODS, Features, Lanes, features, lanes
+from fgonnx.jobs.reading import TIME
 from fgonnx.jobs.samples import Sample
 from fgonnx.jobs.schema import FIELDS
 from fgonnx.jobs.tabular import TABLE
 from fgonnx.pictures.show import lanes as plotted
-from fgonnx.pictures.show import waterfall
+from fgonnx.pictures.show import plots, waterfall
 from fgonnx.pictures.show.sheet import RGB, Certificate
 
 Array = npt.NDArray[Any]
@@ -105,3 +106,12 @@ def waterfall_of(made: Mapping[str, Any], sample: Sample, parts: Features, certi
     values = [f"{float(v):.6g}" for v in sample.x]
     bars = waterfall.rows(names, values, [float(v) for v in parts.contributions], parts.biases)
     return waterfall.draw(bars, made["score"], certificate)
+
+
+def spectrogram_of(sample: Sample, values: Array, saliency: Array, certificate: Certificate, *, signed: bool) -> RGB:
+    """Draw a spectrogram; `values` and the map are of the input's grid."""
+    axes = sample.named.axes if sample.named is not None else ()
+    across = axes.index(TIME)
+    turned = [array.T if across == 0 else array for array in (values, saliency.astype(np.float64))]
+    named = (axes[1 - across], TIME)
+    return plots.spectrogram(turned[0], turned[1], certificate, signed=signed, axes=named, rate=sample.rate)

@@ -43,6 +43,8 @@ class Named:
         How many of its last steps are padding.
     rate : float, optional
         Steps per second.
+    axes : tuple of str
+        Of a spectrogram: what the axes of its map are.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Named:
     label: str = ""
     padded: int = 0
     rate: float | None = None
+    axes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

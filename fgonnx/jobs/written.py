@@ -73,7 +73,7 @@ class Asked:
         picture : {"panel", "overlay", "heat"}
             What the picture shows.
         """
-        idle = _idle(Path(str(source["path"]))) if source["path"] is not None else SOUND
+        idle = _idle(Path(str(source["path"])), self.reading) if source["path"] is not None else SOUND
         asked = {
             "schema": SCHEMA,
             "input": dict(source),
@@ -100,13 +100,15 @@ class Asked:
             *(("--picture", picture) if picture != record.PICTURES[0] else ()),
             *arguments(self.options, without=FILE),
             *arguments(self.running, defaults={"cache": True}),
-            *arguments(self.reading, without=_idle(source.path)),
+            *arguments(self.reading, without=_idle(source.path, self.reading)),
         ]
 
 
-def _idle(path: Path) -> tuple[str, ...]:
+def _idle(path: Path, reading: Reading) -> tuple[str, ...]:
     """Return the fields for recordings that mean nothing for a file."""
-    return SOUND if is_picture(path) else () if is_recording(path) else OF_FILES
+    if is_picture(path) or is_recording(path):
+        return SOUND if is_picture(path) else ()
+    return OF_FILES if reading.axes is None and reading.channels is None else OF_FILES[1:]
 
 
 def names(name: str) -> dict[str, str]:

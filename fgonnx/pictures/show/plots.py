@@ -15,6 +15,7 @@ from fgonnx.pictures.show.sheet import FAINT, INK, NEGATIVE, POSITIVE, RGB, RULE
 Array = npt.NDArray[Any]
 
 _WIDTH, _MARGIN = 520, 14  # of a plot over time, in units of 1/360 of the height
+_SIDE, _HEIGHT = 64, 480  # room for the name of the axis that goes up, and pixels of a spectrogram
 
 
 def sequence(
@@ -77,6 +78,63 @@ def sequence(
     return sheet.certified(certificate)
 
 
+def spectrogram(
+    values: Array,
+    saliency: Array,
+    certificate: Certificate,
+    *,
+    signed: bool = False,
+    axes: tuple[str, str] = ("frequency", "time"),
+    rate: float | None = None,
+) -> RGB:
+    """Draw a spectrogram and its map below it, time across and frequency up, and the certificate beside them.
+
+    Parameters
+    ----------
+    values, saliency : numpy array, (F, T)
+        The spectrogram, the lowest frequency first, and its map.
+    certificate, signed
+        As for `fgonnx.pictures.show.visual.panel`.
+    axes : (str, str)
+        What is up, and what across.
+    rate : float, optional
+        Positions per second; positions are counted without it.
+
+    Returns
+    -------
+    ndarray of uint8, shape (480, width, 3)
+        RGB pixels.
+
+    Raises
+    ------
+    InputError
+        The shapes differ, or a number is NaN or infinite.
+    """
+    rows, map_ = np.asarray(values, np.float64), np.asarray(saliency, np.float64)
+    certificate.checked(_HEIGHT)
+    if rows.ndim != 2 or rows.shape != map_.shape or not rows.size or not np.isfinite([rows, map_]).all():
+        raise InputError(f"a spectrogram of shape {rows.shape} and a map of shape {map_.shape} do not belong together")
+    sheet = Sheet(_HEIGHT, round((_WIDTH + _SIDE + 2 * _MARGIN) * _HEIGHT / 360))
+    left, right = _MARGIN + _SIDE, _MARGIN + _SIDE + _WIDTH
+    pictures = ((_brightness(rows), "input", 30), (_steps(visual.heat(map_[::-1], signed=signed)), "explanation", 188))
+    for picture, name, top in pictures:
+        sheet.write(name, left, top - 8, 10, FAINT)
+        sheet.box(left, top, right, top + 132, picture)
+        sheet.write(sheet.fitted(axes[0], _SIDE - 6, 9), left - 6, top + 68, 9, FAINT, right=True)
+        for text, y in ((f"{len(rows) - 1}", top + 8), ("0", top + 132)):
+            sheet.write(text, left - 6, y, 9, FAINT, right=True)
+    visual.legend(sheet, right, 170, _WIDTH, signed)
+    time_axis(sheet, left, right, 322, rows.shape[1], rate, 0)
+    sheet.write(axes[1], right, 350, 9, FAINT, right=True)
+    return sheet.certified(certificate)
+
+
+def _steps(picture: RGB) -> RGB:
+    """Enlarge a small picture by whole steps, so that its cells stay cells."""
+    factor = max(1, 320 // picture.shape[0]), max(1, 1040 // picture.shape[1])
+    return np.ascontiguousarray(np.kron(picture, np.ones((*factor, 1), np.uint8)))
+
+
 def columns(map_: Array, width: int) -> Array:
     """Bring a map to the columns of a picture: means where it is longer, steps where it is shorter."""
     edges = np.arange(width) * len(map_) // width
@@ -126,9 +184,7 @@ def _brightness(rows: Array) -> RGB:
     low, high = (float(np.percentile(rows, p)) for p in (1, 99))
     level = np.clip((rows[::-1] - low) / ((high - low) or 1.0), 0, 1)
     pixels = np.repeat(np.rint(level * 255).astype(np.uint8)[:, :, None], 3, axis=2)
-    # Steps, not blends: neighbouring channels are different things.
-    factor = max(1, 320 // pixels.shape[0]), max(1, 1040 // pixels.shape[1])
-    return np.ascontiguousarray(np.kron(pixels, np.ones((*factor, 1), np.uint8)))
+    return _steps(pixels)  # not blends: neighbouring channels are different things
 
 
 def volume(
