@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fgonnx.interactive.explainer import Explainer
     from fgonnx.interactive.explanation import Explanation
     from fgonnx.interactive.once import explain
+    from fgonnx.interactive.text import TextExplanation
     from fgonnx.pictures.read.preprocess import Preprocessing
 else:
     # The package `fgonnx.explain` is imported above, once, and its name given to the function: a package that is
@@ -47,6 +48,7 @@ __all__ = [
     "Preprocessing",
     "Running",
     "Site",
+    "TextExplanation",
     "__version__",
     "bounded",
     "bounds",
@@ -76,6 +78,7 @@ _WHERE = {
     "Preprocessing": "pictures.read.preprocess",
     "Running": "engine.graph.running",
     "Site": "engine.maps.aggregate",
+    "TextExplanation": "interactive.text",
     "bounded": "bounds",
     "check": "audit.check",
     "compare": "audit.comparison",

@@ -6,8 +6,8 @@ import pytest
 
 PUBLIC = {
     "fgonnx": "Bounds CheckResult Comparison Explainer Explanation FgonnxError Local Options Preprocessing Running "
-    "Site __version__ bounded bounds check compare explain grad inspect lower_gradients method methods rewrite rule "
-    "rules targets",
+    "Site TextExplanation __version__ bounded bounds check compare explain grad inspect lower_gradients method methods "
+    "rewrite rule rules targets",
     "fgonnx.methods": "Method Sample View Written describe driven find method names written",
     "fgonnx.rules": "Local Rule Unsupported elementwise find homogeneous rule rules",
     "fgonnx.auditing": "Auditing Drift Runner against audit records report",

@@ -328,3 +328,30 @@ def test_a_model_of_numbers_takes_no_texts() -> None:
     assert issubclass(InputError, FgonnxError)
     assert onnx.__version__
     assert text_models.IDS["[PAD]"] == 0
+
+
+def test_notebooks_show_words(attention: Trained, tmp_path: Path) -> None:
+    e = fgonnx.explain(attention.path, text=["a lovely film", "a dreadful play"], labels=LABELS)
+    assert repr(e).startswith("TextExplanation of 2 texts: 1 'good'")
+    assert e._repr_html_().count("<bdi") == 10
+    assert e[0].words[2][0].text == "lovely"
+    assert e.to_dict(1)["words"][2]["text"] == "dreadful"
+    assert e.picture(0).width == 900
+    assert e.save(tmp_path / "texts.html").read_text().count("fgonnx-text") >= 2
+    assert e[:1].save(tmp_path / "text.png").exists()
+    with pytest.raises(InputError, match="a single one also"):
+        e.save(tmp_path / "texts.png")
+    with pytest.raises(InputError, match="not both"):
+        fgonnx.explain(attention.path, np.zeros((1, 3)), text="a film")
+
+
+def test_why_not_the_runner_up(attention: Trained) -> None:
+    e = fgonnx.explain(attention.path, text="a lovely film", contrast="bad", labels=LABELS)
+    assert "rather than" in e[0].described
+    assert max(e[0].words, key=lambda w: w[1])[0].text == "lovely"
+
+
+def test_inspect_says_that_it_takes_ids(attention: Trained) -> None:
+    found = fgonnx.inspect(attention.path)["explanation"]
+    assert found["layout"] == "NT"
+    assert f"ids of a vocabulary of {len(WORDS)}" in found["kind"]
