@@ -1,7 +1,7 @@
 """Time in the page of `fgonnx view`: `python -m benchmarks.view MODEL HOW ... --ort-web FOLDER`.
 
 Each model is explained in headless Chromium, with and without isolation from other origins; the figures are the
-shortest of the page's own times, of nine runs.
+shortest of the page's own times, of nine runs. `--picture FILE` takes a picture of the first model's page instead.
 """
 
 from __future__ import annotations
@@ -58,6 +58,27 @@ def measure(browser: Any, running: ThreadingHTTPServer) -> dict[str, float]:
     return {"threads": threads, "load": load, "predict": predict, "explain": explain}
 
 
+def picture(model: Path, ort_web: Path | None, out: Path) -> None:
+    """Take a picture of a page that shows the star."""
+    from playwright.sync_api import sync_playwright
+
+    page = PageOptions(webgpu=False, ort_web=ort_web, samples=(Path("examples/images"),))
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
+        PageJob(model, Options(), Reading(), page).write(Path(folder))
+        with server.serving(Path(folder)) as running:
+            threading.Thread(target=running.serve_forever, daemon=True).start()
+            browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            opened = browser.new_page(viewport={"width": 1180, "height": 900})
+            opened.goto(server.address(running))
+            opened.wait_for_selector('html[data-ready="1"]')
+            for run, name in ((2, "ring.png"), (3, "star.png"), (4, "star.png")):
+                opened.locator(f'#gallery button[title="{name}"]').click()
+                opened.wait_for_selector(f'html[data-ready="{run}"]')
+            opened.screenshot(path=out, full_page=True)
+            browser.close()
+            running.shutdown()
+
+
 def main() -> None:
     """Measure the models that are named, and print a table."""
     from playwright.sync_api import sync_playwright
@@ -67,7 +88,13 @@ def main() -> None:
         "models", nargs="+", help="models, each followed by its preprocessing, or 'own' for its metadata"
     )
     parser.add_argument("--ort-web", type=Path, help="folder of onnxruntime-web")
+    parser.add_argument(
+        "--picture", type=Path, help="a PNG to write: the page of the first model, of the sample pictures"
+    )
     given = parser.parse_args()
+    if given.picture is not None:
+        picture(Path(given.models[0]), given.ort_web, given.picture)
+        return
     print("| model | page | threads | load, s | predict, ms | explain, ms | explain / predict |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     with sync_playwright() as play:

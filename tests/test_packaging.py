@@ -43,6 +43,12 @@ def test_the_font_of_the_pictures_is_packaged_with_its_licence(arguments: dict[s
     assert licence.relative_to(ROOT).as_posix() in PROJECT["project"]["license-files"]
 
 
+def test_every_file_of_the_page_is_packaged(arguments: dict[str, Any]) -> None:
+    room = ROOT / "fgonnx" / "view"
+    found = {path for pattern in arguments["package_data"]["fgonnx.view"] for path in room.glob(pattern)}
+    assert {p for p in room.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")} == found
+
+
 @pytest.mark.parametrize("name", ["tests", "benchmarks", "setup", "examples", "docs"])
 def test_nothing_else_of_the_checkout_is_part_of_the_package(name: str) -> None:
     assert (ROOT / name).exists() or (ROOT / f"{name}.py").exists()

@@ -288,6 +288,22 @@ class TestRuns:
         assert tab.wrong == []
         assert {url.partition(":")[0] for url in tab.asked} <= {"file", "blob", "data"}
 
+    def test_a_browser_that_changes_pixels_is_refused(self, browser, site):  # noqa: F811
+        context = browser.new_context()
+        context.add_init_script(
+            """const own = OffscreenCanvasRenderingContext2D.prototype.getImageData;
+            OffscreenCanvasRenderingContext2D.prototype.getImageData = function (...given) {
+                const found = own.apply(this, given);
+                found.data[5] ^= 1;
+                return found;
+            };"""
+        )
+        opened = context.new_page()
+        opened.goto(site)
+        opened.wait_for_selector("#error:not([hidden])")
+        assert "this browser changes the pixels" in opened.locator("#error").inner_text()
+        context.close()
+
     def test_a_folder_opened_without_a_server_says_what_to_do(self, browser, tmp_path):  # noqa: F811
         context = browser.new_context()
         opened = context.new_page()

@@ -16,9 +16,22 @@ const [BOX, OBJECTNESS, FEWEST, COCO, PIXELS] = [4, 4, 16, 80, 2];
 export function decide(scores, probabilities, head) {
   const detections = detected(probabilities ?? scores, head);
   if (detections) return { entries: detections, own: detections[0].index, detector: true };
-  const order = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
-  const entries = order.slice(0, TOP).map((index) => entryOf(index, scores, probabilities, head));
+  const order = largest(scores);
+  const entries = order.map((index) => entryOf(index, scores, probabilities, head));
   return { entries, own: order[0], detector: false };
+}
+
+/** The indices of the largest values, the largest first; of equal ones, those in front. */
+function largest(values) {
+  const found = [];
+  for (let i = 0; i < values.length; i++) {
+    if (found.length === TOP && !(values[i] > values[found[TOP - 1]])) continue;
+    let at = found.length;
+    while (at > 0 && values[i] > values[found[at - 1]]) at--;
+    found.splice(at, 0, i);
+    found.length = Math.min(found.length, TOP);
+  }
+  return found;
 }
 
 /** Describe one entry of the head. */

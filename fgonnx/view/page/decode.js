@@ -42,6 +42,18 @@ export function pixelsOf(source, name = "the picture") {
   return { rgba, size: [height, width], opaque };
 }
 
+/** Tell whether the browser hands pixels out as they are: some change them, against fingerprinting. */
+export function exact() {
+  const side = 16;
+  const drawn = new ImageData(side, side);
+  for (let i = 0; i < drawn.data.length; i++) drawn.data[i] = i % 4 === 3 ? 255 : (i * 37) % 256;
+  const canvas = new OffscreenCanvas(side, side);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.putImageData(drawn, 0, 0);
+  const found = context.getImageData(0, 0, side, side).data;
+  return found.every((value, i) => value === drawn.data[i]);
+}
+
 /** Read from the header what a decoder does not tell: alpha, bits, inks. */
 export function inspect(bytes) {
   const found = { alpha: false, inks: 3, notes: [] };

@@ -2,7 +2,7 @@
 
 import { Certificate } from "./certificate.js";
 import { Classes } from "./classes.js";
-import { decode, pixelsOf } from "./decode.js";
+import { decode, exact, pixelsOf } from "./decode.js";
 import { nameOf } from "./decision.js";
 import { difference, explain, FAR, predict, prepared } from "./explain.js";
 import { bytesOf, jsonOf } from "./files.js";
@@ -30,6 +30,7 @@ const WORDS = {
 
 class Page {
   async start() {
+    if (!exact()) throw new Error("this browser changes the pixels that a page reads (against fingerprinting), and would explain another picture: allow it to read canvases here.");
     this.model = await jsonOf("data/model.json");
     this.head = this.model.head;
     const title = visible(this.model.name);

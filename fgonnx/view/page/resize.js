@@ -63,20 +63,25 @@ function blocks(pixels, [height, width], channels, [h, w]) {
   return out;
 }
 
-/** The cells of the source that a cell of the target covers, with the part of the target cell that each fills. */
+/** The cells of the source that each cell of the target covers, and the part of the target cell that each fills. */
 function covered(size, target) {
   const scale = size / target;
-  const found = [];
+  const found = { to: [], from: [], part: [] };
+  const add = (to, from, part) => {
+    found.to.push(to);
+    found.from.push(from);
+    found.part.push(part);
+  };
   for (let i = 0; i < target; i++) {
     const [begin, end] = [i * scale, (i + 1) * scale];
     const cell = Math.min(scale, size - begin);
     const first = Math.min(Math.ceil(begin), size - 1);
     const last = Math.max(first, Math.min(Math.floor(end), size - 1));
-    if (first - begin > 1e-3) found.push([i, first - 1, Math.fround((first - begin) / cell)]);
-    for (let j = first; j < last; j++) found.push([i, j, Math.fround(1 / cell)]);
-    if (end - last > 1e-3) found.push([i, last, Math.fround(Math.min(end - last, 1, cell) / cell)]);
+    if (first - begin > 1e-3) add(i, first - 1, (first - begin) / cell);
+    for (let j = first; j < last; j++) add(i, j, 1 / cell);
+    if (end - last > 1e-3) add(i, last, Math.min(end - last, 1, cell) / cell);
   }
-  return found;
+  return { to: Int32Array.from(found.to), from: Int32Array.from(found.from), part: Float32Array.from(found.part) };
 }
 
 /** Means over areas, summed up in single precision. */
@@ -85,26 +90,26 @@ function area(pixels, [height, width], channels, [h, w]) {
   const [down, across] = [covered(height, h), covered(width, w)];
   const line = new Float32Array(w * channels);
   const sum = new Float32Array(w * channels);
-  let current = 0;
   const write = (y) => {
     for (let i = 0; i < sum.length; i++) out[y * sum.length + i] = Math.min(255, rint(sum[i]));
   };
-  for (const [y, row, beta] of down) {
+  for (let r = 0; r < down.to.length; r++) {
     line.fill(0);
-    for (const [x, column, alpha] of across) {
-      for (let c = 0; c < channels; c++) {
-        const i = x * channels + c;
-        line[i] += Math.fround(pixels[(row * width + column) * channels + c] * alpha);
-      }
+    const start = down.from[r] * width;
+    for (let k = 0; k < across.to.length; k++) {
+      const part = across.part[k];
+      const i = across.to[k] * channels;
+      const p = (start + across.from[k]) * channels;
+      for (let c = 0; c < channels; c++) line[i + c] += Math.fround(pixels[p + c] * part);
     }
-    if (y !== current) {
-      write(current);
+    if (r > 0 && down.to[r] !== down.to[r - 1]) {
+      write(down.to[r - 1]);
       sum.fill(0);
-      current = y;
     }
-    for (let i = 0; i < sum.length; i++) sum[i] += Math.fround(beta * line[i]);
+    const part = down.part[r];
+    for (let i = 0; i < sum.length; i++) sum[i] += Math.fround(part * line[i]);
   }
-  write(current);
+  write(h - 1);
   return out;
 }
 
