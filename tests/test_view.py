@@ -247,6 +247,13 @@ class TestRefused:
         [
             (SEVERAL, "unit", ModelError, "besides the picture the model takes k"),
             (SOUND, "unit", ModelError, "a page shows pictures, and the input 'x' has 2 axes"),
+            (SOUND.replace("[1,64]", "[1,30,1,40]"), "unit", ModelError, "has 30 or 40 channels, a picture 1, 3 or 4"),
+            (
+                SOUND.replace("float", "double").replace("64", "3,8,8"),
+                "unit",
+                ModelError,
+                "takes float64, and pictures",
+            ),
             (FREE, "unit", OptionError, "takes pictures of any size"),
             (SMALL, None, PreprocessingError, "does not say how its pictures were prepared"),
         ],

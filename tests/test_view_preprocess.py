@@ -13,24 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-import fgonnx.view
 from fgonnx.pictures.read import images
 from fgonnx.pictures.read.preprocess import Preprocessing
-from tests.view_support import browser, serving  # noqa: F401
+from tests.view_support import browser, modules  # noqa: F401
 
-PAGE = Path(fgonnx.view.__file__).parent
 IMAGENET = {"scale": 1 / 255, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 EXACT, ONE_LEVEL = 0.0, 1.0
-
-
-@pytest.fixture(scope="module")
-def page(browser):  # noqa: F811
-    with serving(PAGE) as address:
-        context = browser.new_context()
-        opened = context.new_page()
-        opened.goto(f"{address}page/style.css")
-        yield opened
-        context.close()
 
 
 def picture(height, width, channels=3):
@@ -96,9 +84,9 @@ PREPARE = """async (cases) => {
 
 
 @pytest.fixture(scope="module")
-def prepared(page):
+def prepared(modules):  # noqa: F811
     """What the page makes of all cases, by case."""
-    found = page.evaluate(PREPARE, [described(case)[2] for case in CASES])
+    found = modules.evaluate(PREPARE, [described(case)[2] for case in CASES])
     return dict(zip(map(str, CASES), found, strict=True))
 
 
@@ -194,10 +182,10 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def decoded(page):
+def decoded(modules):  # noqa: F811
     """What the page makes of all files, by name."""
     files = {**FILES, **REFUSED}
-    return dict(zip(files, page.evaluate(DECODE, [written(content) for content, _ in files.values()]), strict=True))
+    return dict(zip(files, modules.evaluate(DECODE, [written(content) for content, _ in files.values()]), strict=True))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -215,3 +203,23 @@ def test_refused_with_a_sentence(decoded, name):
     said = decoded[name]["error"]
     assert REFUSED[name][1] in said
     assert "'it'" in said
+
+
+def test_half_precision_as_in_numpy(modules):  # noqa: F811
+    every = np.arange(65536, dtype=np.uint16)
+    values = every.view(np.float16).astype(np.float64)
+    rng = np.random.default_rng(0)
+    edges = [65519.99, 65520.0, 2.0**-14, 2.0**-24, 2.0**-25, 0.0, -0.0]
+    drawn = np.float32([*rng.normal(0, 1000, 500), *rng.normal(0, 1e-6, 500), *edges])
+    with np.errstate(over="ignore"):
+        expected = drawn.astype(np.float16).view(np.uint16)
+    there, back = modules.evaluate(
+        """async (drawn) => {
+            const { half, unhalf } = await import("/page/preprocess.js");
+            const every = Array.from({ length: 65536 }, (_, i) => unhalf(i));
+            return [drawn.map(half), every.map((x) => (Number.isNaN(x) ? null : Number.isFinite(x) ? x : String(x)))];
+        }""",
+        drawn.tolist(),
+    )
+    np.testing.assert_array_equal(there, expected)
+    np.testing.assert_array_equal([np.nan if x is None else float(x) for x in back], values)

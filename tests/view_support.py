@@ -110,3 +110,14 @@ class Tab:
 def browser():
     with chromium("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def modules(browser):
+    """A tab that can import the page's modules, as /page/NAME.js."""
+    with serving(ROOT / "fgonnx" / "view") as address:
+        context = browser.new_context()
+        opened = context.new_page()
+        opened.goto(f"{address}page/style.css")
+        yield opened
+        context.close()

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
-from fgonnx.engine.graph.values import dims_of
+from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.engine.maps.psi import SIGNED
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import load
@@ -77,10 +78,10 @@ class PageJob:
         self.loaded = binding.bind(load(self.model), self.options.bind)
         options = replace(self.options, bind=None, form="portable")
         value = self.loaded.input(options.input)
-        if len(dims_of(value)) not in (3, 4):
+        if why := _no_picture(value):
             raise ModelError(
-                f"{self.loaded.name}: a page shows pictures, and the input '{value.name}' has {len(dims_of(value))} "
-                "axes; explain recordings, texts and tables with 'fgonnx explain'"
+                f"{self.loaded.name}: a page shows pictures, and the input '{value.name}' {why}; explain recordings, "
+                "texts and tables with 'fgonnx explain'"
             )
         found, self.origin = self.reading.preprocessing(self.loaded, options.input, required=True)
         assert found is not None
@@ -290,6 +291,21 @@ class PageJob:
         """Return which axis of the picture each axis of the head is."""
         loaded, options = arranged(self.loaded, self._options.only("head"))
         return list(build(loaded, options).head_axes)
+
+
+def _no_picture(value: ir.Value) -> str:
+    """Say why an input takes no picture; "" where it may."""
+    dims = [d if isinstance(d, int) else None for d in dims_of(value)]
+    if len(dims) not in (3, 4):
+        return f"has {len(dims)} axes, a picture 4 with its batch, or 3 in grey"
+    if len(dims) == 4 and not {dims[1], dims[3]} & {None, 1, 3, 4}:
+        return f"has {dims[1]} or {dims[3]} channels, a picture 1, 3 or 4"
+    kind = dtype_of(value).numpy()
+    return (
+        ""
+        if kind in ("float32", "float16", "uint8")
+        else f"takes {kind}, and pictures become float32, float16 or uint8"
+    )
 
 
 def _metadata(proto: onnx.ModelProto) -> dict[str, str]:
