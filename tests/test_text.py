@@ -16,6 +16,7 @@ from fgonnx.errors import FgonnxError, InputError, ModelError, OptionError
 from fgonnx.pictures.show import words as drawing
 from fgonnx.pictures.show.words import Gap, Shaded
 from fgonnx.text.explainer import TextExplainer
+from fgonnx.text.measures import faithfulness
 from fgonnx.text.options import Texts
 from fgonnx.text.tokens import OfBytes, Token, Tokens
 from tests import skips
@@ -328,6 +329,27 @@ def test_a_model_of_numbers_takes_no_texts() -> None:
     assert issubclass(InputError, FgonnxError)
     assert onnx.__version__
     assert text_models.IDS["[PAD]"] == 0
+
+
+def test_taking_the_words_on_top_away_changes_the_decision(attention: Trained) -> None:
+    sentences = [" ".join(s.words) for s in draw(12, 55)]
+    found = faithfulness(TextExplainer(attention.path), sentences, steps=5)
+    other = faithfulness(TextExplainer(attention.path, changes={"method": "random", "psi": "abs"}), sentences, steps=5)
+    assert found["comprehensiveness"].mean() > 0.5 > other["comprehensiveness"].mean()
+    assert found["sufficiency"].mean() < other["sufficiency"].mean()
+    assert found["deletion"].mean() < other["deletion"].mean()
+    assert found["insertion"].mean() > other["insertion"].mean()
+
+
+@pytest.mark.parametrize("command", [("evaluate",), ("compare",)])
+def test_commands_on_pictures_say_that_the_model_takes_texts(
+    attention: Trained, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    pictures = Path("examples/images").resolve()
+    models = [attention.path] * (2 if command == ("compare",) else 1)
+    result = run(*command, *models, pictures, "-o", str(tmp_path / "out"))
+    assert result.exit_code == 2
+    assert "takes ids of tokens, not pictures" in " ".join(result.output.split())
 
 
 def test_notebooks_show_words(attention: Trained, tmp_path: Path) -> None:

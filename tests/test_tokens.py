@@ -297,6 +297,13 @@ def test_driven_methods_vary_the_rows() -> None:
     np.testing.assert_allclose(hidden.saliency, one.saliency, atol=1e-5)
 
 
+def test_the_head_of_a_driven_method_is_that_of_the_ids() -> None:
+    proto = of_ids(FRONTS["gather"])
+    driven = fgonnx.Explainer(proto, method="smoothgrad", samples=2)
+    np.testing.assert_allclose(driven.head(IDS), fgonnx.Explainer(proto).head(IDS), atol=1e-6)
+    assert driven(IDS, 1).target.tolist() == [1, 1, 1]
+
+
 def test_a_written_file_takes_ids_and_explains_itself(tmp_path: Path) -> None:
     proto = of_ids(FRONTS["gather"], ids=f"int64[N,{T}] ids")
     written = fgonnx.rewrite(proto, form="portable")

@@ -152,7 +152,7 @@ def _ids(r: Rewritten) -> str | None:
     width = n.x.shape.dims[-1] if n.x.shape is not None else "?"
     return (
         f"ids{known}: explained with respect to the rows that they select ('{n.selected.name}', {width} numbers each), "
-        "one number per token"
+        "one number per token, from texts or ids (docs/text.md)"
     )
 
 

@@ -485,6 +485,8 @@ class Explainer:
         engine = self.engine(self.explained_shape(x), forward=True, others=self.other_shapes(x))
         r = engine.rewritten
         fed = batches.feeds(self.loaded.name, r, x, self.running.batch_size)
+        if engine.rows is not None:
+            fed[r.normal.input_name] = engine.rows(fed)
         name = r.names["head"]
         return self._run(engine, fed, [name])[name]
 

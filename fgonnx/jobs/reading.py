@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fgonnx import labels
+from fgonnx.engine.graph.lookups import holds_ids
 from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.engine.model.layouts import samples_first
 from fgonnx.engine.model.load import LoadedModel
@@ -217,6 +218,10 @@ class Reading:
             found, origin = Preprocessing.from_json(text), "the model's metadata"
         elif (written := exporters.preprocessing(loaded.ir.metadata_props, loaded.folder)) is not None:
             found, origin = written
+        elif required and holds_ids(loaded.ir, loaded.input(input)):
+            raise PreprocessingError(
+                f"{loaded.name}: its input takes ids of tokens, not pictures; 'fgonnx explain' takes texts for it"
+            )
         elif required:
             raise PreprocessingError(f"{loaded.name}: {unknown_preprocessing()}")
         else:
