@@ -15,8 +15,8 @@ from fgonnx.engine.rewrite.options import Options
 from fgonnx.jobs.reading import Reading
 from fgonnx.pictures.read import images
 from tests import skips
-from tests.cli_support import IMAGES, ROOT, SHAPES
-from tests.view_support import Tab, browser, serving, write  # noqa: F401
+from tests.cli_support import IMAGES, ROOT, SHAPES, SMALL, model
+from tests.view_support import Tab, browser, launched, serving, write  # noqa: F401
 
 SCHEMA = ROOT / "fgonnx" / "jobs" / "record.schema.json"
 LIMIT = 1e-3  # of the maximum of the map
@@ -130,6 +130,18 @@ class TestExplains:
         assert "'<b>x.png' cannot be decoded" in tab.text("#error")
         tab.sample("star.png")
         assert not tab.page.locator("#error").is_visible()
+
+    def test_where_a_graph_fails_no_other_map_is_left(self, tab):
+        tab.page.evaluate("fgonnxPage.choice = { ...fgonnxPage.choice, file: 'data/nothing.onnx' }")
+        tab.sample("ring.png")
+        tab.wrong.clear()  # the browser's own line about the file
+        assert "data/nothing.onnx" in tab.text("#error")
+        assert tab.page.evaluate("fgonnxPage.stage.levels === null && fgonnxPage.result === null")
+        assert tab.text("#sum") == ""
+        assert tab.text("#classes .name >> nth=0") == "ring"
+        tab.page.evaluate("fgonnxPage.choice = fgonnxPage.model.maps[0]")
+        tab.sample("star.png")
+        same_map(tab.result(), expected("star.png"))
 
 
 class TestShows:
@@ -370,6 +382,31 @@ class TestOtherModels:
         assert cam.contributions is None
         assert "grad-cam has no certificate" in said
         assert tab.wrong == []
+
+
+SOFTWARE_GPU = (
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+    "--enable-features=Vulkan",
+    "--ignore-gpu-blocklist",
+)
+
+
+@pytest.mark.slow
+def test_webgpu_in_software(browser, tmp_path):  # noqa: F811
+    path = model(SMALL, tmp_path / "m.onnx")
+    folder = write(tmp_path / "site", path, reading=Reading(preprocess="unit"), psis=("abs",), webgpu=True)
+    with serving(folder) as address, launched(browser.browser_type, *SOFTWARE_GPU) as opened:
+        tab = Tab(opened).open(address)
+        if not tab.page.evaluate("async () => Boolean(await navigator.gpu?.requestAdapter())"):
+            skips.now(skips.BROWSER, "Chromium has no WebGPU in software here")
+        before = tab.result()
+        tab.after(lambda: tab.page.locator("#provider").select_option("webgpu"))
+        assert "WebGPU" in tab.text("#chips")
+        assert not tab.page.locator("#error").is_visible()
+        after = tab.result()
+    np.testing.assert_allclose(after.map, before.map, rtol=0, atol=LIMIT * max(before.map))
+    assert tab.wrong == []
 
 
 @pytest.fixture(scope="module")

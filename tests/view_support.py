@@ -37,19 +37,12 @@ def write(folder, model=SHAPES, *, reading=None, options=None, **page):
     return folder
 
 
-@contextmanager
-def chromium(*flags):
-    """Yield headless Chromium; skip without."""
-    sync = skips.without("playwright.sync_api")
+def launched(kind, *flags):
+    """Start headless Chromium; skip without."""
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         skips.now(skips.BROWSER)
-    with sync.sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=path, args=["--no-sandbox", *flags])
-        try:
-            yield opened
-        finally:
-            opened.close()
+    return kind.launch(executable_path=path, args=["--no-sandbox", *flags])
 
 
 @contextmanager
@@ -108,8 +101,13 @@ class Tab:
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as opened:
-        yield opened
+    sync = skips.without("playwright.sync_api")
+    with sync.sync_playwright() as play:
+        opened = launched(play.chromium, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+        try:
+            yield opened
+        finally:
+            opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ class Page {
     if (!exact()) throw new Error("this browser changes the pixels that a page reads (against fingerprinting), and would explain another picture: allow it to read canvases here.");
     this.model = await jsonOf("data/model.json");
     this.head = this.model.head;
+    this.grey = this.model.preprocessing.channels === "GRAY";
     const title = visible(this.model.name);
     document.title = `${title} – fgonnx view`;
     $("title").textContent = title;
@@ -166,6 +167,7 @@ class Page {
           $("error").hidden = true;
         } catch (error) {
           this.refuse(error.message);
+          if (!this.fresh) this.blank();
         }
       }
     })();
@@ -178,9 +180,12 @@ class Page {
   async explained(known = false) {
     const times = { Decode: this.decoding };
     let begun = performance.now();
+    this.fresh = false;
+    this.prepared = null;
     this.prepared = prepared(this.picture, this.model);
     times.Prepare = performance.now() - begun;
-    if (!known || !this.prediction) this.prediction = await predict(this.sessions, this.model, this.prepared.data);
+    if (!known) this.prediction = null;
+    this.prediction ??= await predict(this.sessions, this.model, this.prepared.data);
     times.Predict = this.prediction.ms;
     const { decision } = this.prediction;
     const target = this.target ?? decision.own;
@@ -191,6 +196,19 @@ class Page {
     this.draw(target);
     times.Draw = performance.now() - begun;
     this.times(times);
+    this.fresh = true;
+  }
+
+  /** Take away what is of another picture or map than the one that could not be explained. */
+  blank() {
+    this.result = null;
+    $("sum").textContent = "";
+    $("network").hidden = true;
+    $("times").replaceChildren();
+    const { bitmap } = this.picture ?? {};
+    if (this.prepared) this.stage.show({ bitmap, prepared: this.prepared, map: null, signed: false, grey: this.grey });
+    else this.stage.clear();
+    if (!this.prediction || !this.prepared) this.classes.show([], null);
   }
 
   /** The largest entries, and the one that was asked for where it is none of them. */
@@ -203,8 +221,8 @@ class Page {
   draw(target) {
     const { map, certificate } = this.result;
     const name = visible(nameOf(this.prediction.entry(target), this.head));
-    const grey = this.model.preprocessing.channels === "GRAY";
-    this.stage.show({ bitmap: this.picture.bitmap, prepared: this.prepared, map, signed: this.choice.signed, grey });
+    const { bitmap } = this.picture;
+    this.stage.show({ bitmap, prepared: this.prepared, map, signed: this.choice.signed, grey: this.grey });
     $("stage").setAttribute("aria-label", `${visible(this.picture.name)}, with the map of ${name} over it`);
     this.certificate.show(certificate, this.choice.sites, this.choice.method);
     if (!this.camera.stream) $("live").textContent = `Explained: ${name}, score ${this.result.score.toPrecision(3)}`;

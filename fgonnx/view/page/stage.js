@@ -25,6 +25,13 @@ export class Stage {
     this.say();
   }
 
+  /** Show nothing. */
+  clear() {
+    this.shown = this.at = this.levels = null;
+    this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
+    this.say();
+  }
+
   change(how) {
     Object.assign(this.how, how);
     if (this.shown) this.draw();
