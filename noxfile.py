@@ -126,6 +126,13 @@ def lowest(session: nox.Session, onnx: str) -> None:
 
 
 @nox.session
+def kserve(session: nox.Session) -> None:
+    """The service with KServe's own client."""
+    session.install("-e", ".[cpu,serve]", "kserve>=0.15", "pytest", "sympy")
+    session.run("pytest", "-o", "filterwarnings=", "tests/test_serve_kserve.py", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """The distributions: they build, their metadata are right, the wheel explains the example."""
     session.install(*(r for r in PROJECT["optional-dependencies"]["dev"] if r.startswith(("build", "twine"))))

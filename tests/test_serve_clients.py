@@ -165,6 +165,60 @@ def test_numbers_may_be_sent_in_json(service, pictures, right):
     connection.close()
 
 
+def called(service, **fields):
+    """Call the service with a message of its own making."""
+    import grpc
+
+    from fgonnx.serve.messages import MESSAGES, SERVICE
+
+    with grpc.insecure_channel(f"127.0.0.1:{service.grpc_port}") as channel:
+        call = channel.unary_unary(
+            f"/{SERVICE}/ModelInfer",
+            MESSAGES["ModelInferRequest"].SerializeToString,
+            MESSAGES["ModelInferResponse"].FromString,
+        )
+        try:
+            return call(MESSAGES["ModelInferRequest"](**{"model_name": "shapes", **fields}))
+        except grpc.RpcError as error:
+            return error.code().name, error.details()
+
+
+ZEROS = {"name": "image", "datatype": "FP32", "shape": [1, 3, 64, 64]}
+NUMBERS = {"fp32_contents": [0.0] * 3 * 64 * 64}
+
+#: Messages that no client library sends.
+ODD = {
+    "no inputs": ({}, "the input 'image' is missing"),
+    "raw contents for one of two": ({"inputs": [ZEROS, ZEROS], "raw_input_contents": [b""]}, "for 1 of 2 inputs"),
+    "twice the same": ({"inputs": [{**ZEROS, "contents": NUMBERS}] * 2}, "given twice"),
+    "contents of another type": ({"inputs": [{**ZEROS, "contents": {"int_contents": [0]}}]}, "holds 0 numbers"),
+    "too few bytes": ({"inputs": [ZEROS], "raw_input_contents": [b"0000"]}, "has 4 bytes"),
+    "no such type": ({"inputs": [{**ZEROS, "datatype": "FP8"}], "raw_input_contents": [b""]}, "the datatype 'FP8'"),
+    "a shape below zero": ({"inputs": [{**ZEROS, "shape": [-1]}], "raw_input_contents": [b""]}, "has the shape"),
+    "too many samples": (
+        {"inputs": [{**ZEROS, "shape": [33, 3, 64, 64]}], "raw_input_contents": [bytes(33 * 4 * 3 * 64 * 64)]},
+        "at most 32",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_messages_are_told_why(kind, service):
+    fields, why = ODD[kind]
+    code, said = called(service, **fields)
+    assert (code in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"), why in said) == (True, True), said
+
+
+def test_a_message_that_is_too_long_is_refused(service):
+    assert called(service, id="x" * 17_000_000)[0] == "RESOURCE_EXHAUSTED"
+
+
+def test_numbers_may_be_sent_in_messages(service):
+    found = called(service, inputs=[{**ZEROS, "contents": NUMBERS}])
+    expected = fgonnx.Explainer(SHAPES, threads=1)(np.zeros((1, 3, 64, 64), np.float32)).outputs["logits"]
+    np.testing.assert_allclose(np.frombuffer(found.raw_output_contents[0], np.float32), expected[0], rtol=0, atol=1e-5)
+
+
 def test_messages_are_those_of_the_protocol():
     pb2 = skips.without("tritonclient.grpc.service_pb2")
     from fgonnx.serve.messages import MESSAGES

@@ -146,6 +146,19 @@ def test_strangers_in_one_batch_get_their_own_answers(monkeypatch, threads):
             np.testing.assert_allclose(found["saliency"]["data"], expected.saliency[0], rtol=0, atol=2e-5)
 
 
+def test_a_request_may_wait_for_others(threads):
+    with served(SHAPES, max_wait=10_000) as service:  # far longer than eight need to come together
+        replies = [threads.submit(post, service, EXPLAIN, body()) for _ in range(8)]
+        assert {r.result().status for r in replies} == {200}
+        assert 'fgonnx_batch_samples_sum{model="shapes",verb="explain"} 64.0' in get(service, "/metrics").body.decode()
+
+
+def test_a_condition_of_the_service_counts_unless_a_request_has_its_own():
+    with served(SHAPES, explain_if="score > 1e9", grpc=False) as service:
+        assert post(service, EXPLAIN, body()).body["explanations"] == [None]
+        assert post(service, EXPLAIN, body(explain_if="score > 0")).body["explanations"][0]["label"] == "star"
+
+
 def test_an_error_of_one_in_a_batch_is_its_own(monkeypatch, threads):
     with served(SHAPES) as service:
         held = Held(service, monkeypatch)
@@ -264,6 +277,16 @@ def test_a_new_version_takes_over_and_a_broken_one_does_not(tmp_path):
         until(lambda: get(service, "/v2/models/net").body["versions"] == ["1"])
         np.testing.assert_allclose(predicted(service), first)
     assert log.getvalue().count("not loaded") == 1
+
+
+def test_answers_do_not_wait_for_acknowledgements():
+    """asyncio switches Nagle's algorithm off for sockets that say that they are of TCP."""
+    import socket
+
+    from fgonnx.serve.server import _listening
+
+    with _listening("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_several_models_stand_side_by_side(tmp_path):

@@ -15,6 +15,10 @@ from fgonnx.errors import OptionError
 from fgonnx.jobs.reading import SOUND, Reading
 from fgonnx.serve.options import Serving
 
+_HELPS = {
+    "batch_size": "Largest number of samples in one run. Above 1, requests that wait are run together: faster on GPUs, "
+    "and on processors for small models alone.",
+}
 _EXTRA = {
     "starlette": "starlette",
     "uvicorn": "uvicorn",
@@ -26,7 +30,7 @@ _EXTRA = {
 @takes(
     serving=Group(Serving),
     options=Group(Options, without=FILE),
-    running=Group(Running, defaults={"cache": True}),
+    running=Group(Running, defaults={"cache": True, "batch_size": 1}, helps=_HELPS),
     reading=Group(Reading, without=SOUND),
 )
 def command(
@@ -69,9 +73,7 @@ def command(
     """
     missing = [package for module, package in _EXTRA.items() if find_spec(module) is None]
     if missing:
-        raise OptionError(
-            f"'fgonnx serve' needs {', '.join(missing)}; install the extra: pip install \"fgonnx[serve]\""
-        )
+        raise OptionError(f"'fgonnx serve' needs {', '.join(missing)}: pip install {' '.join(missing)}")
     from fgonnx.serve.served import How
     from fgonnx.serve.server import Service
 

@@ -108,6 +108,16 @@ class Desk:
             visit.job.seconds = {**visit.seconds, **visit.job.seconds}
         self.watch.answered({**visit.about, "status": status}, visit.job, visit.answer, error)
 
+    def check(self, name: str, verb: str) -> None:
+        """Refuse a request to a model where nothing more may wait: before it is read, which costs time as well.
+
+        Raises
+        ------
+        RefusedError
+            Nothing more may wait.
+        """
+        self.catalogue.entries[name].lanes[verb].check()
+
     async def aside(self, visit: Visit, stage: str, work: Callable[[], T]) -> T:
         """Return what a function gives that needs a processor for a while; its time counts as that of a stage."""
         start = time.monotonic()

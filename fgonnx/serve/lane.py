@@ -68,6 +68,17 @@ class Lane:
         """Return how many samples wait."""
         return self.waiting
 
+    def check(self, count: int = 1) -> None:
+        """Refuse so many samples where there is no room for them.
+
+        Raises
+        ------
+        RefusedError
+            There is none.
+        """
+        if self.waiting + count > self.limits.waiting:
+            raise RefusedError(429, f"{self.waiting} samples wait for this model already; try again later")
+
     async def answer(self, job: Job) -> Answer:
         """Return the answer to a job.
 
@@ -76,8 +87,7 @@ class Lane:
         RefusedError
             Too many wait, it took too long, or the model refuses it.
         """
-        if self.waiting + job.count > self.limits.waiting:
-            raise RefusedError(429, f"{self.waiting} samples wait for this model already; try again later")
+        self.check(job.count)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         entry = job, future
         self._jobs.append(entry)

@@ -70,7 +70,7 @@ class Serving:
     )
     max_wait: float = option(
         0.0,
-        "Milliseconds that a request waits for others to be run with; without, it joins those that wait already.",
+        "Milliseconds that a request waits for others to be run with, where the batch size is above 1.",
         panel=_LIMITS,
         metavar="MS",
         least=0,

@@ -125,6 +125,8 @@ class Rest:
         async def handle(visit: Visit) -> Response:
             entry, explained = self._found(request)
             visit.about["model"] = entry.name
+            if explained:  # else it is known when it is read
+                self.desk.check(entry.name, EXPLAIN)
             body = await self._body(request)
             length = request.headers.get(_LENGTH)
             asked = await self.desk.aside(visit, "read", lambda: _Infer(entry, body, length, explained))
@@ -144,6 +146,7 @@ class Rest:
         async def handle(visit: Visit) -> Response:
             entry, _ = self._found(request)
             visit.about["model"] = entry.name
+            self.desk.check(entry.name, verb)
             body = await self._body(request)
             most = self.desk.serving.max_samples
             asked = await self.desk.aside(
