@@ -310,12 +310,12 @@ def rendered(results: Sequence[dict[str, Any]]) -> str:
     first = results[0]
     about = first["machine"]
     text = (
-        f"`fgonnx serve` ([serve.md](serve.md)) in one process, connections of another one on the same {about['cores']} "
-        f"cores ({about['processor']}, {first['date']}, while other programs used the machine: times are rough, and "
+        f"`fgonnx serve` ([serve.md](serve.md)) in one process, connections of another one on the same "
+        f"{about['cores']} cores ({about['processor']}, {first['date']}, while other programs used the machine: times are rough, and "
         "rows next to each other the fair comparison). Requests are of version 2, with raw bytes; each asks for one of "
         f"{DIFFERENT} inputs, one after another. Every answer is held against what an `Explainer` says of that input "
-        f"alone, and is *wrong* if a value differs by more than {CLOSE:g} of the largest; the answer to any other input "
-        "does."
+        f"alone, and is *wrong* if a value differs by more than {CLOSE:g} of the largest; the answer to any other "
+        "input does."
     )
     lines = [
         "# The service under load",
@@ -356,8 +356,8 @@ def _remarks(found: dict[str, Any]) -> list[str]:
         f"took {median:g} ms in the median, {slow:g} ms at the 99th percentile; {over['wrong']} wrong.",
         f"**Bad requests among good ones**: the bad ones were answered {said(bad['bad'])}; the good ones "
         f"{said(bad['good'])}; {bad['wrong']} wrong.",
-        f"**Killed {again['kills']} times (SIGKILL) and started again** under 8 connections: {said(again['statuses'])}; "
-        f"{again['wrong']} wrong. Then SIGTERM: exit code {again['exit code']}.",
+        f"**Killed {again['kills']} times (SIGKILL) and started again** under 8 connections: "
+        f"{said(again['statuses'])}; {again['wrong']} wrong. Then SIGTERM: exit code {again['exit code']}.",
         f"Memory of the process before and after the first third of the table: {megabytes}.",
     ]
     wrapped = [textwrap.wrap(t, 126, break_on_hyphens=False, break_long_words=False) for t in texts]

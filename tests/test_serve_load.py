@@ -12,6 +12,7 @@ from io import StringIO
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 import fgonnx
@@ -320,6 +321,21 @@ def test_other_models_are_served(kind, tmp_path):
         assert reply.status == 200, reply.body
         for found, row in zip(reply.body["explanations"], expected.saliency, strict=True):
             np.testing.assert_allclose(found["saliency"]["data"], row, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_predictions_of_int8_models_are_onnxruntimes_to_the_bit(shared):
+    """Its optimiser fuses layers that the rewritten graph keeps apart, which rounds to other steps."""
+    path = shared / "models" / "squeezenet1_1_qdq_int8.onnx"
+    from fgonnx.serve.served import How, Served
+
+    x = np.random.default_rng(0).random((2, 3, 224, 224)).astype(np.float32)
+    found = Served("net", "1", path, How(running=Running(threads=1))).predict({"input": x})
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    expected = np.concatenate([session.run(None, {"input": x[i : i + 1]})[0] for i in range(2)])
+    np.testing.assert_array_equal(found["output"], expected)
 
 
 def test_free_sizes_are_served_as_they_come(tmp_path):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import AUTO, Running
+from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.inputs import free_inputs
@@ -23,7 +25,7 @@ from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import FgonnxError, InputError, ModelError, NumericError, OptionError
 from fgonnx.explain import batches, choice
-from fgonnx.explain.explainer import Explainer
+from fgonnx.explain.explainer import Engine, Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.head import Head
 from fgonnx.explain.targets import One
@@ -33,7 +35,8 @@ from fgonnx.jobs.audit.condition import Condition
 from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.record import Decision
 from fgonnx.jobs.samples import Reader
-from fgonnx.serve.job import EXPLAIN, LARGEST, Answer, Explained, Job
+from fgonnx.serve import together
+from fgonnx.serve.job import Answer, Explained, Job
 from fgonnx.serve.options import CONDITIONS
 from fgonnx.serve.tensors import datatype_of
 from fgonnx.wording import parameter
@@ -154,7 +157,8 @@ class Served:
             return
         rng = np.random.default_rng(0)
         x = {t.name: _noise(rng, t, self._dtype(t.name)) for t in self.inputs}
-        self._learn(self.forward(x)[0])
+        self._learn(self._engine(x).rewritten)
+        self.predict(x)
         with contextlib.suppress(NumericError):  # of noise alone; of a picture it is an answer
             self.explain(x, None, None)
 
@@ -250,8 +254,33 @@ class Served:
             return given if found.indices is None else int(found.indices[0])
         return given
 
+    def _engine(self, x: Mapping[str, Array], **more: Any) -> Engine:
+        explainer = self.explainer
+        return explainer.engine(explainer.explained_shape(x), others=explainer.other_shapes(x), **more)
+
+    @cached_property
+    def _plain(self) -> tuple[Session, int] | None:
+        """The model as it is, in ONNX Runtime, and how many samples it takes at once; None where it is turned first."""
+        dims = dims_of(self.loaded.input(self.input))
+        batch = dims[0] if isinstance(dims[0], int) else None
+        turned = self.loaded.arrangement
+        moved = turned is not None and (turned.axis != 0 or turned.inputs or turned.outputs or turned.filled != 1)
+        if moved or batch not in (None, 1):
+            return None
+        session = self.explainer.running.session(self.loaded.ir, self.loaded.folder)
+        return session, self.size if batch is None else 1
+
+    def predict(self, x: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the model's own outputs, samples first, as ONNX Runtime computes them of the file itself."""
+        if self._plain is None:
+            return self.forward(x)[1]
+        r = self._engine(x).rewritten
+        session, size = self._plain
+        fed = batches.feeds(self.loaded.name, r, x, size)
+        return batches.run(r, session, fed, size, r.source_outputs)
+
     def forward(self, x: Mapping[str, Array]) -> tuple[Rewritten, dict[str, Array], Array]:
-        """Run the model without its explanation.
+        """Run the rewritten model without its explanation.
 
         Returns
         -------
@@ -262,8 +291,7 @@ class Served:
         heads : numpy array, (N, ...)
             The tensor whose entries are explained.
         """
-        explainer = self.explainer
-        engine = explainer.engine(explainer.explained_shape(x), forward=True, others=explainer.other_shapes(x))
+        engine = self._engine(x, forward=True)
         r = engine.rewritten
         fed = batches.feeds(self.loaded.name, r, x, self.size)
         head = r.names["head"]
@@ -279,9 +307,7 @@ class Served:
         e = explainer(x, target, contrast=contrast)
         contrasted = contrast is not None or explainer.options.contrast is not None
         seed = not contrasted and choice.takes_seed(target)
-        r = explainer.engine(
-            explainer.explained_shape(x), seed=seed, contrast=contrasted, others=explainer.other_shapes(x)
-        ).rewritten
+        r = self._engine(x, seed=seed, contrast=contrasted).rewritten
         self._learn(r)
         labels = self.labels if sum(size > 1 for size in r.head_shape) <= 1 else None
         decision = Decision.of(e, r, labels, explainer.labels)
@@ -293,41 +319,8 @@ class Served:
         return found, e.outputs
 
     def run(self, jobs: Sequence[Job]) -> list[Answer | FgonnxError]:
-        """Run jobs together; where that fails, one by one, so that nobody gets the error of another."""
-        try:
-            return list(self._run(jobs))
-        except FgonnxError as error:
-            if len(jobs) == 1:
-                return [error]
-            return [one for job in jobs for one in self.run([job])]
-
-    def _run(self, jobs: Sequence[Job]) -> Iterator[Answer]:
-        x = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
-        if jobs[0].verb != EXPLAIN:
-            predicted = self.forward(x)[1]
-            yield from (Answer(part) for part in _parts(predicted, jobs))
-            return
-        targets = None if jobs[0].targets is None else [t for job in jobs for t in job.targets or ()]
-        chosen = np.ones(sum(job.count for job in jobs), bool)
-        outputs: dict[str, Array] = {}
-        if any(job.condition for job in jobs) or (targets is not None and LARGEST in targets):
-            r, outputs, heads = self.forward(x)
-            if targets is not None:
-                largest = heads.reshape(len(heads), -1).argmax(axis=1)
-                targets = [int(largest[i]) if t == LARGEST else t for i, t in enumerate(targets)]
-            chosen = _meeting(jobs, Decision.of_heads(heads, r, self.labels))
-        rows: list[Explained | None] = [None] * len(chosen)
-        if chosen.any():
-            some = {name: array[chosen] for name, array in x.items()} if not chosen.all() else x
-            asked = None if targets is None else [t for t, c in zip(targets, chosen, strict=True) if c]
-            found, own = self.explain(some, asked, jobs[0].contrast)
-            outputs = outputs or own
-            for i, made in zip(np.flatnonzero(chosen), found, strict=True):
-                rows[i] = made
-        start = 0
-        for job, part in zip(jobs, _parts(outputs, jobs), strict=True):
-            yield Answer(part, rows[start : start + job.count])
-            start += job.count
+        """Run jobs together."""
+        return together.run(self, jobs)
 
 
 def _sizes(dims: Sequence[Any]) -> tuple[int, ...]:
@@ -339,40 +332,6 @@ def _noise(rng: np.random.Generator, tensor: Tensor, dtype: np.dtype[Any]) -> Ar
     if dtype.kind in "iu":
         return rng.integers(0, 2, shape).astype(dtype)
     return rng.random(shape).astype(dtype)
-
-
-def _parts(outputs: Mapping[str, Array], jobs: Sequence[Job]) -> Iterator[dict[str, Array]]:
-    """Return the rows of every job; of one that is alone all of them: lists of what is found have no row per sample."""
-    start = 0
-    for job in jobs:
-        rows = slice(start, start + job.count) if len(jobs) > 1 else slice(None)
-        yield {name: array[rows] for name, array in outputs.items()}
-        start += job.count
-
-
-def _meeting(jobs: Sequence[Job], decision: Decision) -> npt.NDArray[np.bool_]:
-    """Tell which samples meet the conditions of their jobs."""
-    found: list[bool] = []
-    for job in jobs:
-        start = len(found)
-        if job.condition is None:
-            found += [True] * job.count
-            continue
-        own = [job.condition(_named(decision.top(start + i))) for i in range(job.count)]
-        found += [any(own)] * job.count if job.together else own
-    return np.array(found)
-
-
-def _named(top: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the values that conditions name."""
-    best = top[0] if top else {"label": None, "index": None, "probability": None, "score": None}
-    scores = [entry["score"] for entry in top[:2]]
-    return {
-        "probability": best["probability"],
-        "score": best["score"],
-        "margin": scores[0] - scores[1] if len(scores) == 2 and None not in scores else None,
-        "predicted": best["label"] if best["label"] is not None else best["index"],
-    }
 
 
 def _of_one(e: Explanation, decision: Decision, i: int) -> Explained:
