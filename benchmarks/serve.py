@@ -36,13 +36,14 @@ SHAPES = ROOT / "examples" / "shapes.onnx"
 PAGE, STORED = ROOT / "docs" / "serving.md", ROOT / "docs" / "serving.json"
 CLIENTS = (1, 2, 8, 32)
 VERBS = {"predict": (), "explain": ("saliency", "score", "target", "completeness")}
-OPTIONS = ("", "--batch-size 8", "--workers 2 --threads 1")
+OPTIONS = ("", "--batch-size 8")
 DIFFERENT = 24  # inputs, each with its own answer
 CLOSE = 1e-4  # of the largest value: batches are summed in another order
 BAD = (b"{", b"[]", b"\xff", b'{"inputs": [1]}', b'{"inputs": []}', b'{"inputs": [{"name": "x"}]}', b" " * 3_000_000)
 
+NAME = "model"
+
 Array = npt.NDArray[Any]
-Case = tuple[bytes, dict[str, Array]]
 
 
 @dataclass
@@ -68,10 +69,12 @@ class Server:
     process: subprocess.Popen[str]
     port: int
 
-    def ask(self, connection: http.client.HTTPConnection, body: bytes, head: int) -> tuple[int, bytes, int]:
+    def ask(
+        self, connection: http.client.HTTPConnection, body: bytes, head: int, name: str = NAME
+    ) -> tuple[int, bytes, int]:
         """Return status, body and length of the JSON before raw data."""
         headers = {"Inference-Header-Content-Length": str(head)} if head else {}
-        connection.request("POST", f"/v2/models/{NAME}/infer", body, headers)
+        connection.request("POST", f"/v2/models/{name}/infer", body, headers)
         response = connection.getresponse()
         return response.status, response.read(), int(response.headers.get("Inference-Header-Content-Length", 0))
 
@@ -86,9 +89,6 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         self.process.communicate(timeout=60)
         return self.process.returncode
-
-
-NAME = "model"
 
 
 def started(model: Path, *options: str, port: int = 0) -> Server:
@@ -195,12 +195,13 @@ class Load:
     def _client(self, k: int) -> None:
         sent = [request(x, self.inputs.name, self.inputs.outputs(self.verb)) for x in self.inputs.x]
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        name = f"{NAME}_explained" if self.verb == "explain" else NAME
         i = 7 * k
         while not self.stop.is_set():
             i = (i + 1) % DIFFERENT
             start = time.perf_counter()
             try:
-                status, body, head = self.server.ask(connection, *sent[i])
+                status, body, head = self.server.ask(connection, *sent[i], name)
             except (OSError, http.client.HTTPException):  # it was killed, or is not there yet
                 connection.close()
                 self.statuses["no connection"] += 1
@@ -309,9 +310,10 @@ def rendered(results: Sequence[dict[str, Any]]) -> str:
     """Return the page of stored results."""
     first = results[0]
     about = first["machine"]
+    where = f"{about['cores']} cores ({about['processor']}, {first['date']}, while other programs used the machine: "
     text = (
-        f"`fgonnx serve` ([serve.md](serve.md)) in one process, connections of another one on the same "
-        f"{about['cores']} cores ({about['processor']}, {first['date']}, while other programs used the machine: times are rough, and "
+        "`fgonnx serve` ([serve.md](serve.md)) in one process, connections of another one on the same "
+        f"{where}times are rough, and "
         "rows next to each other the fair comparison). Requests are of version 2, with raw bytes; each asks for one of "
         f"{DIFFERENT} inputs, one after another. Every answer is held against what an `Explainer` says of that input "
         f"alone, and is *wrong* if a value differs by more than {CLOSE:g} of the largest; the answer to any other "
@@ -358,7 +360,7 @@ def _remarks(found: dict[str, Any]) -> list[str]:
         f"{said(bad['good'])}; {bad['wrong']} wrong.",
         f"**Killed {again['kills']} times (SIGKILL) and started again** under 8 connections: "
         f"{said(again['statuses'])}; {again['wrong']} wrong. Then SIGTERM: exit code {again['exit code']}.",
-        f"Memory of the process before and after the first third of the table: {megabytes}.",
+        f"Memory of the process before and after the first half of the table: {megabytes}.",
     ]
     wrapped = [textwrap.wrap(t, 126, break_on_hyphens=False, break_long_words=False) for t in texts]
     return [line for text in wrapped for line in (f"- {text[0]}", *(f"  {rest}" for rest in text[1:]))]

@@ -1,0 +1,1 @@
+"""An exported model repository in Triton Inference Server: `python -m benchmarks.triton`."""
