@@ -84,6 +84,11 @@ class Server:
         found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text()) if status.exists() else None
         return int(found[1]) * 1024 if found else 0
 
+    def kill(self) -> None:
+        """Kill the process."""
+        self.process.kill()
+        self.process.communicate()
+
     def end(self) -> int:
         """Stop the service, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
@@ -111,8 +116,8 @@ def service(model: Path, *options: str) -> Iterator[Server]:
     try:
         yield server
     finally:
-        server.process.kill()
-        server.process.wait()
+        if server.process.returncode is None:
+            server.kill()
 
 
 def request(x: Array, name: str, outputs: Sequence[str]) -> tuple[bytes, int]:
@@ -269,8 +274,7 @@ def restarted(model: Path, inputs: Inputs, seconds: float) -> dict[str, Any]:
     kills = 2
     for _ in range(kills):
         load.stop.wait(seconds / 3)
-        server.process.kill()
-        server.process.wait()
+        server.kill()
         server.process = started(model, port=server.port).process
     load.stop.wait(seconds / 3)
     asked = load.statuses.copy()
