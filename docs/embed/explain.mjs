@@ -14,8 +14,12 @@ for (let i = 0; i < pixels.length; i++) {
 }
 const input = new ort.Tensor("float32", x, [1, 3, height, width]);
 const { saliency, target, score, completeness } = await session.run({ [session.inputNames[0]]: input });
-console.log(`class ${target.data[0]}, score ${score.data[0].toFixed(4)}, residual ${completeness.data[0].toExponential(1)}`);
+console.log(
+  `class ${target.data[0]}, score ${score.data[0].toFixed(4)}, residual ${completeness.data[0].toExponential(1)}`,
+);
 
 const [least, most] = [Math.min(...saliency.data), Math.max(...saliency.data)];
 const grey = Uint8Array.from(saliency.data, (s) => Math.round((255 * (s - least)) / (most - least)));
-await sharp(grey, { raw: { width, height, channels: 1 } }).png().toFile(out);
+await sharp(grey, { raw: { width, height, channels: 1 } })
+  .png()
+  .toFile(out);

@@ -35,8 +35,8 @@ export class Certificate {
     this.most = contributions.reduce((a, b) => Math.max(a, Math.abs(b)), 0) || 1;
     const inMap = contributions.reduce((a, b, i) => a + (sites[i].in_map ? Math.abs(b) : 0), 0) / (total || 1);
     this.sum.textContent =
-      `The score ${short(score)} is the sum of ${sites.length} contributions, to ${short(Math.abs(residual) / (total || 1))} ` +
-      `of their size. The map shows ${percent(inMap)} of them.`;
+      `The score ${short(score)} is the sum of ${sites.length} contributions, to ` +
+      `${short(Math.abs(residual) / (total || 1))} of their size. The map shows ${percent(inMap)} of them.`;
     this.cells();
     this.rows();
     this.say();
@@ -45,7 +45,12 @@ export class Certificate {
   cells() {
     const { contributions } = this.found;
     const cells = this.sites.map((site, i) => {
-      const cell = element("div", { role: "option", id: `site-${i}`, title: this.words(i), className: site.in_map ? "" : "out" });
+      const cell = element("div", {
+        role: "option",
+        id: `site-${i}`,
+        title: this.words(i),
+        className: site.in_map ? "" : "out",
+      });
       cell.dataset.site = i;
       cell.setAttribute("aria-label", this.words(i));
       cell.setAttribute("aria-selected", String(i === this.chosen));
@@ -61,17 +66,20 @@ export class Certificate {
       if (groups.at(-1)?.name === name) groups.at(-1).count++;
       else groups.push({ name, count: 1 });
     }
-    this.grids.replaceChildren(...groups.map(({ name, count }) => {
-      const span = element("span", {}, count / this.sites.length > 0.11 ? name : "");
-      span.style.flex = `${count} 1 0`;
-      return span;
-    }));
+    this.grids.replaceChildren(
+      ...groups.map(({ name, count }) => {
+        const span = element("span", {}, count / this.sites.length > 0.11 ? name : "");
+        span.style.flex = `${count} 1 0`;
+        return span;
+      }),
+    );
   }
 
   words(i) {
     const { name, op_type, grid, in_map } = this.sites[i];
     const where = grid.length ? `, ${grid.join(" × ")}` : "";
-    return `${i}: ${name}${op_type ? ` (${op_type})` : ""}${where}: ${short(this.found.contributions[i])}${in_map ? "" : ", not in the map"}`;
+    const [kind, value] = [op_type ? ` (${op_type})` : "", short(this.found.contributions[i])];
+    return `${i}: ${name}${kind}${where}: ${value}${in_map ? "" : ", not in the map"}`;
   }
 
   rows() {
@@ -83,10 +91,13 @@ export class Certificate {
       const value = contributions[i];
       const bar = element("i", { className: value < 0 ? "against" : "for" });
       bar.style.width = `${(50 * Math.abs(value)) / this.most}%`;
-      const row = element("tr", { className: i === this.chosen ? "chosen" : "" },
+      const row = element(
+        "tr",
+        { className: i === this.chosen ? "chosen" : "" },
         element("td", { title: this.words(i) }, this.names[i]),
         element("td", {}, element("div", { className: "bar", ariaHidden: "true" }, bar)),
-        element("td", {}, short(value)));
+        element("td", {}, short(value)),
+      );
       row.addEventListener("pointerenter", () => this.choose(i, false));
       return row;
     });
@@ -99,7 +110,8 @@ export class Certificate {
   choose(site, again = true) {
     if (site === undefined || Number(site) === this.chosen) return;
     this.chosen = Number(site);
-    for (const cell of this.strip.children) cell.setAttribute("aria-selected", String(Number(cell.dataset.site) === this.chosen));
+    for (const cell of this.strip.children)
+      cell.setAttribute("aria-selected", String(Number(cell.dataset.site) === this.chosen));
     this.strip.setAttribute("aria-activedescendant", `site-${this.chosen}`);
     if (again) this.rows();
     this.say();
@@ -107,7 +119,9 @@ export class Certificate {
 
   key(event) {
     const last = this.sites.length - 1;
-    const to = { ArrowLeft: (this.chosen ?? 1) - 1, ArrowRight: (this.chosen ?? -1) + 1, Home: 0, End: last }[event.key];
+    const to = { ArrowLeft: (this.chosen ?? 1) - 1, ArrowRight: (this.chosen ?? -1) + 1, Home: 0, End: last }[
+      event.key
+    ];
     if (to === undefined) return;
     event.preventDefault();
     this.choose(Math.max(0, Math.min(to, last)));
@@ -115,15 +129,21 @@ export class Certificate {
 
   say() {
     if (this.chosen !== null && this.chosen >= this.sites.length) this.chosen = null;
-    this.layer.textContent = this.chosen === null ? "Red speaks for the class, blue against it; hatched layers are not in the map." : this.words(this.chosen);
+    this.layer.textContent =
+      this.chosen === null
+        ? "Red speaks for the class, blue against it; hatched layers are not in the map."
+        : this.words(this.chosen);
   }
 }
 
-/** Names of sites in few words: without the folders in front of long ones, and without what exporters add at the end. */
+/** Names of sites in few words: without folders in front of long ones, and without what exporters add at the end. */
 function brief(sites) {
   return sites.map(({ name, op_type }) => {
     const [first] = name.split(";"); // of fused layers, all names
-    const parts = first.replace(/_output_0$/, "").split("/").filter(Boolean);
+    const parts = first
+      .replace(/_output_0$/, "")
+      .split("/")
+      .filter(Boolean);
     if (parts.length > 1 && parts.at(-1).replace(/_\d+$/, "") === op_type) parts.pop();
     while (parts.length > 2 && parts.join("/").length > LONG) parts.shift();
     return parts.join("/") || name;

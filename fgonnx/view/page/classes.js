@@ -23,15 +23,23 @@ export class Classes {
     const full = entries.every((entry) => entry.probability !== null) ? 1 : most - least || 1;
     const focused = this.list.contains(document.activeElement) ? document.activeElement.value : null;
     const rows = entries.map((entry) => {
-      const input = element("input", { type: "radio", name: "class", value: entry.index, checked: entry.index === target });
+      const input = element("input", {
+        type: "radio",
+        name: "class",
+        value: entry.index,
+        checked: entry.index === target,
+      });
       const bar = element("i");
       bar.style.width = `${Math.max(0, Math.min(100, (100 * (value(entry) - least)) / full))}%`;
       const written = entry.probability === null ? short(entry.score) : percent(entry.probability);
-      return element("label", { title: `score ${short(entry.score)}` },
+      return element(
+        "label",
+        { title: `score ${short(entry.score)}` },
         input,
         element("span", { className: "name" }, nameOf(entry, this.head)),
         element("span", { className: "value" }, written),
-        element("span", { className: "meter", ariaHidden: "true" }, bar));
+        element("span", { className: "meter", ariaHidden: "true" }, bar),
+      );
     });
     this.list.replaceChildren(this.list.querySelector("legend"), ...rows);
     if (focused !== null) this.list.querySelector(`input[value="${focused}"]`)?.focus();
@@ -45,7 +53,9 @@ export class Classes {
     const count = this.head.shape.reduce((a, b) => a * b, 1);
     const number = /^(\d+)(\s|$)/.exec(wanted);
     const tests = [(name) => name === wanted, (name) => name.startsWith(wanted), (name) => name.includes(wanted)];
-    const index = number ? Number(number[1]) : tests.reduce((found, test) => (found < 0 ? names.findIndex(test) : found), -1);
+    const index = number
+      ? Number(number[1])
+      : tests.reduce((found, test) => (found < 0 ? names.findIndex(test) : found), -1);
     const right = index >= 0 && index < count;
     this.other.setCustomValidity(right ? "" : `There is no such class; numbers go from 0 to ${count - 1}.`);
     this.other.reportValidity();

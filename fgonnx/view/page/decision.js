@@ -86,7 +86,14 @@ function detected(values, head) {
   return best.slice(0, TOP).map(({ score, anchor, column }) => {
     const index = at(anchor, column);
     const name = `${names?.[column - first] ?? `class ${column - first}`}, anchor ${anchor}`;
-    return { index, position: positionOf(index, head.shape), label: null, name, score: values[index], probability: score };
+    return {
+      index,
+      position: positionOf(index, head.shape),
+      label: null,
+      name,
+      score: values[index],
+      probability: score,
+    };
   });
 }
 
@@ -108,7 +115,8 @@ function firstClass(values, head, { anchors, columns, at, placed }) {
   }
   const coco = BEFORE.includes(columns - COCO);
   if (anchors < FEWEST || columns < BOX || (placed && !coco)) return null;
-  if (columns === BOX) throw new Error("the tensor explained holds boxes, not classes: name another output (--output) for this page");
+  if (columns === BOX)
+    throw new Error("the tensor explained holds boxes, not classes: name another output (--output) for this page");
   const first = coco ? columns - COCO : BOX;
   let [box, least, most] = [-Infinity, Infinity, -Infinity];
   for (let anchor = 0; anchor < anchors; anchor++) {

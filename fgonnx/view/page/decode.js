@@ -1,6 +1,5 @@
 // From the bytes of a picture to its pixels, as OpenCV decodes them: colours as stored, upright as EXIF says.
 
-
 const PNG = [0x89, 0x50, 0x4e, 0x47, 13, 10, 26, 10];
 const MOST_PIXELS = 100_000_000;
 
@@ -14,7 +13,8 @@ export async function decode(blob, name) {
   const bytes = new Uint8Array(await blob.arrayBuffer());
   if (bytes.length === 0) throw new Error(`'${name}' is empty (0 bytes): copy or download it again`);
   const found = inspect(bytes);
-  if (found.inks === 4) throw new Error(`'${name}' has four inks (CMYK), which browsers and fgonnx read differently: save it as RGB`);
+  if (found.inks === 4)
+    throw new Error(`'${name}' has four inks (CMYK), which browsers and fgonnx read differently: save it as RGB`);
   const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
   const shown = found.alpha ? unturned(bytes) : bytes; // fgonnx turns no picture with alpha
   let bitmap;
@@ -77,7 +77,7 @@ function text(bytes, at, length) {
 function* chunks(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const png = bytes[0] === PNG[0];
-  for (let at = png ? 8 : 12; at + 8 <= bytes.length; ) {
+  for (let at = png ? 8 : 12; at + 8 <= bytes.length;) {
     const place = png ? at + 4 : at;
     yield { name: text(bytes, place, 4), place };
     const length = png ? view.getUint32(at) : view.getUint32(at + 4, true);
@@ -96,7 +96,7 @@ function unturned(bytes) {
 
 /** Number of components that the frame header of a JPEG names. */
 function components(bytes) {
-  for (let at = 2; at + 9 < bytes.length && bytes[at] === 0xff; ) {
+  for (let at = 2; at + 9 < bytes.length && bytes[at] === 0xff;) {
     const marker = bytes[at + 1];
     const frame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
     if (frame) return bytes[at + 9];

@@ -3,7 +3,7 @@
 const WEIGHTS = "weights.bin";
 
 export class Engine {
-  /** Load the runtime: `module` and `wasm` are addresses, `binary` the bytes of the latter where it cannot be fetched. */
+  /** Load the runtime: `module` and `wasm` are addresses, `binary` the bytes of the latter if it is not fetched. */
   async open({ module, wasm, binary, threads, provider, weights }) {
     this.ort = await import(module);
     this.provider = provider;
@@ -28,7 +28,8 @@ export class Engine {
   async run({ name, inputs, outputs }) {
     const session = this.sessions.get(name);
     const feeds = {};
-    for (const [key, { type, data, dims }] of Object.entries(inputs)) feeds[key] = new this.ort.Tensor(type, data, dims);
+    for (const [key, { type, data, dims }] of Object.entries(inputs))
+      feeds[key] = new this.ort.Tensor(type, data, dims);
     const begun = performance.now();
     const results = await session.run(feeds, outputs);
     const found = {};

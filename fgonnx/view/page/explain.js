@@ -14,11 +14,14 @@ export function prepared(picture, model) {
   const how = model.preprocessing;
   const takesAlpha = how.channels === "RGBA" || how.channels === "BGRA";
   if (takesAlpha && !picture.opaque) {
-    throw new Error("The model reads transparency, and browsers round the colours under it: explain this picture with fgonnx itself.");
+    throw new Error(
+      "The model reads transparency, and browsers round the colours under it: explain this picture with fgonnx itself.",
+    );
   }
   const found = prepare(picture.rgba, picture.size, how);
   const count = model.input.dims.reduce((a, b) => a * b, 1);
-  if (found.data.length !== count) throw new Error(`The model takes ${count} numbers, and this picture becomes ${found.data.length}.`);
+  if (found.data.length !== count)
+    throw new Error(`The model takes ${count} numbers, and this picture becomes ${found.data.length}.`);
   return found;
 }
 
@@ -36,14 +39,26 @@ export async function predict(sessions, model, data) {
   const all = numbers(outputs[scores]);
   if (all.some((x) => !Number.isFinite(x))) throw new Error("The model gives NaN or infinity for this picture.");
   const decision = decide(all, shares, model.head);
-  return { decision, ms, first, entry: (index) => decision.entries.find((e) => e.index === index) ?? entryOf(index, all, shares, model.head) };
+  return {
+    decision,
+    ms,
+    first,
+    entry: (index) => decision.entries.find((e) => e.index === index) ?? entryOf(index, all, shares, model.head),
+  };
 }
 
 /** Run a graph that explains one entry: the map, the score, the certificate where the method has one. */
 export async function explain(sessions, model, choice, data, index) {
-  const inputs = { ...inputOf(model, data), [choice.selector]: { type: "int64", data: BigInt64Array.of(BigInt(index)), dims: [1] } };
+  const inputs = {
+    ...inputOf(model, data),
+    [choice.selector]: { type: "int64", data: BigInt64Array.of(BigInt(index)), dims: [1] },
+  };
   const { saliency, score, completeness, contributions } = choice.outputs;
-  const { outputs, ms, first } = await sessions.run(choice.file, inputs, [saliency, score, completeness, contributions].filter(Boolean));
+  const { outputs, ms, first } = await sessions.run(
+    choice.file,
+    inputs,
+    [saliency, score, completeness, contributions].filter(Boolean),
+  );
   const map = numbers(outputs[saliency]);
   if (map.some((x) => !Number.isFinite(x))) throw new Error("The map holds NaN or infinity.");
   return {
@@ -53,7 +68,11 @@ export async function explain(sessions, model, choice, data, index) {
     size: outputs[saliency].dims.slice(-2),
     score: numbers(outputs[score])[0],
     certificate: contributions
-      ? { contributions: numbers(outputs[contributions]), score: numbers(outputs[score])[0], residual: numbers(outputs[completeness])[0] }
+      ? {
+          contributions: numbers(outputs[contributions]),
+          score: numbers(outputs[score])[0],
+          residual: numbers(outputs[completeness])[0],
+        }
       : null,
   };
 }

@@ -20,7 +20,7 @@ export async function bytesOf(name, progress = () => {}) {
   const total = Number(answer.headers.get("Content-Length")) || 0;
   const parts = [];
   let count = 0;
-  for (const reader = answer.body.getReader(); ; ) {
+  for (const reader = answer.body.getReader(); ;) {
     const { done, value } = await reader.read();
     if (done) break;
     parts.push(value);

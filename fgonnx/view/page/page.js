@@ -30,7 +30,11 @@ const WORDS = {
 
 class Page {
   async start() {
-    if (!exact()) throw new Error("this browser changes the pixels that a page reads (against fingerprinting), and would explain another picture: allow it to read canvases here.");
+    if (!exact())
+      throw new Error(
+        "this browser changes the pixels that a page reads (against fingerprinting), and would explain another " +
+          "picture: allow it to read canvases here.",
+      );
     this.model = await jsonOf("data/model.json");
     this.head = this.model.head;
     this.grey = this.model.preprocessing.channels === "GRAY";
@@ -68,8 +72,13 @@ class Page {
 
   wire() {
     const { colours } = this.model;
-    const tables = Object.fromEntries(Object.entries(colours).map(([name, text]) => [name, Uint8Array.from(atob(text), (c) => c.charCodeAt(0))]));
-    this.stage = new Stage({ canvas: $("stage"), scale: $("scale"), low: $("low"), high: $("high"), probe: $("probe") }, tables);
+    const tables = Object.fromEntries(
+      Object.entries(colours).map(([name, text]) => [name, Uint8Array.from(atob(text), (c) => c.charCodeAt(0))]),
+    );
+    this.stage = new Stage(
+      { canvas: $("stage"), scale: $("scale"), low: $("low"), high: $("high"), probe: $("probe") },
+      tables,
+    );
     const ids = ["sum", "network", "strip", "grids", "layer", "bars", "all"];
     this.certificate = new Certificate(Object.fromEntries(ids.map((id) => [id, $(id)])), tables.signed);
     const boxes = { list: $("classes"), other: $("other"), field: $("other-field"), options: $("labels") };
@@ -77,8 +86,17 @@ class Page {
     const take = (blob, name) => this.take(blob, name);
     listen({ open: $("open"), file: $("file"), paste: $("paste"), drop: $("drop") }, take, (text) => this.refuse(text));
     this.mark = gallery($("gallery"), this.model.samples, take);
-    this.camera = new Camera($("camera"), $("video"), (video) => this.frame(video), (text) => this.refuse(text));
-    $("colours").replaceChildren(...Object.keys(tables).filter((n) => n !== "signed").map((n) => element("option", {}, n)));
+    this.camera = new Camera(
+      $("camera"),
+      $("video"),
+      (video) => this.frame(video),
+      (text) => this.refuse(text),
+    );
+    $("colours").replaceChildren(
+      ...Object.keys(tables)
+        .filter((n) => n !== "signed")
+        .map((n) => element("option", {}, n)),
+    );
     $("views").addEventListener("change", (event) => this.stage.change({ view: event.target.value }));
     $("opacity").addEventListener("input", (event) => this.stage.change({ opacity: event.target.value / 100 }));
     $("colours").addEventListener("change", (event) => this.stage.change({ table: event.target.value }));
@@ -88,7 +106,9 @@ class Page {
     $("png").addEventListener("click", () => this.savePicture());
     $("json").addEventListener("click", () => this.record());
     if (this.model.webgpu && navigator.gpu) {
-      $("provider").replaceChildren(...Object.entries(PROVIDERS).map(([value, name]) => element("option", { value }, name)));
+      $("provider").replaceChildren(
+        ...Object.entries(PROVIDERS).map(([value, name]) => element("option", { value }, name)),
+      );
       $("provider-field").hidden = false;
     }
   }
@@ -104,7 +124,9 @@ class Page {
     };
     for (const [id, possible] of Object.entries(boxes)) {
       const values = [...new Set(possible.map((m) => m[id]))];
-      $(id).replaceChildren(...values.map((value) => element("option", { value, selected: value === choice[id] }, WORDS[value] ?? value)));
+      $(id).replaceChildren(
+        ...values.map((value) => element("option", { value, selected: value === choice[id] }, WORDS[value] ?? value)),
+      );
       $(id).disabled = values.length < 2;
     }
     $("meaning").textContent = MEANING[choice.psi] ?? "";
@@ -140,7 +162,13 @@ class Page {
       const pixels = pixelsOf(video);
       const bitmap = await createImageBitmap(video);
       this.picture?.bitmap.close();
-      this.picture = { ...pixels, bitmap, notes: ["a frame of a camera"], bytes: new Uint8Array(pixels.rgba.buffer), name: "camera" };
+      this.picture = {
+        ...pixels,
+        bitmap,
+        notes: ["a frame of a camera"],
+        bytes: new Uint8Array(pixels.rgba.buffer),
+        name: "camera",
+      };
       this.decoding = performance.now() - begun;
       this.mark(null);
       await this.explained();
@@ -233,7 +261,9 @@ class Page {
     // The first run of a graph finds its kernels and its memory: no ratio is shown of it.
     const ratio = this.prediction.first || this.result.first ? "first run" : (times.Explain / times.Predict).toFixed(1);
     rows.push(["Explain / predict", ratio]);
-    $("times").replaceChildren(...rows.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+    $("times").replaceChildren(
+      ...rows.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))),
+    );
   }
 
   /** Run in another way, after its first result is held against that of WebAssembly. */
@@ -243,9 +273,19 @@ class Page {
       const tried = await this.open(provider);
       try {
         if (provider !== "wasm" && this.result) {
-          const found = await explain(tried, this.model, this.choice, this.prepared.data, this.target ?? this.prediction.decision.own);
+          const found = await explain(
+            tried,
+            this.model,
+            this.choice,
+            this.prepared.data,
+            this.target ?? this.prediction.decision.own,
+          );
           const far = difference(found, this.result);
-          if (!(far <= FAR)) throw new Error(`${PROVIDERS[provider]} computes another map here (it differs by ${far.toPrecision(2)} of the maximum): WebAssembly is kept.`);
+          if (!(far <= FAR))
+            throw new Error(
+              `${PROVIDERS[provider]} computes another map here (${far.toPrecision(2)} of the maximum apart): ` +
+                "WebAssembly is kept.",
+            );
         }
       } catch (error) {
         tried.close();
@@ -267,13 +307,16 @@ class Page {
 
   details() {
     const { model } = this;
-    const slow = globalThis.crossOriginIsolated ? "" : "; more where the server isolates the page, as fgonnx view --serve does";
+    const { version, threads } = this.sessions;
+    const slow = globalThis.crossOriginIsolated
+      ? ""
+      : "; more where the server isolates the page, as fgonnx view --serve does";
     const rows = {
       Model: `${model.model.path}, sha256 ${model.model.sha256.slice(0, 12)}`,
       Preprocessing: model.described,
       Explained: `${model.head.value}${model.head.before ? `, before the final ${model.head.before}` : ""}`,
       "Written by": `fgonnx ${model.versions.fgonnx}`,
-      Runtime: `onnxruntime-web ${this.sessions.version ?? model.runtime.version}, ${this.sessions.threads} thread(s)${slow}`,
+      Runtime: `onnxruntime-web ${version ?? model.runtime.version}, ${threads} thread(s)${slow}`,
     };
     const cells = Object.entries(rows).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]);
     $("details").replaceChildren(element("dl", {}, ...cells));
@@ -285,7 +328,15 @@ class Page {
     const { decision, entry } = this.prediction;
     const target = entry(this.target ?? decision.own);
     const made = await recordOf({
-      model, picture: this.picture, prepared: input, decision, target, choice, result, runtime: sessions, view: this.stage.how.view,
+      model,
+      picture: this.picture,
+      prepared: input,
+      decision,
+      target,
+      choice,
+      result,
+      runtime: sessions,
+      view: this.stage.how.view,
     });
     save(new Blob([`${JSON.stringify(made, null, 2)}\n`], { type: "application/json" }), `${this.stem()}.json`);
   }

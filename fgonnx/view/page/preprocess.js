@@ -105,7 +105,8 @@ function grey(rgb) {
 function reordered(pixels, channels, order) {
   if (order.every((from, i) => from === i)) return pixels;
   const out = new Uint8Array(pixels.length);
-  for (let i = 0; i < pixels.length; i += channels) for (let c = 0; c < channels; c++) out[i + c] = pixels[i + order[c]];
+  for (let i = 0; i < pixels.length; i += channels)
+    for (let c = 0; c < channels; c++) out[i + c] = pixels[i + order[c]];
   return out;
 }
 

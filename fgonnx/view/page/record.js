@@ -35,7 +35,11 @@ export async function recordOf({ model, picture, prepared, decision, target, cho
     tensor: { sha256: await hash(prepared.data), shape: prepared.dims.slice(1), dtype: model.input.dtype },
     notes: [...picture.notes, ...choice.notes],
     chosen: [],
-    explained: { value: model.head.value, before: model.head.before, described: `${target.index} ${target.label ?? ""}`.trim() },
+    explained: {
+      value: model.head.value,
+      before: model.head.before,
+      described: `${target.index} ${target.label ?? ""}`.trim(),
+    },
     top5: decision.entries.map(entry),
     target: entry(target),
     score: result.score,

@@ -131,27 +131,37 @@ function bounded(size, target) {
 
 function cubic(size, target) {
   const a = -0.75;
-  return taps(size, target, (part) => {
-    const far = part + 1;
-    const rest = 1 - part;
-    const found = [
-      ((a * far - 5 * a) * far + 8 * a) * far - 4 * a,
-      ((a + 2) * part - (a + 3)) * part * part + 1,
-      ((a + 2) * rest - (a + 3)) * rest * rest + 1,
-    ];
-    return [...found, 1 - found[0] - found[1] - found[2]];
-  }, 1);
+  return taps(
+    size,
+    target,
+    (part) => {
+      const far = part + 1;
+      const rest = 1 - part;
+      const found = [
+        ((a * far - 5 * a) * far + 8 * a) * far - 4 * a,
+        ((a + 2) * part - (a + 3)) * part * part + 1,
+        ((a + 2) * rest - (a + 3)) * rest * rest + 1,
+      ];
+      return [...found, 1 - found[0] - found[1] - found[2]];
+    },
+    1,
+  );
 }
 
 function lanczos(size, target) {
-  return taps(size, target, (part) => {
-    const found = Array.from({ length: 8 }, (_, i) => {
-      const t = (part + 3 - i) * Math.PI;
-      return Math.abs(t) < TINY ? 1 : (4 * Math.sin(t) * Math.sin(t / 4)) / (t * t);
-    });
-    const sum = found.reduce((x, y) => x + y, 0);
-    return found.map((x) => x / sum);
-  }, 3);
+  return taps(
+    size,
+    target,
+    (part) => {
+      const found = Array.from({ length: 8 }, (_, i) => {
+        const t = (part + 3 - i) * Math.PI;
+        return Math.abs(t) < TINY ? 1 : (4 * Math.sin(t) * Math.sin(t / 4)) / (t * t);
+      });
+      const sum = found.reduce((x, y) => x + y, 0);
+      return found.map((x) => x / sum);
+    },
+    3,
+  );
 }
 
 /** First cell and weights of every target cell, where centres lie on centres. */

@@ -64,7 +64,10 @@ export class Sessions {
   async run(file, inputs, outputs) {
     const first = !this.loaded.has(file);
     if (first) {
-      this.loaded.set(file, bytesOf(file).then((graph) => this.call("load", { name: file, graph }, [graph.buffer])));
+      this.loaded.set(
+        file,
+        bytesOf(file).then((graph) => this.call("load", { name: file, graph }, [graph.buffer])),
+      );
     }
     try {
       await this.loaded.get(file);

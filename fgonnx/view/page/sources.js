@@ -52,7 +52,8 @@ export function gallery(list, samples, take) {
   });
   list.replaceChildren(...buttons.map((button) => element("li", {}, button)));
   list.hidden = buttons.length === 0;
-  return (name) => buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(samples[i].name === name)));
+  return (name) =>
+    buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(samples[i].name === name)));
 }
 
 /** The camera: frame after frame, each when the one before is explained. */

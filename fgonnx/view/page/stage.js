@@ -84,11 +84,19 @@ export class Stage {
 
   cross(context, times) {
     const [x, y] = this.at.map((i) => (i + 0.5) * times);
-    for (const [width, colour] of [[4, "#000a"], [1.6, "#fff"]]) {
+    for (const [width, colour] of [
+      [4, "#000a"],
+      [1.6, "#fff"],
+    ]) {
       context.lineWidth = width;
       context.strokeStyle = colour;
       context.beginPath();
-      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+      for (const [dx, dy] of [
+        [1, 0],
+        [-1, 0],
+        [0, 1],
+        [0, -1],
+      ]) {
         context.moveTo(x + dx * 7, y + dy * 7);
         context.lineTo(x + dx * 18, y + dy * 18);
       }
@@ -133,7 +141,9 @@ export class Stage {
     const { prepared, map } = this.shown;
     const i = y * prepared.size[1] + x;
     const colour = Array.from(prepared.seen.subarray(3 * i, 3 * i + 3)).join(" ");
-    const value = map ? `, map ${map[i].toPrecision(3)}, ${Math.round((100 * map[i]) / (this.most || 1))} % of the maximum` : "";
+    const value = map
+      ? `, map ${map[i].toPrecision(3)}, ${Math.round((100 * map[i]) / (this.most || 1))} % of the maximum`
+      : "";
     this.output.textContent = `column ${x}, row ${y}${value}, colour ${colour}`;
   }
 }
