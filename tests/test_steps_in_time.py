@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import warnings
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import fgonnx
 from fgonnx.engine.normal.expand import recurrent
+from tests import skips
 from tests.support import model
 from tests.test_recurrence import CASES, layer, waves
 
@@ -173,6 +177,106 @@ def test_steps_of_a_scan_of_the_models_own_have_a_place(axis, direction):
     e = fgonnx.Explainer(source, layout="NWC" if axis == 0 else "NCW", psi="signed")(x, 1)
     assert e.localised_share()[0] == pytest.approx(1)
     np.testing.assert_allclose(e.saliency.sum(), e.score[0], rtol=1e-5)
+
+
+def test_steps_that_read_one_entry_again_and_again_have_no_place():
+    """A Scan over something else, each step of which reads the last entry in time: that is not when it happens."""
+    h, u, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [3]) for n in ("h", "u", "h_out"))
+    body = helper.make_graph(
+        [
+            helper.make_node("Gather", ["x2", "at"], ["e"], axis=0),
+            helper.make_node("Add", ["e", "h"], ["a"]),
+            helper.make_node("Add", ["a", "u"], ["b"]),
+            helper.make_node("Tanh", ["b"], ["h_out"]),
+        ],
+        "step",
+        [h, u],
+        [y],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("Squeeze", ["x", "zero"], ["x2"]),
+            helper.make_node("Scan", ["h0", "us"], ["s"], body=body, num_scan_inputs=1),
+            helper.make_node("Unsqueeze", ["s", "zero"], ["y"]),
+        ],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 6, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
+        [
+            numpy_helper.from_array(np.zeros(3, np.float32), "h0"),
+            numpy_helper.from_array(np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3), "us"),
+            numpy_helper.from_array(np.array([0], np.int64), "zero"),
+            numpy_helper.from_array(np.array(5, np.int64), "at"),
+        ],
+    )
+    source = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    e = fgonnx.Explainer(source, layout="NWC")(np.random.default_rng(2).normal(size=(1, 6, 3)).astype("f4"), 1)
+    assert [s.in_map for s in e.sites] == [True] + [False] * (len(e.sites) - 1)
+
+
+def cells():
+    """Cells of torch that are called in a loop, which the exporter writes out: a module and an input for each."""
+    torch = skips.without("torch")
+    nn = torch.nn
+
+    class Loop(nn.Module):
+        def __init__(self, kind, *, backwards=False, strided=False, stacked=False):
+            super().__init__()
+            self.conv = nn.Conv1d(3, 3, 3, stride=2, padding=1) if strided else None
+            self.cell, self.f = getattr(nn, kind)(3, 8), nn.Linear(8, 4)
+            self.above = getattr(nn, kind)(8, 8) if stacked else None
+            self.backwards, self.pair = backwards, kind == "LSTMCell"
+
+        def forward(self, x):
+            if self.conv is not None:
+                x = torch.relu(self.conv(x.transpose(1, 2))).transpose(1, 2)
+            zero = torch.zeros(x.shape[0], 8)
+            h = k = (zero, zero) if self.pair else zero
+            steps = range(x.shape[1])
+            for t in reversed(steps) if self.backwards else steps:
+                h = self.cell(x[:, t], h)
+                if self.above is not None:
+                    k = self.above(h[0] if self.pair else h, k)
+            last = h if self.above is None else k
+            return self.f(last[0] if self.pair else last)
+
+    torch.manual_seed(0)
+    return {
+        "LSTM": Loop("LSTMCell"),
+        "GRU": Loop("GRUCell"),
+        "RNN": Loop("RNNCell"),
+        "LSTM, backwards": Loop("LSTMCell", backwards=True),
+        "GRU behind a stride": Loop("GRUCell", strided=True),
+        "two LSTMs": Loop("LSTMCell", stacked=True),
+    }
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN", "LSTM, backwards", "GRU behind a stride", "two LSTMs"])
+def test_steps_that_an_exporter_has_written_out_have_a_place(name):
+    torch, found = skips.without("torch"), cells()[name]
+    file, x = io.BytesIO(), torch.randn(1, 8, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(found.eval(), x, file, dynamo=False, input_names=["x"], output_names=["y"])
+    e = fgonnx.Explainer(file.getvalue(), psi="signed")(x.numpy(), 1)
+    assert [s.name for s in e.sites if not s.in_map] == ["y"]
+    np.testing.assert_allclose(e.saliency.sum(axis=1), e.localised(), rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_done_with_every_entry_alone_is_no_recurrence():
+    """A dense layer that a loop calls for every entry: its maps are what they were."""
+    text = """(float[N,4,3] x) => (float[N,2] y) <int64 i0 = {0}, int64 i1 = {1}, int64 i2 = {2}, int64 i3 = {3}> {
+        a0 = Gather<axis=1>(x, i0) b0 = Gemm(a0, w, b) r0 = Relu(b0)
+        a1 = Gather<axis=1>(x, i1) b1 = Gemm(a1, w, b) r1 = Relu(b1)
+        a2 = Gather<axis=1>(x, i2) b2 = Gemm(a2, w, b) r2 = Relu(b2)
+        a3 = Gather<axis=1>(x, i3) b3 = Gemm(a3, w, b) r3 = Relu(b3)
+        s = Sum(r0, r1, r2, r3) y = MatMul(s, v)
+    }"""
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(3, 5)), "b": rng.normal(size=5), "v": rng.normal(size=(5, 2))}
+    source = model(text, weights={n: a.astype(np.float32) for n, a in weights.items()})
+    e = fgonnx.Explainer(source, layout="NWC")(rng.normal(size=(2, 4, 3)).astype("f4"), 1)
+    assert [s.in_map for s in e.sites] == [True, False, False, False, False]
 
 
 def test_in_half_precision_too():

@@ -32,7 +32,12 @@ class Step:
 def mark(nodes: Iterable[ir.Node], layer: str, number: int) -> None:
     """Record that nodes, in order, are those of a step."""
     for i, node in enumerate(nodes):
-        node.meta[_STEP] = Step(layer, number, (i,))
+        mark_one(node, layer, number, i)
+
+
+def mark_one(node: ir.Node, layer: str, number: int, place: int) -> None:
+    """Record that a node is the one at a place of a step."""
+    node.meta[_STEP] = Step(layer, number, (place,))
 
 
 def inherit(nodes: Iterable[ir.Node], source: ir.Node) -> None:

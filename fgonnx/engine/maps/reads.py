@@ -54,6 +54,15 @@ class Reads:
         found = self._found.get((step.layer, step.number), set()) if step is not None else set()
         return next(iter(found)) if len(found) == 1 else None
 
+    def shared(self) -> set[str]:
+        """Return the recurrences of which two steps read one entry: it is the place of none of them."""
+        taken: dict[tuple[str, Entry], int] = {}
+        for (layer, _), found in self._found.items():
+            if len(found) == 1:
+                key = (layer, next(iter(found)))
+                taken[key] = taken.get(key, 0) + 1
+        return {layer for (layer, _), count in taken.items() if count > 1}
+
     def joined(self, node: ir.Node) -> Entry | None:
         """Return the last entry of the axis that a Concat makes of the results of all steps; None of any other."""
         found = [self._behind(v) for v in node.inputs]

@@ -58,10 +58,10 @@ def cells(nodes: Sequence[ir.Node], layouts: dict[ir.Value, Layout], rank: int) 
     read = Reads()
     for node in nodes:
         read.see(node, layouts)
-    placed = {}
+    placed, shared = {}, read.shared()
     for node in nodes:
         step, entry = steps.of(node), read.of(node)
-        if step is not None and entry is not None:
+        if step is not None and entry is not None and step.layer not in shared:
             sizes = tuple(entry.size if i == entry.axis else 1 for i in range(rank))
             placed[node] = Cell(step.layer, step.role, entry.position, sizes)
     return placed

@@ -37,6 +37,7 @@ from fgonnx.engine.normal.roles import roles
 from fgonnx.engine.normal.rounding import tie_rounding
 from fgonnx.engine.normal.tie import Twins
 from fgonnx.engine.normal.training import refuse_training
+from fgonnx.engine.normal.unrolled import mark_steps
 from fgonnx.errors import ModelError
 from fgonnx.wording import parameter
 
@@ -216,6 +217,7 @@ def normalise(
         check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
     axes = settle_layout(x, shape, read, layout, loaded.name, notes, arrangement)
     settle_recurrences(model)
+    mark_steps(model.graph)
     found = lookups(model.graph, x) if per_sample else []
     rows = embedded(model, x, found, loaded.name) if found else x
     choose_before(model, rows)
