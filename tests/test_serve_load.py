@@ -33,6 +33,15 @@ def body(path=STAR, **parameters):
     return {"instances": [picture(path)], "parameters": {"map": "none", **parameters}}
 
 
+def until(condition):
+    """Return once it holds; the service is polled, not slept upon."""
+    for _ in range(4000):
+        if condition():
+            return
+        threading.Event().wait(0.005)
+    pytest.fail("it never came")
+
+
 class Held:
     """Runs of a model that wait until they are let go."""
 
@@ -63,8 +72,7 @@ def test_more_than_may_wait_are_turned_away_at_once(monkeypatch, threads):
         assert held.begun.acquire(timeout=20)
         waiting = [threads.submit(post, service, EXPLAIN, body()) for _ in range(2)]
         lane = service.catalogue.entries["shapes"].lanes["explain"]
-        while lane.waiting < 2:
-            get(service, "/v2/health/live")
+        until(lambda: lane.waiting >= 2)
         away = post(service, EXPLAIN, body())
         assert (away.status, away.headers["retry-after"]) == (429, "1")
         assert "2 samples wait" in away.error
@@ -136,8 +144,7 @@ def test_strangers_in_one_batch_get_their_own_answers(monkeypatch, threads):
             # one of them asks for what cannot be explained: its error is nobody else's
             wrong = {"contrast": "next", "target": "star"} if name == "cross" else {}
             asked[name] = threads.submit(post, service, EXPLAIN, body(path, map="array", **wrong))
-            while lane.waiting <= i:
-                get(service, "/v2/health/live")
+            until(lambda waiting=i + 1: lane.waiting >= waiting)
         held.go.set()
         assert asked.pop("cross").result().status == 200
         assert [sum(b) for b in held.batches].count(5) == 1
@@ -167,11 +174,9 @@ def test_an_error_of_one_in_a_batch_is_its_own(monkeypatch, threads):
         assert held.begun.acquire(timeout=20)
         lane = service.catalogue.entries["shapes"].lanes["explain"]
         good = threads.submit(post, service, EXPLAIN, body(IMAGES / "ring.png", contrast="star"))
-        while lane.waiting < 1:
-            get(service, "/v2/health/live")
+        until(lambda: lane.waiting >= 1)
         bad = threads.submit(post, service, EXPLAIN, body(contrast="star"))  # it is a star
-        while lane.waiting < 2:
-            get(service, "/v2/health/live")
+        until(lambda: lane.waiting >= 2)
         held.go.set()
         assert good.result().body["explanations"][0]["label"] == "ring"
         assert (bad.result().status, "both 3 'star'" in bad.result().error) == (400, True)
@@ -246,15 +251,6 @@ X = np.random.default_rng(0).normal(size=(1, 3, 8, 6)).astype(np.float32)
 def predicted(service):
     reply = post(service, "/v1/models/net:predict", {"instances": X.tolist()})
     return reply.body["predictions"][0]
-
-
-def until(condition):
-    """Return once it holds; the service is polled, not slept upon."""
-    for _ in range(4000):
-        if condition():
-            return
-        threading.Event().wait(0.005)
-    pytest.fail("it never came")
 
 
 def test_a_new_version_takes_over_and_a_broken_one_does_not(tmp_path):
@@ -361,6 +357,13 @@ REFUSED = {
     "a port out of range": ((SHAPES, "--port", "70000"), "65535"),
     "a name that is no part of an address": ((f"a/b={SHAPES}",), "is no name of a model"),
 }
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+    from fgonnx.cli import serve
+
+    monkeypatch.setattr(serve, "find_spec", lambda module: None)
+    assert "needs starlette, uvicorn, grpcio, prometheus-client: pip install" in refused("serve", SHAPES)
 
 
 @pytest.mark.parametrize("kind", REFUSED)
