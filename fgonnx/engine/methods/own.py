@@ -87,7 +87,7 @@ def named(given: Any) -> Any:
     """Return the name of a method that is given as a function, registered if it is not yet; anything else as it is."""
     if isinstance(given, str) or not callable(given):
         return given
-    if given not in _FUNCTIONS:
+    if _FUNCTIONS.get(given) not in registry.names():
         name = _name_of(given)
         others = [n for n in registry.names() if n == name or n.startswith(f"{name}-")]
         free = (f"{name}-{i}" for i in range(2, len(others) + 3))
