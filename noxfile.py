@@ -14,7 +14,10 @@ nox.options.reuse_existing_virtualenvs = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 PYTEST = ("pytest", "-n", "auto", "--dist", "loadfile")
-PAGES = [f"tests/test_{page}.py" for page in ("api_pages", "contributing", "operators_page", "readme")]
+PAGES = [
+    f"tests/test_{page}.py"
+    for page in ("api_pages", "contributing", "json", "operators_page", "pages", "readme", "site", "tutorials")
+]
 
 # Tests that `lowest` leaves out: they compare with packages, or with a version of onnx.reference, that are newer than
 # what it holds back.

@@ -19,6 +19,7 @@ import fgonnx  # noqa: E402
 from benchmarks import networks, pipeline, profile, scaling  # noqa: E402
 from benchmarks.fullgrad import FullGrad  # noqa: E402
 from benchmarks.networks import SMALLEST  # noqa: E402
+from benchmarks.peers import __main__ as peers  # noqa: E402
 from benchmarks.speed import __main__ as speed  # noqa: E402
 from benchmarks.speed import report  # noqa: E402
 from benchmarks.speed.clock import Cell, Plan, measure  # noqa: E402
@@ -206,3 +207,11 @@ def test_the_pipeline_in_all_ways_and_watched(tmp_path: Path) -> None:
 )
 def test_growth_leaves_the_start_out(samples: list[int], found: tuple[int, int]) -> None:
     assert pipeline.growth(samples) == found
+
+
+def test_the_page_of_peers_holds_what_the_results_render_to() -> None:
+    results = json.loads(peers.RESULTS.read_text(encoding="utf-8"))
+    assert peers.PAGE.read_text(encoding="utf-8") == peers.page(results)
+    for peer, found in results["peers"].items():
+        for job, one in found["jobs"].items():
+            assert one["lines"] == peers.lines_of(peers.JOBS / f"{peer}_{job}.py")

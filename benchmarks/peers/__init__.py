@@ -1,0 +1,1 @@
+"""The same jobs beside other libraries: `python -m benchmarks.peers`."""

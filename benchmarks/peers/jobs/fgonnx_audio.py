@@ -1,0 +1,3 @@
+import fgonnx
+
+fgonnx.explain("sound/tones.onnx", "sound/tones.wav", "high").save("seen")
