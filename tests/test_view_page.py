@@ -119,6 +119,10 @@ class TestExplains:
         tab.after(lambda: None)
         assert tab.page.evaluate("fgonnxPage.picture.name") == "camera"
         assert start.get_attribute("aria-pressed") == "true"
+        tab.page.evaluate("window.drawing = setInterval(() => fgonnxPage.stage.draw(), 1)")  # as a slider does
+        for _ in range(3):
+            tab.after(lambda: None)
+        tab.page.evaluate("clearInterval(window.drawing)")
         start.click()
         assert start.get_attribute("aria-pressed") == "false"
         tab.page.wait_for_selector("#busy", state="hidden")

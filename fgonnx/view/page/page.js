@@ -148,11 +148,10 @@ class Page {
     this.camera.stop();
     await this.work(async () => {
       const begun = performance.now();
-      this.picture = await decode(blob, name);
-      this.decoding = performance.now() - begun;
+      const picture = await decode(blob, name);
       this.target = null;
       this.mark(name);
-      await this.explained();
+      await this.replaced(picture, begun);
     });
   }
 
@@ -161,18 +160,24 @@ class Page {
       const begun = performance.now();
       const pixels = pixelsOf(video);
       const bitmap = await createImageBitmap(video);
-      this.picture?.bitmap.close();
-      this.picture = {
-        ...pixels,
-        bitmap,
-        notes: ["a frame of a camera"],
-        bytes: new Uint8Array(pixels.rgba.buffer),
-        name: "camera",
-      };
-      this.decoding = performance.now() - begun;
+      const bytes = new Uint8Array(pixels.rgba.buffer);
       this.mark(null);
-      await this.explained();
+      await this.replaced({ ...pixels, bitmap, bytes, notes: ["a frame of a camera"], name: "camera" }, begun);
     });
+  }
+
+  /** Explain another picture; the one before is drawn until then, and its memory is given back afterwards. */
+  async replaced(picture, begun) {
+    const before = this.picture;
+    this.picture = picture;
+    this.decoding = performance.now() - begun;
+    try {
+      await this.explained();
+    } catch (error) {
+      this.refuse(error.message);
+      this.blank();
+    }
+    before?.bitmap.close();
   }
 
   again(changed) {
@@ -190,9 +195,9 @@ class Page {
       while (this.next) {
         const now = this.next;
         this.next = null;
+        $("error").hidden = true;
         try {
           await now();
-          $("error").hidden = true;
         } catch (error) {
           this.refuse(error.message);
           if (!this.fresh) this.blank();
