@@ -21,7 +21,7 @@ from fgonnx.engine.rewrite.options import Options
 from tests import skips
 from tests.cli_support import IMAGES, ROOT, SHAPES, refused
 from tests.serve_support import STAR, ask, get, picture, post, served
-from tests.support import small_cnn
+from tests.support import draw, model, run, small_cnn
 
 for package in ("starlette", "uvicorn", "grpc", "prometheus_client"):
     skips.without(package)
@@ -48,13 +48,13 @@ class Held:
     def __init__(self, service, monkeypatch, name="shapes"):
         served_ = service.catalogue.entries[name].served
         self.begun, self.go, self.batches = threading.Semaphore(0), threading.Event(), []
-        run = served_.run
+        own = served_.run
 
         def held(jobs):
             self.batches.append([job.count for job in jobs])
             self.begun.release()
             assert self.go.wait(20)
-            return run(jobs)
+            return own(jobs)
 
         monkeypatch.setattr(served_, "run", held)
 
@@ -188,9 +188,8 @@ def test_what_is_not_foreseen_is_one_answer(monkeypatch):
     from fgonnx.serve.watch import Watch
 
     with served(SHAPES, watch=Watch(True, log)) as service:
-        model = service.catalogue.entries["shapes"].served
         with monkeypatch.context() as patch:
-            patch.setattr(model, "explain", lambda *given: 1 / 0)
+            patch.setattr(service.catalogue.entries["shapes"].served, "explain", lambda *given: 1 / 0)
             failed = post(service, EXPLAIN, body())
         assert (failed.status, failed.error) == (500, "the service failed at this request, and has logged why")
         assert post(service, EXPLAIN, body()).status == 200
@@ -334,10 +333,47 @@ def test_predictions_of_int8_models_are_onnxruntimes_to_the_bit(shared):
     np.testing.assert_array_equal(found["output"], expected)
 
 
+#: Models whose samples influence each other, which must not meet strangers' samples.
+MIXING = {
+    "less their mean": "m = ReduceMean<keepdims=1>(g, zero)  y = Sub(g, m)",
+    "the largest of them": "m = ReduceMax<keepdims=1>(g, zero)  y = Add(g, m)",
+    "summed up": "i = Squeeze(zero)  y = CumSum(g, i)",
+    "softmax over them": "y = Softmax<axis=0>(g)",
+}
+
+
+@pytest.mark.parametrize("kind", MIXING)
+def test_samples_that_influence_each_other_meet_no_strangers(kind, tmp_path, threads):
+    graph = f"(float[N,1,6,6] x) => (float[N,3] y) {{ f = Flatten(x)  g = MatMul(f, w)  {MIXING[kind]} }}"
+    weights = {**draw(w=(36, 3)), **({} if "zero" not in graph else {"zero": np.array([0])})}
+    proto = model(graph, weights=weights)
+    onnx.save(proto, tmp_path / "net.onnx")
+    x = np.random.default_rng(0).normal(size=(4, 1, 6, 6)).astype(np.float32)
+    with served(tmp_path / "net.onnx", max_wait=50, grpc=False) as service:
+        path = "/v1/models/net:predict"
+        alone = [threads.submit(post, service, path, {"instances": x[i : i + 1].tolist()}) for i in range(4)]
+        for i, reply in enumerate(alone):
+            expected = run(proto, {"x": x[i : i + 1]})["y"]
+            np.testing.assert_allclose(reply.result().body["predictions"], expected, rtol=0, atol=1e-5)
+        together = post(
+            service, path, {"instances": x.tolist()}
+        )  # they were sent together: so does the model take them
+        np.testing.assert_allclose(together.body["predictions"], run(proto, {"x": x})["y"], rtol=0, atol=1e-5)
+
+
+def test_an_output_without_a_row_for_each_sample_is_given_whole(tmp_path):
+    body = "f = Flatten(x)  y = MatMul(f, w)  s = ReduceSum<keepdims=0>(y, zero)"
+    graph = f"(float[N,1,6,6] x) => (float[N,3] y, float[3] s) {{ {body} }}"
+    onnx.save(model(graph, weights={**draw(w=(36, 3)), "zero": np.array([0])}), tmp_path / "net.onnx")
+    with served(tmp_path / "net.onnx", grpc=False) as service:
+        one = {"instances": np.ones((1, 1, 6, 6)).tolist()}
+        for verb in ("predict", "explain"):
+            (found,) = post(service, f"/v1/models/net:{verb}", one).body["predictions"]
+            np.testing.assert_allclose(found["s"], found["y"], rtol=0, atol=1e-6)
+
+
 def test_free_sizes_are_served_as_they_come(tmp_path):
     graph = "(float[N,1,H,W] x) => (float[N,2] y) { c = Conv(x, w)  p = GlobalAveragePool(c)  y = Flatten(p) }"
-    from tests.support import draw, model
-
     onnx.save(model(graph, weights=draw(w=(2, 1, 3, 3))), tmp_path / "net.onnx")
     with served(tmp_path / "net.onnx", grpc=False) as service:
         assert get(service, "/v2/models/net").body["inputs"][0]["shape"] == [-1, 1, -1, -1]
@@ -396,8 +432,6 @@ def test_a_process_ends_with_its_signal(tmp_path):
 
 
 def test_a_region_is_a_target_of_segmentation(tmp_path):
-    from tests.support import draw, model
-
     graph = "(float[N,1,6,6] x) => (float[N,2,6,6] y) { c = Conv<pads=[1,1,1,1]>(x, w)  y = Tanh(c) }"
     onnx.save(model(graph, weights=draw(w=(2, 1, 3, 3))), tmp_path / "net.onnx")
     x = np.random.default_rng(1).normal(size=(1, 1, 6, 6)).astype(np.float32)

@@ -261,21 +261,31 @@ class Served:
     @cached_property
     def _plain(self) -> tuple[Session, int] | None:
         """The model as it is, in ONNX Runtime, and how many samples it takes at once; None where it is turned first."""
-        dims = dims_of(self.loaded.input(self.input))
-        batch = dims[0] if isinstance(dims[0], int) else None
+        batch = dims_of(self.loaded.input(self.input))[0]
         turned = self.loaded.arrangement
         moved = turned is not None and (turned.axis != 0 or turned.inputs or turned.outputs or turned.filled != 1)
-        if moved or batch not in (None, 1):
+        if moved or (self._fixed and batch != 1):
             return None
         session = self.explainer.running.session(self.loaded.ir, self.loaded.folder)
-        return session, self.size if batch is None else 1
+        return session, 1 if self._fixed else self.size
+
+    @property
+    def _fixed(self) -> bool:
+        """Whether the model takes one number of samples only."""
+        return isinstance(dims_of(self.loaded.input(self.input))[0], int)
 
     def predict(self, x: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the model's own outputs, samples first, as ONNX Runtime computes them of the file itself."""
+        """Return the model's own outputs, samples first, as ONNX Runtime computes them of the file itself.
+
+        Samples that influence each other are run together, as they came: what is asked for is what the model makes of
+        them.
+        """
         if self._plain is None:
             return self.forward(x)[1]
         r = self._engine(x).rewritten
         session, size = self._plain
+        if not self._fixed and (r.entangled or not r.normal.batched):
+            return session.run(dict(x), r.source_outputs)
         fed = batches.feeds(self.loaded.name, r, x, size)
         return batches.run(r, session, fed, size, r.source_outputs)
 

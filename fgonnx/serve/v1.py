@@ -182,6 +182,8 @@ def _picture(served: Served, given: Mapping[str, Any], where: str) -> Sample:
 def predictions(answer: Answer, count: int) -> list[Any]:
     """Return the model's outputs for every sample: of a model with one output, that one."""
     found = {name: to_numbers(array, f"the output '{name}'") for name, array in answer.outputs.items()}
+    if count == 1:  # an output that has no row for each sample is given whole
+        found = {name: rows if isinstance(rows, list) and len(rows) == 1 else [rows] for name, rows in found.items()}
     if any(len(rows) != count for rows in found.values()):
         raise RefusedError(422, "the model's outputs have no row for each instance: send instances one by one")
     rows = [{name: values[i] for name, values in found.items()} for i in range(count)]
