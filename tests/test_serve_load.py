@@ -217,6 +217,37 @@ def test_a_line_for_each_request_without_its_content():
         assert f'fgonnx_stage_seconds_count{{model="shapes",stage="{stage}",verb="explain"}} 1.0' in page
 
 
+def spoken(service, content):
+    """Send bytes as they are, and return what comes back until the service hangs up or answers."""
+    import socket
+
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+        connection.sendall(content)
+        return connection.recv(65536)
+
+
+HEAD = f"POST {EXPLAIN} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n".encode()
+
+
+def test_connections_that_misbehave_disturb_nobody():
+    import socket
+
+    log = StringIO()
+    from fgonnx.serve.watch import Watch
+
+    with served(SHAPES, watch=Watch(True, log), timeout=0.5, grpc=False) as service:
+        assert spoken(service, b"\x16\x03\x01 no HTTP\r\n\r\n").startswith(b"HTTP/1.1 400")
+        assert spoken(service, HEAD + b"{").startswith(b"HTTP/1.1 408")  # a body that does not come
+        with socket.create_connection(("127.0.0.1", service.port)) as connection:
+            connection.sendall(HEAD + b"{")  # and hangs up
+        until(lambda: '"status": 499' in log.getvalue())
+        until(lambda: "fgonnx_requests_active 0.0" in get(service, "/metrics").body.decode())
+        assert post(service, EXPLAIN, body()).status == 200
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [line["event"] for line in lines].count("unexpected") == 0
+    assert {line["said"] for line in lines if line["event"] == "connection"} == {"Invalid HTTP request received."}
+
+
 def test_a_stop_answers_what_was_taken_on(monkeypatch, threads):
     with served(SHAPES) as service:
         held = Held(service, monkeypatch)

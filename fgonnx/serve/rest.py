@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -190,6 +190,8 @@ class Rest:
 
         try:
             return await asyncio.wait_for(read(), self.desk.serving.timeout)
+        except ClientDisconnect:
+            raise RefusedError(499, "whoever asked is gone") from None
         except TimeoutError:
             raise RefusedError(408, "the request did not come to its end in time") from None
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _KEEP_ALIVE = 75
 """Seconds that an idle connection is kept: longer than proxies keep theirs, lest they write into a closed one."""
 
+
+_LONGEST = 300  # characters of a line about a connection
 
 _LAST = 2
 """Seconds for the last answers to be sent."""
@@ -86,7 +89,7 @@ class Service:
             An address is taken, or is none.
         """
         limits = replace(bounds.current(), pixels=min(bounds.current().pixels, self.serving.max_pixels))
-        with bounds.bounded(limits), _signals(self.stop if signals else None):
+        with bounds.bounded(limits), _signals(self.stop if signals else None), _told(self.watch):
             asyncio.run(self._run(started))
 
     def stop(self) -> None:
@@ -151,8 +154,33 @@ class _Web(uvicorn.Server):
         return contextlib.nullcontext()
 
 
+class _Lines(logging.Handler):
+    """What uvicorn says of connections, as lines of the service's log."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__(logging.WARNING)
+        self._watch = watch
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._watch.tell("connection", level=record.levelname.lower(), said=record.getMessage()[:_LONGEST])
+
+
 @contextlib.contextmanager
-def _signals(stop: Callable[[], None] | None) -> Any:
+def _told(watch: Watch) -> Iterator[None]:
+    """Have the log hold what uvicorn would write to stderr."""
+    logger, handler = logging.getLogger("uvicorn.error"), _Lines(watch)
+    before = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[], None] | None) -> Iterator[None]:
     """Have signals stop the service within a block; a second one ends the process as usual."""
     if stop is None:
         yield
