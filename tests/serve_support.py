@@ -58,8 +58,9 @@ def served(*models, how=None, watch=None, **serving):
     from fgonnx.serve.served import How
     from fgonnx.serve.server import Service
 
+    ports = {"grpc_port": 0} if serving.get("grpc", True) else {}
     how = how or How(running=Running(threads=1))
-    options = Serving(**{"port": 0, "grpc_port": 0, "log": False, "reload": 0, **serving})
+    options = Serving(**{"port": 0, "log": False, "reload": 0, **ports, **serving})
     service = Service([str(m) for m in models or (SHAPES,)], how, options, watch)
     listening = threading.Event()
     failed = []

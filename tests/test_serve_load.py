@@ -422,6 +422,8 @@ REFUSED = {
     "an address that is none": ((SHAPES, "--host", "nowhere.invalid"), "cannot be listened on"),
     "a condition that is none": ((SHAPES, "--explain-if", "truth == 1"), "names 'truth'"),
     "a port out of range": ((SHAPES, "--port", "70000"), "65535"),
+    "a port of what is not served": ((SHAPES, "--no-grpc", "--grpc-port", "9000"), "--grpc-port 9000 has no effect"),
+    "a wait for nobody": ((SHAPES, "--max-wait", "5"), "--max-wait 5.0 has no effect: --batch-size 1"),
     "a name that is no part of an address": ((f"a/b={SHAPES}",), "is no name of a model"),
 }
 

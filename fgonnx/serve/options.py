@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 
-from fgonnx.fields import check_fields, documented, option
+from fgonnx.fields import check_fields, check_idle, documented, option
 from fgonnx.jobs.audit import condition
 
 CONDITIONS = ("probability", "score", "margin", "predicted")
@@ -15,6 +15,10 @@ _WHERE, _LIMITS = "Where it listens", "What it takes on"
 _MOST_PORT = 65_535
 
 
+def _idle_grpc_port(s: Serving) -> str:
+    return "" if s.grpc else "gRPC is not served"
+
+
 @documented
 @dataclass(frozen=True, kw_only=True)
 class Serving:
@@ -22,7 +26,9 @@ class Serving:
 
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for all of them.", panel=_WHERE, metavar="ADDRESS")
     port: int = option(8080, "Port of HTTP; 0 for any free one.", panel=_WHERE, least=0, most=_MOST_PORT)
-    grpc_port: int = option(8081, "Port of gRPC; 0 for any free one.", panel=_WHERE, least=0, most=_MOST_PORT)
+    grpc_port: int = option(
+        8081, "Port of gRPC; 0 for any free one.", panel=_WHERE, least=0, most=_MOST_PORT, idle=_idle_grpc_port
+    )
     grpc: bool = option(
         True,
         "Serve HTTP alone.",
@@ -93,5 +99,6 @@ class Serving:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_idle(self)
         if self.explain_if is not None:
             condition.parse(self.explain_if, names=CONDITIONS)

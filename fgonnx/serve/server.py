@@ -15,12 +15,14 @@ import uvicorn
 
 from fgonnx import bounds
 from fgonnx.errors import OptionError
+from fgonnx.fields import idle
 from fgonnx.serve import rest, rpc
 from fgonnx.serve.catalogue import Catalogue
 from fgonnx.serve.desk import Desk
 from fgonnx.serve.options import Serving
 from fgonnx.serve.served import How
 from fgonnx.serve.watch import Watch
+from fgonnx.wording import parameter
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _KEEP_ALIVE = 75
@@ -66,6 +68,8 @@ class Service:
     ) -> None:
         self.serving = serving or Serving()
         self.how = replace(how or How(), condition=self.serving.explain_if)
+        if self.serving.max_wait and self.how.running.batch_size == 1:
+            raise idle("max_wait", self.serving.max_wait, f"{parameter('batch_size', 1)} runs requests one by one")
         self.watch = watch or Watch(self.serving.log)
         self.catalogue = Catalogue(models, self.how, self.serving)
         self.desk = Desk(self.catalogue, self.serving, self.watch)
