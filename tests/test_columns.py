@@ -247,6 +247,25 @@ class TestFeatures:
         np.testing.assert_allclose(found[["age", "dose", "weight", "biases"]].sum(axis=1), found["score"], rtol=1e-5)
         assert e._repr_html_().count("<img") == 4
 
+    @pytest.mark.parametrize("index", ["", "Unnamed: 0", "index", "id"])
+    def test_a_column_that_numbers_the_rows_is_no_feature(self, index, tmp_path):
+        path = table(tmp_path / "a.csv", [index, "age", "dose", "weight"], [[0, 1, 2, 3], [1, 2, 3, 4]])
+        good("explain", features(tmp_path / "m.onnx"), path, "-o", tmp_path / "out")
+        assert record(tmp_path / "out", "a-0001")["features"]["values"] == [2, 3, 4]
+
+    @pytest.mark.parametrize("option", [("--span", "0:1"), ("--pad", "zero"), ("--slide", 1)])
+    def test_options_of_recordings_have_no_effect_on_rows(self, option, tmp_path):
+        path = table(tmp_path / "a.csv", ["age", "dose", "weight"], [[1, 2, 3]])
+        message = refused("explain", features(tmp_path / "m.onnx"), path, "-o", tmp_path / "out", *option)
+        assert "has no effect: every row of a table is a sample of its own" in message
+
+    def test_true_and_false_are_numbers_and_missing_values_are_named(self, tmp_path):
+        source = features(tmp_path / "m.onnx")
+        frame = pd.DataFrame({"age": [1.0], "smoker": [True], "weight": [2.0]})
+        np.testing.assert_allclose(fgonnx.explain(source, frame).origin.samples[0].x, [1, 1, 2])
+        with pytest.raises(InputError, match="'table', row 0, column 'age': nan is no finite number"):
+            fgonnx.explain(source, frame.assign(age=[np.nan]))
+
     def test_columns_of_a_frame_are_chosen_by_name(self, tmp_path):
         rows = np.random.default_rng(2).normal(size=(2, 3)).astype(np.float32)
         frame = pd.DataFrame(rows, columns=["age", "dose", "weight"]).assign(name=["a", "b"])[

@@ -137,10 +137,10 @@ def _is_frame(x: Any) -> bool:
 def _columns_of(frame: Any) -> Columns:
     """Return a table of pandas or polars as one of text."""
     rows = frame.iter_rows() if hasattr(frame, "iter_rows") else frame.itertuples(index=False, name=None)
-    cells = [["" if v is None else str(v) for v in row] for row in rows]
+    cells = [["" if v is None else str(float(v) if isinstance(v, bool) else v) for v in row] for row in rows]
     if not cells:
         raise InputError("the table has no rows: there is nothing to explain")
-    return Columns(tuple(str(name) for name in frame.columns), cells, Path("table"), 0)
+    return Columns(tuple(str(name) for name in frame.columns), cells, Path("table"), 0, counted="row")
 
 
 def holds_rows(x: Any, tables: Callable[[], Tabular]) -> bool:

@@ -32,7 +32,7 @@ from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.fields import check_choices, refuse_idle
 from fgonnx.jobs import provenance, record, tabled, written
-from fgonnx.jobs.reading import OF_FILES, SOUND, Reading, agreed_layout, aligned_labels
+from fgonnx.jobs.reading import OF_FILES, OF_SERIES, SOUND, Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.record import Decision
 from fgonnx.jobs.samples import Reader, Sample, Source, digest, find, is_picture, is_recording, is_table
 from fgonnx.jobs.tabular import Tabular
@@ -111,6 +111,7 @@ class ExplainJob:
         self._pictures = any(is_picture(s.path) for s in self.sources)
         self._tables = any(is_table(s.path) and tables.is_table(tables.open(s.path)) for s in self.sources[:1])
         if self._tables:
+            refuse_idle(self.reading, OF_SERIES, "every row of a table is a sample of its own")
             self.options, self._options = tabled.signed(self.options), tabled.signed(self._options)
         if not any(is_recording(s.path) for s in self.sources):
             arrays = any(s.path.suffix.lower() == ".npy" for s in self.sources)

@@ -26,6 +26,8 @@ SOUND = ("rate", "channel", "span", "channels", "units", "by", "pad", "slide", "
 """Fields for recordings and tables only."""
 OF_FILES = ("rate", "channel", "span", "by")
 """Those of them that say how a file of recordings is read; the others name what an array holds."""
+OF_SERIES = ("rate", "channel", "span", "by", "pad", "slide", "axes")
+"""Those that mean nothing for the rows of a table."""
 
 TIME = "time"
 """What the axis of a spectrogram is called that is drawn across."""

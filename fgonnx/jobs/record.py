@@ -203,7 +203,7 @@ def describe(
             *explanation.settings["notes"],
             *([remark] if (remark := explanation.settings.get("remarks", ("",) * (row + 1))[row]) else []),
             *([SMOOTHED] if request["settings"]["method"] == "smooth-fullgrad" else []),
-            *([f"layer: {explanation.settings['layer']}"] if "layer" in explanation.settings else []),
+            *([f"layer: {explanation.settings['layer']}"] if explanation.settings.get("layer") is not None else []),
         ],
         "settings": {**request["settings"], **chosen},
         "chosen": list(chosen),

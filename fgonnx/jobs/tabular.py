@@ -22,6 +22,8 @@ SERIES, TABLE = "series", "table"
 TIMES = ("time", "t", "timestamp", "seconds", "sec", "s", "time_s", "time (s)", "time [s]")
 """Headers, in lower case, of a column that holds times instead of values."""
 _IDS = ("id", "recording", "recording_id", "record", "series", "series_id", "subject", "sample", "sample_id", "trial")
+_INDICES = ("", "unnamed: 0", "index")
+"""Headers of the column that numbers the rows, as pandas writes it."""
 _EVEN = 0.01  # by how much of their mean intervals between samples may differ
 
 
@@ -256,7 +258,7 @@ class Tabular:
         wanted = {d for d in self._sizes if isinstance(d, int)}
         if len(names) in wanted and len(self._sizes) == 1:
             return tuple(names)
-        kept = [n for n in names if n.lower() not in TIMES]
+        kept = [n for n in names if n.lower() not in (*TIMES, *_INDICES)]
         if self._id(table, kept) is not None:
             kept = [n for n in kept if n != self._id(table, kept)]
         return tuple(kept)

@@ -8,8 +8,9 @@ from fgonnx import converters
 from fgonnx.errors import FgonnxError
 from tests.frameworks import agrees, needed, noise
 
-_, _, joblib = needed("sklearn", "skl2onnx", "joblib")
+_, skl2onnx, joblib = needed("sklearn", "skl2onnx", "joblib")
 
+from sklearn.linear_model import LogisticRegression  # noqa: E402
 from sklearn.neural_network import MLPClassifier, MLPRegressor  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
@@ -57,3 +58,19 @@ def test_a_pickle_is_loaded_only_where_that_is_allowed(tmp_path):
 def test_an_estimator_that_is_not_fitted_is_refused(tmp_path):
     with pytest.raises(FgonnxError, match="the MLPRegressor is not fitted"):
         converters.convert(MLPRegressor(), tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_linear_classifier_is_explained_before_its_probabilities(classes):
+    """Each feature adds its weight times its distance from the mean; the exporter's own sum of one is no head."""
+    y = (X[:, :3].argmax(1) if classes == 3 else X[:, 0] > 0).astype(int)
+    scaler, linear = StandardScaler(), LogisticRegression()
+    fitted = make_pipeline(scaler, linear).fit(5 * X + 3, y)
+    rows = (5 * X[:4] + 3).astype(np.float32)
+    source = skl2onnx.to_onnx(fitted, rows[:1], options={"zipmap": False})
+    e = fgonnx.Explainer(source, psi="signed", output="probabilities")(rows, 1)
+    weights = linear.coef_[1 if classes == 3 else 0]
+    np.testing.assert_allclose(e.saliency, (rows - scaler.mean_) / scaler.scale_ * weights, rtol=1e-3, atol=1e-4)
+    scores = fitted.decision_function(rows)
+    np.testing.assert_allclose(e.score, scores[:, 1] if classes == 3 else scores, rtol=1e-4, atol=1e-4)
+    assert e.head_stripped == ("Softmax" if classes == 3 else "Sigmoid")

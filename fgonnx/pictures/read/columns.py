@@ -39,6 +39,8 @@ class Columns:
         Line of the first row in the file, from 1.
     headed : bool
         Whether the file has a header.
+    counted : str
+        What is counted in messages: lines of a file, rows of a table in memory.
     """
 
     names: tuple[str, ...]
@@ -46,6 +48,7 @@ class Columns:
     path: Path
     first: int = 2
     headed: bool = True
+    counted: str = "line"
 
     def place(self, name: str) -> int:
         """Return which column has a name.
@@ -102,7 +105,7 @@ class Columns:
                 number = _number(cell)
                 if number is not None and np.isfinite(number):
                     continue
-                where = f"'{self.path}', line {self.first + i}, column '{self.names[at]}'"
+                where = f"'{self.path}', {self.counted} {self.first + i}, column '{self.names[at]}'"
                 if not cell:
                     return InputError(f"{where}: the cell is empty; fill it in, or leave the row out")
                 if number is not None:
