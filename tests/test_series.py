@@ -86,6 +86,11 @@ class TestPictures:
         with pytest.raises(InputError, match="do not belong together"):
             plotted.draw(plotted.Series(np.zeros((2, 5)), np.zeros((3, 5)), None, ["a", "b"]), Certificate("t"))
 
+    def test_a_session_shows_several_by_their_plots(self, tmp_path):
+        shown = fgonnx.explain(series(tmp_path / "m.onnx"), X)._repr_html_()
+        assert shown.count("<img") == 3
+        assert len(shown) < 1_000_000
+
     def test_a_session_shows_lanes(self, tmp_path):
         e = fgonnx.explain(series(tmp_path / "m.onnx"), X[0])
         assert e.to_dict()["series"]["channels"] == ["channel 0", "channel 1", "channel 2"]

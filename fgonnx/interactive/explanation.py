@@ -38,6 +38,7 @@ RGB = npt.NDArray[np.uint8]
 _SHOWN = 12  # samples in a notebook's cell
 _COLUMNS = 2
 _THUMBNAIL = 160  # pixels, of one of several samples in a cell
+_PLOTTED = 240  # the same of a plot, whose text is to be read
 _PER_SAMPLE = (
     *("saliency", "target", "contrast", "score", "scores", "contributions", "completeness", "attribution", "delta"),
     "input_gradient",
@@ -400,7 +401,11 @@ class Explanation(Arrays):
         return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{"".join(parts)}</div>{rest}{noted}'
 
     def _small(self, sample: int) -> RGB:
-        """Return picture and overlay of one sample side by side."""
+        """Return picture and overlay of one sample side by side; of what is plotted, its plot."""
+        if self.origin.samples[sample].photo is None and sum(size > 1 for size in self.saliency.shape[1:]) != 2:
+            plotted = self.picture(sample)
+            width = round(plotted.shape[1] * _PLOTTED / plotted.shape[0])
+            return np.asarray(cv2.resize(plotted, (width, _PLOTTED), interpolation=cv2.INTER_AREA), np.uint8)
         over = np.asarray(self.overlay(sample))
         photo = self._drawn[sample].photo
         both = np.concatenate([self._drawn[sample].shown if photo is None else photo, over], axis=1)

@@ -24,6 +24,7 @@ TIMES = ("time", "t", "timestamp", "seconds", "sec", "s", "time_s", "time (s)", 
 _IDS = ("id", "recording", "recording_id", "record", "series", "series_id", "subject", "sample", "sample_id", "trial")
 _INDICES = ("", "unnamed: 0", "index")
 """Headers of the column that numbers the rows, as pandas writes it."""
+_ROUNDED = 1e-4  # by how much of it a rate may miss a whole number, as times are written with few digits
 _EVEN = 0.01  # by how much of their mean intervals between samples may differ
 
 
@@ -322,6 +323,7 @@ class Tabular:
                 f"({times[at - 1]:g}, then {times[at]:g}); resample the recording, or leave the column out"
             )
         own = float(1 / gaps.mean())
+        own = float(round(own)) if round(own) and abs(own - round(own)) < _ROUNDED * own else own
         if given is not None and abs(own - given) > _EVEN * given:
             raise InputError(
                 f"'{table.path}' has {own:.6g} rows per second by its column '{name}', the model takes {given:g}; "
