@@ -168,6 +168,21 @@ def test_the_check_sees_the_sources_own(what):
     )
 
 
+def test_a_network_deeper_than_pythons_stack():
+    """Square weights behind 600 layers: whether a factor is a constant is asked of everything in front of it."""
+    layers = "".join(f"v{i + 1} = Tanh(v{i}) " for i in range(600))
+    text = f"""<ir_version: 8, opset_import: ["": 18]>
+        g (float[N,4] x) => (float[N,4] y) {{ v0 = MatMul(x, w) {layers} y = MatMul(v600, w) }}"""
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"))
+    outputs = ("score", "contributions")
+    feeds = {"x": np.full((1, 4), 0.5, np.float32)}
+    fast, portable = (
+        run(fgonnx.rewrite(proto, form=form, target=1, outputs=outputs), feeds) for form in ("fast", "portable")
+    )
+    np.testing.assert_allclose(portable["contributions"], fast["contributions"], rtol=0, atol=1e-6)
+
+
 def test_operator_sets_that_nothing_uses_are_left_out():
     source = small_cnn()
     source.opset_import.append(onnx.helper.make_opsetid("ai.onnx.training", 1))

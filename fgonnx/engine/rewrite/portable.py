@@ -91,12 +91,20 @@ def _own_square_weights(op: Emitter, node: ir.Node) -> None:
 
 def _constant(v: ir.Value | None) -> bool:
     """Tell whether a value is computed of weights alone."""
-    if v is None:
-        return True
-    producer = v.producer()
-    if producer is None:
-        return v.const_value is not None and not v.is_graph_input()
-    return all(_constant(w) for w in producer.inputs)
+    waiting, seen = [v], {v}  # a network may be deeper than Python's stack
+    while waiting:
+        value = waiting.pop()
+        if value is None:
+            continue
+        producer = value.producer()
+        if producer is None:
+            if value.const_value is None or value.is_graph_input():
+                return False
+            continue
+        new = [w for w in producer.inputs if w not in seen]
+        waiting += new
+        seen.update(new)
+    return True
 
 
 def _copied(op: Emitter, v: ir.Value, copies: dict[ir.Value, ir.Value]) -> ir.Value:
