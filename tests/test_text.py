@@ -310,7 +310,7 @@ class TestFilesAndPictures:
         assert (left[area, :middle] < 250).any()
         assert not (left[area, middle:] < 250).any()
         assert (right[area, middle:] < 250).any()
-        assert 'dir="auto"' in drawing.as_html([Shaded("فيلم", 1.0)], "t")
+        assert 'dir="rtl"' in drawing.as_html([Shaded("[CLS]", 0.1, special=True), Shaded("فيلم", 1.0)], "t")
 
     def test_hostile_texts_are_escaped(self) -> None:
         page = drawing.as_html([Shaded("<script>alert(1)</script>", 1.0)], "<b>")

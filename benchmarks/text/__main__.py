@@ -46,7 +46,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "net-fullgrad": {"method": "net-fullgrad", "psi": "abs", "backward": "gradient"},
     "gradient-x-input, signed": {"method": "gradient-x-input", "backward": "gradient"},
     "gradient-x-input, signed, libra": {"method": "gradient-x-input"},
-    "integrated-gradients": {"method": "integrated-gradients", "steps": 20},
+    "integrated-gradients": {"method": "integrated-gradients", "steps": 10},
     "occlusion of words": {"method": "occlusion"},
 }
 
@@ -177,13 +177,13 @@ def pictures(folder: Path, encoder: Path | None) -> Iterator[str]:
         IMAGES / "text-negation.png",
         drawing.drawn(words, f"{LABELS[sentence.label]}  {found.score:.2f}", [_certified(found)]),
     )
-    yield "![A negated word of evidence: both words are red](images/text-negation.png)"
+    yield "![A negated word of praise: never adds to bad, charming takes from it](images/text-negation.png)"
     if encoder is not None:
         texts = Texts(tokenizer=minilm.folder())
         one = TextExplainer(encoder, texts=texts)(SENTENCE, f"similar={REFERENCE}")[0]
         title = f"similarity to: {REFERENCE}"
         write_png(IMAGES / "text-similarity.png", drawing.drawn(shaded(one), title, [_certified(one)]))
-        yield "![Similarity to a sentence about a kitten: cat and slept are red](images/text-similarity.png)"
+        yield "![Similarity to a sentence about a sleeping kitten: cat and slept add to it](images/text-similarity.png)"
     if (model := detector()) is not None:
         content = (ROOT / "setup.py").read_bytes()
         explainer = TextExplainer(model, texts=Texts(tokenizer="bytes"))
@@ -225,7 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", default=[], help="evidence, speed, pictures")
     parser.add_argument("--docs", action="store_true", help="put the tables into docs/text.md")
-    parser.add_argument("--sentences", type=int, default=300)
+    parser.add_argument("--sentences", type=int, default=150)
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 
+_KEPT = 4  # explainers whose paths begin at padding, one for each length
 _BUCKET = 16  # tokens: texts are padded to a multiple, so that few graphs are written
 _MASK, _TYPE, _PLACE = ("mask",), ("type", "segment"), ("position",)
 _TEXT = {"psi": "signed", "backward": "libra"}
@@ -123,6 +125,7 @@ class TextExplainer:
         self.tokenizer: Tokenizer | None = cutting.opened(self.texts.tokenizer, self.loaded.path, self.rows)
         self._others = [str(v.name) for v in free_inputs(source.ir.graph) if v.name != self.name]
         dims = dims_of(self._x)
+        self._padded: dict[int, Explainer] = {}
         self._fixed = int(dims[-1]) if len(dims) > 1 and isinstance(dims[-1], int) else None
 
     @property
@@ -217,25 +220,26 @@ class TextExplainer:
         """Return an explainer whose paths begin at padding, where the tokenizer has it."""
         if self.tokenizer is None or self.tokenizer.pad is None:
             return self.explainer
+        length = fed[self.name].shape[1]
+        if length in self._padded:
+            return self._padded[length]
         engine = self.explainer.engine(fed[self.name].shape, others=self.explainer.other_shapes(fed))
         if engine.rows is None:
             return self.explainer
         given = {k: v[:1] for k, v in fed.items()}
         rows = engine.rows({**given, self.name: np.full_like(given[self.name], self.tokenizer.pad)})[0]
         options = replace(self.explainer.options, settings=replace(self.explainer.options.settings, baseline=rows))
-        return Explainer(self.loaded, options, self.explainer.running, labels=self.labels)
+        while len(self._padded) >= _KEPT:
+            self._padded.pop(next(iter(self._padded)))
+        self._padded[length] = Explainer(self.loaded, options, self.explainer.running, labels=self.labels)
+        return self._padded[length]
 
     def _occluded(self, fed: dict[str, Array], target: Target, contrast: Contrast) -> Explanation:
         """Return how much the score falls when a word is replaced by padding, shared by its tokens."""
         if contrast is not None:
             raise OptionError("occlusion of words explains single scores; leave the contrast out")
         pad = self.tokenizer.pad if self.tokenizer is not None and self.tokenizer.pad is not None else 0
-        plain = Explainer(
-            self.loaded,
-            Options(method="gradient-x-input", bind=self.explainer.options.bind, input=self.explainer.options.input),
-            self.explainer.running,
-            labels=self.labels,
-        )
+        plain = self._plain
         arrays = plain(fed, target)
         if arrays.target is None:
             raise OptionError("occlusion of words explains single scores, not sums or similarities")
@@ -253,6 +257,13 @@ class TextExplainer:
         shown = np.abs(drops) if psi == "abs" else np.maximum(drops, 0) if psi == "positive" else drops
         settings = {**arrays.settings, "method": "occlusion", "psi": psi}
         return replace(arrays, saliency=shown.astype(np.float32), attribution=None, settings=settings)
+
+    @cached_property
+    def _plain(self) -> Explainer:
+        """What computes scores of texts whose words are replaced."""
+        own = self.explainer.options
+        options = Options(method="gradient-x-input", bind=own.bind, input=own.input, output=own.output, head=own.head)
+        return Explainer(self.loaded, options, self.explainer.running, labels=self.labels)
 
     def _words_of(self, fed: Mapping[str, Array]) -> list[list[tuple[int, ...]]]:
         return [[w.tokens for w in part.words if not w.special] for part in self._cut_now]

@@ -124,11 +124,11 @@ def from_right(text: str) -> bool:
 
 _STYLE = """<style>
 .fgonnx-text{font:16px/1.9 system-ui,"Noto Sans",sans-serif;max-width:60em;overflow-wrap:anywhere}
-.fgonnx-text p{margin:.3em 0;white-space:pre-wrap}
+.fgonnx-text p,.fgonnx-text .t{margin:.3em 0;white-space:pre-wrap}
 .fgonnx-text .w{border-radius:.25em;padding:.1em .12em;cursor:default}
 .fgonnx-text .s{opacity:.6;font-size:80%}
 .fgonnx-text summary{display:inline;cursor:pointer;opacity:.7}
-.fgonnx-text details{display:inline}
+.fgonnx-text details,.fgonnx-text details[open]::details-content{display:inline}
 .fgonnx-text .h{font-weight:600}
 .fgonnx-text .c{opacity:.75;font-size:85%}
 </style>"""
@@ -153,7 +153,8 @@ def as_html(words: Sequence[Shaded], title: str, lines: Sequence[str] = (), *, f
     for part in sorted({w.part for w in words}):
         own = [w for w in words if w.part == part]
         shown = "".join(_html_of(item, largest, first=i == 0) for i, item in enumerate(folded(own, few)))
-        body.append(f'<p dir="auto">{shown}</p>')
+        turned = from_right(" ".join(w.text for w in own if not w.special))
+        body.append(f'<div class="t" dir="{"rtl" if turned else "ltr"}">{shown}</div>')
     said = "".join(f'<p class="c">{html.escape(line)}</p>' for line in lines)
     return (
         f'{_STYLE}<div class="fgonnx-text"><p class="h" dir="auto">{html.escape(title)}</p>{"".join(body)}{said}</div>'
@@ -253,9 +254,10 @@ def _draw(draw: ImageDraw.ImageDraw, item: Shaded | Gap, x: float, y: float, siz
         draw.rounded_rectangle((x, y, x + wide + 6, y + 25), 4, fill=mixed(alpha))
     faint = isinstance(item, Gap) or item.special
     lettering.write(draw, label, x + 3, y + 18, own, FAINT if faint else INK)
-    if abs(alpha) >= _MATTERS * _STRONGEST:
+    if isinstance(item, Shaded) and abs(alpha) >= _MATTERS * _STRONGEST:
         number = f"{item.value:+.2g}"
-        lettering.write(draw, number, x + 3 + max(0.0, (wide - lettering.extent(number, 9.5)) / 2), y + 37, 9.5, FAINT)
+        if (taken := lettering.extent(number, 9.5)) <= wide + 9:  # the word behind has its own
+            lettering.write(draw, number, x + 3 + (wide - taken) / 2, y + 37, 9.5, FAINT)
 
 
 def _mixed(colour: Colour, alpha: float) -> Colour:
