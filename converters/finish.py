@@ -122,7 +122,10 @@ def _head(model: ir.Model, example: Inputs, options: Conversion, notes: list[str
     found, obstacle = parity.explainable(model, example, options.head)
     if found is None:
         notes.append(f"fgonnx cannot explain this file, only its outputs are compared: {obstacle}")
-    elif options.head == "logits" and found.stripped:
+        return None
+    if found.ids:
+        notes.append("its input holds ids, which have no gradient in the source: only its outputs are compared")
+    if options.head == "logits" and found.stripped:
         return _expose(model, found, notes)
     return found
 

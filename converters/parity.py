@@ -50,6 +50,8 @@ class Head:
         The output that follows from the head.
     batched : bool
         Whether it takes batches of several samples.
+    ids : bool
+        Whether the input holds ids, of which the source has no gradient.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Head:
     channel: int
     output: str
     batched: bool
+    ids: bool = False
 
 
 def find_head(model: ir.Model, example: Inputs, head: str) -> Head:
@@ -85,6 +88,7 @@ def find_head(model: ir.Model, example: Inputs, head: str) -> Head:
         layout.index("C") if "C" in layout else 1,
         str(output.name),
         r.normal.batched,
+        r.normal.ids is not None,
     )
 
 
@@ -115,7 +119,7 @@ def prove(
         Seed of the perturbations that tell a difference from a kink.
     """
     session = Session(model)
-    file = _File(model, head) if head is not None and network.linearise is not None else None
+    file = _File(model, head) if head is not None and not head.ids and network.linearise is not None else None
     found = []
     for name, inputs in samples.items():
         theirs = network.run(inputs)

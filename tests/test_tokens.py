@@ -77,6 +77,8 @@ FRONTS = {
     "clipped": "u = Constant<value_int=19>() i = Clip(ids, none, u) e = Gather(table, i)",
     "wrapped": "q = Less(ids, none) n = Constant<value_int=20>() s = Add(ids, n) i = Where(q, s, ids) "
     "e = Gather(table, i)",
+    "wrapped by products": "v = Constant<value_int=20>() s = Add(ids, v) q = Less(ids, none) k = Cast<to=7>(q) "
+    "n = Not(q) t = Cast<to=7>(n) f = Mul(k, s) g = Mul(ids, t) i = Add(f, g) e = Gather(table, i)",
     "there and back": "k = Constant<value_ints=[-1]>() f = Reshape(ids, k) g = Gather(table, f) s = Shape(ids) "
     "d = Constant<value_ints=[6]>() t = Concat<axis=0>(s, d) e = Reshape(g, t)",
     "transposed": "t = Transpose<perm=[1,0]>(ids) g = Gather(table, t) e = Transpose<perm=[1,0,2]>(g)",

@@ -170,3 +170,26 @@ def test_refusals_name_what_is_wrong(source, options, message, tmp_path):
         converters.convert(source(tmp_path), tmp_path / "net.onnx", **options)
     assert message in str(caught.value)
     assert not (tmp_path / "net.onnx").exists()
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_texts_are_explained_by_the_rows_of_their_embedding(dtype, tmp_path):
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(0)
+    i, rows = keras.Input((12,), dtype=dtype), keras.Input((12, 8))
+    table, layers = L.Embedding(30, 8), [L.Conv1D(8, 3, activation="relu"), L.GlobalAveragePooling1D(), L.Dense(3)]
+    after, behind = rows, table(i)
+    for layer in layers:
+        after, behind = layer(after), layer(behind)
+    net, rest = keras.Model(i, behind), keras.Model(rows, after)
+    ids = np.random.default_rng(0).integers(0, 30, (2, 12))
+    report = converters.convert(net, tmp_path / "net.onnx", example_input=ids.astype(dtype))
+    assert report.passed
+    e = fgonnx.Explainer(tmp_path / "net.onnx", input_gradient=True)(ids, 1)
+    with tf.GradientTape() as tape:
+        x = tf.constant(np.asarray(table(ids)))
+        tape.watch(x)
+        score = rest(x)[:, 1]
+    np.testing.assert_allclose(e.input_gradient, tape.gradient(score, x).numpy(), atol=1e-5)
+    assert e.rounding_residual().max() < 1e-5

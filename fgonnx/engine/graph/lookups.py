@@ -166,7 +166,9 @@ def _follow(
         known = added is not None and added.size == 1 and before is not None and (kind == "Add" or slots[0] == 0)
         step = _SHIFTING[kind] * int(added.reshape(-1)[0]) if known and added is not None else 0
         followed[node.outputs[0]] = before + step if known and before is not None else None
-    elif kind in _CHANGING and (kind != "Where" or 0 not in slots):
+    elif kind in _SHIFTING or (
+        kind in _CHANGING and (kind != "Where" or 0 not in slots)
+    ):  # a choice between ids, written as a sum
         followed[node.outputs[0]] = None
     elif kind == "Equal" and len(slots) == 1:
         other = optional(node, 1 - slots[0])
