@@ -1,6 +1,7 @@
 import wave
 
 import dianna
+import dianna.visualization
 import matplotlib
 import numpy as np
 import onnxruntime

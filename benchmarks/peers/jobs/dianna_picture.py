@@ -1,4 +1,5 @@
 import dianna
+import dianna.visualization
 import matplotlib
 import numpy as np
 from PIL import Image
