@@ -234,7 +234,7 @@ class TestRefusals:
 
     def test_of_a_runtime_that_is_not_installed(self, monkeypatch):
         monkeypatch.setattr(openvino, "installed", lambda: False)
-        with pytest.raises(ProviderError, match=r"fgonnx\[openvino\].*runtime='onnxruntime'"):
+        with pytest.raises(ProviderError, match=r"pip install openvino.*runtime='onnxruntime'"):
             Explainer(CNN, runtime="openvino")
         message = refused("explain", SHAPES, CIRCLE, "-o", "nowhere", "--runtime", "openvino")
         assert "--runtime onnxruntime" in message
