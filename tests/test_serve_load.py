@@ -401,6 +401,12 @@ def test_an_output_without_a_row_for_each_sample_is_given_whole(tmp_path):
         for verb in ("predict", "explain"):
             (found,) = post(service, f"/v1/models/net:{verb}", one).body["predictions"]
             np.testing.assert_allclose(found["s"], found["y"], rtol=0, atol=1e-6)
+        three = post(service, "/v1/models/net:predict", {"instances": np.ones((3, 1, 6, 6)).tolist()}).body[
+            "predictions"
+        ]
+        for found in three:  # its three entries are not the three instances'
+            np.testing.assert_allclose(found["s"], np.multiply(found["y"], 3), rtol=0, atol=1e-5)
+        assert [o["shape"] for o in get(service, "/v2/models/net").body["outputs"]][:2] == [[-1, 3], [3]]
 
 
 def test_free_sizes_are_served_as_they_come(tmp_path):

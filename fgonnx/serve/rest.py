@@ -155,7 +155,7 @@ class Rest:
             answer = await self.desk.answer(visit, asked.job)
 
             def written() -> Response:
-                found: dict[str, Any] = {"predictions": v1.predictions(answer, asked.job.count)}
+                found: dict[str, Any] = {"predictions": v1.predictions(asked.job.served, answer, asked.job.count)}
                 if verb == EXPLAIN:
                     found["explanations"] = v1.explanations(asked, answer)
                 return _json(found)

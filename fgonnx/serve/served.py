@@ -135,7 +135,8 @@ class Served:
         if any(t.datatype == "BYTES" for t in self.inputs):
             raise ModelError(f"{self.loaded.name} takes texts, which the service does not; serve the part behind them")
         self.outputs = tuple(
-            Tensor(str(v.name), datatype_of(dtype_of(v).numpy()), _sizes(dims_of(v))) for v in graph.outputs
+            Tensor(str(v.name), datatype_of(dtype_of(v).numpy()), _sizes(dims_of(v), own=not self._fixed))
+            for v in graph.outputs
         )
         self.joins = False
         self.rewritten: Rewritten | None = None
@@ -333,8 +334,9 @@ class Served:
         return together.run(self, jobs)
 
 
-def _sizes(dims: Sequence[Any]) -> tuple[int, ...]:
-    return tuple(d if isinstance(d, int) and i > 0 else -1 for i, d in enumerate(dims))
+def _sizes(dims: Sequence[Any], *, own: bool = False) -> tuple[int, ...]:
+    """Return sizes; the first one is the batch unless it is an output's own."""
+    return tuple(d if isinstance(d, int) and (i > 0 or own) else -1 for i, d in enumerate(dims))
 
 
 def _noise(rng: np.random.Generator, tensor: Tensor, dtype: np.dtype[Any]) -> Array:

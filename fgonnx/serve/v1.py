@@ -179,11 +179,16 @@ def _picture(served: Served, given: Mapping[str, Any], where: str) -> Sample:
     return served.reader.of_picture(picture, Source(Path(where), None, where))
 
 
-def predictions(answer: Answer, count: int) -> list[Any]:
-    """Return the model's outputs for every sample: of a model with one output, that one."""
-    found = {name: to_numbers(array, f"the output '{name}'") for name, array in answer.outputs.items()}
-    if count == 1:  # an output that has no row for each sample is given whole
-        found = {name: rows if isinstance(rows, list) and len(rows) == 1 else [rows] for name, rows in found.items()}
+def predictions(served: Served, answer: Answer, count: int) -> list[Any]:
+    """Return the model's outputs for every sample: of a model with one output, that one.
+
+    An output without a row for each sample, such as a constant, is given to each whole.
+    """
+    whole = {t.name for t in served.outputs if not t.shape or t.shape[0] >= 0}
+    found = {}
+    for name, array in answer.outputs.items():
+        rows = to_numbers(array, f"the output '{name}'")
+        found[name] = [rows] * count if name in whole or (count == 1 and len(rows) != 1) else rows
     if any(len(rows) != count for rows in found.values()):
         raise RefusedError(422, "the model's outputs have no row for each instance: send instances one by one")
     rows = [{name: values[i] for name, values in found.items()} for i in range(count)]
