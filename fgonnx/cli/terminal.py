@@ -198,7 +198,10 @@ def progress(
     counted = TaskProgressColumn() if step is int else MofNCompleteColumn()
     columns = (TextColumn(label), BarColumn(), counted, TimeRemainingColumn())
     hidden = total <= few or not console.is_terminal or talk.quiet()
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+    if hidden:
+        yield from items
+        return
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=total)
         for item in items:
             bar.advance(task, step(item))
