@@ -16,8 +16,8 @@ from fgonnx.jobs.reading import SOUND, Reading
 from fgonnx.serve.options import Serving
 
 _HELPS = {
-    "batch_size": "Largest number of samples in one run. Above 1, requests that wait are run together: faster on GPUs, "
-    "and on processors for small models alone.",
+    "batch_size": "Largest number of samples in one run. Above 1, requests that wait are run together, which is "
+    "meant for GPUs, and for small models asked by many at once.",
 }
 _EXTRA = {
     "starlette": "starlette",
