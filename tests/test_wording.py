@@ -22,7 +22,8 @@ from tests.cli_support import CIRCLE, HEADER, IMAGES, ROOT, SHAPES, SMALL, model
 
 OPTION_CLASSES = (fgonnx.Options, fgonnx.Running, Reading, Limits, Plan, Thoroughness)
 OTHERS = {"references", "framework", "example_input"}
-PARAMETERS = {f.name for cls in OPTION_CLASSES for f in fields(cls)} | OTHERS
+OF_TEXTS = {"channels", "by"}  # keys in the text of a preprocessing or a target, too, which are spelled so everywhere
+PARAMETERS = {f.name for cls in OPTION_CLASSES for f in fields(cls)} - OF_TEXTS | OTHERS
 BARE = re.compile(rf"(?<![\w.,(-])({'|'.join(PARAMETERS)})=(?!\w*\.npy)")
 
 TWO_INPUTS = (
