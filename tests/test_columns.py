@@ -253,6 +253,99 @@ class TestFeatures:
         good("explain", features(tmp_path / "m.onnx"), path, "-o", tmp_path / "out")
         assert record(tmp_path / "out", "a-0001")["features"]["values"] == [2, 3, 4]
 
+    @pytest.mark.parametrize(
+        ("names", "named"),
+        [
+            (["a", "b", "time", "extra"], "('a', 'b', 'time', 'extra')"),
+            (["time", "a", "b", "c"], "('time', 'a', 'b', 'c')"),
+            (["a", "s", "b", "c"], "('a', 's', 'b', 'c')"),
+            (["id", "score", "index", "top"], "('id', 'score', 'index', 'top')"),
+            (["a", "b", "c", "id"], "('a', 'b', 'c', 'id')"),
+            (["index", "id", "a", "b", "c"], "('index', 'id', 'a', 'b', 'c')"),
+        ],
+    )
+    @pytest.mark.parametrize("command", ["explain", "check"])
+    def test_no_feature_is_left_out_for_its_name(self, command, names, named, tmp_path):
+        path = table(tmp_path / "a.csv", names, [[1.5] * len(names)])
+        out = ("-o", tmp_path / "out") if command == "explain" else ()
+        message = refused(command, features(tmp_path / "m.onnx"), path, *out)
+        assert f"has {len(names)} columns {named}" in message
+
+    @pytest.mark.parametrize("names", [["time", "index", "id"], ["t", "s", "sample"]])
+    def test_features_may_have_any_name(self, names, tmp_path):
+        path = table(tmp_path / "a.csv", names, [[1, 2, 3]])
+        good("explain", features(tmp_path / "m.onnx"), path, "-o", tmp_path / "out")
+        assert record(tmp_path / "out", "a-0000")["features"]["names"] == names
+
+    @pytest.mark.parametrize(
+        ("names", "said"),
+        [
+            (["id", "a", "b", "c"], ["the column 'id' numbers the rows: it is not among the features"]),
+            (["0", "1", "2"], ["no header found: the first row is numbers, and is explained as a sample"]),
+            (["a", "b", "c"], []),
+        ],
+    )
+    def test_assumptions_are_noted(self, names, said, tmp_path):
+        path = table(tmp_path / "a.csv", names, [[1] * len(names)])
+        good("explain", features(tmp_path / "m.onnx"), path, "-o", tmp_path / "out")
+        assert record(tmp_path / "out", "a-0000")["notes"] == said
+
+    def test_every_row_is_checked_and_compared(self, tmp_path):
+        source = features(tmp_path / "m.onnx")
+        path = table(tmp_path / "a.csv", ["a", "b", "c"], np.eye(3).tolist())
+        assert "3 sample(s) given" in good("check", source, path)
+        good("compare", source, source, path, "-o", tmp_path / "out")
+        rows = json.loads((tmp_path / "out" / "summary.json").read_text())["images"]
+        assert [row["row"] for row in rows] == [0, 1, 2]
+        assert len({row["score_a"] for row in rows}) == 3
+
+    def test_every_recording_is_checked_and_compared(self, tmp_path):
+        source = series(tmp_path / "m.onnx")
+        rows = [[name, *row] for name, seed in (("p", 1), ("q", 2)) for row in waves(seed=seed).tolist()]
+        path = table(tmp_path / "a.csv", ["id", *CHANNELS], rows)
+        assert "2 sample(s) given" in good("check", source, path)
+        good("compare", source, source, path, "-o", tmp_path / "out")
+        found = json.loads((tmp_path / "out" / "summary.json").read_text())["images"]
+        assert len({row["score_a"] for row in found}) == 2
+
+    def test_models_that_take_a_table_otherwise_are_not_compared(self, tmp_path):
+        one = tmp_path / "one.onnx"
+        onnx.save(model("(float[N,3,1] x) => (float[N,3] y) <int64[1] a = {2}> { y = Squeeze(x, a) }"), one)
+        path = table(tmp_path / "a.csv", ["a", "b", "c"], np.eye(3).tolist())
+        message = refused("compare", features(tmp_path / "m.onnx"), one, path, "-o", tmp_path / "out")
+        assert "holds 3 samples for m.onnx and 1 for one.onnx" in message
+
+    @pytest.mark.parametrize(
+        ("names", "columns"),
+        [
+            (["score", "index", "dose"], ["adds: score", "adds: index", "dose"]),
+            (["biases", "sample", "explained"], ["adds: biases", "adds: sample", "adds: explained"]),
+            (["score", "adds: score", "top"], ["adds: adds: score", "adds: score", "adds: top"]),
+        ],
+    )
+    def test_no_column_of_the_table_is_lost(self, names, columns, tmp_path):
+        e = fgonnx.explain(features(tmp_path / "m.onnx"), pd.DataFrame([[1.0, 2.0, 3.0]], columns=names))
+        found = e.to_dataframe()
+        np.testing.assert_array_equal(found["score"], e.score)
+        np.testing.assert_allclose(found[[*columns, "biases"]].sum(axis=1), e.score, rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        "index",
+        [
+            pd.Index(["p1", "p2"], name="patient"),
+            pd.RangeIndex(5, 7),
+            pd.MultiIndex.from_tuples([("a", 1), ("a", 2)]),
+            pd.to_datetime(["2020-01-01", "2020-01-02"]),
+        ],
+        ids=["texts", "numbers", "pairs", "days"],
+    )
+    def test_rows_of_a_frame_keep_its_index(self, index, tmp_path):
+        frame = pd.DataFrame(np.eye(2, 3), columns=["a", "b", "c"], index=index)
+        e = fgonnx.explain(features(tmp_path / "m.onnx"), frame)
+        assert e.to_dataframe().index.equals(frame.index)
+        assert e[1].to_dataframe().index.equals(frame.index[1:])
+        assert e.to_dataframe().index.names == frame.index.names
+
     @pytest.mark.parametrize("option", [("--span", "0:1"), ("--pad", "zero"), ("--slide", 1)])
     def test_options_of_recordings_have_no_effect_on_rows(self, option, tmp_path):
         path = table(tmp_path / "a.csv", ["age", "dose", "weight"], [[1, 2, 3]])
@@ -278,7 +371,7 @@ class TestFeatures:
     @pytest.mark.parametrize(
         ("names", "rows", "said"),
         [
-            (["a", "b"], [[1, 2]], "has 2 columns of numbers; one sample of the input 'x' is (3): 3 columns"),
+            (["a", "b"], [[1, 2]], "has 2 columns ('a', 'b'); one sample of the input 'x' is (3): 3 columns"),
             (["a", "b", "c"], [[1, "x", 3]], "line 2, column 'b': 'x' is no number"),
             (["a", "b", "c"], [[1, 2, 3], [1, "", 3]], "line 3, column 'b': the cell is empty"),
         ],

@@ -6,7 +6,7 @@ import base64
 import copy
 import hashlib
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,7 @@ _SHOWN = 12  # samples in a notebook's cell
 _COLUMNS = 2
 _THUMBNAIL = 160  # pixels, of one of several samples in a cell
 _PLOTTED = 240  # the same of a plot, whose text is to be read
+_BIASES = "biases"
 _PER_SAMPLE = (
     *("saliency", "target", "contrast", "score", "scores", "contributions", "completeness", "attribution", "delta"),
     "input_gradient",
@@ -360,6 +361,9 @@ class Explanation(Arrays):
     def to_dataframe(self) -> pd.DataFrame:
         """Return a table with a row for each sample: what was explained, scores, certificate, contributions.
 
+        Rows of a DataFrame keep its index. A layer or feature named as another column, such as "score", is called
+        "adds: score".
+
         Raises
         ------
         OptionError
@@ -369,12 +373,14 @@ class Explanation(Arrays):
             import pandas as pd
         except ImportError as error:
             raise OptionError("a DataFrame needs pandas: pip install pandas, or use to_dict()") from error
-        return pd.DataFrame([self._row(i) for i in range(len(self))])
+        index: list[Any] = [s.named.index if s.named is not None else None for s in self.origin.samples]
+        kept = index[0].append(index[1:]) if all(i is not None for i in index) else None
+        return pd.DataFrame([self._row(i) for i in range(len(self))], index=kept)
 
     def _row(self, sample: int) -> dict[str, Any]:
         made = self._records[sample]
         target, completeness, localised = made["target"], made["completeness"], made["localised"]
-        return {
+        own = {
             "sample": self.origin.samples[sample].source.name,
             "explained": record.target_of(made),
             "index": target["index"] if target else None,
@@ -383,8 +389,8 @@ class Explanation(Arrays):
             "top": record.name_of(made["top5"][0]) if made["top5"] else None,
             "residual": completeness["residual"] if completeness else None,
             "localised": localised["share"] if localised else None,
-            **_contributions(made),
         }
+        return {**own, **_contributions(made, own)}
 
     def _repr_png_(self) -> bytes:
         return png(_grid([self.picture(i) for i in range(min(len(self), _SHOWN))]))
@@ -448,11 +454,26 @@ class Explanation(Arrays):
         return record.smoothed(record.flat(self.saliency[sample]), signed=self.settings["psi"] == "signed")
 
 
-def _contributions(made: Mapping[str, Any]) -> dict[str, float]:
-    """Return what adds up to the score: layers, or of a row of a table its features and the biases."""
-    if (found := made.get("features")) is not None:
-        return {**dict(zip(found["names"], found["contributions"], strict=True)), "biases": found["biases"]}
-    return {s["name"]: s["contribution"] for s in made["sites"] if s["contribution"] is not None}
+def _contributions(made: Mapping[str, Any], own: Iterable[str]) -> dict[str, float]:
+    """Return what adds up to the score: layers, or of a row of a table its features and the biases.
+
+    `own` are the names of other columns, which none of these overwrites.
+    """
+    if (features := made.get("features")) is not None:
+        found = dict(zip(features["names"], features["contributions"], strict=True))
+        return {**_renamed(found, {*own, _BIASES}), _BIASES: features["biases"]}
+    return _renamed({s["name"]: s["contribution"] for s in made["sites"] if s["contribution"] is not None}, set(own))
+
+
+def _renamed(found: Mapping[str, float], taken: Collection[str]) -> dict[str, float]:
+    """Return what adds, by names that are not taken."""
+    renamed = {}
+    for name, value in found.items():
+        free = name
+        while free in taken or (free != name and free in found):
+            free = f"adds: {free}"
+        renamed[free] = value
+    return renamed
 
 
 def _check_kind(kind: str) -> None:

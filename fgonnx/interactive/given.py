@@ -140,7 +140,9 @@ def _columns_of(frame: Any) -> Columns:
     cells = [["" if v is None else str(float(v) if isinstance(v, bool) else v) for v in row] for row in rows]
     if not cells:
         raise InputError("the table has no rows: there is nothing to explain")
-    return Columns(tuple(str(name) for name in frame.columns), cells, Path("table"), 0, counted="row")
+    index = getattr(frame, "index", None)  # which polars has none of
+    names = tuple(str(name) for name in frame.columns)
+    return Columns(names, cells, Path("table"), 0, counted="row", index=index)
 
 
 def holds_rows(x: Any, tables: Callable[[], Tabular]) -> bool:

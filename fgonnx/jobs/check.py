@@ -19,6 +19,7 @@ from fgonnx.errors import OptionError
 from fgonnx.fields import refuse_idle
 from fgonnx.jobs.reading import Reading, agreed_layout
 from fgonnx.jobs.samples import Reader, find, is_picture
+from fgonnx.jobs.tabular import Tabular
 from fgonnx.pictures.read.synthetic import random_pictures
 
 Array = npt.NDArray[Any]
@@ -57,7 +58,8 @@ def check_samples(
         The samples have different sizes.
     """
     value = loaded.input(options.input)
-    sources = find(inputs, len(dims_of(value)), loaded.batch_axis) if inputs else []
+    tables = Tabular(str(value.name), dims_of(value), reading)
+    sources = find(inputs, len(dims_of(value)), loaded.batch_axis, tables) if inputs else []
     pre, origin = reading.preprocessing(loaded, options.input, required=any(is_picture(s.path) for s in sources))
     layout, said = options.layout, []
     if pre is not None:

@@ -23,12 +23,12 @@ from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import FILE, Options
-from fgonnx.errors import FgonnxError, NumericError
+from fgonnx.errors import FgonnxError, InputError, NumericError
 from fgonnx.fields import arguments
 from fgonnx.jobs import record
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
-from fgonnx.jobs.samples import Reader, Sample, digest, find, is_picture
+from fgonnx.jobs.samples import Reader, Sample, digest, find, is_picture, is_table
 from fgonnx.pictures.read import images
 from fgonnx.pictures.show import pair
 from fgonnx.pictures.show.sheet import Certificate
@@ -127,7 +127,13 @@ class CompareJob:
         files.check_folder(self.folder)
         a, b = self.models
         self.signed = a.options.psi == "signed"
-        self.sources = find(self.inputs, len(a.reader.dims), a.reader.axis)
+        self.sources = find(self.inputs, len(a.reader.dims), a.reader.axis, a.reader.tables)
+        for path in {s.path for s in self.sources if is_table(s.path)}:
+            if (counts := [m.reader.tables.count(path) for m in (a, b)])[0] != counts[1]:
+                raise InputError(
+                    f"'{path}' holds {counts[0]} samples for {a.path.name} and {counts[1]} for {b.path.name}: one "
+                    "takes rows, the other recordings; give .npy"
+                )
         self._stored = a.loaded.labels() or b.loaded.labels()
         self.settings = {k: v for k, v in a.options.to_dict().items() if k not in OWN} | {"target": self.target}
         self.comparer = Comparer(

@@ -23,7 +23,8 @@ TIMES = ("time", "t", "timestamp", "seconds", "sec", "s", "time_s", "time (s)", 
 """Headers, in lower case, of a column that holds times instead of values."""
 _IDS = ("id", "recording", "recording_id", "record", "series", "series_id", "subject", "sample", "sample_id", "trial")
 _INDICES = ("", "unnamed: 0", "index")
-"""Headers of the column that numbers the rows, as pandas writes it."""
+"""Headers of the column that numbers the rows."""
+_LISTED = 12
 _ROUNDED = 1e-4  # by how much of it a rate may miss a whole number, as times are written with few digits
 _EVEN = 0.01  # by how much of their mean intervals between samples may differ
 
@@ -48,6 +49,8 @@ class Named:
         Steps per second.
     axes : tuple of str
         Of a spectrogram: what the axes of its map are.
+    index : pandas Index, optional
+        Of a row of a DataFrame: what it is called, one entry.
     """
 
     kind: str
@@ -57,6 +60,7 @@ class Named:
     padded: int = 0
     rate: float | None = None
     axes: tuple[str, ...] = ()
+    index: Any = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,13 @@ class Tabular:
         if len(self._sizes) != 1:
             return False
         features, chosen = self._sizes[0], self._values(table)
+        if isinstance(features, int) and len(chosen) not in (1, features):
+            named = ", ".join(f"'{n}'" for n in chosen[:_LISTED]) + (", ..." if len(chosen) > _LISTED else "")
+            raise InputError(
+                f"'{table.path}' has {len(chosen)} columns ({named}); one sample of the input '{self.name}' "
+                f"is {_shape(self._sizes)}: {features} columns of features in the model's order, or one channel over "
+                f"time; choose them by name ({parameter('channels', 'a,b')})"
+            )
         return len(chosen) > 1 if not isinstance(features, int) else len(chosen) == features
 
     @property
@@ -150,13 +161,22 @@ class Tabular:
         units = self.reading.units or ""
         if self.is_table(found):
             row = found.numbers(names, [number])[0]
-            return row, Named(TABLE, shown, units), ()
+            index = None if found.index is None else found.index[number : number + 1]
+            return row, Named(TABLE, shown, units, index=index), self._assumed(found, names)
         whole = self.recording(found, number)
         steps, named = whole.values.shape[1], whole.named
         x, filled = self.fitted(whole.values, self._where(found, number))
         notes = [f"the last {filled} of {steps + filled} steps are padding"] if filled else []
         label = named.label if named is not None else ""
         return x, Named(SERIES, shown, units, label, filled, whole.rate), (*whole.notes, *notes)
+
+    def _assumed(self, table: Columns, names: Sequence[str]) -> tuple[str, ...]:
+        """Return notes on how a table of features was read."""
+        left = [n for n in table.names if n not in names] if not self.reading.channels else []
+        said = [f"the column '{left[0]}' numbers the rows: it is not among the features"] if left else []
+        if not table.headed and not self._renamed(table):
+            said.append("no header found: the first row is numbers, and is explained as a sample")
+        return tuple(said)
 
     def recording(self, table: Path | Columns, number: int) -> Whole:
         """Return one recording of a table, of whatever length.
@@ -262,7 +282,16 @@ class Tabular:
         kept = [n for n in names if n.lower() not in (*TIMES, *_INDICES)]
         if self._id(table, kept) is not None:
             kept = [n for n in kept if n != self._id(table, kept)]
+        if len(self._sizes) == 1 and (len(kept) != 1 or 1 in wanted):
+            return tuple(n for n in names if n != self._numbering(names))
         return tuple(kept)
+
+    def _numbering(self, names: Sequence[str]) -> str | None:
+        """Return the first column of features where it alone is named as one that numbers rows, and is one too many."""
+        found = [n for n in names if n.lower() in (*_INDICES, *_IDS)]
+        (size,) = self._sizes
+        over = not isinstance(size, int) or len(names) == size + 1
+        return found[0] if over and found == list(names[:1]) else None
 
     def _renamed(self, table: Columns) -> bool:
         """Tell whether the names are those of columns without a header."""

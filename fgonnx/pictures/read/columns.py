@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,8 @@ class Columns:
         Whether the file has a header.
     counted : str
         What is counted in messages: lines of a file, rows of a table in memory.
+    index : pandas Index, optional
+        What the rows of a table in memory are called.
     """
 
     names: tuple[str, ...]
@@ -49,6 +52,7 @@ class Columns:
     first: int = 2
     headed: bool = True
     counted: str = "line"
+    index: Any = None
 
     def place(self, name: str) -> int:
         """Return which column has a name.
