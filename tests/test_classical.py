@@ -35,6 +35,7 @@ def source(nodes, outputs):
     declared = {
         "label": helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]),
         "named": helper.make_tensor_value_info("label", TensorProto.STRING, ["N"]),
+        "code": helper.make_tensor_value_info("code", TensorProto.STRING, None),
         "scores": helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", None]),
         "y": helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", None]),
         "map": helper.make_value_info(
@@ -85,7 +86,36 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+def tensor(values, kind=TensorProto.INT64):
+    return helper.make_node("Constant", [], ["places"], value=helper.make_tensor("places", kind, [len(values)], values))
+
+
+CASES |= {
+    "chosen features": (
+        [tensor([5, 0, 2]), node("ArrayFeatureExtractor", ["x", "places"], ["y"])],
+        ["y"],
+        "y",
+    ),
+    "missing as NaN": (
+        [
+            node("Imputer", ["x"], ["v"], imputed_value_floats=[1.0] * 6, replaced_value_float=float("nan")),
+            classifier("NONE"),
+        ],
+        ["label", "scores"],
+        "scores",
+    ),
+    "missing as a number": (
+        [
+            node("Imputer", ["x"], ["v"], imputed_value_floats=[1.0], replaced_value_float=float(X[0, 0])),
+            node("Scaler", ["v"], ["y"], offset=[0.5] * 6, scale=[2.0] * 6),
+        ],
+        ["y"],
+        "y",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n != "missing as a number"])
 def test_linear_parts_are_explained(name):
     nodes, outputs, head = CASES[name]
     made = source(nodes, outputs)
@@ -112,3 +142,57 @@ def test_linear_parts_are_explained(name):
 def test_what_is_not_written_out_is_refused_with_its_reason(given):
     with pytest.raises(UnsupportedError, match=r"\(ai.onnx.ml.LinearClassifier.*one row of coefficients"):
         fgonnx.rewrite(source([SAME, classifier(*given)], ["label", "scores"]))
+
+
+def test_where_a_feature_is_missing_it_adds_nothing():
+    nodes, outputs, _ = CASES["missing as a number"]
+    found = Explainer(source(nodes, outputs), input_gradient=True)(X, 0)
+    np.testing.assert_allclose(found.score, run(source(nodes, outputs), {"x": X})["y"][:, 0], rtol=1e-6)
+    assert found.input_gradient[:, 0].tolist() == [0, 2, 2, 2]
+
+
+NAMED = ["healthy", "ill", "unsure"]
+CHOSEN = helper.make_node("ArgMax", ["scores"], ["place"], axis=1, keepdims=0)
+TEXTS = helper.make_node(
+    "Constant", [], ["texts"], value=helper.make_tensor("texts", TensorProto.STRING, [3], [n.encode() for n in NAMED])
+)
+LABELLED = {
+    "a ZipMap": (
+        [SAME, classifier("SOFTMAX"), node("ZipMap", ["scores"], ["map"], classlabels_strings=NAMED)],
+        ["label", "map"],
+    ),
+    "a classifier": ([SAME, classifier("SOFTMAX", classlabels_strings=NAMED)], ["named", "scores"]),
+    "a LabelEncoder": (
+        [
+            SAME,
+            classifier("SOFTMAX"),
+            node("LabelEncoder", ["label"], ["code"], keys_int64s=[0, 1, 2], values_strings=NAMED),
+        ],
+        ["code", "scores"],
+    ),
+    "an ArrayFeatureExtractor": (
+        [SAME, classifier("SOFTMAX"), TEXTS, CHOSEN, node("ArrayFeatureExtractor", ["texts", "place"], ["code"])],
+        ["code", "scores"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_names_of_classes_are_the_labels(name):
+    made = source(*LABELLED[name])
+    assert fgonnx.Explainer(made).labels == tuple(NAMED)
+    assert fgonnx.explain(made, X, "ill").target.tolist() == [1] * 4
+    assert fgonnx.explain(made, X, "ill").to_dict()["target"]["label"] == "ill"
+
+
+def test_names_that_are_given_count_more():
+    made = source(*LABELLED["a ZipMap"])
+    assert fgonnx.Explainer(made, labels=["a", "b", "c"]).labels == ("a", "b", "c")
+    made.metadata_props.add(key="fgonnx.labels", value='["p", "q", "r"]')
+    assert fgonnx.Explainer(made).labels == ("p", "q", "r")
+
+
+@pytest.mark.parametrize("keys", [[0, 2, 3], [2, 1, 0]])
+def test_an_encoder_that_does_not_count_names_no_classes(keys):
+    encoder = node("LabelEncoder", ["label"], ["code"], keys_int64s=keys, values_strings=NAMED)
+    assert fgonnx.Explainer(source([SAME, classifier("SOFTMAX"), encoder], ["code", "scores"])).labels is None

@@ -135,10 +135,11 @@ class Tabular:
         features, chosen = self._sizes[0], self._values(table)
         if isinstance(features, int) and len(chosen) not in (1, features):
             named = ", ".join(f"'{n}'" for n in chosen[:_LISTED]) + (", ..." if len(chosen) > _LISTED else "")
+            plural = "s" * (features != 1)
             raise InputError(
-                f"'{table.path}' has {len(chosen)} columns ({named}); one sample of the input '{self.name}' "
-                f"is {_shape(self._sizes)}: {features} columns of features in the model's order, or one channel over "
-                f"time; choose them by name ({parameter('channels', 'a,b')})"
+                f"'{table.path}' has {len(chosen)} columns ({named}); one sample of the input '{self.name}' is "
+                f"{_shape(self._sizes)}: {features} column{plural} of features in the model's order, or one channel "
+                f"over time; choose them by name ({parameter('channels', 'a,b')})"
             )
         return len(chosen) > 1 if not isinstance(features, int) else len(chosen) == features
 

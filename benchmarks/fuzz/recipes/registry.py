@@ -26,7 +26,13 @@ EXCEPTIONS = {
     "OptionalGetElement": "of optional values, which no recipe makes yet",
     "OptionalHasElement": "of optional values, which no recipe makes yet",
     **dict.fromkeys(
-        [f"ai.onnx.ml:{name}" for name in ("LinearClassifier", "LinearRegressor", "Normalizer", "Scaler")],
+        [
+            f"ai.onnx.ml:{name}"
+            for name in (
+                *("ArrayFeatureExtractor", "Imputer"),
+                *("LinearClassifier", "LinearRegressor", "Normalizer", "Scaler"),
+            )
+        ],
         "of classical machine learning, tested on graphs as converters write them",
     ),
 }

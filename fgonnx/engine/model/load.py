@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from fgonnx import bounds, files
 from fgonnx.engine.graph import collector
 from fgonnx.engine.graph.session import first_line, from_ort_format
-from fgonnx.engine.model import reading, weights, wellformed
+from fgonnx.engine.model import classes, reading, weights, wellformed
 from fgonnx.engine.model.arrangement import Arrangement
 from fgonnx.engine.model.inputs import choose_input
 from fgonnx.engine.model.loops import refuse_endless
@@ -130,7 +130,7 @@ class LoadedModel:
         return self.ir.metadata_props.get(PREPROCESSING_KEY)
 
     def labels(self) -> tuple[str, ...] | None:
-        """Return the class labels stored in the model's metadata, by fgonnx or by Ultralytics.
+        """Return the class labels stored in the model's metadata, by fgonnx or by Ultralytics, or in its graph.
 
         Raises
         ------
@@ -139,7 +139,8 @@ class LoadedModel:
         """
         text = self.ir.metadata_props.get(LABELS_KEY)
         if text is None:
-            return from_ultralytics(self.ir.metadata_props.get(ULTRALYTICS_KEY))
+            stored = from_ultralytics(self.ir.metadata_props.get(ULTRALYTICS_KEY))
+            return stored or classes.names_in(self.ir.graph)
         try:
             return from_json(text, f"{self.name}: its metadata entry '{LABELS_KEY}'")
         except InputError as error:

@@ -12,7 +12,7 @@ from onnx_ir.traversal import RecursiveGraphIterator
 
 from fgonnx.engine.graph.session import has_operator
 from fgonnx.engine.graph.values import subgraphs_of
-from fgonnx.engine.model import containers, wellformed
+from fgonnx.engine.model import classes, containers, wellformed
 from fgonnx.engine.model.wellformed import graphs_of
 from fgonnx.errors import ModelError
 
@@ -60,6 +60,7 @@ def settled(proto: onnx.ModelProto, where: str) -> tuple[onnx.ModelProto, tuple[
             for i in reversed(again):
                 del graph.initializer[i]
             _regular(graph)
+        classes.keep(own)
         notes = containers.set_aside(own.graph, where)
         proto = own
     wellformed.check(proto, where)

@@ -111,7 +111,33 @@ def normalizer(model: ir.Model, node: ir.Node) -> bool:
     return True
 
 
+def feature_extractor(model: ir.Model, node: ir.Node) -> bool:
+    """Write an ArrayFeatureExtractor as the Gather of columns that it is."""
+    x, places = required(node, 0), required(node, 1)
+    if x.dtype is None or not x.dtype.is_floating_point() or len(dims_of(x)) < 2:
+        return say_why(node, "it selects entries of a single axis, or of what are no real numbers")
+    op = Emitter(model.graph, prefix=f"{node.name}/", before=node)
+    replace(model.graph, node, [op.Gather(x, op.Reshape(places, [-1]), axis=-1)])
+    return True
+
+
+def imputer(model: ir.Model, node: ir.Node) -> bool:
+    """Write an Imputer out: a constant where an entry is missing, the entry elsewhere."""
+    x, filled = required(node, 0), _numbers(node, "imputed_value_floats")
+    width = dims_of(x)[-1] if dims_of(x) else None
+    if x.dtype != ir.DataType.FLOAT or filled is None or filled.size not in (1, width):
+        return say_why(node, "it is not of float32, or has not one value for each feature")
+    op = Emitter(model.graph, prefix=f"{node.name}/", before=node)
+    attribute = node.attributes.get("replaced_value_float")
+    missing = np.array(0.0 if attribute is None else attribute.as_float(), np.float32)
+    absent = op.IsNaN(x) if np.isnan(missing) else op.Equal(x, op.constant(missing, "missing"))
+    replace(model.graph, node, [op.Where(absent, op.constant(filled.reshape(-1), "filled"), x)])
+    return True
+
+
 EXPANDERS = {
+    (ML, "ArrayFeatureExtractor"): feature_extractor,
+    (ML, "Imputer"): imputer,
     (ML, "LinearClassifier"): linear_classifier,
     (ML, "LinearRegressor"): linear_regressor,
     (ML, "Normalizer"): normalizer,
