@@ -181,3 +181,15 @@ def test_names_in_a_file_do_not_steer_the_terminal(tmp_path):
     result = run("inspect", path)
     assert r"\x1b[2J\u202ecat, b, c, d" in result.output
     assert not {"\x1b", "\x07", "\u202e"} & set(result.output)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ((CIRCLE,), "there is no folder for the results; give one (-o out)"),
+        (("none.png",), "'none.png' does not exist"),
+        ((), "there is nothing to explain"),
+    ],
+)
+def test_explain_without_a_folder_says_what_to_give(inputs, message):
+    assert message in refused("explain", SHAPES, *inputs)

@@ -77,6 +77,13 @@ class TestMeasures:
         assert measures.overlap(a, b) == pytest.approx(3 / 5)
         assert measures.overlap(a, b, share=1.0) == 1
 
+    @pytest.mark.parametrize(
+        ("difference", "of", "share"),
+        [(0, 0, 0), (0, 3, 0), (1, 4, 0.25), (8, 2, 4), (1e-300, 0, 1), (1e300, 0, 1), (1e150, 1e-160, 1e100)],
+    )
+    def test_a_relative_difference_is_finite(self, difference, of, share):
+        assert measures.relative(difference, of) == share
+
     def test_maps_of_two_sizes_are_compared_in_the_larger(self):
         small = cv2.resize(SPOT, (24, 20), interpolation=cv2.INTER_AREA)
         assert [m.shape for m in measures.same_size(small, SPOT)] == [(40, 48), (40, 48)]
@@ -525,6 +532,25 @@ class TestCommandLine:
         text = good("compare", "--help")
         assert "Examples" in text
         assert "--max-layer-error" in text
+
+
+ZEROS = {
+    "a branch": "a = MatMul(x, w) b = MatMul(x, v) y = Add(a, b)",
+    "a dead layer": "h = MatMul(x, v) r = Relu(h) y = MatMul(r, w)",
+    "the answer": "y = MatMul(x, v)",
+}
+
+
+@pytest.mark.parametrize("nodes", ZEROS.values(), ids=ZEROS)
+def test_layers_of_a_that_are_all_zeros_have_finite_errors(nodes, tmp_path):
+    text = f"{HEADER} net (float[N,2] x) => (float[N,2] y) <float[2,2] w = {{1,0,0,1}}, float[2,2] v> {{ {nodes} }}"
+    for name, weight in (("a", 0.0), ("b", 50.0)):
+        weights = f"v = {{0,0,{weight},{weight}}}"
+        model(text.replace("float[2,2] v", f"float[2,2] {weights}"), tmp_path / f"{name}.onnx")
+    np.save(tmp_path / "x.npy", np.array([[3, 1], [1, 5]], np.float32))
+    good("compare", tmp_path / "a.onnx", tmp_path / "b.onnx", tmp_path / "x.npy", "-o", tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["measures"]["layer_error"]["max"] == 1
 
 
 class TestRefusals:

@@ -6,7 +6,7 @@ from onnx import parser
 
 from fgonnx import Explainer
 from fgonnx.engine.model.load import load
-from fgonnx.errors import ModelError
+from fgonnx.errors import ModelError, UnsupportedError
 
 HEAD = '<ir_version: 8, opset_import: ["": 18]> net (float[N,3] x) => (float[N,3] y)'
 STEP = "(int64 i, bool c, float[N,3] a) => (bool c2, float[N,3] a2)"
@@ -57,3 +57,62 @@ def test_a_count_that_a_condition_ends_is_taken():
 def test_a_short_loop_is_explained():
     found = Explainer(parser.parse_model(f"{HEAD} {ENDLESS['passed on'] % 4}"))(np.ones((2, 3), np.float32))
     assert found.rounding_residual().max() < 1e-5
+
+
+KEEPS_GOING = {
+    "an outer initializer": ("", "c2 = Identity(t)"),
+    "an outer Constant": ("k = Constant<value = bool {1}>()", "c2 = Identity(k)"),
+    "an outer Cast": ("o = Constant<value_int = 1>() k = Cast<to = 9>(o)", "c2 = Identity(k)"),
+    "the outer value itself": ("o = Constant<value_int = 1>() k = Cast<to = 9>(o)", "c2 = And(k, c)"),
+    "a Cast in the body": ("", "o = Constant<value_int = 1>() c2 = Cast<to = 9>(o)"),
+    "a comparison": ("", "o = Constant<value_float = 1.5>() z = Constant<value_float = 2.0>() c2 = Less(o, z)"),
+    "passed on twice": ("", "k = Identity(c) c2 = Identity(k)"),
+    "both of two": ("", "k = Not(t) l = Not(k) c2 = And(c, l)"),
+}
+STOPS = {"after one step": ("", "c2 = Not(t)", 1), "an outer false": ("k = Not(t)", "c2 = And(k, c)", 1)}
+
+
+def loop(before, condition, count=3, start="t"):
+    step = f"{STEP} {{ {condition} a2 = Tanh(a) }}"
+    return parser.parse_model(
+        f"{HEAD} <int64 m = {{{count}}}, bool t = {{1}}> {{ {before} y = Loop(m, {start}, x) <body = b {step}> }}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "condition", "steps"),
+    [*((*given, 3) for given in KEEPS_GOING.values()), *STOPS.values()],
+    ids=[*KEEPS_GOING, *STOPS],
+)
+def test_a_condition_that_constants_decide_is_known(before, condition, steps):
+    x = np.full((2, 3), 0.5, np.float32)
+    found = Explainer(loop(before, condition), method="gradient-x-input", psi="signed")(x, 0)
+    wanted, slope = x[:, :1].astype(np.float64), 1.0
+    for _ in range(steps):
+        wanted = np.tanh(wanted)
+        slope = slope * (1 - wanted**2)
+    np.testing.assert_allclose(found.score, wanted[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(found.saliency.reshape(2, 3)[:, :1], slope * x[:, :1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("before", "condition"), KEEPS_GOING.values(), ids=KEEPS_GOING)
+def test_an_absurd_count_that_constants_do_not_end_is_refused(before, condition):
+    with pytest.raises(ModelError, match="more than the bound"):
+        load(loop(before, condition, 2**63 - 1))
+
+
+@pytest.mark.parametrize(
+    ("condition", "why"),
+    [
+        ("z = Constant<value_float = 0.5>() p = ReduceMax<keepdims = 0>(a) c2 = Less(p, z)", "may end it before"),
+        ("two = Constant<value_int = 2>() c2 = Less(i, two)", "may end it before"),
+    ],
+)
+def test_a_condition_that_steps_decide_is_refused(condition, why):
+    with pytest.raises(UnsupportedError, match=why):
+        Explainer(loop("", condition))(np.ones((2, 3), np.float32))
+
+
+def test_a_loop_that_does_not_start_has_no_steps():
+    with pytest.raises(UnsupportedError, match="it has no steps"):
+        Explainer(loop("k = Not(t)", "c2 = Identity(c)", start="k"))(np.ones((2, 3), np.float32))

@@ -25,16 +25,15 @@ from fgonnx.fields import arguments, refuse_idle
 from fgonnx.jobs import provenance, record
 from fgonnx.jobs.reading import SOUND, Reading, aligned_labels
 from fgonnx.jobs.record import Decision
-from fgonnx.jobs.samples import Sample, Source
+from fgonnx.jobs.samples import SOUND_SUFFIX, Sample, Source
 from fgonnx.jobs.written import Asked
-from fgonnx.pictures.read.images import write_png
+from fgonnx.pictures.read.images import SUFFIXES, expand, write_png
 from fgonnx.pictures.show import words as drawing
 from fgonnx.pictures.show.words import Shaded
 from fgonnx.text.explainer import Found, TextExplainer
 from fgonnx.text.options import Texts
 from fgonnx.text.read import Text, texts
 from fgonnx.text.tokens import BYTES, Tokens
-from fgonnx.wording import parameter
 
 _NOTHING = np.zeros((1, 1, 3), np.uint8)
 
@@ -256,9 +255,12 @@ def require_inputs(inputs: Sequence[Path] | None, folder: Path | None) -> tuple[
     ------
     OptionError
         One is missing.
+    InputError
+        An input does not exist.
     """
     if not inputs:
         raise OptionError("there is nothing to explain: give pictures, recordings, tables or .npy arrays")
     if folder is None:
-        raise OptionError(f"there is no folder for the results; give one ({parameter('output_dir', 'out')})")
+        expand(inputs, SUFFIXES | {SOUND_SUFFIX})  # what is missing there is said first
+        raise OptionError("there is no folder for the results; give one (-o out)")
     return inputs, folder

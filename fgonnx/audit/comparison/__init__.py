@@ -90,7 +90,7 @@ class Comparison:
     points : tuple of Point
         Where the layers are compared, in the order of B; the head last.
     error : numpy array, (N, points)
-        `||a - b|| / ||a||` at every point: the accumulated error.
+        `||a - b|| / ||a||` at every point: the accumulated error; 1 where a is all zeros and b is not.
     added : numpy array, (N, points)
         Error that each segment adds: the same, with B given A's values at all other points.
     parts_a, parts_b : numpy array, (N, points + 1)
@@ -370,12 +370,13 @@ def _hold(side: Explainer, e: Explanation, heads: Array) -> None:
 
 def _measured(a: Explanation, b: Explanation, found: Sequence[Measured]) -> dict[str, Float]:
     heads = [(m.head_a.astype(np.float64), m.head_b.astype(np.float64)) for m in found]
-    largest = np.array([max(float(np.abs(h).max()), np.finfo(np.float64).tiny) for h, _ in heads])
+    largest = [float(np.abs(h).max()) for h, _ in heads]
+    apart = np.abs(b.score.astype(np.float64) - a.score)
     maps = [measures.same_size(m, n) for m, n in zip(a.saliency, b.saliency, strict=True)]
     by_map = {name: np.array([f(m, n) for m, n in maps]) for name, f in _MAPS.items()}
     values = {
         "top1": np.array([float(h.argmax() == g.argmax()) for h, g in heads]),
-        "score_difference": np.abs(b.score.astype(np.float64) - a.score) / largest,
+        "score_difference": np.array([measures.relative(float(d), of) for d, of in zip(apart, largest, strict=True)]),
         **by_map,
         "pointing": (by_map["peak_distance"] <= measures.TOLERANCE).astype(np.float64),
         "quantisation_a": _quantisation(a),

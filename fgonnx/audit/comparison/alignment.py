@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from fgonnx.audit.comparison.measures import relative
 from fgonnx.engine.graph.probe import batch_factor
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.session import Session
@@ -359,7 +360,7 @@ def _distance(a: Array, b: Array) -> float:
     first, second = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
     # Sums of squares, not numpy.linalg.norm: for one long vector BLAS starts threads that cost more than they save.
     apart, length = (float(np.sqrt(np.square(v).sum())) for v in (first - second, first))
-    return apart / max(length, np.finfo(np.float64).tiny) if apart else 0.0
+    return relative(apart, length)
 
 
 def _per_sample(v: ir.Value) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ TOP = 0.05
 TOLERANCE = 15 / 224
 """Largest distance of two peaks, as a fraction of the longer side: 15 pixels of 224, as in the pointing game."""
 
+_MOST = 1e100  # of a relative difference, so that means over samples stay finite
 _WINDOW, _SIGMA = 11, 1.5
 _K1, _K2 = 0.01, 0.03
 
@@ -122,6 +123,13 @@ def peak_distance(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     side = max(first.shape)
     peaks = [np.array(np.unravel_index(int(_blur(m, TOLERANCE / 3 * side).argmax()), m.shape)) for m in (first, second)]
     return float(np.linalg.norm(peaks[0] - peaks[1])) / side
+
+
+def relative(difference: float, of: float) -> float:
+    """Return a difference as a share of a length: 1 where the length is 0 and the difference is not, always finite."""
+    if not difference:
+        return 0.0
+    return min(difference / of, _MOST) if of else 1.0
 
 
 def _flat(saliency: npt.ArrayLike) -> Float:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import onnx_ir as ir
 
 from fgonnx import bounds
+from fgonnx.engine.graph.folded import folded
 from fgonnx.engine.graph.values import subgraphs_of
 from fgonnx.errors import ModelError
 
@@ -45,12 +46,14 @@ def _trip_count(node: ir.Node) -> int | None:
     trips, body = node.inputs[0] if node.inputs else None, node.attributes.get("body")
     if trips is None or body is None:
         return None
-    count = ir.convenience.get_const_tensor(trips)
-    if count is None or count.size != 1:
-        return None
-    given, goes_on = body.as_graph().inputs[1:2], body.as_graph().outputs[0]
-    while (maker := goes_on.producer()) is not None and maker.op_type == "Identity" and maker.inputs[0] is not None:
-        goes_on = maker.inputs[0]
-    known = ir.convenience.get_const_tensor(goes_on)
-    endless = goes_on in given or (known is not None and bool(known.numpy().reshape(-1)[0]))
-    return int(count.numpy().reshape(-1)[0]) if endless else None
+    count, goes_on = folded(trips), goes_on_after(body.as_graph())
+    return int(count) if count is not None and goes_on else None
+
+
+def goes_on_after(body: ir.Graph) -> bool | None:
+    """Tell whether a loop goes on after each of its steps; None where its condition depends on what they compute.
+
+    A condition that is passed on is true in every step: it is where the loop starts, or there is no step.
+    """
+    found = folded(body.outputs[0], dict.fromkeys(body.inputs[1:2], True))
+    return None if found is None else bool(found)

@@ -10,8 +10,10 @@ import onnx_ir as ir
 from fgonnx.engine.graph import steps
 from fgonnx.engine.graph.copy import copy_node
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.folded import folded
 from fgonnx.engine.graph.origin import say_why
-from fgonnx.engine.graph.values import content_of, required
+from fgonnx.engine.graph.values import required
+from fgonnx.engine.model.loops import goes_on_after
 
 MOST_STEPS = 512
 
@@ -50,10 +52,10 @@ def expand_if(model: ir.Model, node: ir.Node) -> bool:
     """Inline the branch of a known condition; else compute both and select by Where, if their shapes are equal."""
     graph = model.graph
     op = Emitter(graph, prefix=f"{node.name}/", before=node)
-    condition = content_of(node.inputs[0])
+    condition = folded(node.inputs[0])
     branches = {k: node.attributes[k].as_graph() for k in ("then_branch", "else_branch")}
     if condition is not None:
-        chosen = branches["then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"]
+        chosen = branches["then_branch" if condition else "else_branch"]
         replace(graph, node, inline(op, chosen, [], f"{node.name}/"))
         return True
     for a, b in _pairs(branches):
@@ -71,18 +73,14 @@ def _pairs(branches: Mapping[str, ir.Graph]) -> list[tuple[ir.Value, ir.Value]]:
 def expand_loop(model: ir.Model, node: ir.Node) -> bool:
     """Unroll a Loop whose trip count is known and whose condition stays true."""
     graph, body = model.graph, node.attributes["body"].as_graph()
-    trips, go = content_of(node.inputs[0]), node.inputs[1]
-    started = content_of(go)
-    keeps_going = (
-        body.outputs[0] is body.inputs[1]
-        or _is_identity_of(body.outputs[0], body.inputs[1])
-        or _is_true(body.outputs[0])
-    )
-    if trips is None:
+    trips, go = folded(node.inputs[0]), node.inputs[1]
+    started, goes_on = True if go is None else folded(go), goes_on_after(body)
+    if trips is None and (node.inputs[0] is not None or goes_on is not False):
         return say_why(node, "its number of steps is not constant")
-    if not keeps_going or (go is not None and (started is None or not bool(started.reshape(-1)[0]))):
+    if started is None or goes_on is None:
         return say_why(node, "its condition may end it before its last step")
-    count = int(trips.reshape(-1)[0])
+    count = int(trips) if goes_on else 1 if trips is None else min(int(trips), 1)
+    count = count if started else 0
     if count > MOST_STEPS:
         return say_why(node, f"it has {count} steps, and loops are unrolled up to {MOST_STEPS}")
     if count < 1:
@@ -107,19 +105,6 @@ def unrolled_loop(op: Emitter, node: ir.Node, count: int, prefix: str) -> list[i
         for column, v in zip(scanned, results[1 + len(carried) :], strict=True):
             column.append(v)
     return [*carried, *(_stack(op, column, 0, f"scan_{i}") for i, column in enumerate(scanned))]
-
-
-def _is_identity_of(v: ir.Value, source: ir.Value) -> bool:
-    node = v.producer()
-    return node is not None and node.op_type == "Identity" and node.inputs[0] is source
-
-
-def _is_true(v: ir.Value) -> bool:
-    array = v.const_value.numpy() if v.const_value is not None else None
-    node = v.producer()
-    if array is None and node is not None and node.op_type == "Constant" and "value" in node.attributes:
-        array = node.attributes["value"].as_tensor().numpy()
-    return array is not None and bool(np.all(array))
 
 
 def _stack(op: Emitter, column: Sequence[ir.Value], axis: int, name: str) -> ir.Value:
