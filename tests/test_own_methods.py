@@ -8,7 +8,7 @@ import pytest
 import fgonnx
 from fgonnx import methods
 from fgonnx.engine.methods import own, registry
-from fgonnx.errors import OptionError
+from fgonnx.errors import NumericError, OptionError
 from tests.support import pictures, small_cnn
 
 X = pictures(3)
@@ -148,3 +148,53 @@ def test_settings_have_the_types_of_their_parameters():
     with pytest.raises(OptionError, match="'shar'"):
         explained("typed", shar=3)
     assert methods.find("typed").parse(["count=4", "on=yes"]) == {"count": 4, "on": True}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_function_whose_result_is_not_finite_is_blamed_by_name(value, gradient):
+    @fgonnx.method("broken", gradient=gradient)
+    def broken(sample):
+        return np.full(sample.grid, value)
+
+    with pytest.raises(NumericError, match="the method 'broken' returned NaN or infinity for sample 0; return finite"):
+        explained("broken")
+
+
+def test_a_function_may_return_what_the_model_gave():
+    def passed(sample):
+        return np.full(sample.grid, sample.scores(sample.x * np.inf)[0])
+
+    with pytest.raises(NumericError, match=r"'passed' returned .*, as what the model gave for variations"):
+        explained(passed)
+
+
+def test_no_parentheses_are_needed():
+    @fgonnx.method
+    def plain_ones(sample):
+        return np.ones(sample.grid)
+
+    assert callable(plain_ones)
+    for name in ("plain-ones", "plain_ones", plain_ones):
+        assert (explained(name).saliency == 1).all()
+
+
+@pytest.mark.parametrize("name", [3, b"x", ["x"], ""])
+def test_a_name_that_is_none_is_refused_where_it_is_given(name):
+    with pytest.raises(OptionError, match="name"):
+        fgonnx.method(name)
+
+
+@pytest.mark.parametrize("name", ["my_grad", "_my_grad"])
+def test_a_method_is_known_by_the_name_of_its_function(name):
+    @fgonnx.method()
+    def my_grad(sample):
+        return np.ones(sample.grid)
+
+    assert explained(name).settings["method"] == "my-grad"
+
+
+def test_a_misspelt_method_of_ones_own_is_recognised():
+    fgonnx.method()(numeric)
+    with pytest.raises(OptionError, match=r"did you mean 'numeric'\?"):
+        explained("numerik")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import field, make_dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field, make_dataclass, replace
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
 from fgonnx.engine.methods import gradients, registry
 from fgonnx.engine.methods.registry import Array, Sample, Write
-from fgonnx.errors import OptionError
+from fgonnx.errors import NumericError, OptionError
 from fgonnx.fields import accepted
 from fgonnx.wording import parameter
 
@@ -22,9 +22,19 @@ _FUNCTIONS: dict[Callable[..., Any], str] = {}
 """Names of the methods that are functions of the user's own."""
 
 
+@overload
+def method(name: F, /) -> F: ...
+
+
+@overload
 def method(
     name: str | None = None, *, gradient: bool = False, source: str = "", cost: str = "several passes"
-) -> Callable[[F], F]:
+) -> Callable[[F], F]: ...
+
+
+def method(
+    name: Any = None, *, gradient: bool = False, source: str = "", cost: str = "several passes"
+) -> Callable[[F], F] | Callable[..., Any]:
     """Register a function as a method: `Explainer(model, method=NAME)`, `compare`, `evaluate` and records then know it.
 
     The function takes a `fgonnx.methods.Sample`, one sample and ways to run the model on variations of it, and returns
@@ -39,7 +49,7 @@ def method(
     ----------
     name : str, optional
         Its name; by default that of the function, with dashes. A name of one's own that is registered again is the new
-        function's; names of fgonnx's methods are taken.
+        function's; names of fgonnx's methods are taken. ``@fgonnx.method`` without parentheses takes the function.
     gradient : bool
         Whether it uses `Sample.gradients`.
     source : str
@@ -50,7 +60,7 @@ def method(
     Returns
     -------
     callable
-        The decorator; it returns the function as it is.
+        The decorator, which returns the function as it is; without parentheses, the function.
 
     Raises
     ------
@@ -77,14 +87,24 @@ def method(
     """
 
     def register(function: F) -> F:
-        _register(function, _name_of(function) if name is None else accepted("name", name, str), gradient, source, cost)
+        _register(function, _name_of(function) if given is None else given, gradient, source, cost)
         return function
 
+    if callable(name):
+        given = None
+        return register(name)
+    given = None if name is None else accepted("name", name, str)
     return register
 
 
 def named(given: Any) -> Any:
-    """Return the name of a method that is given as a function, registered if it is not yet; anything else as it is."""
+    """Return the name of a method that is given as a function, registered if it is not yet; anything else as it is.
+
+    The name of a function may be written with its underscores.
+    """
+    if isinstance(given, str) and given not in registry.names():
+        dashed = given.strip("_").replace("_", "-")
+        return dashed if dashed in _FUNCTIONS.values() else given
     if isinstance(given, str) or not callable(given):
         return given
     if _FUNCTIONS.get(given) not in registry.names():
@@ -111,8 +131,16 @@ def _register(function: Callable[..., Any], name: str, gradient: bool, source: s
     write: Write = gradients.gradient if gradient else registry.nothing
 
     def drive(sample: Sample, given: Any) -> dict[str, Array]:
-        made = function(sample, **{f: getattr(given, f) for f in settings.__dataclass_fields__})
-        return _results(sample, made, name)
+        watched = _Watched(sample.run)
+        made = function(replace(sample, run=watched), **{f: getattr(given, f) for f in settings.__dataclass_fields__})
+        results = _results(sample, made, name)
+        if not all(map(_is_finite, results.values())):
+            found = ", as what the model gave for variations of it" if watched.met else ""
+            raise NumericError(
+                f"the method '{name}' returned NaN or infinity for sample {sample.index}{found}; return finite numbers"
+                f", of float32's range"
+            )
+        return results
 
     drive.__doc__, drive.__module__ = inspect.getdoc(function), getattr(function, "__module__", "")
     needs = ("attribution",) if gradient else ()
@@ -122,6 +150,26 @@ def _register(function: Callable[..., Any], name: str, gradient: bool, source: s
     for other in [f for f, n in _FUNCTIONS.items() if n == name]:
         del _FUNCTIONS[other]
     _FUNCTIONS[function] = name
+
+
+class _Watched:
+    """Runs of the model that remember whether one gave NaN or infinity."""
+
+    def __init__(self, run: Callable[..., dict[str, Array]]) -> None:
+        self._run, self.met = run, False
+
+    def __call__(self, variations: Array, names: Sequence[str]) -> dict[str, Array]:
+        found = self._run(variations, names)
+        self.met = self.met or not all(map(_is_finite, found.values()))
+        return found
+
+
+def _is_finite(array: Array) -> bool:
+    """Tell whether all numbers are finite as float32, which results are."""
+    if array.dtype.kind != "f":
+        return True
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(array.astype(np.float32)).all())
 
 
 def _settings_of(function: Callable[..., Any], name: str) -> Any:
