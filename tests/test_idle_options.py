@@ -120,7 +120,7 @@ class TestCommandLine:
         [
             ("explain", ("--rate", "8000"), "--rate 8000 has no effect: no recording is among the inputs"),
             ("explain", ("--channel", "0"), "--channel 0 has no effect: no recording"),
-            ("explain", ("--span", "0:4"), "--span 0,4 has no effect: no recording"),
+            ("explain", ("--span", "0:4"), "--span 0:4 has no effect: no recording"),
             ("explain", ("--method", "rise", "--psi", "signed"), "--psi signed has no effect: the map of rise"),
             ("explain", ("--method", "rise", "--samples", "3", "--set", "samples=4"), "'samples' is given twice"),
             ("explain", ("--method", "smoothgrad", "--sigma", "0.1", "--set", "sigma=0.2"), "'sigma' is given twice"),

@@ -99,7 +99,7 @@ OTHERS = [
     (lambda: Thoroughness(samples=False), "samples=False is of the type bool"),
     (lambda: Limits(min_ssim="0.5"), "min_ssim='0.5' is of the type str; give a number or None"),
     (lambda: Limits(max_layer_error=math.inf), "give a finite number"),
-    (lambda: Reading(rate=0), "rate=0 is out of range; give 1 or more"),
+    (lambda: Reading(rate=0), "rate=0 is out of range; give a number above 0"),
     (lambda: Reading(span=(5, 2)), r"span=\(5, 2\) holds no sample"),
     (lambda: Reading(span=(0, 1, 2)), "give 2 whole numbers as a tuple or list"),
     (lambda: Reading(labels=""), "labels='' is of the type str; give a path or None"),

@@ -103,7 +103,7 @@ def files(tmp_path):
             "explain sound.onnx a.wav -o OUT",
             "or of a recording the part that it is made for (--span)",
         ),
-        ("explain sound.onnx a.wav -o OUT --span 9:2", "--span 9,2 holds no sample"),
+        ("explain sound.onnx a.wav -o OUT --span 9:2", "--span 9:2 holds no sample"),
         ("convert nothing.py:x -o r.onnx --framework kerass", "--framework kerass does not exist"),
         ("convert nothing.py:x -o r.onnx --framework torch --exporter dynam", "gives no network"),
         ("evaluate SHAPES IMAGES -o OUT --methods fullgrad,grad-kam", "(did you mean 'grad-cam'?)"),

@@ -18,7 +18,7 @@ from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.fields import RUNNING
 from fgonnx.jobs.check import check_samples, described, not_tested
-from fgonnx.jobs.reading import SOUND, Reading
+from fgonnx.jobs.reading import OF_FORMS, SOUND, Reading
 
 _NOT = (
     "method",
@@ -38,7 +38,7 @@ _EXIT = {"failed": 1, "undecided": 3}
     options=Group(Options, without=_NOT),
     thoroughness=Group(Thoroughness),
     running=Group(Running, defaults={"cache": True}),
-    reading=Group(Reading, without=SOUND),
+    reading=Group(Reading, without=[name for name in SOUND if name not in OF_FORMS]),
 )
 def command(
     model: ModelPath,

@@ -18,7 +18,7 @@ from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.fields import refuse_idle
 from fgonnx.jobs.compare import CALLED, OWN, WHERE, CompareJob, Side, called, shortened_layers
 from fgonnx.jobs.limits import Limits
-from fgonnx.jobs.reading import SOUND, Reading
+from fgonnx.jobs.reading import OF_FORMS, SOUND, Reading
 
 _ROWS = 40
 _LAYERS = 6
@@ -29,7 +29,7 @@ _FEW = 3
     options=Group(Options, without=("method", "settings", "engine", "contrast", *FILE)),
     a_options=Group(Options, only=OWN, suffix="-a"),
     b_options=Group(Options, only=OWN, suffix="-b"),
-    reading=Group(Reading, without=SOUND),
+    reading=Group(Reading, without=[name for name in SOUND if name not in OF_FORMS]),
     a_reading=Group(Reading, only=("preprocess",), suffix="-a"),
     b_reading=Group(Reading, only=("preprocess",), suffix="-b"),
     limits=Group(Limits),

@@ -18,6 +18,12 @@ _SPELLED = {
 }
 """Parameters that commands have under another name: that name, and how it is spelled."""
 
+_JOINED = {"span": ":", "part": "/"}
+"""What is between the parts of a value, where it is no comma."""
+
+_OF_EXPLAIN = ("axes", "by", "carry", "channel", "channels", "pad", "rate", "slide", "span", "units")
+"""Parameters that 'fgonnx explain' has, and not all commands that read the same files."""
+
 
 def flags_of(function: Callable[..., Any]) -> dict[str, str]:
     """Return the flags of a command, by the names of its parameters; arguments are in capitals, as in its help."""
@@ -49,18 +55,20 @@ def on_the_command_line(name: str, value: str, flags: Mapping[str, str]) -> str:
     flags : mapping of str to str
         The flags of the command.
     """
-    shown = _as_typed(value)
+    shown = _as_typed(value, _JOINED.get(name, ","))
     other, spelled = _SPELLED.get(name, ("", ""))
     flag = flags.get(name, spelled if other in flags else "")
     if flag:
         return f"{flag} {shown}".strip()
     if name in spellings(Bounds):
         return f"--bound {name}={shown}"
+    if name in _OF_EXPLAIN:
+        return f"'fgonnx explain' with {f'--{name} {shown}'.strip()}"
     return f"--set {name}={shown}" if "settings" in flags else f"{name}={shown}"
 
 
-def _as_typed(value: str) -> str:
-    """Return a value as it is typed: texts without quotes, lists with commas."""
+def _as_typed(value: str, joined: str = ",") -> str:
+    """Return a value as it is typed: texts without quotes, lists with what is between their parts."""
     try:
         found = ast.literal_eval(value) if value else ""
     except (SyntaxError, ValueError):
@@ -69,5 +77,5 @@ def _as_typed(value: str) -> str:
         name, one = next(iter(found.items()))
         return f"{name}={_as_typed(repr(one))}"
     if isinstance(found, Sequence) and not isinstance(found, str):
-        return ",".join(str(v) for v in found)
+        return joined.join(str(v) for v in found)
     return os.fspath(found) if isinstance(found, str) and found else value

@@ -20,13 +20,15 @@ Images = Annotated[
     list[Path],
     typer.Argument(
         metavar="IMAGES",
-        help="Pictures, .wav recordings, folders of them, patterns such as 'photos/*.jpg', or .npy arrays that are "
-        "ready.",
+        help="Pictures, .wav recordings, .csv tables, folders of them, patterns such as 'photos/*.jpg', or .npy arrays "
+        "that are ready.",
     ),
 ]
 SomeImages = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="IMAGES", help="Pictures or .npy arrays to check on. Default: seeded random ones."),
+    typer.Argument(
+        metavar="IMAGES", help="Pictures, recordings, tables or .npy arrays to check on. Default: seeded random ones."
+    ),
 ]
 Folder = Annotated[Path, typer.Option("--output-dir", "-o", metavar="DIR", help="Folder for the results.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -18,6 +18,7 @@ from fgonnx.engine.rewrite.options import Options
 from fgonnx.errors import OptionError
 from fgonnx.fields import refuse_idle
 from fgonnx.jobs.reading import Reading, agreed_layout
+from fgonnx.jobs.recordings import rated, refuse_unread
 from fgonnx.jobs.samples import Reader, find, is_picture
 from fgonnx.jobs.tabular import Tabular
 from fgonnx.pictures.read.synthetic import random_pictures
@@ -35,7 +36,7 @@ def check_samples(
     loaded : LoadedModel
         The model, with samples first.
     inputs : sequence of Path
-        Pictures or arrays; seeded random ones if there are none.
+        Pictures, recordings, tables or arrays; seeded random ones if there are none.
     options : Options
         Which input is explained, its shape and layout where they were given.
     reading : Reading
@@ -58,8 +59,10 @@ def check_samples(
         The samples have different sizes.
     """
     value = loaded.input(options.input)
-    tables = Tabular(str(value.name), dims_of(value), reading)
+    how = rated(reading, loaded)
+    tables = Tabular(str(value.name), dims_of(value), how)
     sources = find(inputs, len(dims_of(value)), loaded.batch_axis, tables) if inputs else []
+    refuse_unread(reading, sources, tables)
     pre, origin = reading.preprocessing(loaded, options.input, required=any(is_picture(s.path) for s in sources))
     layout, said = options.layout, []
     if pre is not None:
@@ -67,10 +70,10 @@ def check_samples(
         layout = agreed_layout(layout, pre, loaded, options.input)
     if sources:
         refuse_idle(thoroughness, ["samples"], "pictures or arrays to check on are given")
-        reader = Reader(value, pre, axis=loaded.batch_axis)
+        reader = Reader(value, pre, how, axis=loaded.batch_axis)
         rows = [reader.read(source).x for source in sources]
         if len({row.shape for row in rows}) > 1:
-            raise OptionError("the samples have different sizes; check pictures of one size at a time")
+            raise OptionError("the samples have different sizes; check those of one size at a time")
         return np.stack(rows), layout, [*said, ("checked on", f"{len(rows)} sample(s) given")]
     count, seed = thoroughness.samples, thoroughness.random_state
     if pre is not None and (pre.size is not None or options.explained_shape is not None):

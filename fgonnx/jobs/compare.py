@@ -28,7 +28,9 @@ from fgonnx.fields import arguments
 from fgonnx.jobs import record
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
+from fgonnx.jobs.recordings import rated, refuse_unread
 from fgonnx.jobs.samples import Reader, Sample, digest, find, is_picture, is_table
+from fgonnx.jobs.tabular import Tabular
 from fgonnx.pictures.read import images
 from fgonnx.pictures.show import pair
 from fgonnx.pictures.show.sheet import Certificate
@@ -78,9 +80,13 @@ class Side:
         self.path, self.given, self.reading = path, options, reading
         self.loaded, options = arranged(bind(load(path), options.bind), options)
         value = self.loaded.input(options.input)
-        pictures = any(is_picture(s.path) for s in find(inputs, len(dims_of(value)), self.loaded.batch_axis))
+        how = rated(reading, self.loaded)
+        tables = Tabular(str(value.name), dims_of(value), how)
+        sources = find(inputs, len(dims_of(value)), self.loaded.batch_axis, tables)
+        refuse_unread(reading, sources, tables)
+        pictures = any(is_picture(s.path) for s in sources)
         self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=pictures)
-        self.reader = Reader(value, self.preprocessing, axis=self.loaded.batch_axis)
+        self.reader = Reader(value, self.preprocessing, how, axis=self.loaded.batch_axis)
         layout = agreed_layout(options.layout, self.preprocessing, self.loaded, options.input)
         self.options = replace(options, bind=None, layout=layout)
 
@@ -99,7 +105,7 @@ class CompareJob:
     models : pair of Side
         The model that was approved, and the one that is deployed.
     inputs : sequence of Path
-        Pictures, folders, patterns, ``.npy`` arrays.
+        Pictures, recordings, tables, folders, patterns, ``.npy`` arrays.
     folder : Path
         Where files go.
     running : Running
@@ -136,6 +142,7 @@ class CompareJob:
                 )
         self._stored = a.loaded.labels() or b.loaded.labels()
         self.settings = {k: v for k, v in a.options.to_dict().items() if k not in OWN} | {"target": self.target}
+        self.settings |= a.reading.sound()
         self.comparer = Comparer(
             a.loaded,
             b.loaded,
@@ -306,7 +313,7 @@ class CompareJob:
             *(("--target", self.target) if self.target is not None else ()),
             *arguments(a.given, without=("method", "settings", "engine", *OWN, *FILE)),
             *(text for side, suffix in ((a, "-a"), (b, "-b")) for text in side.arguments(suffix)),
-            *arguments(a.reading, only=("labels",)),
+            *arguments(a.reading, without=("preprocess",)),
             *arguments(self.limits),
             *arguments(self.running, defaults={"cache": True}),
         ]

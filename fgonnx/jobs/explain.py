@@ -20,11 +20,11 @@ from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model import bind as binding
-from fgonnx.engine.model.load import LoadedModel, load
+from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.rewritten import Rewritten
-from fgonnx.errors import ModelError, NumericError
+from fgonnx.errors import NumericError
 from fgonnx.explain import choice
 from fgonnx.explain.choice import SameEntryError
 from fgonnx.explain.explainer import Explainer
@@ -32,13 +32,12 @@ from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.fields import check_choices, refuse_idle
 from fgonnx.jobs import provenance, record, tabled, written
-from fgonnx.jobs.reading import OF_FILES, OF_SERIES, SOUND, Reading, agreed_layout, aligned_labels
+from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.record import Decision
-from fgonnx.jobs.samples import Reader, Sample, Source, digest, find, is_picture, is_recording, is_table
+from fgonnx.jobs.recordings import rated, refuse_unread
+from fgonnx.jobs.samples import Reader, Sample, Source, digest, find, is_picture, is_recording
 from fgonnx.jobs.tabular import Tabular
 from fgonnx.jobs.written import Asked
-from fgonnx.pictures.read.audio import RATE_KEY
-from fgonnx.wording import whole
 
 WORKERS = 2
 """Threads that read and write while the next batch is explained: on two cores, three are no faster and four slower."""
@@ -101,22 +100,13 @@ class ExplainJob:
         if isinstance(self.options.contrast, str):
             choice.parse(self.options.contrast)
         value = self.loaded.input(self.options.input)
-        how = self.reading
-        if (
-            how.rate is None and how.axes is None
-        ):  # that of the metadata is of sound, not of the columns of a spectrogram
-            how = replace(how, rate=_stored_rate(self.loaded))
+        how = rated(self.reading, self.loaded)
         tables = Tabular(str(value.name), dims_of(value), how, self._layout_of)
         self.sources = find(self.inputs, len(dims_of(value)), self.loaded.batch_axis, tables)
         self._pictures = any(is_picture(s.path) for s in self.sources)
-        self._tables = any(is_table(s.path) and tables.is_table(tables.open(s.path)) for s in self.sources[:1])
+        self._tables = refuse_unread(self.reading, self.sources, tables)
         if self._tables:
-            refuse_idle(self.reading, OF_SERIES, "every row of a table is a sample of its own")
             self.options, self._options = tabled.signed(self.options), tabled.signed(self._options)
-        if not any(is_recording(s.path) for s in self.sources):
-            arrays = any(s.path.suffix.lower() == ".npy" for s in self.sources)
-            idle = OF_FILES if self.reading.axes is None and self.reading.channels is None else OF_FILES[1:]
-            refuse_idle(self.reading, idle if arrays else SOUND, "no recording is among the inputs")
         if all(is_recording(s.path) for s in self.sources):
             refuse_idle(self.reading, ["preprocess"], "all inputs are recordings, which are taken as they are")
         self.preprocessing, self.preprocessing_origin = self.reading.preprocessing(
@@ -276,16 +266,3 @@ def _answers(stored: Mapping[str, Any], request: Mapping[str, Any]) -> bool:
     chosen = dict.fromkeys(stored.get("chosen", ()))
     found = {**stored, "settings": {**stored.get("settings", {}), **chosen}}
     return all(found.get(k) == v for k, v in request.items())
-
-
-def _stored_rate(loaded: LoadedModel) -> int | None:
-    """Return the sample rate that the model's metadata names."""
-    text = loaded.ir.metadata_props.get(RATE_KEY)
-    if text is None:
-        return None
-    rate = whole(text)
-    if rate is None or rate < 1:
-        raise ModelError(
-            f"{loaded.name}: its metadata entry '{RATE_KEY}' is {text!r}, not a number of samples per second"
-        )
-    return rate

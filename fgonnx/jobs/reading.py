@@ -26,6 +26,8 @@ SOUND = ("rate", "channel", "span", "channels", "units", "by", "pad", "slide", "
 """Fields for recordings and tables only."""
 OF_FILES = ("rate", "channel", "span", "by")
 """Those of them that say how a file of recordings is read; the others name what an array holds."""
+OF_FORMS = ("rate", "channel", "span", "channels", "by", "pad")
+"""Those that commands have which explain sample by sample and draw no lanes."""
 OF_SERIES = ("rate", "channel", "span", "by", "pad", "slide", "axes")
 """Those that mean nothing for the rows of a table."""
 
@@ -102,12 +104,12 @@ class Reading:
         panel=MODEL,
         metavar="FILE",
     )
-    rate: int | None = option(
+    rate: float | None = option(
         None,
         "Samples per second that the model takes; recordings of another rate are refused. Default: the metadata.",
         panel=MODEL,
         metavar="HZ",
-        least=1,
+        above=0,
     )
     channel: int | None = option(None, "Channel of a recording, from 0.", panel=MODEL, least=0)
     channels: tuple[str, ...] | None = option(
@@ -171,6 +173,8 @@ class Reading:
         if self.preprocess is not None:
             object.__setattr__(self, "preprocess", str(self.preprocess))
         check_idle(self)
+        if self.rate is not None and self.rate.is_integer():
+            object.__setattr__(self, "rate", int(self.rate))  # as whole numbers are written
         if self.channels is not None:
             _check_names(self.channels)
         if self.axes is not None and (len(self.axes) != 2 or TIME not in self.axes or len(set(self.axes)) == 1):

@@ -107,7 +107,7 @@ def prepare(
     recording: Recording,
     dims: Sequence[Any],
     *,
-    rate: int | None = None,
+    rate: float | None = None,
     channel: int | None = None,
     span: tuple[int, int] | None = None,
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
@@ -119,7 +119,7 @@ def prepare(
         The recording.
     dims : sequence
         Sizes of the input with the batch axis; anything but an int is free.
-    rate : int, optional
+    rate : float, optional
         Sample rate of the model, in Hz.
     channel : int, optional
         Index of the channel to use.
@@ -159,7 +159,7 @@ def chosen(
     recording: Recording,
     dims: Sequence[Any],
     *,
-    rate: int | None = None,
+    rate: float | None = None,
     channel: int | None = None,
     span: tuple[int, int] | None = None,
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
@@ -181,9 +181,10 @@ def chosen(
             "tells",
         )
     elif rate != recording.rate:
+        whole = float(rate).is_integer()
         raise InputError(
-            f"{where} has {recording.rate} samples per second, the model takes {rate}; resample it: "
-            f"ffmpeg -i IN.wav -ar {rate} OUT.wav"
+            f"{where} has {recording.rate} samples per second, the model takes {rate}; "
+            + (f"resample it: ffmpeg -i IN.wav -ar {rate} OUT.wav" if whole else "no .wav file has that: give a table")
         )
     last = _channels_last(dims)
     wanted = 1 if len(dims) == 2 else dims[2 if last else 1]
