@@ -9,9 +9,11 @@ import pytest
 import fgonnx
 from fgonnx.engine.maps.interpolate import scale_to
 from fgonnx.engine.rewrite.portable import MOST, portable_violations
+from tests.cli_support import ROOT
 from tests.conftest import SHARED
 from tests.support import draw, model, run, small_cnn
 
+EXAMPLE_MODELS = ROOT / "examples"
 CHAIN = "".join(f"a{i + 1} = Relu(a{i})\n" for i in range(20))
 
 
@@ -122,6 +124,20 @@ def test_both_forms_explain_alike(name):
 @every_network
 def test_the_file_is_valid(name):
     onnx.checker.check_model(fgonnx.rewrite(network(name), form="portable"), full_check=True)
+
+
+EXAMPLES = ("shapes", "parts", "parts_vit")
+
+
+@pytest.mark.parametrize("form", ["fast", "portable"])
+@pytest.mark.parametrize("target", ["input", "argmax", 0])
+@pytest.mark.parametrize("name", [*NETWORKS, *EXAMPLES])
+def test_every_initializer_is_read_or_given_out(name, target, form):
+    """ONNX Runtime warns of others whenever it loads the file."""
+    source = EXAMPLE_MODELS / f"{name}.onnx" if name in EXAMPLES else network(name)
+    graph = fgonnx.rewrite(source, form=form, target=target).graph
+    used = {name for node in graph.node for name in node.input} | {v.name for v in graph.output}
+    assert [t.name for t in graph.initializer if t.name not in used] == []
 
 
 @every_network

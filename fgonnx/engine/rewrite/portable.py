@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import onnx
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 from onnx_ir.traversal import RecursiveGraphIterator
 
 from fgonnx.engine.graph.copy import copy_node
@@ -49,6 +50,7 @@ def make_portable(model: ir.Model) -> None:
             _divided(op, node)
     _name_results(graph)
     forget_shapes(graph)
+    common.RemoveUnusedNodesPass()(model)  # sizes of what was written in another way; onnxruntime warns of each
     _keep_used_domains(model)
 
 
@@ -324,7 +326,10 @@ def portable_violations(model: onnx.ModelProto) -> list[str]:
         beside = [n for n in node.input if n not in varying and ranks.get(n, 0) > 0]
         if beside and any(ranks.get(r.input[0]) == 3 for r in reduced):
             found.append(f"{where} is a reduction of three axes with a vector")
-    domains = {n.domain for n in _all_nodes(graph.node)} | {n.domain for f in model.functions for n in f.node}
+    nodes = _all_nodes(graph.node)
+    read = {name for n in nodes for name in n.input} | outputs
+    found += [f"nothing reads the initializer '{name}'" for name in sorted(weights - read - inputs)]
+    domains = {n.domain for n in nodes} | {n.domain for f in model.functions for n in f.node}
     versions = {o.domain: o.version for o in model.opset_import}
     found += [f"the operator set '{name}' is not used" for name in versions if name and name not in domains]
     if any(n.op_type in _QUANTISERS for n in graph.node) and versions.get("", 1) < _QUANTISED_OPSET:
