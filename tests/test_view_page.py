@@ -99,6 +99,24 @@ class TestExplains:
         tab.after(lambda: tab.page.locator("#file").set_input_files(IMAGES / "cross.png"))
         same_map(tab.result(), expected("cross.png"))
 
+    @pytest.mark.parametrize("ending", ["webp", "jpg", "png"])
+    def test_a_file_that_is_to_be_turned(self, tab, tmp_path, ending):
+        path, exif = tmp_path / f"turned.{ending}", Image.Exif()
+        exif[0x0112] = 6
+        with Image.open(IMAGES / "cross.png") as image:
+            sides = image.convert("RGB").resize((90, 60), box=(0, 0, 64, 50))
+        sides.save(path, exif=exif, **({"lossless": True} if ending == "webp" else {}))
+        tab.after(lambda: tab.page.locator("#file").set_input_files(path))
+        wanted = Explainer(SHAPES)([path])
+        same_map(tab.result(), wanted)
+        with tab.page.expect_download() as download:
+            tab.page.locator("#json").click()
+        notes = json.loads(download.value.path().read_text(encoding="utf-8"))["notes"]
+        assert notes[0] == images.read(path).notes[0]
+        assert tab.text("#notes") == f"The picture: {notes[0]}."
+        tab.sample("star.png")
+        assert not tab.page.locator("#notes").is_visible()
+
     @pytest.mark.parametrize("event", ["drop", "paste"])
     def test_a_picture_that_is_dropped_or_pasted(self, tab, event):
         content = base64.b64encode((IMAGES / "square.png").read_bytes()).decode()

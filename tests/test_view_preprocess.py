@@ -114,10 +114,23 @@ def saved(kind, array, mode=None, colours=None, **more):
     return out.getvalue()
 
 
-def with_chunk(png, name, content):
-    """Insert a chunk behind the header of a PNG."""
+def with_chunk(png, name, content, at=33):
+    """Insert a chunk into a PNG, behind its header or elsewhere."""
     chunk = struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-    return png[:33] + chunk + png[33:]
+    return png[:at] + chunk + png[at:]
+
+
+def tiff(orientation, order="<"):
+    """EXIF data with nothing but an orientation."""
+    entry = struct.pack(f"{order}HHIHH", 0x0112, 3, 1, orientation, 0)
+    return (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, 1) + entry + bytes(4)
+
+
+def jpeg(*segments):
+    """A JPEG whose application segments (APP1) hold this."""
+    plain = saved("JPEG", RGB, quality=90)
+    held = [b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content for content in segments]
+    return plain[:2] + b"".join(held) + plain[2:]
 
 
 def turned(orientation):
@@ -128,6 +141,7 @@ def turned(orientation):
 
 RGB = picture(61, 83)
 ALPHA = np.dstack([RGB, np.tile(np.linspace(0, 255, 83).astype(np.uint8), (61, 1))])
+DEEP = cv2.imencode(".png", RGB.astype(np.uint16) * 257 + 100)[1].tobytes()
 SWAPPED = (  # a profile whose red is blue: a picture with it changes wherever colours are managed
     ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     .tobytes()
@@ -148,11 +162,26 @@ FILES = {
     "progressive": (saved("JPEG", RGB, quality=85, progressive=True), EXACT),
     "grey jpeg": (saved("JPEG", RGB[:, :, 0]), EXACT),
     **{f"orientation {o}": (saved("JPEG", RGB, quality=90, **turned(o)), EXACT) for o in range(1, 9)},
-    "png with orientation": (saved("PNG", RGB, **turned(6)), EXACT),
+    **{f"webp {o}": (saved("WEBP", RGB, lossless=True, **turned(o)), EXACT) for o in range(1, 9)},
+    **{f"png {o}": (saved("PNG", RGB, **turned(o)), EXACT) for o in (3, 5, 6)},
+    "grey jpeg 6": (saved("JPEG", RGB[:, :, 0], **turned(6)), EXACT),
+    "webp with losses 6": (saved("WEBP", RGB, quality=90, **turned(6)), ONE_LEVEL),
+    "palette 8": (saved("PNG", RGB, colours=60, **turned(8)), EXACT),
+    "16 bits 7": (with_chunk(DEEP, b"eXIf", tiff(7)), ONE_LEVEL),
+    "orientation of high bytes first": (jpeg(b"Exif\0\0" + tiff(6, ">")), EXACT),
+    "orientation behind XMP": (jpeg(b"http://ns.adobe.com/xap/1.0/\0<x/>", b"Exif\0\0" + tiff(6)), EXACT),
+    "the first of two orientations": (jpeg(b"Exif\0\0" + tiff(3), b"Exif\0\0" + tiff(6)), EXACT),
+    "orientation behind the pixels": (with_chunk(encoded(".png", RGB), b"eXIf", tiff(6), -12), EXACT),
+    "orientation without its name": (jpeg(tiff(6)), EXACT),
+    "orientation 9": (jpeg(b"Exif\0\0" + tiff(9)), EXACT),
+    "half of an orientation": (jpeg(b"Exif\0\0" + tiff(6)[:19]), EXACT),
+    "orientation of another byte order": (jpeg(b"Exif\0\0XX" + tiff(6)[2:]), EXACT),
+    "orientation at no place": (jpeg(b"Exif\0\0II*\0\xff\xff\xff\xff\x01\0\0\0"), EXACT),
+    "one colour 6": (saved("PNG", np.full((5, 5, 3), 7, np.uint8), **turned(6)), EXACT),
     "alpha": (encoded(".png", ALPHA), ONE_LEVEL),
     "webp with alpha and orientation": (saved("WEBP", ALPHA, lossless=True, **turned(6)), ONE_LEVEL),
     "alpha with orientation": (saved("PNG", ALPHA, **turned(6)), ONE_LEVEL),
-    "16 bits": (cv2.imencode(".png", RGB.astype(np.uint16) * 257 + 100)[1].tobytes(), ONE_LEVEL),
+    "16 bits": (DEEP, ONE_LEVEL),
     "webp": (saved("WEBP", RGB, lossless=True), EXACT),
     "bmp": (encoded(".bmp", RGB), EXACT),
     "gif": (saved("GIF", RGB, colours=60), EXACT),
@@ -163,8 +192,9 @@ DECODE = """async (files) => {
   const bytes = (data) => btoa(Array.from(data, (b) => String.fromCharCode(b)).join(""));
   const one = async (content) => {
     try {
-      const { rgba, size } = await decode(new Blob([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))]), "it");
-      return { pixels: bytes(overWhite(rgba)), size };
+      const file = new Blob([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))]);
+      const { bitmap, rgba, size, notes } = await decode(file, "it");
+      return { pixels: bytes(overWhite(rgba)), size, notes, shown: [bitmap.height, bitmap.width] };
     } catch (error) {
       return { error: error.message };
     }
@@ -178,6 +208,9 @@ REFUSED = {
     "no bytes": (b"", "is empty"),
     "no picture": (b"hello", "cannot be decoded as a picture"),
     "four inks": (saved("JPEG", RGB, mode="CMYK"), "four inks"),
+    **{f"avif {o}": (saved("AVIF", RGB, **turned(o)), "AVIF that is to be turned") for o in (2, 3, 6)},
+    "avif with EXIF alone": (saved("AVIF", RGB) + b"Exif\0\0" + tiff(6), "AVIF that is to be turned"),
+    "heif": (saved("AVIF", RGB).replace(b"avif", b"heic"), "HEIF or a film"),
 }
 
 
@@ -193,9 +226,20 @@ def test_decoded_as_in_python(decoded, name):
     content, tolerance = FILES[name]
     expected = images.decode(np.frombuffer(content, np.uint8), Path("it")).rgb
     found = decoded[name]
-    assert found.get("size") == list(expected.shape[:2])
+    assert found.get("size") == found["shown"] == list(expected.shape[:2])
     pixels = np.frombuffer(base64.b64decode(found["pixels"]), np.uint8).reshape(expected.shape)
     np.testing.assert_allclose(pixels.astype(int), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_noted_as_in_python(decoded, name):
+    wanted = images.decode(np.frombuffer(FILES[name][0], np.uint8), Path("it")).notes
+    assert decoded[name]["notes"] == [note for note in wanted if note != images._GREY_REPEATED]
+
+
+def test_a_plain_avif_is_read(modules):  # noqa: F811
+    (found,) = modules.evaluate(DECODE, [written(saved("AVIF", RGB, quality=100))])
+    assert found["size"] == [*RGB.shape[:2]]
 
 
 @pytest.mark.parametrize("name", REFUSED)

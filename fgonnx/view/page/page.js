@@ -178,6 +178,8 @@ class Page {
       this.blank();
     }
     before?.bitmap.close();
+    $("notes").textContent = `The picture: ${picture.notes.join("; ")}.`;
+    $("notes").hidden = picture.notes.length === 0;
   }
 
   again(changed) {
