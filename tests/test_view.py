@@ -204,7 +204,20 @@ class TestServed:
         assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
         assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
 
-    @pytest.mark.parametrize("path", ["/sub/", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/nothing"])
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/sub/",
+            "/../../etc/passwd",
+            "/%2e%2e/%2e%2e/etc/passwd",
+            "/nothing",
+            "/index.html%00",
+            "/%00",
+            "/%ed%a0%80",
+            "/" + "a" * 5000,
+        ],
+        ids=lambda path: path[:20],
+    )
     def test_nothing_else(self, address, path):
         assert self.get(address, path).status == 404
 

@@ -93,3 +93,22 @@ def test_entries_have_names(decided):
     assert decided["one number"]["names"] == ["the only entry"]
     assert decided["a mask"]["names"][0].startswith("entry 0, ")
     assert decided["rows of detections"]["names"][0].startswith("thing ")
+
+
+BLANK = ["\u200b", "", " ", "\u00a0\u3000", "\u2060\u200d", "\ufe0f", "\u3164", "\u2800", "\u00ad"]
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [*((label, "class 7") for label in BLANK), ("a\u200b", "a\u200b"), ("\u202e", "\u202e"), ("猫", "猫"), ("0", "0")],
+    ids=ascii,
+)
+def test_a_label_of_which_nothing_is_seen_is_its_number(modules, label, name):  # noqa: F811
+    found = modules.evaluate(
+        """async (label) => {
+            const { nameOf } = await import("/page/decision.js");
+            return nameOf({ index: 7, label, position: [7] }, { shape: [10] });
+        }""",
+        label,
+    )
+    assert found == name

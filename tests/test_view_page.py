@@ -48,7 +48,7 @@ def tab(opened, site):
         page.locator("#all").click()
     yield opened
     page.set_viewport_size(DESKTOP)
-    page.emulate_media()
+    page.emulate_media(forced_colors="none")
     assert opened.wrong == []
     assert [url for url in opened.asked if not url.startswith((site, "data:", "blob:"))] == []
 
@@ -255,6 +255,27 @@ class TestForEveryone:
         )
         assert len({back for _, _, _, back in pairs}) == 3
         assert {f"{f} on {b}": contrast(c, d) for f, b, c, d in pairs if contrast(c, d) < 4.5} == {}
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_what_is_chosen_is_seen_in_forced_colours(self, tab, scheme):
+        tab.page.emulate_media(forced_colors="active", color_scheme=scheme)
+        tab.page.locator("#strip").focus()
+        tab.page.keyboard.press("Home")
+        looks = tab.page.evaluate(
+            """() => Object.entries({
+                "#views input:checked + span": "#views input:not(:checked) + span",
+                "#classes label:has(input:checked)": "#classes label:has(input:not(:checked))",
+                "#gallery button[aria-pressed=true]": "#gallery button[aria-pressed=false]",
+                "#strip > [aria-selected=true]": "#strip > [aria-selected=false]",
+            }).map(([chosen, other]) => [chosen, ...[chosen, other].map((selector) => {
+                const { backgroundColor, color, outlineStyle, boxShadow } =
+                    getComputedStyle(document.querySelector(selector));
+                return selector.startsWith("#strip") ? { boxShadow } : { backgroundColor, color, outlineStyle };
+            })])"""
+        )
+        assert [chosen for chosen, mine, other in looks if mine == other] == []
+        for mine in (mine for chosen, mine, _ in looks if "input" in chosen):
+            assert contrast(mine["color"], mine["backgroundColor"]) >= 4.5
 
     def test_on_a_narrow_screen(self, tab):
         tab.page.set_viewport_size({"width": 400, "height": 800})

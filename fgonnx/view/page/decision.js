@@ -1,5 +1,7 @@
 // What a model decides: its largest entries, and of a detector its best detections.
 
+import { blank } from "./words.js";
+
 const TOP = 5;
 const BEFORE = [4, 5]; // columns before the classes of a detector
 const [BOX, OBJECTNESS, FEWEST, COCO, PIXELS] = [4, 4, 16, 80, 2];
@@ -58,7 +60,7 @@ function positionOf(index, shape) {
 /** The name of an entry for people. */
 export function nameOf(entry, head) {
   if (entry.name) return entry.name;
-  if (entry.label !== null) return entry.label;
+  if (entry.label !== null && !blank(entry.label)) return entry.label;
   if (head.shape.filter((size) => size > 1).length > 1) return `entry ${entry.position.join(", ")}`;
   return head.shape.every((size) => size === 1) ? "the only entry" : `class ${entry.index}`;
 }
@@ -85,7 +87,8 @@ function detected(values, head) {
   const names = aligned(head.classes, columns - first);
   return best.slice(0, TOP).map(({ score, anchor, column }) => {
     const index = at(anchor, column);
-    const name = `${names?.[column - first] ?? `class ${column - first}`}, anchor ${anchor}`;
+    const known = names?.[column - first] ?? "";
+    const name = `${blank(known) ? `class ${column - first}` : known}, anchor ${anchor}`;
     return {
       index,
       position: positionOf(index, head.shape),

@@ -12,6 +12,11 @@ export function visible(text) {
   return text.replace(/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_C}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 }
 
+/** Tell whether nothing of a text is to be seen. */
+export function blank(text) {
+  return !/[^\s\p{Cf}\p{Default_Ignorable_Code_Point}\u2800]/u.test(visible(text));
+}
+
 /** A number with few digits. */
 export function short(x) {
   if (x === 0 || !Number.isFinite(x)) return String(x);
