@@ -37,7 +37,7 @@ class TestAProviderThatIsListedAlone:
 
     def test_names_the_library_that_is_missing(self, monkeypatch):
         monkeypatch.setattr(providers, "_missing_library", lambda _: "libcudnn.so.9 is missing")
-        with pytest.raises(ProviderError, match=r"libcudnn\.so\.9 is missing.*fgonnx\[gpu\]"):
+        with pytest.raises(ProviderError, match=r"libcudnn\.so\.9 is missing.*onnxruntime-gpu\[cuda,cudnn\]"):
             choose_providers(["cuda"])
 
 
