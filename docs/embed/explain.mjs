@@ -5,8 +5,9 @@ import sharp from "sharp";
 const [model, picture, out] = process.argv.slice(2);
 const [height, width] = [64, 64]; // of the model's input
 const session = await ort.InferenceSession.create(model);
-const seen = sharp(picture).removeAlpha().toColourspace("srgb").resize(width, height, { fit: "fill" });
-const pixels = await seen.raw().toBuffer();
+const opened = sharp(picture).rotate().flatten({ background: "#fff" }); // as EXIF says, over white
+const seen = opened.toColourspace("srgb").resize(width, height, { fit: "fill" });
+const pixels = await seen.raw({ depth: "uchar" }).toBuffer();
 
 const x = new Float32Array(3 * height * width); // NCHW, as the model was trained
 for (let i = 0; i < pixels.length; i++) {

@@ -4,13 +4,17 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 model, picture, out = sys.argv[1:]
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 height, width = session.get_inputs()[0].shape[2:]
-seen = Image.open(picture).convert("RGB").resize((width, height), Image.Resampling.BOX)
-pixels = np.asarray(seen, np.float32) / 255
+seen = ImageOps.exif_transpose(Image.open(picture))
+if seen.mode.startswith("I"):  # 16 bits, which convert("RGB") cuts off at 255
+    seen = Image.fromarray(np.rint(np.asarray(seen) / 257).astype(np.uint8))
+seen = seen.convert("RGBA")
+seen = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+pixels = np.asarray(seen.resize((width, height), Image.Resampling.BOX), np.float32) / 255
 x = ((pixels - 0.5) / 0.25).transpose(2, 0, 1)[None]  # as the model was trained
 
 names = ["saliency", "target", "score", "completeness"]
