@@ -139,10 +139,10 @@ def check(name: str, size: int, who: str, error: type[FgonnxError]) -> None:
     most = getattr(current(), name)
     if size > most:
         shown = f"{size:,}" if size < 10**15 else "far too many" if size >= 10**300 else f"{float(size):.1e}"
-        raise error(
-            f"{who} {shown} {_UNITS[name]}, more than the bound of {most:,}; if you trust it, raise the bound: "
-            f"{parameter(name, size)}"
-        )
+        raised = f"if you trust it, raise the bound: {parameter(name, size)}"
+        limit = spellings(Bounds)[name].most
+        advice = raised if limit is None or size <= limit else f"no more than {limit:,.0f} are read at all"
+        raise error(f"{who} {shown} {_UNITS[name]}, more than the bound of {most:,}; {advice}")
 
 
 def check_nesting(text: str, where: str, error: type[FgonnxError]) -> None:

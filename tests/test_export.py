@@ -102,6 +102,26 @@ def test_a_model_is_batched_where_all_of_it_has_a_batch(name, tmp_path):
     assert [list(t.dims) for t in (*config.input, *config.output)] == sizes
 
 
+#: Models that take a batch of any size, and whether strangers' samples may meet in one.
+STRANGERS = {
+    "rows of their own": ("y = Relu(x)", True),
+    "less their mean": ("m = ReduceMean<axes=[0]>(x)  y = Sub(x, m)", False),
+    "summed up": ("i = Constant<value_int=0>()  y = CumSum(x, i)", False),
+    "softmax over them": ("y = Softmax<axis=0>(x)", False),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_samples_that_influence_each_other_meet_no_strangers(kind, tmp_path):
+    body, may_meet = STRANGERS[kind]
+    proto = onnx.parser.parse_model(HEADER.replace("18", "17") + f" net (float[N,2] x) => (float[N,2] y) {{ {body} }}")
+    text = good("export", "triton", saved(proto, tmp_path / "net.onnx"), "-o", tmp_path / "r")
+    for name in ("net", "net_explained"):
+        config = config_of(tmp_path / "r" / name)
+        assert (config.max_batch_size > 0, config.HasField("dynamic_batching")) == (may_meet, may_meet)
+    assert ("makes no batches of requests" in text) != may_meet
+
+
 def test_how_it_runs(tmp_path):
     how = ("--max-batch", 32, "--max-delay", 2.5, "--instances", 2, "--device", "gpu", "--no-plain", "--name", "who")
     good("export", "triton", SHAPES, "-o", tmp_path, *how)

@@ -142,6 +142,7 @@ WRONG = {
     "a label that does not exist": ({"name": "shapes_explained", "parameters": {"target": "cube"}}, "no label"),
     "no such model": ({"name": "other"}, "no model 'other'"),
     "no such version": ({"model_version": "7"}, "version 1 alone"),
+    "a misspelt parameter": ({"parameters": {"trget": 1}}, "have no 'trget'.*did you mean 'target'"),
     "a target of a prediction": ({"parameters": {"target": 1}}, "no effect"),
     "a file as a target": ({"name": "shapes_explained", "parameters": {"target": "seed=/etc/passwd"}}, "names a file"),
 }
@@ -154,6 +155,13 @@ def test_what_is_wrong_is_said(kind, client, pictures):
     error = web.InferenceServerException if library is web else rpc.InferenceServerException
     with pytest.raises(error, match=why):
         infer(client, **{"x": pictures, **asked})
+
+
+def test_what_clients_send_by_themselves_is_taken(client, pictures, right):
+    asked = {"sequence_id": 1, "sequence_start": True, "priority": 1, "timeout": 20_000_000}
+    np.testing.assert_allclose(
+        infer(client, pictures, **asked).as_numpy("logits"), right.outputs["logits"], rtol=0, atol=2e-5
+    )
 
 
 def test_numbers_may_be_sent_in_json(service, pictures, right):
@@ -195,6 +203,14 @@ ODD = {
     "too few bytes": ({"inputs": [ZEROS], "raw_input_contents": [b"0000"]}, "has 4 bytes"),
     "no such type": ({"inputs": [{**ZEROS, "datatype": "FP8"}], "raw_input_contents": [b""]}, "the datatype 'FP8'"),
     "a shape below zero": ({"inputs": [{**ZEROS, "shape": [-1]}], "raw_input_contents": [b""]}, "has the shape"),
+    "no sample of any size": (
+        {"inputs": [{**ZEROS, "shape": [(1 << 31) - 1] * 3 + [0]}], "raw_input_contents": [b""]},
+        "has the shape",
+    ),
+    "texts of any length": (
+        {"inputs": [{**ZEROS, "datatype": "BYTES", "contents": {"bytes_contents": [b"a" * 400_000, *[b"b"] * 2000]}}]},
+        "the datatype 'BYTES'",
+    ),
     "too many samples": (
         {"inputs": [{**ZEROS, "shape": [33, 3, 64, 64]}], "raw_input_contents": [bytes(33 * 4 * 3 * 64 * 64)]},
         "at most 32",

@@ -220,7 +220,7 @@ def check(
     scorer = build(loaded, replace(options.only("target", "score"), engine="fgonnx"))
     count = 1 if scorer.entangled else effort.samples
     given = _shown(loaded, random_inputs(scorer, count, effort.random_state)) if x is None else x
-    feeds = batches.feeds(loaded.name, scorer, given)
+    feeds = batches.feeds(loaded, scorer, given)
     if by_batch(scorer):
         explainer.running = replace(explainer.running, batch_size=1)
     explanation = explainer(feeds, target)

@@ -14,7 +14,7 @@ from fgonnx.engine.rewrite.options import Options
 from fgonnx.errors import OptionError
 from fgonnx.jobs.export import CONFIG, export_triton
 from fgonnx.jobs.reading import Reading
-from fgonnx.jobs.triton import Exporting, batches
+from fgonnx.jobs.triton import ONE_REQUEST, Exporting, batches
 
 _KINDS = ("triton",)
 _HELPS = {
@@ -74,3 +74,5 @@ def command(
         how = f"batches of up to {exporting.max_batch}" if batches(text) else "one request at a time"
         version = max(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
         terminal.say("written", f"{folder}/  (version {version}, {how})")
+    if not batches(text):  # of the explained model, the last one
+        terminal.notes([ONE_REQUEST])

@@ -13,6 +13,7 @@ from fgonnx.engine import methods
 from fgonnx.engine.graph.openvino import OpenVinoSession
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import dtype_of
+from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.engine.rewrite.samples import ONE_AT_A_TIME
 from fgonnx.errors import InputError, ModelError
@@ -23,13 +24,13 @@ Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 
 
-def feeds(where: str, r: Rewritten, x: Array | Feeds, size: int | None = None) -> dict[str, Array]:
+def feeds(loaded: LoadedModel, r: Rewritten, x: Array | Feeds, size: int | None = None) -> dict[str, Array]:
     """Check arrays against the inputs of a rewritten model and return them by name.
 
     Parameters
     ----------
-    where : str
-        The model, for messages.
+    loaded : LoadedModel
+        The source, whose inputs say what has the batch axis.
     r : Rewritten
         The rewritten model.
     x : numpy array, or mapping of input names to arrays
@@ -40,11 +41,11 @@ def feeds(where: str, r: Rewritten, x: Array | Feeds, size: int | None = None) -
     Raises
     ------
     InputError
-        An input is missing or unknown, has another shape or type, or holds NaN or infinity.
+        An input is missing or unknown, has another shape, type or number of samples, or holds NaN or infinity.
     ModelError
         There are several samples, and they influence each other.
     """
-    graph = r.model.graph
+    where, graph = loaded.name, r.model.graph
     added = {r.selector} if r.normal.given == r.normal.input_name else {r.selector, r.normal.input_name}
     needed = {str(v.name): v for v in graph.inputs if v.name not in graph.initializers and v.name not in added}
     given = dict(x) if isinstance(x, Mapping) else {r.normal.given: x}
@@ -63,9 +64,51 @@ def feeds(where: str, r: Rewritten, x: Array | Feeds, size: int | None = None) -
     main = found[r.normal.given]
     if main.shape[0] == 0:
         raise InputError("the batch is empty; give at least one sample")
+    check_counts(loaded.ir.graph, r.normal.given, found, graph)
     if r.entangled and main.shape[0] > 1:
         raise ModelError(r.entangled.replace(ONE_AT_A_TIME, "") if size == 1 else r.entangled)
     return found
+
+
+def check_counts(source: ir.Graph, main: str, arrays: Feeds, graph: ir.Graph | None = None) -> None:
+    """Refuse inputs with another number of samples than the explained one.
+
+    An input has the samples along its first axis where that has the same name as the explained input's, or where the
+    rewritten graph takes several at once; a fixed size above 1 is that of a state.
+
+    Parameters
+    ----------
+    source : ir.Graph
+        The source.
+    main : str
+        The explained input.
+    arrays : mapping of str to numpy array
+        Inputs by name.
+    graph : ir.Graph, optional
+        The rewritten graph, once there is one.
+
+    Raises
+    ------
+    InputError
+        There is such an input.
+    """
+    own, written = _firsts(source), _firsts(graph) if graph is not None else {}
+    count = len(arrays[main])
+    batch = own.get(main)
+    for name, array in arrays.items():
+        first, rewritten = own.get(name), written.get(name, 0)
+        if name == main or not array.ndim or name not in own or len(array) == count:
+            continue
+        named = isinstance(first, ir.SymbolicDim) and isinstance(batch, ir.SymbolicDim) and first.value is not None
+        alike = named and first == batch
+        if alike or not isinstance(rewritten, int) or (rewritten == 1 and len(array) != 1):
+            samples = f"{len(array)} sample{'s' if len(array) != 1 else ''}"
+            raise InputError(f"input '{name}' has {samples}, '{main}' has {count}; give as many of both")
+
+
+def _firsts(graph: ir.Graph) -> dict[str, int | ir.SymbolicDim]:
+    """Return the sizes of the first axes of inputs that have one."""
+    return {str(v.name): v.shape.dims[0] for v in graph.inputs if v.shape is not None and v.shape.rank()}
 
 
 def cut(r: Rewritten, fed: Feeds, size: int) -> Iterator[dict[str, Array]]:
@@ -175,8 +218,7 @@ def _driven(r: Rewritten, session: Session | OpenVinoSession, fed: Feeds, index:
 
 def _without_batch(r: Rewritten) -> set[str]:
     """Return the inputs whose first axis has a fixed size above 1."""
-    shapes = {str(v.name): v.shape for v in r.model.graph.inputs if v.shape is not None and v.shape.rank()}
-    return {name for name, s in shapes.items() if isinstance(s.dims[0], int) and s.dims[0] > 1}
+    return {name for name, first in _firsts(r.model.graph).items() if isinstance(first, int) and first > 1}
 
 
 def typed(values: Array, dtype: np.dtype[Any]) -> Array:

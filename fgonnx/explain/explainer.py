@@ -336,7 +336,7 @@ class Explainer:
             others=self.other_shapes(x),
         )
         r = engine.rewritten
-        fed = batches.feeds(self.loaded.name, r, x, self.running.batch_size)
+        fed = batches.feeds(self.loaded, r, x, self.running.batch_size)
         if engine.rows is not None:
             fed[r.normal.input_name] = engine.rows(fed)
         count = fed[r.normal.input_name].shape[0]
@@ -484,7 +484,7 @@ class Explainer:
         x = self.samples_first(x)
         engine = self.engine(self.explained_shape(x), forward=True, others=self.other_shapes(x))
         r = engine.rewritten
-        fed = batches.feeds(self.loaded.name, r, x, self.running.batch_size)
+        fed = batches.feeds(self.loaded, r, x, self.running.batch_size)
         if engine.rows is not None:
             fed[r.normal.input_name] = engine.rows(fed)
         name = r.names["head"]

@@ -98,10 +98,12 @@ def export_triton(
     notes = {key: known[key] for key in _PASSED_ON if known.get(key)}
     classes = sum(size > 1 for size in head) == 1
     called = aligned_labels(given, loaded.labels(), math.prod(head))[0] if classes else None
+    independent = triton.takes_batches(explained)  # else its samples influence each other, and must meet no strangers
     for folder, is_explained in folders.items():
         proto = explained if is_explained else ir.to_proto(loaded.ir)
         output = _of_classes(proto, len(called), options.output) if called else None
-        text = triton.config(proto, folder.name, how, output, notes if is_explained else None)
+        passed_on = notes if is_explained else None
+        text = triton.config(proto, folder.name, how, output, passed_on, batched=independent)
         files.make_folder(folder)
         partial = folder / f"{files.TEMPORARY}{version}"
         shutil.rmtree(partial, ignore_errors=True)

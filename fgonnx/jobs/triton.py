@@ -20,6 +20,12 @@ DEVICES = ("auto", "cpu", "gpu")
 LABELS = "labels.txt"
 """The file of class names, beside `config.pbtxt`."""
 
+ONE_REQUEST = (
+    "the server makes no batches of requests (max_batch_size: 0): samples of one batch influence each other, or the "
+    "graph takes one at a time"
+)
+"""Why requests are run one at a time."""
+
 _TYPES = {
     TensorProto.FLOAT: "FP32",
     TensorProto.DOUBLE: "FP64",
@@ -90,7 +96,13 @@ class _Word(str):
 
 
 def config(
-    proto: onnx.ModelProto, name: str, how: Exporting, classes: str | None = None, notes: dict[str, str] | None = None
+    proto: onnx.ModelProto,
+    name: str,
+    how: Exporting,
+    classes: str | None = None,
+    notes: dict[str, str] | None = None,
+    *,
+    batched: bool = True,
 ) -> str:
     """Return the text of `config.pbtxt`.
 
@@ -106,6 +118,8 @@ def config(
         The output that `labels.txt` names the entries of.
     notes : dict of str to str, optional
         Parameters that the server passes on to whoever asks for the configuration.
+    batched : bool
+        Whether samples of strangers may meet in one batch, where the sizes allow it.
 
     Raises
     ------
@@ -114,7 +128,7 @@ def config(
     """
     given = {t.name for t in proto.graph.initializer}
     inputs = [v for v in proto.graph.input if v.name not in given]
-    batched = all(_begins_free(v) for v in (*inputs, *proto.graph.output))
+    batched = batched and all(_begins_free(v) for v in (*inputs, *proto.graph.output))
     fields: list[tuple[str, Any]] = [
         ("name", name),
         ("backend", "onnxruntime"),
@@ -138,6 +152,12 @@ def config(
 def batches(text: str) -> bool:
     """Tell whether a configuration lets the server batch requests."""
     return "max_batch_size: 0" not in text.splitlines()
+
+
+def takes_batches(proto: onnx.ModelProto) -> bool:
+    """Tell whether every input of a model has a free batch."""
+    given = {t.name for t in proto.graph.initializer}
+    return all(_begins_free(v) for v in proto.graph.input if v.name not in given)
 
 
 def _begins_free(value: onnx.ValueInfoProto) -> bool:

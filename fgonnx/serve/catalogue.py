@@ -75,7 +75,7 @@ class Catalogue:
             name, path = _named(text)
             if name in self.entries:
                 raise OptionError(f"two models are called '{name}'; name one of them: other={path}")
-            version, file = _newest(path)
+            version, file = _versions(path)[0]
             self.entries[name] = Entry(name, path, _loaded(name, version, file, how))
 
     def open(self) -> None:
@@ -125,13 +125,23 @@ class Catalogue:
                         await loop.run_in_executor(pool, self._renew, entry, tell)
 
     def _renew(self, entry: Entry, tell: Tell) -> None:
+        """Serve the newest version that can be loaded."""
         try:
-            version, file = _newest(entry.path)
-            changed = file.stat().st_mtime
+            versions = _versions(entry.path)
         except (InputError, OSError):  # being replaced, or gone: what is served stays
             return
-        if version == entry.served.version or entry.tried.get(int(version)) == changed:
-            return
+        for version, file in versions:
+            if version == entry.served.version or self._replaced(entry, version, file, tell):
+                return
+
+    def _replaced(self, entry: Entry, version: str, file: Path, tell: Tell) -> bool:
+        """Serve another version; tell whether it could be loaded."""
+        try:
+            changed = file.stat().st_mtime
+        except OSError:  # being replaced
+            return True
+        if entry.tried.get(int(version)) == changed:
+            return False
         start = time.monotonic()
         said: dict[str, Any] = {"model": entry.name, "version": version}
         try:
@@ -144,6 +154,8 @@ class Catalogue:
             tell("not loaded", **said, error=f"{type(error).__name__}: {error}")
         else:
             tell("loaded", **said, seconds=round(time.monotonic() - start, 3))
+            return True
+        return False
 
 
 def _run(jobs: Sequence[Job]) -> list[Answer | FgonnxError]:
@@ -167,8 +179,8 @@ def _named(text: str) -> tuple[str, Path]:
     return name, path
 
 
-def _newest(path: Path) -> tuple[str, Path]:
-    """Return the newest version of a model, and its file.
+def _versions(path: Path) -> list[tuple[str, Path]]:
+    """Return the versions of a model and their files, the newest first.
 
     Raises
     ------
@@ -176,9 +188,8 @@ def _newest(path: Path) -> tuple[str, Path]:
         It is a folder without versions.
     """
     if not path.is_dir():
-        return "1", path
+        return [("1", path)]
     versions = {int(p.name): p / MODEL for p in path.iterdir() if p.name.isdecimal() and (p / MODEL).is_file()}
     if not versions:
         raise InputError(f"'{path}' holds no version of a model: it has no folder such as 1 with a {MODEL} in it")
-    newest = max(versions)
-    return str(newest), versions[newest]
+    return [(str(version), versions[version]) for version in sorted(versions, reverse=True)]

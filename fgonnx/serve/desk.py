@@ -129,9 +129,9 @@ class Desk:
     async def answer(self, visit: Visit, job: Job) -> Answer:
         """Return a model's answer to a job."""
         visit.job = job
-        if job.count > self.serving.max_samples:
+        if (most := max(job.count, job.rows)) > self.serving.max_samples:
             raise RefusedError(
-                413, f"there are {job.count} samples: at most {self.serving.max_samples} are taken in one request"
+                413, f"there are {most} samples: at most {self.serving.max_samples} are taken in one request"
             )
         visit.answer = await self.catalogue.entries[job.served.name].lanes[job.verb].answer(job)
         return visit.answer

@@ -66,6 +66,11 @@ class Job:
         return len(self.inputs[self.served.input])
 
     @property
+    def rows(self) -> int:
+        """Rows of the largest input, of those that take any number of them."""
+        return max((len(a) for name, a in self.inputs.items() if a.ndim and self.served.is_free(name)), default=0)
+
+    @property
     def like(self) -> Hashable:
         """Jobs with equal values may be run together; None where a job is run alone."""
         if not self.served.joins:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from fgonnx.bounds import Bounds
 from fgonnx.errors import FgonnxError, ModelError, NumericError, UnsupportedError
+from fgonnx.fields import spellings
 
+_OF_REQUESTS = ("target", "contrast")
 _OF_THE_MODEL = (ModelError, NumericError, UnsupportedError)
 
 
@@ -26,4 +29,18 @@ class RefusedError(Exception):
 
 def refused(error: FgonnxError) -> RefusedError:
     """Return what is answered where fgonnx refuses: 422 if the reason is the model, else 400."""
-    return RefusedError(422 if isinstance(error, _OF_THE_MODEL) else 400, str(error).removeprefix("sample 0: "))
+    options: list[str] = []
+
+    def spelled(name: str, value: str) -> str:
+        if name in _OF_REQUESTS:
+            return f"{name}={value}"
+        options.append(name)
+        shown = value.strip("'\"")
+        if name in spellings(Bounds):
+            return f"--bound {name}={shown}"
+        return f"--{name.replace('_', '-')} {shown}".rstrip()
+
+    why = error.spelled(spelled).removeprefix("sample 0: ")
+    if options:
+        why += "; what begins with -- is an option of the server"
+    return RefusedError(422 if isinstance(error, _OF_THE_MODEL) else 400, why)

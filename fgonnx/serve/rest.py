@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -20,13 +21,16 @@ from fgonnx.serve import v1, v2
 from fgonnx.serve.catalogue import Entry
 from fgonnx.serve.desk import Desk, Visit
 from fgonnx.serve.job import EXPLAIN, PREDICT
-from fgonnx.serve.refused import RefusedError
+from fgonnx.serve.refused import RefusedError, refused
 from fgonnx.serve.tensors import checked_shape, datatype_of, from_bytes, from_numbers, to_bytes, to_numbers
 from fgonnx.serve.watch import CONTENT_TYPE
 
 Array = npt.NDArray[Any]
 
 _MEGABYTE = 1_000_000
+_MOST_LISTS = 1_000_000
+"""Lists and objects in JSON: what takes time is not their bytes, but that each one is made."""
+_DIGITS = 12
 _LENGTH = "inference-header-content-length"
 _AGAIN = {"Retry-After": "1"}
 _SIZE, _BINARY, _ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
@@ -208,12 +212,12 @@ class _Infer:
         if self.id is not None and not isinstance(self.id, str):
             raise RefusedError(400, "the id of the request is no text")
         parameters = _parameters(given, "the request")
-        self.all_binary = parameters.get(_ALL_BINARY) is True
+        self.all_binary = _switch(parameters, _ALL_BINARY, False)
         wanted = given.get("outputs", [])
         if not isinstance(wanted, list):
             raise RefusedError(400, "the outputs of the request are no list")
         self.binary = {
-            _name(one, "an output"): _parameters(one, "an output").get(_BINARY, self.all_binary) is True
+            _name(one, "an output"): _switch(_parameters(one, "an output", "output"), _BINARY, self.all_binary)
             for one in wanted
         }
         self.explained = explained
@@ -255,7 +259,7 @@ class _Infer:
 def _split(body: bytes, length: str | None) -> tuple[bytes, memoryview]:
     if length is None:
         return body, memoryview(b"")
-    if not length.isdecimal() or int(length[:12]) > len(body):
+    if not length.isdecimal() or len(length) > _DIGITS or int(length) > len(body):
         raise RefusedError(
             400, f"the header {_LENGTH} is {length[:20]}: give the bytes of the JSON before the raw data"
         )
@@ -266,7 +270,7 @@ def _tensor(one: Mapping[str, Any], raw: memoryview, at: int, where: str) -> tup
     """Return a tensor, and where the raw bytes of the next one begin."""
     datatype = str(one.get("datatype"))
     shape = checked_shape(one.get("shape"), where)
-    size = _parameters(one, where).get(_SIZE)
+    size = _parameters(one, where, "input").get(_SIZE)
     if size is None:
         if "data" not in one:
             raise RefusedError(400, f"{where} has no data")
@@ -276,10 +280,18 @@ def _tensor(one: Mapping[str, Any], raw: memoryview, at: int, where: str) -> tup
     return from_bytes(raw[at : at + size], datatype, shape, where), at + size
 
 
-def _parameters(one: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def _parameters(one: Mapping[str, Any], where: str, kind: str = "request") -> Mapping[str, Any]:
     found = one.get("parameters") or {}
     if not isinstance(found, dict):
         raise RefusedError(400, f"the parameters of {where} are no object")
+    v2.check_parameters(found, where, kind)
+    return found
+
+
+def _switch(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+    found = parameters.get(name, default)
+    if not isinstance(found, bool):
+        raise RefusedError(400, f"'{name}' is true or false")
     return found
 
 
@@ -298,15 +310,23 @@ def _parsed(content: bytes, where: str) -> Any:
     RefusedError
         It is none.
     """
+    if (lists := content.count(b"[") + content.count(b"{")) > _MOST_LISTS:
+        raise RefusedError(
+            413, f"{where} has {lists:,} lists and objects: at most {_MOST_LISTS:,} are read; send raw bytes (version 2)"
+        )
     try:
         text = content.decode("utf-8")
         bounds.check_nesting(text, where, InputError)
         return json.loads(text)
     except InputError as error:
-        raise RefusedError(400, str(error)) from error
-    except (ValueError, RecursionError) as error:
-        why = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "no text in UTF-8"
-        raise RefusedError(400, f"{where} is not JSON ({why})") from None
+        raise refused(error) from error
+    except json.JSONDecodeError as error:
+        why = f"line {error.lineno}: {error.msg}"
+    except UnicodeDecodeError:
+        why = "no text in UTF-8"
+    except (ValueError, RecursionError):  # beyond what Python reads
+        why = f"a number has more than {sys.get_int_max_str_digits():,} digits"
+    raise RefusedError(400, f"{where} is not JSON ({why})")
 
 
 def _encoded(found: Any) -> bytes:

@@ -148,8 +148,11 @@ def _job(entry: Entry, request: Any, wanted: list[str], explained: bool) -> Job:
     if raw and len(raw) != len(request.inputs):
         raise RefusedError(400, f"there are raw contents for {len(raw)} of {len(request.inputs)} inputs")
     inputs: dict[str, Array] = {}
+    for one in request.outputs:
+        v2.check_parameters(one.parameters, f"the output '{one.name[:80]}'", "output")
     for i, one in enumerate(request.inputs):
         where = f"the input '{one.name[:80]}'"
+        v2.check_parameters(one.parameters, where, "input")
         if one.name in inputs:
             raise RefusedError(400, f"{where} is given twice")
         shape = checked_shape([int(size) for size in one.shape], where)
@@ -158,7 +161,8 @@ def _job(entry: Entry, request: Any, wanted: list[str], explained: bool) -> Job:
         else:
             field = _CONTENTS.get(one.datatype, "bytes_contents")
             kind = np.bool_ if field == "bool_contents" else None
-            inputs[one.name] = from_numbers(np.array(getattr(one.contents, field), kind), one.datatype, shape, where)
+            given = getattr(one.contents, field) if field != "bytes_contents" else ()  # no texts, which NumPy pads
+            inputs[one.name] = from_numbers(np.array(given, kind), one.datatype, shape, where)
     return v2.job_of(entry.served, inputs, wanted, _parameters(request.parameters), explained)
 
 

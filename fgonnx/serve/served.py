@@ -217,6 +217,20 @@ class Served:
             raise InputError(f"input '{name}' holds NaN or infinity, first at {where}")
         return array
 
+    def is_free(self, name: str) -> bool:
+        """Tell whether an input takes any number of rows."""
+        return not isinstance(next(iter(dims_of(self.loaded.input(name))), 0), int)
+
+    def check_counts(self, x: Mapping[str, Array]) -> None:
+        """Refuse inputs with different numbers of samples.
+
+        Raises
+        ------
+        InputError
+            There are two.
+        """
+        batches.check_counts(self.loaded.ir.graph, self.input, x)
+
     @property
     def of_classes(self) -> bool:
         """Whether entries of the head are known to be classes: whether it has one axis."""
@@ -287,8 +301,13 @@ class Served:
         session, size = self._plain
         if not self._fixed and (r.entangled or not r.normal.batched):
             return session.run(dict(x), r.source_outputs)
-        fed = batches.feeds(self.loaded.name, r, x, size)
-        return batches.run(r, session, fed, size, r.source_outputs)
+        fed = batches.feeds(self.loaded, r, x, size)
+        return self._as_declared(batches.run(r, session, fed, size, r.source_outputs))
+
+    def _as_declared(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return outputs, those without axes as such: runs are joined along a first axis."""
+        scalars = {str(v.name) for v in self.loaded.ir.graph.outputs if v.shape is not None and not v.shape.rank()}
+        return {k: v.reshape(()) if k in scalars and v.size == 1 else v for k, v in outputs.items()}
 
     def forward(self, x: Mapping[str, Array]) -> tuple[Rewritten, dict[str, Array], Array]:
         """Run the rewritten model without its explanation.
@@ -304,10 +323,10 @@ class Served:
         """
         engine = self._engine(x, forward=True)
         r = engine.rewritten
-        fed = batches.feeds(self.loaded.name, r, x, self.size)
+        fed = batches.feeds(self.loaded, r, x, self.size)
         head = r.names["head"]
         found = batches.run(r, engine.session, fed, self.size, list(dict.fromkeys([*r.source_outputs, head])))
-        return r, {name: found[name] for name in r.source_outputs}, found[head]
+        return r, self._as_declared({name: found[name] for name in r.source_outputs}), found[head]
 
     def explain(
         self, x: Mapping[str, Array], targets: Sequence[One] | None, contrast: Any
@@ -327,7 +346,7 @@ class Served:
             free = any(size < 0 for t in self.inputs for size in t.shape[1:])
             grid = [0] * (e.saliency.ndim - 1) if free else e.saliency.shape[1:]
             self._first = {"saliency": np.zeros((1, *grid), e.saliency.dtype), **found[0].values}
-        return found, e.outputs
+        return found, self._as_declared(e.outputs)
 
     def run(self, jobs: Sequence[Job]) -> list[Answer | FgonnxError]:
         """Run jobs together."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ _TYPES = {
 }
 _NAMES: dict[np.dtype[Any], str] = {np.dtype(kind): name for name, kind in _TYPES.items()}
 _MOST_AXES = 32
+_MOST_NUMBERS = 1 << 62
 
 
 def datatype_of(dtype: npt.DTypeLike) -> str:
@@ -38,13 +40,17 @@ def checked_shape(shape: Any, where: str) -> tuple[int, ...]:
         It is no list of sizes.
     """
     fine = isinstance(shape, Sequence) and not isinstance(shape, (str, bytes)) and len(shape) <= _MOST_AXES
-    if not fine or any(type(size) is not int or not 0 <= size < 1 << 31 for size in shape):
+    if (
+        not fine
+        or any(type(size) is not int or not 0 <= size < 1 << 31 for size in shape)
+        or (0 in shape and math.prod(size or 1 for size in shape) > _MOST_NUMBERS)  # more than an array may have
+    ):
         raise RefusedError(400, f'{where} has the shape {_short(shape)}: give a list of sizes such as "shape": [1, 10]')
     return tuple(shape)
 
 
-def from_numbers(data: Any, datatype: str, shape: Sequence[int], where: str) -> Array:
-    """Return a tensor of numbers that JSON lists, row by row, nested or flat.
+def from_numbers(data: Any, datatype: str, shape: Sequence[int] | None, where: str) -> Array:
+    """Return a tensor of numbers that JSON lists, row by row, nested or flat; without a shape, as they are nested.
 
     Raises
     ------
@@ -52,14 +58,18 @@ def from_numbers(data: Any, datatype: str, shape: Sequence[int], where: str) -> 
         They are no numbers of that type, or not as many as the shape says.
     """
     dtype = _dtype(datatype, where)
+    none = RefusedError(400, f"{where} does not hold numbers of {datatype} in lists of equal lengths")
+    if not isinstance(data, np.ndarray) and not _is_regular(data):
+        raise none
     try:
         found = np.asarray(data)
-    except ValueError:  # lists of different lengths
-        found = np.asarray(None)
+    except OverflowError as error:  # of a whole number among fractions
+        raise none from error
     if found.dtype.kind not in ("b" if dtype.kind == "b" else "iuf"):
         if found.size or found.dtype.kind == "O":
-            raise RefusedError(400, f"{where} does not hold numbers of {datatype} in lists of equal lengths")
+            raise none
         found = found.astype(dtype)
+    shape = found.shape if shape is None else shape
     if found.size != math.prod(shape):
         raise RefusedError(400, f"{where} holds {found.size} numbers: its shape {list(shape)} has {math.prod(shape)}")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -67,6 +77,20 @@ def from_numbers(data: Any, datatype: str, shape: Sequence[int], where: str) -> 
     if dtype.kind in "iu" and not np.array_equal(typed, found):
         raise RefusedError(400, f"{where} holds numbers that {datatype} does not have")
     return typed.reshape(tuple(shape))
+
+
+def _is_regular(data: Any) -> bool:
+    """Tell whether nested lists have equal lengths and hold numbers alone, before an array is made of them.
+
+    NumPy gives every text the room of the longest one.
+    """
+    level, axes = [data], 0
+    while level and (kinds := set(map(type, level))) == {list}:
+        axes += 1
+        if axes > _MOST_AXES or len(set(map(len, level))) > 1:
+            return False
+        level = list(chain.from_iterable(level))
+    return not level or kinds <= {int, float, bool}
 
 
 def from_bytes(data: bytes | memoryview, datatype: str, shape: Sequence[int], where: str) -> Array:

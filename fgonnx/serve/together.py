@@ -39,6 +39,8 @@ def _run(served: Served, jobs: Sequence[Job]) -> Iterator[Answer]:
     outputs: dict[str, Array] = {}
     if any(job.condition for job in jobs) or (targets is not None and LARGEST in targets):
         r, outputs, heads = served.forward(x)
+        if not r.normal.batched:  # what is not a row of a sample is the model's own of all of them together
+            outputs = served.predict(x)
         if targets is not None:
             largest = heads.reshape(len(heads), -1).argmax(axis=1)
             targets = [int(largest[i]) if t == LARGEST else t for i, t in enumerate(targets)]
@@ -62,7 +64,7 @@ def _parts(outputs: Mapping[str, Array], jobs: Sequence[Job]) -> Iterator[dict[s
     start = 0
     for job in jobs:
         rows = slice(start, start + job.count) if len(jobs) > 1 else slice(None)
-        yield {name: array[rows] for name, array in outputs.items()}
+        yield {name: array[rows] if array.ndim else array for name, array in outputs.items()}
         start += job.count
 
 

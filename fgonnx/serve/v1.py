@@ -20,10 +20,10 @@ from fgonnx.jobs.samples import Sample, Source
 from fgonnx.pictures.read import images
 from fgonnx.pictures.show import visual
 from fgonnx.serve.job import EXPLAIN, PREDICT, Answer, Explained, Job
-from fgonnx.serve.refused import RefusedError
+from fgonnx.serve.refused import RefusedError, refused
 from fgonnx.serve.served import Served
 from fgonnx.serve.tensors import datatype_of, from_numbers, to_numbers
-from fgonnx.serve.v2 import condition_of, contrast_of
+from fgonnx.serve.v2 import condition_of, contrast_of, lacking
 
 Array = npt.NDArray[Any]
 
@@ -92,8 +92,10 @@ def asked(served: Served, verb: str, body: Any, most: int) -> Asked:
     parameters = body.get("parameters")
     parameters = {} if parameters is None else parameters
     if not isinstance(parameters, dict) or (unknown := next((k for k in parameters if k not in _PARAMETERS), None)):
-        what = "are no object" if not isinstance(parameters, dict) else f"have no '{str(unknown)[:40]}'"
-        raise RefusedError(400, f"the parameters {what}: they take {', '.join(_PARAMETERS)}")
+        what = "are no object" if not isinstance(parameters, dict) else lacking(unknown, _PARAMETERS)
+        raise RefusedError(400, f"the parameters {what}; they take {', '.join(_PARAMETERS)}")
+    if not isinstance(parameters.get("sites", False), bool):
+        raise RefusedError(400, "'sites' is true or false")
     if verb == PREDICT:
         if parameters:
             raise RefusedError(400, f"'{next(iter(parameters))}' has no effect on a prediction: ask for :explain")
@@ -134,10 +136,20 @@ def _instance(served: Served, given: Any, where: str) -> tuple[dict[str, Array],
     if isinstance(given, dict):
         names = {t.name for t in served.inputs}
         if set(given) <= names:
-            found = {name: _array(served, name, value, where) for name, value in given.items()}
-            if missing := names - set(found):
+            if missing := names - set(given):
                 raise RefusedError(400, f"{where} lacks the input '{sorted(missing)[0]}'")
-            return found, None
+            sample = None
+            found = {}
+            for name, value in given.items():
+                of = f"{where}, the input '{name}'," if len(names) > 1 else where
+                if not isinstance(value, dict):
+                    found[name] = _array(served, name, value, of)
+                elif name == served.input:
+                    sample = _picture(served, value, of)
+                    found[name] = sample.x
+                else:
+                    raise RefusedError(400, f"{of} is an object: only '{served.input}' takes a picture; send its numbers")
+            return found, sample
         if len(served.inputs) > 1:
             raise RefusedError(400, f"{where} must hold the inputs {', '.join(sorted(names))} and nothing else")
         sample = _picture(served, given, where)
@@ -151,11 +163,7 @@ def _array(served: Served, name: str, given: Any, where: str) -> Array:
     tensor = next(t for t in served.inputs if t.name == name)
     if isinstance(given, str):
         raise RefusedError(400, f"{where} is a text: addresses and paths are not opened; send the numbers")
-    try:
-        shape = np.shape(given)
-    except ValueError:  # lists of different lengths
-        shape = ()
-    return from_numbers(given, tensor.datatype, shape, where)
+    return from_numbers(given, tensor.datatype, None, where)
 
 
 def _picture(served: Served, given: Mapping[str, Any], where: str) -> Sample:
@@ -175,7 +183,7 @@ def _picture(served: Served, given: Mapping[str, Any], where: str) -> Sample:
     try:
         picture = images.decode(np.frombuffer(content, np.uint8), Path(where))
     except InputError as error:
-        raise RefusedError(400, str(error)) from error
+        raise refused(error) from error
     return served.reader.of_picture(picture, Source(Path(where), None, where))
 
 
@@ -184,11 +192,12 @@ def predictions(served: Served, answer: Answer, count: int) -> list[Any]:
 
     An output without a row for each sample, such as a constant, is given to each whole.
     """
-    whole = {t.name for t in served.outputs if not t.shape or t.shape[0] >= 0}
+    whole = {t.name for t in served.outputs if t.shape and t.shape[0] >= 0}
     found = {}
     for name, array in answer.outputs.items():
         rows = to_numbers(array, f"the output '{name}'")
-        found[name] = [rows] * count if name in whole or (count == 1 and len(rows) != 1) else rows
+        alone = name in whole or not array.ndim or (count == 1 and len(array) != 1)
+        found[name] = [rows] * count if alone else rows
     if any(len(rows) != count for rows in found.values()):
         raise RefusedError(422, "the model's outputs have no row for each instance: send instances one by one")
     rows = [{name: values[i] for name, values in found.items()} for i in range(count)]

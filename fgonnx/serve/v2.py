@@ -15,6 +15,7 @@ from fgonnx.serve.job import EXPLAIN, LARGEST, PREDICT, Answer, Job
 from fgonnx.serve.options import CONDITIONS
 from fgonnx.serve.refused import RefusedError
 from fgonnx.serve.served import Served, Tensor
+from fgonnx.wording import near
 
 Array = npt.NDArray[Any]
 
@@ -23,6 +24,10 @@ SUFFIX = "_explained"
 
 SELECTOR = "target_index"
 _PARAMETERS = ("target", "contrast", "explain_if")
+_OF_CLIENTS = ("binary_data_output", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout")
+_RESERVED = "triton_"
+_OF_TENSORS = {"input": ("binary_data_size",), "output": ("binary_data",)}
+_ANYWHERE = ("content_type",)
 
 EXTENSIONS = ("binary_tensor_data",)
 
@@ -37,6 +42,35 @@ def plain_name(name: str, known: Mapping[str, Any]) -> tuple[str, bool]:
 def server() -> dict[str, Any]:
     """Return the metadata of the server."""
     return {"name": "fgonnx", "version": __version__, "extensions": list(EXTENSIONS)}
+
+
+def check_parameters(given: Mapping[str, Any], where: str, kind: str = "request") -> None:
+    """Refuse parameters that have no meaning, apart from those that clients of the protocol send by themselves.
+
+    Parameters
+    ----------
+    given : mapping
+        The parameters.
+    where : str
+        What has them, for messages.
+    kind : {"request", "input", "output"}
+        What has them.
+
+    Raises
+    ------
+    RefusedError
+        There is such a parameter.
+    """
+    own = _OF_TENSORS.get(kind, _PARAMETERS)
+    taken = {*own, *_ANYWHERE, *(_OF_CLIENTS if kind == "request" else ())}
+    for name in given:
+        if name not in taken and not name.startswith(_RESERVED):
+            raise RefusedError(400, f"the parameters of {where} {lacking(name, own)}; they take {', '.join(own)}")
+
+
+def lacking(name: Any, known: Sequence[str]) -> str:
+    """Say that there is no such name, and which one may be meant."""
+    return f"have no '{str(name)[:40]}'{near(str(name)[:40], known)}"
 
 
 def described(name: str, served: Served) -> dict[str, Any]:
@@ -79,6 +113,7 @@ def job_of(
     FgonnxError
         A tensor does not fit, or target or condition are none.
     """
+    check_parameters(parameters, "the request")
     known = {t.name for t in served.outputs}
     more = set(served.names().values())
     for name in outputs:
@@ -94,8 +129,8 @@ def job_of(
     if missing := own - set(inputs):
         raise RefusedError(400, f"the input '{sorted(missing)[0]}' is missing")
     x = {name: served.checked(name, inputs[name]) for name in own}
-    counts = {array.shape[0] for name, array in x.items() if name == served.input}
-    count = next(iter(counts))
+    served.check_counts(x)
+    count = len(x[served.input])
     asks = bool(more & set(outputs)) or (explained and not outputs)
     if not asks:
         given = [name for name in _PARAMETERS if parameters.get(name) is not None]

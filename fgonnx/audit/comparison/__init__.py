@@ -275,7 +275,7 @@ class Comparer:
         shapes = [side.explained_shape(given) for side, given in sides]
         self.entries(*shapes)
         fed = [
-            (r := side.engine(shape).rewritten, batches.feeds(side.loaded.name, r, given))
+            (r := side.engine(shape).rewritten, batches.feeds(side.loaded, r, given))
             for (side, given), shape in zip(sides, shapes, strict=True)
         ]
         counts = [len(inputs[r.normal.input_name]) for r, inputs in fed]

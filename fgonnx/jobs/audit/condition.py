@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,6 @@ _COMPARE: dict[type, Callable[[Any, Any], bool]] = {
 _ORDER = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _CLASSES, _NUMBERS = ("predicted", "truth"), ("probability", "score", "margin")
 _MOST = 2000  # characters
-_EXAMPLE = "write for example correct == false or probability < 0.8"
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,7 @@ def parse(text: str, slices: Sequence[str] = (), names: Sequence[str] = NAMES) -
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise OptionError(f"'{text}' is no condition; {_EXAMPLE}") from error
+        raise OptionError(f"'{text}' is no condition; {_example(names)}") from error
     named: set[str] = set()
     _check(tree, text, {*names, *slices}, named)
     return Condition(text, frozenset(named), tree)
@@ -191,11 +190,17 @@ def _check(node: ast.AST, text: str, known: set[str], names: set[str]) -> None:
     if not fine:
         raise OptionError(
             f"the condition '{text}' holds '{ast.unparse(node)}', which is no comparison of a name with a value; "
-            f"{_EXAMPLE}"
+            f"{_example(known)}"
         )
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, (ast.boolop, ast.unaryop, ast.cmpop, ast.expr_context)):
             _check(child, text, known, names)
+
+
+def _example(known: Collection[str]) -> str:
+    """Return advice that names what is known alone."""
+    also = "correct == false or " if "correct" in known else ""
+    return f"write for example {also}probability < 0.8"
 
 
 def _no_class(name: str, value: Any, labels: Sequence[str] | None, entries: int) -> str:
