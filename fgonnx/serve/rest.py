@@ -312,7 +312,8 @@ def _parsed(content: bytes, where: str) -> Any:
     """
     if (lists := content.count(b"[") + content.count(b"{")) > _MOST_LISTS:
         raise RefusedError(
-            413, f"{where} has {lists:,} lists and objects: at most {_MOST_LISTS:,} are read; send raw bytes (version 2)"
+            413,
+            f"{where} has {lists:,} lists and objects: at most {_MOST_LISTS:,} are read; send raw bytes (version 2)",
         )
     try:
         text = content.decode("utf-8")

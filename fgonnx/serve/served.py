@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import AUTO, Running
@@ -130,7 +131,8 @@ class Served:
         self.explainer = explainer.for_samples_first()
         graph = self.loaded.ir.graph
         self.inputs = tuple(
-            Tensor(str(v.name), datatype_of(dtype_of(v).numpy()), _sizes(dims_of(v))) for v in free_inputs(graph)
+            Tensor(str(v.name), datatype_of(dtype_of(v).numpy()), _sizes(dims_of(v), own=self._is_state(v)))
+            for v in free_inputs(graph)
         )
         if any(t.datatype == "BYTES" for t in self.inputs):
             raise ModelError(f"{self.loaded.name} takes texts, which the service does not; serve the part behind them")
@@ -200,10 +202,10 @@ class Served:
         dtype = self._dtype(name)
         tensor = next(t for t in self.inputs if t.name == name)
         fits = len(tensor.shape) == array.ndim and all(
-            w < 0 or w == s or i == 0 for i, (w, s) in enumerate(zip(tensor.shape, array.shape, strict=True))
+            w in (s, -1) for w, s in zip(tensor.shape, array.shape, strict=True)
         )
         if not fits:
-            sizes = ", ".join("N" if i == 0 else "?" if s < 0 else str(s) for i, s in enumerate(tensor.shape))
+            sizes = ", ".join(str(s) if s >= 0 else "?" if i else "N" for i, s in enumerate(tensor.shape))
             raise InputError(f"input '{name}' must have the shape ({sizes}), this one has {array.shape}")
         if array.shape[0] == 0:
             raise InputError(f"input '{name}' holds no sample; give at least one")
@@ -284,6 +286,11 @@ class Served:
         session = self.explainer.running.session(self.loaded.ir, self.loaded.folder)
         return session, 1 if self._fixed else self.size
 
+    def _is_state(self, value: ir.Value) -> bool:
+        """Tell whether the first axis of an input is no batch: whether its size is fixed above 1, and that of x not."""
+        first = next(iter(dims_of(value)), None)
+        return isinstance(first, int) and first > 1 and not self._fixed
+
     @property
     def _fixed(self) -> bool:
         """Whether the model takes one number of samples only."""
@@ -359,7 +366,7 @@ def _sizes(dims: Sequence[Any], *, own: bool = False) -> tuple[int, ...]:
 
 
 def _noise(rng: np.random.Generator, tensor: Tensor, dtype: np.dtype[Any]) -> Array:
-    shape = (1, *tensor.shape[1:])
+    shape = (max(1, tensor.shape[0]), *tensor.shape[1:])
     if dtype.kind in "iu":
         return rng.integers(0, 2, shape).astype(dtype)
     return rng.random(shape).astype(dtype)

@@ -148,7 +148,9 @@ def _instance(served: Served, given: Any, where: str) -> tuple[dict[str, Array],
                     sample = _picture(served, value, of)
                     found[name] = sample.x
                 else:
-                    raise RefusedError(400, f"{of} is an object: only '{served.input}' takes a picture; send its numbers")
+                    raise RefusedError(
+                        400, f"{of} is an object: only '{served.input}' takes a picture; send its numbers"
+                    )
             return found, sample
         if len(served.inputs) > 1:
             raise RefusedError(400, f"{where} must hold the inputs {', '.join(sorted(names))} and nothing else")
