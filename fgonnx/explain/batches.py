@@ -73,8 +73,8 @@ def feeds(loaded: LoadedModel, r: Rewritten, x: Array | Feeds, size: int | None 
 def check_counts(source: ir.Graph, main: str, arrays: Feeds, graph: ir.Graph | None = None) -> None:
     """Refuse inputs with another number of samples than the explained one.
 
-    An input has the samples along its first axis where that has the same name as the explained input's, or where the
-    rewritten graph takes several at once; a fixed size above 1 is that of a state.
+    An input has the samples along its first axis where the rewritten graph has a free size there, or, before there is
+    one, where the axis has the same name as the explained input's; a fixed size above 1 is that of a state.
 
     Parameters
     ----------
@@ -97,11 +97,14 @@ def check_counts(source: ir.Graph, main: str, arrays: Feeds, graph: ir.Graph | N
     batch = own.get(main)
     for name, array in arrays.items():
         first, rewritten = own.get(name), written.get(name, 0)
-        if name == main or not array.ndim or name not in own or len(array) == count:
+        shared = first == 1 and len(array) == 1  # a state
+        if name == main or not array.ndim or name not in own or len(array) == count or shared:
             continue
         named = isinstance(first, ir.SymbolicDim) and isinstance(batch, ir.SymbolicDim) and first.value is not None
         alike = named and first == batch
-        if alike or not isinstance(rewritten, int) or (rewritten == 1 and len(array) != 1):
+        # a graph that runs samples one by one takes a single row for all of them
+        apart = not isinstance(rewritten, int) or (rewritten == 1 and len(array) != 1)
+        if apart if graph is not None else alike:
             samples = f"{len(array)} sample{'s' if len(array) != 1 else ''}"
             raise InputError(f"input '{name}' has {samples}, '{main}' has {count}; give as many of both")
 
