@@ -64,7 +64,10 @@ def feeds(loaded: LoadedModel, r: Rewritten, x: Array | Feeds, size: int | None 
     main = found[r.normal.given]
     if main.shape[0] == 0:
         raise InputError("the batch is empty; give at least one sample")
-    check_counts(loaded.ir.graph, r.normal.given, found, graph)
+    turned = set(loaded.arrangement.inputs) if loaded.arrangement is not None else set()
+    # a state, whose batch was on another axis, may be one for all samples
+    counted = {name: array for name, array in found.items() if name not in turned or len(array) != 1 or array is main}
+    check_counts(loaded.ir.graph, r.normal.given, counted, graph)
     if r.entangled and main.shape[0] > 1:
         raise ModelError(r.entangled.replace(ONE_AT_A_TIME, "") if size == 1 else r.entangled)
     return found
