@@ -426,3 +426,113 @@ def test_a_quotient_that_is_no_softmax_is_explained_itself() -> None:
     quotient = "x = Exp(y0) s = ReduceSum<keepdims=1>(y0, one) y = Div(x, s)"
     rest = f"{REST.replace('y = Add(z, hb)', 'y0 = Add(z, hb)')} {quotient}"
     assert fgonnx.Explainer(of_rows(rest), layout="NWC")(WEIGHTS["table"][IDS]).head == "y"
+
+
+#: What is looked up of six ids, in ONNX text that makes `i` of `ids`, and which of the ids each entry is; None: none.
+MOVED = {
+    "without the first": ("i = Slice(ids, c1, c9, c1)", [1, 2, 3, 4, 5]),
+    "without the last": ("i = Slice(ids, c0, cm1, c1)", [0, 1, 2, 3, 4]),
+    "every second": ("i = Slice(ids, c0, c9, c1, c2)", [0, 2, 4]),
+    "turned": ("i = Slice(ids, cm1, low, c1, cm1)", [5, 4, 3, 2, 1, 0]),
+    "twice": ("i = Concat<axis=1>(ids, ids)", [0, 1, 2, 3, 4, 5] * 2),
+    "rolled": ("a = Slice(ids, c1, c9, c1) v = Slice(ids, c0, c1, c1) i = Concat<axis=1>(a, v)", [1, 2, 3, 4, 5, 0]),
+    "parts exchanged": (
+        "a = Slice(ids, c0, c2, c1) v = Slice(ids, c2, c4, c1) d = Slice(ids, c4, c9, c1) i = Concat<axis=1>(v, a, d)",
+        [2, 3, 0, 1, 4, 5],
+    ),
+    "padded": ("i = Pad(ids, pads)", [None, 0, 1, 2, 3, 4, 5, None]),
+    "by a list": ("i = Gather<axis=1>(ids, list)", [3, 1, 1, 5]),
+    "in pairs": ("i = Gather<axis=1>(ids, pairs)", [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]),
+    "time first": ("i = Transpose<perm=[1,0]>(ids)", [0, 1, 2, 3, 4, 5]),
+    "behind a start": (
+        "s = Slice(ids, c0, c1, c1) z = Shape(s) n = ConstantOfShape<value=int64[1]{2}>(z) i = Concat<axis=1>(n, ids)",
+        [None, 0, 1, 2, 3, 4, 5],
+    ),
+}
+INDICES = {
+    **{f"c{k}": np.array([k]) for k in (0, 1, 2, 4, 9)},
+    "cm1": np.array([-1]),
+    "low": np.array([-99]),
+    "pads": np.array([0, 1, 0, 1]),
+    "list": np.array([3, 1, 1, 5]),
+    "pairs": np.array([[k, k + 1] for k in range(5)]),
+}
+SIX = np.array([[4, 7, 9, 11, 13, 15], [1, 2, 3, 5, 6, 8]])
+
+
+def summed(body: str, *, square: bool = True) -> onnx.ModelProto:
+    """Return a model whose score is a sum over the rows `e` of what each adds."""
+    own = "r = Mul(e, e)" if square else "r = Identity(e)"
+    text = f"{body} {own} m = MatMul(r, w) k = Reshape(m, flat) y = ReduceSum<keepdims=1>(k, last)"
+    arrays = {**WEIGHTS, **INDICES, "flat": np.array([0, -1]), "last": np.array([1]), **draw(4, w=(D, 1))}
+    if "Transpose" in body:
+        text = text.replace("k = Reshape(m, flat)", "q = Transpose<perm=[1,0,2]>(m) k = Reshape(q, flat)")
+    return model(f"(int64[N,6] ids) => (float[N,1] y) {{ {text} }}", 20, 9, arrays)
+
+
+@pytest.mark.parametrize(("moves", "of"), MOVED.values(), ids=MOVED)
+@pytest.mark.parametrize("method", ["gradient-x-input", "integrated-gradients"])
+def test_rows_count_at_their_own_tokens_wherever_the_model_puts_them(
+    moves: str, of: list[int | None], method: str
+) -> None:
+    each = (WEIGHTS["table"] ** 2 @ draw(4, w=(D, 1))["w"])[SIX, 0]  # what a row adds; its slope times it is twice that
+    times = np.array([of.count(t) for t in range(6)])
+    e = fgonnx.Explainer(summed(f"{moves} e = Gather(table, i)"), method=method, psi="signed")(SIX)
+    expected = each * times * (2 if method == "gradient-x-input" else 1)
+    np.testing.assert_allclose(e.saliency, expected, rtol=0.02, atol=1e-4)
+
+
+@pytest.mark.parametrize(("moves", "of"), MOVED.values(), ids=MOVED)
+def test_the_map_of_moved_ids_is_of_no_other_tokens(moves: str, of: list[int | None]) -> None:
+    proto = summed(f"{moves} e = Gather(table, i)", square=False)
+    e = fgonnx.Explainer(proto, psi="signed")(SIX)
+    each = (WEIGHTS["table"] @ draw(4, w=(D, 1))["w"])[SIX, 0]
+    np.testing.assert_allclose(e.saliency, each * [of.count(t) for t in range(6)], atol=1e-4)
+    np.testing.assert_allclose(e.completeness, 0, atol=1e-4)
+
+
+def test_each_look_up_of_the_ids_counts_at_its_own_tokens() -> None:
+    moves = (
+        "s = Slice(ids, c0, c1, c1) z = Shape(s) n = ConstantOfShape<value=int64[1]{0}>(z) "
+        "a = Slice(ids, c0, cm1, c1) i = Concat<axis=1>(n, a)"
+    )
+    body = f"{moves} f = Gather(table, ids) g = Gather(second, i) e = Add(f, g)"
+    proto = summed(body, square=False)
+    proto.graph.initializer.append(numpy_helper.from_array(draw(5, second=(V, D))["second"], "second"))
+    w = draw(4, w=(D, 1))["w"]
+    own, before = (WEIGHTS["table"] @ w)[SIX, 0], (draw(5, second=(V, D))["second"] @ w)[SIX, 0]
+    before[:, -1] = 0  # no token follows the last
+    for method in ("fullgrad", "gradient-x-input", "integrated-gradients"):
+        e = fgonnx.Explainer(proto, psi="signed", method=method)(SIX)
+        np.testing.assert_allclose(e.saliency, own + before, atol=1e-4)
+
+
+def test_characters_of_words_are_tokens_along_both_axes() -> None:
+    text = "e = Gather(table, ids) r = MatMul(e, w) k = Reshape(r, flat) y = ReduceSum<keepdims=1>(k, last)"
+    arrays = {**WEIGHTS, "flat": np.array([0, -1]), "last": np.array([1]), **draw(4, w=(D, 1))}
+    proto = model(f"(int64[N,2,3] ids) => (float[N,1] y) {{ {text} }}", 20, 9, arrays)
+    e = fgonnx.Explainer(proto, psi="signed")(SIX.reshape(2, 2, 3))
+    np.testing.assert_allclose(e.saliency, (WEIGHTS["table"] @ arrays["w"])[SIX, 0].reshape(2, 2, 3), atol=1e-4)
+
+
+def test_ids_made_of_those_of_several_tokens_are_refused_by_name() -> None:
+    moves = "v = Slice(ids, c0, cm1, c1) a = Slice(ids, c1, c9, c1) i = Max(a, v)"
+    with pytest.raises(ModelError, match="computed of several ids of 'ids' at once"):
+        fgonnx.Explainer(summed(f"{moves} e = Gather(table, i)"))(SIX)
+
+
+def test_a_number_is_not_bound_to_a_mask_as_long_as_the_text() -> None:
+    body = "f = Cast<to=1>(mask) u = Unsqueeze(f, two) g = Gather(table, ids) e = Mul(g, u)"
+    proto = model(
+        f"(int64[N,L] ids, int64[N,L] mask) => (float[N,3] y) {{ {CONSTANTS} {body} {CONVOLUTION} }}", 20, 9, WEIGHTS
+    )
+    with pytest.raises(OptionError, match="bind it to an array of the sizes that it is to have, as mask="):
+        fgonnx.Explainer(proto, bind={"mask": 1})(IDS)
+
+
+def test_wider_ids_are_taken_where_a_model_has_narrower_ones(tmp_path: Path) -> None:
+    proto = of_ids(FRONTS["gather"], ids=f"int32[N,{T}] ids")
+    expected = fgonnx.Explainer(proto)(IDS)
+    assert fgonnx.check(proto, IDS, directions=2).passed
+    found = fgonnx.compare(proto, proto, IDS)
+    np.testing.assert_allclose(found.b.score, expected.score, atol=1e-6)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from fgonnx.engine.graph.values import inputs_of, optional
+from fgonnx.engine.graph.values import dims_of, inputs_of, optional
 
 EMBEDDING_LAYER = "EmbedLayerNormalization"
 _MICROSOFT = "com.microsoft"
@@ -43,12 +43,27 @@ class LookUp:
         What is added to the ids before, None where they are changed otherwise.
     strict : bool
         Whether other ids are an error, as in a table; in a one-hot encoding they are rows of zeros.
+    index : ir.Value, optional
+        The ids that select, where it is known: one of them for each row.
+    axis : int
+        The axis of a table along which its rows are counted, or, in an encoding, that of an id's entries.
     """
 
     value: ir.Value
     rows: int
     shift: int | None = 0
     strict: bool = True
+    index: ir.Value | None = None
+    axis: int = 0
+
+    def places(self) -> tuple[int, ...]:
+        """Return the axes of the rows that are those of the ids, in order. Requires: known ranks."""
+        assert self.index is not None
+        rank, count = len(dims_of(self.value)), len(dims_of(self.index))
+        if not self.strict:
+            return tuple(k for k in range(rank) if k != self.axis % rank)
+        first = self.axis % (rank - count + 1)
+        return tuple(range(first, first + count))
 
 
 def lookups(graph: ir.Graph, x: ir.Value) -> list[LookUp]:
@@ -67,7 +82,7 @@ def lookups(graph: ir.Graph, x: ir.Value) -> list[LookUp]:
         if not casts or len(casts) < len(list(x.consumers())) or any(_real(node.outputs[0]) for node in casts):
             return []
     followed: dict[ir.Value, int | None] = {start: 0}
-    encoded: dict[ir.Value, int] = {}
+    encoded: dict[ir.Value, tuple[int, ir.Value]] = {}
     reached = {start}
     found: list[LookUp] = []
     for node in graph:
@@ -80,7 +95,8 @@ def lookups(graph: ir.Graph, x: ir.Value) -> list[LookUp]:
             found += _selected(node, slots, followed, reached)
             _follow(node, slots, followed, encoded)
         elif node.inputs and node.inputs[0] in encoded and node.op_type == "Cast" and not node.domain:
-            found.append(LookUp(_projected(node.outputs[0]), encoded[node.inputs[0]], 0, False))
+            count, index = encoded[node.inputs[0]]
+            found.append(LookUp(_projected(node.outputs[0]), count, 0, False, index, -1))
     return found
 
 
@@ -127,7 +143,7 @@ def _selected(
 ) -> list[LookUp]:
     """Return what a node selects by the ids that it takes in these slots."""
     if node.op_type == EMBEDDING_LAYER and node.domain == _MICROSOFT and slots[0] == 0:
-        return [LookUp(node.outputs[0], _rows(optional(node, 2), 0), _shift(node, 0, followed))]
+        return [LookUp(node.outputs[0], _rows(optional(node, 2), 0), _shift(node, 0, followed), index=node.inputs[0])]
     if node.domain:
         return []
     data = optional(node, 0)
@@ -137,17 +153,25 @@ def _selected(
         if sizes is not None and (len(sizes) < 2 or not axis < len(sizes)):
             return []
         if (rows := _made_real(node.outputs[0])) is not None:
-            return [LookUp(rows, _rows(data, axis), _shift(node, 1, followed))]
+            return [LookUp(rows, _rows(data, axis), _shift(node, 1, followed), True, node.inputs[1], axis)]
     if node.op_type == "OneHot" and slots == [0]:
         depth, values = _constant(optional(node, 1)), optional(node, 2)
         count = int(depth.reshape(-1)[0]) if depth is not None else 0
         made = _made_real(node.outputs[0]) if _real(values) or not _real(node.outputs[0]) else node.outputs[0]
-        return [LookUp(_projected(made), count, _shift(node, 0, followed), False)] if made is not None else []
+        if made is None:
+            return []
+        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
+        last = axis == -1 or (made.shape is not None and axis == len(made.shape) - 1)
+        value = _projected(made) if last else made
+        return [LookUp(value, count, _shift(node, 0, followed), False, node.inputs[0], axis)]
     return []
 
 
 def _follow(
-    node: ir.Node, slots: Sequence[int], followed: dict[ir.Value, int | None], encoded: dict[ir.Value, int]
+    node: ir.Node,
+    slots: Sequence[int],
+    followed: dict[ir.Value, int | None],
+    encoded: dict[ir.Value, tuple[int, ir.Value]],
 ) -> None:
     """Follow ids through a node that passes them on, and to their comparison with all ids there are."""
     kind = node.op_type
@@ -158,8 +182,9 @@ def _follow(
     elif kind == "Cast":
         if ir.DataType(node.attributes["to"].as_int()).is_integer():
             followed[node.outputs[0]] = _shift(node, 0, followed)
-    elif kind in _MOVING and 0 in slots:
-        followed.update(dict.fromkeys(node.outputs, _shift(node, 0, followed)))
+    elif kind in _MOVING and (0 in slots or kind == "Concat"):
+        shifts = {_shift(node, slot, followed) for slot in slots}
+        followed.update(dict.fromkeys(node.outputs, shifts.pop() if len(shifts) == 1 else None))
     elif kind in _SHIFTING and len(slots) == 1:
         added = _constant(optional(node, 1 - slots[0]))
         before = _shift(node, slots[0], followed)
@@ -176,9 +201,13 @@ def _follow(
         entries = _constant(other)
         count = entries.size if entries is not None else 0
         if maker is not None and maker.op_type == "Range":  # all numbers there are, before they are written out
-            encoded[node.outputs[0]] = 0
+            encoded[node.outputs[0]] = (0, _taken(node, slots))
         elif entries is not None and count > 1 and entries.shape[-1] == count and _counts(entries):
-            encoded[node.outputs[0]] = count
+            encoded[node.outputs[0]] = (count, _taken(node, slots))
+
+
+def _taken(node: ir.Node, slots: Sequence[int]) -> ir.Value:
+    return next(v for i in slots if (v := node.inputs[i]) is not None)
 
 
 def _counts(entries: np.ndarray) -> bool:

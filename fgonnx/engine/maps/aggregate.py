@@ -165,14 +165,18 @@ def at_steps(placed: Sequence[PlacedTerm], terms: Sequence[Term], cells: Mapping
     return found
 
 
-def without_place(terms: Sequence[PlacedTerm]) -> str:
-    """Return a note on sites that have rows, as tokens do, of which it is not known where in the picture they lie."""
+def without_place(terms: Sequence[PlacedTerm], *, grouped: bool = False) -> str:
+    """Return a note on sites that have rows, as tokens do, of which it is not known where in the picture they lie.
+
+    With `grouped`, rows may have several axes, as where a model brings tokens into windows.
+    """
     lost = [
         t.site.name
         for t in terms[1:]
         if not t.placement.spatial
         and t.placement.crop is None
-        and len(t.placement.split) == len(t.product.shape or ()) == 3
+        and len(t.placement.split) == len(t.product.shape or ())
+        and (len(t.placement.split) == 3 or (grouped and len(t.placement.split) > 3))
         and t.placement.split[0] == -1
         and min(t.placement.split[1:]) > 1
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,7 +35,8 @@ def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
     loaded : LoadedModel
         The model; it is not changed.
     values : mapping of str to number or array
-        Keys are names of inputs. A number fills the input's shape, whose free sizes become 1.
+        Keys are names of inputs. A number fills the input's shape, in which one size may be free and becomes 1: that
+        of the batch.
 
     Returns
     -------
@@ -60,7 +61,10 @@ def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
                 f"{loaded.name}: has no input '{name}' that could be bound; it has: "
                 f"{', '.join(names)}{near(name, names)}"
             )
-        array = _fixed(loaded.name, graph_input, value)
+        others = [v for v in free_inputs(graph) if v is not graph_input and v.shape is not None]
+        lengths = {d.value for v in others for d in dims_of(v)[1:] if not isinstance(d, int)}
+        lengths -= {d.value for v in graph.inputs for d in dims_of(v)[:1] if not isinstance(d, int)}
+        array = _fixed(loaded.name, graph_input, value, lengths)
         graph_input.const_value = ir.tensor(array, name=name)
         graph_input.shape = ir.Shape(array.shape)
         graph.register_initializer(graph_input)
@@ -164,9 +168,17 @@ def described(array: Array) -> str:
     return f"{array.dtype} {list(array.shape)}, {content}" if array.ndim else f"{array.dtype} {content}"
 
 
-def _fixed(where: str, graph_input: ir.Value, value: Any) -> Array:
+def _fixed(where: str, graph_input: ir.Value, value: Any, lengths: Collection[str | None]) -> Array:
+    """Return the array of a bound value; `lengths` are free sizes of other inputs, behind their batch."""
     dims, wanted = dims_of(graph_input), dtype_of(graph_input).numpy()
     array = np.asarray(value)
+    free = [d for d in dims if not isinstance(d, int)]
+    if array.ndim == 0 and (len(free) > 1 or any(d.value is not None and d.value in lengths for d in free)):
+        shape = ", ".join(str(d if isinstance(d, int) else d.value or "?") for d in dims)
+        raise OptionError(
+            f"{where}: the input '{graph_input.name}' has the free sizes ({shape}), which a single number does not "
+            f"tell; bind it to an array of the sizes that it is to have, as {graph_input.name}=values.npy"
+        )
     if array.ndim == 0:
         array = np.full([d if isinstance(d, int) else 1 for d in dims], array)
     shape = ", ".join(str(d if isinstance(d, int) else "?") for d in dims)

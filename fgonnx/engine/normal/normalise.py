@@ -41,6 +41,7 @@ from fgonnx.engine.normal.unrolled import mark_steps
 from fgonnx.errors import ModelError
 from fgonnx.wording import parameter
 
+_TOKENS = {3: "NHW", 4: "NDHW"}
 _SEQUENCE_RESULT = {
     "SplitToSequence",
     "SequenceConstruct",
@@ -96,6 +97,8 @@ class Normal:
         The least and the largest id that the table has, where that is known.
     axes : str
         Axes of `x`, where they are not those of the input: letters as in `layout`.
+    in_place : bool
+        Whether the rows that ids select lie as the ids do: samples, the axes of the tokens, their width.
     """
 
     model: ir.Model
@@ -117,6 +120,7 @@ class Normal:
     selected: ir.Value | None = None
     vocabulary: tuple[int, ...] | None = None
     axes: str = ""
+    in_place: bool = False
 
     @property
     def given(self) -> str:
@@ -215,11 +219,15 @@ def normalise(
     refuse_training(model, output)  # in branches and bodies, too
     if converted:
         check_results(loaded, model, probe.random_feeds(model.graph, x, shape, 1))
-    axes = settle_layout(x, shape, read, layout, loaded.name, notes, arrangement)
+    found = lookups(model.graph, x) if per_sample else []
+    if found and layout is None and 1 not in shape[1:] and len(shape) in _TOKENS:
+        axes = _TOKENS[len(shape)]  # every axis counts tokens: none is of channels
+    else:
+        axes = settle_layout(x, shape, read, layout, loaded.name, notes, arrangement)
     settle_recurrences(model)
     mark_steps(model.graph)
     found = lookups(model.graph, x) if per_sample else []
-    rows = embedded(model, x, found, loaded.name) if found else x
+    rows, in_place = embedded(model, x, found, loaded.name, axes, batched=batched) if found else (x, False)
     choose_before(model, rows)
     tie_rounding(model, rows)
     twins = Twins(rows)
@@ -247,6 +255,7 @@ def normalise(
         x if found else None,
         rows if found else None,
         vocabulary(found),
+        in_place=in_place,
     )
 
 

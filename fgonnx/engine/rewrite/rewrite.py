@@ -15,6 +15,7 @@ import onnx_ir.passes.common as common
 from fgonnx.engine import methods
 from fgonnx.engine.graph import collector
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.maps import aggregate, axes
 from fgonnx.engine.maps.aggregate import BatchLostError
 from fgonnx.engine.model.bind import bind as bound_to
@@ -185,7 +186,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
         )
 
     parts = view.terms if method.sites else []
-    if parts and (lost := aggregate.without_place(parts)):
+    if parts and (lost := aggregate.without_place(parts, grouped=normal.in_place)):
         normal.notes.append(lost)
     write_outputs(writer, options, method.write(view), view, parts, explained)
     if normal.selected is not None and normal.x is not normal.selected and normal.input_name != normal.given:
@@ -265,7 +266,11 @@ def _view(
     """Return what a method sees of the graph: cotangents, and where every value lies on the input's grid."""
     own = normal.x if normal.ids is None else normal.ids
     layout = axes.input_layout(normal.layout, own.shape.dims if own.shape else (), normal.batched)
-    at = layout if normal.selected is None else axes.behind(list(op.graph), own, normal.selected, layout)
+    at = layout
+    if normal.selected is not None and normal.in_place:
+        at = axes.input_layout(normal.axes, dims_of(normal.selected), normal.batched)
+    elif normal.selected is not None:
+        at = axes.behind(list(op.graph), own, normal.selected, layout)
     return methods.View(
         op,
         normal.x,

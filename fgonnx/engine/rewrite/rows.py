@@ -34,6 +34,8 @@ def arranged(normal: Normal) -> Normal:
     assert rows is not None
     own = axes.input_layout(normal.layout, ids.shape.dims if ids.shape else (), normal.batched)
     tokens = sum(letter in "DHWF" for letter in normal.layout)
+    if normal.in_place and tokens in _GRID:
+        return replace(normal, axes=f"N{_GRID[tokens]}C")
     layout = axes.behind(list(graph), ids, rows, own)
     at, sizes = place(layout, tokens, normal.batched), _sizes(own, normal.layout)
     known = at is not None and (at.whole(sizes) or set(sizes) == {1}) and at.crop is None and not at.roll
