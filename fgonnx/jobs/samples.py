@@ -185,6 +185,14 @@ def _rows(path: Path, rank: int, axis: int) -> int | None:
     return array.shape[axis] if array.ndim == rank else None
 
 
+def _as_wide(x: Array, dtype: np.dtype[Any]) -> Array:
+    """Give whole numbers, as of ids, the width of the input where they fit; bytes of a picture stay as they are."""
+    if x.dtype == dtype or x.dtype.kind not in "iu" or dtype.kind not in "iu" or dtype == np.uint8 or not x.size:
+        return x
+    limits = np.iinfo(dtype)
+    return x.astype(dtype) if limits.min <= x.min() and x.max() <= limits.max else x
+
+
 class Reader:
     """Reads samples for one input of a model.
 
@@ -338,6 +346,7 @@ class Reader:
         InputError
             Its shape or type does not match the input.
         """
+        x = _as_wide(x, self.dtype)
         self._check(x, source)
         named = self._named(x, source)
         rate = None if named is None else self.reading.rate
