@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from fgonnx.cli import parts, terminal, words
-from fgonnx.cli.options import Group, Json, ModelPath, Target, takes
+from fgonnx.cli.options import Group, Json, ModelPath, Target, takes, typed
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import OptionError
@@ -103,7 +103,9 @@ def command(
     """
     if text or takes_texts(model, options):
         refuse_others(picture=picture, resume=resume)
-        _texts(TextJob(model, inputs or [], text or [], folder, options, running, reading, texts, target), as_json)
+        asked = typed("psi", "backward")
+        of_texts = TextJob(model, inputs or [], text or [], folder, options, running, reading, texts, target, asked)
+        _texts(of_texts, as_json)
         return
     refuse_idle(texts, [f.name for f in fields(Texts)], "the model takes no texts")
     given, into = require_inputs(inputs, folder)
@@ -146,7 +148,7 @@ def _texts(job: TextJob, as_json: bool) -> None:
     if job.explainer.tokenizer is not None:
         terminal.say("tokenizer", job.explainer.tokenizer.name)
     terminal.say("explained by", ", ".join(f"{k} {v}" for k, v in job.shown.to_dict().items() if v is not None))
-    for record in terminal.progress(job.run(), "explaining", len(job.given), few=_FEW):
+    for record in terminal.progress(job.run(), "explaining", len(job.read), few=_FEW):
         count += 1
         if len(found) < (sys.maxsize if as_json else _ROWS):
             found.append(record)

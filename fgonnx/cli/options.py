@@ -9,11 +9,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
+import click
 import typer
 
 from fgonnx.fields import EXPLANATION, Spelling, spellings
 
 T = TypeVar("T")
+
+_GIVEN = ("COMMANDLINE", "ENVIRONMENT", "PROMPT")
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file; external weights are next to it.")]
 Images = Annotated[
@@ -137,6 +140,14 @@ class Group:
         if texts := [f"{name}={value}" for name, value in typed.items() if value is not None]:
             found["settings"] = [*found.get("settings", ()), *texts]
         return found
+
+
+def typed(*names: str) -> set[str]:
+    """Return which parameters of the command that runs were given, whether or not they have their defaults."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return set()
+    return {n for n in names if (source := context.get_parameter_source(n)) is not None and source.name in _GIVEN}
 
 
 def takes(**groups: Group) -> Callable[[Callable[..., T]], Callable[..., T]]:

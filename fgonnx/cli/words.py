@@ -11,6 +11,7 @@ from rich.text import Text
 
 from fgonnx.cli import terminal
 from fgonnx.jobs.record import target_of
+from fgonnx.jobs.text import shares_said
 from fgonnx.pictures.show import words as drawing
 from fgonnx.pictures.show.words import Gap, Shaded
 
@@ -24,8 +25,11 @@ def show(records: Sequence[Mapping[str, Any]], left_out: int) -> None:
         terminal.out().print(_text(made))
         if (c := made["completeness"]) is not None:
             where = made["localised"]
-            share = f"; in the words: {where['share']:.0%} of the absolute contributions" if where else ""
+            share = f"; on tokens: {where['share']:.0%} of the absolute contributions" if where else ""
             terminal.out().print(Text(f"  residual {c['residual']:.1e}{share}", style="dim"), soft_wrap=True)
+        terminal.out().print(Text(f"  {shares_said(made['text']['shares'])}", style="dim"), soft_wrap=True)
+        for note in (n for n in made["notes"] if "token" in n):
+            terminal.out().print(Text(f"  {note}", style="dim"), soft_wrap=True)
         terminal.out().print()
     if left_out:
         terminal.out().print(f"... and {left_out} more", soft_wrap=True)

@@ -12,10 +12,11 @@ from fgonnx import files as storage
 from fgonnx.engine.model.load import LoadedModel, ModelLike
 from fgonnx.errors import InputError
 from fgonnx.explain.targets import Contrast, Target
-from fgonnx.jobs.text import described, shaded
+from fgonnx.jobs.text import described, shaded, shares_said
 from fgonnx.pictures.read.images import write_png
 from fgonnx.pictures.show import words as drawing
-from fgonnx.text.explainer import Found, TextExplainer
+from fgonnx.text.explainer import TextExplainer
+from fgonnx.text.found import Found
 from fgonnx.text.options import Texts
 
 if TYPE_CHECKING:
@@ -110,9 +111,9 @@ def _lines(found: Found) -> list[str]:
         share = float(e.localised_share()[0])
         lines.append(
             f"score {found.score:.4g} = sum of contributions, residual {float(e.completeness[0]):.1e}; "
-            f"{share:.0%} of them in the words"
+            f"{share:.0%} of them on tokens"
         )
-    return [*lines, *found.notes]
+    return [*lines, shares_said(found.shares), *found.notes]
 
 
 def explain_texts(

@@ -242,7 +242,7 @@ FIELDS = (
         "json",
         "of a text: `text`; its `tokens` (`id`, `piece`, `span` in characters, `part` of a pair, `special`, `value`) "
         "and `words` (`text`, `tokens`, `value`), where a value is what it adds to the score; the sum on `special` "
-        "tokens and on `padding`",
+        "tokens and on `padding`, and the `shares` of the map on words, special tokens and padding",
         of=EXPLAIN,
         optional=True,
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,12 +30,14 @@ from fgonnx.jobs.written import Asked
 from fgonnx.pictures.read.images import SUFFIXES, expand, write_png
 from fgonnx.pictures.show import words as drawing
 from fgonnx.pictures.show.words import Shaded
-from fgonnx.text.explainer import Found, TextExplainer
+from fgonnx.text.explainer import DEFAULTS, TextExplainer
+from fgonnx.text.found import Found
 from fgonnx.text.options import Texts
 from fgonnx.text.read import Text, texts
 from fgonnx.text.tokens import BYTES, Tokens
 
 _NOTHING = np.zeros((1, 1, 3), np.uint8)
+_NAMED = 5  # rows without a text that are named
 
 
 def takes_texts(model: Path, options: Options) -> bool:
@@ -65,6 +67,8 @@ class TextJob:
         What is explained and how.
     target : str, optional
         As `fgonnx.targets.parse` takes it, or "similar=TEXT", "token=PLACE:CLASS".
+    given : collection of str
+        Fields of the options that were asked for, and stay as they are.
     notes : dict of str to None
         What was done to the model, in order of discovery.
     """
@@ -78,6 +82,7 @@ class TextJob:
     reading: Reading = field(default_factory=Reading)
     texts: Texts = field(default_factory=Texts)
     target: str | None = None
+    given: Collection[str] = ()
     notes: dict[str, None] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -93,15 +98,20 @@ class TextJob:
             replace(self.running, spin=False),
             self.texts,
             self._labels,
+            given=self.given,
         )
         self.shown = self.explainer.explainer.options
         as_bytes = str(self.texts.tokenizer) == BYTES
-        self.given = texts(self.inputs, self.typed, self.texts.column, as_bytes=as_bytes)
+        read = texts(self.inputs, self.typed, self.texts.column, as_bytes=as_bytes)
+        self.read = [t for t in read if t.row is None or not _blank(t.content)] or read
+        if left := [t.where for t in read if t.row is not None and _blank(t.content)]:
+            few = "; ".join(left[:_NAMED]) + (f" and {len(left) - _NAMED} more" if len(left) > _NAMED else "")
+            self.notes[f"left out, as there is no text: {few}"] = None
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Explain text after text and yield their records, once their files are written."""
         size = self.running.batch_size
-        for group in _batched(self.given, size):
+        for group in _batched(self.read, size):
             cut = [(text, part) for text in group for part in self.explainer.cut(text.content, text.where)]
             found = self.explainer.explain([part for _, part in cut], self.target, self.options.contrast)
             names = _numbered([text.name for text, _ in cut])
@@ -157,11 +167,14 @@ class TextJob:
 
     def _command(self, text: Text) -> list[str]:
         given = ["--text", str(text.content)] if text.path is None else [str(text.path)]
+        own: dict[str, Any] = (
+            {} if is_written(self.loaded) else {"psi": self.shown.psi, "backward": self.shown.backward}
+        )
         return [
             *("fgonnx", "explain", str(self.model), *given),
             *(("-o", str(self.folder)) if self.folder is not None else ()),
             *(("--target", self.target) if self.target is not None else ()),
-            *arguments(self.options, without=FILE),
+            *arguments(replace(self.options, **own), without=FILE, defaults=DEFAULTS),
             *arguments(self.running, defaults={"cache": True}),
             *arguments(self.reading, without=SOUND),
             *arguments(self.texts),
@@ -170,6 +183,10 @@ class TextJob:
     @cached_property
     def _identified(self) -> dict[str, Any]:
         return provenance.model_of(self.loaded, self.model)
+
+
+def _blank(content: Any) -> bool:
+    return isinstance(content, str) and not content.strip()
 
 
 def _batched(items: Sequence[Text], size: int) -> Iterator[Sequence[Text]]:
@@ -226,7 +243,14 @@ def described(found: Found) -> dict[str, Any]:
         "words": words,
         "special": float(sum(t["value"] for t in tokens if t["special"])),
         "padding": found.padding,
+        "shares": found.shares,
     }
+
+
+def shares_said(shares: Mapping[str, float]) -> str:
+    """Return where the map of a text lies: on its words, on special tokens, on padding."""
+    names = {"words": "words", "special": "special tokens", "padding": "padding"}
+    return f"of the map: {', '.join(f'{name} {shares[key]:.0%}' for key, name in names.items())}"
 
 
 def title_of(made: dict[str, Any]) -> str:
@@ -243,8 +267,9 @@ def said(made: dict[str, Any]) -> list[str]:
         lines.append(f"score {made['score']:.4g} = sum of contributions, residual {c['residual']:.1e}")
     if (where := made["localised"]) is not None:
         lines.append(
-            f"in the words: {where['share']:.0%} of the absolute contributions, {where['amount']:+.4g} of the score"
+            f"on tokens: {where['share']:.0%} of the absolute contributions, {where['amount']:+.4g} of the score"
         )
+    lines.append(shares_said(made["text"]["shares"]))
     return [*filter(None, lines), *(n for n in made["notes"] if "token" in n)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,70 +13,30 @@ import numpy.typing as npt
 from fgonnx.engine import methods
 from fgonnx.engine.graph.lookups import holds_ids, lookups
 from fgonnx.engine.graph.running import Running
-from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.bind import bind as bound_to
-from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
-from fgonnx.engine.rewrite.options import Options, with_changes
-from fgonnx.errors import InputError, ModelError, OptionError
+from fgonnx.engine.rewrite.options import NEXT, Options, with_changes
+from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.errors import InputError, ModelError, OptionError, TargetError
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
-from fgonnx.explain.targets import Contrast, One, Similarity, Target
+from fgonnx.explain.targets import Contrast, Target
 from fgonnx.explain.written import is_written
+from fgonnx.text import asking
 from fgonnx.text import tokens as cutting
+from fgonnx.text.feeding import Feeder
+from fgonnx.text.found import Found, row_of
+from fgonnx.text.ids import as_ids, given_texts
 from fgonnx.text.options import Texts
-from fgonnx.text.tokens import Given, Token, Tokenizer, Tokens, Word
+from fgonnx.text.tokens import Given, Token, Tokenizer, Tokens
 from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 
 _KEPT = 4  # explainers whose paths begin at padding, one for each length
-_BUCKET = 16  # tokens: texts are padded to a multiple, so that few graphs are written
-_MASK, _TYPE, _PLACE = ("mask",), ("type", "segment"), ("position",)
-_TEXT = {"psi": "signed", "backward": "libra"}
+_SOME = 0.01  # of the map, from which what lies on padding is said
+DEFAULTS = {"psi": "signed", "backward": "libra"}
 """What is explained of texts by default: what speaks for and against, with the weights of attention held fixed."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """The explanation of one text.
-
-    Attributes
-    ----------
-    tokens : Tokens
-        The text as the model took it.
-    values : numpy array, (T,)
-        What every token adds, special ones included: of the map.
-    arrays : Explanation
-        The explanation of the sample, padding included: score, target, certificate.
-    notes : tuple of str
-        What was done to the text.
-    """
-
-    tokens: Tokens
-    values: Array
-    arrays: Explanation
-    notes: tuple[str, ...] = ()
-
-    @property
-    def words(self) -> list[tuple[Word, float]]:
-        """The words of the text and the special tokens, each with the sum of what its tokens add."""
-        return [(w, float(self.values[list(w.tokens)].sum())) for w in self.tokens.words]
-
-    @property
-    def score(self) -> float:
-        """The value explained."""
-        return float(self.arrays.score[0])
-
-    @property
-    def described(self) -> str:
-        """What is explained."""
-        return self.arrays.described[0]
-
-    @property
-    def padding(self) -> float:
-        """The part of the map that lies on padding: zero where the model leaves it out."""
-        return float(self.arrays.saliency[0].sum() - self.values.sum())
 
 
 @dataclass
@@ -98,6 +58,9 @@ class TextExplainer:
         Class names.
     changes : mapping, optional
         Fields of these objects that differ.
+    given : collection of str, optional
+        Fields of the options that were asked for, and stay as they are; by default psi and backward where there are
+        options, and what the changes name.
     """
 
     model: ModelLike | LoadedModel
@@ -106,6 +69,7 @@ class TextExplainer:
     texts: Texts = field(default_factory=Texts)
     labels: Sequence[str] | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
+    given: Collection[str] | None = None
 
     def __post_init__(self) -> None:
         self.loaded = load(self.model)
@@ -118,20 +82,22 @@ class TextExplainer:
                 "given to it"
             )
         self.name = str(self._x.name)
-        own = options if is_written(self.loaded) else usual(options)
+        given = (() if self.options is None else ("psi", "backward")) if self.given is None else self.given
+        own = options if is_written(self.loaded) else usual(options, {*given, *self.changes})
         self.explainer = Explainer(self.loaded, own, running, labels=self.labels)
         sizes = [f.rows for f in lookups(source.ir.graph, self._x) if f.rows]
         self.rows = min(sizes) if sizes else None
         self.tokenizer: Tokenizer | None = cutting.opened(self.texts.tokenizer, self.loaded.path, self.rows)
-        self._others = [str(v.name) for v in free_inputs(source.ir.graph) if v.name != self.name]
-        dims = dims_of(self._x)
+        self.pad = self.tokenizer.pad if self.texts.pad_id is None and self.tokenizer is not None else self.texts.pad_id
+        left = self.tokenizer is not None and self.tokenizer.left
+        self.feeder = Feeder(source, self._x, self.explainer.running, self.pad, left, None, own.head != Options.head)
+        self.feeder.most = self.most
         self._padded: dict[int, Explainer] = {}
-        self._fixed = int(dims[-1]) if len(dims) > 1 and isinstance(dims[-1], int) else None
 
     @property
     def most(self) -> int | None:
         """The most tokens that the model takes; None where that is not known."""
-        known = [self.texts.tokens, self._fixed, self.tokenizer.limit if self.tokenizer is not None else None]
+        known = [self.texts.tokens, self.feeder.fixed, self.tokenizer.limit if self.tokenizer is not None else None]
         given = [k for k in known if k is not None]
         return min(given) if given else None
 
@@ -153,14 +119,14 @@ class TextExplainer:
         list of Found
             In the order of the texts; of a text in windows, one for each of them.
         """
-        single = isinstance(texts, (str, bytes)) or (
-            isinstance(texts, tuple) and all(isinstance(t, str) for t in texts)
-        )
-        given: Sequence[Any] = [texts] if single or _is_ids(texts) else texts
+        given = given_texts(texts)
         if not len(given):
             raise InputError("there is no text; give at least one")
-        parts = [part for i, text in enumerate(given) for part in self.cut(text, f"text {i + 1}")]
-        return self.explain(parts, target, contrast)
+        cut = [self.cut(text, f"text {i + 1}") for i, text in enumerate(given)]
+        owners = [i for i, parts in enumerate(cut) for _ in parts]
+        targets = asking.for_each(target, owners, len(given), "target")
+        contrasts = asking.for_each(contrast, owners, len(given), "contrast")
+        return self._explained([part for parts in cut for part in parts], targets, contrasts)
 
     def cut(self, text: Any, where: str) -> list[Tokens]:
         """Return a text as the model takes it; `where` names it in messages.
@@ -170,11 +136,11 @@ class TextExplainer:
         InputError
             It is empty, too long, or there is no tokenizer.
         """
-        if _is_ids(text):
-            ids = np.asarray(text).reshape(-1)
-            tokens = tuple(Token(int(i), str(int(i))) for i in ids)
-            text = " ".join(t.piece for t in tokens)
-            return cutting._parts(text, tokens, self.most, self.texts.long)
+        if (ids := as_ids(text, where)) is not None:
+            tokens, note = self._given_ids(ids)
+            shown = " ".join(t.piece for t in tokens)
+            parts = cutting.parts(shown, tokens, self.most, self.texts.long, where)
+            return [replace(part, note="; ".join(filter(None, (part.note, note)))) for part in parts]
         if self.texts.context is not None and isinstance(text, str):
             text = (text, self.texts.context)
         if self.tokenizer is None:
@@ -182,10 +148,7 @@ class TextExplainer:
                 f"{self.loaded.name}: there is no tokenizer.json beside the model, by which texts become ids; give it "
                 f"({parameter('tokenizer', 'tokenizer.json')}; bytes for a model of bytes), or give ids"
             )
-        if isinstance(text, bytes) and self.tokenizer.name != cutting.BYTES:
-            text = text.decode("utf-8", "replace")
-        if not (text if isinstance(text, (str, bytes)) else all(text)) or (isinstance(text, str) and not text.strip()):
-            raise InputError(f"{where} is empty; give at least one word")
+        text = cutting.checked(text, where, as_bytes=self.tokenizer.name == cutting.BYTES)
         try:
             found = self.tokenizer.cut(text, self.most, self.texts.long)
         except InputError as error:
@@ -194,18 +157,144 @@ class TextExplainer:
             raise InputError(f"{where} has no token of the tokenizer's vocabulary; give another text")
         return found
 
+    def _given_ids(self, ids: Sequence[int]) -> tuple[tuple[Token, ...], str]:
+        """Return ids as tokens, with what is padding at their ends, and a note where that is not known."""
+        tokens = tuple(Token(i, str(i)) for i in ids)
+        if not self.feeder.masked:
+            return tokens, ""
+        if self.pad is None:
+            padded = len(ids) > 1 and (ids[-1] == ids[-2] or ids[-1] == 0 or ids[0] == ids[1])
+            said = (
+                f"all tokens are shown to the model; where some are padding, name their id ({parameter('pad_id', 0)})"
+            )
+            return tokens, said if padded else ""
+        if not (own := [i for i, t in enumerate(ids) if t != self.pad]):
+            return tokens, ""
+        padding = {*range(own[0]), *range(own[-1] + 1, len(ids))}
+        marked = (replace(t, padding=i in padding, special=i in padding) for i, t in enumerate(tokens))
+        said = f"{len(padding)} tokens with the id {self.pad} at an end are padding, which the mask hides"
+        return tuple(marked), said if padding else ""
+
     def explain(self, parts: Sequence[Tokens], target: Target = None, contrast: Contrast = None) -> list[Found]:
         """Explain texts that are cut; see `__call__`."""
+        each = range(len(parts))
+        targets = asking.for_each(target, each, len(parts), "target")
+        return self._explained(parts, targets, asking.for_each(contrast, each, len(parts), "contrast"))
+
+    def _explained(self, parts: Sequence[Tokens], targets: Sequence[Any], contrasts: Sequence[Any]) -> list[Found]:
         results: dict[int, Found] = {}
         for rows in self._groups(parts):
             group = [parts[i] for i in rows]
-            fed = self.arrays(group)
-            meant: Any = [_meant(target, i, self) for i in rows] if isinstance(target, (list, str)) else target
-            arrays = self._run(fed, meant, contrast)
+            length = self.feeder.length(group[0])
+            fed = self.feeder.arrays(group, length)
+            try:
+                arrays = self._asked(group, fed, [targets[i] for i in rows], [contrasts[i] for i in rows])
+            except ModelError:
+                self._refuse_longer(group[0])
+                raise
+            if arrays.saliency.shape[1:] != (length,):
+                raise ModelError(
+                    f"{self.loaded.name}: its map has the shape {arrays.saliency.shape}, and not one value a token"
+                )
             for k, (i, one) in enumerate(zip(rows, group, strict=True)):
-                notes = (one.note,) if one.note else ()
-                results[i] = Found(one, arrays.saliency[k, : len(one)], row_of(arrays, k), notes)
+                start = self.feeder.start(one, length)
+                found = Found(one, arrays.saliency[k, start : start + len(one)], row_of(arrays, k), (), start)
+                results[i] = replace(found, notes=tuple(self._notes(found, length)))
         return [results[i] for i in range(len(parts))]
+
+    def _refuse_longer(self, part: Tokens) -> None:
+        """Refuse a text that is longer than what the model runs on."""
+        if most := self.feeder.longest(part):
+            raise InputError(
+                f"a text of {len(part):,} tokens: the model runs on {most:,} at most; say so "
+                f"({parameter('tokens', most)}), and longer texts are cut, or explained in parts "
+                f"({parameter('long', 'windows')})"
+            )
+
+    def _notes(self, found: Found, length: int) -> Iterator[str]:
+        """Yield what was done to a text, and what lies on padding."""
+        if found.tokens.note:
+            yield found.tokens.note
+        if length > len(found.tokens) and self.pad is None:
+            yield (
+                f"padded at its end with the id 0 to the model's {length} tokens; nothing says what padding is "
+                f"({parameter('pad_id', 0)})"
+            )
+        yield from self.feeder.notes
+        if (share := found.shares["padding"]) >= _SOME:
+            yield f"{share:.0%} of the map lies on padding tokens, which the model reads"
+
+    def _asked(
+        self, group: Sequence[Tokens], fed: dict[str, Array], targets: Sequence[Any], contrasts: Sequence[Any]
+    ) -> Explanation:
+        """Explain texts of one padded length, with their targets resolved."""
+        length = fed[self.name].shape[1]
+
+        def of_token(row: int) -> Callable[[int, str], Any]:
+            return lambda place, name: self._of_token(place, name, group[row], fed, row)
+
+        resolved = [asking.meant(one, self.vector, of_token(k)) for k, one in enumerate(targets)]
+        chosen: dict[int, Any] = {}
+        if any(one is None for one in targets) and not is_written(self.loaded) and _hides(group, length):
+            chosen = self._choices(group, fed, [k for k, one in enumerate(targets) if one is None])
+            resolved = [chosen.get(k, (one, None))[0] for k, one in enumerate(resolved)]
+            asked = [self.explainer.options.contrast if c is None else c for c in contrasts]
+            contrasts = [
+                chosen[k][1] if k in chosen and isinstance(c, str) and c == NEXT else one
+                for k, (c, one) in enumerate(zip(asked, contrasts, strict=True))
+            ]
+        contrast = _one_or_all(contrasts)
+        arrays = self._run(fed, _one_or_all(resolved), contrast)
+        if not chosen or contrast is not None:
+            return arrays
+        described = tuple(f"{d}, the largest" if k in chosen else d for k, d in enumerate(arrays.described))
+        return replace(arrays, described=described)
+
+    def _choices(self, group: Sequence[Tokens], fed: dict[str, Array], rows: Sequence[int]) -> dict[int, Any]:
+        """Return the largest entry of some texts and the next one, without the entries that padding has."""
+        length = fed[self.name].shape[1]
+        head = self.explainer.head(fed)
+        axis = asking.place_axis(head.shape[1:], self._rewritten(fed).head_axes, length)
+        if axis is None:
+            return {}
+        found = {}
+        for k in rows:
+            places = self._places(group[k], length)
+            first = asking.largest(head[k], axis, places)
+            second = asking.largest(head[k], axis, places, first)
+            found[k] = asking.position(first, head.shape[1:]), asking.position(second, head.shape[1:])
+        return found
+
+    def _places(self, part: Tokens, length: int) -> slice:
+        """Return the places of a text's tokens that are no padding."""
+        own = [i for i, t in enumerate(part.tokens) if not t.padding] or [0]
+        start = self.feeder.start(part, length)
+        return slice(start + own[0], start + own[-1] + 1)
+
+    def _rewritten(self, fed: Mapping[str, Array]) -> Rewritten:
+        others = self.explainer.other_shapes(dict(fed))
+        return self.explainer.engine(fed[self.name].shape, others=others, forward=True).rewritten
+
+    def _of_token(self, place: int, name: str, part: Tokens, fed: dict[str, Array], row: int) -> Any:
+        """Return the class of one token as a target: the largest where none is named."""
+        length = fed[self.name].shape[1]
+        r = self._rewritten(fed)
+        axis = asking.place_axis(r.head_shape, r.head_axes, length)
+        if axis is None or len(r.head_shape) > 2:
+            raise TargetError(
+                f"target 'token={place}': what is explained has no entry for each token, its shape is {r.head_shape}"
+            )
+        if place >= len(part):
+            raise TargetError(f"target 'token={place}': the text has the tokens 0 to {len(part) - 1}")
+        place += self.feeder.start(part, length)
+        if len(r.head_shape) == 1:
+            return place
+        count = r.head_shape[1 - axis]
+        if name:
+            entry = asking.class_of(name, self.explainer.labels, count)
+        else:
+            entry = int(np.take(self.explainer.head(fed)[row], place, axis).argmax())
+        return (place, entry) if axis == 0 else (entry, place)
 
     def _run(self, fed: dict[str, Array], target: Target, contrast: Contrast) -> Explanation:
         o = self.explainer.options
@@ -218,7 +307,7 @@ class TextExplainer:
 
     def _from_padding(self, fed: dict[str, Array]) -> Explainer:
         """Return an explainer whose paths begin at padding, where the tokenizer has it."""
-        if self.tokenizer is None or self.tokenizer.pad is None:
+        if self.pad is None:
             return self.explainer
         length = fed[self.name].shape[1]
         if length in self._padded:
@@ -227,7 +316,7 @@ class TextExplainer:
         if engine.rows is None:
             return self.explainer
         given = {k: v[:1] for k, v in fed.items()}
-        rows = engine.rows({**given, self.name: np.full_like(given[self.name], self.tokenizer.pad)})[0]
+        rows = engine.rows({**given, self.name: np.full_like(given[self.name], self.pad)})[0]
         options = replace(self.explainer.options, settings=replace(self.explainer.options.settings, baseline=rows))
         while len(self._padded) >= _KEPT:
             self._padded.pop(next(iter(self._padded)))
@@ -238,7 +327,7 @@ class TextExplainer:
         """Return how much the score falls when a word is replaced by padding, shared by its tokens."""
         if contrast is not None:
             raise OptionError("occlusion of words explains single scores; leave the contrast out")
-        pad = self.tokenizer.pad if self.tokenizer is not None and self.tokenizer.pad is not None else 0
+        pad = self.pad or 0
         plain = self._plain
         arrays = plain(fed, target)
         if arrays.target is None:
@@ -266,54 +355,27 @@ class TextExplainer:
         return Explainer(self.loaded, options, self.explainer.running, labels=self.labels)
 
     def _words_of(self, fed: Mapping[str, Array]) -> list[list[tuple[int, ...]]]:
-        return [[w.tokens for w in part.words if not w.special] for part in self._cut_now]
+        length = fed[self.name].shape[1]
+        starts = [self.feeder.start(part, length) for part in self._cut_now]
+        return [
+            [tuple(start + i for i in w.tokens) for w in part.words if not w.special]
+            for part, start in zip(self._cut_now, starts, strict=True)
+        ]
 
     def _groups(self, parts: Sequence[Tokens]) -> Iterator[list[int]]:
         """Yield texts that run together: of one padded length, `batch_size` at most."""
         by_length: dict[int, list[int]] = {}
         for i, part in enumerate(parts):
-            by_length.setdefault(self._length(len(part)), []).append(i)
+            by_length.setdefault(self.feeder.length(part), []).append(i)
         step = self.explainer.running.batch_size
         for rows in by_length.values():
             for start in range(0, len(rows), step):
                 self._cut_now = [parts[i] for i in rows[start : start + step]]
                 yield rows[start : start + step]
 
-    def _length(self, count: int) -> int:
-        """Return the length that a text is padded to: the model's, or, where a mask hides padding, a rounded one."""
-        if self._fixed is not None:
-            return self._fixed
-        if (
-            not any(_named(name, _MASK) for name in self._others)
-            or self.tokenizer is None
-            or self.tokenizer.pad is None
-        ):
-            return count
-        rounded = -(-count // _BUCKET) * _BUCKET
-        return max(count, rounded if self.most is None else min(rounded, self.most))
-
     def arrays(self, parts: Sequence[Tokens]) -> dict[str, Array]:
         """Return the model's inputs for texts of one padded length."""
-        length = self._length(max(map(len, parts)))
-        pad = self.tokenizer.pad if self.tokenizer is not None else None
-        if pad is None and any(len(p) < length for p in parts):
-            pad = 0
-        ids = np.full((len(parts), length), pad or 0, np.int64)
-        mask, types = np.zeros_like(ids), np.zeros_like(ids)
-        for row, part in enumerate(parts):
-            ids[row, : len(part)] = [t.id for t in part.tokens]
-            mask[row, : len(part)] = 1
-            types[row, : len(part)] = _types(part)
-        fed: dict[str, Array] = {self.name: ids}
-        kinds = {str(v.name): v.dtype for v in free_inputs(self.loaded.ir.graph)}
-        for name in self._others:
-            known = mask if _named(name, _MASK) else types if _named(name, _TYPE) else None
-            if known is None and _named(name, _PLACE):
-                known = np.broadcast_to(np.arange(length), ids.shape)
-            if known is not None:
-                kind = kinds[name]
-                fed[name] = known.astype(kind.numpy() if kind is not None else np.int64)
-        return fed
+        return self.feeder.arrays(parts, max(self.feeder.length(part) for part in parts))
 
     def vector(self, text: Given) -> Array:
         """Return the tensor explained for one text: of an encoder, its sentence vector."""
@@ -321,93 +383,26 @@ class TextExplainer:
         return np.asarray(self.explainer.head(self.arrays([part]))[0])
 
 
-def usual(options: Options) -> Options:
-    """Return options with what is usual for texts where they say nothing else."""
+def usual(options: Options, given: Collection[str] = ()) -> Options:
+    """Return options with what is usual for texts, without the fields that were given."""
     method = methods.find(options.method)
     changes: dict[str, Any] = {}
-    if options.psi == Options.psi and _TEXT["psi"] in method.psis:
-        changes["psi"] = _TEXT["psi"]
-    if options.backward == Options.backward and method.gradient and method.modify is None and not method.true_gradient:
-        changes["backward"] = _TEXT["backward"]
+    if "psi" not in given and options.psi == Options.psi and DEFAULTS["psi"] in method.psis:
+        changes["psi"] = DEFAULTS["psi"]
+    plain = method.gradient and method.modify is None and not method.true_gradient
+    if "backward" not in given and options.backward == Options.backward and plain:
+        changes["backward"] = DEFAULTS["backward"]
     try:
         return replace(options, **changes)
     except OptionError:  # another engine takes no other backward pass
         return replace(options, psi=changes.get("psi", options.psi))
 
 
-def _types(part: Tokens) -> list[int]:
-    """Return which of two texts every token is of; what closes the second is of it."""
-    found, current = [], 0
-    for token in part.tokens:
-        current = max(current, token.part)
-        found.append(current)
-    return found
+def _hides(group: Sequence[Tokens], length: int) -> bool:
+    """Tell whether there is padding in some text."""
+    return any(len(part) < length or any(t.padding for t in part.tokens) for part in group)
 
 
-def _named(name: str, words: Sequence[str]) -> bool:
-    return any(word in name.lower() for word in words)
-
-
-def _is_ids(given: Any) -> bool:
-    """Tell whether something is the ids of one text."""
-    if isinstance(given, np.ndarray):
-        return given.ndim == 1 and given.dtype.kind in "iu"
-    return isinstance(given, (list, tuple)) and bool(given) and all(isinstance(v, (int, np.integer)) for v in given)
-
-
-def _meant(target: Any, sample: int, explainer: TextExplainer) -> One | None:
-    """Return a target of one text, with what is said of texts resolved."""
-    one = target[sample] if isinstance(target, list) else target
-    if not isinstance(one, str):
-        return one
-    kind, found, rest = one.partition("=")
-    if found and kind.strip() == "similar" and not rest.lower().endswith(".npy"):
-        return Similarity(explainer.vector(rest.strip()))
-    if found and kind.strip() == "token":
-        place, _, name = rest.partition(":")
-        if not place.strip().isdigit():
-            raise OptionError(f"target '{one}': '{place}' is no place of a token; count them from 0")
-        return _of_token(int(place), name.strip())
-    return one
-
-
-def _of_token(place: int, name: str) -> One:
-    if not name.isdigit():
-        raise OptionError(f"target 'token={place}:{name}': give the class by its number, as token={place}:3")
-    return (place, int(name))
-
-
-def row_of(e: Explanation, i: int) -> Explanation:
-    """Return the explanation of one sample."""
-
-    def row(array: Any) -> Any:
-        return None if array is None else array[i : i + 1]
-
-    taken: dict[str, Any] = {
-        name: row(getattr(e, name))
-        for name in (
-            "saliency",
-            "target",
-            "contrast",
-            "score",
-            "scores",
-            "contributions",
-            "completeness",
-            "attribution",
-        )
-    }
-    count = len(e)
-    settings = dict(e.settings)
-    if "remarks" in settings:
-        settings["remarks"] = settings["remarks"][i : i + 1]
-    return replace(
-        e,
-        **taken,
-        delta=row(e.delta),
-        input_gradient=row(e.input_gradient),
-        outputs={n: a[i : i + 1] if len(a) == count else a for n, a in e.outputs.items()},
-        bias_gradients={n: a[i : i + 1] for n, a in e.bias_gradients.items()},
-        blocks={n: a[i : i + 1] for n, a in e.blocks.items()},
-        described=e.described[i : i + 1],
-        settings=settings,
-    )
+def _one_or_all(given: Sequence[Any]) -> Any:
+    """Return what is None for all texts as one, else a list with one each."""
+    return None if all(one is None for one in given) else list(given)

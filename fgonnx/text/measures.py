@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.targets import Target
-from fgonnx.text.explainer import Found, TextExplainer
+from fgonnx.text.explainer import TextExplainer
+from fgonnx.text.found import Found
 
 Array = npt.NDArray[Any]
 
@@ -78,10 +79,10 @@ def _of_one(explainer: TextExplainer, found: Found, steps: int) -> dict[str, flo
 
 def _probabilities(explainer: TextExplainer, found: Found, hidden: Sequence[Sequence[tuple[int, ...]]]) -> Array:
     """Return the probability of the explained class with words replaced by padding, one number per set of them."""
-    pad = explainer.tokenizer.pad if explainer.tokenizer is not None and explainer.tokenizer.pad is not None else 0
+    pad = explainer.pad or 0
     fed = {n: np.repeat(v, len(hidden), axis=0) for n, v in explainer.arrays([found.tokens]).items()}
     for row, places in enumerate(hidden):
-        fed[explainer.name][row, [i for word in places for i in word]] = pad
+        fed[explainer.name][row, [found.start + i for word in places for i in word]] = pad
     heads = explainer.explainer.head(fed).reshape(len(hidden), -1).astype(np.float64)
     assert found.arrays.target is not None
     index = int(found.arrays.target[0])

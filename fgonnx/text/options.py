@@ -45,6 +45,10 @@ class Texts:
         None, "Most tokens of a text. Default: what model or tokenizer say.", panel=MODEL, least=1
     )
 
+    pad_id: int | None = option(
+        None, "Id of padding, which a mask hides. Default: what the tokenizer says.", panel=MODEL, least=0
+    )
+
     def __post_init__(self) -> None:
         check_fields(self)
         check_choices(self, long=LONG)

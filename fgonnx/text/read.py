@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,11 @@ from fgonnx.wording import near, parameter
 
 SUFFIXES = (".txt", ".jsonl", ".ndjson", ".csv", ".tsv", ".npy")
 _USUAL = "text"
+_HEADERS = {
+    *("text", "texts", "sentence", "sentences", "review", "reviews", "comment", "comments", "message", "messages"),
+    *("content", "title", "body", "tweet", "document", "question", "query", "prompt", "utterance", "input"),
+}
+"""What the column of texts is often called."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def _rows(path: Path, contents: Sequence[Any]) -> list[Text]:
 
 
 def _lines_of_json(path: Path, column: str | None) -> Iterator[str]:
-    for i, line in enumerate(files.read_text(path, InputError, "texts").splitlines()):
+    for i, line in enumerate(files.read_text(path, InputError, "texts").split("\n")):
         if not line.strip():
             continue
         found = files.parsed(line, f"'{path}', line {i + 1}", InputError)
@@ -116,15 +122,49 @@ def _lines_of_json(path: Path, column: str | None) -> Iterator[str]:
             yield found
             continue
         key = column or _USUAL
+        if isinstance(found, dict) and key in found and not isinstance(found[key], str):
+            raise InputError(
+                f"'{path}', line {i + 1}: '{key}' holds {json.dumps(found[key])[:40]}, which is no text; quote it"
+            )
         if not isinstance(found, dict) or not isinstance(found.get(key), str):
             has = f"; it has: {', '.join(map(str, found))}" if isinstance(found, dict) else ""
             raise InputError(f"'{path}', line {i + 1}: there is no text under '{key}'{has} ({parameter('column')})")
         yield found[key]
 
 
+def _cells(text: str, path: Path, mark: str) -> list[list[str]]:
+    before = csv.field_size_limit(max(len(text), 1))
+    try:
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=mark))
+    except csv.Error as error:
+        raise InputError(f"'{path}' is no table: {error}") from error
+    finally:
+        csv.field_size_limit(before)
+
+
+def _names_column(first: str, path: Path) -> bool:
+    """Tell whether the first row of a table of one column is its header, and no text.
+
+    Raises
+    ------
+    OptionError
+        It may be either.
+    """
+    if first.strip().lower() in _HEADERS:
+        return True
+    if len(first.split()) > 1:
+        return False
+    raise OptionError(
+        f"'{path}' has one column, and its first row is '{first.strip()}': if it names the column, say so "
+        f"({parameter('column', first.strip())}); if it is a text, put a row 'text' above it"
+    )
+
+
 def _column(path: Path, column: str | None, mark: str) -> list[str]:
-    rows = list(csv.reader(io.StringIO(files.read_text(path, InputError, "texts")), delimiter=mark))
+    rows = _cells(files.read_text(path, InputError, "texts"), path, mark)
     rows = [row for row in rows if row]
+    if column is None and rows and all(len(row) == 1 for row in rows) and not _names_column(rows[0][0], path):
+        return [row[0] for row in rows]
     if len(rows) < 2:
         raise InputError(f"'{path}' holds no texts below a header")
     header = [name.strip() for name in rows[0]]

@@ -39,6 +39,10 @@ class Token:
         Whether the tokenizer added it.
     group : int or None
         Which word it is a piece of, as the tokenizer cuts words.
+    type : int or None
+        The type that the tokenizer gives it, beside a model's ids; None for that of its part.
+    padding : bool
+        Whether it is padding that was given among the ids.
     """
 
     id: int
@@ -47,6 +51,8 @@ class Token:
     part: int = 0
     special: bool = False
     group: int | None = None
+    type: int | None = None
+    padding: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,7 @@ class Tokenizer(Protocol):
     size: int | None
     pad: int | None
     limit: int | None
+    left: bool
 
     def cut(self, text: Given | bytes, most: int | None, long: str) -> list[Tokens]:
         """Return a text as the model takes it: one part, or several where it is too long."""
@@ -160,6 +167,7 @@ class OfBytes:
         self.name = BYTES
         self.size: int | None = 256
         self.limit: int | None = None
+        self.left = False
         self.pad: int | None = 256 if size is not None and size > 256 else 0
 
     def cut(self, text: Given | bytes, most: int | None, long: str) -> list[Tokens]:
@@ -170,7 +178,7 @@ class OfBytes:
         spans = [(i, i + 1) if isinstance(text, bytes) else None for i in range(len(content))]
         tokens = [Token(b, _byte(b), span) for b, span in zip(content, spans, strict=True)]
         shown = text if isinstance(text, str) else "".join(map(_byte_of_text, content))
-        return _parts(shown, tokens, most, long)
+        return parts(shown, tokens, most, long)
 
 
 _SHOWN = {0x20: "·", 0x0A: "⏎", 0x0D: "⏎", 0x09: "⇥"}
@@ -188,11 +196,45 @@ def _byte_of_text(value: int) -> str:
     return shown if len(shown) == 1 else "."
 
 
-def _parts(text: Given, tokens: Sequence[Token], most: int | None, long: str) -> list[Tokens]:
-    """Return tokens that were not cut yet, in parts of at most so many."""
+def checked(text: Any, where: str, *, as_bytes: bool) -> Given | bytes:
+    """Return a text that can be cut: a str, two, or bytes.
+
+    Raises
+    ------
+    InputError
+        It is empty, holds half characters, or is no text.
+    """
+    if isinstance(text, list) and len(text) == 2 and all(isinstance(t, str) for t in text):
+        text = tuple(text)
+    several = isinstance(text, tuple) and len(text) == 2
+    if not all(isinstance(t, str if several else (str, bytes)) for t in (text if several else (text,))):
+        raise InputError(
+            f"{where} is of the type {type(text).__name__}; give a text, a tuple of two, bytes, or ids as whole numbers"
+        )
+    if isinstance(text, bytes):
+        found: Given | bytes = text if as_bytes else text.decode("utf-8", "replace")
+    else:
+        found = text
+    for one in found if isinstance(found, tuple) else (found,):
+        if not one.strip() and not (as_bytes and one):
+            raise InputError(f"{where} is empty; give at least one word")
+        half = next((i for i, c in enumerate(one) if isinstance(c, str) and "\ud800" <= c <= "\udfff"), None)
+        if half is not None and not isinstance(one, bytes):
+            raise InputError(
+                f"{where} holds half a character, U+{ord(one[half]):04X} at {half}, which no encoding has; give it in "
+                "UTF-8, or as bytes"
+            )
+    return found
+
+
+def parts(text: Given, tokens: Sequence[Token], most: int | None, long: str, where: str = "") -> list[Tokens]:
+    """Return tokens that were not cut yet, in parts of at most so many; `where` names the text in messages."""
     if most is None or len(tokens) <= most:
         return [Tokens(text, tuple(tokens))]
-    _refuse_long(len(tokens), most, long)
+    try:
+        _refuse_long(len(tokens), most, long)
+    except InputError as error:
+        raise InputError(f"{where}: {error}" if where else str(error)) from None
     if long == "cut":
         return [Tokens(text, tuple(tokens[:most]), _said(len(tokens), most))]
     step = max(1, most // 2)
@@ -211,8 +253,17 @@ def _refuse_long(count: int, most: int, long: str) -> None:
         )
 
 
-def _said(count: int, most: int) -> str:
-    return f"of its {count:,} tokens the model sees the first {most:,}; the rest was cut off"
+def _said(count: int, most: int, end: str = "first") -> str:
+    return f"of its {count:,} tokens the model sees the {end} {most:,}; the rest was cut off"
+
+
+def _said_of_two(whole: Any, found: Any) -> str:
+    """Return what was cut off of two texts."""
+    before, after = ([list(e.sequence_ids).count(part) for part in (0, 1)] for e in (whole, found))
+    return (
+        f"of the {before[0]:,} tokens of the first text the model sees {after[0]:,}, of the {before[1]:,} of the "
+        f"second {after[1]:,}; the rest was cut off"
+    )
 
 
 class OfFile:
@@ -251,6 +302,8 @@ class OfFile:
         padding, truncation = self._own.padding or {}, self._own.truncation or {}
         beside = _configured(path.parent)
         self.limit: int | None = truncation.get("max_length") or beside.get("limit")
+        self.left = str(padding.get("direction", beside.get("side", "right"))).lower() == "left"
+        self._end, self._strategy = truncation.get("direction", "right"), truncation.get("strategy", "longest_first")
         self.pad: int | None = padding.get("pad_id")
         for piece in ("[PAD]", "<pad>", "<|endoftext|>", "</s>"):
             self.pad = self._own.token_to_id(piece) if self.pad is None else self.pad
@@ -269,18 +322,32 @@ class OfFile:
         own = self._own.num_special_tokens_to_add(len(given) > 1)
         if most <= own:
             raise InputError(f"the model takes {most} tokens, of which {own} are special: none is left for the text")
-        self._own.enable_truncation(most, stride=(most - own) // 2 if long == "windows" else 0)
+        cut, pair = long == "cut", len(given) > 1
+        strategy = self._strategy if cut or self._strategy != "longest_first" else _longer(whole)
+        self._own.enable_truncation(
+            most,
+            stride=0 if cut else self._overlap(whole, most - own, strategy),
+            strategy=strategy if pair else "longest_first",
+            direction=self._end if cut else "right",
+        )
         try:
             found = self._encoded(given)
         finally:
             self._own.no_truncation()
-        if long == "cut":
-            return [self._tokens(text, found, _said(count, most))]
+        if cut:
+            end = "last" if self._end == "left" else "first"
+            return [self._tokens(text, found, _said_of_two(whole, found) if pair else _said(count, most, end))]
         parts = [found, *found.overflowing]
         return [
             self._tokens(text, part, f"part {i + 1} of {len(parts)} of a text of {count:,} tokens")
             for i, part in enumerate(parts)
         ]
+
+    def _overlap(self, whole: Any, most: int, strategy: str) -> int:
+        """Return the tokens that windows share: half of the room that the text in windows has."""
+        other = {"only_second": 0, "only_first": 1}.get(strategy)
+        fixed = list(whole.sequence_ids).count(other) if other is not None and 1 in whole.sequence_ids else 0
+        return max(0, (most - fixed) // 2)
 
     def _encoded(self, given: Sequence[str]) -> Any:
         try:
@@ -296,26 +363,37 @@ class OfFile:
             encoding.sequence_ids,
             encoding.special_tokens_mask,
             encoding.word_ids,
+            encoding.type_ids,
             strict=True,
         )
         tokens = tuple(
-            Token(i, piece, None if special else (span[0], span[1]), part or 0, bool(special), group)
-            for i, piece, span, part, special, group in rows
+            Token(i, piece, None if special else (span[0], span[1]), part or 0, bool(special), group, kind)
+            for i, piece, span, part, special, group, kind in rows
         )
         return Tokens(text, tokens, note)
 
 
-def _configured(folder: Path) -> dict[str, int]:
-    """Return the most tokens that files beside a tokenizer name."""
+def _longer(whole: Any) -> str:
+    """Return which of two texts is the longer one, as a strategy of truncation."""
+    first, second = (list(whole.sequence_ids).count(part) for part in (0, 1))
+    return "only_first" if first > second else "only_second"
+
+
+def _configured(folder: Path) -> dict[str, Any]:
+    """Return the most tokens that files beside a tokenizer name, and the side of padding."""
+    known: dict[str, Any] = {}
     for name, key in (("tokenizer_config.json", "model_max_length"), ("config.json", "max_position_embeddings")):
         try:
             found = json.loads((folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        limit = found.get(key) if isinstance(found, dict) else None
-        if isinstance(limit, int) and 0 < limit < _LARGEST:
-            return {"limit": limit}
-    return {}
+        if not isinstance(found, dict):
+            continue
+        if isinstance(limit := found.get(key), int) and 0 < limit < _LARGEST:
+            known.setdefault("limit", limit)
+        if found.get("padding_side") in ("left", "right"):
+            known["side"] = found["padding_side"]
+    return known
 
 
 def opened(given: str | Path | None, model: Path | None, rows: int | None) -> Tokenizer | None:
