@@ -19,7 +19,7 @@ from tests import skips
 torch = skips.without("torch")
 tokenizers = skips.without("tokenizers")
 
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *"the film was good bad not never very lovely".split())
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *["the", "film", "was", "good", "bad", "not", "never", "very", "lovely"])
 WIDTH = 8
 
 
