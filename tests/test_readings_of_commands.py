@@ -7,6 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
+from fgonnx.cli import cells
+from fgonnx.pictures.show import waterfall
+from fgonnx.pictures.show.sheet import Certificate
 from tests.cli_support import HEADER, good, model, refused, run
 
 WEIGHTS = ",".join(f"{0.1 * (i % 7) - 0.25:.2f}" for i in range(32))
@@ -118,3 +121,35 @@ def test_options_of_recordings_need_one(files):
         said = refused(*arguments(command, files, "sound", "x.npy", "--span", "0:4"))
         assert "--span 0:4 has no effect: no recording is among the inputs" in said
     assert "no recording" in refused("check", files / "sound.onnx", "--rate", "8000")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_text_is_no_picture(command, files):
+    (files / "long.txt").write_text((files / "long.csv").read_text())
+    assert "'fgonnx explain'" in (said := refused(*arguments(command, files, "series", "long.txt")))
+    assert "is text: tables are read from .csv and .tsv files" in said
+
+
+@pytest.mark.parametrize("value", [-0.0, 0.0, -1e-9])
+@pytest.mark.parametrize(("form", "shown"), [("+.3f", "0.000"), (".1%", "0.0%")])
+def test_zero_has_no_sign(value, form, shown):
+    assert cells.number(value, form) == shown
+
+
+@pytest.mark.parametrize(
+    ("paths", "rows", "name"),
+    [
+        (["a.png", "b.jpg"], False, "picture"),
+        (["a.csv"], True, "row"),
+        (["a.csv", "b.wav"], False, "recording"),
+        (["a.npy"], False, "sample"),
+        (["a.npy", "b.png"], False, "sample"),
+    ],
+)
+def test_tables_call_samples_what_they_are(paths, rows, name):
+    assert cells.called(paths, rows=rows) == name
+
+
+def test_few_bars_need_a_low_picture():
+    few = waterfall.rows(["a", "b"], ["1", "2"], [0.5, -0.25], 0.1)
+    assert waterfall.draw(few, 0.35, Certificate("t")).shape[0] < 300

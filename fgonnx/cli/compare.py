@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from fgonnx.audit.comparison import NOTICEABLE, SMALLER_IS_BETTER
-from fgonnx.cli import terminal
+from fgonnx.cli import cells, terminal
 from fgonnx.cli.options import Folder, Group, Images, Json, Target, takes
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
@@ -92,7 +92,7 @@ def _show(summary: Mapping[str, Any], folder: Path) -> None:
     """Print the tables at the end."""
     rows = summary["images"]
     made = terminal.table(
-        "picture",
+        cells.called(r["image"] for r in rows),
         "A decides",
         "B decides",
         "score A",
@@ -110,10 +110,10 @@ def _show(summary: Mapping[str, Any], folder: Path) -> None:
             Path(r["image"]).name + ("" if r["row"] is None else f" [{r['row']}]"),
             called(r, "a"),
             "same" if r["top1"] else Text(called(r, "b"), style="bold red"),
-            f"{r['score_a']:.4g}",
-            f"{r['score_b']:.4g}",
-            f"{r['rank_correlation']:.3f}",
-            f"{r['ssim']:.3f}",
+            cells.number(r["score_a"], ".4g"),
+            cells.number(r["score_b"], ".4g"),
+            cells.number(r["rank_correlation"], ".3f"),
+            cells.number(r["ssim"], ".3f"),
             f"{r['overlap']:.0%}",
             f"{r['quantisation_b']:.1%}",
         )
@@ -136,7 +136,7 @@ def _show(summary: Mapping[str, Any], folder: Path) -> None:
 def _show_measures(summary: Mapping[str, Any]) -> None:
     limits = {c["measure"]: c for c in summary["limits"]}
     made = terminal.table(
-        "measure", "mean", "worst", "worst picture", "demanded", "", title="Agreement", numbers=("mean", "worst")
+        "measure", "mean", "worst", "worst at", "demanded", "", title="Agreement", numbers=("mean", "worst")
     )
     for name, s in summary["measures"].items():
         if name not in CALLED and name not in limits:

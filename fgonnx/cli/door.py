@@ -57,9 +57,17 @@ def _called(app: Callable[..., Any]) -> int:
         from typer.rich_utils import rich_format_error
 
         usage: Any = error  # what was typed may hold escape sequences
-        usage.message = printable(str(getattr(error, "message", "")))
+        usage.message = printable(str(getattr(error, "message", ""))) + _behind(usage)
         rich_format_error(usage)
         return int(usage.exit_code)
+
+
+def _behind(error: Any) -> str:
+    """Return where an option belongs that was typed before the command."""
+    option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if option is None or context is None or context.parent is not None:
+        return ""
+    return f"; options of a command go behind it: fgonnx explain {printable(str(option))} ..."
 
 
 def of_a_stream(error: OSError) -> bool:

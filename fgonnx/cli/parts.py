@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from fgonnx.cli import terminal
+from fgonnx.cli import cells, terminal
 from fgonnx.jobs.record import target_of
 from fgonnx.pictures.show import lanes, waterfall
 
@@ -33,15 +33,15 @@ def _name(made: Mapping[str, Any]) -> str:
 
 def _features(made: Mapping[str, Any]) -> None:
     found = made["features"]
-    values = [f"{v:.4g}" for v in found["values"]]
+    values = [cells.number(v, ".4g") for v in found["values"]]
     bars = waterfall.rows(found["names"], values, found["contributions"], found["biases"], _MOST)
     table = terminal.table("what adds", "value", "adds", "", title=_name(made), numbers=("value", "adds"))
     most = max(abs(b.amount) for b in bars) or 1.0
     for bar in bars:
         length = round(_BAR * abs(bar.amount) / most)
         drawn = Text(("+" if bar.amount > 0 else "-") * length, style="red" if bar.amount > 0 else "blue")
-        terminal.row(table, bar.name, bar.value, f"{bar.amount:+.4g}", drawn)
-    terminal.row(table, "score", "", f"{made['score']:.4g}", "")
+        terminal.row(table, bar.name, bar.value, cells.number(bar.amount, "+.4g"), drawn)
+    terminal.row(table, "score", "", cells.number(made["score"], ".4g"), "")
     terminal.show(table)
 
 

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from fgonnx.audit.check import CheckResult
 from fgonnx.bounds import Bounds, bounded, parse
-from fgonnx.cli import door, tables, talk
+from fgonnx.cli import cells, door, tables, talk
 from fgonnx.cli.escaped import as_json, printable
 from fgonnx.cli.flags import flags_of, on_the_command_line
 from fgonnx.cli.tables import Cell
@@ -241,7 +241,7 @@ def show(made: Table) -> None:
 def show_explained(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Path) -> None:
     """Print the summary of `explain`: one row per sample."""
     made = table(
-        "picture",
+        cells.called((r["input"]["path"] for r in rows), rows=any("features" in r for r in rows)),
         "the model's choice",
         "target",
         "score",
@@ -264,7 +264,7 @@ def show_explained(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Pat
             Path(r["input"]["path"]).name + ("" if number is None else f" [{number}]"),
             top,
             "same" if same and "contrast" not in r else target_of(r),
-            f"{r['score']:.4g}",
+            cells.number(r["score"], ".4g"),
             f"{relative:.0e}" if relative is not None else "-",
             f"{r['localised']['share']:.1%}" if r["localised"] else "-",
             r["files"]["picture"],

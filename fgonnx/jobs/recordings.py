@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fgonnx.engine.model.load import LoadedModel
-from fgonnx.errors import ModelError
+from fgonnx.errors import InputError, ModelError
 from fgonnx.fields import refuse_idle
 from fgonnx.jobs.reading import OF_FILES, OF_SERIES, SOUND, Reading
-from fgonnx.jobs.samples import Source, is_recording, is_table
+from fgonnx.jobs.samples import Source, is_recording, is_table, is_text
 from fgonnx.jobs.tabular import Tabular
+from fgonnx.pictures.read import columns
 from fgonnx.pictures.read.audio import RATE_KEY
 
 
@@ -46,7 +47,14 @@ def refuse_unread(reading: Reading, sources: Sequence[Source], tables: Tabular) 
     ------
     OptionError
         There is one.
+    InputError
+        A file is text, and no table by its name.
     """
+    if text := next((s.path for s in sources if is_text(s.path)), None):
+        raise InputError(
+            f"'{text}' is text: tables are read from {' and '.join(sorted(columns.SUFFIXES))} files; name it so if "
+            "it is one. Texts are explained where the model takes some ('fgonnx explain')"
+        )
     of_rows = any(is_table(s.path) and tables.is_table(tables.open(s.path)) for s in sources[:1])
     if of_rows:
         refuse_idle(reading, OF_SERIES, "every row of a table is a sample of its own")

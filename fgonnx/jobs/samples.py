@@ -29,6 +29,8 @@ Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
 
 SOUND_SUFFIX = ".wav"
+_TEXTS = (".txt", ".dat", ".data", ".json", ".jsonl", ".md")
+_HEAD = 4096  # bytes
 _NAME_BYTES = 240  # of 255, which file systems allow
 _SHOWN_SIDE = 448  # pixels at which a large photo is shown, where the model sees a smaller one
 
@@ -92,6 +94,14 @@ class Sample:
 def is_picture(path: Path) -> bool:
     """Tell whether a file is a picture: neither an array, nor sound, nor a table."""
     return path.suffix.lower() not in (".npy", SOUND_SUFFIX, *columns.SUFFIXES)
+
+
+def is_text(path: Path) -> bool:
+    """Tell whether a file that is named as text is text."""
+    if path.suffix.lower() not in _TEXTS or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b"\0" not in file.read(_HEAD)
 
 
 def is_table(path: Path) -> bool:

@@ -170,13 +170,13 @@ def time_axis(sheet: Sheet, left: float, right: float, y: float, count: int, rat
     """Write five times under a plot."""
     for i in range(5):
         position = start + count * i / 4
-        text = f"{position:.0f}" if rate is None else f"{position / rate:.4g} s"
+        text = f"{position:.8g}" if rate is None else f"{position / rate:.4g} s"
         x = left + (right - left) * i / 4
         sheet.box(x - 0.25, y, x + 0.25, y + 4, FAINT)
         at = x - sheet.extent(text, 9) * i / 4
         sheet.write(text, at, y + 15, 9, FAINT)
     if rate is None:
-        sheet.write("position", left, y + 28, 9, FAINT)
+        sheet.write("step", left, y + 28, 9, FAINT)
 
 
 def _brightness(rows: Array) -> RGB:

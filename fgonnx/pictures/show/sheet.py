@@ -76,6 +76,7 @@ class Sheet:
 
     def __init__(self, height: int, room: int) -> None:
         self.unit, self.room = height / 360, room
+        self.lowest = 0.0
         self.image = Image.new("RGB", (room + round(_CERTIFICATE * self.unit) + round(14 * self.unit), height), PAPER)
         self._draw = ImageDraw.Draw(self.image)
 
@@ -87,6 +88,7 @@ class Sheet:
         """Fill a rectangle with a colour, or with a picture stretched over it."""
         x0, y0, x1, y1 = (round(v * self.unit) for v in (left, top, right, bottom))
         x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
+        self.lowest = max(self.lowest, bottom)
         if isinstance(colour, np.ndarray):
             self.place(resized(colour, (y1 - y0, x1 - x0)), x0, y0)
         else:
@@ -108,6 +110,7 @@ class Sheet:
     def write(self, text: str, x: float, y: float, size: float, colour: Colour = INK, *, right: bool = False) -> None:
         """Write one line with its baseline at y, beginning (or, with right, ending) at x."""
         x -= self.extent(text, size) if right else 0
+        self.lowest = max(self.lowest, y)
         lettering.write(self._draw, text, x * self.unit, round(y * self.unit), size * self.unit, colour)
 
     def fitted(self, text: str, width: float, size: float, *, head: float = 0.5) -> str:

@@ -15,7 +15,7 @@ OTHERS = "{} other features"
 MOST = 12
 """Features that are drawn, the largest; the others are one bar."""
 
-_NAMES, _WIDTH, _MARGIN = 190, 400, 14  # in units of 1/360 of the height
+_NAMES, _WIDTH, _MARGIN, _BELOW = 190, 400, 14, 34  # in units of 1/360 of the height
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def draw(bars: Sequence[Row], score: float, certificate: Certificate, *, height:
     Returns
     -------
     ndarray of uint8, shape (height, width, 3)
-        RGB pixels.
+        RGB pixels; of fewer rows where a few bars need less.
 
     Raises
     ------
@@ -110,4 +110,5 @@ def draw(bars: Sequence[Row], score: float, certificate: Certificate, *, height:
     sheet.write("score", left - 8, line, size, INK, right=True)
     sheet.box(at(score) - 1, top + len(bars) * step, at(score) + 1, top + (len(bars) + 1) * step, INK)
     sheet.write(f"{score:.4g}", at(score) + 5, line, size)
-    return sheet.certified(certificate)
+    drawn = sheet.certified(certificate)
+    return drawn[: round((sheet.lowest + _BELOW) * sheet.unit)]
