@@ -62,6 +62,7 @@ _DRAWN = {
     texts=Group(Texts),
 )
 def command(
+    call: typer.Context,
     model: ModelPath,
     inputs: Inputs = None,
     folder: Folder = None,
@@ -103,7 +104,7 @@ def command(
     """
     if text or takes_texts(model, options):
         refuse_others(picture=picture, resume=resume)
-        asked = typed("psi", "backward")
+        asked = typed(call, "psi", "backward")
         of_texts = TextJob(model, inputs or [], text or [], folder, options, running, reading, texts, target, asked)
         _texts(of_texts, as_json)
         return

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
-import click
 import typer
 
 from fgonnx.fields import EXPLANATION, Spelling, spellings
@@ -142,12 +141,9 @@ class Group:
         return found
 
 
-def typed(*names: str) -> set[str]:
+def typed(call: typer.Context, *names: str) -> set[str]:
     """Return which parameters of the command that runs were given, whether or not they have their defaults."""
-    context = click.get_current_context(silent=True)
-    if context is None:
-        return set()
-    return {n for n in names if (source := context.get_parameter_source(n)) is not None and source.name in _GIVEN}
+    return {n for n in names if (source := call.get_parameter_source(n)) is not None and source.name in _GIVEN}
 
 
 def takes(**groups: Group) -> Callable[[Callable[..., T]], Callable[..., T]]:
