@@ -67,6 +67,7 @@ class Forward:
         self._held = self._steps - self._straight if len(self._straight) == len(tied) else set()
         self._branches = any(n.op_type in KINDS and not n.domain for n in model.graph)
         self._opened: tuple[ir.Model, Session] | None = None
+        self._taken: Mapping[str, Array] = {}  # the sample whose branches and steps are written out
 
     def slopes(
         self, feeds: Mapping[str, Array], entry: int, score: float, directions: Floats, *, other: bool = False
@@ -157,7 +158,7 @@ class Forward:
 
     def _values(self, feeds: Mapping[str, Array]) -> tuple[ir.Model, dict[str, Array]]:
         """Return the model, branches and steps that are taken written out, and all its values that can be read."""
-        if self._opened is None or self._branches:
+        if self._opened is None or (self._branches and not _same(self._taken, feeds)):
             model = self._model.clone()
             written_out(model, self._folder, feeds)
             copy = model.clone()
@@ -167,7 +168,7 @@ class Forward:
                     v.shape = None
                     copy.graph.outputs.append(v)
             session = Session(copy, folder=self._folder, providers=["cpu"], optimise=False)
-            self._opened = model, session
+            self._opened, self._taken = (model, session), dict(feeds)
         model, session = self._opened
         found = session.run(dict(feeds), [n for n in session.outputs if session.types[n] in _ARRAYS])
         if sum(a.nbytes for a in found.values()) > _MOST_BYTES:
@@ -178,6 +179,10 @@ class Forward:
             if v.const_value is not None
         }
         return model, {**weights, **found, **{name: np.asarray(a) for name, a in feeds.items()}}
+
+
+def _same(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 def _captured(node: ir.Node) -> list[str]:
