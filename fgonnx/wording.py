@@ -134,3 +134,8 @@ def _around(name: str, at: int, most: int) -> str:
     rest = name[start:]
     room = most - first - len(_GAP)
     return f"{name[:first]}{_GAP}{rest if len(rest) <= room else rest[: room - len(_GAP)] + _GAP}"
+
+
+def in_utf8(text: str) -> str:
+    r"""Return a text with its lone surrogates, of names that are not UTF-8, escaped as in JSON: ``\udcff``."""
+    return text.encode(errors="backslashreplace").decode()

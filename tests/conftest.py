@@ -30,6 +30,14 @@ def pytest_runtest_setup(item):
         item.user_properties.append(("counts", mark.args[0]))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Make what a test captured UTF-8: names of files that are not would end the worker that sends them."""
+    report = yield
+    report.sections = [tuple(text.encode(errors="backslashreplace").decode() for text in s) for s in report.sections]
+    return report
+
+
 @pytest.fixture(scope="session")
 def shared():
     """The folder with trained models and real pictures beside the repository."""

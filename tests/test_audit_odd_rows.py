@@ -77,6 +77,13 @@ class TestNamesThatAreNotUtf8:
         assert result.exit_code == 0, result.output
         assert json.loads((to / "report.json").read_text())["data"]["path"] == os.fspath(data)
 
+    def test_the_log_is_utf8_nevertheless(self, net, tmp_path, caplog):
+        model = written(tmp_path / os.fsdecode(b"m\xe9.onnx"), net.read_bytes())
+        picture = written(tmp_path / "a.png", encoded(1))
+        with caplog.at_level("DEBUG", logger="fgonnx"):
+            run("explain", model, picture, "-o", tmp_path / "out")
+        assert b"m\\udce9.onnx rewritten for fullgrad" in caplog.text.encode()
+
     def test_a_run_and_a_table_may_not(self, net, tmp_path):
         data, odd = folder(tmp_path / "data", 1, classes=False), os.fsdecode(b"r\xe9")
         assert "not UTF-8, in which no Parquet" in refused("audit", net, data, "-o", tmp_path / odd)

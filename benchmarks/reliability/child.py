@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import math
 import os
 import resource
@@ -81,6 +82,7 @@ def _run(task: Callable[[], int], output: int, memory: int | None, seconds: floa
     code = 70
     try:
         os.setpgid(0, 0)
+        faulthandler.disable()  # of the tests that this was forked from; it writes to their terminal
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)

@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.providers import CPU, choose_providers, native, ort, with_settings
 from fgonnx.errors import ModelError, ProviderError
+from fgonnx.wording import in_utf8
 
 _LOGGER = logging.getLogger(__name__)
 _NAMED = 4  # outputs in a line of the log
@@ -175,7 +176,9 @@ class Session:
         except Exception as error:  # as above
             raise ModelError(f"onnxruntime failed to run the model: {first_line(error)}") from error
         took = 1e3 * (time.perf_counter() - start)
-        _LOGGER.debug("%s%s computed in %.1f ms", ", ".join(names[:_NAMED]), ", ..." * (len(names) > _NAMED), took)
+        _LOGGER.debug(
+            "%s%s computed in %.1f ms", in_utf8(", ".join(names[:_NAMED])), ", ..." * (len(names) > _NAMED), took
+        )
         return {name: _own(np.asarray(value)) for name, value in zip(names, results, strict=True)}
 
 

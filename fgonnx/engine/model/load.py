@@ -26,6 +26,7 @@ from fgonnx.engine.model.loops import refuse_endless
 from fgonnx.errors import FgonnxError, InputError, ModelError
 from fgonnx.labels import METADATA_KEY as LABELS_KEY
 from fgonnx.labels import ULTRALYTICS_KEY, from_json, from_ultralytics
+from fgonnx.wording import in_utf8
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -199,7 +200,7 @@ def load(source: ModelLike | LoadedModel) -> LoadedModel:
         raise ModelError(f"{where}: is not a valid ONNX model ({first_line(error)})") from error
     if loaded is not source:
         took, nodes = time.perf_counter() - start, len(loaded.ir.graph)
-        _LOGGER.info("%s loaded in %.2f s: %d nodes, sha256 %s", loaded.name, took, nodes, loaded.sha256[:12])
+        _LOGGER.info("%s loaded in %.2f s: %d nodes, sha256 %s", in_utf8(loaded.name), took, nodes, loaded.sha256[:12])
     return loaded
 
 

@@ -35,6 +35,7 @@ from fgonnx.engine.rewrite.rewrite import build
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.engine.rules.registry import rules
 from fgonnx.errors import FgonnxWarning, OptionError
+from fgonnx.wording import in_utf8
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -73,7 +74,9 @@ class Cache:
         if content is not None:
             with contextlib.suppress(Exception):  # forged: its hash is right, what it holds is not
                 found = _unpacked(content, loaded, options)
-                _LOGGER.info("%s: the rewritten graph is taken from %s", loaded.name, self.folder)
+                _LOGGER.info(
+                    "%s: the rewritten graph is taken from %s", in_utf8(loaded.name), in_utf8(str(self.folder))
+                )
                 return found
         rewritten = build(loaded, options)
         try:

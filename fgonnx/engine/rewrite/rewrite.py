@@ -38,7 +38,7 @@ from fgonnx.engine.rules.fast import recompute
 from fgonnx.engine.walk import ENGINES, PASSES, backward, cuts
 from fgonnx.errors import ModelError, OptionError, TargetError, UnsupportedError
 from fgonnx.fields import of_kind
-from fgonnx.wording import parameter
+from fgonnx.wording import in_utf8, parameter
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -129,7 +129,9 @@ def build(loaded: LoadedModel, options: Options) -> Rewritten:
     with in_words_of(loaded):
         rewritten = _rewritten(loaded, options)
     took, before, after = time.perf_counter() - start, len(loaded.ir.graph), len(rewritten.model.graph)
-    _LOGGER.info("%s rewritten for %s in %.2f s: %d nodes became %d", loaded.name, options.method, took, before, after)
+    _LOGGER.info(
+        "%s rewritten for %s in %.2f s: %d nodes became %d", in_utf8(loaded.name), options.method, took, before, after
+    )
     return rewritten
 
 

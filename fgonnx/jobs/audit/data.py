@@ -25,7 +25,7 @@ from fgonnx.files import read_array
 from fgonnx.jobs.audit.options import Auditing
 from fgonnx.jobs.dataset import classes_of
 from fgonnx.pictures.read import images
-from fgonnx.wording import near, parameter
+from fgonnx.wording import in_utf8, near, parameter
 
 COLUMNS = ("path", "file", "filename", "file_name", "image", "bytes")
 _ARRAY, _TABLES, _LISTS = ".npy", (".csv", ".parquet"), (".txt", ".lst")
@@ -89,23 +89,18 @@ class Rows:
         error: str | None = None,
     ) -> None:
         """Add a row; one whose file has a name that is not UTF-8, which no table and no JSON can hold, is an error."""
-        if printable(path) != path:
-            error = error or f"'{printable(path)}' has a name that is not UTF-8: rename the file"
-        name, path, member = printable(name), printable(path), printable(member) if member is not None else None
+        if in_utf8(path) != path:
+            error = error or f"'{in_utf8(path)}' has a name that is not UTF-8: rename the file"
+        name, path, member = in_utf8(name), in_utf8(path), in_utf8(member) if member is not None else None
         self.error.append(error)
         self.name.append(name)
         self.path.append(path)
         self.place.append(place)
         self.member.append(member)
         self.truth.append(None if truth is None or str(truth).strip() == "" else str(truth).strip())
-        self.slices.append({k: "" if v is None else printable(str(v)) for k, v in (slices or {}).items()})
+        self.slices.append({k: "" if v is None else in_utf8(str(v)) for k, v in (slices or {}).items()})
         self.sha256.append(sha256)
         self.units.append(len(self.units))
-
-
-def printable(text: str) -> str:
-    r"""Return a text with its lone surrogates, of names that are not UTF-8, escaped as in JSON: ``\udcff``."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def find(data: Path, auditing: Auditing, rank: int, axis: int = 0) -> Rows:
@@ -229,7 +224,7 @@ def _files(folder: Path, rows: Rows) -> Iterator[Path]:
         if file.suffix.lower() in images.SUFFIXES | {_ARRAY}:
             yield file
         else:
-            rows.skipped[printable(str(file.relative_to(rows.base)))] = "is not a picture"
+            rows.skipped[in_utf8(str(file.relative_to(rows.base)))] = "is not a picture"
 
 
 def _file(rows: Rows, file: Path, name: str, truth: str | None, rank: int, axis: int) -> None:
@@ -359,7 +354,7 @@ def _member(
 
     picture = next((s for s in parts if f".{s}" in images.SUFFIXES), None)
     if picture is None:
-        rows.skipped[printable(f"{tar.name}/{stem}")] = "has no picture"
+        rows.skipped[in_utf8(f"{tar.name}/{stem}")] = "has no picture"
         return
     about: dict[str, Any] = {}
     if "json" in parts:

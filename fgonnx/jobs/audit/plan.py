@@ -25,6 +25,7 @@ from fgonnx.jobs.audit.request import Request, Tools
 from fgonnx.jobs.audit.shardfiles import ShardFiles
 from fgonnx.jobs.reading import SOUND
 from fgonnx.jobs.schema import SCHEMA
+from fgonnx.wording import in_utf8
 
 RUN, PLAN, SHARDS = "run.json", "plan.parquet", "shards"
 
@@ -127,7 +128,7 @@ def shard_files(folder: Path, about: Mapping[str, Any], k: int) -> ShardFiles:
 
 
 def _check_name(folder: Path) -> None:
-    if data.printable(str(folder)) != str(folder):
+    if in_utf8(str(folder)) != str(folder):
         raise OptionError(
             f"'{folder}' has a name that is not UTF-8, in which no Parquet files can be written; give another folder"
         )
@@ -247,7 +248,7 @@ def _made(request: Request, tools: Tools) -> tuple[dict[str, Any], pa.Table]:
         "rows": len(order),
         "shards": -(-len(order) // auditing.shard_size),
         "data": {"path": str(request.data), "rows": len(rows), "skipped": rows.skipped},
-        "model": provenance.model_of(loaded, data.printable(str(request.model))),
+        "model": provenance.model_of(loaded, in_utf8(str(request.model))),
         "request": asked,
         "labels": list(tools.labels) if tools.labels is not None else None,
         "entries": tools.entries,
