@@ -81,7 +81,7 @@ class TestNamesThatAreNotUtf8:
         model = written(tmp_path / os.fsdecode(b"m\xe9.onnx"), net.read_bytes())
         picture = written(tmp_path / "a.png", encoded(1))
         with caplog.at_level("DEBUG", logger="fgonnx"):
-            run("explain", model, picture, "-o", tmp_path / "out")
+            run("explain", model, picture, "-o", tmp_path / "out", "--no-cache")
         assert b"m\\udce9.onnx rewritten for fullgrad" in caplog.text.encode()
 
     def test_a_run_and_a_table_may_not(self, net, tmp_path):
