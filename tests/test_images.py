@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 import onnx_ir as ir
 import pytest
+from PIL import Image, ImageOps, features
 
 from fgonnx.errors import InputError
 from fgonnx.jobs.samples import Reader, Source
 from fgonnx.pictures.read.images import Picture, expand, read, write_png
 from fgonnx.pictures.read.preprocess import Preprocessing
+from tests import skips
 
 RED_BLUE = np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)
 
@@ -104,6 +106,24 @@ def test_the_exif_orientation_is_honoured(tmp_path, orientation, where):
     turned = orientation != 1
     assert picture.rgb.shape[:2] == ((32, 16) if orientation in (6, 8) else (16, 32))
     assert picture.notes == (("turned upright as its EXIF orientation says",) if turned else ())
+
+
+@skips.when(not features.check("avif"), skips.PACKAGE, "Pillow without AVIF")
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_avif_picture_is_turned_as_pillow_turns_it(tmp_path, orientation, alpha):
+    stored = np.full((16, 32, 4 if alpha else 3), 255, np.uint8)
+    stored[:4, :8, :3] = 0  # one dark corner
+    stored[:, 24:, 0] = 0
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "camera.avif"
+    Image.fromarray(stored).save(path, exif=exif, quality=100)
+    with Image.open(path) as opened:
+        upright = np.asarray(ImageOps.exif_transpose(opened))
+    picture = read(path)
+    assert np.abs(picture.levels.astype(int) - upright).max() <= 1
+    assert ("turned upright as its file says" in picture.notes) == (orientation != 1)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".tiff"])

@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -35,6 +35,18 @@ _PNG_PALETTE = 3
 # All three spellings: JPEG and TIFF, PNG chunk, WebP chunk.
 _EXIF_MARKS = (b"Exif", b"eXIf", b"EXIF")
 
+
+_ORIENTATION = 0x0112
+_TURNS: dict[int, Callable[[npt.NDArray[np.generic]], npt.NDArray[np.generic]]] = {
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: stored.swapaxes(0, 1)[:, ::-1],
+    7: lambda stored: stored.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda stored: stored.swapaxes(0, 1)[::-1],
+}
+"""What makes a stored picture upright, by EXIF's number of its orientation."""
 
 _GREY_REPEATED = "grey repeated to three channels"
 _REDUCED = "16-bit reduced to 8"
@@ -149,7 +161,10 @@ def decode(data: npt.NDArray[np.uint8], path: Path) -> Picture:
         notes.append("first frame of several")
     if data[:8].tobytes() == _PNG_SIGNATURE and data[_PNG_COLOUR_TYPE] == _PNG_PALETTE:
         notes.append("palette expanded to colours")
-    if _is_turned(data):
+    if turn := _turn_of_avif(data):
+        pixels = turn(pixels)
+        notes.append("turned upright as its file says")
+    elif _is_turned(data):
         if pixels.ndim == 3 and pixels.shape[2] == 4:
             notes.append("EXIF orientation ignored: not supported together with alpha")
         else:
@@ -335,6 +350,17 @@ def _is_turned(data: npt.NDArray[np.uint8]) -> bool:
     as_seen = _decode(data, cv2.IMREAD_GRAYSCALE)
     as_stored = _decode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     return as_seen is not None and as_stored is not None and not np.array_equal(as_seen, as_stored)
+
+
+def _turn_of_avif(data: npt.NDArray[np.uint8]) -> Callable[[npt.NDArray[np.generic]], npt.NDArray[np.generic]] | None:
+    """Return what makes an AVIF picture upright, None where nothing has to be done: OpenCV leaves it as it is stored."""
+    if data[4:8].tobytes() != b"ftyp":
+        return None
+    try:
+        with Image.open(io.BytesIO(data.tobytes())) as opened:
+            return _TURNS.get(opened.getexif().get(_ORIENTATION, 1))
+    except Exception:  # as in `_announced`
+        return None
 
 
 def _to_255(pixels: npt.NDArray[np.generic], path: Path, notes: list[str]) -> Pixels:
