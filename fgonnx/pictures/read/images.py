@@ -353,7 +353,7 @@ def _is_turned(data: npt.NDArray[np.uint8]) -> bool:
 
 
 def _turn_of_avif(data: npt.NDArray[np.uint8]) -> Callable[[npt.NDArray[np.generic]], npt.NDArray[np.generic]] | None:
-    """Return what makes an AVIF picture upright, None where nothing has to be done: OpenCV leaves it as it is stored."""
+    """Return what makes an AVIF picture upright, which OpenCV leaves as it is stored; None where it is."""
     if data[4:8].tobytes() != b"ftyp":
         return None
     try:
