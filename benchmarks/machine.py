@@ -14,10 +14,16 @@ from pathlib import Path
 from fgonnx._version import __version__
 
 
-def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Return the versions of Python, of fgonnx as it is here, and of those packages that are installed."""
+def versions(packages: Iterable[str], folders: Iterable[str] = ()) -> dict[str, str]:
+    """Return the versions of Python, of fgonnx as it is here, and of those packages that are installed.
+
+    What is not installed is looked for in `folders`.
+    """
     found = {"Python": platform.python_version(), "fgonnx": __version__}
+    apart = {d.name.replace("_", "-"): d.version for d in importlib.metadata.distributions(path=list(folders))}
     for name in packages:
+        if name in apart:
+            found[name] = apart[name]
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +109,28 @@ def test_missed_targets_are_named() -> None:
     assert "1 of 2 targets are missed." in found
     assert "| explain / infer | ResNet-50 | 1 | at most 2.3 | 2.50 | **missed** |" in found
     assert "| literal FullGrad / explain | ResNet-50 | 1 | at least 40 | 80.0 |  |" in found
+
+
+IN_BOTH = (cell("infer", 0.010), cell("explain", 0.025), cell("openvino-infer", 0.008), cell("openvino-explain", 0.016))
+
+
+def test_the_better_runtime_is_the_one_with_the_smaller_ratio_to_its_own_inference() -> None:
+    found = report.targets(results(*IN_BOTH))
+    assert "| explain / infer, the better runtime | ResNet-50 | 1 | at most 2.2 | 2.00 |  |" in found
+
+
+def test_the_readme_has_the_other_runtime_where_it_was_measured() -> None:
+    assert "| ResNet-50 | 1 | 10.0 | 25.0 | 2.50 | 16.0 | 2.00 | – |" in report.block(results(*IN_BOTH))
+    assert "OpenVINO" not in report.block(results(*IN_BOTH[:2]))
+
+
+def test_results_of_another_machine_are_not_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in speed.THREAD_VARIABLES:
+        monkeypatch.setenv(name, "2")
+    out = tmp_path / "speed.json"
+    out.write_text(json.dumps(asdict(results(cell("infer", 0.010)))), encoding="utf-8")
+    with pytest.raises(SystemExit, match="on another machine"):
+        speed.main(["--smallest", "--peers", "--resume", "-o", str(out)])
 
 
 def test_failures_are_listed_with_their_reasons() -> None:

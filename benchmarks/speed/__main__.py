@@ -1,7 +1,8 @@
 """What an explanation costs: `python -m benchmarks.speed` measures the whole table, in one run.
 
 Needs what benchmarks/requirements.txt lists; a peer that is missing or fails has its reason in the table instead of a
-figure. `python -m benchmarks.speed --readme` writes the README's table and docs/speed.md from the results.
+figure. `--resume` goes on where a run was stopped, after the last network and batch size that were finished.
+`python -m benchmarks.speed --readme` writes the README's table and docs/speed.md from the results.
 """
 
 from __future__ import annotations
@@ -49,9 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     columns = [c for c in COLUMNS if c.key in wanted]
     packages = [*_PACKAGES, *(p for c in columns for p in c.packages)]
     settings = {"threads": options.threads, **asdict(plan)}
-    results = report.Results(machine.today(), machine.describe(), machine.versions(packages), settings, [])
+    versions = machine.versions(packages, [folder for c in columns for folder in c.first()])
+    results = report.Results(machine.today(), machine.describe(), versions, settings, [])
     if options.resume and output is not None and output.exists():
         old = report.Results.read(json.loads(output.read_text(encoding="utf-8")))
+        if (old.machine, old.settings) != (results.machine, results.settings):
+            raise SystemExit(f"{output} was measured on another machine or with other settings: choose another file")
         results = replace(results, cells=old.cells, versions=old.versions | results.versions)
     there = {(c.network, c.batch) for c in results.cells}
     for network in chosen:

@@ -14,7 +14,7 @@ from benchmarks.speed.columns import OWN, Column, Setting
 from benchmarks.speed.worker import FailedError, Worker
 
 OWN_SHARE = 2.5
-HOT = ("infer", "explain", "explain-session")
+HOT = ("infer", "explain", "explain-session", "openvino-infer", "openvino-explain")
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,9 @@ class Column:
         Why it is measured on one picture only, or "".
     maps_only : bool
         Whether it is defined for convolutional networks only; on tokens it sees one layer or none.
+    folder : str
+        Environment variable that may name a folder of packages to import first, for what needs other versions than
+        the rest; or "".
     """
 
     key: str
@@ -57,10 +61,16 @@ class Column:
     packages: tuple[str, ...] = ()
     alone: str = ""
     maps_only: bool = False
+    folder: str = ""
+
+    def first(self) -> list[str]:
+        """Return where its modules are looked for first."""
+        own = os.environ.get(self.folder, "") if self.folder else ""
+        return [own] if own else []
 
     def missing(self) -> str:
         """Return the first module that is not installed, or ""."""
-        return next((m for m in self.modules if importlib.util.find_spec(m) is None), "")
+        return next((m for m in self.modules if not PathFinder.find_spec(m, self.first()) and not find_spec(m)), "")
 
 
 def infer(s: Setting) -> Call:
@@ -68,15 +78,38 @@ def infer(s: Setting) -> Call:
     return bare(s.network.path(), s.network.inputs(s.batch), s.threads)
 
 
-def _explain(*, certificate: bool) -> Callable[[Setting], Call]:
+def openvino_infer(s: Setting) -> Call:
+    """Return a run of the source file under OpenVINO, compiled for its batch size in float32."""
+    import openvino
+
+    x = s.network.inputs(s.batch)
+    core = openvino.Core()
+    model = core.read_model(s.network.path())
+    model.reshape(list(x.shape))
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": s.threads,
+    }
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    return lambda: request.infer([x])
+
+
+def _explain(*, certificate: bool, runtime: str = "onnxruntime") -> Callable[[Setting], Call]:
     def prepare(s: Setting) -> Call:
         import fgonnx
 
         x = s.network.inputs(s.batch)
         explainer = fgonnx.Explainer(
-            s.network.path(), certificate=certificate, threads=s.threads, batch_size=s.batch, providers=["cpu"]
+            s.network.path(),
+            certificate=certificate,
+            runtime=runtime,
+            threads=s.threads,
+            batch_size=s.batch,
+            providers=["cpu"] if runtime == "onnxruntime" else None,
         )
-        explainer(x)  # rewrites and opens the session
+        explainer(x)  # rewrites and opens the session; in OpenVINO, holds its results against onnxruntime's
         return lambda: explainer(x)
 
     return prepare
@@ -211,11 +244,20 @@ def confine(threads: int) -> None:
 
 
 _TORCH = ("torch",)
+_OPENVINO = ("openvino",)
 COLUMNS = (
     Column("infer", "infer", infer, ("onnxruntime",)),
     Column("explain", "explain", _explain(certificate=False), ("fgonnx",)),
     Column("explain-session", "explain, bare session", explain_session, ("fgonnx",)),
     Column("certificate", "explain with certificate", _explain(certificate=True), ("fgonnx",)),
+    Column("openvino-infer", "infer in OpenVINO", openvino_infer, _OPENVINO, _OPENVINO),
+    Column(
+        "openvino-explain",
+        "explain in OpenVINO",
+        _explain(certificate=False, runtime="openvino"),
+        ("fgonnx", *_OPENVINO),
+        _OPENVINO,
+    ),
     Column("torch-forward", "PyTorch forward", torch_forward, _TORCH),
     Column("torch-gradient", "PyTorch forward + backward to the input", torch_gradient, _TORCH),
     Column("captum", "captum Saliency", captum_saliency, ("torch", "captum"), ("captum",)),
@@ -225,8 +267,9 @@ COLUMNS = (
         "openvino-xai ReciproCAM",
         openvino_xai_map,
         ("openvino_xai",),
-        ("openvino-xai", "openvino"),
+        ("openvino-xai",),
         alone="takes one picture at a time",
+        folder="OPENVINO_XAI",
     ),
     Column("fullgrad", "FullGrad, literal PyTorch", literal_fullgrad, _TORCH, maps_only=True),
     Column(
@@ -255,5 +298,5 @@ COLUMNS = (
         alone="takes one picture at a time",
     ),
 )
-OWN = ("infer", "explain", "explain-session", "certificate")
+OWN = ("infer", "explain", "explain-session", "certificate", "openvino-infer", "openvino-explain")
 BY_KEY = {c.key: c for c in COLUMNS}

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import multiprocessing
 import os
+import sys
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -109,6 +110,7 @@ def _serve(pipe: Connection, key: str, setting: Setting) -> None:
     peak = Peak()
     try:
         column = BY_KEY[key]
+        sys.path[:0] = column.first()
         if "torch" in column.modules:
             with contextlib.suppress(ImportError):
                 networks.torchvision_models()
