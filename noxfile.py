@@ -15,8 +15,11 @@ nox.options.reuse_existing_virtualenvs = True
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 PYTEST = ("pytest", "-n", "auto", "--dist", "loadfile")
 PAGES = [
-    f"tests/test_{page}.py"
-    for page in ("api_pages", "contributing", "json", "operators_page", "pages", "readme", "site", "tutorials")
+    *(
+        f"tests/test_{page}.py"
+        for page in ("api_pages", "contributing", "json", "notebooks", "operators_page", "pages")
+    ),
+    *(f"tests/test_{page}.py" for page in ("readme", "site", "tutorials")),
 ]
 
 # Tests that `lowest` leaves out: they compare with packages, or with a version of onnx.reference, that are newer than

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -55,8 +57,37 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return found[0]  # mkdocs says so
         return text
 
+    shown = _outputs(ROOT / "docs" / here)
     parts = _FENCE.split(markdown)
-    return "".join(part if i % 2 else _LINK.sub(moved, part) for i, part in enumerate(parts))
+    return "".join(part + shown.get(i // 2, "") if i % 2 else _LINK.sub(moved, part) for i, part in enumerate(parts))
+
+
+def _outputs(page: Path) -> dict[int, str]:
+    """Return what the notebook of a page shows under each of its blocks."""
+    notebook = page.with_suffix(".ipynb")
+    if not notebook.exists():
+        return {}
+    found: dict[int, str] = {}
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        block = cell["metadata"].get("block")
+        for output in cell.get("outputs", ()) if block is not None else ():
+            found[block] = found.get(block, "") + _output(output)
+    return found
+
+
+def _output(output: dict[str, Any]) -> str:
+    if "text" in output:
+        return f"\n``` {{ .text .output }}\n{''.join(output['text'])}```\n"
+    data = output["data"]
+    said = html.escape("".join(data["text/plain"]))
+    if "image/png" not in data:
+        return f"\n``` {{ .text .output }}\n{said}\n```\n"
+    return f'\n<p><img alt="{said}" src="data:image/png;base64,{"".join(data["image/png"]).strip()}"></p>\n'
+
+
+def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
+    """Have notebooks downloaded, since browsers show their source."""
+    return re.sub(r'(<a href="[^"]*\.ipynb")', r"\1 download", content)
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:

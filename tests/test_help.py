@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import fgonnx
 from fgonnx.cli import app as cli
+from fgonnx.cli import terminal
 from fgonnx.cli.app import app
 from tests.cli_support import CIRCLE, ROOT, SHAPES, run
 
@@ -101,6 +102,17 @@ def test_completion_asks_before_it_writes(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     CliRunner().invoke(app, ["--install-completion", "bash"], input="y\n", prog_name="fgonnx")
     assert {p.name for p in tmp_path.iterdir()} == {".bashrc", ".bash_completions"}
+
+
+@pytest.mark.parametrize(("surroundings", "moves"), [({}, True), ({"JPY_PARENT_PID": "1"}, False)])
+def test_progress_is_drawn_on_a_terminal_and_not_under_a_cell_of_a_notebook(surroundings, moves, monkeypatch, capsys):
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    for name, value in {"FORCE_COLOR": "1", **surroundings}.items():
+        monkeypatch.setenv(name, value)
+    with terminal.working("checking"):
+        pass
+    assert list(terminal.progress([1, 2], "reading", 2)) == [1, 2]
+    assert ("checking" in capsys.readouterr().err) == moves
 
 
 def test_verbose_tells_what_is_done_and_quiet_tells_errors_alone(tmp_path):

@@ -76,7 +76,7 @@ def command(
     x, layout, said = check_samples(loaded, inputs or (), options, reading, thoroughness)
     for label, text in said:
         terminal.say(label, text)
-    with terminal.err().status("checking"):
+    with terminal.working("checking"):
         result = run_checks(
             loaded,
             x,

@@ -176,10 +176,21 @@ def _fail(text: str) -> None:
     _errors().print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
 
 
+def _moving(console: Console) -> bool:
+    """Whether lines may be drawn over: on a terminal, and not under a cell of a notebook, which shows each of them."""
+    return console.is_terminal and "JPY_PARENT_PID" not in os.environ
+
+
+def working(label: str) -> contextlib.AbstractContextManager[Any]:
+    """Say that something is done while it is, where lines may be drawn over."""
+    console = err()
+    return console.status(label) if _moving(console) else contextlib.nullcontext()
+
+
 def progress(
     items: Iterable[T], label: str, total: int, *, few: int = 0, step: Callable[[T], int] = lambda item: 1
 ) -> Iterator[T]:
-    """Pass items through and show progress, on a terminal only.
+    """Pass items through and show progress, where lines may be drawn over.
 
     Parameters
     ----------
@@ -197,7 +208,7 @@ def progress(
     console = err()
     counted = TaskProgressColumn() if step is int else MofNCompleteColumn()
     columns = (TextColumn(label), BarColumn(), counted, TimeRemainingColumn())
-    hidden = total <= few or not console.is_terminal or talk.quiet()
+    hidden = total <= few or not _moving(console) or talk.quiet()
     if hidden:
         yield from items
         return
