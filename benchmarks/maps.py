@@ -6,7 +6,8 @@ methods and networks asked for, and `--written` makes it without measuring anyth
 image by image: the mean difference with its bootstrap interval, and the p-value of the sign-flip test, corrected for
 all comparisons of the network by Holm's method. A candidate for a better aggregation is chosen on every other image and
 judged on the others, by the rule in `benchmarks.verdict`; the tables are of the half that was not used to choose.
-`libra/METHOD` is a method with the libra backward pass.
+`libra/METHOD` and `attnlrp/METHOD` are a method with another backward pass, `centred/METHOD` explains a score against
+the mean of all scores.
 
     python -m benchmarks.maps --images 100 --page docs/maps.md
 """
@@ -24,8 +25,7 @@ from typing import Any
 
 import numpy as np
 
-import fgonnx
-from benchmarks import machine, verdict
+from benchmarks import machine, variants, verdict
 from benchmarks.evaluation import ROOT, SEED, SHARED, evaluated
 from benchmarks.results import Difference, Results, difference, half, holm, number, only, read, whole
 from benchmarks.verdict import AGAINST, LEVEL
@@ -47,9 +47,18 @@ METHODS = (
     "integrated-gradients:steps=20",
     "expected-gradients:samples=50",
     "smoothgrad:samples=20",
+    "fullgrad+",
     "libra/fullgrad",
+    "libra/net-fullgrad",
+    "libra/net-fullgrad:focus=0.9",
+    "libra/fullgrad+",
     "libra/gradient-x-input",
     "libra/grad-cam",
+    "attnlrp/fullgrad+",
+    "attnlrp/gradient-x-input",
+    "centred/fullgrad",
+    "centred/net-fullgrad",
+    "centred/net-fullgrad:focus=0.9",
     "edge",
     "random",
 )
@@ -70,7 +79,6 @@ MEASURES = (
     "part-preservation",
 )
 
-_LIBRA = "libra/"
 _PER_TABLE = 5
 _ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 
@@ -151,15 +159,17 @@ def _parser() -> argparse.ArgumentParser:
 def written(name: str, methods: Sequence[str], images: int, out: Path) -> Results:
     """Return what has been measured on a network so far."""
     found = Results()
-    for prefix in ("", _LIBRA):
+    for prefix, variant in variants.VARIANTS.items():
         journal = _folder(out, name, images, prefix) / "journal.jsonl"
         if journal.is_file():
             read(journal, prefix, found)
+        elif why := variant.idle(NETWORKS[name].model):
+            found.left_out[f"{prefix}..."] = why
     return whole(only(found, methods))
 
 
 def _folder(out: Path, name: str, images: int, prefix: str) -> Path:
-    return out / f"{name}{images}{'-libra' if prefix else ''}"
+    return out / "-".join([f"{name}{images}", *prefix.split("/")[:-1]])
 
 
 def measured(
@@ -174,23 +184,23 @@ def measured(
 ) -> Results:
     """Run what is not yet done on a network, and return all results."""
     data = pictures(network.data, images, out)
-    fitting = [m.name for m in measures if m.needs in {"", "model", *network.has}]
-    plain = [m for m in methods if not m.startswith(_LIBRA)]
-    libra = [m.removeprefix(_LIBRA) for m in methods if m.startswith(_LIBRA)]
     found = Results()
-    for prefix, group, more in (("", plain, ()), (_LIBRA, libra, ("--backward", "libra"))):
+    for prefix, variant in variants.VARIANTS.items():
+        group = [m.removeprefix(prefix) for m in methods if variants.prefix(m) == prefix]
         if not group:
             continue
-        if prefix and not changed_by_libra(network.model):
-            found.left_out[f"{prefix}..."] = (
-                "the network has no operators that the libra backward pass treats otherwise"
-            )
+        if why := variant.idle(network.model):
+            found.left_out[f"{prefix}..."] = why
+            continue
+        has = {"", "model", *network.has}
+        fitting = [m.name for m in measures if m.needs in has and m.name.partition(":")[0] not in variant.unfit]
+        if not fitting:
             continue
         folder = _folder(out, name, images, prefix)
-        given = ["--methods", ",".join(group), "--measures", ",".join(fitting), *network.arguments, *more]
+        given = ["--methods", ",".join(group), "--measures", ",".join(fitting), *network.arguments, *variant.arguments]
         given += ["--threads", str(threads)] if threads else []
         given += ["--limit", str(images)] if data.is_dir() else []
-        summary = evaluated(folder, [str(network.model), str(data), *given])
+        summary = evaluated(folder, [str(variant.model(network.model, out)), str(data), *given])
         read(folder / "journal.jsonl", prefix, found)
         found.left_out.update({f"{prefix}{what}": why for what, why in summary["failed"].items()})
     return only(found, methods)
@@ -216,12 +226,6 @@ def pictures(data: str, count: int, out: Path) -> Path:
                 arrays |= {"mask": mask[:, : len(module.WORDS[0])].any(axis=1), "without": without[0]}
         np.savez_compressed(path, **arrays)
     return path
-
-
-def changed_by_libra(model: Path) -> bool:
-    """Tell whether the libra backward pass of a network differs from the gradient."""
-    plain, libra = (fgonnx.rewrite(model, backward=how).graph.node for how in ("gradient", "libra"))
-    return [(node.op_type, *node.input) for node in plain] != [(node.op_type, *node.input) for node in libra]
 
 
 def report(networks: Mapping[str, Results], images: int) -> list[str]:

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
+import fgonnx
 from tests import skips
 
 skips.without("scipy")
 
-from benchmarks import maps, verdict  # noqa: E402
+from benchmarks import maps, variants, verdict  # noqa: E402
 from benchmarks.results import Results, difference, half, holm, whole  # noqa: E402
 from fgonnx.audit import evaluate  # noqa: E402
+from tests.support import model  # noqa: E402
 
 
 def by_image(values):
@@ -94,9 +96,10 @@ def test_only_what_the_pictures_have_is_measured():
         assert evaluate.get(name).needs in {"", "model", "masks", "parts"}
 
 
-@pytest.mark.parametrize(("name", "changed"), [("parts", False), ("parts-convnext", True)])
-def test_libra_methods_are_for_networks_that_they_change(name, changed):
-    assert maps.changed_by_libra(maps.NETWORKS[name].model) is changed
+@pytest.mark.parametrize("backward", ["libra", "attnlrp"])
+@pytest.mark.parametrize(("name", "changed"), [("shapes", False), ("parts", False), ("parts-convnext", True)])
+def test_backward_passes_are_for_networks_that_they_change(name, backward, changed):
+    assert variants.changed_by(maps.NETWORKS[name].model, backward) is changed
 
 
 def test_libra_methods_are_measured_next_to_the_others(tmp_path):
@@ -106,6 +109,22 @@ def test_libra_methods_are_measured_next_to_the_others(tmp_path):
     assert plain.keys() == libra.keys()
     assert all(plain[image] != libra[image] for image in plain)
     assert not found.left_out
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize("ends", ["scores", "probabilities"])
+def test_centred_methods_explain_a_score_against_the_mean_of_all(ends, opset, tmp_path):
+    softmax = ends == "probabilities"
+    body = "z = Gemm(x, w, b)  y = Softmax(z)" if softmax else "y = Gemm(x, w, b)"
+    weights = "float[2,3] w = {1, 2, 4, 8, 16, 32}, float[3] b = {0, 0, 9}"
+    source = model(f"(float[N,2] x) => (float[N,3] y) <{weights}> {{ {body} }}", opset=opset)
+    (tmp_path / "net.onnx").write_bytes(source.SerializeToString())
+    centred = fgonnx.Explainer(variants.centred(tmp_path / "net.onnx", tmp_path))
+    plain, x = fgonnx.Explainer(source), np.array([[1, 0.5]], np.float32)
+    every = [plain(x, c).contributions[0] for c in range(3)]
+    found = centred(x, 2)
+    np.testing.assert_allclose(found.contributions.sum(), np.sum(every[2] - np.mean(every, 0)), rtol=1e-6)
+    np.testing.assert_allclose(found.outputs["y"].sum(), 1 if softmax else 0, atol=1e-5)
 
 
 NET = "net-fullgrad"
