@@ -31,7 +31,7 @@ class Spoiled(fgonnx.Explainer):
             value.const_value = ir.tensor(1.1 * value.const_value.numpy(), name=weight)
             return rewritten
 
-        self._build = spoilt
+        self._engines.build = spoilt
 
 
 @pytest.mark.parametrize("weight", SPOILED)

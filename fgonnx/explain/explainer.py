@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -15,40 +14,32 @@ import numpy.typing as npt
 
 from fgonnx.engine import methods
 from fgonnx.engine.graph import openvino
-from fgonnx.engine.graph.openvino import OpenVinoSession
 from fgonnx.engine.graph.running import AUTO, OPENVINO, ORT, Running
-from fgonnx.engine.graph.session import Session
-from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.model.bind import bind as bound_to
-from fgonnx.engine.model.bind import with_sizes
-from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
-from fgonnx.engine.rewrite import cache as caches
 from fgonnx.engine.rewrite.arranged import arranged, turned
-from fgonnx.engine.rewrite.options import NEXT, Options, with_changes
+from fgonnx.engine.rewrite.options import Options, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
-from fgonnx.errors import InputError, ModelError, OptionError, TargetError
-from fgonnx.explain import batches, ids
+from fgonnx.errors import ModelError, OptionError
+from fgonnx.explain import batches, ids, shapes
 from fgonnx.explain.choice import Resolved, contrasted, resolve, resolve_contrast, takes_seed
+from fgonnx.explain.engines import Engine, Engines
 from fgonnx.explain.exact import Witness
 from fgonnx.explain.explanation import Explanation, turned_back
 from fgonnx.explain.finite import check_weights
 from fgonnx.explain.head import Head
 from fgonnx.explain.results import explanation_of
-from fgonnx.explain.runtime import check_chosen, check_form, fastest, hold, not_run
-from fgonnx.explain.source import of_whom
+from fgonnx.explain.runtime import check_chosen, check_form, fastest
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.explain.targets import Contrast, Target
 from fgonnx.explain.written import check_call, check_target, fixed_entry, opened, with_samples_first
 from fgonnx.fields import refuse_idle
 from fgonnx.kinds import converted
-from fgonnx.labels import check_count, names_of
+from fgonnx.labels import names_of
 from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
-
-_KEPT_SIZES = 4
 
 _CALLED = "an Explainer is told what to explain when it is called: explainer(x, target)"
 _OF_FILES = {
@@ -58,19 +49,6 @@ _OF_FILES = {
     "add",
 }
 """Options of a rewritten file alone, and why they have no effect here."""
-
-
-@dataclass
-class Engine:
-    """A rewritten model and its session, for one input size; `verified` once it was held against the source.
-
-    `rows` computes those that ids select, where the graph takes them beside the ids.
-    """
-
-    rewritten: Rewritten
-    session: Session | OpenVinoSession
-    verified: bool = False
-    rows: ids.Rows | None = None
 
 
 def _made(
@@ -178,9 +156,7 @@ class Explainer:
         self.running.check()  # a wrong name is an error now, not at the first call
         if self.running.form is not None:
             check_form(self.options, self._file, self.loaded.name)
-        self._build = caches.builder(self.running.cache)
-        self._engines: dict[Any, Engine] = {}
-        self._lock = threading.Lock()
+        self._engines = Engines(self.loaded, self.running, self._file, self._given)
         check_weights(self.loaded)
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
@@ -215,70 +191,7 @@ class Explainer:
         others : mapping of str to tuple of int, optional
             Shapes of other inputs whose sizes are free (`other_shapes`).
         """
-        if self._file is not None:
-            asked = self.options.contrast if contrast is None or contrast else None
-            check_call(self._file, self.loaded.name, seed=seed, contrast=asked, forward=forward)
-            return self._opened_engine(self._file)
-        free = tuple(int(s) for s in shape[1:]) if shape is not None and self._free() else None
-        others = others or {}
-        contrast = self.options.contrast is not None if contrast is None else contrast
-        key = (free, seed, contrast, forward, tuple((name, dims[1:]) for name, dims in sorted(others.items())))
-        with self._lock:
-            if key not in self._engines:
-                given = self.options.explained_shape if key[0] is None else (1, *key[0])
-                options = self._written(contrast=contrast, forward=forward)
-                loaded = with_sizes(self.loaded, others)
-                rewritten = self._build(loaded, replace(options, input_shape=given, seed=seed))
-                if self._given is not None:
-                    check_count(self._given, rewritten.head_shape)
-                session = self._opened(rewritten, loaded)
-                while len(self._engines) >= _KEPT_SIZES:
-                    self._engines.pop(next(iter(self._engines)))
-                rows = None
-                if rewritten.normal.given != rewritten.normal.input_name:
-                    rows = ids.Rows(rewritten, self.running, self.loaded.folder)
-                self._engines[key] = Engine(rewritten, session, rows=rows)
-            return self._engines[key]
-
-    def _opened_engine(self, r: Rewritten) -> Engine:
-        """Return the engine of a written file, which is not held against a source."""
-        with self._lock:
-            if not self._engines:
-                self._engines[None] = Engine(r, self._opened(r, self.loaded), verified=True)
-            return self._engines[None]
-
-    def _opened(self, r: Rewritten, loaded: LoadedModel) -> Session | OpenVinoSession:
-        try:
-            session = self.running.open(r.model, self.loaded.folder)
-        except ModelError as error:
-            raise self._failure(error, loaded) from error
-        if isinstance(session, OpenVinoSession) and self.running.verify:
-            session.hold = partial(hold, loaded, r)
-        return session
-
-    def _failure(self, error: ModelError, loaded: LoadedModel, *ran: Any) -> ModelError:
-        """Return the error for a graph that the runtime does not take, or does not run."""
-        return not_run(loaded) if self.running.form is not None else of_whom(loaded, error, *ran)
-
-    def _written(self, *, contrast: bool, forward: bool) -> Options:
-        """Return the options of the graph to build: what is compared is an input of it, not one of its constants."""
-        own = replace(self.options, form=self.running.form or self.options.form)
-        if forward or not contrast:
-            options = replace(own, contrast=None)
-            return options.only("head") if forward else options
-        outputs = self.options.outputs
-        if outputs is not None:
-            outputs = tuple(dict.fromkeys([*outputs, "target", "contrast"]))
-        return replace(own, contrast=NEXT, outputs=outputs)
-
-    def _free(self) -> bool:
-        """Tell whether a candidate input has free sizes other than the batch."""
-        graph = self.loaded.ir.graph
-        return any(
-            v.shape is not None and any(not isinstance(d, int) for d in v.shape.dims[1:])
-            for v in graph.inputs
-            if v.name not in graph.initializers and self.options.input in (None, v.name)
-        )
+        return self._engines.get(self.options, shape, others or {}, seed=seed, contrast=contrast, forward=forward)
 
     def __call__(
         self,
@@ -322,7 +235,7 @@ class Explainer:
         self, x: Array | Mapping[str, Array], target: Target, seed: Array | None = None, contrast: Contrast = None
     ) -> Explanation:
         """Explain a batch given with samples first."""
-        self._check_sizes(x)
+        shapes.check_sizes(x, self.loaded.name)
         if self.running.runtime == AUTO:
             self._choose(x)
         contrast = self.options.contrast if contrast is None else contrast
@@ -358,7 +271,7 @@ class Explainer:
         try:
             results = run(r, engine.session, fed, self.running.batch_size)
         except ModelError as error:
-            raise self._failure(error, self.loaded, r, fed) from error
+            raise self._engines.failure(error, self.loaded, r, fed) from error
         check_chosen(self.loaded, r, fed, results)
         described = resolved.described
         if contrast is not None:
@@ -376,20 +289,6 @@ class Explainer:
                 f"'{name}' is the model's own, of all samples together: its rows are not the samples" for name in whole
             ]
         return explanation
-
-    def _check_sizes(self, x: Array | Mapping[str, Array]) -> None:
-        """Refuse what has no sizes of its own, before a graph is written for them."""
-        for array in map(np.asarray, x.values() if isinstance(x, Mapping) else [x]):
-            if array.dtype.kind == "O":
-                raise InputError(
-                    f"{self.loaded.name}: samples of several sizes are no array; pad them to one size, or give them "
-                    "one at a time"
-                )
-            if 0 in array.shape[1:]:
-                raise InputError(
-                    f"{self.loaded.name}: an input of the shape {array.shape} holds nothing to explain; give at least "
-                    "one entry along every axis"
-                )
 
     def _result(
         self, r: Rewritten, results: Mapping[str, Array], fed: Mapping[str, Array], described: Sequence[str]
@@ -415,14 +314,13 @@ class Explainer:
         first = x if isinstance(x, Mapping) else np.asarray(x)[: self.running.batch_size]
         sides = {name: self._running_in(name) for name in (ORT, OPENVINO) if name == ORT or openvino.installed()}
         chosen = sides[fastest({name: partial(side._explained, first, None) for name, side in sides.items()})]
-        with self._lock:
-            self.running, self._engines = chosen.running, chosen._engines
+        self._engines, self.running = chosen._engines, chosen.running
 
     def _running_in(self, runtime: str) -> Explainer:
         """Return the same Explainer in another runtime, without sessions."""
         other = copy(self)
         other.running = replace(self.running, runtime=runtime)
-        other._engines, other._lock = {}, threading.Lock()
+        other._engines = self._engines.running_as(other.running)
         return other
 
     def stream(
@@ -508,34 +406,18 @@ class Explainer:
 
     def explained_shape(self, x: Array | Mapping[str, Array]) -> tuple[int, ...] | None:
         """Return the shape of the explained input among those given, None if it is not among them."""
-        if not isinstance(x, Mapping):
-            return np.asarray(x).shape
-        name = self.options.input
-        if name is None and len(x) > 1:
-            name = self.loaded.input().name
-        found = next(iter(x.values())) if len(x) == 1 else x.get(str(name))
-        return np.asarray(found).shape if found is not None else None
+        return shapes.explained_shape(x, self.loaded, self.options.input)
 
     def other_shapes(self, x: Array | Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the other arrays given, of inputs that have free sizes behind the first axis."""
-        if not isinstance(x, Mapping) or len(x) < 2:
-            return {}
-        explained = self.options.input or self.loaded.input().name
-        found = {}
-        for v in free_inputs(self.loaded.ir.graph):
-            dims = v.shape.dims if v.shape is not None else ()
-            name = str(v.name)
-            given = np.asarray(x[name]).shape if name in x and name != explained else ()
-            if len(given) == len(dims) and any(not isinstance(d, int) for d in dims[1:]):
-                found[name] = given
-        return found
+        return shapes.other_shapes(x, self.loaded, self.options.input)
 
     def _resolved(
         self, target: Target, seed: Array | None, engine: Engine, fed: Mapping[str, Array], count: int
     ) -> Resolved:
         r = engine.rewritten
         if seed is not None:
-            array = _check_seed(seed, r, count, fed[r.normal.input_name])
+            array = shapes.checked_seed(seed, r, count)
             return Resolved(None, array, ("sum weighted by the seed",) * count)
         outputs = cache(lambda: self._outputs(engine, fed, count))
 
@@ -546,14 +428,14 @@ class Explainer:
         resolved = resolve(target, head)
         if resolved.seed is None:
             return resolved
-        return replace(resolved, seed=_check_seed(resolved.seed, r, count, fed[r.normal.input_name]))
+        return replace(resolved, seed=shapes.checked_seed(resolved.seed, r, count))
 
     def _outputs(self, engine: Engine, fed: Mapping[str, Array], count: int) -> dict[str, Array]:
         """Run the model alone."""
         r = engine.rewritten
         given = dict(fed)
         if r.options.seed:
-            given[r.selector] = _check_seed(np.zeros(r.head_shape), r, count, given[r.normal.input_name])
+            given[r.selector] = shapes.checked_seed(np.zeros(r.head_shape), r, count)
         return self._run(engine, given, r.source_outputs)
 
     def _run(self, engine: Engine, fed: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
@@ -562,22 +444,10 @@ class Explainer:
         except ModelError as error:
             if self.running.form is None:
                 raise
-            raise self._failure(error, self.loaded) from error
+            raise self._engines.failure(error, self.loaded) from error
 
 
 def _own_output(r: Rewritten, outputs: Mapping[str, Array]) -> str:
     """Return the output that is computed from the head: the one chosen, else the first floating-point one."""
     floating = next((n for n, a in outputs.items() if a.dtype.kind == "f"), r.source_outputs[0])
     return r.options.output or floating
-
-
-def _check_seed(seed: Array, r: Rewritten, count: int, x: Array) -> Array:
-    seed = np.asarray(seed)
-    if seed.shape == r.head_shape:
-        seed = np.broadcast_to(seed, (count, *seed.shape))
-    if seed.shape != (count, *r.head_shape):
-        raise TargetError(f"the seed must have the head's shape {(count, *r.head_shape)}, it has {seed.shape}")
-    if not np.isfinite(seed).all():
-        raise TargetError("the seed holds NaN or infinity")
-    value = next(v for v in r.model.graph.inputs if v.name == r.selector)
-    return np.ascontiguousarray(seed.astype(dtype_of(value).numpy()))

@@ -26,7 +26,8 @@ from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import FgonnxError, InputError, ModelError, NumericError, OptionError
 from fgonnx.explain import batches, choice
-from fgonnx.explain.explainer import Engine, Explainer
+from fgonnx.explain.engines import Engine
+from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.head import Head
 from fgonnx.explain.targets import One
