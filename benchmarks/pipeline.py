@@ -30,7 +30,8 @@ from benchmarks import machine, memory, networks
 from benchmarks.families import realistic
 from benchmarks.networks import Network
 from benchmarks.sessions import bare
-from fgonnx.pictures.read import images, preprocess, presets
+from fgonnx.pictures.read import images, presets
+from fgonnx.pictures.read.complete import complete
 
 PRESET = "imagenet"
 HEADINGS = ("seconds", "start, s", "pictures/s", "of the bare session")
@@ -96,7 +97,7 @@ def command(model: Path, folder: Path, out: Path, preset: str, batch: int, threa
 def in_python(explainer: fgonnx.Explainer, network: Network, files: Sequence[Path], out: Path, preset: str) -> None:
     """Explain files one batch after the other and store every map."""
     out.mkdir(exist_ok=True)
-    how = preprocess.complete(presets.parse(preset), (None, *network.shape), np.float32)
+    how = complete(presets.parse(preset), (None, *network.shape), np.float32)
     for i in range(0, len(files), explainer.running.batch_size):
         part = files[i : i + explainer.running.batch_size]
         x = np.stack([how.apply(images.read(path).rgb) for path in part])

@@ -19,7 +19,8 @@ from fgonnx.engine.graph.values import inputs_of
 from fgonnx.engine.model import save
 from fgonnx.engine.model.load import PREPROCESSING_KEY
 from fgonnx.errors import InputError, ModelError, OptionError, Refusal, UnsupportedError
-from fgonnx.pictures.read import images, preprocess
+from fgonnx.pictures.read import images
+from fgonnx.pictures.read.complete import complete
 from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.read.synthetic import random_pictures
 from fgonnx.wording import parameter
@@ -241,7 +242,7 @@ def _completed(pre: Preprocessing | None, model: ir.Model, head: Head | None) ->
     assert x.shape is not None
     assert x.dtype is not None
     dims = [d if isinstance(d, int) else None for d in x.shape.dims]
-    return preprocess.complete(pre, dims, x.dtype.numpy())
+    return complete(pre, dims, x.dtype.numpy())
 
 
 def _samples(model: ir.Model, example: Inputs, pre: Preprocessing | None, options: Conversion) -> dict[str, Inputs]:

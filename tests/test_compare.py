@@ -16,6 +16,7 @@ from fgonnx.engine.model.load import load
 from fgonnx.errors import InputError, ModelError
 from fgonnx.explain.targets import Cotangent
 from fgonnx.pictures.read import images, preprocess
+from fgonnx.pictures.read.complete import complete
 from fgonnx.pictures.show import pair
 from fgonnx.pictures.show.sheet import Certificate
 from tests import skips
@@ -122,9 +123,7 @@ class TestMeasures:
 
 
 def shapes_pictures():
-    pre = preprocess.complete(
-        preprocess.Preprocessing.from_json(load(SHAPES).preprocessing_json()), [None, 3, 64, 64], np.float32
-    )
+    pre = complete(preprocess.Preprocessing.from_json(load(SHAPES).preprocessing_json()), [None, 3, 64, 64], np.float32)
     return np.stack([pre.apply(images.read(p).rgb) for p in sorted(IMAGES.iterdir())])
 
 

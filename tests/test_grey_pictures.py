@@ -6,7 +6,8 @@ import onnx
 import pytest
 
 from fgonnx.errors import PreprocessingError
-from fgonnx.pictures.read.preprocess import Preprocessing, complete
+from fgonnx.pictures.read.complete import complete
+from fgonnx.pictures.read.preprocess import Preprocessing
 from tests.cli_support import good
 from tests.support import draw, model
 

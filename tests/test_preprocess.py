@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fgonnx.errors import InputError, PreprocessingError
-from fgonnx.pictures.read.preprocess import Preprocessing, complete
+from fgonnx.pictures.read.complete import complete
+from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.read.presets import PRESETS, parse
 
 NCHW = {"layout": "NCHW", "channels": "RGB", "dtype": "float32"}

@@ -10,7 +10,8 @@ import pytest
 
 from fgonnx import Explainer
 from fgonnx.errors import ModelError
-from fgonnx.pictures.read import images, preprocess, presets
+from fgonnx.pictures.read import images, presets
+from fgonnx.pictures.read.complete import complete
 from tests import skips
 from tests.conftest import SHARED
 from tests.support import run
@@ -100,7 +101,7 @@ def prepared(case):
     """The picture as read, its preprocessing, and the array the model takes."""
     normal = explainer(case.model).engine().rewritten.normal
     dtype = next(v.dtype for v in normal.model.graph.inputs if v.name == normal.input_name).numpy()
-    pre = preprocess.complete(presets.parse(case.preprocessing), normal.input_shape, dtype)
+    pre = complete(presets.parse(case.preprocessing), normal.input_shape, dtype)
     picture = images.read(SHARED / "images" / case.picture).rgb
     return picture, pre, pre.apply(picture).reshape(normal.input_shape)
 

@@ -12,7 +12,8 @@ import pytest
 import fgonnx
 from fgonnx import Explainer
 from fgonnx.labels import load as load_labels
-from fgonnx.pictures.read import images, preprocess, presets
+from fgonnx.pictures.read import images, presets
+from fgonnx.pictures.read.complete import complete
 from tests.cli_support import good, refused, written
 from tests.conftest import SHARED
 from tests.support import run
@@ -78,7 +79,7 @@ def explained(case):
     labels = load_labels(SHARED / "labels" / "coco_classes.txt") if case.model == "yolox_nano" else None
     explainer = Explainer(SHARED / "models" / f"{case.model}.onnx", labels=labels, **dict(case.options))
     normal = explainer.engine().rewritten.normal
-    pre = preprocess.complete(presets.parse(case.preprocessing), normal.input_shape, np.float32)
+    pre = complete(presets.parse(case.preprocessing), normal.input_shape, np.float32)
     x = pre.apply(images.read(SHARED / "images" / case.picture).rgb)[None]
     return explainer(x, case.target)
 

@@ -25,7 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.roar.experiment import SHARES, WHOLE, Experiment, Plan, summary
 from benchmarks.roar.fidelity import Fidelity, fidelity, table
 from fgonnx import files
-from fgonnx.pictures.read import preprocess, presets
+from fgonnx.pictures.read import presets
+from fgonnx.pictures.read.complete import complete
 
 Array = npt.NDArray[Any]
 Part = tuple[Array, Array]
@@ -185,7 +186,7 @@ def main() -> None:
         given.epochs,
         mirror=given.data == "cifar10",
     )
-    pre = preprocess.complete(presets.parse(_PREPROCESSING), (None, 3, size, size), np.dtype(np.float32))
+    pre = complete(presets.parse(_PREPROCESSING), (None, 3, size, size), np.dtype(np.float32))
     experiment = Experiment(given.folder, network(size, classes), train, test, pre, plan)
     columns = (TextColumn("trainings"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:

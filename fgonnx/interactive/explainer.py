@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.engine.graph.running import Running
-from fgonnx.engine.graph.values import dims_of, dtype_of
+from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.load import LoadedModel, ModelLike
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.rewritten import Rewritten
@@ -23,11 +23,10 @@ from fgonnx.explain.explanation import Explanation as Arrays
 from fgonnx.explain.targets import Contrast, Target
 from fgonnx.interactive.explanation import Explanation, Identity, Origin, shown
 from fgonnx.interactive.given import Given, array_of, given, samples_of
-from fgonnx.jobs.reading import SOUND, Reading, agreed_layout
+from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, completed
 from fgonnx.jobs.record import Decision
 from fgonnx.jobs.samples import Reader, Sample, Source
 from fgonnx.jobs.written import Asked
-from fgonnx.pictures.read import preprocess as preprocessing
 from fgonnx.pictures.read.preprocess import Preprocessing
 
 Array = npt.NDArray[Any]
@@ -145,8 +144,7 @@ class Explainer(explainer.Explainer):
         if name not in self._readers:
             value = self.loaded.input(name)
             if self._preprocess is not None:
-                dims = [d if isinstance(d, int) else None for d in dims_of(value)]
-                found: Preprocessing | None = preprocessing.complete(self._preprocess, dims, dtype_of(value).numpy())
+                found: Preprocessing | None = completed(self._preprocess, value)
             else:
                 found, _ = self.reading.preprocessing(self.loaded, name, required=False)
             self._readers[name] = Reader(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from fgonnx import labels
 from fgonnx.engine.graph.lookups import holds_ids
 from fgonnx.engine.graph.values import dims_of, dtype_of
@@ -17,7 +19,8 @@ from fgonnx.engine.normal.arrange import allows
 from fgonnx.engine.rewrite.options import NEXT, TARGETS, Options
 from fgonnx.errors import OptionError, PreprocessingError, TargetError
 from fgonnx.fields import MODEL, check_fields, check_idle, documented, option, pairs
-from fgonnx.pictures.read import exporters, preprocess, presets
+from fgonnx.pictures.read import exporters, presets
+from fgonnx.pictures.read.complete import complete
 from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.read.presets import PRESETS
 from fgonnx.wording import parameter, whole
@@ -232,9 +235,19 @@ class Reading:
             raise PreprocessingError(f"{loaded.name}: {unknown_preprocessing()}")
         else:
             return None, ""
-        value = loaded.input(input)
-        dims = [d if isinstance(d, int) else None for d in dims_of(value)]
-        return preprocess.complete(found, dims, dtype_of(value).numpy()), origin
+        return completed(found, loaded.input(input)), origin
+
+
+def completed(found: Preprocessing, value: ir.Value) -> Preprocessing:
+    """Return a preprocessing with what an input of a model says of it.
+
+    Raises
+    ------
+    PreprocessingError
+        The input is not a picture, or contradicts it.
+    """
+    dims = [d if isinstance(d, int) else None for d in dims_of(value)]
+    return complete(found, dims, dtype_of(value).numpy())
 
 
 def _is_number(text: str) -> bool:

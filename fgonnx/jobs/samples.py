@@ -22,7 +22,8 @@ from fgonnx.files import read_array
 from fgonnx.jobs.reading import Reading, unknown_preprocessing
 from fgonnx.jobs.tabular import SERIES, Named, Tabular, Whole
 from fgonnx.pictures.read import audio, columns, images
-from fgonnx.pictures.read.preprocess import Preprocessing, over_white
+from fgonnx.pictures.read.frame import over_white
+from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]

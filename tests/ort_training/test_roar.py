@@ -14,7 +14,8 @@ from benchmarks.roar import __main__ as benchmark
 from benchmarks.roar import experiment as roar
 from benchmarks.roar import fidelity
 from fgonnx.errors import OptionError
-from fgonnx.pictures.read import preprocess, presets
+from fgonnx.pictures.read import presets
+from fgonnx.pictures.read.complete import complete
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 48
@@ -34,7 +35,7 @@ def experiment(folder, plan=PLAN, seed=0):
     rng = np.random.default_rng(seed)
     labels = np.arange(COUNT) % 2
     x = (rng.integers(0, 128, (COUNT, 8, 8, 3)) + 127 * labels[:, None, None, None]).astype(np.uint8)
-    pre = preprocess.complete(presets.parse("scale=1/255,mean=0.5,std=0.25"), (None, 3, 8, 8), np.dtype(np.float32))
+    pre = complete(presets.parse("scale=1/255,mean=0.5,std=0.25"), (None, 3, 8, 8), np.dtype(np.float32))
     model = benchmark.network(8, 2, ((4, 3, 2),))
     return roar.Experiment(folder, model, (x, labels), (x[:16], labels[:16]), pre, plan)
 

@@ -21,7 +21,8 @@ from PIL import Image
 from fgonnx import bounds, files
 from fgonnx.errors import InputError, OptionError
 from fgonnx.opencv import cv2
-from fgonnx.pictures.read.preprocess import WITH_ALPHA, Pixels, over_white
+from fgonnx.pictures.read.frame import Pixels, over_white
+from fgonnx.pictures.read.preprocess import WITH_ALPHA
 
 SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from fgonnx import bounds
 from fgonnx.errors import InputError, PreprocessingError
 from fgonnx.opencv import cv2
+from fgonnx.pictures.read.frame import Frame, Pixels, check_picture, over_white, resized
 from fgonnx.wording import near
 
 Layout = Literal["NCHW", "NHWC", "NHW"]
@@ -26,12 +27,8 @@ Channels = Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA"]
 DType = Literal["float32", "float16", "uint8"]
 Interpolation = Literal["auto", "nearest", "linear", "cubic", "area", "lanczos"]
 
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-"""A picture of 3 or 4 channels, red first: 0 to 255, with fractions where it has more than 8 bits."""
-
 WITH_ALPHA = ("RGBA", "BGRA")
-_COUNT = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
-_USUAL = {1: "GRAY", 3: "RGB", 4: "RGBA"}
+COUNT: Mapping[str, int] = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
 _ORDER = {"BGR": [2, 1, 0], "BGRA": [2, 1, 0, 3]}
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -40,13 +37,6 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "channels": get_args(Channels),
     "dtype": get_args(DType),
     "interpolation": get_args(Interpolation),
-}
-_FLAGS = {
-    "nearest": cv2.INTER_NEAREST,
-    "linear": cv2.INTER_LINEAR,
-    "cubic": cv2.INTER_CUBIC,
-    "area": cv2.INTER_AREA,
-    "lanczos": cv2.INTER_LANCZOS4,
 }
 
 
@@ -148,7 +138,7 @@ class Preprocessing:
 
     @property
     def _n_channels(self) -> int | None:
-        return None if self.channels is None else _COUNT[self.channels]
+        return None if self.channels is None else COUNT[self.channels]
 
     def apply(self, image: Pixels) -> npt.NDArray[Any]:
         """Turn a picture into one sample of the model's input.
@@ -279,7 +269,7 @@ class Preprocessing:
             )
         scaled = np.zeros(frame.scaled, np.float32)
         scaled[frame.source] = map_[frame.target]
-        return self._resized(scaled, (height, width), smooth=True)
+        return resized(scaled, (height, width))
 
     def to_json(self) -> str:
         """Return the description as a JSON object of all known fields, for the model's metadata."""
@@ -342,31 +332,24 @@ class Preprocessing:
             return max(self.resize_to, size[0]), max(self.resize_to, size[1])
         return round(size[0] * 256 / 224), round(size[1] * 256 / 224)
 
-    def _frame(self, height: int, width: int) -> _Frame:
+    def _frame(self, height: int, width: int) -> Frame:
         """Compute the position of a picture of that size in the model's input."""
         if self.size is None:
             if self.resize_to is not None:
                 raise PreprocessingError("resize_to is set but size is not: set size to the model's height and width")
-            return _Frame((height, width), (height, width))
+            return Frame((height, width), (height, width))
         if self.resize == "stretch":
-            return _Frame(self.size, self.size)
+            return Frame(self.size, self.size)
         if self.resize == "letterbox":
             factor = min(self.size[0] / height, self.size[1] / width)
         else:
             cover = self._cover(self.size)
             factor = max(cover[0] / height, cover[1] / width)
-        return _Frame(self.size, (max(1, round(height * factor)), max(1, round(width * factor))))
+        return Frame(self.size, (max(1, round(height * factor)), max(1, round(width * factor))))
 
     def _framed(self, image: Pixels) -> Pixels:
         """Resize and crop or pad: (H, W, 3) to (h, w, 3), or (h, w, 4) for channels with alpha."""
-        if not _is_picture(image):
-            got = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise InputError(
-                "a picture must be RGB or RGBA, uint8 (or float32, 0 to 255) of shape (H, W, 3) or (H, W, 4), got "
-                f"{got}: read it with images.read"
-            )
-        if image.size == 0:
-            raise InputError(f"the picture has shape {image.shape}: it must hold at least one pixel")
+        check_picture(image)
         frame = self._frame(image.shape[0], image.shape[1])
         for made in (frame.size, frame.scaled):
             bounds.check("pixels", made[0] * made[1], "the picture becomes an input of", PreprocessingError)
@@ -374,63 +357,7 @@ class Preprocessing:
             image = np.dstack([image, np.full(image.shape[:2], 255, image.dtype)])
         elif self.channels not in WITH_ALPHA and image.shape[2] == 4:
             image = over_white(image)
-        scaled = self._resized(np.ascontiguousarray(image), frame.scaled)
-        if scaled.dtype != np.uint8:  # cubic and Lanczos weights overshoot
-            scaled = np.clip(scaled, 0, 255)
-        out = np.full((*frame.size, image.shape[2]), self.fill, image.dtype)
-        out[:, :, 3:] = 255
-        out[frame.target] = scaled[frame.source]
-        return out
-
-    def _resized(self, array: npt.NDArray[Any], size: tuple[int, int], *, smooth: bool = False) -> npt.NDArray[Any]:
-        if array.shape[:2] == size:
-            return array
-        name: str = "auto" if smooth else self.interpolation
-        if name == "auto":
-            name = "area" if size[0] * size[1] < array.shape[0] * array.shape[1] else "linear"
-        return cast("npt.NDArray[Any]", cv2.resize(array, (size[1], size[0]), interpolation=_FLAGS[name]))
-
-
-def over_white(rgba: Pixels) -> Pixels:
-    """Blend a picture (H, W, 4) with its alpha over white: (H, W, 3), of the same type."""
-    colour, alpha = rgba[:, :, :3], rgba[:, :, 3:].astype(np.float32) / 255.0
-    if alpha.min() == 1.0:
-        return colour
-    blended = colour * alpha + np.float32(255.0) * (1.0 - alpha)
-    return np.rint(blended).astype(np.uint8) if rgba.dtype == np.uint8 else blended.astype(np.float32)
-
-
-def _is_picture(image: object) -> bool:
-    return (
-        isinstance(image, np.ndarray)
-        and image.dtype in (np.uint8, np.float32)
-        and image.ndim == 3
-        and image.shape[2] in (3, 4)
-    )
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """A picture scaled to `scaled`, centred on a canvas of `size`: larger than it for crop, smaller for letterbox."""
-
-    size: tuple[int, int]
-    scaled: tuple[int, int]
-
-    @property
-    def source(self) -> tuple[slice, slice]:
-        """Part of the scaled picture that is inside of the canvas."""
-        return self._overlap(self.scaled, self.size)
-
-    @property
-    def target(self) -> tuple[slice, slice]:
-        """Part of the canvas that the scaled picture covers."""
-        return self._overlap(self.size, self.scaled)
-
-    @staticmethod
-    def _overlap(mine: tuple[int, int], other: tuple[int, int]) -> tuple[slice, slice]:
-        starts = [max(0, round((m - o) / 2)) for m, o in zip(mine, other, strict=True)]
-        rows, columns = (slice(s, s + min(m, o)) for s, m, o in zip(starts, mine, other, strict=True))
-        return rows, columns
+        return frame.filled(image, self.interpolation, self.fill)
 
 
 def _numbers(field: str, value: object) -> tuple[float, ...]:
@@ -448,106 +375,6 @@ def _is_positive(value: object) -> bool:
 
 def _list(values: Sequence[float]) -> str:
     return f"{values[0]:.6g}" if len(values) == 1 else "[" + ", ".join(f"{v:.6g}" for v in values) + "]"
-
-
-def complete(pre: Preprocessing, input_shape: Sequence[int | str | None], dtype: npt.DTypeLike) -> Preprocessing:
-    """Fill in the unknown fields of a description from the input of a model.
-
-    Parameters
-    ----------
-    pre : Preprocessing
-        The description; known fields are never changed.
-    input_shape : sequence of int, str or None
-        Shape of the model's input with its batch axis; a name or None stands for a free size.
-    dtype : dtype-like
-        Element type of the model's input.
-
-    Returns
-    -------
-    Preprocessing
-        With layout, channels and dtype known; the size stays None where it is free.
-
-    Raises
-    ------
-    PreprocessingError
-        The model's input is not a picture, has an ambiguous layout, or contradicts the description.
-    """
-    dims = tuple(d if isinstance(d, int) and d > 0 else None for d in input_shape)
-    shown = "(" + ", ".join("?" if d is None else str(d) for d in dims) + ")"
-    if len(dims) not in (3, 4):
-        raise PreprocessingError(
-            f"the model's input, with its batch {shown}, has {len(dims)} axes and a picture needs 4 (batch, channels, "
-            "height, width), or 3 without channels, in grey: pass arrays instead of pictures"
-        )
-    if len(dims) == 3:  # grey, without an axis of channels
-        layout: Layout = pre.layout or "NHW"
-        channel, height, width = 1, 2, 3
-        dims = (dims[0], 1, *dims[1:])
-    else:
-        layout = pre.layout or _layout(dims, shown)
-        channel, height, width = (1, 2, 3) if layout == "NCHW" else (3, 1, 2)
-    if (layout == "NHW") != (len(input_shape) == 3):
-        raise PreprocessingError(
-            f"layout {layout} does not fit the model's input {shown}: leave it out, the model says it"
-        )
-    found: dict[str, Any] = {"layout": layout}
-    if dims[channel] not in (1, 3, 4, None):
-        raise PreprocessingError(
-            f"layout {layout} gives the model's input {shown} {dims[channel]} channels, and a picture has 1, 3 or 4: "
-            "change the layout, or pass arrays instead of pictures"
-        )
-    if pre.channels is None:
-        if (count := dims[channel]) is None:
-            raise PreprocessingError(
-                f"the model's input {shown} leaves the number of channels open: set channels to one of "
-                f"{', '.join(CHOICES['channels'])}"
-            )
-        found["channels"] = _USUAL[count]
-    elif dims[channel] not in (None, pre._n_channels):
-        raise PreprocessingError(
-            f"channels={pre.channels} does not fit the model's input {shown} with {dims[channel]} channel(s): "
-            f"set channels={' or '.join(c for c in _COUNT if _COUNT[c] == dims[channel])}, with one mean and std for "
-            "each"
-        )
-    size = pre.size or (dims[height], dims[width])
-    if None not in size:
-        found["size"] = size
-    elif size != (None, None):
-        raise PreprocessingError(f"the model's input {shown} leaves one side open: set size to height and width")
-    if any(given not in (None, mine) for given, mine in zip((dims[height], dims[width]), size, strict=True)):
-        raise PreprocessingError(
-            f"size {size[0]}x{size[1]} does not fit the model's input {shown}: leave it out, the model says it"
-        )
-    found["dtype"] = _dtype(pre, dtype)
-    return replace(pre, **found)
-
-
-def _layout(dims: tuple[int | None, ...], shown: str) -> Layout:
-    """Find the channel axis by its length."""
-    first, last = dims[1] in (1, 3), dims[3] in (1, 3)
-    if not first and not last:
-        first, last = dims[1] == 4, dims[3] == 4
-    if first == last:
-        why = "could have its channels first or last" if first else "has no axis of 1, 3 or 4 channels, second or last"
-        raise PreprocessingError(
-            f"the model's input {shown} {why}: set layout to NCHW or NHWC, or pass arrays instead of pictures"
-        )
-    return "NCHW" if first else "NHWC"
-
-
-def _dtype(pre: Preprocessing, dtype: npt.DTypeLike) -> str:
-    try:
-        name = np.dtype(dtype).name
-    except TypeError:
-        name = str(dtype)
-    if name not in CHOICES["dtype"]:
-        raise PreprocessingError(
-            f"the model's input is {name}, and pictures become {', '.join(CHOICES['dtype'])}: "
-            "pass arrays instead of pictures"
-        )
-    if pre.dtype not in (None, name):
-        raise PreprocessingError(f"dtype={pre.dtype} does not fit the model's input, which is {name}: leave it out")
-    return name
 
 
 def check_key(key: str) -> None:
