@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from fgonnx.cli import parts, terminal, words
-from fgonnx.cli.options import Group, Json, ModelPath, Target, takes, typed
+from fgonnx.cli.options import Group, Json, ModelPath, Target, Typed, takes, typed
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import OptionError
-from fgonnx.fields import EXPLANATION, MODEL, refuse_idle
+from fgonnx.fields import EXPLANATION, refuse_idle
 from fgonnx.jobs.explain import ExplainJob
 from fgonnx.jobs.reading import Reading
 from fgonnx.jobs.slide import SlideJob
@@ -42,10 +42,6 @@ Inputs = Annotated[
 Folder = Annotated[
     Path | None,
     typer.Option("--output-dir", "-o", metavar="DIR", help="Folder for the results; of texts, none need be written."),
-]
-Typed = Annotated[
-    list[str] | None,
-    typer.Option("--text", metavar="TEXT", help="A text to explain. Repeatable.", rich_help_panel=MODEL),
 ]
 
 _DRAWN = {

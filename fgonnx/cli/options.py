@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from fgonnx.fields import EXPLANATION, Spelling, spellings
+from fgonnx.fields import EXPLANATION, MODEL, Spelling, spellings
 
 T = TypeVar("T")
 
@@ -42,6 +42,10 @@ Target = Annotated[
         help="What to explain: an index or a label; 120,4; best=person,first=5; region=0.2:0.1:0.8:0.9,class=3; "
         "similar=reference.npy; seed=weights.npy. Default: the model's own choice. docs/targets.md has all of it.",
     ),
+]
+Typed = Annotated[
+    list[str] | None,
+    typer.Option("--text", metavar="TEXT", help="A text, for models of texts. Repeatable.", rich_help_panel=MODEL),
 ]
 
 

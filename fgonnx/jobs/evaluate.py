@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -19,6 +17,7 @@ from fgonnx.audit import evaluate
 from fgonnx.audit.evaluate.journal import Journal
 from fgonnx.audit.evaluate.run import Run, Shard, file_name
 from fgonnx.audit.evaluate.summary import summarise
+from fgonnx.audit.evaluate.texts import TEXT_MEASURES
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model import bind as binding
@@ -41,6 +40,7 @@ from fgonnx.fields import (
 from fgonnx.jobs import record
 from fgonnx.jobs.dataset import Dataset, Picture
 from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels
+from fgonnx.jobs.results import write_csv, write_results
 
 SCHEMA = 1
 """Version of the summary's layout; it changes when a key changes its meaning or goes away."""
@@ -69,7 +69,8 @@ MEASURES = (
 TARGETS = ("predicted", "label")
 
 _PSI = "psi="  # an option of every method, given like a setting
-_SAID = ("head", "output", "input", "input_shape", "layout")  # options that say what the score is
+SAID = ("head", "output", "input", "input_shape", "layout")
+"""Options that say what the score is."""
 _REFERENCES = 16  # inputs that methods which need some are given to compare with
 
 
@@ -113,8 +114,8 @@ class Plan:
     def __post_init__(self) -> None:
         check_fields(self)
         check_choices(self, target=TARGETS)
-        _methods(self.methods)
-        _measures(self.measures)
+        chosen_methods(self.methods)
+        of_known(self.measures)
 
 
 class EvaluationJob:
@@ -187,7 +188,7 @@ class EvaluationJob:
         if self.plan.target == "label" and any(item.label is None for item in self.dataset.items):
             raise OptionError("--target label needs classes: folders named after them, or y in the .npz")
         self._last: tuple[int, Shard | None] | None = None
-        measures, names_of_methods = self._measures(), _methods(self.plan.methods)
+        measures, names_of_methods = self._measures(), chosen_methods(self.plan.methods)
         files.make_folder(folder)
         self.journal = Journal(folder / "journal.jsonl", self._request())
         items = self.dataset.items
@@ -249,7 +250,7 @@ class EvaluationJob:
         return [m for m in found if m.name not in misfits]
 
     def _subject(self, text: str) -> evaluate.Subject:
-        name, settings = _settings(text, self._references)
+        name, settings = settings_of(text, self._references)
         return evaluate.Subject(
             self.loaded, name, forward=self.forward, options=self.options, running=self.running, **settings
         )
@@ -337,7 +338,7 @@ class EvaluationJob:
                 "limit": self.plan.limit,
                 "masks": str(self.plan.masks) if self.plan.masks is not None else None,
                 "labels": str(self.reading.labels) if self.reading.labels is not None else None,
-                **{k: v for k, v in self.options.to_dict().items() if k in _SAID},
+                **{k: v for k, v in self.options.to_dict().items() if k in SAID},
                 "bind": dict(self.loaded.bound),
                 "batch_size": self.running.batch_size,
                 **record.asked(self.running),
@@ -364,8 +365,8 @@ class EvaluationJob:
         drawn = self._drawn(summary)
         for name, figure in drawn.items():
             figures.save(figure, self.folder / file_name(name))
-        self._write_rows(about)
-        _write_csv(
+        write_results(self.folder / "results.csv", self.journal, about, run.methods, [m.name for m in run.measures])
+        write_csv(
             self.folder / "summary.csv", list(summary["results"][0]) if summary["results"] else [], summary["results"]
         )
         files.write_json(self.folder / "summary.json", summary)
@@ -402,38 +403,13 @@ class EvaluationJob:
                 drawn[measure.name] = figures.curves(measure.name, measure.axes, found)
         return drawn
 
-    def _write_rows(self, about: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write results.csv row by row: it has images x methods x measures x quantities rows."""
-        path = self.folder / "results.csv"
-        columns = ("image", "label", "predicted", "target", "method", "measure", "quantity", "value")
-        wanted = {(method, m.name) for method in self.run.methods for m in self.run.measures}
-        with (
-            files.replacing(path) as temporary,
-            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        ):
-            table = csv.DictWriter(file, columns, lineterminator="\n")
-            table.writeheader()
-            for row in self.journal.rows():
-                if (row.method, row.measure) not in wanted:
-                    continue
-                for quantity, values in row.measured.values.items():
-                    for image, value in zip(row.images, values.tolist(), strict=True):
-                        table.writerow(
-                            {
-                                **about[image],
-                                "method": row.method,
-                                "measure": row.measure,
-                                "quantity": quantity,
-                                "value": value if math.isfinite(value) else None,
-                            }
-                        )
 
-
-def _methods(chosen: Sequence[str]) -> list[str]:
+def chosen_methods(chosen: Sequence[str]) -> list[str]:
+    """Return the methods of a plan, each once, with settings that were checked."""
     if tuple(chosen) == ("all",):
         return list(methods.names())
     for text in chosen:
-        name, settings = _settings(text, lambda: np.zeros((1, 1)))
+        name, settings = settings_of(text, lambda: np.zeros((1, 1)))
         with_changes(None, None, {"method": name, **settings})
     return list(dict.fromkeys(chosen))
 
@@ -443,7 +419,14 @@ def _measures(chosen: Sequence[str] | None) -> list[evaluate.Measure]:
     return [evaluate.get(name) for name in (evaluate.names() if every else dict.fromkeys(chosen or MEASURES))]
 
 
-def _settings(text: str, references: Callable[[], Any]) -> tuple[str, dict[str, Any]]:
+def of_known(chosen: Sequence[str] | None) -> None:
+    """Refuse measures that exist neither for pictures nor for texts."""
+    for name in chosen or ():
+        if name != "all" and name not in TEXT_MEASURES:
+            evaluate.get(name)
+
+
+def settings_of(text: str, references: Callable[[], Any]) -> tuple[str, dict[str, Any]]:
     """Return the name of a method and its settings; with reference inputs if it needs some and none are given."""
     name, *given = text.split(":")
     check_choice("methods", name, methods.names())
@@ -453,11 +436,3 @@ def _settings(text: str, references: Callable[[], Any]) -> tuple[str, dict[str, 
     if "references" in {f.name for f in fields(method.settings)} - settings.keys():
         settings["references"] = references()
     return name, settings
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    files.write_text(path, text.getvalue())

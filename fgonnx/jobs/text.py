@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fgonnx import files as storage
 from fgonnx.engine import methods
@@ -35,6 +36,8 @@ from fgonnx.text.found import Found
 from fgonnx.text.options import Texts
 from fgonnx.text.read import Text, texts
 from fgonnx.text.tokens import BYTES, Tokens
+
+Array = npt.NDArray[Any]
 
 _NOTHING = np.zeros((1, 1, 3), np.uint8)
 _NAMED = 5  # rows without a text that are named
@@ -103,10 +106,8 @@ class TextJob:
         self.shown = self.explainer.explainer.options
         as_bytes = str(self.texts.tokenizer) == BYTES
         read = texts(self.inputs, self.typed, self.texts.column, as_bytes=as_bytes)
-        self.read = [t for t in read if t.row is None or not _blank(t.content)] or read
-        if left := [t.where for t in read if t.row is not None and _blank(t.content)]:
-            few = "; ".join(left[:_NAMED]) + (f" and {len(left) - _NAMED} more" if len(left) > _NAMED else "")
-            self.notes[f"left out, as there is no text: {few}"] = None
+        self.read, note = split_blank(read)
+        self.notes.update({note: None} if note else {})
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Explain text after text and yield their records, once their files are written."""
@@ -114,7 +115,7 @@ class TextJob:
         for group in _batched(self.read, size):
             cut = [(text, part) for text in group for part in self.explainer.cut(text.content, text.where)]
             found = self.explainer.explain([part for _, part in cut], self.target, self.options.contrast)
-            names = _numbered([text.name for text, _ in cut])
+            names = numbered([text.name for text, _ in cut])
             for (text, part), one, name in zip(cut, found, names, strict=True):
                 yield self._write(replace(text, name=name), part, one)
 
@@ -185,6 +186,14 @@ class TextJob:
         return provenance.model_of(self.loaded, self.model)
 
 
+def split_blank(read: list[Text]) -> tuple[list[Text], str]:
+    """Return texts without the rows that are blank, unless all are, and a note that names these."""
+    left = [t.where for t in read if t.row is not None and _blank(t.content)]
+    kept = [t for t in read if t.row is None or not _blank(t.content)]
+    few = "; ".join(left[:_NAMED]) + (f" and {len(left) - _NAMED} more" if len(left) > _NAMED else "")
+    return kept or read, f"left out, as there is no text: {few}" if left else ""
+
+
 def _blank(content: Any) -> bool:
     return isinstance(content, str) and not content.strip()
 
@@ -194,7 +203,7 @@ def _batched(items: Sequence[Text], size: int) -> Iterator[Sequence[Text]]:
         yield items[start : start + size]
 
 
-def _numbered(names: Sequence[str]) -> list[str]:
+def numbered(names: Sequence[str]) -> list[str]:
     """Give the parts of one text names of their own."""
     return [
         f"{name}-part-{names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)
@@ -203,9 +212,15 @@ def _numbered(names: Sequence[str]) -> list[str]:
 
 def shaded(found: Found) -> list[Shaded]:
     """Return the words of an explained text for pictures."""
+    return of_records(found.tokens, found.values)
+
+
+def of_records(part: Tokens, values: Array) -> list[Shaded]:
+    """Return the words of a text for pictures, given what each of its tokens adds."""
     words: list[Shaded] = []
     end: int | None = None
-    for word, value in found.words:
+    for word in part.words:
+        value = float(values[list(word.tokens)].sum())
         space = end is None or word.span is None or word.span[0] > end
         words.append(Shaded(word.text, value, space, word.special, word.part))
         end = word.span[1] if word.span is not None else None

@@ -253,10 +253,9 @@ class TextExplainer:
     def _choices(self, group: Sequence[Tokens], fed: dict[str, Array], rows: Sequence[int]) -> dict[int, Any]:
         """Return the largest entry of some texts and the next one, without the entries that padding has."""
         length = fed[self.name].shape[1]
-        head = self.explainer.head(fed)
-        axis = asking.place_axis(head.shape[1:], self._rewritten(fed).head_axes, length)
-        if axis is None:
+        if (axis := self.place_axis(fed)) is None:
             return {}
+        head = self.explainer.head(fed)
         found = {}
         for k in rows:
             places = self._places(group[k], length)
@@ -270,6 +269,15 @@ class TextExplainer:
         own = [i for i, t in enumerate(part.tokens) if not t.padding] or [0]
         start = self.feeder.start(part, length)
         return slice(start + own[0], start + own[-1] + 1)
+
+    def place_axis(self, fed: Mapping[str, Array]) -> int | None:
+        """Return the axis of the head of one text that has an entry for each token; None where there is none."""
+        r = self._rewritten(fed)
+        return asking.place_axis(r.head_shape, r.head_axes, fed[self.name].shape[1])
+
+    def head_shape(self, fed: Mapping[str, Array]) -> tuple[int, ...]:
+        """Return the shape of the head of one text."""
+        return tuple(self._rewritten(fed).head_shape)
 
     def _rewritten(self, fed: Mapping[str, Array]) -> Rewritten:
         others = self.explainer.other_shapes(dict(fed))

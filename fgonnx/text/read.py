@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fgonnx import bounds, files
+from fgonnx import bounds, delimited, files
 from fgonnx.errors import InputError, OptionError
 from fgonnx.files import read_array
 from fgonnx.wording import near, parameter
 
 SUFFIXES = (".txt", ".jsonl", ".ndjson", ".csv", ".tsv", ".npy")
+LABEL = "label"
+"""The column, or the key, of the true class of a text."""
+
 _USUAL = "text"
 _HEADERS = {
     *("text", "texts", "sentence", "sentences", "review", "reviews", "comment", "comments", "message", "messages"),
@@ -42,6 +43,8 @@ class Text:
         Its file.
     row : int or None
         Its row in the file, from 0.
+    label : str or None
+        Its true class, where the file says it.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Text:
     content: Any
     path: Path | None = None
     row: int | None = None
+    label: str | None = None
 
 
 def texts(paths: Sequence[Path], typed: Sequence[str], column: str | None, *, as_bytes: bool) -> list[Text]:
@@ -80,7 +84,7 @@ def _named(found: Sequence[Text]) -> list[Text]:
             count += 1
             name = f"{one.name}-{count}"
         taken.add(name.casefold())
-        named.append(Text(name, one.where, one.content, one.path, one.row))
+        named.append(replace(one, name=name))
     return named
 
 
@@ -101,25 +105,30 @@ def _in_file(path: Path, column: str | None, *, as_bytes: bool) -> list[Text]:
     if as_bytes:
         return [Text(path.stem, f"'{path}'", files.read(path, InputError), path)]
     if kind in (".jsonl", ".ndjson"):
-        return _rows(path, list(_lines_of_json(path, column)))
+        return _rows(path, *zip(*_lines_of_json(path, column), strict=True))
     if kind in (".csv", ".tsv"):
-        return _rows(path, _column(path, column, "\t" if kind == ".tsv" else ","))
+        return _rows(path, *zip(*_column(path, column, "\t" if kind == ".tsv" else None), strict=True))
     return [Text(path.stem, f"'{path}'", files.read_text(path, InputError, "text").strip(), path)]
 
 
-def _rows(path: Path, contents: Sequence[Any]) -> list[Text]:
+def _rows(path: Path, contents: Sequence[Any] = (), labels: Sequence[str | None] = ()) -> list[Text]:
     if not contents:
         raise InputError(f"'{path}' holds no texts")
-    return [Text(f"{path.stem}-{i:04}", f"'{path}', row {i}", text, path, i) for i, text in enumerate(contents)]
+    named = labels or (None,) * len(contents)
+    return [
+        Text(f"{path.stem}-{i:04}", f"'{path}', row {i}", text, path, i, label)
+        for i, (text, label) in enumerate(zip(contents, named, strict=True))
+    ]
 
 
-def _lines_of_json(path: Path, column: str | None) -> Iterator[str]:
+def _lines_of_json(path: Path, column: str | None) -> Iterator[tuple[str, str | None]]:
+    """Yield the texts of lines of JSON, each with its class where it has one."""
     for i, line in enumerate(files.read_text(path, InputError, "texts").split("\n")):
         if not line.strip():
             continue
         found = files.parsed(line, f"'{path}', line {i + 1}", InputError)
         if isinstance(found, str) and column is None:
-            yield found
+            yield found, None
             continue
         key = column or _USUAL
         if isinstance(found, dict) and key in found and not isinstance(found[key], str):
@@ -129,17 +138,8 @@ def _lines_of_json(path: Path, column: str | None) -> Iterator[str]:
         if not isinstance(found, dict) or not isinstance(found.get(key), str):
             has = f"; it has: {', '.join(map(str, found))}" if isinstance(found, dict) else ""
             raise InputError(f"'{path}', line {i + 1}: there is no text under '{key}'{has} ({parameter('column')})")
-        yield found[key]
-
-
-def _cells(text: str, path: Path, mark: str) -> list[list[str]]:
-    before = csv.field_size_limit(max(len(text), 1))
-    try:
-        return list(csv.reader(io.StringIO(text, newline=""), delimiter=mark))
-    except csv.Error as error:
-        raise InputError(f"'{path}' is no table: {error}") from error
-    finally:
-        csv.field_size_limit(before)
+        label = found.get(LABEL) if key != LABEL else None
+        yield found[key], str(label) if isinstance(label, (str, int)) and str(label).strip() else None
 
 
 def _names_column(first: str, path: Path) -> bool:
@@ -160,23 +160,33 @@ def _names_column(first: str, path: Path) -> bool:
     )
 
 
-def _column(path: Path, column: str | None, mark: str) -> list[str]:
-    rows = _cells(files.read_text(path, InputError, "texts"), path, mark)
-    rows = [row for row in rows if row]
-    if column is None and rows and all(len(row) == 1 for row in rows) and not _names_column(rows[0][0], path):
-        return [row[0] for row in rows]
+def _column(path: Path, column: str | None, mark: str | None) -> list[tuple[str, str | None]]:
+    """Return the texts of a table, each with its class where there is a column of those."""
+    content = files.read_text(path, InputError, "texts")
+    rows = delimited.rows_of(content, path, "texts", _mark(content, column) if mark is None else mark)
+    lone = column is None and bool(rows) and all(len(row.cells) == 1 for row in rows)
+    if lone and not _names_column(rows[0].cells[0], path):
+        return [(row.cells[0], None) for row in rows]
     if len(rows) < 2:
         raise InputError(f"'{path}' holds no texts below a header")
-    header = [name.strip() for name in rows[0]]
+    header = [name.strip() for name in rows[0].cells]
     name = column or (_USUAL if _USUAL in header else header[0] if len(header) == 1 else None)
     if name is None or name not in header:
         said = f"has no column '{name}'" if name is not None else "has several columns"
         like = near(name, header) if name is not None else ""
         raise OptionError(f"'{path}' {said}; name one ({parameter('column')}): {', '.join(header)}{like}")
-    at = header.index(name)
-    short = next((i for i, row in enumerate(rows[1:]) if len(row) <= at), None)
-    if short is not None:
+    if (odd := delimited.uneven(rows)) is not None:
         raise InputError(
-            f"'{path}', row {short}: it has {len(rows[short + 1])} columns, and '{name}' is the {at + 1}th"
+            f"'{path}', line {odd.line}: {len(odd.cells)} cells, where the header has {len(header)}; a text that holds "
+            'what stands between cells is put in quotes, as "well, no"'
         )
-    return [row[at] for row in rows[1:]]
+    at, of = header.index(name), header.index(LABEL) if LABEL in header and name != LABEL else None
+    return [(row.cells[at], None if of is None else row.cells[of].strip() or None) for row in rows[1:]]
+
+
+def _mark(content: str, column: str | None) -> str:
+    """Return what stands between the cells: a comma, unless the header has the texts' column with another mark."""
+    head = next((line for line in content.split("\n") if line.strip()), "")
+    mark = delimited.between(head)
+    names = [cell.strip().strip('"').lower() for cell in head.split(mark)]
+    return mark if column in names or any(name in _HEADERS for name in names) else ","

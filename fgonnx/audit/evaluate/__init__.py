@@ -5,6 +5,7 @@ from __future__ import annotations
 from fgonnx.audit.evaluate import axioms, distribution, faithfulness, localisation, parts, randomisation, road
 from fgonnx.audit.evaluate.data import Data, Explains, Subject
 from fgonnx.audit.evaluate.registry import Measure, Measured, get, names
+from fgonnx.audit.evaluate.texts import text_measures
 
 __all__ = [
     "Data",
@@ -21,4 +22,5 @@ __all__ = [
     "parts",
     "randomisation",
     "road",
+    "text_measures",
 ]

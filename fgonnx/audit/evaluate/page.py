@@ -8,12 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fgonnx.pictures.show import pages
+from fgonnx.pictures.show.words import STYLE
 
 NULL = "Null baseline"
 """What the description of a method whose maps do not depend on the model says of its source."""
 
 
-def render(summary: Mapping[str, Any], figures: Mapping[str, Mapping[str, bytes]]) -> str:
+def render(
+    summary: Mapping[str, Any],
+    figures: Mapping[str, Mapping[str, bytes]],
+    words: Sequence[tuple[str, Sequence[tuple[str, str]]]] = (),
+) -> str:
     """Return the page.
 
     Parameters
@@ -22,6 +27,8 @@ def render(summary: Mapping[str, Any], figures: Mapping[str, Mapping[str, bytes]
         What `summary.json` holds.
     figures : mapping of str to (mapping of str to bytes)
         By name, each as "png" and "svg"; "maps" is the grid, others are named after measures.
+    words : sequence of (str, sequence of (str, str))
+        Of texts: the name of each, and by method its words as HTML.
     """
     return pages.render(
         "fgonnx.audit.evaluate",
@@ -30,6 +37,9 @@ def render(summary: Mapping[str, Any], figures: Mapping[str, Mapping[str, bytes]
         columns=table(summary),
         null=null_baselines(summary),
         remarks=remarks(summary),
+        of=summary["data"].get("of", "images"),
+        words=words,
+        style=STYLE if words else "",
         grid=_embedded(figures["maps"]["png"], "png") if "maps" in figures else None,
         curves={name: _embedded(figure["svg"], "svg+xml") for name, figure in figures.items() if name != "maps"},
     )
@@ -79,7 +89,7 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
         first = [name for name, cell in column["cells"].items() if cell["rank"] == 0]
         found += [
             f"{column['measure']['name']}: the null baseline {name}, which does not depend on the model, comes first; "
-            "the measure does not tell methods apart on this model and these pictures."
+            "the measure does not tell methods apart on this model and these samples."
             for name in first
             if name in null
         ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,14 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx import files
+from fgonnx import delimited
 from fgonnx.errors import InputError
 from fgonnx.wording import near
 
-SUFFIXES = frozenset({".csv", ".tsv"})
+SUFFIXES = delimited.SUFFIXES
 """File name endings, in lower case, of tables."""
 
-_DELIMITERS = ",;\t|"
 _LISTED = 8
 
 
@@ -143,31 +140,18 @@ def read(path: str | os.PathLike[str]) -> Columns:
     (('time', 'x', 'y'), [[0.2], [0.1]])
     """
     path = Path(path)
-    text = files.read_text(path, InputError, "the table")
-    if not text.strip():
+    rows = [row for row in delimited.read(path, "the table") if any(cell.strip() for cell in row.cells)]
+    if not rows:
         raise InputError(f"the table '{path}' is empty: it needs a header and rows of numbers")
-    head = next(line for line in text.splitlines() if line.strip())
-    delimiter = max(_DELIMITERS, key=head.count)
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    try:
-        reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                rows.append(cells)
-                lines.append(reader.line_num)
-    except csv.Error as error:
-        raise InputError(f"the table '{path}' cannot be read: {error}; save it as CSV again") from error
-    width = len(rows[0])
-    odd = next((i for i, cells in enumerate(rows) if len(cells) != width), None)
-    if odd is not None:
+    width = len(rows[0].cells)
+    if (odd := delimited.uneven(rows)) is not None:
         raise InputError(
-            f"'{path}', line {lines[odd]}: {len(rows[odd])} cells, where the first line has {width}; every row has one "
+            f"'{path}', line {odd.line}: {len(odd.cells)} cells, where the first line has {width}; every row has one "
             "cell for each column"
         )
-    headed = any(_number(cell.strip()) is None for cell in rows[0])
-    names = tuple(c.strip() for c in rows[0]) if headed else tuple(f"column {i}" for i in range(width))
+    headed = any(_number(cell.strip()) is None for cell in rows[0].cells)
+    names = tuple(c.strip() for c in rows[0].cells) if headed else tuple(f"column {i}" for i in range(width))
     body = rows[1:] if headed else rows
     if not body:
         raise InputError(f"the table '{path}' has a header and no rows: there is nothing to explain")
-    return Columns(names, body, path, lines[1] if headed else lines[0], headed)
+    return Columns(names, [row.cells for row in body], path, body[0].line, headed)

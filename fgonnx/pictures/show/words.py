@@ -122,7 +122,7 @@ def from_right(text: str) -> bool:
     return False
 
 
-_STYLE = """<style>
+STYLE = """<style>
 .fgonnx-text{font:16px/1.9 system-ui,"Noto Sans",sans-serif;max-width:60em;overflow-wrap:anywhere}
 .fgonnx-text p,.fgonnx-text .t{margin:.3em 0;white-space:pre-wrap}
 .fgonnx-text .w{border-radius:.25em;padding:.1em .12em;cursor:default}
@@ -132,6 +132,7 @@ _STYLE = """<style>
 .fgonnx-text .h{font-weight:600}
 .fgonnx-text .c{opacity:.75;font-size:85%}
 </style>"""
+"""The style of texts on a page."""
 
 
 def as_html(words: Sequence[Shaded], title: str, lines: Sequence[str] = (), *, few: int = FEW) -> str:
@@ -148,6 +149,19 @@ def as_html(words: Sequence[Shaded], title: str, lines: Sequence[str] = (), *, f
     few : int
         Words of a text that is shown whole.
     """
+    said = "".join(f'<p class="c">{html.escape(line)}</p>' for line in lines)
+    return (
+        f'{STYLE}<div class="fgonnx-text"><p class="h" dir="auto">{html.escape(title)}</p>{_body(words, few)}{said}'
+        "</div>"
+    )
+
+
+def without_title(words: Sequence[Shaded], *, few: int = FEW) -> str:
+    """Return a text as HTML: shaded words with their numbers on hover, alone; `STYLE` goes with it."""
+    return f'<div class="fgonnx-text">{_body(words, few)}</div>'
+
+
+def _body(words: Sequence[Shaded], few: int) -> str:
     largest = largest_of(words)
     body = []
     for part in sorted({w.part for w in words}):
@@ -155,10 +169,7 @@ def as_html(words: Sequence[Shaded], title: str, lines: Sequence[str] = (), *, f
         shown = "".join(_html_of(item, largest, first=i == 0) for i, item in enumerate(folded(own, few)))
         turned = from_right(" ".join(w.text for w in own if not w.special))
         body.append(f'<div class="t" dir="{"rtl" if turned else "ltr"}">{shown}</div>')
-    said = "".join(f'<p class="c">{html.escape(line)}</p>' for line in lines)
-    return (
-        f'{_STYLE}<div class="fgonnx-text"><p class="h" dir="auto">{html.escape(title)}</p>{"".join(body)}{said}</div>'
-    )
+    return "".join(body)
 
 
 def _html_of(item: Shaded | Gap, largest: float, *, first: bool) -> str:
