@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,17 +12,29 @@ from rich.text import Text
 
 from fgonnx.audit.comparison import NOTICEABLE, SMALLER_IS_BETTER
 from fgonnx.cli import cells, terminal
-from fgonnx.cli.options import Folder, Group, Images, Json, Target, takes
+from fgonnx.cli.options import Folder, Group, Json, SomeInputs, Target, Typed, takes, typed
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
+from fgonnx.errors import OptionError
 from fgonnx.fields import refuse_idle
-from fgonnx.jobs.compare import CALLED, OWN, WHERE, CompareJob, Side, called, shortened_layers
+from fgonnx.jobs.compare import CALLED, CALLED_OF_TEXTS, OWN, WHERE, CompareJob, Side, called, shortened_layers
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import OF_FORMS, SOUND, Reading
+from fgonnx.jobs.text import takes_texts
+from fgonnx.jobs.text_compare import PAGE, TextCompareJob, TextSide
+from fgonnx.text.options import Texts
 
 _ROWS = 40
 _LAYERS = 6
 _FEW = 3
+_COLUMNS = {
+    "rank_correlation": "rank corr.",
+    "ssim": "SSIM",
+    "overlap": "",
+    "quantisation_b": "rounding in B",
+}
+_STRONGEST = {False: "top 5 %", True: "top words"}
+_FORMS = {"overlap": ".0%", "quantisation_b": ".1%"}
 
 
 @takes(
@@ -33,13 +45,16 @@ _FEW = 3
     a_reading=Group(Reading, only=("preprocess",), suffix="-a"),
     b_reading=Group(Reading, only=("preprocess",), suffix="-b"),
     limits=Group(Limits),
+    texts=Group(Texts),
     running=Group(Running, defaults={"cache": True}),
 )
 def command(
+    call: typer.Context,
     a: Annotated[Path, typer.Argument(metavar="A.onnx", help="The model that was approved.")],
     b: Annotated[Path, typer.Argument(metavar="B.onnx", help="The model that is deployed.")],
-    inputs: Images,
     folder: Folder,
+    inputs: SomeInputs = None,
+    text: Typed = None,
     target: Target = None,
     as_json: Json = False,
     *,
@@ -50,6 +65,7 @@ def command(
     a_reading: Mapping[str, Any],
     b_reading: Mapping[str, Any],
     limits: Limits,
+    texts: Texts,
     running: Running,
 ) -> None:
     """Compare a deployed model with the approved one: decisions, scores, maps, and the layers where they part.
@@ -58,6 +74,7 @@ def command(
 
     - `fgonnx compare float.onnx int8.onnx photos/ -o out --preprocess imagenet --labels synset.txt`
     - `fgonnx compare float.onnx uint8.onnx photos/ -o out --preprocess-a tf --preprocess-b raw,resize=crop`
+    - `fgonnx compare float.onnx int8.onnx reviews.csv --column review -o out` : the same words?
     - `fgonnx compare old.onnx new.onnx photos/ -o out --min-top1 0.99 --min-rank-correlation 0.8 --max-layer-error 0.1`
 
     Both are explained with full-gradients, as layers are compared by their contributions (there is no --method), for
@@ -67,11 +84,22 @@ def command(
     """
     for both, a_own, b_own in ((options, a_options, b_options), (reading, a_reading, b_reading)):
         refuse_idle(both, sorted(a_own.keys() & b_own.keys()), "it is given for A and for B")
-    sides = (
-        Side(a, inputs, replace(options, **a_options), replace(reading, **a_reading)),
-        Side(b, inputs, replace(options, **b_options), replace(reading, **b_reading)),
-    )
-    job = CompareJob(sides, inputs, folder, running, limits, target=target, labels=reading.names())
+    own = [replace(options, **a_options), replace(options, **b_options)]
+    job: CompareJob
+    if text or all(takes_texts(m, o) for m, o in zip((a, b), own, strict=True)):
+        pair = TextSide(a, own[0], replace(reading, **a_reading)), TextSide(b, own[1], replace(reading, **b_reading))
+        files, names = inputs or [], reading.names()
+        asked = typed(call, "psi", "backward")
+        job = TextCompareJob(pair, files, folder, running, limits, target, names, text or [], texts, asked)
+    else:
+        refuse_idle(texts, [f.name for f in fields(Texts)], "the models take no texts")
+        if not inputs:
+            raise OptionError("there is nothing to compare on: give pictures, recordings, tables or .npy arrays")
+        sides = (
+            Side(a, inputs, own[0], replace(reading, **a_reading)),
+            Side(b, inputs, own[1], replace(reading, **b_reading)),
+        )
+        job = CompareJob(sides, inputs, folder, running, limits, target=target, labels=reading.names())
     for letter, side in zip("AB", job.models, strict=True):
         terminal.say(f"model {letter}", f"{side.path}  (sha256 {side.loaded.sha256[:12]})")
         if side.preprocessing is not None:
@@ -91,18 +119,19 @@ def command(
 def _show(summary: Mapping[str, Any], folder: Path) -> None:
     """Print the tables at the end."""
     rows = summary["images"]
+    numbers = ("score A", "score B", "rank corr.", "SSIM", *_STRONGEST.values(), "rounding in B")
+    of = [n for n in _COLUMNS if n in summary["measures"]]
+    strongest = "words" in rows[0]
+    headings = {**_COLUMNS, "overlap": _STRONGEST[strongest]}
     made = terminal.table(
         cells.called(r["image"] for r in rows),
         "A decides",
         "B decides",
         "score A",
         "score B",
-        "rank corr.",
-        "SSIM",
-        "top 5 %",
-        "rounding in B",
+        *(headings[n] for n in of),
         title="Compared",
-        numbers=("score A", "score B", "rank corr.", "SSIM", "top 5 %", "rounding in B"),
+        numbers=numbers,
     )
     for r in rows[:_ROWS]:
         terminal.row(
@@ -112,39 +141,43 @@ def _show(summary: Mapping[str, Any], folder: Path) -> None:
             "same" if r["top1"] else Text(called(r, "b"), style="bold red"),
             cells.number(r["score_a"], ".4g"),
             cells.number(r["score_b"], ".4g"),
-            cells.number(r["rank_correlation"], ".3f"),
-            cells.number(r["ssim"], ".3f"),
-            f"{r['overlap']:.0%}",
-            f"{r['quantisation_b']:.1%}",
+            *(f"{r[n]:{_FORMS.get(n, '.3f')}}" if n in _FORMS else cells.number(r[n], ".3f") for n in of),
         )
     terminal.show(made)
     if len(rows) > _ROWS:
         terminal.out().print(f"... and {len(rows) - _ROWS} more", soft_wrap=True)
     _show_measures(summary)
     _show_layers(summary)
-    terminal.say("how to read", "added here: the error of a layer's values that arises in it alone; so far: all of it;")
-    terminal.say("", "bars in the pictures: each layer's part of score B - score A; they add up to it, and may cancel")
-    terminal.say("written", f"{len(rows)} x .png, summary.json and summary.csv in {folder}/")
+    terminal.say("how to read", "added here: the error of a layer's values that arises in it alone; so far: all of it")
+    if not strongest:
+        terminal.say("", "bars in the pictures: each layer's part of score B - score A; they sum to it, and may cancel")
+    page = f"{PAGE}, " if strongest else ""
+    terminal.say("written", f"{len(rows)} x .png, {page}summary.json and summary.csv in {folder}/")
     if summary["limits"]:
+        called_of = _called(summary)
         failed = [c["measure"] for c in summary["limits"] if not c["holds"]]
         verdict = Text("passed", style="bold green")
         if failed:
-            verdict = Text(f"failed: {', '.join(CALLED.get(m, m) for m in failed)}", style="bold red")
+            verdict = Text(f"failed: {', '.join(called_of.get(m, m) for m in failed)}", style="bold red")
         terminal.out().print(verdict)
 
 
+def _called(summary: Mapping[str, Any]) -> Mapping[str, str]:
+    return CALLED_OF_TEXTS if "ssim" not in summary["measures"] else CALLED
+
+
 def _show_measures(summary: Mapping[str, Any]) -> None:
-    limits = {c["measure"]: c for c in summary["limits"]}
+    limits, called_of = {c["measure"]: c for c in summary["limits"]}, _called(summary)
     made = terminal.table(
         "measure", "mean", "worst", "worst at", "demanded", "", title="Agreement", numbers=("mean", "worst")
     )
     for name, s in summary["measures"].items():
-        if name not in CALLED and name not in limits:
+        if name not in called_of and name not in limits:
             continue
         c = limits.get(name)
         terminal.row(
             made,
-            CALLED.get(name, name),
+            called_of.get(name, name),
             f"{s['mean']:.3f}",
             f"{s['max'] if name in SMALLER_IS_BETTER else s['min']:.3f}",
             _worst(s),

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from fgonnx.cli import parts, terminal, words
-from fgonnx.cli.options import Group, Json, ModelPath, Target, Typed, takes, typed
+from fgonnx.cli.options import Group, Json, ModelPath, SomeInputs, Target, Typed, takes, typed
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import OptionError
@@ -31,14 +31,6 @@ def _setting(kind: type, help: str, least: float) -> Any:
     return Annotated[kind | None, typer.Option(help=help, min=least, rich_help_panel=EXPLANATION)]
 
 
-Inputs = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="[INPUTS]",
-        help="Pictures, .wav recordings, .csv tables, folders of them, patterns such as 'photos/*.jpg', or .npy arrays "
-        "that are ready. For models of texts: .txt, .jsonl, .csv.",
-    ),
-]
 Folder = Annotated[
     Path | None,
     typer.Option("--output-dir", "-o", metavar="DIR", help="Folder for the results; of texts, none need be written."),
@@ -60,7 +52,7 @@ _DRAWN = {
 def command(
     call: typer.Context,
     model: ModelPath,
-    inputs: Inputs = None,
+    inputs: SomeInputs = None,
     folder: Folder = None,
     text: Typed = None,
     target: Target = None,

@@ -18,18 +18,18 @@ T = TypeVar("T")
 _GIVEN = ("COMMANDLINE", "ENVIRONMENT", "PROMPT")
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file; external weights are next to it.")]
-Images = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="IMAGES",
-        help="Pictures, .wav recordings, .csv tables, folders of them, patterns such as 'photos/*.jpg', or .npy arrays "
-        "that are ready.",
-    ),
-]
 SomeImages = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="IMAGES", help="Pictures, recordings, tables or .npy arrays to check on. Default: seeded random ones."
+    ),
+]
+SomeInputs = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[INPUTS]",
+        help="Pictures, .wav recordings, .csv tables, folders of them, patterns such as 'photos/*.jpg', or .npy arrays "
+        "that are ready. For models of texts: .txt, .jsonl, .csv.",
     ),
 ]
 Folder = Annotated[Path, typer.Option("--output-dir", "-o", metavar="DIR", help="Folder for the results.")]

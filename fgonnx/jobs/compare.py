@@ -58,6 +58,8 @@ CALLED = {
     "layer_error": "largest layer error",
 }
 
+CALLED_OF_TEXTS = CALLED | {"overlap": "top words in common", "pointing": "same word on top"}
+
 WHERE = {READS: "what it reads", GIVES: "what it gives", HEAD: "the answer"}
 
 
@@ -128,6 +130,11 @@ class CompareJob:
     target: str | None = None
     labels: Sequence[str] | None = None
     notes: dict[str, None] = field(default_factory=dict, init=False)
+
+    @property
+    def meanings(self) -> Mapping[str, str]:
+        """What is measured, and what it means."""
+        return MEASURES
 
     def __post_init__(self) -> None:
         files.check_folder(self.folder)
@@ -244,37 +251,20 @@ class CompareJob:
         return names
 
     def _row(self, found: Comparison, i: int, sample: Sample, names: Sequence[str] | None) -> dict[str, Any]:
-        def label(index: int | None) -> str | None:
-            return names[index] if names is not None and index is not None else None
-
-        target = None if found.a.target is None else int(found.a.target[i])
         choices = int(found.choice_a[i]), int(found.choice_b[i])
-        probabilities = [None if p is None else float(p[i]) for p in (found.probability_a, found.probability_b)]
         return {
             "image": str(sample.source.path),
             "row": sample.source.row,
             "sha256": digest(sample.source.path),
-            "target": target,
-            "target_label": label(target),
-            "explained": found.a.described[i],
-            "choice_a": choices[0],
-            "choice_b": choices[1],
-            "label_a": label(choices[0]),
-            "label_b": label(choices[1]),
-            "score_a": float(found.a.score[i]),
-            "score_b": float(found.b.score[i]),
-            "probability_a": probabilities[0],
-            "probability_b": probabilities[1],
+            **decided(found, i, choices, names),
             **{name: float(values[i]) for name, values in found.measures.items()},
-            "rounding_a": float(found.rounding_a[i].sum()),
-            "rounding_b": float(found.rounding_b[i].sum()),
-            "residual": float(found.residual()[i]),
+            **rest(found, i),
             "picture": f"{sample.source.name}.png",
         }
 
     def summary(self, *, complete: bool) -> dict[str, Any]:
         """Summarise the rows; `complete` tells whether all samples are included."""
-        values = {name: np.array([row[name] for row in self._rows]) for name in MEASURES}
+        values = {name: np.array([row[name] for row in self._rows]) for name in self.meanings}
         checks = [limit.check(values[limit.measure]) for limit in self.limits.all()]
         layers = self._layers()
         sides = self.comparer.a, self.comparer.b
@@ -322,7 +312,7 @@ class CompareJob:
         worst = int(values.argmax() if name in SMALLER_IS_BETTER else values.argmin())
         row = self._rows[worst]
         return {
-            "meaning": MEASURES[name],
+            "meaning": self.meanings[name],
             "mean": float(values.mean()),
             "min": float(values.min()),
             "max": float(values.max()),
@@ -349,7 +339,7 @@ class CompareJob:
         """Write summary.json and summary.csv."""
         files.make_folder(self.folder)
         text = io.StringIO()
-        columns = [name for name in self._rows[0] if name != "sha256"]
+        columns = [name for name in self._rows[0] if name not in ("sha256", "words")]
         table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
         table.writerows(self._rows)
@@ -357,6 +347,38 @@ class CompareJob:
             table.writerow({"image": kind, **{n: s[kind] for n, s in summary["measures"].items()}})
         files.write_text(self.folder / "summary.csv", text.getvalue())
         files.write_json(self.folder / "summary.json", summary)
+
+
+def decided(found: Comparison, i: int, choices: tuple[int, int], names: Sequence[str] | None) -> dict[str, Any]:
+    """Return what of a row is about the decisions for sample i."""
+
+    def label(index: int | None) -> str | None:
+        return names[index] if names is not None and index is not None else None
+
+    target = None if found.a.target is None else int(found.a.target[i])
+    probabilities = [None if p is None else float(p[i]) for p in (found.probability_a, found.probability_b)]
+    return {
+        "target": target,
+        "target_label": label(target),
+        "explained": found.a.described[i],
+        "choice_a": choices[0],
+        "choice_b": choices[1],
+        "label_a": label(choices[0]),
+        "label_b": label(choices[1]),
+        "score_a": float(found.a.score[i]),
+        "score_b": float(found.b.score[i]),
+        "probability_a": probabilities[0],
+        "probability_b": probabilities[1],
+    }
+
+
+def rest(found: Comparison, i: int) -> dict[str, Any]:
+    """Return what of a row is about rounding and the residual of sample i."""
+    return {
+        "rounding_a": float(found.rounding_a[i].sum()),
+        "rounding_b": float(found.rounding_b[i].sum()),
+        "residual": float(found.residual()[i]),
+    }
 
 
 def _picture(
@@ -387,6 +409,18 @@ def _picture(
 
 def _lines(row: Mapping[str, Any], stands_out: str) -> list[str]:
     """Describe the measurements in lines of text."""
+    return [
+        *scores_said(row),
+        f"maps: rank correlation {row['rank_correlation']:.3f}, correlation {row['correlation']:.3f}, "
+        f"SSIM {row['ssim']:.3f}",
+        f"strongest 5 %: {row['overlap']:.0%} in common; peaks {row['peak_distance']:.1%} of the side apart",
+        f"rounding: {row['quantisation_a']:.1%} of A's contributions, {row['quantisation_b']:.1%} of B's",
+        f"largest error of a layer: {row['layer_error']:.1%} ({stands_out})",
+    ]
+
+
+def scores_said(row: Mapping[str, Any]) -> list[str]:
+    """Return what both models say of a sample, in lines of text."""
     target = row["target_label"] or row["explained"]
     lines = []
     for letter in "ab":
@@ -399,15 +433,10 @@ def _lines(row: Mapping[str, Any], stands_out: str) -> list[str]:
             + f" for {target}"
             + chosen
         )
-    lines += [
+    return [
+        *lines,
         f"score B - score A: {row['score_b'] - row['score_a']:+.3g}, {row['score_difference']:.1%} of A's largest",
-        f"maps: rank correlation {row['rank_correlation']:.3f}, correlation {row['correlation']:.3f}, "
-        f"SSIM {row['ssim']:.3f}",
-        f"strongest 5 %: {row['overlap']:.0%} in common; peaks {row['peak_distance']:.1%} of the side apart",
-        f"rounding: {row['quantisation_a']:.1%} of A's contributions, {row['quantisation_b']:.1%} of B's",
-        f"largest error of a layer: {row['layer_error']:.1%} ({stands_out})",
     ]
-    return lines
 
 
 def called(row: Mapping[str, Any], letter: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -228,29 +228,59 @@ class TextExplainer:
         self, group: Sequence[Tokens], fed: dict[str, Array], targets: Sequence[Any], contrasts: Sequence[Any]
     ) -> Explanation:
         """Explain texts of one padded length, with their targets resolved."""
+        resolved, chosen = self.resolved(group, fed, targets)
+        asked = [self.explainer.options.contrast if c is None else c for c in contrasts]
+        if chosen:
+            contrasts = [
+                chosen[k][1] if k in chosen and isinstance(c, str) and c == NEXT else one
+                for k, (c, one) in enumerate(zip(asked, contrasts, strict=True))
+            ]
+        contrast = one_or_all(contrasts)
+        arrays = self._run(fed, one_or_all(resolved), contrast)
+        if not chosen or contrast is not None:
+            return arrays
+        described = tuple(f"{d}, the largest" if k in chosen else d for k, d in enumerate(arrays.described))
+        return replace(arrays, described=described)
+
+    def resolved(
+        self, group: Sequence[Tokens], fed: dict[str, Array], targets: Sequence[Any]
+    ) -> tuple[list[Any], dict[int, Any]]:
+        """Return the targets of texts of one padded length, and what the model chose where padding has entries too.
+
+        Parameters
+        ----------
+        group : sequence of Tokens
+            The texts.
+        fed : dict of str to numpy array
+            Their inputs.
+        targets : sequence
+            One for each; None for the model's own choice.
+
+        Returns
+        -------
+        list, dict of int to (target, target)
+            The targets; by row, the largest entry and the next one.
+        """
         length = fed[self.name].shape[1]
 
         def of_token(row: int) -> Callable[[int, str], Any]:
             return lambda place, name: self._of_token(place, name, group[row], fed, row)
 
         resolved = [asking.meant(one, self.vector, of_token(k)) for k, one in enumerate(targets)]
-        chosen: dict[int, Any] = {}
-        if any(one is None for one in targets) and not is_written(self.loaded) and _hides(group, length):
-            chosen = self._choices(group, fed, [k for k, one in enumerate(targets) if one is None])
-            resolved = [chosen.get(k, (one, None))[0] for k, one in enumerate(resolved)]
-            asked = [self.explainer.options.contrast if c is None else c for c in contrasts]
-            contrasts = [
-                chosen[k][1] if k in chosen and isinstance(c, str) and c == NEXT else one
-                for k, (c, one) in enumerate(zip(asked, contrasts, strict=True))
-            ]
-        contrast = _one_or_all(contrasts)
-        arrays = self._run(fed, _one_or_all(resolved), contrast)
-        if not chosen or contrast is not None:
-            return arrays
-        described = tuple(f"{d}, the largest" if k in chosen else d for k, d in enumerate(arrays.described))
-        return replace(arrays, described=described)
+        if all(one is not None for one in targets) or is_written(self.loaded) or not _hides(group, length):
+            return resolved, {}
+        chosen = self._choices(group, fed, [k for k, one in enumerate(targets) if one is None])
+        return [chosen.get(k, (one, None))[0] for k, one in enumerate(resolved)], chosen
 
-    def _choices(self, group: Sequence[Tokens], fed: dict[str, Array], rows: Sequence[int]) -> dict[int, Any]:
+    def choices(self, group: Sequence[Tokens], fed: dict[str, Array]) -> list[int]:
+        """Return the largest entry of the head of every text, as a flat index; of no padding."""
+        shape = self.head_shape(fed)
+        chosen = self._choices(group, fed, range(len(group)))
+        if chosen:
+            return [int(np.ravel_multi_index(np.atleast_1d(chosen[k][0]), shape)) for k in range(len(group))]
+        return [int(i) for i in self.explainer.head(fed).reshape(len(group), -1).argmax(axis=1)]
+
+    def _choices(self, group: Sequence[Tokens], fed: dict[str, Array], rows: Iterable[int]) -> dict[int, Any]:
         """Return the largest entry of some texts and the next one, without the entries that padding has."""
         length = fed[self.name].shape[1]
         if (axis := self.place_axis(fed)) is None:
@@ -411,6 +441,6 @@ def _hides(group: Sequence[Tokens], length: int) -> bool:
     return any(len(part) < length or any(t.padding for t in part.tokens) for part in group)
 
 
-def _one_or_all(given: Sequence[Any]) -> Any:
+def one_or_all(given: Sequence[Any]) -> Any:
     """Return what is None for all texts as one, else a list with one each."""
     return None if all(one is None for one in given) else list(given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.source import allowed_difference
 from fgonnx.fields import refuse_idle
+
+if TYPE_CHECKING:
+    from fgonnx.audit.comparison.texts import TextComparison
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
@@ -161,14 +164,42 @@ def parted(points: Sequence[Point], added: Float) -> list[tuple[Point, float]]:
     return [(points[i], float(added[i])) for i in order if added[i] > least]
 
 
+@overload
 def compare(
     a: ModelLike | LoadedModel,
     b: ModelLike | LoadedModel,
     x: Given,
     x_b: Given | None = None,
     target: Any = None,
+    *,
+    text: None = None,
     **how: Any,
-) -> Comparison:
+) -> Comparison: ...
+
+
+@overload
+def compare(
+    a: ModelLike | LoadedModel,
+    b: ModelLike | LoadedModel,
+    x: None = None,
+    x_b: None = None,
+    target: Any = None,
+    *,
+    text: Any,
+    **how: Any,
+) -> TextComparison: ...
+
+
+def compare(
+    a: ModelLike | LoadedModel,
+    b: ModelLike | LoadedModel,
+    x: Given | None = None,
+    x_b: Given | None = None,
+    target: Any = None,
+    *,
+    text: Any = None,
+    **how: Any,
+) -> Comparison | TextComparison:
     """Compare two models on a batch: decisions, scores, maps, and the layers where they diverge.
 
     Parameters
@@ -177,14 +208,20 @@ def compare(
         The model that was approved.
     b : the same
         The one that is deployed.
-    x : numpy array, or mapping of input names to arrays
+    x : numpy array, or mapping of input names to arrays, optional
         The samples as A takes them.
     x_b : the same, optional
         The same samples for B, if it takes other inputs.
     target : optional
         What to explain in both, as for `fgonnx.Explainer`; by default A's prediction.
+    text : str, tuple of two str, bytes, sequence of int, or a list of those, optional
+        Texts instead of `x`, for models of texts, as `fgonnx.explain` takes them.
     **how
-        Options, as for `Comparer`.
+        Options, as for `Comparer`; with texts also those of texts, such as `tokenizer`.
+
+    Returns
+    -------
+    Comparison, or TextComparison of texts
 
     Raises
     ------
@@ -201,7 +238,17 @@ def compare(
     array([1., 1.])
     >>> found.parted()
     []
+    >>> fgonnx.compare("float.onnx", "int8.onnx", text="a lovely film").measures["pointing"]  # doctest: +SKIP
+    array([1.])
     """
+    if text is not None:
+        from fgonnx.audit.comparison.texts import compare_texts
+
+        if x is not None:
+            raise InputError("give samples or text=, not both")
+        return compare_texts(a, b, text, target, x_b=x_b, **how)
+    if x is None:
+        raise InputError("there is nothing to compare on: give samples, or text= for models of texts")
     return Comparer(a, b, **how)(x, x_b, target)
 
 

@@ -135,7 +135,14 @@ STYLE = """<style>
 """The style of texts on a page."""
 
 
-def as_html(words: Sequence[Shaded], title: str, lines: Sequence[str] = (), *, few: int = FEW) -> str:
+def as_html(
+    words: Sequence[Shaded],
+    title: str,
+    lines: Sequence[str] = (),
+    *,
+    few: int = FEW,
+    largest: float | None = None,
+) -> str:
     """Return a text as HTML: shaded words with their numbers on hover, and what is said of them.
 
     Parameters
@@ -148,12 +155,12 @@ def as_html(words: Sequence[Shaded], title: str, lines: Sequence[str] = (), *, f
         The certificate and notes, one statement a line.
     few : int
         Words of a text that is shown whole.
+    largest : float, optional
+        What the strongest shade stands for; by default the largest amount of these words.
     """
     said = "".join(f'<p class="c">{html.escape(line)}</p>' for line in lines)
-    return (
-        f'{STYLE}<div class="fgonnx-text"><p class="h" dir="auto">{html.escape(title)}</p>{_body(words, few)}{said}'
-        "</div>"
-    )
+    head = f'<p class="h" dir="auto">{html.escape(title)}</p>'
+    return f'{STYLE}<div class="fgonnx-text">{head}{_body(words, few, largest)}{said}</div>'
 
 
 def without_title(words: Sequence[Shaded], *, few: int = FEW) -> str:
@@ -161,8 +168,8 @@ def without_title(words: Sequence[Shaded], *, few: int = FEW) -> str:
     return f'<div class="fgonnx-text">{_body(words, few)}</div>'
 
 
-def _body(words: Sequence[Shaded], few: int) -> str:
-    largest = largest_of(words)
+def _body(words: Sequence[Shaded], few: int, largest: float | None = None) -> str:
+    largest = largest_of(words) if largest is None else largest
     body = []
     for part in sorted({w.part for w in words}):
         own = [w for w in words if w.part == part]
@@ -197,13 +204,37 @@ def page(bodies: Sequence[str], title: str) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
         f'content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>'
-        "<style>:root{color-scheme:light dark}body{margin:1.5em;color:CanvasText;background:Canvas}</style></head>"
+        "<style>:root{color-scheme:light dark}"
+        "body{margin:1.5em;font-family:system-ui,sans-serif;color:CanvasText;background:Canvas}</style></head>"
         f"<body>{inner}</body></html>\n"
     )
 
 
-def drawn(words: Sequence[Shaded], title: str, lines: Sequence[str] = (), *, width: int = 900, few: int = FEW) -> RGB:
+def drawn(
+    words: Sequence[Shaded],
+    title: str,
+    lines: Sequence[str] = (),
+    *,
+    width: int = 900,
+    few: int = FEW,
+    largest: float | None = None,
+) -> RGB:
     """Draw a text: shaded words with their numbers below those that matter, and what is said of them.
+
+    Parameters
+    ----------
+    words : sequence of Shaded
+        The words.
+    title : str
+        What is explained.
+    lines : sequence of str
+        The certificate and notes, one statement a line.
+    width : int
+        Width in pixels.
+    few : int
+        Words of a text that is shown whole.
+    largest : float, optional
+        What the strongest shade stands for; by default the largest amount of these words.
 
     Returns
     -------
@@ -211,7 +242,7 @@ def drawn(words: Sequence[Shaded], title: str, lines: Sequence[str] = (), *, wid
         RGB pixels.
     """
     size, margin, step = 17.0, 20, 44
-    largest = largest_of(words)
+    largest = largest_of(words) if largest is None else largest
     rows: list[list[tuple[float, Shaded | Gap]]] = []
     for part in sorted({w.part for w in words}):
         rows += _rows(folded([w for w in words if w.part == part], few), width - 2 * margin, size)
