@@ -129,7 +129,9 @@ def reader(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("photos/photo.png", "photo.jpg", "street.jpg", "group.jpg", "masks/photo.png", *VALIDATION):
         shutil.copy(IMAGES / "circle.png", tmp_path / file)
-    model(SENTIMENT, tmp_path / "sentiment.onnx")
+    for name in ("sentiment", "sentiment-int8"):
+        model(SENTIMENT, tmp_path / f"{name}.onnx")
+    (tmp_path / "reviews.csv").write_text("review,label\na lovely film,1\nit is never tedious,1\n")
     (tmp_path / "tokenizer.json").write_text(json.dumps(TOKENIZER))
     (tmp_path / "labels.txt").write_text("bad\ngood\nneither")
     (tmp_path / "synset.txt").write_text("\n".join(CLASSES))

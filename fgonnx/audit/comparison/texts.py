@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx.audit.comparison import MEASURES, Comparer, Comparison, measures, parted
+from fgonnx.audit.comparison import measures
 from fgonnx.audit.comparison.alignment import Point
+from fgonnx.audit.comparison.comparer import MEASURES, Comparer, Comparison, parted
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.rewrite.options import Options, with_changes
