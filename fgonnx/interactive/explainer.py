@@ -21,8 +21,9 @@ from fgonnx.errors import InputError
 from fgonnx.explain import explainer
 from fgonnx.explain.explanation import Explanation as Arrays
 from fgonnx.explain.targets import Contrast, Target
-from fgonnx.interactive.explanation import Explanation, Identity, Origin, shown
+from fgonnx.interactive.explanation import Explanation, shown
 from fgonnx.interactive.given import Given, array_of, given, samples_of
+from fgonnx.interactive.origin import Identity, Origin
 from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, completed
 from fgonnx.jobs.record import Decision
 from fgonnx.jobs.samples import Reader, Sample, Source

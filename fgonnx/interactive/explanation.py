@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import copy
-import hashlib
 import html
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx import files as storage
-from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explanation import Explanation as Arrays
+from fgonnx.interactive import cell, table
+from fgonnx.interactive.origin import Origin, input_of
 from fgonnx.jobs import provenance, record, tabled, written
-from fgonnx.jobs.record import Decision
-from fgonnx.jobs.samples import Reader, Sample, unique_names
-from fgonnx.jobs.written import Asked
-from fgonnx.opencv import cv2
+from fgonnx.jobs.samples import Sample, unique_names
 from fgonnx.pictures.read.images import png, write_png
 from fgonnx.pictures.show import visual
 
@@ -36,67 +32,10 @@ Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
 
 _SHOWN = 12  # samples in a notebook's cell
-_COLUMNS = 2
-_THUMBNAIL = 160  # pixels, of one of several samples in a cell
-_PLOTTED = 240  # the same of a plot, whose text is to be read
-_BIASES = "biases"
 _PER_SAMPLE = (
     *("saliency", "target", "contrast", "score", "scores", "contributions", "completeness", "attribution", "delta"),
     "input_gradient",
 )
-
-
-class Identity:
-    """What identifies a model in records, found when it is first needed: large weights take a while to be hashed."""
-
-    def __init__(self, loaded: LoadedModel) -> None:
-        self._loaded: LoadedModel | None = loaded
-
-    @cached_property
-    def content(self) -> dict[str, Any]:
-        """What `provenance.model_of` returns."""
-        assert self._loaded is not None
-        return provenance.model_of(self._loaded, self._loaded.path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"content": self.content, "_loaded": None}
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where an explanation comes from: what its pictures and records say beyond its arrays.
-
-    Attributes
-    ----------
-    samples : tuple of Sample
-        What was explained, one each.
-    decision : Decision
-        All entries of the head.
-    model : Identity
-        What identifies the model.
-    asked : Asked
-        What was asked for: from it, records and the command that repeats it are written.
-    layout : str
-        Axes of the input with samples first, such as "NCHW".
-    reader : Reader
-        What made arrays of files; it draws arrays.
-    batches : dict of str to int or None
-        Axis of the batch of those of the model's outputs where it is not the first.
-    digests : tuple of str or None
-        SHA-256 of each sample's file, as it was read; None of what was no file. Empty of arrays.
-    told : bool
-        Whether a command says the same.
-    """
-
-    samples: tuple[Sample, ...]
-    decision: Decision
-    model: Identity
-    asked: Asked
-    layout: str
-    reader: Reader
-    batches: Mapping[str, int | None] = field(default_factory=dict)
-    digests: tuple[str | None, ...] = ()
-    told: bool = False
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -375,32 +314,18 @@ class Explanation(Arrays):
             raise OptionError("a DataFrame needs pandas: pip install pandas, or use to_dict()") from error
         index: list[Any] = [s.named.index if s.named is not None else None for s in self.origin.samples]
         kept = index[0].append(index[1:]) if all(i is not None for i in index) else None
-        return pd.DataFrame([self._row(i) for i in range(len(self))], index=kept)
-
-    def _row(self, sample: int) -> dict[str, Any]:
-        made = self._records[sample]
-        target, completeness, localised = made["target"], made["completeness"], made["localised"]
-        own = {
-            "sample": self.origin.samples[sample].source.name,
-            "explained": record.target_of(made),
-            "index": target["index"] if target else None,
-            "score": made["score"],
-            "probability": target["probability"] if target else None,
-            "top": record.name_of(made["top5"][0]) if made["top5"] else None,
-            "residual": completeness["residual"] if completeness else None,
-            "localised": localised["share"] if localised else None,
-        }
-        return {**own, **_contributions(made, own)}
+        rows = [table.row(made, s.source.name) for made, s in zip(self._records, self.origin.samples, strict=True)]
+        return pd.DataFrame(rows, index=kept)
 
     def _repr_png_(self) -> bytes:
-        return png(_grid([self.picture(i) for i in range(min(len(self), _SHOWN))]))
+        return png(cell.grid([self.picture(i) for i in range(min(len(self), _SHOWN))]))
 
     def _repr_html_(self) -> str:
         count = min(len(self), _SHOWN)
         if count == 1:
-            parts = [_img(self._alt(0), self.picture(0), "max-width:100%;height:auto")]
+            parts = [cell.image(self._alt(0), self.picture(0), "max-width:100%;height:auto")]
         else:
-            parts = [_captioned(self._summary(i), self._alt(i), self._small(i)) for i in range(count)]
+            parts = [cell.captioned(self._summary(i), self._alt(i), self._small(i)) for i in range(count)]
         rest = f"<p>{len(self) - count} more samples: e[{count}] to e[{len(self) - 1}]</p>" if len(self) > count else ""
         notes = "".join(f"<li>{html.escape(str(note))}</li>" for note in self._notes)
         noted = f"<details><summary>{len(self._notes)} notes</summary><ul>{notes}</ul></details>" if notes else ""
@@ -408,17 +333,10 @@ class Explanation(Arrays):
 
     def _small(self, sample: int) -> RGB:
         """Return picture and overlay of one sample side by side; of what is plotted, its plot."""
-        if self.origin.samples[sample].photo is None and sum(size > 1 for size in self.saliency.shape[1:]) != 2:
-            plotted = self.picture(sample)
-            width = round(plotted.shape[1] * _PLOTTED / plotted.shape[0])
-            return np.asarray(cv2.resize(plotted, (width, _PLOTTED), interpolation=cv2.INTER_AREA), np.uint8)
-        over = np.asarray(self.overlay(sample))
-        photo = self._drawn[sample].photo
-        both = np.concatenate([self._drawn[sample].shown if photo is None else photo, over], axis=1)
-        factor = _THUMBNAIL / over.shape[0]
-        flag = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-        size = (max(1, round(both.shape[1] * factor)), _THUMBNAIL)
-        return np.asarray(cv2.resize(both, size, interpolation=flag), np.uint8)
+        drawn = self._drawn[sample]
+        if drawn.photo is None and sum(size > 1 for size in self.saliency.shape[1:]) != 2:
+            return cell.plotted(self.picture(sample))
+        return cell.pair(drawn.shown if drawn.photo is None else drawn.photo, np.asarray(self.overlay(sample)))
 
     def _alt(self, sample: int) -> str:
         made = self._records[sample]
@@ -438,7 +356,7 @@ class Explanation(Arrays):
         o = self.origin
         sample, pre, target = o.samples[row], o.reader.preprocessing, {"target": o.asked.target}
         asked = o.asked.request(
-            o.model.content, self.settings["bound"], _input_of(sample, *o.digests[row : row + 1]), pre, target, kind
+            o.model.content, self.settings["bound"], input_of(sample, *o.digests[row : row + 1]), pre, target, kind
         )
         about = provenance.about(o.asked.running)
         made = record.describe({**asked, **about}, self, o.decision, sample, row, {}, [])
@@ -452,28 +370,6 @@ class Explanation(Arrays):
 
     def _map(self, sample: int) -> Array:
         return record.smoothed(record.flat(self.saliency[sample]), signed=self.settings["psi"] == "signed")
-
-
-def _contributions(made: Mapping[str, Any], own: Iterable[str]) -> dict[str, float]:
-    """Return what adds up to the score: layers, or of a row of a table its features and the biases.
-
-    `own` are the names of other columns, which none of these overwrites.
-    """
-    if (features := made.get("features")) is not None:
-        found = dict(zip(features["names"], features["contributions"], strict=True))
-        return {**_renamed(found, {*own, _BIASES}), _BIASES: features["biases"]}
-    return _renamed({s["name"]: s["contribution"] for s in made["sites"] if s["contribution"] is not None}, set(own))
-
-
-def _renamed(found: Mapping[str, float], taken: Collection[str]) -> dict[str, float]:
-    """Return what adds, by names that are not taken."""
-    renamed = {}
-    for name, value in found.items():
-        free = name
-        while free in taken or (free != name and free in found):
-            free = f"adds: {free}"
-        renamed[free] = value
-    return renamed
 
 
 def _check_kind(kind: str) -> None:
@@ -490,38 +386,3 @@ def _rows(array: Array | None, index: slice, axis: int | None = 0) -> Any:
     if array is None or axis is None:
         return array
     return array[(slice(None),) * axis + (index,)]
-
-
-def _input_of(sample: Sample, read: str | None = None) -> dict[str, Any]:
-    """Return the input for a record: its file, if it was one, or the hash of the array."""
-    if read is not None:
-        return {"path": str(sample.source.path), "row": sample.source.row, "sha256": read}
-    return {"path": None, "row": None, "sha256": hashlib.sha256(np.ascontiguousarray(sample.x).data).hexdigest()}
-
-
-def _grid(pictures: list[RGB]) -> RGB:
-    """Put pictures side by side and one below the other."""
-    if len(pictures) == 1:
-        return pictures[0]
-    height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
-    columns = min(_COLUMNS, len(pictures))
-    rows = -(-len(pictures) // columns)
-    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
-    for i, p in enumerate(pictures):
-        y, x = i // columns * height, i % columns * width
-        sheet[y : y + p.shape[0], x : x + p.shape[1]] = p
-    if width * columns > 2400:
-        factor = 2400 / (width * columns)
-        sheet = np.asarray(cv2.resize(sheet, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
-    return sheet
-
-
-def _img(alt: str, picture: RGB, style: str) -> str:
-    data = base64.b64encode(png(picture)).decode()
-    said = html.escape(alt)
-    return f'<img alt="{said}" title="{said}" style="{style}" src="data:image/png;base64,{data}">'
-
-
-def _captioned(caption: str, alt: str, picture: RGB) -> str:
-    image = _img(alt, picture, "display:block")
-    return f'<figure style="margin:0">{image}<figcaption>{html.escape(caption)}</figcaption></figure>'
