@@ -14,7 +14,9 @@ MOST = 8
 OF_OPERATORS = (
     "fgonnx/engine/rules",
     "fgonnx/engine/normal/expand",
+    "fgonnx/engine/walk/witness/elementwise.py",
     "fgonnx/engine/walk/witness/operators.py",
+    "fgonnx/engine/walk/witness/windows.py",
     "fgonnx/training/network.py",
 )
 #: The command line's functions have a parameter for every option.

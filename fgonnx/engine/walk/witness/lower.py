@@ -14,48 +14,48 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.rules.registry import Unsupported
-from fgonnx.engine.walk.witness import operators
+from fgonnx.engine.walk.witness import elementwise, operators, windows
 from fgonnx.engine.walk.witness.operators import WAY_OUT
 
 Lowering = Callable[..., ir.Value | tuple[ir.Value, ...]]
 
 #: The lowering of an operator.
 LOWERINGS: dict[str, Lowering] = {
-    "AveragePool": operators.average_pool,
+    "AveragePool": windows.average_pool,
     "BatchNormalization": operators.batch_normalization,
-    "Celu": operators.celu,
-    "Clip": operators.clip,
-    "Conv": operators.conv,
-    "ConvTranspose": operators.conv_transpose,
+    "Celu": elementwise.celu,
+    "Clip": elementwise.clip,
+    "Conv": windows.conv,
+    "ConvTranspose": windows.conv_transpose,
     "DepthToSpace": operators.depth_to_space,
     "Dropout": operators.dropout,
-    "Elu": operators.elu,
-    "Gelu": operators.gelu,
+    "Elu": elementwise.elu,
+    "Gelu": elementwise.gelu,
     "Gemm": operators.gemm,
-    "GlobalMaxPool": operators.global_max_pool,
-    "HardSigmoid": operators.hard_sigmoid,
-    "HardSwish": operators.hard_swish,
+    "GlobalMaxPool": windows.global_max_pool,
+    "HardSigmoid": elementwise.hard_sigmoid,
+    "HardSwish": elementwise.hard_swish,
     "InstanceNormalization": operators.instance_normalization,
     "LayerNormalization": operators.layer_normalization,
-    "LeakyRelu": operators.leaky_relu,
+    "LeakyRelu": elementwise.leaky_relu,
     "MatMul": operators.matmul,
-    "MaxPool": operators.max_pool,
+    "MaxPool": windows.max_pool,
     "Mean": operators.mean,
-    "Mish": operators.mish,
-    "PRelu": operators.prelu,
+    "Mish": elementwise.mish,
+    "PRelu": elementwise.prelu,
     "Pad": operators.pad,
     "Pow": operators.power,
     "ReduceL1": operators.reduce_l1,
     "ReduceSumSquare": operators.reduce_sum_square,
     "Resize": operators.resize,
-    "Selu": operators.selu,
+    "Selu": elementwise.selu,
     "Slice": operators.slice_,
-    "Softplus": operators.softplus,
-    "Softsign": operators.softsign,
+    "Softplus": elementwise.softplus,
+    "Softsign": elementwise.softsign,
     "SpaceToDepth": operators.space_to_depth,
     "Split": operators.split,
     "Sum": operators.sum_,
-    "ThresholdedRelu": operators.thresholded_relu,
+    "ThresholdedRelu": elementwise.thresholded_relu,
     "Where": operators.where,
 }
 
