@@ -41,6 +41,7 @@ from fgonnx.jobs import record
 from fgonnx.jobs.dataset import Dataset, Picture
 from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.results import write_csv, write_results
+from fgonnx.pictures.read.complete import black
 
 SCHEMA = 1
 """Version of the summary's layout; it changes when a key changes its meaning or goes away."""
@@ -290,7 +291,9 @@ class EvaluationJob:
         x = np.stack([picture.x for picture in read.values()])
         labels = [item.label for item in items if item.label is not None]
         target = labels if self.plan.target == "label" else None
-        data = evaluate.Data.of(self.forward, x, target, numbers=list(read), black=self._black(), seed=self.plan.seed)
+        data = evaluate.Data.of(
+            self.forward, x, target, numbers=list(read), black=black(self.preprocessing), seed=self.plan.seed
+        )
         if self.dataset.masked:
             none = np.zeros(data.grid, bool)
             data = replace(data, masks=np.stack([none if p.mask is None else p.mask for p in read.values()]))
@@ -306,13 +309,6 @@ class EvaluationJob:
             {"image": name, "label": label, "predicted": int(p), "target": int(t)}
             for name, label, p, t in zip(shard.images, labels, predicted, data.target, strict=True)
         ]
-
-    def _black(self) -> Any:
-        """Return the input of a black pixel; 0 for preprocessed arrays."""
-        if self.preprocessing is None:
-            return 0.0
-        black = self.preprocessing.apply(np.zeros((8, 8, 3), np.uint8))
-        return black[:, :1, :1] if self.preprocessing.layout == "NCHW" else black[:1, :1]
 
     def finish(self) -> dict[str, Any]:
         """Write the files of a finished run and return the summary."""

@@ -1,7 +1,7 @@
 """The layout of a record, stated once: what `explain` writes as JSON and `audit` as Parquet.
 
-A kind is "text", "int", "float", "bool", "json" (any value), "bytes", a list `[kind]`, or a `Struct`. A question mark
-behind a name says that the value may be null.
+A kind is "text", "int", "float", "bool", "json" (any value), "bytes", a list `[kind]`, a `Struct` or a `Named`. A
+question mark behind a name says that the value may be null.
 """
 
 from __future__ import annotations
@@ -27,6 +27,22 @@ class Struct:
     """
 
     fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Named:
+    """An object whose keys are data: in Parquet a map.
+
+    Attributes
+    ----------
+    kind : kind
+        Of every value.
+    null : bool
+        Whether values may be null.
+    """
+
+    kind: Any
+    null: bool = False
 
 
 @dataclass(frozen=True)
@@ -301,7 +317,14 @@ FIELDS = (
         null=True,
         of=AUDIT,
     ),
-    Field("slices", "json", "columns of the data that make cohorts, such as camera or site", of=AUDIT),
+    Field(
+        "measures",
+        Named("float", null=True),
+        "with `--measures`: every quantity of every measure of the map, as `MEASURE.QUANTITY`; `null` where there is "
+        "none; else empty",
+        of=AUDIT,
+    ),
+    Field("slices", Named("text"), "columns of the data that make cohorts, such as camera or site", of=AUDIT),
     Field("error", "text", "why there is no result", null=True, of=AUDIT),
     *(
         Field(name, "text", "free text", null=True, of=AUDIT)
@@ -357,6 +380,8 @@ def _json_kind(kind: Any, *, null: bool = False) -> dict[str, Any]:
             "required": [name for name in kind.fields if not name.endswith("?")],
             "additionalProperties": False,
         }
+    elif isinstance(kind, Named):
+        made = {"type": "object", "additionalProperties": _json_kind(kind.kind, null=kind.null)}
     else:
         named = {"text": "string", "bytes": "string", "int": "integer", "float": "number", "bool": "boolean"}
         made = {"type": named[kind]}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fgonnx.jobs.schema import EXPLAIN, FIELDS, Struct
+from fgonnx.jobs.schema import EXPLAIN, FIELDS, Named, Struct
 
 _SIMPLE = {
     "text": pa.string(),
@@ -18,7 +18,7 @@ _SIMPLE = {
     "json": pa.string(),
     "bytes": pa.binary(),
 }
-_NARROW = {"grid": pa.list_(pa.float32()), "slices": pa.map_(pa.string(), pa.string())}
+_NARROW = {"grid": pa.list_(pa.float32())}
 
 
 def _kind(kind: Any) -> pa.DataType:
@@ -26,14 +26,17 @@ def _kind(kind: Any) -> pa.DataType:
         return pa.list_(_kind(kind[0]))
     if isinstance(kind, Struct):
         return pa.struct([(name.rstrip("?"), _kind(k)) for name, k in kind.fields.items()])
+    if isinstance(kind, Named):
+        return pa.map_(pa.string(), _kind(kind.kind))
     return _SIMPLE[kind]
 
 
 COLUMNS = pa.schema([(f.name, _NARROW.get(f.name, _kind(f.kind))) for f in FIELDS if f.of != EXPLAIN])
-"""Schema of the Parquet files of an audit; values of the kind "json" are texts, `slices` is a map."""
+"""Schema of the Parquet files of an audit; values of the kind "json" are texts."""
 
 _LEFT_OUT = [f.name for f in FIELDS if f.optional]
-_JSON = [f.name for f in FIELDS if f.kind == "json" and f.name != "slices"]
+_JSON = [f.name for f in FIELDS if f.kind == "json"]
+_MAPS = [f.name for f in FIELDS if isinstance(f.kind, Named)]
 
 
 def table(records: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any]) -> pa.Table:
@@ -51,7 +54,8 @@ def table(records: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any]) -> 
         row = dict(record)
         for name in _JSON:
             row[name] = json.dumps(row[name], ensure_ascii=False) if row.get(name) is not None else None
-        row["slices"] = list(row.get("slices", {}).items())
+        for name in _MAPS:
+            row[name] = list(row.get(name, {}).items())
         rows.append(row)
     text = json.dumps(metadata, sort_keys=True)
     return pa.Table.from_pylist(rows, COLUMNS).replace_schema_metadata({"fgonnx": text})
@@ -65,8 +69,9 @@ def records(found: pa.Table) -> list[dict[str, Any]]:
         for name in _JSON:
             if row.get(name) is not None:
                 row[name] = json.loads(row[name])
-        if "slices" in row:
-            row["slices"] = dict(row["slices"] or ())
+        for name in _MAPS:
+            if name in row:
+                row[name] = dict(row[name] or ())
         for name in ("versions", "runtime"):
             if row.get(name) is not None:
                 row[name] = {k: v for k, v in row[name].items() if v is not None}

@@ -50,11 +50,16 @@ def on_object(saliency: Array, mask: npt.NDArray[np.bool_] | None) -> dict[str, 
     if mask is None:
         return {"object": None, "object_area": None}
     values = np.abs(flat(saliency))
-    if values.shape != mask.shape:
-        size = (values.shape[1], values.shape[0])
-        mask = np.asarray(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0)
+    mask = fitted(mask, values.shape)
     total = float(values.sum())
     return {"object": float(values[mask].sum()) / total if total else 0.0, "object_area": float(mask.mean())}
+
+
+def fitted(mask: npt.NDArray[np.bool_], size: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Return a mask in the size of a map, height and width."""
+    if mask.shape == size:
+        return mask
+    return np.asarray(cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) > 0)
 
 
 def pictures(shown: RGB, saliency: Array | None, *, signed: bool) -> dict[str, bytes | None]:

@@ -122,6 +122,8 @@ def _metrics(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     for cohort in summary["cohorts"]:
         for place, v in cohort["places"].items():
             found.append(_metric(f"share of the map: {place}", v["mean"], cohort["cohort"], v["low"], v["high"]))
+        for name, v in cohort["measures"].items():
+            found.append(_metric(name, v["mean"], cohort["cohort"], v["low"], v["high"]))
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from fgonnx.engine.rewrite.options import parse_list
 from fgonnx.errors import OptionError
 from fgonnx.fields import RUNNING, check_choice, check_choices, check_fields, check_idle, documented, option, pairs
-from fgonnx.jobs.audit import condition
+from fgonnx.jobs.audit import condition, measuring
 from fgonnx.wording import parameter
 
 REMARKS = ("operator", "purpose", "reviewer", "decision", "comment")
@@ -92,6 +92,14 @@ class Auditing:
         many=True,
         python="In Python, a mapping.",
     )
+    measures: tuple[str, ...] | None = option(
+        None,
+        "Measures of every map, with options as in deletion:steps=20 (docs/evaluation.md); most run the model many "
+        "times a picture. Default: none.",
+        panel=_KEPT,
+        metavar="A,B",
+        parse=parse_list,
+    )
     sanity: int = option(
         4,
         "Rows on which the model is checked and its weights are made random, for the report; 0 for none.",
@@ -105,6 +113,7 @@ class Auditing:
         check_choices(self, maps=MAPS)
         for name in self.remarks or {}:
             check_choice("remarks", name, REMARKS)
+        measuring.chosen(self.measures or (), masks=self.objects is not None)
         if self.only is not None:
             condition.parse(self.only, self.slices or ())
 

@@ -26,7 +26,7 @@ from fgonnx.explain import choice
 from fgonnx.explain.explainer import Explainer
 from fgonnx.fields import refuse_idle
 from fgonnx.jobs import provenance
-from fgonnx.jobs.audit import condition, data
+from fgonnx.jobs.audit import condition, data, measuring
 from fgonnx.jobs.audit.objects import Objects
 from fgonnx.jobs.audit.options import Auditing
 from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels
@@ -109,6 +109,9 @@ class Tools:
         auditing = request.auditing
         self.condition = condition.parse(auditing.only, auditing.slices or ()) if auditing.only is not None else None
         self.objects = Objects(auditing.objects) if auditing.objects is not None else None
+        self.measures = measuring.chosen(auditing.measures or (), masks=self.objects is not None)
+        if self.measures:
+            refuse_idle(self.options, ("contrast",), "measures ask for the score of one class")
         self.base = request.data if request.data.is_dir() else request.data.parent
         self.lock = threading.Lock()  # one explanation at a time: two would share the cores
         self.labels: tuple[str, ...] | None = None
@@ -138,6 +141,7 @@ class Tools:
         rewritten = self.explainer.engine((1, *shape), forward=True).rewritten
         head, stripped = rewritten.head_shape, rewritten.stripped
         self.entries = math.prod(head)
+        measuring.check(self.measures, rewritten.normal.layout)
         self.classes = sum(size > 1 for size in head) == 1
         self.probabilities = self.classes and stripped in ("Softmax", "LogSoftmax", "Sigmoid")
         if not self.classes:

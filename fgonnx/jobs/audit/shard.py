@@ -18,13 +18,14 @@ from fgonnx.explain.choice import SameEntryError, takes_seed
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.jobs import provenance, record
-from fgonnx.jobs.audit import arrow, evidence
+from fgonnx.jobs.audit import arrow, evidence, measuring
 from fgonnx.jobs.audit.options import REMARKS
 from fgonnx.jobs.audit.plan import Plan
 from fgonnx.jobs.audit.shardfiles import key
 from fgonnx.jobs.record import Decision
 from fgonnx.jobs.samples import Sample
 from fgonnx.jobs.schema import FIELDS, SCHEMA
+from fgonnx.pictures.read import complete
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +35,7 @@ _NOTHING: dict[str, Any] = {f.name: None for f in FIELDS if f.null} | {
     "sites": [],
     "notes": [],
     "chosen": [],
+    "measures": {},
 }
 
 
@@ -147,8 +149,14 @@ def _explain(plan: Plan, rows: Rows, made: _Shard) -> None:
         }
         return
     decision = Decision.of(explanation, r, tools.labels, tools.explainer.labels)
+    masks = [_mask(plan, row, sample) for row, sample in rows]
+    measured, remarks = _measured(plan, rows, x, explanation, [mask for mask, _ in masks])
     for i, (row, sample) in enumerate(rows):
-        made.records[row["number"]] = _explained(plan, row, sample, explanation, decision, i)
+        record_ = _explained(plan, row, sample, explanation, decision, i)
+        record_["evidence"] |= evidence.on_object(explanation.saliency[i], masks[i][0])
+        record_["measures"] = measured[i]
+        record_["notes"] += [why for why in (masks[i][1], *remarks) if why is not None]
+        made.records[row["number"]] = record_
         _keep(plan, row, explanation.saliency[i], made)
         if sample.photo is None:
             sample = replace(sample, shown=tools.reader.shown(sample.x, r.normal.layout))
@@ -161,18 +169,27 @@ def _explained(
     base = _base(plan, row)
     saliency = explanation.saliency[i]
     grid = evidence.grid_of(saliency)
-    mask, why = _mask(plan, row, sample)
     files_of = {"picture": None, "map": _map_name(plan, row)}
     made = record.describe({**base, "notes": []}, explanation, decision, sample, i, files_of, ())
-    made["notes"] += [why] if why is not None else []
     return {
         **_NOTHING,
         **base,
         **made,
         **_judged(plan, row, made["top5"]),
         "grid": grid.ravel().tolist(),
-        "evidence": {**evidence.places(grid), **evidence.on_object(saliency, mask)},
+        "evidence": evidence.places(grid),
     }
+
+
+def _measured(
+    plan: Plan, rows: Rows, x: Array, explanation: Explanation, masks: Sequence[Any]
+) -> tuple[list[dict[str, float | None]], list[str]]:
+    tools = plan.tools
+    numbers = [row["number"] for row, _ in rows]
+    black = complete.black(tools.preprocessing)
+    seed = plan.request.auditing.seed
+    with tools.lock:
+        return measuring.taken(tools.measures, tools.explainer, x, explanation, numbers, masks, black, seed)
 
 
 def _mask(plan: Plan, row: Mapping[str, Any], sample: Sample) -> tuple[Any, str | None]:

@@ -87,6 +87,14 @@ def complete(pre: Preprocessing, input_shape: Sequence[int | str | None], dtype:
     return replace(pre, **found)
 
 
+def black(pre: Preprocessing | None) -> npt.NDArray[Any] | float:
+    """Return the input of a black pixel, to be broadcast to a picture; 0 for arrays without preprocessing."""
+    if pre is None:
+        return 0.0
+    pixels = pre.apply(np.zeros((8, 8, 3), np.uint8))
+    return pixels[:, :1, :1] if pre.layout == "NCHW" else pixels[:1, :1]
+
+
 def _layout(dims: tuple[int | None, ...], shown: str) -> Layout:
     """Find the channel axis by its length."""
     first, last = dims[1] in (1, 3), dims[3] in (1, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fgonnx import files
+from fgonnx.audit import evaluate
 from fgonnx.errors import InputError
 from fgonnx.jobs.audit import formats, intact
 from fgonnx.jobs.audit.plan import opened
@@ -70,7 +71,7 @@ def read(folder: Path) -> Run:
     found = columns.files_of(folder)
     if not found:
         raise InputError(f"'{folder}' holds a plan and no shard that is done; run fgonnx audit again, it goes on")
-    whole = columns.read(found)
+    whole = columns.read(found, measured=bool(about["request"]["auditing"].get("measures")))
     return Run(folder, about, found, whole, measures.cohorts(whole, about["labels"]), columns.sites_of(found))
 
 
@@ -115,6 +116,7 @@ def report(folder: str | Path) -> dict[str, Any]:
         "calibration": measures.calibration(whole, about["request"]["auditing"]["seed"]),
         "unsure": _unsure(whole),
         "cohorts": measures.means(run.files, whole, run.cohorts, len(run.sites)),
+        "measures": _measures(about["request"]["auditing"].get("measures") or ()),
         "layers": run.sites,
         "clusters": grouping.clusters if grouping is not None else [],
         "grouped": len(grouping.numbers) if grouping is not None else 0,
@@ -136,6 +138,12 @@ def report(folder: str | Path) -> dict[str, Any]:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     formats.write(run.folder, summary)
     return summary
+
+
+def _measures(names: Sequence[str]) -> list[dict[str, str]]:
+    """Return what the measures of a run are."""
+    found = (evaluate.get(name) for name in dict.fromkeys(names))
+    return [{"name": m.name, "better": m.better, "meaning": m.meaning, "source": m.source} for m in found]
 
 
 def _json(path: Path) -> Any:

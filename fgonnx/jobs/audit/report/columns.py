@@ -45,6 +45,8 @@ class Columns:
         Whether a row has an error, a map.
     slices : dict of str to (numpy array of int, list of str)
         Codes and values of every slice.
+    measures : dict of str to numpy array, (N,)
+        Values of every quantity of a measure, NaN where there is none.
     """
 
     number: Array
@@ -60,6 +62,7 @@ class Columns:
     failed: Bool
     explained: Bool
     slices: dict[str, tuple[Array, list[str]]] = field(default_factory=dict)
+    measures: dict[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.number)
@@ -80,19 +83,40 @@ def files_of(folder: Path) -> list[Path]:
     return sorted((folder / SHARDS).glob("records-*.parquet"))
 
 
-def read(files: Sequence[Path]) -> Columns:
-    """Read the numbers of all rows."""
+def read(files: Sequence[Path], *, measured: bool = False) -> Columns:
+    """Read the numbers of all rows; of measures where they were taken."""
     parts: dict[str, list[Array]] = {}
+    taken: list[dict[str, Array]] = []
     slices: dict[str, tuple[list[Array], dict[str, int]]] = {}
     for file in files:
-        table = table_of(file, _SCALARS)
+        table = table_of(file, [*_SCALARS, *(["measures"] if measured else [])])
+        taken.append(_measures(table) if measured else {})
         for name, values in _numbers(table).items():
             parts.setdefault(name, []).append(values)
         _add_slices(table, slices)
     joined = {name: np.concatenate(values) for name, values in parts.items()}
     evidence = {name.partition(".")[2]: joined.pop(name) for name in list(joined) if name.startswith("evidence.")}
     coded = {name: (np.concatenate(codes), list(known)) for name, (codes, known) in slices.items()}
-    return Columns(**joined, evidence=evidence, slices=coded)
+    return Columns(**joined, evidence=evidence, slices=coded, measures=_joined(taken, parts["number"]))
+
+
+def _measures(table: pa.Table) -> dict[str, Array]:
+    column = _column(table, "measures")
+    of_row = np.repeat(np.arange(len(table)), np.diff(column.offsets.to_numpy()))
+    names, values = np.array(column.keys.to_pylist(), object), _floats(column.items)
+    found = {name: np.full(len(table), np.nan) for name in dict.fromkeys(names.tolist())}
+    for name, array in found.items():
+        array[of_row[names == name]] = values[names == name]
+    return found
+
+
+def _joined(parts: Sequence[dict[str, Array]], of: Sequence[Array]) -> dict[str, Array]:
+    """Join what shards have, NaN for those of a shard that has none of a name."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {
+        name: np.concatenate([p.get(name, np.full(len(n), np.nan)) for p, n in zip(parts, of, strict=True)])
+        for name in names
+    }
 
 
 def _numbers(table: pa.Table) -> dict[str, Array]:

@@ -154,18 +154,6 @@ def means(files: Sequence[Path], columns: Columns, parts: Sequence[Cohort], site
         start += length
     found = []
     for cohort, total in zip(parts, sums, strict=True):
-        places = {}
-        for place in _PLACES:
-            values = columns.evidence[place][cohort.rows]
-            values = values[np.isfinite(values)]
-            if values.size:
-                half = _NORMAL * float(values.std(ddof=1)) / values.size**0.5 if values.size > 1 else None
-                mean = float(values.mean())
-                places[place] = {
-                    "mean": mean,
-                    "low": None if half is None else mean - half,
-                    "high": None if half is None else mean + half,
-                }
         area = columns.evidence["object_area"][cohort.rows]
         found.append(
             {
@@ -174,12 +162,26 @@ def means(files: Sequence[Path], columns: Columns, parts: Sequence[Cohort], site
                 "count": int(cohort.rows.sum()),
                 "explained": total.count,
                 "grid": total.grid(),
-                "places": places,
+                "places": _intervals({place: columns.evidence[place] for place in _PLACES}, cohort.rows),
+                "measures": _intervals(columns.measures, cohort.rows),
                 "object_area": float(np.nanmean(area)) if np.isfinite(area).any() else None,
                 "layers": total.layers(),
                 "localised": _mean(columns.localised[cohort.rows]),
             }
         )
+    return found
+
+
+def _intervals(values: Mapping[str, Array], rows: Bool) -> dict[str, dict[str, float | None]]:
+    """Return the means over rows, with normal intervals, of what is known of them."""
+    found = {}
+    for name, of_rows in values.items():
+        known = of_rows[rows & np.isfinite(of_rows)]
+        if known.size:
+            half = _NORMAL * float(known.std(ddof=1)) / known.size**0.5 if known.size > 1 else None
+            mean = float(known.mean())
+            bounds = (None, None) if half is None else (mean - half, mean + half)
+            found[name] = {"mean": mean, "low": bounds[0], "high": bounds[1]}
     return found
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _SIDE = 96
 _COLUMNS = ("id", "input", "tensor", "top5", "truth", "correct", "score", "completeness", "localised", "sites", "map")
-_MORE = ("evidence", "slices", "error", "notes", "files", "pictures", "explained")
+_MORE = ("evidence", "measures", "slices", "error", "notes", "files", "pictures", "explained")
 _CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 
 
@@ -57,7 +57,8 @@ def rows(run: Run, labelled: Mapping[int, int], summary: Mapping[str, Any], most
     """Return what the page knows of rows: the first of the plan, and those that its sections show."""
     numbers = list(dict.fromkeys([*run.columns.number[:most].tolist(), *chosen(summary)]))
     with_pictures = run.about["request"]["auditing"]["pictures"]
-    wanted = [c for c in (*_COLUMNS, *_MORE) if with_pictures or c != "pictures"]
+    left = ({"pictures"} if not with_pictures else set()) | ({"measures"} if not summary["measures"] else set())
+    wanted = [c for c in (*_COLUMNS, *_MORE) if c not in left]
     found = columns.rows_of(run.folder, numbers, run.size, wanted)
     return [_row(found[n], labelled.get(n)) for n in numbers if n in found]
 
@@ -85,6 +86,7 @@ def _row(row: Mapping[str, Any], cluster: int | None) -> dict[str, Any]:
         "corner": corner,
         "cluster": cluster + 1 if cluster is not None and cluster >= 0 else None,
         "slices": dict(row["slices"] or ()),
+        "measures": {name: _short(value) for name, value in row.get("measures") or ()},
         "error": row["error"],
         "notes": row["notes"],
         "said": row["explained"]["described"] if row["explained"] else None,
