@@ -139,6 +139,14 @@ def kserve(session: nox.Session) -> None:
 
 
 @nox.session
+def exports(session: nox.Session) -> None:
+    """Runs of an audit handed to other tools: ViRelAy, MLflow and model-signing themselves read them."""
+    session.install("-e", ".[cpu,audit]", "h5py", "mlflow>=2.20", "model-signing>=1.1", "pyopenssl", "virelay>=0.6")
+    session.install("pytest", "pyyaml")
+    session.run("pytest", "-o", "filterwarnings=", "tests/test_audit_exports.py", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """The distributions: they build, their metadata are right, the wheel explains the example."""
     session.install(*(r for r in PROJECT["optional-dependencies"]["dev"] if r.startswith(("build", "twine"))))

@@ -13,6 +13,7 @@ import pytest
 import fgonnx
 from fgonnx import evaluate
 from fgonnx.errors import OptionError
+from fgonnx.jobs.schema import json_schema
 from tests import skips
 from tests.audit_support import classifier, folder, shard_bytes
 from tests.cli_support import refused
@@ -72,6 +73,10 @@ class TestRecords:
         map_ = np.load(run / "shards" / shard)[name]
         assert row["measures"]["energy.inside"] == pytest.approx(map_[:, :4].sum() / map_.sum(), rel=1e-6)
         assert rows["ant/004.png"]["measures"]["energy.inside"] is None
+
+    def test_records_obey_the_schema(self, rows):
+        validator = skips.without("jsonschema").Draft202012Validator(json_schema())
+        assert [error.message for row in rows.values() for error in validator.iter_errors(row)] == []
 
     def test_a_row_with_an_error_has_none(self, rows):
         assert rows["bee/005.png"]["measures"] == {}

@@ -72,6 +72,11 @@ class TestRecords:
         for row in arrow.records(records(run)):
             assert list(validator.iter_errors(row)) == []
 
+    def test_files_have_the_schema_of_arrow(self, run):
+        parquet = skips.without("pyarrow.parquet")
+        for file in sorted((run / "shards").glob("*.parquet")):
+            assert parquet.read_schema(file).remove_metadata().equals(arrow.COLUMNS)
+
     def test_keys_have_one_kind_in_json_and_parquet(self):
         assert arrow.COLUMNS.names == [f.name for f in FIELDS if f.of != "explain"]
 
@@ -163,6 +168,25 @@ class TestFormats:
         assert statement["subject"] == [{"name": "net.onnx", "digest": {"sha256": model}}]
         assert statement["predicate"]["result"] == "FAILED"
         assert "every row has a result" in statement["predicate"]["failedTests"]
+
+    def test_the_statement_is_valid_to_those_who_wrote_the_format(self, run):
+        skips.without("in_toto_attestation")
+        from google.protobuf import json_format
+        from in_toto_attestation.predicates.test_result.v0 import test_result_pb2
+        from in_toto_attestation.v1 import statement
+
+        text = json.loads((run / formats.STATEMENT).read_text())
+        predicate = json_format.ParseDict(text["predicate"], test_result_pb2.TestResult())
+        assert list(predicate.failed_tests) == text["predicate"]["failedTests"]
+        parsed = json_format.ParseDict(text, statement.Statement([], "", {}).pb)
+        statement.Statement.copy_from_pb(parsed).validate()
+
+    def test_the_card_obeys_the_published_schema(self, run):
+        skips.without("cyclonedx.validation.json")
+        from cyclonedx.schema import SchemaVersion
+        from cyclonedx.validation.json import JsonStrictValidator
+
+        assert JsonStrictValidator(SchemaVersion.V1_6).validate_str((run / formats.CARD).read_text()) is None
 
     def test_the_card_has_every_metric_with_its_interval(self, run, summary):
         card = json.loads((run / formats.CARD).read_text())

@@ -13,7 +13,7 @@ from fgonnx.cli.options import Folder, Group, ModelPath, Target, takes
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import OptionError
-from fgonnx.jobs.audit.options import Auditing, Drift, Runner
+from fgonnx.jobs.audit.options import Auditing, Drift, Handing, Runner
 from fgonnx.jobs.reading import SOUND, Reading
 
 _EXTRA = {"pyarrow": "pyarrow", "filelock": "filelock", "jinja2": "jinja2", "scipy": "scipy", "sklearn": "scikit-learn"}
@@ -90,10 +90,12 @@ def check_extra(name: str) -> None:
         raise OptionError(f"'fgonnx {name}' needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
-def finish(folder: Path, drift: Drift) -> None:
-    """Compare a run with another where that was asked for, write its report and say what is in it."""
+def finish(folder: Path, drift: Drift, handing: Handing | None = None) -> None:
+    """Compare a run with another where that was asked for, write its report and say what is in it; hand it on."""
     from fgonnx.jobs.audit.drift import against
+    from fgonnx.jobs.audit.export import export
     from fgonnx.jobs.audit.report.build import report
+    from fgonnx.jobs.audit.signing import sign
 
     broken = False
     if drift.against is not None:
@@ -116,6 +118,11 @@ def finish(folder: Path, drift: Drift) -> None:
     for finding in summary["findings"]:
         terminal.say("found", finding)
     terminal.say("written", f"report.html, report.json, records and maps in {folder}/")
+    handing = handing or Handing()
+    for kind in handing.exports or ():
+        terminal.say("exported", f"{export(folder, kind)}/")
+    if handing.sign is not None:
+        terminal.say("signed", f"{sign(folder, handing.sign)}")
     if counts["errors"]:
         terminal.say("errors", f"{counts['errors']:,} rows have no result; their records say why")
     if counts["errors"] or broken:

@@ -13,6 +13,7 @@ from fgonnx.errors import InputError
 from fgonnx.jobs.samples import digest
 
 SUMS, STATEMENT, CARD = "SHA256SUMS", "statement.intoto.json", "model-card.cdx.json"
+SIGNATURE, EXPORTS = "SHA256SUMS.sig", "exports"
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _TESTS = "https://in-toto.io/attestation/test-result/v0.1"
 _SPACE = uuid.UUID("6f9619ff-8b86-d011-b42d-00cf4fc964ff")
@@ -23,21 +24,31 @@ def write(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write the three files of a run, the sums last."""
     files.write_json(folder / STATEMENT, statement(summary))
     files.write_json(folder / CARD, card(summary))
-    with files.replacing(folder / SUMS) as temporary:
-        temporary.write_text(sums(folder), encoding="utf-8")
+    _put(folder, sums(folder))
+
+
+def _put(folder: Path, text: str) -> None:
+    """Write the checksums; a signature of others goes, as it would be of none."""
+    path = folder / SUMS
+    if not (path.is_file() and path.read_bytes() == text.encode()):
+        (folder / SIGNATURE).unlink(missing_ok=True)
+        files.write_text(path, text)
 
 
 def sums(folder: Path) -> str:
     """Return the SHA-256 of every file of a run, as ``sha256sum -c`` reads them."""
-    found = sorted(
-        f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".") and f.name != SUMS and _is_of_run(f)
-    )
+    found = sorted(f for f in folder.rglob("*") if f.is_file() and _is_of_run(f.relative_to(folder)))
     return "".join(f"{digest(f)}  {f.relative_to(folder).as_posix()}\n" for f in found)
 
 
 def _is_of_run(file: Path) -> bool:
-    """Tell whether a file is evidence; logs go on growing."""
-    return file.suffix != ".jsonl"
+    """Tell whether a file is evidence: logs go on growing, exports are copies, sums and signature are of it."""
+    return not (
+        file.name.startswith(".")
+        or file.suffix == ".jsonl"
+        or file.parts[0] == EXPORTS
+        or str(file) in (SUMS, SIGNATURE)
+    )
 
 
 def tests(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -167,4 +178,4 @@ def forget(folder: Path, names: Collection[str]) -> None:
     """Take files that are about to be written again out of SHA256SUMS."""
     found = listed(folder)
     if not found.keys().isdisjoint(names):
-        files.write_text(folder / SUMS, "".join(f"{sha}  {name}\n" for name, sha in found.items() if name not in names))
+        _put(folder, "".join(f"{sha}  {name}\n" for name, sha in found.items() if name not in names))

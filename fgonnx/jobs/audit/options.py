@@ -18,6 +18,10 @@ REMARKS = ("operator", "purpose", "reviewer", "decision", "comment")
 """Free texts that every record carries."""
 
 MAPS, RUNNERS = ("exact", "half", "none"), ("local", "ray")
+EXPORTS = ("fiftyone", "virelay")
+"""Tools in whose layouts a run can be written."""
+
+_HANDED = "What is handed on"
 _DATA, _KEPT, _DRIFT = "What is audited", "What is kept", "Against another run"
 
 
@@ -188,3 +192,29 @@ class Drift:
     def __post_init__(self) -> None:
         check_fields(self)
         check_idle(self)
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Handing:
+    """What of a run is written for others."""
+
+    exports: tuple[str, ...] | None = option(
+        None,
+        f"Write the run for other tools, too, into RUN/exports: {', '.join(EXPORTS)}.",
+        panel=_HANDED,
+        metavar="A,B",
+        flag="--export",
+        parse=parse_list,
+    )
+    sign: Path | None = option(
+        None,
+        "Sign SHA256SUMS with a private key (PEM, elliptic curve) by model-signing, into SHA256SUMS.sig.",
+        panel=_HANDED,
+        metavar="KEY",
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in self.exports or ():
+            check_choice("exports", name, EXPORTS)

@@ -129,9 +129,7 @@ def report(folder: str | Path) -> dict[str, Any]:
     }
     summary["findings"] = findings(summary)
     summary["limits"] = limits(summary)
-    labelled = (
-        dict(zip(grouping.numbers.tolist(), grouping.label.tolist(), strict=True)) if grouping is not None else {}
-    )
+    labelled = grouping.of_rows() if grouping is not None else {}
     files.write_json(run.folder / "report.json", summary)
     with files.replacing(run.folder / "report.html") as temporary:
         text = page.render(summary, page.rows(run, labelled, summary, ROWS))

@@ -44,12 +44,22 @@ class Grouping:
         The clusters, largest first.
     outliers : list of dict
         Rows that resemble no other, with their mean distance to their neighbours.
+    placed : numpy array of float, (n, components)
+        Where the rows are in the space of the main components.
+    variances : numpy array of float, (components,)
+        How far they spread along each.
     """
 
     numbers: Array
     label: Array
     clusters: list[dict[str, Any]]
     outliers: list[dict[str, Any]]
+    placed: Array
+    variances: Array
+
+    def of_rows(self) -> dict[int, int]:
+        """Return the cluster of every row that was grouped, by its number: from 1, as in the report; 0 for none."""
+        return dict(zip(self.numbers.tolist(), (self.label + 1).tolist(), strict=True))
 
 
 def group(files: Sequence[Path], columns: Columns, labels: Sequence[str] | None, sites: int) -> Grouping | None:
@@ -72,7 +82,8 @@ def group(files: Sequence[Path], columns: Columns, labels: Sequence[str] | None,
     if shares.size:
         features = np.hstack([features, _LAYERS * np.sqrt(np.nan_to_num(shares))])
     components = min(_COMPONENTS, *features.shape)
-    placed = PCA(components, svd_solver="full").fit_transform(features)
+    main = PCA(components, svd_solver="full")
+    placed = main.fit_transform(features)
     least = max(_LEAST, round(_SHARE * len(rows)))
     label = HDBSCAN(min_cluster_size=least, min_samples=min(_LEAST, least), copy=True).fit_predict(placed)
     near = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(rows) - 1) + 1).fit(placed)
@@ -83,7 +94,7 @@ def group(files: Sequence[Path], columns: Columns, labels: Sequence[str] | None,
     outliers = [
         {"number": int(columns.number[rows[i]]), "distance": float(distance[i])} for i in np.argsort(-distance)[:SHOWN]
     ]
-    return Grouping(columns.number[rows], label, found, outliers)
+    return Grouping(columns.number[rows], label, found, outliers, placed, main.explained_variance_)
 
 
 def _drawn(files: Sequence[Path], columns: Columns, sites: int) -> tuple[Array, Array, Array]:

@@ -84,7 +84,7 @@ def _row(row: Mapping[str, Any], cluster: int | None) -> dict[str, Any]:
         "sites": [_short(s["contribution"]) for s in row["sites"]],
         "where": {k: _short(v) for k, v in evidence.items() if v is not None} if evidence else None,
         "corner": corner,
-        "cluster": cluster + 1 if cluster is not None and cluster >= 0 else None,
+        "cluster": cluster or None,
         "slices": dict(row["slices"] or ()),
         "measures": {name: _short(value) for name, value in row.get("measures") or ()},
         "error": row["error"],
