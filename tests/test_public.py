@@ -10,7 +10,7 @@ PUBLIC = {
     "rewrite rule rules targets",
     "fgonnx.methods": "Method Sample View Written describe driven find method names written",
     "fgonnx.rules": "Local Rule Unsupported elementwise find homogeneous rule rules",
-    "fgonnx.auditing": "Auditing Drift Runner against audit records report",
+    "fgonnx.auditing": "Auditing Drift Runner against audit export records report sign",
     "fgonnx.targets": "Cotangent Detection Position Region Similarity Target parse",
 }
 
