@@ -18,7 +18,7 @@ from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explanation import Explanation as Arrays
 from fgonnx.interactive import cell, table
 from fgonnx.interactive.origin import Origin, input_of
-from fgonnx.jobs import provenance, record, tabled, written
+from fgonnx.jobs import panel, provenance, record, tabled, written
 from fgonnx.jobs.samples import Sample, unique_names
 from fgonnx.pictures.read.images import png, write_png
 from fgonnx.pictures.show import visual
@@ -215,7 +215,7 @@ class Explanation(Arrays):
         over = written.placed(drawn, self.saliency[sample], o.layout, o.reader.preprocessing)
         map_, photo = self._map(sample), drawn.shown
         if over is not None and drawn.photo is not None:
-            map_, photo = record.smoothed(over, signed=signed), drawn.photo
+            map_, photo = panel.smoothed(over, signed=signed), drawn.photo
         return Image.fromarray(visual.overlay(photo, map_, alpha, signed=signed, colormap=colormap))
 
     def plot(self, sample: int | None = None, *, bars: int = 10) -> Figure:
@@ -369,7 +369,7 @@ class Explanation(Arrays):
         return [s if s.photo is not None else replace(s, shown=o.reader.shown(s.x, o.layout)) for s in o.samples]
 
     def _map(self, sample: int) -> Array:
-        return record.smoothed(record.flat(self.saliency[sample]), signed=self.settings["psi"] == "signed")
+        return panel.smoothed(record.flat(self.saliency[sample]), signed=self.settings["psi"] == "signed")
 
 
 def _check_kind(kind: str) -> None:

@@ -1,4 +1,4 @@
-"""Output for one explained sample: a JSON record, and a panel with the certificate."""
+"""The JSON record of an explained sample, and names of what it holds; `panel` draws it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,9 @@ from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.explain.detection import detected
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.head import ONLY, Head
-from fgonnx.explain.parts import Features, Lanes
-from fgonnx.jobs import provenance, tabled
+from fgonnx.jobs import provenance
 from fgonnx.jobs.samples import Sample
 from fgonnx.jobs.schema import FIELDS
-from fgonnx.jobs.tabular import TABLE
-from fgonnx.opencv import cv2
-from fgonnx.pictures.show import plots, visual
-from fgonnx.pictures.show.sheet import Certificate
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
@@ -37,7 +32,6 @@ SMOOTHED = "score, contributions and completeness are means over the noisy copie
 PICTURES = ("panel", "overlay", "heat")
 _CHOSEN = ("layer",)  # settings that a method chooses by itself where they are left open
 _TOP = 5
-_SMOOTHING = 64  # standard deviation of the average, as a divisor of the picture's longer side
 
 
 @dataclass(frozen=True)
@@ -282,7 +276,7 @@ def target_of(record: Mapping[str, Any]) -> str:
     """Return the name of what was explained."""
     target = record["target"]
     if "contrast" in record:
-        return f"{_first_name(target)} rather than {_first_name(record['contrast'])}"
+        return f"{first_name(target)} rather than {first_name(record['contrast'])}"
     own = target is not None and (target["label"] is not None or record["settings"]["target"] is None)
     described = str(record["explained"]["described"])
     if described == ONLY:
@@ -299,7 +293,7 @@ def name_of(entry: Mapping[str, Any]) -> str:
     return f"{entry['index']} {tuple(entry['position'])}" if several else str(entry["index"])
 
 
-def _first_name(entry: Mapping[str, Any]) -> str:
+def first_name(entry: Mapping[str, Any]) -> str:
     """Return the first of the synonyms that a label lists."""
     return name_of(entry).partition(",")[0]
 
@@ -320,83 +314,6 @@ def flat(saliency: Array) -> npt.NDArray[np.float64]:
     return array.reshape(-1, array.shape[-1]) if array.ndim else array.reshape(1, 1)
 
 
-def draw(
-    record: Mapping[str, Any],
-    sample: Sample,
-    saliency: Array,
-    kind: str,
-    placed: Array | None,
-    values: Array,
-    parts: Lanes | Features | None = None,
-) -> RGB:
-    """Draw the picture of one sample.
-
-    Parameters
-    ----------
-    record : mapping
-        From `describe`.
-    sample : Sample
-        The sample.
-    saliency : numpy array
-        Its map.
-    kind : {"panel", "overlay", "heat"}
-        Photo, explanation and certificate; the map overlaid on the whole photo; or the map alone.
-    placed : numpy array, (H, W), or None
-        The map in the coordinates of the whole photo.
-    values : numpy array, (channels, *grid)
-        The input: sequences and volumes are drawn from it.
-    parts : Lanes, Features or None
-        The map of a series with channels in lanes, or of a row of a table by features.
-    """
-    signed = record["settings"]["psi"] == "signed"
-    if (
-        kind == "panel"
-        and sample.photo is None
-        and (plotted := _plot(record, sample, saliency, values, parts)) is not None
-    ):
-        return plotted
-    map_ = smoothed(flat(saliency), signed=signed)
-    if kind == "heat":
-        return visual.heat(map_, signed=signed)
-    if kind == "overlay" and placed is not None and sample.photo is not None:
-        return visual.overlay(sample.photo, smoothed(placed, signed=signed), signed=signed)
-    shown = _wide_enough(sample.shown)
-    if kind == "overlay":
-        return visual.overlay(shown, map_, signed=signed)
-    return visual.panel(shown, map_, _certificate(record, sample), signed=signed, height=480)
-
-
-def _certificate(record: Mapping[str, Any], sample: Sample) -> Certificate:
-    return Certificate(_title(record, sample), _lines(record), _bars(record))
-
-
-def _plot(
-    record: Mapping[str, Any], sample: Sample, saliency: Array, values: Array, parts: Lanes | Features | None
-) -> RGB | None:
-    """Draw a sequence, a row of a table or a volume; None for a picture."""
-    signed = record["settings"]["psi"] == "signed"
-    if isinstance(parts, Features):
-        return tabled.waterfall_of(record, sample, parts, _certificate(record, sample))
-    if isinstance(parts, Lanes):
-        return tabled.lanes_of(sample, values, parts, _certificate(record, sample), signed=signed)
-    if saliency.ndim == 2 and sample.named is not None and sample.named.axes:
-        return tabled.spectrogram_of(sample, values.mean(axis=0), saliency, _certificate(record, sample), signed=signed)
-    grid = tuple(size for size in saliency.shape if size > 1)
-    map_, rows = saliency.reshape(grid), values.reshape(len(values), *grid)
-    certificate = _certificate(record, sample)
-    if len(grid) == 1:
-        return plots.sequence(rows, map_, certificate, signed=signed, rate=sample.rate, start=sample.start)
-    if len(grid) == 3:
-        return plots.volume(rows.mean(axis=0), map_, certificate, signed=signed)
-    return None
-
-
-def _bars(record: Mapping[str, Any]) -> list[tuple[str, float]]:
-    names = short_names(record["sites"])
-    values = [s["contribution"] for s in record["sites"]]
-    return [(n, v) for n, v in zip(names, values, strict=True) if v is not None]
-
-
 def short_names(sites: Sequence[Mapping[str, Any]]) -> list[str]:
     """Shorten names of layers to the parts that few others share; a number gets its operator as a prefix."""
     names = [re.sub(r":\d+$", "", s["name"].partition(";")[0]) for s in sites]  # TFLite joins fused names with ";"
@@ -408,73 +325,3 @@ def short_names(sites: Sequence[Mapping[str, Any]]) -> list[str]:
     named = [f"{s['op_type']} {n}" if n.isdigit() else n for s, n in zip(sites, short, strict=True)]
     often = Counter(named)
     return [n if often[n] == 1 else str(s["name"]) for s, n in zip(sites, named, strict=True)]
-
-
-def smoothed(map_: Array, *, signed: bool) -> Array:
-    """Smooth a signed map to be drawn: single pixels of alternating sign would be unreadable."""
-    if not signed or min(map_.shape) == 1:
-        return map_
-    return np.asarray(cv2.GaussianBlur(map_, (0, 0), max(map_.shape) / _SMOOTHING), np.float64)
-
-
-def _wide_enough(rgb: RGB) -> RGB:
-    """Stretch the strip of a sequence to a visible height."""
-    height, width = rgb.shape[:2]
-    if height * 8 >= width:
-        return rgb
-    return np.asarray(cv2.resize(rgb, (width, max(1, width // 8)), interpolation=cv2.INTER_NEAREST), np.uint8)
-
-
-def _title(record: Mapping[str, Any], sample: Sample) -> str:
-    named = sample.named
-    which = "" if named is None else f", {named.label}" if named.label else ""
-    if named is not None and named.kind == TABLE:
-        which = f", row {sample.source.row}"
-    return f"{target_of(record)}   ({sample.source.path.name}{which})"
-
-
-def _lines(record: Mapping[str, Any]) -> Sequence[str]:
-    """Describe the certificate in lines of text."""
-    target, top = record["target"], record["top5"]
-    before = record["explained"]["before"]
-    known = target is not None and target["probability"] is not None
-    probability = f", probability {target['probability']:.1%}" if known else ""
-    described = record["explained"]["described"]
-    other = record.get("contrast")
-    obvious = described == target_of(record) or described.endswith(", the largest") or other is not None
-    lines = [] if obvious else [f"explained: {described}"]
-    stage = f" before {before}" if before else ""
-    if other is None:
-        lines += [f"score {record['score']:.5g}{stage}{probability}"]
-    else:
-        lines += [f"{name_of(entry)}: {value_of(entry)}" for entry in (target, other) if entry["score"] is not None]
-        lines += [f"difference {record['score']:.5g}{stage}"]
-    # The largest entry of a head with several axes is not a choice between classes.
-    classes = all(sum(i > 0 for i in entry["position"]) < 2 for entry in [*top, *([target] if target else [])])
-    if "detected" in record:
-        if record["detected"] not in described:
-            lines.append(f"the model's own choice: {record['detected']}")
-    elif top and target is not None and classes and top[0]["index"] != target["index"]:
-        lines.append(f"the model's own choice: {name_of(top[0])} ({value_of(top[0])})")
-    completeness, localised = record["completeness"], record["localised"]
-    if completeness is not None:
-        relative = completeness["relative"]
-        lines.append(
-            f"sum of all contributions {record['score'] - completeness['residual']:.5g}"
-            + (f", off by {relative:.0e} of the score" if relative is not None else "")
-        )
-    if record.get("blocks"):
-        worst = max(block["rounding"] for block in record["blocks"])
-        lines.append(f"at each of {len(record['blocks'])} blocks the same sum, off by at most {worst:.0e}")
-    if localised is not None:
-        lines.append(f"the map shows {localised['share']:.1%} of what contributes")
-    s = record["settings"]
-    layers = f", profile {s['profile']}" if record["sites"] else ""
-    back = f", backward {s['backward']}" if "backward" in s else ""
-    lines.append(f"{s['method']}{layers}, psi {s['psi']}{back}")
-    if s["psi"] == "signed":
-        if other is not None:
-            lines.append(f"red: for {_first_name(target)}; blue: for {_first_name(other)}")
-        if len([size for size in record["map"]["shape"] if size > 1]) > 1:
-            lines.append("drawn as an average over neighbouring pixels; the .npy is not averaged")
-    return lines

@@ -16,7 +16,7 @@ from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.explain.parts import Features, Lanes
 from fgonnx.fields import arguments
-from fgonnx.jobs import provenance, record
+from fgonnx.jobs import panel, provenance, record
 from fgonnx.jobs.reading import OF_FILES, SOUND, Reading
 from fgonnx.jobs.samples import Sample, Source, is_picture, is_recording
 from fgonnx.jobs.schema import SCHEMA
@@ -145,7 +145,7 @@ def drawn(
         The map in lanes or by features.
     """
     over = placed(sample, saliency, layout, preprocessing) if kind == "overlay" else None
-    return record.draw(made, sample, saliency, kind, over, record.arranged(sample.x, layout), parts)
+    return panel.draw(made, sample, saliency, kind, over, record.arranged(sample.x, layout), parts)
 
 
 def placed(sample: Sample, saliency: Array, layout: str, preprocessing: Preprocessing | None) -> Array | None:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import InputError
-from fgonnx.jobs.record import flat, smoothed
+from fgonnx.jobs.panel import smoothed
+from fgonnx.jobs.record import flat
 from fgonnx.jobs.samples import Sample, Source
 from fgonnx.pictures.read import images
 from fgonnx.pictures.show import visual
