@@ -69,6 +69,12 @@ NETWORKS = {
         "y = Gemm(q, v, b)",
         draw(u=(3, 4), t=(4, 4), v=(4, 4), b=(4,)),
     ),
+    "strided depthwise convolutions": (
+        "a = Conv<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1], group=3>(x, k, b)\nr = Clip(a, low, high)\n"
+        "c = Conv<kernel_shape=[5,5], strides=[2,2], pads=[2,2,2,2], group=3>(r, f)\ns = Sigmoid(c)\nm = Mul(c, s)\n"
+        "p = GlobalAveragePool(m)\ny = Flatten(p)",
+        {**draw(k=(3, 1, 3, 3), b=(3,), f=(3, 1, 5, 5)), "low": np.float32(0), "high": np.float32(1)},
+    ),
     "many layers": (f"a0 = Mul(x, two)\n{CHAIN}p = GlobalAveragePool(a20)\ny = Flatten(p)", {"two": np.float32(2)}),
     "many biases": (
         "r0 = Relu(x)\n"
@@ -104,26 +110,31 @@ def network(name):
 X = np.random.default_rng(1).standard_normal((2, 3, 13, 12)).astype(np.float32)
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
+every_form = pytest.mark.parametrize("form", ["portable", "openvino"])
 
 
 @every_network
+@every_form
 @pytest.mark.parametrize("psi", ["abs", "positive", "signed"])
-def test_nothing_stands_in_the_way(name, psi):
-    assert portable_violations(fgonnx.rewrite(network(name), form="portable", psi=psi)) == []
+def test_nothing_stands_in_the_way(name, form, psi):
+    assert portable_violations(fgonnx.rewrite(network(name), form=form, psi=psi)) == []
 
 
 @every_network
-def test_both_forms_explain_alike(name):
-    fast, portable = (run(fgonnx.rewrite(network(name), form=f), {"x": X}) for f in ("fast", "portable"))
-    assert list(portable) == list(fast)
+@every_form
+@pytest.mark.parametrize("options", [{}, {"psi": "signed"}, {"psi": "positive"}, {"method": "net-fullgrad"}])
+def test_all_forms_explain_alike(name, form, options):
+    fast, other = (run(fgonnx.rewrite(network(name), form=f, **options), {"x": X}) for f in ("fast", form))
+    assert list(other) == list(fast)
     for output, array in fast.items():
         atol = 2e-6 * max(1.0, float(np.abs(fast["contributions"]).max()))
-        np.testing.assert_allclose(portable[output], array, rtol=0, atol=atol, err_msg=output)
+        np.testing.assert_allclose(other[output], array, rtol=0, atol=atol, err_msg=output)
 
 
 @every_network
-def test_the_file_is_valid(name):
-    onnx.checker.check_model(fgonnx.rewrite(network(name), form="portable"), full_check=True)
+@every_form
+def test_the_file_is_valid(name, form):
+    onnx.checker.check_model(fgonnx.rewrite(network(name), form=form), full_check=True)
 
 
 EXAMPLES = ("shapes", "parts", "parts_vit")

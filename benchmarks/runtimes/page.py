@@ -86,8 +86,8 @@ entry of each sample, given to a file written with `target="input"`.
 `fgonnx.Explainer(model, runtime="openvino")` and `--runtime openvino` of every command explain in OpenVINO
 (`pip install ".[openvino]"`, beside ONNX Runtime, which is needed all the same):
 
-- Graphs are written in the portable form and compiled for the processor in float32, also where it has bfloat16.
-  float64 models are refused, as OpenVINO would compute them in float32.
+- Graphs are written in the form for OpenVINO ([forms.md](forms.md)) and compiled for the processor in float32,
+  also where it has bfloat16. float64 models are refused, as OpenVINO would compute them in float32.
 - The first two combinations of input shapes have a compiled model each, all others share one. Compiled models are
   kept in the cache; without it, every start compiles anew, for one to ten seconds.
 - The first results of every compiled model are held against ONNX Runtime's of the same graph and input, beside what

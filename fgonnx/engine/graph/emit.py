@@ -101,6 +101,8 @@ class Emitter:
         Prefix of the names of all emitted nodes and values.
     portable : bool
         Write plain forms of a gradient, for any runtime, instead of those that are fast on onnxruntime.
+    openvino : bool
+        Of plain forms, write those that are fast on OpenVINO.
     before : ir.Node, optional
         Insert nodes before this one; by default they are appended.
     """
@@ -112,10 +114,12 @@ class Emitter:
         prefix: str = PREFIX,
         *,
         portable: bool = False,
+        openvino: bool = False,
         before: ir.Node | None = None,
     ) -> None:
         self.graph = graph
         self.portable = portable
+        self.openvino = openvino
         self._prefix = prefix
         self._before = before
         self.active: set[ir.Value] = active if active is not None else set()

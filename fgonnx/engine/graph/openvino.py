@@ -1,4 +1,4 @@
-"""OpenVINO sessions: rewritten graphs in the portable form, compiled for the processor in float32."""
+"""OpenVINO sessions: graphs in the form for OpenVINO or the portable one, compiled for the processor in float32."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class OpenVinoSession:
     Parameters
     ----------
     model : ir.Model
-        The model, in the portable form.
+        The model, in the form for OpenVINO or the portable one.
     threads : int, optional
         Threads within an operator; OpenVINO's own choice by default.
     cache : Path, optional

@@ -105,7 +105,7 @@ class Running:
     @property
     def form(self) -> str | None:
         """The form of graphs that the runtime needs; None where it takes all."""
-        return "portable" if self.runtime == OPENVINO else None
+        return self.runtime if self.runtime == OPENVINO else None
 
     def check(self) -> None:
         """Refuse what is not installed.

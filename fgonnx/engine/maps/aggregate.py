@@ -20,11 +20,10 @@ from fgonnx.engine.maps.psi import (
     POSITIVE,
     SIGNED,
     Signed,
-    cell_sums,
     factored,
-    matrix,
     rescaled_sums,
     sample_sums,
+    signed_sums,
     token_slice,
 )
 from fgonnx.engine.maps.steps import Cell
@@ -391,7 +390,7 @@ def saliency(
     carried: dict[ir.Value, ir.Value] = {}
     for size, group in by_grid.items():
         if psi == SIGNED:
-            total = _sum(op, [cell_sums(op, matrix(op, m)) for m in group])
+            total = _sum(op, [signed_sums(op, m) for m in group])
         else:
             total, taken = rescaled_sums(op, group, psi, 0.0 if profile == "paper" else EPS)
             carried |= taken

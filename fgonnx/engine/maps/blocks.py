@@ -16,7 +16,7 @@ from fgonnx.engine.maps import aggregate
 from fgonnx.engine.maps.aggregate import PlacedTerm, Site
 from fgonnx.engine.maps.interpolate import upsample
 from fgonnx.engine.maps.placement import Placement
-from fgonnx.engine.maps.psi import ABS, POSITIVE, Signed, cell_sums, matrix
+from fgonnx.engine.maps.psi import ABS, POSITIVE, Signed, signed_sums
 
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _MOVES = {"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
@@ -126,7 +126,7 @@ def net_map(op: Emitter, maps: Sequence[Signed], grid: Sequence[int], psi: str) 
     """Return psi of the sum of all channels of all maps, (N, *grid); upsampling keeps sums."""
     by_grid: dict[tuple[int, ...], list[ir.Value]] = {}
     for m in maps:
-        by_grid.setdefault(m.placement.grid, []).append(cell_sums(op, matrix(op, m)))
+        by_grid.setdefault(m.placement.grid, []).append(signed_sums(op, m))
     enlarged = [
         upsample(op, _sum(op, group), size, grid, signed=True, align_corners=True) for size, group in by_grid.items()
     ]

@@ -33,6 +33,12 @@ def upsample(
             return v
         align_corners = True
         size = [min(each) for each in zip(size, grid, strict=True)]
+    elif op.openvino and all(b * a <= _LONGEST_MATRIX for b, a in zip(size, grid, strict=True)):
+        for axis, (before, after) in enumerate(zip(size, grid, strict=True), start=2):
+            if before != after:
+                matrix = interpolation(before, after, align_corners=align_corners)
+                v = masks.along_axis(op, v, matrix, axis, 2 + len(grid))
+        return v
     mode = "align_corners" if align_corners else "half_pixel"
     if len(grid) == 1:  # runtimes interpolate over two or three axes: add a row axis of size 1
         return op.Squeeze(_resize(op, op.Unsqueeze(v, [2]), [1, *size], [1, *grid], mode), [2])

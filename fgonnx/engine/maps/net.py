@@ -23,11 +23,10 @@ from fgonnx.engine.maps.psi import (
     Reading,
     Signed,
     along_channels,
-    cell_sums,
-    matrix,
     over_channels,
     reading,
     roll_back,
+    signed_sums,
 )
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.rules.fast.blocked import blockable
@@ -102,7 +101,7 @@ def channel_sums(op: Emitter, m: Signed) -> tuple[ir.Value, ir.Value | None]:
         shaped(kernel, list(ones.shape))
         sums = op.Reshape(op.Conv(m.value, kernel, kernel_shape=[1, 1]), [-1, count])
     else:
-        sums = op.Reshape(cell_sums(op, matrix(op, m)), [-1, count])
+        sums = op.Reshape(signed_sums(op, m), [-1, count])
     if m.total is None:
         return sums, None
     if p.crop is not None:

@@ -51,6 +51,8 @@ class Signed:
 def factored(op: Emitter, product: ir.Value, g: ir.Value, c: ir.Value, p: Placement) -> Signed:
     """Factor per-channel weights out of the product `g * c`: all of `c` where it is a bias, else a scalar factor."""
     recipe = op.recipes.get(g, Recipe())
+    if as_it_is(op, p) and recipe.entry is None:
+        return Signed(product, p, has_zero=recipe.has_zero)
     if p.spatial and (vector := _channel_vector(op, product, c, p)) is not None:
         entry, channel = recipe.entry, None
         if p.trivial and entry is not None and entry.values is not None and entry.count == op.size(vector, 0) > 1:
@@ -68,6 +70,15 @@ def factored(op: Emitter, product: ir.Value, g: ir.Value, c: ir.Value, p: Placem
             factor = op.constant(number.reshape(1).astype(dtype_of(product).numpy()))
             return Signed(shaped(rest, product), p, factor, recipe.has_zero)
     return Signed(product, p, has_zero=recipe.has_zero)
+
+
+def as_it_is(op: Emitter, p: Placement) -> bool:
+    """Tell whether OpenVINO is to reduce a map as it is, (N, channels, H, W), which it keeps with channels last.
+
+    As a matrix of channels by cells it would be reordered first. The product of cotangent and intercept is not factored
+    either: it becomes part of the pass that writes the cotangent.
+    """
+    return op.openvino and p.trivial and len(p.grid) == 2
 
 
 def _channel_vector(op: Emitter, y: ir.Value, c: ir.Value, p: Placement) -> ir.Value | None:
@@ -216,6 +227,13 @@ def written_out(op: Emitter, m: Signed) -> ir.Value:
     return op.Mul(v, op.Reshape(m.weights, [-1, *([1] * len(m.placement.grid))]))
 
 
+def signed_sums(op: Emitter, m: Signed) -> ir.Value:
+    """Sum a signed map over channels: (N, 1, *grid)."""
+    if as_it_is(op, m.placement) and m.weights is None:
+        return op.ReduceSum(m.value, [1], keepdims=1)
+    return cell_sums(op, matrix(op, m))
+
+
 def cell_sums(op: Emitter, m: Matrix) -> ir.Value:
     """Sum over channels: (N, 1, *grid)."""
     return roll_back(op, op.Reshape(column_sums(op, m), [-1, 1, *m.placement.grid]), m.placement)
@@ -252,6 +270,9 @@ def sample_sums(op: Emitter, m: Signed) -> ir.Value | None:
         return shaped(op.Concat(inside, op.Sub(op.ReduceSum(cells, [2], keepdims=0), inside), axis=1), [None, 2])
     if p.crop is not None:
         return None
+    if as_it_is(op, p) and m.weights is None:
+        sums = op.ReduceSum(op.ReduceSum(m.value, [1], keepdims=0), [1, 2], keepdims=0)
+        return shaped(op.Reshape(sums, [-1, 1]), [None, 1])
     signed = matrix(op, m)
     sums = op.ReduceSum(signed.value, [2], keepdims=0)
     if signed.weights is not None and op.portable:  # no Mul behind a reduction: see docs/forms.md
@@ -345,6 +366,8 @@ def _row(op: Emitter, m: Signed, psi: str) -> _Row:
         row = op.Concat(sums, high, op.Mul(high, 0.0), *last, axis=1)
         return _Row(row, 1, None, m.placement.shape[1], m.total)
     p = m.placement
+    if as_it_is(op, p) and m.weights is None:
+        return _whole_row(op, rectify(m.value), m)
     by_cell = reading(p)
     if m.weights is not None and (psi == POSITIVE or by_cell is not None):
         # A weight may change the sign, and extrema per channel are slow where channels come last.
@@ -365,6 +388,20 @@ def _row(op: Emitter, m: Signed, psi: str) -> _Row:
     high = op.ReduceMax(v.value, [2], keepdims=0)
     low = op.Mul(high, 0.0) if m.has_zero else op.ReduceMin(v.value, [2], keepdims=0)
     return _Row(op.Concat(sums, high, low, *last, axis=1), p.shape[1], weights, p.shape[1], m.total)
+
+
+def _whole_row(op: Emitter, v: ir.Value, m: Signed) -> _Row:
+    """Reduce (N, channels, H, W) over channels first, which are contiguous in OpenVINO: one maximum and one minimum."""
+
+    def reduced(reduce: Callable[..., ir.Value]) -> ir.Value:
+        return op.Reshape(reduce(reduce(v, [1], keepdims=0), [1, 2], keepdims=0), [-1, 1])
+
+    p = m.placement
+    sums = op.Reshape(op.ReduceSum(v, [1], keepdims=0), [-1, math.prod(p.grid)])
+    high = reduced(op.ReduceMax)
+    low = op.Mul(high, 0.0) if m.has_zero else reduced(op.ReduceMin)
+    last = () if m.total is None else (m.total,)
+    return _Row(op.Concat(sums, high, low, *last, axis=1), 1, None, p.shape[1], m.total)
 
 
 def _by_cell(op: Emitter, v: ir.Value, r: Reading, m: Signed) -> ir.Value:

@@ -15,7 +15,7 @@ from fgonnx.engine.model.load import ModelLike, load
 from fgonnx.engine.normal.normalise import normalise
 from fgonnx.engine.normal.tie import resolve_own_nodes
 from fgonnx.engine.rewrite.arranged import sized
-from fgonnx.engine.rewrite.options import Options, options_with_changes, refuse_others
+from fgonnx.engine.rewrite.options import FAST, OPENVINO, Options, options_with_changes, refuse_others
 from fgonnx.engine.rewrite.portable import make_portable
 from fgonnx.engine.walk import backward, cuts
 from fgonnx.errors import ModelError, OptionError
@@ -94,7 +94,7 @@ def grad(
     head, sources = values[of], [values[n] for n in names]
     active = backward.active_values(nodes, sources)
     cuts.require_whole(nodes, sources, active, head, normal.model.opset_imports[""], cuts.Origin.of(normal))
-    op = Emitter(graph, active, portable=options.form == "portable")
+    op = Emitter(graph, active, portable=options.form != FAST, openvino=options.form == OPENVINO)
     seed = ir.Value(name=f"{of}_grad", shape=head.shape, type=head.type)
     graph.inputs.append(seed)
     walked = backward.walk(op, backward.path(nodes, active, head), head, seed, normal.model.opset_imports[""])

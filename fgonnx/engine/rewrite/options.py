@@ -34,7 +34,8 @@ from fgonnx.fields import (
 from fgonnx.wording import near, parameter, whole
 
 HEADS = ("logits", "output")
-FORMS = ("fast", "portable")
+FAST, PORTABLE, OPENVINO = "fast", "portable", "openvino"
+FORMS = (FAST, PORTABLE, OPENVINO)
 BACKWARDS = ("gradient", *PASSES)
 ARGMAX, INPUT = "argmax", "input"
 TARGETS = (ARGMAX, INPUT)
@@ -231,7 +232,8 @@ class Options:
     )
     form: str = option(
         "fast",
-        "fast: fast on ONNX Runtime. portable: plain operators for other runtimes.",
+        "fast: fast on ONNX Runtime. portable: plain operators for other runtimes. openvino: of these, those that are "
+        "fast on OpenVINO.",
         metavar="FORM",
     )
     backward: str = option(

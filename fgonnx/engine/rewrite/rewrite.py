@@ -28,7 +28,7 @@ from fgonnx.engine.rewrite import rows
 from fgonnx.engine.rewrite.arranged import arranged, in_own_layout
 from fgonnx.engine.rewrite.door import in_words_of
 from fgonnx.engine.rewrite.head import find_head, own_name, per_sample_shape, seeded
-from fgonnx.engine.rewrite.options import INPUT, Options, options_with_changes
+from fgonnx.engine.rewrite.options import FAST, INPUT, OPENVINO, Options, options_with_changes
 from fgonnx.engine.rewrite.outputs import CONTRAST_INPUT, SEED_INPUT, TARGET_INPUT, Outputs, expose, write_outputs
 from fgonnx.engine.rewrite.portable import forget_shapes, make_portable
 from fgonnx.engine.rewrite.quantised import read_copies
@@ -111,7 +111,7 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
             f"{rewritten.head_shape} entries per sample; write a file with a cotangent as its input (seed=True)"
         )
     in_own_layout(rewritten, loaded.arrangement)
-    if options.form == "portable":
+    if options.form != FAST:
         forget_shapes(rewritten.model.graph)
     proto: onnx.ModelProto = ir.to_proto(rewritten.model)
     return proto
@@ -173,7 +173,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
         _hold_whole(normal, active, head)
         if head not in active:
             raise _independent(loaded, normal, head)
-    op = Emitter(graph, active, portable=options.form == "portable")
+    op = Emitter(graph, active, portable=options.form != FAST, openvino=options.form == OPENVINO)
     writer = Outputs(op, normal)
     chosen = options.seed or options.target in (None, INPUT)
     selector = writer.claim(SEED_INPUT if options.seed else TARGET_INPUT) if chosen else ""

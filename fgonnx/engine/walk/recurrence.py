@@ -94,7 +94,7 @@ def _backwards(
         body.append(copy_node(each, bound, lambda name: f"{prefix}/{name}", shapes=True))
     nodes = list(body)
     active = backward.active_values(nodes, states)
-    inner = Emitter(body, active, prefix=f"{prefix}/", portable=op.portable)
+    inner = Emitter(body, active, prefix=f"{prefix}/", portable=op.portable, openvino=op.openvino)
     total = [shaped(inner.Add(a, b), a) for a, b in zip(future, arriving, strict=True)]
     after = [bound[v] for v in step.outputs[:count]]
     head, seed = after[0], total[0]

@@ -110,8 +110,10 @@ def _transposed_convolution(op: Emitter, g: ir.Value, w: ir.Value, at: Windows, 
         return _flipped(op, g, w, group, [r - p for p, r in zip(pads, [*reach, *reach], strict=True)], at.dilations)
     depthwise = len(reach) == 2 and 1 < group == op.size(w, 0) and op.size(w, 1) == 1
     after = [i - o * s + b for i, o, s, b in zip(at.size_in, at.size_out, at.strides, at.begins, strict=True)]
-    if depthwise and min(after) >= 0 and all(0 <= b <= r for b, r in zip(at.begins, reach, strict=True)):
-        # x' is a convolution of g with s - 1 zeros after every entry: faster than ConvTranspose, and blocked.
+    within = min(after) >= 0 and all(0 <= b <= r for b, r in zip(at.begins, reach, strict=True))
+    if depthwise and within and not op.openvino:
+        # x' is a convolution of g with s - 1 zeros after every entry: on onnxruntime faster than ConvTranspose, which
+        # takes OpenVINO a third of the time; and blocked.
         spread = stuffed(op, g, at.strides, (0, 0)) if blockable(op, like) else _zero_stuffed(op, g, at)
         before = [r - b for r, b in zip(reach, at.begins, strict=True)]
         return _flipped(op, spread, w, group, [*before, *after], at.dilations)
