@@ -11,7 +11,7 @@ from fgonnx.engine.model.load import load
 from fgonnx.errors import PreprocessingError
 from fgonnx.jobs.reading import Reading
 from fgonnx.pictures.read.preprocess import Preprocessing
-from tests.cli_support import SMALL, model
+from tests.cli_support import SMALL, model, run
 
 HF = {"do_resize": True, "size": {"height": 8, "width": 8}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.2]}
 COMPLETE = {"layout": "NCHW", "channels": "RGB", "dtype": "float32", "size": (8, 8)}
@@ -117,3 +117,16 @@ def test_other_files_of_that_name_say_nothing(tmp_path, text):
 )
 def test_labels_of_ultralytics_are_read(tmp_path, text, labels):
     assert network(tmp_path / "m.onnx", names=text).labels() == labels
+
+
+def test_a_number_of_random_pictures_may_be_given(tmp_path):
+    network(tmp_path / "m.onnx", imgsz="[8, 8]", task="classify")
+    result = run("check", tmp_path / "m.onnx", "--samples", "1")
+    assert result.exit_code == 0, result.output
+    assert "1 random picture(s), seed 0" in result.output
+
+
+def test_an_inspection_spells_its_advice_as_the_command_does(tmp_path):
+    text = '<ir_version: 8, opset_import: ["": 18]> net (float[N,3,H,W] x) => (float[N,3,H,W] y) { y = Tanh(x) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    assert "give them (--input-shape 1,3,224,224)" in run("inspect", tmp_path / "m.onnx").stdout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -58,7 +58,13 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
     >>> found["obstacle"] is None
     True
     """
-    options = options_with_changes(options, changes)
+    return inspected(model, options_with_changes(options, changes), str)
+
+
+def inspected(
+    model: ModelLike | LoadedModel, options: Options, spelled: Callable[[FgonnxError], str]
+) -> dict[str, Any]:
+    """Inspect a model, as `inspect` does, with the obstacle spelled by the function given."""
     refuse_idle(options, ("contrast",), "an inspection explains nothing")
     refuse_idle(options, FILE, "inspect writes no file")
     loaded = bound_to(load(model), options.bind)
@@ -69,13 +75,13 @@ def inspect(model: ModelLike | LoadedModel, *, options: Options | None = None, *
         loaded, options = arranged(loaded, options)
         r = build(loaded, options)
     except UnsupportedError as error:
-        found["obstacle"] = str(error).splitlines()[0]
+        found["obstacle"] = spelled(error).splitlines()[0]
         found["refusals"] = [asdict(refusal) for refusal in error.refusals]
         return found
     except ModelError as error:
         if refusal(loaded.ir, loaded.folder) is not None:
             raise
-        found["obstacle"] = str(error)
+        found["obstacle"] = spelled(error)
         return found
     shape, place = r.normal.input_shape, loaded.arrangement
     found["explanation"] = {

@@ -83,7 +83,7 @@ def command(
             target,
             options=replace(options, layout=layout),
             running=running,
-            thoroughness=thoroughness,
+            thoroughness=thoroughness if x is None else replace(thoroughness, samples=Thoroughness().samples),
             labels=reading.names(),
             engine=engine,
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from fgonnx.audit import inspection
 from fgonnx.cli import terminal
+from fgonnx.cli.flags import flags_of, on_the_command_line
 from fgonnx.cli.options import Group, Json, ModelPath, takes
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.options import FILE, Options
@@ -31,7 +33,8 @@ def command(
 
     Exit code: 0 also where the model cannot be explained (that is the answer), 2 where it cannot be loaded.
     """
-    found = inspection.inspect(load(model), options=options)
+    spelling = partial(on_the_command_line, flags=flags_of(command))
+    found = inspection.inspected(load(model), options, str if as_json else lambda error: error.spelled(spelling))
     if as_json:
         terminal.show_json(found)
     else:

@@ -39,8 +39,13 @@ def folded(value: ir.Value | None, known: Mapping[ir.Value, Any] | None = None) 
     known : mapping of ir.Value to any, optional
         What further values hold.
     """
-    found = None if value is None else _of(value, {v: np.reshape(c, 1) for v, c in (known or {}).items()}, 0)
+    found = folded_array(value, known)
     return None if found is None else found.item()
+
+
+def folded_array(value: ir.Value | None, known: Mapping[ir.Value, Any] | None = None) -> Array | None:
+    """Return what `folded` does as an array of one number, in the value's type."""
+    return None if value is None else _of(value, {v: np.reshape(c, 1) for v, c in (known or {}).items()}, 0)
 
 
 def _of(value: ir.Value, known: Mapping[ir.Value, Array], depth: int) -> Array | None:

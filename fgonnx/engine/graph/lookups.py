@@ -25,6 +25,7 @@ _MOVING = {
 }
 _SHIFTING = {"Add": 1, "Sub": -1}
 _CHANGING = {"Abs", "Clip", "Max", "Min", "Mod", "Mul", "Where"}
+_OF_REAL_IDS = {"Cast", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Shape", "Size"}
 _MADE_REAL = {"Cast", "DequantizeLinear"}
 _HALF = 16
 
@@ -78,8 +79,10 @@ def lookups(graph: ir.Graph, x: ir.Value) -> list[LookUp]:
     """
     start = x
     if _real(x):  # some frameworks give ids as floating-point numbers, and cast them first
-        casts = [node for node in x.consumers() if node.op_type == "Cast"]
-        if not casts or len(casts) < len(list(x.consumers())) or any(_real(node.outputs[0]) for node in casts):
+        uses = list(x.consumers())
+        if any(node.op_type not in _OF_REAL_IDS or _real(node.outputs[0]) for node in uses):
+            return []
+        if not any(node.op_type == "Cast" for node in uses):
             return []
     followed: dict[ir.Value, int | None] = {start: 0}
     encoded: dict[ir.Value, tuple[int, ir.Value]] = {}

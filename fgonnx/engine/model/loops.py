@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import onnx_ir as ir
 
 from fgonnx import bounds
-from fgonnx.engine.graph.folded import folded
+from fgonnx.engine.graph.folded import folded, folded_array
 from fgonnx.engine.graph.values import subgraphs_of
 from fgonnx.errors import ModelError
+
+_FIRST_CARRIED = 2  # behind the number of steps and the condition
+_ENDLESS = 1 << 100
 
 
 def refuse_endless(model: ir.Model, where: str) -> None:
@@ -23,6 +27,10 @@ def refuse_endless(model: ir.Model, where: str) -> None:
     for nodes in (model.graph, *model.functions.values()):
         for node, size in _loops(nodes, 1):
             called = f"node '{node.name or node.outputs[0].name}' (Loop)"
+            if size >= _ENDLESS:
+                raise ModelError(
+                    f"{where}: {called}: nothing ends its steps; give it a number of steps, or a condition"
+                )
             bounds.check("nodes", size, f"{where}: {called}: written out, its steps are", ModelError)
 
 
@@ -34,20 +42,60 @@ def _loops(nodes: Iterable[ir.Node], around: int) -> Iterator[tuple[ir.Node, int
     for node in nodes:
         steps = around
         graphs = list(subgraphs_of(node))
-        if node.op_type == "Loop" and not node.domain and graphs and (count := _trip_count(node)) is not None:
-            steps = around * max(count, 1)
-            yield node, steps * max(sum(1 for _ in graphs[0].all_nodes()), 1)
+        if node.op_type == "Loop" and not node.domain and graphs:
+            size = max(sum(1 for _ in graphs[0].all_nodes()), 1)
+            if (count := _step_count(node, bounds.current().nodes // size)) is not None:
+                steps = around * max(count, 1)
+                yield node, steps * size
         for graph in graphs:
             yield from _loops(graph, steps)
 
 
-def _trip_count(node: ir.Node) -> int | None:
-    """Return the constant number of steps of a Loop; None where it is not known, or a condition may end it."""
+def _step_count(node: ir.Node, most: int) -> int | None:
+    """Return the constant number of steps of a Loop; None where it is not known. Above `most`, it may be any such."""
     trips, body = node.inputs[0] if node.inputs else None, node.attributes.get("body")
-    if trips is None or body is None:
+    if body is None or len(node.inputs) < _FIRST_CARRIED or len(body.as_graph().inputs) != len(node.inputs):
         return None
-    count, goes_on = folded(trips), goes_on_after(body.as_graph())
-    return int(count) if count is not None and goes_on else None
+    count = _ENDLESS if trips is None else folded(trips)
+    if count is None or folded(node.inputs[1]) is False:
+        return None
+    goes_on = goes_on_after(body.as_graph())
+    if goes_on is not None:
+        return int(count) if goes_on else None
+    ends = steps_until_false(node, most)
+    return None if ends is None else min(int(count), ends)
+
+
+def steps_until_false(node: ir.Node, most: int) -> int | None:
+    """Return the number of steps that a Loop takes until its condition is false, as a counter in it says.
+
+    The counter, and all that the condition takes, must follow from constants; so do the sizes of inputs that are fixed.
+
+    Parameters
+    ----------
+    node : ir.Node
+        The Loop, whose condition is true, or not given, where it starts.
+    most : int
+        Steps that are followed; where there are more, one more than this is returned.
+
+    Returns
+    -------
+    int or None
+        None where the number is not known.
+    """
+    body = node.attributes["body"].as_graph()
+    carried = body.inputs[2:]
+    state = {v: c for v, given in zip(carried, node.inputs[2:], strict=True) if (c := folded_array(given)) is not None}
+    for step in range(most):
+        known = {**state, body.inputs[0]: np.array(step, np.int64), body.inputs[1]: True}
+        goes_on = folded(body.outputs[0], known)
+        if goes_on is None:
+            return None
+        if not goes_on:
+            return step + 1
+        after = zip(carried, body.outputs[1:], strict=False)
+        state = {v: c for v, made in after if v in state and (c := folded_array(made, known)) is not None}
+    return most + 1
 
 
 def goes_on_after(body: ir.Graph) -> bool | None:

@@ -172,6 +172,7 @@ def normalise(
     notes = list(loaded.notes)
     model.ir_version = max(model.ir_version, IR_VERSION)
     inline_functions(model)
+    _drop_without_outputs(model)
     refuse_training(model, output)
     converted = raise_opset(model, notes)
     lift_constants(model)
@@ -264,6 +265,12 @@ def inline_functions(model: ir.Model) -> None:
     if model.functions:
         common.InlinePass()(model)
         common.NameFixPass()(model)
+
+
+def _drop_without_outputs(model: ir.Model) -> None:
+    """Take out nodes that compute nothing, whatever they are: onnxruntime does not look at them."""
+    for graph in model.graphs():
+        graph.remove([node for node in graph if not node.outputs], safe=False)
 
 
 def lift_constants(model: ir.Model) -> None:

@@ -13,7 +13,7 @@ from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.folded import folded
 from fgonnx.engine.graph.origin import say_why
 from fgonnx.engine.graph.values import required
-from fgonnx.engine.model.loops import goes_on_after
+from fgonnx.engine.model.loops import goes_on_after, steps_until_false
 
 MOST_STEPS = 512
 
@@ -71,18 +71,19 @@ def _pairs(branches: Mapping[str, ir.Graph]) -> list[tuple[ir.Value, ir.Value]]:
 
 
 def expand_loop(model: ir.Model, node: ir.Node) -> bool:
-    """Unroll a Loop whose trip count is known and whose condition stays true."""
+    """Unroll a Loop whose number of steps is known: its trip count, or those until its condition is false."""
     graph, body = model.graph, node.attributes["body"].as_graph()
     trips, go = folded(node.inputs[0]), node.inputs[1]
     started, goes_on = True if go is None else folded(go), goes_on_after(body)
-    if trips is None and (node.inputs[0] is not None or goes_on is not False):
+    ends = None if goes_on else 1 if goes_on is False else steps_until_false(node, MOST_STEPS)
+    if trips is None and (node.inputs[0] is not None or ends is None):
         return say_why(node, "its number of steps is not constant")
-    if started is None or goes_on is None:
+    if started is None or (goes_on is None and ends is None):
         return say_why(node, "its condition may end it before its last step")
-    count = int(trips) if goes_on else 1 if trips is None else min(int(trips), 1)
-    count = count if started else 0
+    count = min(int(c) for c in (trips, ends) if c is not None) if started else 0
     if count > MOST_STEPS:
-        return say_why(node, f"it has {count} steps, and loops are unrolled up to {MOST_STEPS}")
+        shown = f"more than {MOST_STEPS}" if count == ends else str(count)
+        return say_why(node, f"it has {shown} steps, and loops are unrolled up to {MOST_STEPS}")
     if count < 1:
         return say_why(node, "it has no steps")
     op = Emitter(graph, prefix=f"{node.name}/", before=node)

@@ -1,0 +1,54 @@
+"""Ids that a framework gives as floating-point numbers: they are ids where nothing computes with the numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import parser
+
+import fgonnx
+from tests.cli_support import run
+
+TABLE = np.random.default_rng(0).standard_normal((6, 2)).astype(np.float32)
+IDS = np.array([[3, 1, 0, 5], [2, 2, 4, 0]], np.float32)
+
+NOT_PADDING = IDS > 0
+MASKS = {
+    "none": ("k = Constant<value_float = 1.0>()", 1),
+    "what is not the padding": (
+        "e = Equal(ids, zero) n = Not(e) f = Cast<to = 1>(n) k = Unsqueeze(f, two)",
+        NOT_PADDING,
+    ),
+    "above the padding": ("e = Greater(ids, zero) f = Cast<to = 1>(e) k = Unsqueeze(f, two)", NOT_PADDING),
+    "all that are in the table": ("e = LessOrEqual(ids, five) f = Cast<to = 1>(e) k = Unsqueeze(f, two)", 1),
+    "the size alone": ("s = Shape(ids) q = Expand(half, s) k = Unsqueeze(q, two)", 0.5),
+}
+
+
+def model(body: str) -> onnx.ModelProto:
+    values = ", ".join(f"{v:.9g}" for v in TABLE.ravel())
+    return parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> net (float[N,T] ids) => (float[N,2] y) '
+        f"<float[6,2] w = {{{values}}}, float zero = {{0}}, float five = {{5}}, int64[1] two = {{2}}, "
+        f"int64[1] one = {{1}}, float half = {{0.5}}> {{ {body} p = Mul(r, k) y = ReduceSum<keepdims = 0>(p, one) }}"
+    )
+
+
+@pytest.mark.parametrize(("mask", "kept"), MASKS.values(), ids=MASKS)
+def test_they_are_explained_with_respect_to_their_rows(mask, kept):
+    m = model(f"i = Cast<to = 6>(ids) r = Gather(w, i) {mask}")
+    found = fgonnx.Explainer(m, method="gradient-x-input", psi="signed")(IDS, 1)
+    np.testing.assert_allclose(found.saliency, TABLE[IDS.astype(int), 1] * kept, rtol=1e-6)
+
+
+def test_numbers_that_are_computed_with_are_none():
+    m = model("i = Cast<to = 6>(ids) r = Gather(w, i) k = Unsqueeze(ids, two)")
+    found = fgonnx.Explainer(m, method="gradient-x-input", psi="signed")(IDS, 1)
+    np.testing.assert_allclose(found.saliency.reshape(IDS.shape), TABLE[IDS.astype(int), 1] * IDS, rtol=1e-6)
+    assert any("held fixed" in note for note in found.notes)
+
+
+def test_inspect_says_so(tmp_path):
+    onnx.save(model(f"i = Cast<to = 6>(ids) r = Gather(w, i) {MASKS['above the padding'][0]}"), tmp_path / "m.onnx")
+    assert "ids of a vocabulary of 6: explained with respect to the rows" in run("inspect", tmp_path / "m.onnx").stdout
