@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fgonnx.engine.methods.registry import Array, Plain, Sample, driven, nothing
+from fgonnx.engine.methods.registry import Plain, driven, nothing
+from fgonnx.engine.methods.sample import Array, Sample
 from fgonnx.fields import documented, option
 
 

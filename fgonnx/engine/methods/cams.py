@@ -12,7 +12,9 @@ from fgonnx.engine.maps import interpolate
 from fgonnx.engine.maps.aggregate import at_least_float32
 from fgonnx.engine.maps.psi import ABS, SIGNED, canonical
 from fgonnx.engine.methods.layers import Layer, cotangent, find_layer
-from fgonnx.engine.methods.registry import Array, Sample, View, Written, driven, written
+from fgonnx.engine.methods.registry import driven, written
+from fgonnx.engine.methods.sample import Array, Sample
+from fgonnx.engine.methods.view import View, Written
 from fgonnx.engine.rules.fast.masks import nonzero
 
 Terms = Callable[[Emitter, ir.Value, ir.Value, list[int]], ir.Value]

@@ -15,7 +15,9 @@ from fgonnx.engine.maps.placement import Placement
 from fgonnx.engine.maps.psi import Signed, written_out
 from fgonnx.engine.methods.layers import evidence
 from fgonnx.engine.methods.noise import Noise, means
-from fgonnx.engine.methods.registry import Array, Compute, Sample, View, Written, driven, written
+from fgonnx.engine.methods.registry import driven, written
+from fgonnx.engine.methods.sample import Array, Compute, Sample
+from fgonnx.engine.methods.view import View, Written
 from fgonnx.fields import documented, option
 
 _PAPER = "Srinivas, Fleuret, NeurIPS 2019"

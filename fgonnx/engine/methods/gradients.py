@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.maps.aggregate import at_least_float32
-from fgonnx.engine.methods.registry import Plain, View, Written, written
+from fgonnx.engine.methods.registry import Plain, written
+from fgonnx.engine.methods.view import View, Written
 from fgonnx.engine.rules.fast.masks import positive
 from fgonnx.engine.rules.registry import Local, Rule
 from fgonnx.engine.walk.backward import Modify

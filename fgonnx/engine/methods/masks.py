@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fgonnx.engine.maps.interpolate import interpolation
-from fgonnx.engine.methods.registry import Array, Sample, driven, nothing
+from fgonnx.engine.methods.registry import driven, nothing
+from fgonnx.engine.methods.sample import Array, Sample
 from fgonnx.fields import MOST_RUNS, documented, option
 
 _MOST_CELLS = 256  # of a mask; numbers are drawn for all of them

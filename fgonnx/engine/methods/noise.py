@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fgonnx.engine.methods.registry import Array, Sample
+from fgonnx.engine.methods.sample import Array, Sample
 from fgonnx.fields import MOST_RUNS, documented, option
 
 

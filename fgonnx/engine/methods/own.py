@@ -10,7 +10,8 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from fgonnx.engine.methods import gradients, registry
-from fgonnx.engine.methods.registry import Array, Sample, Write
+from fgonnx.engine.methods.sample import Array, Sample
+from fgonnx.engine.methods.view import Write
 from fgonnx.errors import NumericError, OptionError
 from fgonnx.fields import accepted
 from fgonnx.wording import parameter

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fgonnx.engine.methods.gradients import gradient
-from fgonnx.engine.methods.registry import Array, Sample, driven
+from fgonnx.engine.methods.registry import driven
+from fgonnx.engine.methods.sample import Array, Sample
 from fgonnx.errors import OptionError
 from fgonnx.fields import MOST_RUNS, documented, option
 from fgonnx.wording import parameter

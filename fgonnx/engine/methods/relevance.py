@@ -15,7 +15,8 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.maps.aggregate import at_least_float32
-from fgonnx.engine.methods.registry import View, Written, written
+from fgonnx.engine.methods.registry import written
+from fgonnx.engine.methods.view import View, Written
 from fgonnx.engine.rules.fast.masks import nonzero
 from fgonnx.engine.rules.registry import Cotangent, Local, Rule, Unsupported
 from fgonnx.engine.walk.backward import Modify

@@ -8,7 +8,8 @@ import numpy as np
 
 from fgonnx.engine.methods.gradients import gradient
 from fgonnx.engine.methods.noise import Noise, means
-from fgonnx.engine.methods.registry import Array, Sample, driven
+from fgonnx.engine.methods.registry import driven
+from fgonnx.engine.methods.sample import Array, Sample
 from fgonnx.fields import MOST_RUNS, documented, option
 
 
