@@ -5,7 +5,8 @@ import pytest
 
 from fgonnx import Explainer
 from fgonnx.engine.graph.probe import BATCH
-from fgonnx.engine.maps.axes import Atom, grid, input_layout, other, propagate, regroup
+from fgonnx.engine.maps.axes import Atom, grid, input_layout, other, regroup
+from fgonnx.engine.maps.follow import propagate
 from fgonnx.engine.maps.placement import place
 from fgonnx.engine.model.load import load
 from fgonnx.engine.normal.normalise import normalise

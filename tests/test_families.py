@@ -18,7 +18,7 @@ from benchmarks.families import __main__ as families  # noqa: E402
 from benchmarks.families import measure, networks  # noqa: E402
 from fgonnx.engine.graph.emit import Emitter  # noqa: E402
 from fgonnx.engine.graph.session import Session  # noqa: E402
-from fgonnx.engine.maps import aggregate, axes, placement  # noqa: E402
+from fgonnx.engine.maps import aggregate, axes, follow, placement  # noqa: E402
 from fgonnx.engine.maps.psi import canonical  # noqa: E402
 from fgonnx.engine.model.load import load  # noqa: E402
 from fgonnx.engine.normal.normalise import normalise  # noqa: E402
@@ -187,7 +187,7 @@ def placed(model, x):
     nodes = list(graph)
     active = backward.active_values(nodes, [normal.x])
     layout = axes.input_layout(normal.layout, normal.x.shape.dims, normal.batched)
-    layouts = axes.propagate(nodes, normal.x, layout, active)
+    layouts = follow.propagate(nodes, normal.x, layout, active)
     op = Emitter(graph, active)
     found = {}
     for v, its in layouts.items():

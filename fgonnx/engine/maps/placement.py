@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fgonnx.engine.maps.axes import Atom, Layout, _size
+from fgonnx.engine.maps.axes import Atom, Layout, size_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def place(layout: Layout, rank: int, batched: bool) -> Placement | None:
         k = tokens[0]
         atoms = [*outer[:k], *outer[k].inner, *outer[k + 1 :]]
         start = outer[k].lead
-        crop = Crop(_sizes(outer), k, start, start + _size(outer[k].inner))
+        crop = Crop(_sizes(outer), k, start, start + size_of(outer[k].inner))
         placed = _place(layout, atoms, rank, crop)
         if placed.spatial:
             return placed

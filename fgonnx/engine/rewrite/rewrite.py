@@ -16,7 +16,7 @@ from fgonnx.engine import methods
 from fgonnx.engine.graph import collector
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import dims_of
-from fgonnx.engine.maps import aggregate, axes
+from fgonnx.engine.maps import aggregate, axes, follow
 from fgonnx.engine.maps.aggregate import BatchLostError
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.inputs import choose_input, refuse_untied
@@ -272,13 +272,13 @@ def _view(
     if normal.selected is not None and normal.in_place:
         at = axes.input_layout(normal.axes, dims_of(normal.selected), normal.batched)
     elif normal.selected is not None:
-        at = axes.behind(list(op.graph), own, normal.selected, layout)
+        at = follow.behind(list(op.graph), own, normal.selected, layout)
     return methods.View(
         op,
         normal.x,
         path,
         walked,
-        layouts=axes.propagate(path, normal.x, at, op.active),
+        layouts=follow.propagate(path, normal.x, at, op.active),
         grid=tuple(
             axis[0].size if axis else 1 for axis, letter in zip(layout, normal.layout, strict=False) if letter in "DHWF"
         ),

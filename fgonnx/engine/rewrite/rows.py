@@ -10,7 +10,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.probe import BATCH
 from fgonnx.engine.graph.values import dims_of, shaped
-from fgonnx.engine.maps import axes
+from fgonnx.engine.maps import axes, follow
 from fgonnx.engine.maps.axes import Layout
 from fgonnx.engine.maps.placement import Placement, place
 from fgonnx.engine.normal.normalise import Normal
@@ -36,7 +36,7 @@ def arranged(normal: Normal) -> Normal:
     tokens = sum(letter in "DHWF" for letter in normal.layout)
     if normal.in_place and tokens in _GRID:
         return replace(normal, axes=f"N{_GRID[tokens]}C")
-    layout = axes.behind(list(graph), ids, rows, own)
+    layout = follow.behind(list(graph), ids, rows, own)
     at, sizes = place(layout, tokens, normal.batched), _sizes(own, normal.layout)
     known = at is not None and (at.whole(sizes) or set(sizes) == {1}) and at.crop is None and not at.roll
     if at is None or not known or tokens not in _GRID:
