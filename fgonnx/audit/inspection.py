@@ -141,7 +141,8 @@ def _features(r: Rewritten, loaded: LoadedModel) -> str | None:
         return None
     x = loaded.input(n.input_name)
     reading = roles(loaded.ir.graph, x, len(dims_of(x))).of(1)
-    if reading is not None and reading.role != CHANNEL:
+    placed = any(s.grid for s in r.sites if s.kind != "input")  # frames, too, lie along the axis
+    if placed or (reading is not None and reading.role != CHANNEL):
         return "a series of one channel: explained over time, from .wav, .csv with one column, or .npy (docs/series.md)"
     return (
         f"{n.input_shape[1]} features: explained as a sum of what each adds and of the biases, from .csv with a column "
