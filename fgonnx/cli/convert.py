@@ -16,7 +16,8 @@ from rich.text import Text
 
 from fgonnx.cli import terminal
 from fgonnx.cli.options import Group, Json, takes
-from fgonnx.engine.rewrite.options import Options, parse_shape
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.sizes import parse_shape
 from fgonnx.errors import FgonnxError, InputError, OptionError
 from fgonnx.fields import MODEL, check_choice
 from fgonnx.files import read_array

@@ -18,8 +18,9 @@ from fgonnx.engine.model.inputs import choose_input
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.arrange import arrange, moved
 from fgonnx.engine.rewrite.door import in_words_of
-from fgonnx.engine.rewrite.options import EXPLAINED, Options
+from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.rewritten import OF_THE_INPUT, Rewritten
+from fgonnx.engine.rewrite.sizes import EXPLAINED
 from fgonnx.errors import OptionError
 
 Array = npt.NDArray[Any]

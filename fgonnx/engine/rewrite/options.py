@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,8 @@ from fgonnx.engine.graph.running import Running
 from fgonnx.engine.maps import aggregate
 from fgonnx.engine.maps.psi import ABS, SIGNED
 from fgonnx.engine.model import bind as binding
+from fgonnx.engine.rewrite import unused
+from fgonnx.engine.rewrite.sizes import parse_shapes
 from fgonnx.engine.walk import ENGINES, PASSES
 from fgonnx.errors import OptionError
 from fgonnx.fields import (
@@ -27,7 +29,6 @@ from fgonnx.fields import (
     idle,
     of_kind,
     option,
-    pairs,
     refuse_idle,
     suggestion,
 )
@@ -41,11 +42,6 @@ ARGMAX, INPUT = "argmax", "input"
 TARGETS = (ARGMAX, INPUT)
 """What a written file may explain besides an entry: the largest, or what an input says."""
 
-EXPLAINED = ""
-"""The explained input, among the shapes of several."""
-
-_MOST_SIZE = (1 << 31) - 1  # along one axis
-
 NEXT = "next"
 """The contrast with the largest entry other than the target."""
 
@@ -58,85 +54,9 @@ FILE = ("target", "seed", "outputs", "expose", "form")
 _CERTIFIED = tuple(name for name in methods.names() if methods.find(name).certificate)
 
 
-def parse_shape(text: str) -> tuple[int, ...]:
-    """Parse sizes: ``1,3,224,224`` or ``1x3x224x224``.
-
-    Raises
-    ------
-    OptionError
-        The text is not a list of sizes above 0.
-    """
-    sizes = [whole(part) for part in text.replace("x", ",").split(",")]
-    shape = tuple(size for size in sizes if size is not None and 1 <= size <= _MOST_SIZE)
-    if len(shape) < len(sizes):
-        raise OptionError(f"input shape '{text}' is not a list of sizes; write for example 1,3,224,224")
-    return shape
-
-
-def parse_shapes(texts: Sequence[str]) -> tuple[int, ...] | dict[str, tuple[int, ...]] | None:
-    """Parse shapes: of the explained input ``1,20,3``, of others by name ``mask=1,20``.
-
-    Raises
-    ------
-    OptionError
-        A text is not a list of sizes, or a shape is given twice.
-    """
-    plain = [text for text in texts if "=" not in text]
-    if len(plain) > 1:
-        raise OptionError(f"the shapes {' and '.join(plain)} are of one input; name the others, as mask={plain[1]}")
-    named = {k: parse_shape(v) for k, v in pairs([t for t in texts if "=" in t], "mask=1,20").items()}
-    if not named:
-        return parse_shape(plain[0]) if plain else None
-    return {**({EXPLAINED: parse_shape(plain[0])} if plain else {}), **named}
-
-
 def parse_list(text: str) -> tuple[str, ...]:
     """Parse comma-separated names."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _idle_psi(o: Options) -> str:
-    if o.psi not in (psis := methods.find(o.method).psis):
-        return f"the map of {o.method} is made with {' or '.join(psis)}"
-    return "" if o.outputs is None or "saliency" in o.outputs else f"there is no map among the {parameter('outputs')}"
-
-
-def _idle_profile(o: Options) -> str:
-    return "" if methods.find(o.method).sites else f"{o.method} shows no layers"
-
-
-def _idle_engine(o: Options) -> str:
-    method = methods.find(o.method)
-    if method.modify is not None:
-        return f"{o.method} changes the rules, which only fgonnx's own engine has"
-    return "" if method.gradient else f"{o.method} needs no gradient"
-
-
-def _idle_backward(o: Options) -> str:
-    method = methods.find(o.method)
-    if method.modify is not None or not method.gradient:
-        return f"{o.method} {'has rules of its own' if method.gradient else 'needs no gradient'}"
-    if method.true_gradient:
-        return f"{o.method} is defined by the gradient"
-    return "" if o.engine == "fgonnx" else "only fgonnx's own engine has it"
-
-
-def _idle_certificate(o: Options) -> str:
-    if o.outputs is not None:
-        return f"{parameter('outputs')} says what is computed"
-    return "" if methods.find(o.method).certificate else f"{o.method} has no certificate"
-
-
-def _idle_target(o: Options) -> str:
-    return "the cotangent says what is explained" if o.seed else ""
-
-
-def _idle_contrast(o: Options) -> str:
-    if o.seed:
-        return "the cotangent says what is explained"
-    return (
-        "" if SIGNED in methods.find(o.method).psis else f"a difference has a sign, and the map of {o.method} has none"
-    )
 
 
 def parse_contrast(text: str) -> str | int:
@@ -175,7 +95,7 @@ class Options:
         "full",
         "Which layers the map shows: full (all with a place in the picture), reference (biases of Conv and "
         "BatchNormalization, as the authors' code), paper (one per linear block).",
-        idle=_idle_profile,
+        idle=unused.profile,
     )
     contrast: str | int | None = option(
         None,
@@ -183,13 +103,13 @@ class Options:
         "largest other one. The map is signed: psi abs becomes signed.",
         metavar="CLASS",
         parse=parse_contrast,
-        idle=_idle_contrast,
+        idle=unused.contrast,
     )
     psi: str = option(
         "abs",
         "abs (what matters), positive (what speaks for it), signed (for and against, unscaled).",
         python="For methods without sites: which part of each entry of the attribution is summed over channels.",
-        idle=_idle_psi,
+        idle=unused.psi,
     )
     head: str = option(
         "logits",
@@ -228,7 +148,7 @@ class Options:
         "fgonnx",
         "Where gradients come from: fgonnx, or ort-training (ONNX Runtime's training build, docs/engines.md).",
         panel=RUNNING,
-        idle=_idle_engine,
+        idle=unused.engine,
     )
     form: str = option(
         "fast",
@@ -240,7 +160,7 @@ class Options:
         "gradient",
         "What goes back through the network: gradient; for transformers libra, which holds normalisation, gates and "
         "attention fixed (LibraGrad, CVPR 2025), or attnlrp, relevance (AttnLRP, ICML 2024).",
-        idle=_idle_backward,
+        idle=unused.backward,
     )
     target: int | str | None = option(
         None,
@@ -249,7 +169,7 @@ class Options:
         "default value, the largest entry; ONNX Runtime in Python alone lets it be left out and given.",
         metavar="CLASS",
         typed=False,
-        idle=_idle_target,
+        idle=unused.target,
     )
     seed: bool = option(
         False, "Take a cotangent of the head as an input instead of a class index.", flag="--seed", switch=True
@@ -267,7 +187,7 @@ class Options:
         many=True,
     )
     certificate: bool = option(
-        True, "Whether contributions and completeness are computed.", typed=False, idle=_idle_certificate
+        True, "Whether contributions and completeness are computed.", typed=False, idle=unused.certificate
     )
     input_gradient: bool = option(False, "Whether the gradient with respect to the input is an output.", typed=False)
     bias_gradients: bool = option(False, "Whether the bias-gradients of all sites are outputs.", typed=False)
