@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fgonnx.audit.check import Check, check
+from fgonnx.audit.check import check
+from fgonnx.audit.found import Check
 from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.load import load
 

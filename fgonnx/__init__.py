@@ -11,8 +11,9 @@ from fgonnx._version import __version__
 
 if TYPE_CHECKING:
     from fgonnx import bounds, methods, rules, targets
-    from fgonnx.audit.check import CheckResult, check
+    from fgonnx.audit.check import check
     from fgonnx.audit.comparison import Comparison, compare
+    from fgonnx.audit.found import CheckResult
     from fgonnx.audit.inspection import inspect
     from fgonnx.bounds import Bounds, bounded
     from fgonnx.engine.graph.running import Running
@@ -68,7 +69,7 @@ __all__ = [
 
 _WHERE = {
     "Bounds": "bounds",
-    "CheckResult": "audit.check",
+    "CheckResult": "audit.found",
     "Comparison": "audit.comparison",
     "Explainer": "interactive.explainer",
     "Explanation": "interactive.explanation",

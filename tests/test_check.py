@@ -11,6 +11,7 @@ import pytest
 
 import fgonnx.audit.check as checks
 from fgonnx.audit.check import check
+from fgonnx.audit.complete import completeness
 from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.load import load
 from fgonnx.errors import NumericError, OptionError, TargetError
@@ -90,9 +91,9 @@ def test_a_derivative_wrong_in_one_corner_of_the_picture_fails(monkeypatch):
 def test_a_missing_contribution_fails():
     result = check(SHAPES, threads=1, directions=1)
     e = result.explanation
-    assert checks._completeness(e, 1e-4).verdict == "passed"
+    assert completeness(e, 1e-4).verdict == "passed"
     off = replace(e, completeness=e.completeness + 1e-3 * e.score)
-    wrong = checks._completeness(off, 1e-4)
+    wrong = completeness(off, 1e-4)
     assert wrong.verdict == "failed"
     assert wrong.value == pytest.approx(1e-3, rel=0.01)
 
@@ -102,11 +103,11 @@ def test_a_small_score_is_held_against_what_was_summed():
     large = np.zeros_like(e.contributions)
     large[:, :2] = 1e4, -1e4
     rounding = replace(e, contributions=e.contributions + large, completeness=np.full_like(e.score, 1e-3))
-    found = checks._completeness(rounding, 1e-4)
+    found = completeness(rounding, 1e-4)
     assert found.verdict == "passed"
     assert "sum of |contributions|" in found.detail
     missing = replace(rounding, completeness=np.full_like(e.score, 1.0))
-    assert checks._completeness(missing, 1e-4).verdict == "failed"
+    assert completeness(missing, 1e-4).verdict == "failed"
 
 
 def test_changed_outputs_fail(monkeypatch):

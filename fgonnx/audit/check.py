@@ -15,10 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.audit import agreement, measure
+from fgonnx.audit.complete import completeness, unless_rounding
+from fgonnx.audit.found import Check, CheckResult
 from fgonnx.audit.measure import Verdict
-from fgonnx.audit.samples import nudged, random_inputs
+from fgonnx.audit.samples import random_inputs
 from fgonnx.audit.score import by_batch, forward_of, function_of, rounding_operators
 from fgonnx.audit.slopes import slope
+from fgonnx.audit.unchanged import held_again, outputs_unchanged
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.values import dtype_of, optional
@@ -26,19 +29,16 @@ from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.bind import with_sizes
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.cut import free_input
-from fgonnx.engine.normal.half import is_half
 from fgonnx.engine.rewrite import cache as caches
 from fgonnx.engine.rewrite.arranged import arranged, turned
 from fgonnx.engine.rewrite.options import Options, require_contributions, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
-from fgonnx.errors import NumericError, OptionError
+from fgonnx.errors import OptionError
 from fgonnx.explain import batches
 from fgonnx.explain.choice import takes_seed
-from fgonnx.explain.exact import Witness
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.ids import Rows
-from fgonnx.explain.source import allowed_difference
 from fgonnx.explain.targets import Target
 from fgonnx.fields import MOST_RUNS, changed, check_fields, documented, of_kind, option, refuse_idle
 
@@ -48,66 +48,6 @@ Floats = npt.NDArray[np.float64]
 _ALONG, _ACROSS = 1e-2, 5e-2
 _MASKS = {"Attention": 3, "MultiHeadAttention": 4, "QAttention": 5}  # where attention reads its mask
 _KEEP_MASKS = ("Cast", "Expand", "Identity", "Reshape", "Squeeze", "Unsqueeze")
-_SMALL_SCORE, _TOLERANCE = 1e-2, 1e-4
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check.
-
-    Attributes
-    ----------
-    name : str
-        What was compared.
-    verdict : {"passed", "failed", "undecided"}
-        Undecided if the measurement itself is too uncertain: nothing passes that was not measured.
-    value, tolerance : float
-        The worst sample's error and the allowed one.
-    detail : str
-        How it was measured, and how well; or what could not be.
-    decides : str
-        Where nothing was decided, what would decide it.
-    """
-
-    name: str
-    verdict: Verdict
-    value: float
-    tolerance: float
-    detail: str
-    decides: str = ""
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """All checks of one model.
-
-    Attributes
-    ----------
-    checks : tuple of Check
-        In the order in which they were run.
-    explanation : Explanation
-        The explanation of the samples.
-    notes : tuple of str
-        Changes to the model, choices that are held fixed, and limits of the checks.
-    untested : tuple of str
-        What the verdict is not about.
-    """
-
-    checks: tuple[Check, ...]
-    explanation: Explanation
-    notes: tuple[str, ...]
-    untested: tuple[str, ...] = ()
-
-    @property
-    def verdict(self) -> Verdict:
-        """Failed where a check failed; otherwise undecided where one is; otherwise passed."""
-        found = {c.verdict for c in self.checks}
-        return "failed" if "failed" in found else "undecided" if "undecided" in found else "passed"
-
-    @property
-    def passed(self) -> bool:
-        """Whether every check passed: none failed, and none was left undecided."""
-        return self.verdict == "passed"
 
 
 @documented
@@ -224,11 +164,10 @@ def check(
     if by_batch(scorer):
         explainer.running = replace(explainer.running, batch_size=1)
     explanation = explainer(feeds, target)
+    same = outputs_unchanged(loaded, scorer, explanation, feeds, effort.tolerance, running)
     checks = [
-        _held(_outputs(loaded, scorer, explanation, feeds, effort.tolerance, running), explainer, explanation, feeds)
-        if running.verify
-        else _outputs(loaded, scorer, explanation, feeds, effort.tolerance, running),
-        _unless_rounding(_completeness(explanation, effort.tolerance), explainer, explanation, feeds),
+        held_again(same, explainer, explanation, feeds) if running.verify else same,
+        unless_rounding(completeness(explanation, effort.tolerance), explainer, explanation, feeds),
     ]
     notes += scorer.normal.notes
     if steps := rounding_operators(scorer):
@@ -299,114 +238,6 @@ def _agreement(
         verdict: Verdict = "passed" if d.value <= agreement.TOLERANCE else "failed"
         checks.append(Check(f"engines agree: {d.group}", verdict, d.value, agreement.TOLERANCE, detail))
     return checks
-
-
-def _outputs(
-    loaded: LoadedModel,
-    r: Rewritten,
-    explanation: Explanation,
-    feeds: Mapping[str, Array],
-    tolerance: float | None,
-    running: Running,
-) -> Check:
-    """Compare the outputs with those of the source, run untouched, one sample at a time."""
-    floats = [a.dtype for a in explanation.outputs.values() if a.dtype.kind == "f"]
-    allowed = tolerance if tolerance is not None else max(map(_usual, floats), default=_TOLERANCE)
-    if tolerance is None and is_half(loaded.ir.graph):  # inside of a float32 model, too
-        allowed = max(allowed, allowed_difference(loaded.ir.graph))
-
-    def error(optimise: bool) -> tuple[float, str]:
-        session = running.session(loaded.ir, loaded.folder, optimise=optimise)
-        return _largest_difference(explanation.outputs, batches.run(r, session, feeds, 1))
-
-    found, where = error(True)
-    detail = "largest difference to the source model, relative to its largest output"
-    if found > allowed:
-        # onnxruntime fuses quantised layers into integer kernels with other rounding than the operators' definitions.
-        plain, plain_where = error(False)
-        if plain <= allowed:
-            detail = f"to the source run without onnxruntime's fusions, which alone move its outputs by {found:.1e}"
-            found, where = plain, plain_where
-    if found > allowed and tolerance is None:
-        # What rounds badly in the source itself is no fault of the rewritten graph.
-        session = running.session(loaded.ir, loaded.folder)
-        own = batches.run(r, session, feeds, 1)
-        shaken = batches.run(r, session, nudged(feeds, r.normal.input_name), 1)
-        moves = _largest_difference(shaken, own)[0]
-        if found <= moves:
-            allowed = moves
-            detail += f"; the source's own move by {moves:.1e} with the last places of its input"
-    verdict: Verdict = "passed" if found <= allowed else "failed"
-    return Check("outputs unchanged", verdict, found, allowed, detail + (f"; worst: '{where}'" if where else ""))
-
-
-def _held(found: Check, explainer: Explainer, explanation: Explanation, feeds: Mapping[str, Array]) -> Check:
-    """Let outputs fail, too, where the source gives others on exactly this input, or another score."""
-    explained = explainer.explained_shape(feeds)
-    r = explainer.engine(explained, others=explainer.other_shapes(feeds)).rewritten
-    results = {**explanation.outputs, r.names["score"]: explanation.score}
-    if explanation.target is not None:
-        results[r.names["target"]] = explanation.target
-    try:
-        Witness(explainer.loaded).hold(explainer.loaded, r, feeds, results, first=True)
-    except NumericError as error:
-        value = found.value if found.verdict == "failed" else 1.0
-        return replace(found, verdict="failed", value=value, detail=str(error))
-    return found
-
-
-def _largest_difference(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> tuple[float, str]:
-    """Return the largest difference, relative to the largest of theirs, and the output it is in ("" for none)."""
-    worst, where = 0.0, ""
-    for output, array in ours.items():
-        a = array.astype(np.float64).reshape(-1)
-        b = theirs[output].astype(np.float64).reshape(-1)
-        error = float(np.abs(a - b).max(initial=0) / max(float(np.abs(b).max(initial=0)), 1e-30))
-        if error > worst:
-            worst, where = error, output
-    return worst, where
-
-
-def _completeness(explanation: Explanation, tolerance: float | None) -> Check:
-    """Compare the residual with the score, or with the sum of absolute contributions where the score is small."""
-    relative, rounding = explanation.relative_residual(), explanation.rounding_residual()
-    allowed = tolerance if tolerance is not None else _usual(explanation.score.dtype)
-    # |score| / sum |contributions|
-    share = np.divide(rounding, relative, out=np.ones_like(rounding), where=relative > 0)
-    small = share < _SMALL_SCORE
-    errors = np.where(small, 10 * rounding, relative)
-    worst = int(errors.argmax())
-    detail = "|score - sum of contributions| / |score|"
-    value = float(relative[worst])
-    if small[worst]:
-        detail = "|score - sum| / sum of |contributions|, as the score is below 1 % of that sum"
-        value, allowed = float(rounding[worst]), allowed / 10
-    return Check("completeness", "passed" if value <= allowed else "failed", value, allowed, detail)
-
-
-def _unless_rounding(found: Check, explainer: Explainer, explanation: Explanation, feeds: Mapping[str, Array]) -> Check:
-    """Leave undecided what fails where the contributions are rounding: hardly visible steps aside, they are others."""
-    if found.verdict != "failed" or explanation.contributions is None or explanation.completeness is None:
-        return found
-    r = explainer.engine(explainer.explained_shape(feeds), others=explainer.other_shapes(feeds)).rewritten
-    targets = None if explanation.target is None else [int(t) for t in explanation.target]
-    beside = (explainer(nudged(feeds, r.normal.input_name, units), targets) for units in (8.0, 80.0))
-    here = explanation.contributions
-    moved = [np.abs(e.contributions - here).sum(axis=1) for e in beside if e.contributions is not None]
-    missing = np.abs(explanation.completeness)
-    if (missing > np.max(moved, axis=0)).any():
-        return found
-    return replace(
-        found,
-        verdict="undecided",
-        detail=f"{found.detail}; the contributions themselves move by as much with the last places of the input",
-        decides="samples on which the score is not lost in rounding, or the model in float64",
-    )
-
-
-def _usual(dtype: np.dtype[Any]) -> float:
-    """Return the allowed relative error of sums in a type."""
-    return max(_TOLERANCE, 32 * float(np.finfo(dtype).eps))
 
 
 def _derivative(

@@ -21,7 +21,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from fgonnx.audit.check import CheckResult
+from fgonnx.audit.found import CheckResult
 from fgonnx.bounds import Bounds, bounded, parse
 from fgonnx.cli import cells, door, tables, talk
 from fgonnx.cli.escaped import as_json, printable

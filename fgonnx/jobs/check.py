@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx._version import __version__
-from fgonnx.audit.check import CheckResult, Thoroughness
+from fgonnx.audit.check import Thoroughness
+from fgonnx.audit.found import CheckResult
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.rewrite.options import Options
