@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.evaluation import SHARED, evaluated
 from benchmarks.paper import record
 from fgonnx import Explainer
+from fgonnx.audit.evaluate import figures
 from fgonnx.audit.evaluate.faithfulness import REMOVED
 from fgonnx.engine.model.load import ModelLike
 
@@ -148,23 +148,15 @@ def draw(stored: Mapping[str, Any]) -> Figure:
     percent = [100 * share for share in stored["shares"]]
     figure = Figure(figsize=(11, 3.1 * len(networks) + 0.6), layout="constrained")
     panels = figure.subplots(len(networks), len(MEASURES), squeeze=False)
-    colours = mpl.color_sequences["tab10"]
     for line, network in zip(panels, networks, strict=True):
         for panel, (name, title) in zip(line, MEASURES.items(), strict=True):
             for i, (method, curve) in enumerate(network["measures"][name]["curves"].items()):
                 strong = method == OURS
-                colour = "black" if strong else colours[i % len(colours)]
-                style = "--" if method == NULL else "-"
-                panel.plot(
-                    percent,
-                    curve["mean"],
-                    style,
-                    color=colour,
-                    linewidth=2.2 if strong else 1.2,
-                    label=method,
-                    zorder=3 if strong else 2,
-                )
-                panel.fill_between(percent, curve["low"], curve["high"], color=colour, alpha=0.08, linewidth=0)
+                how = {**figures.told_apart(i), "markersize": 3.5}
+                if strong:
+                    how |= {"color": "black", "linestyle": "-", "linewidth": 2.2, "zorder": 3}
+                panel.plot(percent, curve["mean"], label=method, **{"linewidth": 1.2, "zorder": 2, **how})
+                panel.fill_between(percent, curve["low"], curve["high"], color=how["color"], alpha=0.08, linewidth=0)
             panel.set_xscale("log")
             panel.grid(alpha=0.25)
             panel.set_title(f"{network['name']}: {title}", fontsize=9)

@@ -25,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.roar.experiment import SHARES, WHOLE, Experiment, Plan, summary
 from benchmarks.roar.fidelity import Fidelity, fidelity, table
 from fgonnx import files
+from fgonnx.audit.evaluate import figures
 from fgonnx.pictures.read import presets
 from fgonnx.pictures.read.complete import complete
 
@@ -142,17 +143,16 @@ def draw(path: Path, plan: Plan, rows: Sequence[dict[str, Any]]) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     whole = [r for r in rows if r["method"] == WHOLE]
-    for method in plan.methods:
+    for i, method in enumerate(plan.methods):
         line = [*whole, *sorted((r for r in rows if r["method"] == method), key=lambda r: r["share"])]
         axes.errorbar(
             [100 * r["share"] for r in line],
             [100 * r["accuracy"] for r in line],
             [100 * (r["deviation"] or 0) for r in line],
             label=method,
-            marker="o",
-            markersize=3,
             capsize=2,
             linewidth=1.2,
+            **figures.told_apart(i),
         )
     axes.set(xlabel=f"pixels {'kept' if plan.keep else 'removed'} (%)", ylabel="test accuracy (%)")
     axes.legend(frameon=False)

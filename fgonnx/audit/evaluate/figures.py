@@ -19,10 +19,20 @@ from fgonnx.pictures.show import visual
 RGB = npt.NDArray[np.uint8]
 
 _SIDE = 1.15  # inches of one map in the grid
-_STYLES = ("-", "--", ":", "-.")  # by turns with the markers, so that curves differ without their colours
+_STYLES = ("-", "--", ":", "-.")  # by turns with the markers
 _MARKERS = ("o", "s", "^", "v", "D", "x", "+")
 # Without a date, and with a fixed salt for ids, equal figures are equal files.
 _DROPPED: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software": None}}
+
+
+def told_apart(i: int) -> dict[str, Any]:
+    """Return how the i-th curve of a plot is drawn, so that it differs from the others without its colour, too."""
+    return {
+        "color": mpl.color_sequences["tab10"][i % 10],
+        "linestyle": _STYLES[i % len(_STYLES)],
+        "marker": _MARKERS[i % len(_MARKERS)],
+        "markersize": 4,
+    }
 
 
 def curves(title: str, axes: tuple[str, str], found: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
@@ -45,17 +55,11 @@ def curves(title: str, axes: tuple[str, str], found: Sequence[Mapping[str, Any]]
     with mpl.rc_context({"svg.hashsalt": "fgonnx", "font.size": 9}):
         figure = Figure(figsize=(7.2, 4.2), layout="constrained")
         plot = figure.add_subplot()
-        colours = mpl.color_sequences["tab10"]
         for i, curve in enumerate(found):
-            colour = colours[i % len(colours)]
-            how: dict[str, Any] = {
-                "linestyle": _STYLES[i % len(_STYLES)],
-                "marker": _MARKERS[i % len(_MARKERS)],
-                "markevery": (i / len(found) * 0.12, 0.12),  # of the plot's diagonal
-                "markersize": 4,
-            }
-            plot.plot(curve["at"], curve["mean"], color=colour, label=curve["method"], linewidth=1.4, **how)
-            plot.fill_between(curve["at"], curve["low"], curve["high"], color=colour, alpha=0.1, linewidth=0)
+            how = told_apart(i)
+            every = (i / len(found) * 0.12, 0.12)  # of the plot's diagonal
+            plot.plot(curve["at"], curve["mean"], label=curve["method"], linewidth=1.4, markevery=every, **how)
+            plot.fill_between(curve["at"], curve["low"], curve["high"], color=how["color"], alpha=0.1, linewidth=0)
         at = np.asarray(found[0]["at"])
         if at[0] > 0 and at[-1] / at[0] > 50:
             plot.set_xscale("log")
