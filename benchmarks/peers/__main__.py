@@ -32,7 +32,11 @@ TITLES = {
 }
 PEERS = {
     "fgonnx": ("fgonnx", "the .onnx file"),
-    "captum": ("captum", "the torch.nn.Module: the class from the training code, with the file's weights"),
+    "captum": (
+        "captum",
+        "the torch.nn.Module: the class from the training code with the file's weights, or, where there is none, what "
+        "onnx2torch makes of the file",
+    ),
     "gradcam": ("grad-cam", "the torch.nn.Module, as captum"),
     "dianna": ("dianna", "the .onnx file, or a function of batches"),
     "ovxai": ("openvino_xai", "the .onnx file, read by OpenVINO"),
@@ -54,19 +58,16 @@ SEEN = {
     ("dianna", "audio"): "segments coloured over the waveform",
     ("fgonnx", "own"): "a method with a name and settings for all commands; the map over the picture",
     ("captum", "own"): "an attribution over the small picture, as a figure",
+    ("captum", "detector"): "the attribution over the grey picture, as a figure, by code that finds the best window",
+    ("captum", "audio"): "the attribution over the waveform, as a figure",
+    ("gradcam", "detector"): "the map over the picture, by code that finds the best class",
+    ("gradcam", "own"): "the map over the small picture; weights of a class activation map, nothing else",
+    ("ovxai", "detector"): "the box and a map over the picture, which is strongest beside the box",
+    ("ovxai", "own"): "the map over the small picture, through classes that the pages of the library do not show",
 }
 WITHOUT = {
-    ("captum", "int8"): "takes torch modules; the deployed file is none",
-    ("gradcam", "int8"): "takes torch modules; the deployed file is none",
-    ("captum", "detector"): "takes torch modules; the detector is an .onnx file",
-    ("gradcam", "detector"): "takes torch modules; the detector is an .onnx file",
-    ("captum", "audio"): "takes torch modules; the network is an .onnx file",
-    ("gradcam", "audio"): "takes torch modules; the network is an .onnx file",
-    ("gradcam", "own"): "not tried",
-    ("dianna", "own"): "not tried",
-    ("ovxai", "own"): "not tried",
-    ("ovxai", "detector"): "not tried",
-    ("ovxai", "audio"): "not tried",
+    ("dianna", "own"): "methods are those of the package",
+    ("ovxai", "audio"): "takes pictures",
 }
 
 HEAD = """# Beside other libraries
