@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from fgonnx.cli import terminal
-from fgonnx.cli.options import Folder, Group, ModelPath, Target, takes
+from fgonnx.cli.options import Folder, Group, ModelPath, Target, takes, typed
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import OptionError
 from fgonnx.jobs.audit.options import Auditing, Drift, Handing, Runner
 from fgonnx.jobs.reading import SOUND, Reading
+from fgonnx.text.options import Texts
 
 _EXTRA = {"pyarrow": "pyarrow", "filelock": "filelock", "jinja2": "jinja2", "scipy": "scipy", "sklearn": "scikit-learn"}
 
@@ -25,9 +26,11 @@ _EXTRA = {"pyarrow": "pyarrow", "filelock": "filelock", "jinja2": "jinja2", "sci
     drift=Group(Drift),
     options=Group(Options, without=FILE),
     running=Group(Running, defaults={"batch_size": 16, "cache": True}),
-    reading=Group(Reading, without=SOUND),
+    reading=Group(Reading, without=[n for n in SOUND if n not in ("channels", "units", "by", "pad", "rate")]),
+    texts=Group(Texts, without=("column",)),
 )
 def command(
+    call: typer.Context,
     model: ModelPath,
     data: Annotated[
         Path,
@@ -35,7 +38,8 @@ def command(
             metavar="DATA",
             help="A folder of pictures, or of one folder per class; a list (.txt); a table (.csv, .parquet) with "
             "paths or "
-            "bytes; .tar files as WebDataset writes them.",
+            "bytes; .tar files as WebDataset writes them. Of features, recordings or texts: their table (.csv, .jsonl, "
+            ".parquet), or a text a line (.txt).",
         ),
     ],
     folder: Folder,
@@ -47,6 +51,7 @@ def command(
     options: Options,
     running: Running,
     reading: Reading,
+    texts: Texts,
 ) -> None:
     """Audit a model on a data set: a record and a map for each picture, and a report of what the decisions rest on.
 
@@ -56,6 +61,7 @@ def command(
     - `fgonnx audit resnet.onnx val.csv -o run --preprocess imagenet --truth label --slices camera,site`
     - `fgonnx audit resnet.onnx val/ -o run --preprocess imagenet --if 'correct == false or probability < 0.8'`
     - `fgonnx audit resnet.onnx val/ -o run --preprocess imagenet --shard 3/8` : one of eight jobs of an array
+    - `fgonnx audit sentiment.onnx reviews.csv -o run --column review --slices country` : the words of every row
     - `fgonnx audit int8.onnx val/ -o run8 --preprocess imagenet --against run --min-same 0.99` : another model
 
     A run that was interrupted goes on where it stopped when the same command is given again; other settings, another
@@ -67,7 +73,9 @@ def command(
     from fgonnx.jobs.audit.job import AuditJob
     from fgonnx.jobs.audit.request import Request
 
-    job = AuditJob(Request(model, data, folder, options, running, reading, auditing, target), runner)
+    given = tuple(sorted(typed(call, "psi", "backward")))
+    request = Request(model, data, folder, options, running, reading, auditing, target, texts, given)
+    job = AuditJob(request, runner)
     plan = job.plan
     terminal.say("model", f"{model}  (sha256 {plan.about['model']['sha256'][:12]})")
     if (pre := plan.tools.preprocessing) is not None:

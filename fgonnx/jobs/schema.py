@@ -250,7 +250,6 @@ FIELDS = (
         Struct({"names": ["text"], "values": ["float"], "contributions": ["float"], "biases": "float"}),
         "of a row of a table: `names` and `values` of its features, the `contributions` of each to the score, and of "
         "the `biases` of the network",
-        of=EXPLAIN,
         optional=True,
     ),
     Field(
@@ -259,7 +258,6 @@ FIELDS = (
         "of a text: `text`; its `tokens` (`id`, `piece`, `span` in characters, `part` of a pair, `special`, `value`) "
         "and `words` (`text`, `tokens`, `value`), where a value is what it adds to the score; the sum on `special` "
         "tokens and on `padding`, and the `shares` of the map on words, special tokens and padding",
-        of=EXPLAIN,
         optional=True,
     ),
     Field(
@@ -280,7 +278,6 @@ FIELDS = (
         "of channels over time: their names and `units`; which `recording` of its file; steps per second (`rate`), the "
         "first step (`start`), how many of the last are padding (`padded`); the share of the map of every channel "
         "(`shares`) and of the network's layers (`inside`), and the step where each lane is strongest (`peaks`)",
-        of=EXPLAIN,
         optional=True,
     ),
     Field(
@@ -307,11 +304,19 @@ FIELDS = (
         "picture; `frame`: left, top, right and bottom edge of the map in pixels of the whole picture",
         null=True,
     ),
-    Field("grid", ["float"], "the map on 16 x 16 cells, row by row: shares of its absolute sum", null=True, of=AUDIT),
+    Field(
+        "grid",
+        ["float"],
+        "the map on 16 x 16 cells, row by row: shares of its absolute sum; of tables and texts, cell n has what lies "
+        "on features or ids n, n + 256, ...",
+        null=True,
+        of=AUDIT,
+    ),
     Field(
         "evidence",
-        Struct({**dict.fromkeys(PLACES, "float"), "object?": "float", "object_area?": "float"}),
-        "shares of the absolute map: on the `border`, in the corners, on the `object` where a box or mask says where "
+        Struct({**{f"{place}?": "float" for place in PLACES}, "object?": "float", "object_area?": "float"}),
+        "shares of the absolute map: on the `border`, in the corners (`null` of tables and texts), "
+        "on the `object` where a box or mask says where "
         "it "
         "is; `object_area`: its share of the picture",
         null=True,

@@ -128,6 +128,12 @@ class Tabular:
         found = self.open(table)
         return len(found.rows) if self.is_table(found) else len(self._recordings(found))
 
+    def groups(self, table: Columns) -> list[tuple[str, list[int]]]:
+        """Return the rows of every sample of a table, each with the name of a recording; "" for rows of features."""
+        if self.is_table(table):
+            return [("", [i]) for i in range(len(table.rows))]
+        return list(self._recordings(table).items())
+
     def is_table(self, table: Columns) -> bool:
         """Tell whether every row is a sample."""
         if len(self._sizes) != 1:

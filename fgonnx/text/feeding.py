@@ -19,7 +19,7 @@ from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import FgonnxError, InputError, ModelError, OptionError
-from fgonnx.text.tokens import Tokens
+from fgonnx.text.tokens import Token, Tokens
 from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
@@ -111,8 +111,19 @@ class Feeder:
         if self.pad is None or not self.masked or self.inner or rounded == count:
             return count
         if rounded not in self._sound:
-            self._sound[rounded] = self._unchanged(part, rounded)
+            self._sound[rounded] = self._unchanged(self._trial(max(1, rounded - _BUCKET // 2)), rounded)
         return rounded if self._sound[rounded] else count
+
+    def _trial(self, count: int) -> Tokens:
+        """Return a text of some length by which padding is tried: the same one whatever texts are given."""
+        ids = np.random.default_rng(0).choice(self._usable, count)
+        return Tokens("", tuple(Token(int(i), "") for i in ids))
+
+    @property
+    def _usable(self) -> list[int]:
+        """Ids of rows of the table that are no padding, the first ones."""
+        rows = min((f.rows for f in lookups(self.source.ir.graph, self.x) if f.rows), default=2)
+        return [i for i in range(min(rows, 1000)) if i != self.pad] or [0]
 
     def start(self, part: Tokens, length: int) -> int:
         """Return the place of the first token of a text that is padded."""
@@ -215,9 +226,7 @@ class Feeder:
     def _effect_at(self, length: int, meant: Mapping[str, str]) -> float:
         if length < 3:
             return np.inf
-        graph = self.source.ir.graph
-        rows = min((f.rows for f in lookups(graph, self.x) if f.rows), default=2)
-        usable = [i for i in range(min(rows, 1000)) if i != self.pad] or [0]
+        usable = self._usable
         ids = np.random.default_rng(0).choice(usable, (1, length)).astype(np.int64)
         shown = np.ones(ids.shape, bool)
         shown[0, 1] = False

@@ -20,7 +20,7 @@ LABEL = "label"
 """The column, or the key, of the true class of a text."""
 
 _USUAL = "text"
-_HEADERS = {
+HEADERS = {
     *("text", "texts", "sentence", "sentences", "review", "reviews", "comment", "comments", "message", "messages"),
     *("content", "title", "body", "tweet", "document", "question", "query", "prompt", "utterance", "input"),
 }
@@ -150,7 +150,7 @@ def _names_column(first: str, path: Path) -> bool:
     OptionError
         It may be either.
     """
-    if first.strip().lower() in _HEADERS:
+    if first.strip().lower() in HEADERS:
         return True
     if len(first.split()) > 1:
         return False
@@ -189,4 +189,4 @@ def _mark(content: str, column: str | None) -> str:
     head = next((line for line in content.split("\n") if line.strip()), "")
     mark = delimited.between(head)
     names = [cell.strip().strip('"').lower() for cell in head.split(mark)]
-    return mark if column in names or any(name in _HEADERS for name in names) else ","
+    return mark if column in names or any(name in HEADERS for name in names) else ","

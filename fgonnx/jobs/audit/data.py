@@ -146,16 +146,28 @@ def find(data: Path, auditing: Auditing, rank: int, axis: int = 0) -> Rows:
     if not len(rows):
         few = ", ".join(f"{name} {why}" for name, why in list(rows.skipped.items())[:_LISTED])
         raise InputError(f"'{data}' holds no picture{f' ({few})' if few else ''}")
+    unique(rows, data)
+    if auditing.slices and any(s not in rows.slices[0] for s in auditing.slices):
+        raise OptionError(
+            f"{parameter('slices', auditing.slices)} names columns, and '{data}' is no table that has them"
+        )
+    return rows
+
+
+def unique(rows: Rows, data: Path) -> Rows:
+    """Return rows that have names of their own.
+
+    Raises
+    ------
+    InputError
+        Two have one name.
+    """
     twice = [name for name, n in Counter(rows.name).items() if n > 1]
     if twice:
         places = [i for i, name in enumerate(rows.name, 1) if name == twice[0]]
         raise InputError(
             f"'{data}' names {len(twice)} rows more than once, '{twice[0]}' in rows {places[0]} and {places[1]}: a row "
             "is known by its name; keep one of each"
-        )
-    if auditing.slices and any(s not in rows.slices[0] for s in auditing.slices):
-        raise OptionError(
-            f"{parameter('slices', auditing.slices)} names columns, and '{data}' is no table that has them"
         )
     return rows
 

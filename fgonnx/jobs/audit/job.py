@@ -17,6 +17,7 @@ from fgonnx.jobs.audit.plan import SHARDS, Plan, planned
 from fgonnx.jobs.audit.request import Request
 from fgonnx.jobs.audit.shardfiles import table_of
 from fgonnx.jobs.reading import Reading
+from fgonnx.text.options import Texts
 
 
 class AuditJob:
@@ -61,7 +62,7 @@ def audit(model: str | Path, data: str | Path, run: str | Path, *, target: str |
     target : str, optional
         As for `fgonnx.Explainer`; the model's own decision by default.
     **options
-        Fields of `fgonnx.Options`, `fgonnx.Running`, and of the options of reading, auditing and runners.
+        Fields of `fgonnx.Options`, `fgonnx.Running`, and of the options of reading, texts, auditing and runners.
 
     Returns
     -------
@@ -73,15 +74,18 @@ def audit(model: str | Path, data: str | Path, run: str | Path, *, target: str |
     FgonnxError
         Model, data or options are wrong, or the folder holds a run with others.
     """
-    made, left = changed(options, Auditing(), Runner(), Options(), Running(batch_size=16), Reading())
+    given = tuple(name for name in ("psi", "backward") if name in options)
+    made, left = changed(options, Auditing(), Runner(), Options(), Running(batch_size=16), Reading(), Texts())
     if left:
         from fgonnx.errors import OptionError
         from fgonnx.fields import suggestion
 
         name = next(iter(left))
-        raise OptionError(f"there is no option '{name}'{suggestion(name, Options, Running, Reading, Auditing, Runner)}")
-    auditing, runner, explained, running, reading = made
-    request = Request(Path(model), Path(data), Path(run), explained, running, reading, auditing, target)
+        raise OptionError(
+            f"there is no option '{name}'{suggestion(name, Options, Running, Reading, Auditing, Runner, Texts)}"
+        )
+    auditing, runner, explained, running, reading, texts = made
+    request = Request(Path(model), Path(data), Path(run), explained, running, reading, auditing, target, texts, given)
     job = AuditJob(request, runner)
     for _ in job.run():
         pass

@@ -40,9 +40,8 @@ class Auditing:
 
     column: str | None = option(
         None,
-        "Column of a table with paths, or with the bytes of pictures. Default: the first of path, file, filename, "
-        "image, "
-        "bytes.",
+        "Column of a table with paths, with the bytes of pictures, or with texts. Default: the first of path, file, "
+        "filename, image, bytes; text.",
         panel=_DATA,
         metavar="NAME",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,8 @@ from fgonnx.jobs import provenance, record
 from fgonnx.jobs.audit import data
 from fgonnx.jobs.audit.condition import NAMES
 from fgonnx.jobs.audit.request import Request, Tools
+from fgonnx.jobs.audit.rows import TextRows
 from fgonnx.jobs.audit.shardfiles import ShardFiles
-from fgonnx.jobs.reading import SOUND
 from fgonnx.jobs.schema import SCHEMA
 from fgonnx.wording import in_utf8
 
@@ -176,6 +176,7 @@ def planned(request: Request) -> Plan:
     files.check_folder(folder)
     _check_name(folder)
     tools = Tools(request)
+    request = tools.request
     about, table = _made(request, tools)
     if not (folder / RUN).is_file():
         files.make_folder(folder / SHARDS)
@@ -217,7 +218,7 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
 
 def _made(request: Request, tools: Tools) -> tuple[dict[str, Any], pa.Table]:
     auditing, loaded = request.auditing, tools.loaded
-    rows = data.find(request.data, auditing, tools.rank, loaded.batch_axis)
+    rows = tools.find()
     order = data.ordered(rows, auditing.seed)[: auditing.limit]
     sha, why = data.hashed(rows, order)
     _settle(tools, rows, order, why)
@@ -253,6 +254,7 @@ def _made(request: Request, tools: Tools) -> tuple[dict[str, Any], pa.Table]:
         "labels": list(tools.labels) if tools.labels is not None else None,
         "entries": tools.entries,
         "classes": tools.classes,
+        "kind": tools.kind or "pictures",
         "remarks": {**(auditing.remarks or {})},
         "threads": request.running.threads,
         "notes": list(tools.notes),
@@ -315,12 +317,21 @@ def _asked(request: Request, tools: Tools, columns: Mapping[str, Any]) -> dict[s
         "target": request.target,
         "bind": dict(tools.loaded.bound),
         "auditing": {k: list(v) if isinstance(v, tuple) else v for k, v in auditing.items()},
+        **({"texts": tools.rows.asked()} if isinstance(tools.rows, TextRows) else {}),
+        **({"reading": dict(_channels(request))} if tools.kind == "table" else {}),
         "objects": tools.objects.sha256 if objects is not None and tools.objects is not None else None,
         "batch_size": request.running.batch_size,
         "providers": request.running.used_providers,
         "versions": record.versions(request.running),
         **record.asked(request.running),
     }
+
+
+def _channels(request: Request) -> Iterator[tuple[str, Any]]:
+    """Yield what says how a table is read."""
+    for name in ("channels", "units", "by", "pad", "rate"):
+        if (value := getattr(request.reading, name)) is not None:
+            yield name, list(value) if isinstance(value, tuple) else value
 
 
 def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], path: str = "") -> list[str]:
@@ -347,5 +358,6 @@ def _command(request: Request) -> list[str]:
         *arguments(request.auditing),
         *arguments(request.options, without=FILE),
         *arguments(request.running, defaults={"batch_size": 16, "cache": True}),
-        *arguments(request.reading, without=SOUND),
+        *arguments(request.reading),
+        *arguments(request.texts),
     ]

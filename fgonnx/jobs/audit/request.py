@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,24 @@ from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import Options
+from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain import choice
 from fgonnx.explain.explainer import Explainer
 from fgonnx.fields import refuse_idle
 from fgonnx.jobs import provenance
-from fgonnx.jobs.audit import condition, data, measuring
+from fgonnx.jobs.audit import condition, data, measuring, rows
 from fgonnx.jobs.audit.objects import Objects
 from fgonnx.jobs.audit.options import Auditing
-from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels
+from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.samples import Reader, Sample, Source
 from fgonnx.pictures.read import images
+from fgonnx.text.explainer import TextExplainer
+from fgonnx.text.options import Texts
 from fgonnx.wording import parameter
 
 READERS = 2
+_READ = {"": "pictures and arrays", "text": "texts here", "table": "tables here"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class Request:
         What of the data is explained, and what is recorded.
     target : str or None
         As `fgonnx.targets.parse` takes it.
+    texts : Texts
+        How texts become ids.
+    given : tuple of str
+        Fields of the options that were asked for, which stay as they are for texts.
     """
 
     model: Path
@@ -65,6 +73,8 @@ class Request:
     reading: Reading = field(default_factory=Reading)
     auditing: Auditing = field(default_factory=Auditing)
     target: str | None = None
+    texts: Texts = field(default_factory=Texts)
+    given: tuple[str, ...] = ()
 
 
 class Tools:
@@ -77,18 +87,22 @@ class Tools:
     """
 
     def __init__(self, request: Request) -> None:
-        self.request, options, reading = request, request.options, request.reading
-        refuse_idle(reading, SOUND, "audits read pictures and arrays")
+        options, reading = request.options, request.reading
         request.running.check()
         if request.running.runtime == AUTO:
             raise OptionError(
                 f"an audit is run by one runtime, and {parameter('runtime', AUTO)} chooses by time; name "
                 "onnxruntime or openvino"
             )
-        if request.target is not None:
-            choice.parse(request.target)  # before anything is read
         self.loaded, self.options = arranged(binding.bind(load(request.model), options.bind), options)
         value = self.loaded.input(options.input)
+        self.kind = rows.takes_rows(request.data, value, self.loaded, request.auditing)
+        refuse_idle(reading, rows.idle(self.kind), f"audits read {_READ[self.kind]}")
+        if self.kind != "text":
+            refuse_idle(request.texts, [f.name for f in fields(Texts)], "the data are no texts")
+        if request.target is not None and self.kind != "text":
+            choice.parse(request.target)  # before anything is read
+        self.options = rows.adjusted(self.options, self.kind)
         self.rank = len(dims_of(value))
         self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=False)
         self.reader = Reader(value, self.preprocessing, reading, axis=self.loaded.batch_axis)
@@ -107,6 +121,19 @@ class Tools:
             labels=reading.names(),
         )
         auditing = request.auditing
+        self.rows: rows.TextRows | rows.TableRows | None = None
+        if self.kind == "text":
+            texts = self._of_texts(request)
+            self.rows, self.explainer = texts, texts.explainer.explainer
+            self.options = replace(self.explainer.options, bind=self.options.bind)
+        elif self.kind == "table":
+            self.rows = rows.TableRows(request.data, self.reader, auditing)
+        if self.kind:
+            refuse_idle(auditing, ["objects"], "objects are in pictures")
+        if self.kind == "text":
+            refuse_idle(auditing, ["measures"], "they move and fill pixels; evaluate measures texts")
+        asked = {name: getattr(self.options, name) for name in ("psi", "backward")} if self.kind else {}
+        self.request = replace(request, options=replace(options, **asked))
         self.condition = condition.parse(auditing.only, auditing.slices or ()) if auditing.only is not None else None
         self.objects = Objects(auditing.objects) if auditing.objects is not None else None
         self.measures = measuring.chosen(auditing.measures or (), masks=self.objects is not None)
@@ -120,6 +147,12 @@ class Tools:
         self.probabilities = False  # whether a condition can name them
         self.environment = provenance.environment(request.running)
         self.notes: list[str] = []
+
+    def _of_texts(self, request: Request) -> rows.TextRows:
+        own = replace(self.options, bind=None, scores=methods.find(self.options.method).drive is None)
+        running, given = replace(request.running, spin=False), request.given
+        explainer = TextExplainer(self.loaded, own, running, request.texts, request.reading.names(), given=given)
+        return rows.TextRows(request.data, explainer, request.auditing)
 
     @cached_property
     def pool(self) -> ThreadPoolExecutor:
@@ -138,7 +171,10 @@ class Tools:
 
     def settle(self, shape: tuple[int, ...]) -> None:
         """Learn from the shape of one sample how many classes there are, and their names."""
-        rewritten = self.explainer.engine((1, *shape), forward=True).rewritten
+        if isinstance(self.rows, rows.TextRows):
+            rewritten = self.rows.rewritten(shape[0])
+        else:
+            rewritten = self.explainer.engine((1, *shape), forward=True).rewritten
         head, stripped = rewritten.head_shape, rewritten.stripped
         self.entries = math.prod(head)
         measuring.check(self.measures, rewritten.normal.layout)
@@ -149,6 +185,30 @@ class Tools:
         self.labels, note = aligned_labels(self.request.reading.names(), self.loaded.labels(), self.entries)
         self.notes = [f"labels: {note}"] if note else []
 
+    def find(self) -> data.Rows:
+        """List the rows of the data."""
+        if self.rows is not None:
+            return data.unique(self.rows.find(), self.request.data)
+        return data.find(self.request.data, self.request.auditing, self.rank, self.loaded.batch_axis)
+
+    def key(self, sample: Sample) -> tuple[int, ...]:
+        """Return what samples that run together have in common."""
+        return self.rows.key(sample) if isinstance(self.rows, rows.TextRows) else sample.x.shape
+
+    def fed(self, samples: Sequence[Sample]) -> Any:
+        """Return the inputs of samples that run together: an array, or several by their names."""
+        if isinstance(self.rows, rows.TextRows):
+            found = self.rows.arrays(samples)
+            return next(iter(found.values())) if len(found) == 1 else found
+        return np.stack([sample.x for sample in samples])
+
+    def heads(self, samples: Sequence[Sample]) -> tuple[Any, Rewritten]:
+        """Return the heads of samples that run together, and the model as it is rewritten for them."""
+        if isinstance(self.rows, rows.TextRows):
+            return self.rows.heads(samples), self.rows.rewritten(self.key(samples[0])[0])
+        x = np.stack([sample.x for sample in samples])
+        return self.explainer.head(x), self.explainer.engine(x.shape, forward=True).rewritten
+
     def read(self, row: Mapping[str, Any]) -> Sample:
         """Read one row of the plan.
 
@@ -157,6 +217,8 @@ class Tools:
         InputError
             It cannot be read, is not what was planned, or does not fit the model.
         """
+        if self.rows is not None:
+            return self.rows.read(row)
         content = data.content(row, self.base, self.request.auditing.column)
         if row["sha256"] is not None and hashlib.sha256(content).hexdigest() != row["sha256"]:
             raise InputError(f"'{row['path']}' is not what it was when the audit was planned")

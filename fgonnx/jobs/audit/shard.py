@@ -21,10 +21,11 @@ from fgonnx.jobs import provenance, record
 from fgonnx.jobs.audit import arrow, evidence, measuring
 from fgonnx.jobs.audit.options import REMARKS
 from fgonnx.jobs.audit.plan import Plan
+from fgonnx.jobs.audit.rows import TableRows, TextRows
 from fgonnx.jobs.audit.shardfiles import key
 from fgonnx.jobs.record import Decision
 from fgonnx.jobs.samples import Sample
-from fgonnx.jobs.schema import FIELDS, SCHEMA
+from fgonnx.jobs.schema import FIELDS, PLACES, SCHEMA
 from fgonnx.pictures.read import complete
 
 Array = npt.NDArray[Any]
@@ -76,7 +77,7 @@ def explain_shard(plan: Plan, k: int, stop: threading.Event | None = None) -> in
     tools, made = plan.tools, _Shard()
     reads = (partial(_read, plan, row) for row in plan.rows(k))
     found = in_order(tools.pool, reads, 2 * tools.together)
-    for group in grouped(found, tools.together, lambda item: None if isinstance(item[1], str) else item[1].x.shape):
+    for group in grouped(found, tools.together, lambda item: None if isinstance(item[1], str) else tools.key(item[1])):
         if stop is not None and stop.is_set():
             raise StoppedError
         rows = [(row, sample) for row, sample in group if isinstance(sample, Sample)]
@@ -107,11 +108,8 @@ def _decide(plan: Plan, rows: Rows, made: _Shard) -> None:
     if condition is None:
         _explain(plan, rows, made)
         return
-    explainer = plan.tools.explainer
-    x = np.stack([sample.x for _, sample in rows])
     with plan.tools.lock:
-        r = explainer.engine(x.shape, forward=True).rewritten
-        heads = explainer.head(x)
+        heads, r = plan.tools.heads([sample for _, sample in rows])
     decision = Decision.of_heads(heads, r, plan.tools.labels)
     chosen = []
     for i, (row, sample) in enumerate(rows):
@@ -130,6 +128,9 @@ def _decide(plan: Plan, rows: Rows, made: _Shard) -> None:
 
 def _explain(plan: Plan, rows: Rows, made: _Shard) -> None:
     tools = plan.tools
+    if isinstance(tools.rows, TextRows):
+        _explain_texts(plan, tools.rows, rows, made)
+        return
     x = np.stack([sample.x for _, sample in rows])
     target = plan.request.target
     try:
@@ -156,6 +157,8 @@ def _explain(plan: Plan, rows: Rows, made: _Shard) -> None:
         record_["evidence"] |= evidence.on_object(explanation.saliency[i], masks[i][0])
         record_["measures"] = measured[i]
         record_["notes"] += [why for why in (masks[i][1], *remarks) if why is not None]
+        if isinstance(tools.rows, TableRows):
+            record_ = {**record_, **tools.rows.recorded(record_, sample, explanation, i, r.normal.layout)}
         made.records[row["number"]] = record_
         _keep(plan, row, explanation.saliency[i], made)
         if sample.photo is None:
@@ -163,12 +166,38 @@ def _explain(plan: Plan, rows: Rows, made: _Shard) -> None:
         made.records[row["number"]].update(_seen(plan, sample, explanation.saliency[i]))
 
 
+def _explain_texts(plan: Plan, texts: TextRows, rows: Rows, made: _Shard) -> None:
+    tools = plan.tools
+    try:
+        with tools.lock:
+            found = texts.explained([sample for _, sample in rows], plan.request.target, tools.options.contrast)
+            r = texts.rewritten(tools.key(rows[0][1])[0])
+    except _ROW_ERRORS as error:
+        if len(rows) > 1:
+            for alone in rows:
+                _explain_texts(plan, texts, [alone], made)
+            return
+        made.records[rows[0][0]["number"]] = {
+            **_base(plan, rows[0][0]),
+            "tensor": provenance.array_of(rows[0][1].x),
+            "error": str(error).removeprefix("sample 0: "),
+        }
+        return
+    for (row, sample), one in zip(rows, found, strict=True):
+        decision = Decision.of(one.arrays, r, tools.labels, tools.explainer.labels)
+        own = replace(one.arrays, saliency=one.values[None])
+        record_ = _explained(plan, row, replace(sample, notes=one.notes), own, decision, 0)
+        made.records[row["number"]] = texts.recorded(record_, one)
+        _keep(plan, row, one.values, made)
+
+
 def _explained(
     plan: Plan, row: Mapping[str, Any], sample: Sample, explanation: Explanation, decision: Decision, i: int
 ) -> dict[str, Any]:
     base = _base(plan, row)
     saliency = explanation.saliency[i]
-    grid = evidence.grid_of(saliency)
+    of_rows = plan.tools.rows
+    grid = evidence.grid_of(saliency) if of_rows is None else of_rows.grid(sample, saliency)
     files_of = {"picture": None, "map": _map_name(plan, row)}
     made = record.describe({**base, "notes": []}, explanation, decision, sample, i, files_of, ())
     return {
@@ -177,7 +206,7 @@ def _explained(
         **made,
         **_judged(plan, row, made["top5"]),
         "grid": grid.ravel().tolist(),
-        "evidence": evidence.places(grid),
+        "evidence": evidence.places(grid) if of_rows is None else dict.fromkeys((*PLACES, "object", "object_area")),
     }
 
 
@@ -215,7 +244,7 @@ def _map_name(plan: Plan, row: Mapping[str, Any]) -> str | None:
 
 
 def _seen(plan: Plan, sample: Sample, saliency: Array | None) -> dict[str, Any]:
-    if not plan.request.auditing.pictures:
+    if not plan.request.auditing.pictures or plan.tools.rows is not None:
         return {}
     return {"pictures": evidence.pictures(sample.shown, saliency, signed=plan.request.options.psi == "signed")}
 

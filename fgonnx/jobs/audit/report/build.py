@@ -15,13 +15,19 @@ from fgonnx.audit import evaluate
 from fgonnx.errors import InputError
 from fgonnx.jobs.audit import formats, intact
 from fgonnx.jobs.audit.plan import opened
-from fgonnx.jobs.audit.report import clusters, columns, measures, page
+from fgonnx.jobs.audit.report import clusters, columns, measures, page, parts
 from fgonnx.jobs.audit.report.columns import Columns
 from fgonnx.jobs.audit.report.measures import Cohort
 
 ROWS = 10_000
 """Rows that the page lists: the first of the plan, whose order is drawn at random."""
 
+_SHOWS = {
+    "pictures": "A map shows where in a picture the score of one decision comes from",
+    "text": "What words add shows from which words the score of one decision comes",
+    "table": "What features or channels add shows from which of them the score of one decision comes",
+}
+_PLACE = {"pictures": "in the picture", "text": "on tokens", "table": "on features or in time"}
 _QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
 
@@ -98,6 +104,7 @@ def report(folder: str | Path) -> dict[str, Any]:
     grouping = clusters.group(run.files, whole, about["labels"], len(run.sites))
     summary: dict[str, Any] = {
         "schema": about["schema"],
+        "kind": about.get("kind", "pictures"),
         "run": about["id"],
         "time": about["time"],
         "model": about["model"],
@@ -127,6 +134,8 @@ def report(folder: str | Path) -> dict[str, Any]:
         "notes": about["notes"],
         "command": about["command"],
     }
+    if summary["kind"] != "pictures":
+        _add_parts(run, summary, grouping)
     summary["findings"] = findings(summary)
     summary["limits"] = limits(summary)
     labelled = grouping.of_rows() if grouping is not None else {}
@@ -142,6 +151,19 @@ def _measures(names: Sequence[str]) -> list[dict[str, str]]:
     """Return what the measures of a run are."""
     found = (evaluate.get(name) for name in dict.fromkeys(names))
     return [{"name": m.name, "better": m.better, "meaning": m.meaning, "source": m.source} for m in found]
+
+
+def _add_parts(run: Run, summary: dict[str, Any], grouping: clusters.Grouping | None) -> None:
+    """Say of cohorts and clusters which words, features or channels add most; they have no place in a picture."""
+    groups = [cohort.rows for cohort in run.cohorts]
+    for c in summary["clusters"]:
+        assert grouping is not None
+        groups.append(np.isin(run.columns.number, grouping.numbers[grouping.label == c["cluster"] - 1]))
+    found = parts.strongest(run.files, groups)
+    for one, strongest in zip([*summary["cohorts"], *summary["clusters"]], found, strict=True):
+        one["strongest"] = strongest
+        one["grid"] = None
+        one["places"] = {}
 
 
 def _json(path: Path) -> Any:
@@ -214,9 +236,7 @@ def limits(summary: Mapping[str, Any]) -> list[str]:
         "This report describes what the model did on these data. It is no legal determination, and no statement that "
         "the "
         "model is fit for a purpose.",
-        "A map shows where in a picture the score of one decision comes from. It does not show why that is so, nor "
-        "what "
-        "the model would do on other data.",
+        f"{_SHOWS[summary['kind']]}. It does not show why that is so, nor what the model would do on other data.",
         "A certificate says that all contributions together are the score, up to rounding. It does not say that the "
         "score is right.",
     ]
@@ -230,8 +250,8 @@ def limits(summary: Mapping[str, Any]) -> list[str]:
     share = whole["localised"] if whole is not None else None
     if share is not None:
         found.append(
-            f"On average {share:.0%} of the absolute contributions have a place in the picture and are in the map; the "
-            "rest (such as biases behind the last spatial layer) is in the certificate alone."
+            f"On average {share:.0%} of the absolute contributions have a place {_PLACE[summary['kind']]} and are in "
+            "the map; the rest (such as biases of the last layers) is in the certificate alone."
         )
     if summary["certificates"] is None:
         found.append(f"The method {request['options']['method']} has no certificate.")

@@ -130,6 +130,8 @@ def _described(
     named = [p for p in CORNERS if here[p] >= NAMED and here[p] >= TIMES * there[p]]
     border = here["border"] >= 2 * NAMED and here["border"] >= TIMES * there["border"]
     place = max(named, key=here.__getitem__) if named else "border" if border else None
+    if not np.isfinite(columns.evidence["border"][mine]).any():  # of tables and texts, cells are no places
+        place = None
     centre = placed[inside].mean(axis=0)
     typical = np.argsort(np.linalg.norm(placed[inside] - centre, axis=1))[:SHOWN]
     predicted, counts = np.unique(columns.predicted[mine], return_counts=True)

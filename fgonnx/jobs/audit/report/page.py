@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fgonnx.jobs.audit.evidence import GRID
-from fgonnx.jobs.audit.report import columns
+from fgonnx.jobs.audit.report import columns, parts
 from fgonnx.jobs.record import short_names
 from fgonnx.opencv import cv2
 from fgonnx.pictures.read.preprocess import Preprocessing
@@ -59,6 +59,7 @@ def rows(run: Run, labelled: Mapping[int, int], summary: Mapping[str, Any], most
     with_pictures = run.about["request"]["auditing"]["pictures"]
     left = ({"pictures"} if not with_pictures else set()) | ({"measures"} if not summary["measures"] else set())
     wanted = [c for c in (*_COLUMNS, *_MORE) if c not in left]
+    wanted += parts.FIELDS if summary["kind"] != "pictures" else ()
     found = columns.rows_of(run.folder, numbers, run.size, wanted)
     return [_row(found[n], labelled.get(n)) for n in numbers if n in found]
 
@@ -66,7 +67,8 @@ def rows(run: Run, labelled: Mapping[int, int], summary: Mapping[str, Any], most
 def _row(row: Mapping[str, Any], cluster: int | None) -> dict[str, Any]:
     top, truth, evidence = row["top5"], row["truth"], row["evidence"]
     certificate, pictures = row["completeness"] or {}, row.get("pictures") or {}
-    corner = max(_CORNERS, key=evidence.__getitem__) if evidence else None
+    placed = evidence is not None and evidence["border"] is not None
+    corner = max(_CORNERS, key=evidence.__getitem__) if placed else None
     return {
         "n": row["row"]["number"],
         "name": row["row"]["name"],
@@ -93,6 +95,7 @@ def _row(row: Mapping[str, Any], cluster: int | None) -> dict[str, Any]:
         "sha": row["input"]["sha256"],
         "fed": row["tensor"]["sha256"] if row["tensor"] else None,
         "file": row["files"]["map"] if row["files"] else None,
+        "parts": parts.of_row(row),
         "seen": _data(pictures.get("seen")),
         "over": _data(pictures.get("overlay")),
     }
