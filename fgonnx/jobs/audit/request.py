@@ -26,7 +26,7 @@ from fgonnx.errors import InputError, OptionError
 from fgonnx.explain import choice
 from fgonnx.explain.explainer import Explainer
 from fgonnx.fields import refuse_idle
-from fgonnx.jobs import provenance
+from fgonnx.jobs import provenance, tabled
 from fgonnx.jobs.audit import condition, data, measuring, rows
 from fgonnx.jobs.audit.objects import Objects
 from fgonnx.jobs.audit.options import Auditing
@@ -116,6 +116,8 @@ class Tools:
                 bind=None,  # the model is bound already
                 layout=agreed_layout(options.layout, self.preprocessing, self.loaded, options.input),
                 scores=not driven,
+                input_gradient=self.options.input_gradient
+                or (self.kind == "table" and tabled.wants_gradient(self.loaded, self.options)),
             ),
             replace(request.running, spin=False),
             labels=reading.names(),

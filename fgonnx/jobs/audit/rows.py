@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import onnx_ir as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fgonnx import bounds, files
+from fgonnx import bounds, delimited, files
 from fgonnx.engine.graph.lookups import holds_ids
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.load import LoadedModel
@@ -72,7 +73,7 @@ def opened(path: Path) -> Columns:
     if suffix == ".parquet":
         try:
             table = pq.read_table(path)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, UnicodeEncodeError) as error:
             raise InputError(f"'{path}' cannot be read as Parquet: {error}") from error
         names = tuple(table.column_names)
         rows = [[_cell(value) for value in row.values()] for row in table.to_pylist()]
@@ -101,8 +102,12 @@ def names_of(path: Path) -> tuple[str, ...]:
     if path.suffix.lower() == ".parquet":
         try:
             return tuple(pq.read_schema(path).names)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, UnicodeEncodeError) as error:
             raise InputError(f"'{path}' cannot be read as Parquet: {error}") from error
+    if path.suffix.lower() in columns.SUFFIXES:
+        text = files.read_text(path, InputError, "the table")
+        head = next((line for line in text.split("\n") if line.strip()), "")
+        return tuple(c.strip() for c in next(csv.reader([head], delimiter=delimited.between(text)), []))
     return opened(path).names
 
 
