@@ -51,6 +51,7 @@ CONSTANTS = {
     "thousand": np.int32(1000),
     "four": np.array([4], np.int64),
     "line": np.array([-1], np.int64),
+    "by4": np.array([1, 4, 1, 1], np.int64),
     "map": np.array([-1, 4, 8, 8], np.int64),
     "shift": np.uint8(1),
     "shift32": np.uint32(3),

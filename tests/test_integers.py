@@ -16,6 +16,15 @@ U = "q = QuantizeLinear(y, s, zu)\n"
 BY_CHANNEL = "q = QuantizeLinear<axis=1>(y, sc, zc)\n"
 FINE = "q = QuantizeLinear(y, fine, z16)\n"
 
+BIAS = """q, sx, zx = DynamicQuantizeLinear(y)
+    c = ConvInteger<pads=[1,1,1,1]>(q, k8, zx)
+    unit = Mul(sx, hundredths)
+    steps = Div(b, unit)
+    whole = Floor(steps)
+    flat1 = Cast<to=6>(whole)
+    j = Reshape(flat1, by4)
+"""
+
 #: What is computed on quantised values between QuantizeLinear and the head, beside a skip connection and without one.
 RIGHT = {
     "Relu beside a skip": Q + "q2 = Relu(q)" + D,
@@ -113,6 +122,13 @@ RIGHT = {
     "CumSum": Q + C + "c1 = CumSum(c, last)\ne = Cast<to=1>(c1)\nt = Mul(e, s)",
     "MatMul with a constant": Q + C + "c1 = MatMul(c, w32)\ne = Cast<to=1>(c1)\nt = Mul(e, s)",
     "TopK": FINE + "q2, i = TopK<axis=3>(q, ax3)\nt = DequantizeLinear(q2, fine, z16)",
+    # what 32 bits are not proved to hold
+    "a bias in steps that the data decide": BIAS + "c1 = Add(c, j)\ne = Cast<to=1>(c1)\nt = Mul(e, unit)",
+    "a bias taken away": BIAS + "h = Neg(j)\nc1 = Sub(c, h)\ne = Cast<to=1>(c1)\nd = Mul(e, unit)\nt = Add(y, d)",
+    "a bias added in 64 bits": BIAS
+    + "g = Cast<to=7>(c)\nh = Cast<to=7>(j)\nc1 = Add(g, h)\ne = Cast<to=1>(c1)\nt = Mul(e, unit)",
+    "a bias, then a factor": BIAS
+    + "c1 = Add(c, j)\nc3 = Mul(c1, i7)\ne = Cast<to=1>(c3)\nd = Mul(e, unit)\nt = Add(y, d)",
     # entries moved
     "Pad with the number 0, which is not the zero point": Q3 + "q2 = Pad(q, pads)" + D3,
     "Pad with a number": Q3 + "q2 = Pad(q, pads, pad8)" + D3,

@@ -1,9 +1,9 @@
 """Arithmetic on integer values, in real numbers: Relu, Clip, Max, Min, Cast, Add, Sub, Mul and their kin on twins.
 
 What keeps the scale is applied to twins with its bounds scaled; what does not is computed on the integers themselves,
-q = r / s + z, where no result can leave the range of its type (integers wrap around, real numbers do not). What rounds
-its result is tied to it, as a quantiser is. A node for which none of this holds gets no twin; if it lies on the path to
-the head, the explanation is refused by its name.
+q = r / s + z, where no result can leave the range of its type (integers wrap around, real numbers do not), or where the
+type has 32 bits or more. What rounds its result, or might wrap around, is tied to it, as a quantiser is. A node for
+which none of this holds gets no twin; if it lies on the path to the head, the explanation is refused by its name.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ ROUNDED = ("ReduceMean", "BitShift", "Div")
 """Operators computed on the integers themselves whose results are rounded: division by constants, means."""
 
 _CASTS = ("Cast", "CastLike")
+_WRAPPING = ("Add", "MatMul", "Mul", "Neg", "ReduceSum", "Sub", *_CASTS)
+_WIDE = 32
 _REDUCTIONS = ("CumSum", "ReduceL1", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")
 
 
@@ -277,7 +279,10 @@ class Integers:
         low, high = self._span(node)
         least, most = range_of(q.dtype) if q.dtype is not None else (0.0, 0.0)
         proved = all(v in self.twins or content_of(v) is not None for v in given)
-        if not proved or not all(map(self.by_entries, given)) or low < least or high > most:
+        if not proved or not all(map(self.by_entries, given)):
+            return
+        if low < least or high > most:
+            self._unproved(node)
             return
         if node.op_type in _CASTS:
             self.twins[q] = replace(self.twins[given[0]], span=(low, high))
@@ -286,6 +291,25 @@ class Integers:
             return
         result = self._written(node)
         self.twins[q] = Twin(result, span=(low, high))
+
+    def _unproved(self, node: ir.Node) -> None:
+        """Where 32 or 64 bits are not proved to hold a result, such as a bias in steps that data decide: tie it to q.
+
+        Integers wrap around by multiples of 2^32: q = a + b - k 2^32 has the slope of a + b wherever k does not change.
+        """
+        q = node.outputs[0]
+        if q.dtype is None or q.dtype.bitwidth < _WIDE or node.op_type not in _WRAPPING:
+            return
+        before = self.plain(required(node, 0)) if node.op_type in _CASTS else self._written(node)
+        self._held(node, before, range_of(q.dtype))
+
+    def _held(self, node: ir.Node, before: ir.Value, span: Span) -> None:
+        """Record the twin of a result that is the integer, with the slope of a real-valued one."""
+        q = node.outputs[0]
+        real = shaped(self.op.Cast(q, to=code(before)), q)
+        tied = self.op.emit("StraightThrough", before, real, domain=DOMAIN, name=f"{q.name}::real")
+        self.written.stand_for(node, shaped(tied, q))
+        self.twins[q] = Twin(tied, span=span)
 
     def _rounded(self, node: ir.Node) -> None:
         """Division by constants, and means: the real-valued result is tied to the integer that it is rounded to."""
@@ -311,10 +335,7 @@ class Integers:
             self.written.stand_for(node, before)
         else:
             before = self._written(node)
-        real = shaped(self.op.Cast(q, to=code(before)), q)
-        tied = self.op.emit("StraightThrough", before, real, domain=DOMAIN, name=f"{q.name}::real")
-        self.written.stand_for(node, shaped(tied, q))
-        self.twins[q] = Twin(tied, span=(low, high))
+        self._held(node, before, (low, high))
 
     def _written(self, node: ir.Node) -> ir.Value:
         """Write a node on real numbers in place of integers; axes stay what they are."""
