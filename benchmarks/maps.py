@@ -246,14 +246,14 @@ def report(networks: Mapping[str, Results], images: int) -> list[str]:
 
 def section(name: str, network: Network, found: Results) -> str:
     """Return the tables of one network as markdown."""
-    shown = [m for m in found.better if (AGAINST, m) in found.values]
+    shown = [m for m in found.better if any(np.isfinite(list(v.values())).any() for v in _of(m, found))]
     methods = list(dict.fromkeys(method for method, _ in found.values))
     differences = {
         (method, m): d
         for m in shown
         for method in methods
         if method != AGAINST
-        and (d := difference(found.values.get((method, m), {}), found.values[AGAINST, m])) is not None
+        and (d := difference(found.values.get((method, m), {}), found.values.get((AGAINST, m), {}))) is not None
     }
     corrected = dict(zip(differences, holm(d.p for d in differences.values()), strict=True))
     count = max((len(v) for v in found.values.values()), default=0)
@@ -278,6 +278,10 @@ def section(name: str, network: Network, found: Results) -> str:
         lines.append("")
     lines += [f"Left out: {what}: {why}." for what, why in found.left_out.items()]
     return "\n".join([*lines, ""])
+
+
+def _of(measure: str, found: Results) -> list[Mapping[str, float]]:
+    return [values for (_, name), values in found.values.items() if name == measure]
 
 
 def _cell(better: str, values: Mapping[str, float], found: Difference | None, p: float) -> str:
@@ -323,8 +327,10 @@ Every cell of the tables at the end is the mean over the pictures of the half *r
 `{AGAINST}` on the same pictures with its 95 % bootstrap interval; ▲ is better and ▼ worse than `{AGAINST}` at the
 {LEVEL:.0%} level of the sign-flip test, corrected for all comparisons of the network by Holm's method.
 [evaluation.md](evaluation.md) says what the measures mean, [methods.md](methods.md) what the methods compute;
-"random-logit rank" is the rank correlation of the same two maps. What to take for what, in words, is in
-[methods.md](methods.md#which-one).
+"random-logit rank" is the rank correlation of the same two maps, "completeness cut" the largest residual at the values
+where a block begins, of methods whose maps are sums over these. `libra/` and `attnlrp/` before a method say what goes
+back through the network; `centred/` is the score less the mean of all scores, a contrast against every other class.
+What to take for what, in words, is in [methods.md](methods.md#which-one).
 """
 
 

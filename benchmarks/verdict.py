@@ -16,7 +16,7 @@ SPECIFIC = "random-logit"
 NO_WORSE = ("deletion", "insertion", "pixel-perturbation", "randomisation")
 NULLS = ("edge", "random")
 LEVEL = 0.05
-ROUNDING = ("completeness",)
+ROUNDING = ("completeness", "completeness cut")
 """Measures of nothing but rounding where they are small, which are not ranked."""
 
 RULE = f"""\
@@ -170,6 +170,7 @@ def reachable(networks: Mapping[str, Results]) -> list[str]:
         f"| network | most class-specific of those that meet conditions 2 and 3 | its {SPECIFIC} | lowest of all |",
         "| --- | --- | ---: | --- |",
     ]
+    out_of_reach = []
     for network, found in networks.items():
         means = {
             method: float(np.nanmean(list(values.values())))
@@ -184,4 +185,19 @@ def reachable(networks: Mapping[str, Results]) -> list[str]:
             f"| {network} | {kept or '–'} | {number(means[kept]) if kept else '–'} "
             f"| {f'{number(means[lowest])} ({lowest})' if lowest else '–'} |"
         )
-    return [*lines, ""]
+        if kept is None or means[kept] > LARGEST:
+            out_of_reach.append(network)
+    return [*lines, "", _reached(out_of_reach, len(networks)), ""]
+
+
+def _reached(out_of_reach: Sequence[str], count: int) -> str:
+    """Return in words where the rule could not be met by any method."""
+    if not out_of_reach:
+        return "On every network some method meets all conditions."
+    return (
+        f"**On {' and '.join(filter(None, (', '.join(out_of_reach[:-1]), out_of_reach[-1])))} ({len(out_of_reach)} of "
+        f"{count} networks) no method that was measured meets all conditions**: a {SPECIFIC} of at most {LARGEST} is "
+        f"had there, if at all, only by being worse than `{AGAINST}` in something else. So the rule asks for what no "
+        "method here has, published ones included; this is evidence about these methods and networks, and no proof "
+        "that there is none."
+    )

@@ -8,6 +8,8 @@ from tests import skips
 
 skips.without("scipy")
 
+from scipy.stats import permutation_test  # noqa: E402
+
 from benchmarks import maps, variants, verdict  # noqa: E402
 from benchmarks.results import Results, difference, half, holm, whole  # noqa: E402
 from fgonnx.audit import evaluate  # noqa: E402
@@ -46,6 +48,20 @@ def test_a_few_differences_of_one_sign_are_not_significant():
     found = difference(by_image([1, 2, 3]), by_image([0, 0, 0]))
     assert found.mean == 2
     assert found.p == pytest.approx(0.25)  # 2 of the 8 choices of signs
+
+
+@pytest.mark.parametrize("count", [8, 30])
+def test_the_p_value_is_that_of_the_test_that_flips_signs(count):
+    differences = 0.25 + np.random.default_rng(1).normal(size=count)
+    found = difference(by_image(differences), by_image(np.zeros(count)))
+    expected = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=20_000, rng=0)
+    assert 0.001 < found.p < 0.5
+    assert found.p == pytest.approx(expected.pvalue, abs=0.012)  # four standard deviations of 20,000 draws
+
+
+def test_a_clear_difference_stays_significant_among_a_thousand():
+    found = difference(by_image(np.arange(1.0, 26)), by_image(np.zeros(25)))
+    assert 1000 * found.p < 0.05
 
 
 def test_images_without_both_values_do_not_count():
@@ -187,3 +203,11 @@ def test_a_study_goes_on_where_it_stopped(tmp_path):
     page = (tmp_path / "maps.md").read_text(encoding="utf-8")
     assert page.count("| grad-cam | ") == 2
     assert "Left out: libra/...: the network has no operators" in page
+
+
+def test_where_no_method_meets_the_rule_is_said():
+    good, bad = measured(random_logit=0.3), measured(random_logit=0.45)
+    worse = measured(random_logit=0.3, deletion=0.6)
+    said = "\n".join(verdict.reachable({"a": good, "b": bad, "c": worse}))
+    assert "On b and c (2 of 3 networks) no method that was measured meets all conditions" in said
+    assert "On every network some method meets all" in "\n".join(verdict.reachable({"a": good}))
