@@ -424,3 +424,34 @@ def test_sizes_beyond_any_memory_are_refused():
     proto = model(f"(float[2,3,{2**31 - 1},8] x) => (float[2,3] y) {{ y = ReduceMean<axes=[2,3],keepdims=0>(x) }}", 17)
     with pytest.raises(ModelError, match="holds more than 2,147,483,648 numbers"):
         fgonnx.check(proto)
+
+
+class TestOutputsThatAreInputs:
+    BODY = "<float[6,2] a = {1,2,3,4,5,6,7,8,9,10,11,12}> { y = MatMul(x, a) }"
+
+    @pytest.mark.parametrize(
+        ("given", "again"),
+        [
+            ("float[N,6]", "float[N,6]"),
+            ("float[N,6]", "float[N,7]"),
+            ("float[N,6]", "double[N,6]"),
+            ("float[N,6]", "float[6]"),
+            ("float[2,6]", "float[M,6]"),
+        ],
+    )
+    def test_the_type_of_the_input_counts(self, given, again):
+        text = f'<ir_version: 8, opset_import: ["": 17]> net ({given} x) => (float[N,2] y, {again} x) {self.BODY}'
+        x = np.ones((2, 6), np.float32)
+        found = Explainer(onnx.parser.parse_model(text), method="gradient-x-input", psi="signed")(x, 1)
+        np.testing.assert_allclose(found.saliency, [[2, 4, 6, 8, 10, 12]] * 2)
+
+    @pytest.mark.parametrize("again", ["float[6]", "float[N,6]", "float[K]"])
+    def test_without_a_batch_it_is_left_out(self, again):
+        text = f'<ir_version: 8, opset_import: ["": 17]> net (float[6] x) => (float[2] y, {again} x) {self.BODY}'
+        source = onnx.parser.parse_model(text)
+        found = Explainer(source, method="gradient-x-input", psi="signed")(np.ones((1, 6), np.float32), 1)
+        np.testing.assert_allclose(found.saliency, [[2, 4, 6, 8, 10, 12]])
+        assert any("left out of the outputs, as it is an input itself: 'x'" in note for note in found.notes)
+        content = fgonnx.rewrite(source).SerializeToString()
+        written = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+        np.testing.assert_allclose(written.run(["y"], {"x": np.ones(6, np.float32)})[0], [36, 42])

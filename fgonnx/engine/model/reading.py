@@ -68,11 +68,14 @@ def settled(proto: onnx.ModelProto, where: str) -> tuple[onnx.ModelProto, tuple[
 
 
 def _is_irregular(graph: onnx.GraphProto) -> bool:
-    return bool(graph.sparse_initializer) or any(True for _ in _free_sizes(graph)) or any(True for _ in _sparse(graph))
+    kinds = (_free_sizes(graph), _sparse(graph), _declared_again(graph))
+    return bool(graph.sparse_initializer) or any(True for kind in kinds for _ in kind)
 
 
 def _regular(graph: onnx.GraphProto) -> None:
-    """Write out sparse constants of a graph, not of those in its nodes, and make sizes of -1 free."""
+    """Write out sparse constants of a graph, not of those in its nodes; settle types and free sizes."""
+    for declared, given in _declared_again(graph):
+        declared.type.CopyFrom(given.type)
     for dim in _free_sizes(graph):
         dim.Clear()
     graph.initializer.extend(_dense(t) for t in graph.sparse_initializer)
@@ -81,6 +84,14 @@ def _regular(graph: onnx.GraphProto) -> None:
         tensor = _dense(attribute.sparse_tensor)
         attribute.Clear()
         attribute.CopyFrom(onnx.helper.make_attribute("value", tensor))
+
+
+def _declared_again(graph: onnx.GraphProto) -> Iterator[tuple[onnx.ValueInfoProto, onnx.ValueInfoProto]]:
+    """Yield outputs and inner values that are inputs, but have another type, with the inputs, whose types count."""
+    inputs = {v.name: v for v in graph.input}
+    for v in (*graph.output, *graph.value_info):
+        if v.name in inputs and v.type != inputs[v.name].type:
+            yield v, inputs[v.name]
 
 
 def _free_sizes(graph: onnx.GraphProto) -> Iterator[onnx.TensorShapeProto.Dimension]:

@@ -224,6 +224,10 @@ def _arranged(loaded: LoadedModel, x: ir.Value, found: Found, trial: trials.Tria
         listed = ", ".join(f"'{n}'" for n in aside)
         left = f"left out of the outputs, as no axis of it answers to the samples alone: {listed}"
         loaded = replace(loaded, notes=(*loaded.notes, left))
+    passed = [f"'{v.name}'" for v in model.graph.outputs if v.name in inputs]
+    if passed:
+        alike = f"left out of the outputs, as it is an input itself: {', '.join(passed)}"
+        loaded = replace(loaded, notes=(*loaded.notes, alike))
     outputs = {k: v for k, v in outputs.items() if v != 0}
     known = replace(known, inputs=inputs, outputs=outputs, filled=filled)
     return replace(loaded, ir=_turned(model, known, set(copied), rows), arrangement=known, own=loaded.ir)
@@ -238,6 +242,8 @@ def _turned(source: ir.Model, known: Arrangement, copied: set[str], rows: Mappin
     model = source.clone()
     for i, node in enumerate(model.graph):
         node.name = node.name or f"{node.op_type}_{i}"  # counted without those that are added
+    for v in [v for v in model.graph.outputs if v.is_graph_input() and v.name in known.inputs]:
+        model.graph.outputs.remove(v)
     for v in list(model.graph.inputs):
         if v.name in known.inputs or v.name in copied:
             _turn_input(model, v, known.inputs.get(str(v.name), 0), known.filled if v.name in copied else 1)

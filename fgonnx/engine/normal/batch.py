@@ -121,7 +121,8 @@ def _free_batch(model: ir.Model) -> None:
             array[0] = 0 if (array == -1).any() else -1
             node.replace_input_with(1, initializer(model.graph, f"{target.name}::{node.name}::batch", array))
     for v in model.graph.outputs:
-        v.shape = None
+        if not v.is_graph_input():
+            v.shape = None
 
 
 def _repeat_tokens(graph: ir.Graph, node: ir.Node, dependent: set[ir.Value]) -> None:

@@ -78,7 +78,7 @@ def free(model: ir.Model, name: str, axis: int, count: int) -> None:
             dims = list(dims_of(v))
             dims[place] = ir.SymbolicDim(BATCH)
             v.shape = ir.Shape(dims)
-    for v in [*graph.outputs, *(v for node in graph for v in node.outputs)]:
+    for v in [v for node in graph for v in node.outputs]:  # an output of the graph may be an input
         v.shape = None
     dependent = depends_on_inputs(graph)
     for node in list(graph):
