@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -19,11 +20,12 @@ import numpy.typing as npt
 
 from fgonnx import bounds
 from fgonnx.errors import FgonnxError, OptionError
-from fgonnx.wording import first_line
+from fgonnx.wording import closest, first_line, in_utf8
 
 TEMPORARY = ".fgonnx-"
 """What temporary names begin with. They are short: a name of the longest kind leaves no room for more."""
 
+_LOOKED_AT = 10_000  # names of a folder, for one that is like a misspelt one
 # A pipe that nobody writes to would wait for ever.
 _PLAIN = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _KINDS = {
@@ -196,6 +198,20 @@ def parsed(text: str, where: str, error: type[FgonnxError]) -> Any:
     except (ValueError, RecursionError) as problem:
         why = f"line {problem.lineno}: {problem.msg}" if isinstance(problem, json.JSONDecodeError) else str(problem)
         raise error(f"{where} is not valid JSON, {why}") from problem
+
+
+def near_name(path: str | os.PathLike[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for what lies beside a path that there is not and is called nearly the same."""
+    folder, name = os.path.split(os.fspath(path))
+    try:
+        with os.scandir(folder or os.curdir) as entries:
+            there = [entry.name for entry in itertools.islice(entries, _LOOKED_AT)]
+    except (OSError, ValueError):
+        return ""
+    stem, ending = os.path.splitext(name)
+    alike = [other[: len(other) - len(ending)] for other in there if os.path.splitext(other)[1] == ending]
+    found = closest(stem, (in_utf8(other) for other in alike))
+    return f" (did you mean '{found[0]}{ending}'?)" if found else ""
 
 
 def unreadable(name: str, problem: OSError | ValueError, error: type[FgonnxError]) -> FgonnxError:

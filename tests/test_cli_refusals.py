@@ -31,6 +31,28 @@ class TestRefusals:
     def test_no_such_model(self, tmp_path, out):
         assert "none.onnx: no such file" in self.explain(tmp_path / "none.onnx", out)
 
+    @pytest.mark.parametrize(
+        ("written_as", "said"),
+        [
+            ("shape.onnx", "no such file (did you mean 'shapes.onnx'?)"),
+            ("Shapes.onnx", "no such file (did you mean 'shapes.onnx'?)"),
+            ("shapes.onx", "no such file"),
+            ("else.onnx", "no such file"),
+        ],
+    )
+    def test_a_misspelt_model_is_told_what_lies_there(self, written_as, said, tmp_path, out):
+        (tmp_path / "shapes.onnx").write_bytes(SHAPES.read_bytes())
+        assert self.explain(tmp_path / written_as, out).rstrip().endswith(said)
+
+    def test_a_misspelt_folder_is_told_what_lies_there(self, tmp_path, out):
+        (tmp_path / "pictures").mkdir()
+        message = self.explain(SHAPES, out, inputs=(tmp_path / "pictres",))
+        assert "does not exist (did you mean 'pictures'?): check the spelling" in message
+
+    def test_every_engine_that_check_takes_is_named(self):
+        message = refused("check", SHAPES, "--engine", "bth", "--no-cache")
+        assert "choose one of: fgonnx, ort-training, both (did you mean 'both'?)" in message
+
     def test_not_an_onnx_file(self, tmp_path, out):
         path = tmp_path / "m.onnx"
         path.write_bytes(b"this is not a model")

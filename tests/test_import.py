@@ -53,6 +53,23 @@ def test_the_list_of_commands_brings_nothing_heavy():
     assert sorted(there & (set(HEAVY) - {"rich"})) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "most"),
+    [
+        ("import fgonnx", 100),
+        (
+            "import contextlib, io\nfrom fgonnx.cli.app import app\n"
+            "with contextlib.redirect_stdout(io.StringIO()): app(['--help'], standalone_mode=False)",
+            450,
+        ),
+    ],
+    ids=["import fgonnx", "fgonnx --help"],
+)
+def test_starting_takes_few_modules(code, most):
+    # Half as many again as there are. Each takes about half a millisecond; numpy alone is 140, onnx 300, cv2 180.
+    assert len(modules(code) - modules("pass")) <= most
+
+
 @pytest.fixture(scope="module")
 def brought():
     """The modules that the usual names bring when what fgonnx depends on is there already."""

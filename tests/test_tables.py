@@ -72,3 +72,11 @@ def test_a_table_without_rows_is_printed(width):
     console = Console(width=width, record=True, file=io.StringIO())
     tables.show(console, terminal.table("node", "operator"))
     assert width == 50 or "operator" in console.export_text()
+
+
+def test_short_texts_are_not_cut_into_three_lines():
+    console = Console(width=50, record=True, file=io.StringIO())
+    table = terminal.table("layer of A", "in B", "compared", "added here", "so far")
+    terminal.row(table, "/head/Gemm", "/a/head/Gemm", "what it reads", "160.40%", "160.40%")
+    tables.show(console, table)
+    assert "/a/head/Gemm" in console.export_text()

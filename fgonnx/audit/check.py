@@ -33,6 +33,7 @@ from fgonnx.engine.rewrite import cache as caches
 from fgonnx.engine.rewrite.arranged import arranged, turned
 from fgonnx.engine.rewrite.options import Options, require_contributions, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
+from fgonnx.engine.walk import ENGINES
 from fgonnx.errors import OptionError
 from fgonnx.explain import batches
 from fgonnx.explain.choice import takes_seed
@@ -40,7 +41,7 @@ from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.ids import Rows
 from fgonnx.explain.targets import Target
-from fgonnx.fields import MOST_RUNS, changed, check_fields, documented, of_kind, option, refuse_idle
+from fgonnx.fields import MOST_RUNS, changed, check_choice, check_fields, documented, of_kind, option, refuse_idle
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -134,6 +135,8 @@ def check(
     slope along the gradient passed
     slope in random directions passed
     """
+    if "engine" in changes:
+        check_choice("engine", changes["engine"], (*ENGINES, "both"))
     both = changes.get("engine") == "both"
     (effort,), changes = changed(changes, of_kind(thoroughness, Thoroughness))
     options, running = with_changes(options, running, changes | {"engine": "fgonnx"} if both else changes)

@@ -10,8 +10,8 @@ from fgonnx._version import __version__
 from fgonnx.cli import door, late
 
 COMMANDS = {
-    "explain": "Explain the decisions on pictures: for each a .png, the raw map (.npy) and a .json record; and on "
-    "texts.",
+    "explain": "Explain decisions on pictures, recordings, tables and texts: a picture, the raw map and a record of "
+    "each.",
     "inspect": "Say what a model is, what would be explained, which layers have a part in it, and what cannot be "
     "explained.",
     "check": "Check the explanation of this very model: outputs unchanged, completeness, and the gradient by "

@@ -33,7 +33,7 @@ def _setting(kind: type, help: str, least: float) -> Any:
 
 Folder = Annotated[
     Path | None,
-    typer.Option("--output-dir", "-o", metavar="DIR", help="Folder for the results; of texts, none need be written."),
+    typer.Option("--output-dir", "-o", metavar="DIR", help="Folder for the results; for texts, it may be left out."),
 ]
 
 _DRAWN = {
@@ -69,7 +69,7 @@ def command(
     reading: Reading,
     texts: Texts,
 ) -> None:
-    """Explain the decisions on pictures: for each a .png, the raw map (.npy) and a .json record; and on texts.
+    """Explain decisions on pictures, recordings, tables and texts: a picture, the raw map and a record of each.
 
     **Examples**
 

@@ -77,8 +77,9 @@ def show(console: Console, table: Table) -> None:
         return
     ranges = [_range(console, column) for column in table.columns]
     room = console.width - _BETWEEN * (len(ranges) - 1) - _EDGES
-    if sum(r.minimum for r in ranges) <= room:
-        for column, width in zip(table.columns, _shared(ranges, room), strict=True):
+    widths = _shared(ranges, room) if sum(r.minimum for r in ranges) <= room else None
+    if widths is not None and not any(map(_shredded, table.columns, widths)):
+        for column, width in zip(table.columns, widths, strict=True):
             column.width = width
         console.print(table)
         return
@@ -95,6 +96,12 @@ def show(console: Console, table: Table) -> None:
                 grid.add_row(Cell(heading), cell)
         console.print(grid)
         console.print()
+
+
+def _shredded(column: Column, width: int) -> bool:
+    """Tell whether a short text would take three lines or more, which nobody reads as one."""
+    texts = [str(cell) for cell in column.cells]
+    return any(len(_breaks(text, width)) >= 2 for text in texts if cell_len(text) <= _SHORT and "\n" not in text)
 
 
 def _range(console: Console, column: Column) -> Measurement:

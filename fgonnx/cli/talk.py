@@ -28,7 +28,7 @@ QUIET = Annotated[
     typer.Option(
         "--quiet",
         "-q",
-        help="Print errors, and what --json asks for, alone; the exit code has the verdict.",
+        help="Print only errors and what --json asks for; the exit code gives the verdict.",
         rich_help_panel=RUNNING,
     ),
 ]

@@ -25,7 +25,7 @@ class Texts:
     )
     context: str | None = option(
         None,
-        "A second text that belongs to each, as what a question is asked of.",
+        "A second text that goes with each, such as the passage that a question is about.",
         panel=MODEL,
         metavar="TEXT",
     )
@@ -42,7 +42,7 @@ class Texts:
         panel=MODEL,
     )
     tokens: int | None = option(
-        None, "Most tokens of a text. Default: what model or tokenizer say.", panel=MODEL, least=1
+        None, "Largest number of tokens of a text. Default: what the model or the tokenizer says.", panel=MODEL, least=1
     )
 
     pad_id: int | None = option(

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.stream import in_order
-from fgonnx.files import read_array
+from fgonnx.files import near_name, read_array
 from fgonnx.jobs.audit.options import Auditing
 from fgonnx.jobs.dataset import classes_of
 from fgonnx.pictures.read import images
@@ -127,7 +127,7 @@ def find(data: Path, auditing: Auditing, rank: int, axis: int = 0) -> Rows:
     """
     suffix = data.suffix.lower()
     if not data.exists():
-        raise InputError(f"'{data}' does not exist: check the spelling and the working folder")
+        raise InputError(f"'{data}' does not exist{near_name(data)}: check the spelling and the working folder")
     if data.is_dir():
         rows = _folder(data, rank, axis)
     elif suffix == ".tar":

@@ -251,7 +251,9 @@ def expand(paths: Iterable[str | os.PathLike[str]], suffixes: Collection[str] = 
             if not inside:
                 raise InputError(f"pattern '{text}' matches no file: check the folder and the ending")
         else:
-            raise InputError(f"'{path}' does not exist: check the spelling and the working folder")
+            raise InputError(
+                f"'{path}' does not exist{files.near_name(path)}: check the spelling and the working folder"
+            )
         found.update(dict.fromkeys(inside))
     if not found:
         raise InputError("no picture was given: name files, folders or patterns such as 'pictures/*.jpg'")
