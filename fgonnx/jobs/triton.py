@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 from fgonnx.errors import ModelError, OptionError
 from fgonnx.fields import RUNNING, check_choices, check_fields, documented, option
+from fgonnx.jobs.waiting import waiting
 
 _REPOSITORY = "What is written"
 
@@ -71,14 +72,7 @@ class Exporting:
         least=1,
         most=1 << 20,
     )
-    max_delay: float = option(
-        0.0,
-        "Milliseconds that a request waits for others to join it.",
-        panel=RUNNING,
-        metavar="MS",
-        least=0,
-        most=60_000,
-    )
+    max_delay: float = waiting(RUNNING, 60_000)
     instances: int = option(
         1, "How many of each model run side by side, on every device.", panel=RUNNING, least=1, most=1024
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fgonnx.fields import check_fields, check_idle, documented, option
 from fgonnx.jobs.audit import condition
+from fgonnx.jobs.waiting import waiting
 
 CONDITIONS = ("probability", "score", "margin", "predicted")
 """What a condition on a prediction can name; `predicted` is a label, or an index where there are none."""
@@ -74,14 +75,7 @@ class Serving:
         least=1,
         most=1 << 20,
     )
-    max_wait: float = option(
-        0.0,
-        "Milliseconds that a request waits for others to be run with, where the batch size is above 1.",
-        panel=_LIMITS,
-        metavar="MS",
-        least=0,
-        most=10_000,
-    )
+    max_wait: float = waiting(_LIMITS, 10_000, ", where the batch size is above 1")
     timeout: float = option(
         30.0, "Seconds until a request is answered 504.", panel=_LIMITS, metavar="SECONDS", above=0, most=86_400
     )
