@@ -13,7 +13,8 @@ from onnx import numpy_helper
 
 import fgonnx
 from fgonnx import Explainer
-from fgonnx.engine.model.load import external_tensors, load
+from fgonnx.engine.model.external import external_tensors
+from fgonnx.engine.model.load import load
 from fgonnx.errors import InputError, ModelError, NumericError, OptionError
 from tests import skips
 from tests.support import draw, model, pictures, run, small_cnn

@@ -13,7 +13,8 @@ from fgonnx.engine.graph.lookups import holds_ids
 from fgonnx.engine.graph.session import refusal
 from fgonnx.engine.graph.values import dims_of, subgraphs_of
 from fgonnx.engine.model.bind import bind as bound_to
-from fgonnx.engine.model.load import LoadedModel, ModelLike, external_tensors, load
+from fgonnx.engine.model.external import external_tensors
+from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.roles import CHANNEL, roles
 from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import FILE, Options, options_with_changes

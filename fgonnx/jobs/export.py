@@ -14,7 +14,8 @@ import onnx_ir as ir
 from fgonnx import files
 from fgonnx.engine.model import save
 from fgonnx.engine.model.bind import bind
-from fgonnx.engine.model.load import LoadedModel, external_tensors, load
+from fgonnx.engine.model.external import external_tensors
+from fgonnx.engine.model.load import LoadedModel, load
 from fgonnx.engine.rewrite.options import INPUT, Options
 from fgonnx.engine.rewrite.rewrite import rewrite
 from fgonnx.errors import OptionError

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from fgonnx.engine.graph.running import Running
-from fgonnx.engine.model.load import LoadedModel, external_tensors
+from fgonnx.engine.model.external import external_tensors
+from fgonnx.engine.model.load import LoadedModel
 from fgonnx.jobs.samples import digest
 
 _FEATURES = ("avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "fma", "f16c", "asimd", "sve")

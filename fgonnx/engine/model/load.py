@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from fgonnx import bounds, files
 from fgonnx.engine.graph import collector
 from fgonnx.engine.graph.session import first_line, from_ort_format
-from fgonnx.engine.model import classes, reading, weights, wellformed
+from fgonnx.engine.model import classes, external, reading, weights, wellformed
 from fgonnx.engine.model.arrangement import Arrangement
 from fgonnx.engine.model.inputs import choose_input
 from fgonnx.engine.model.loops import refuse_endless
@@ -211,17 +211,17 @@ def _load(source: ModelLike | LoadedModel) -> LoadedModel:
         proto = ir.to_proto(source)
         where = "the model given"
         wellformed.check(proto, where)
-        _check_at_hand(source, where)
+        external.check_at_hand(source, where)
         return _checked(LoadedModel(_sorted(source, where), None, _digest(proto.SerializeToString(deterministic=True))))
     if isinstance(source, onnx.ModelProto):
         proto, notes = reading.settled(source, "the ModelProto")
         model = _deserialise(proto, "the ModelProto")
-        _check_at_hand(model, "the ModelProto")
+        external.check_at_hand(model, "the ModelProto")
         return _checked(LoadedModel(model, None, _digest(_bytes_of(source)), notes=notes))
     if isinstance(source, bytes):
         where = "the bytes given"
         model, notes = _emptied(_parse(_as_onnx(source, where), where), where, None, {})
-        _check_at_hand(model, where)
+        external.check_at_hand(model, where)
         return _checked(LoadedModel(model, None, _digest(source), notes=notes))
     if not isinstance(source, (str, os.PathLike)):
         raise ModelError(
@@ -244,7 +244,7 @@ def _load(source: ModelLike | LoadedModel) -> LoadedModel:
     del content  # at most two copies of the weights exist at a time, none in the end
     model, notes = _emptied(proto, str(path), file, places)
     ir.external_data.set_base_dir(model.graph, path.parent)
-    _check_external(model, path)
+    external.check_files(model, path)
     return _checked(LoadedModel(model, path, digest, notes=notes))
 
 
@@ -359,52 +359,6 @@ def _checked(loaded: LoadedModel) -> LoadedModel:
         )
     refuse_endless(loaded.ir, loaded.name)
     return loaded
-
-
-def external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
-    """Return the constants of a model that are stored in external files."""
-    tensors = [v.const_value for graph in model.graphs() for v in graph.initializers.values()]
-    for node in model.graph.all_nodes():
-        tensors += [a.as_tensor() for a in node.attributes.values() if a.type == ir.AttributeType.TENSOR]
-    return [t for t in tensors if isinstance(t, ir.ExternalTensor)]
-
-
-def _check_at_hand(model: ir.Model, where: str) -> None:
-    """Refuse external weights of a model without a folder, unless they lie in the current one."""
-    for tensor in external_tensors(model):
-        if not os.path.isfile(tensor.path):
-            raise ModelError(
-                f"{where}: its weights '{tensor.name}' are in a file, '{_short(tensor.location)}', and not in the "
-                "model; give the path of the .onnx file, or onnx.load(path), which reads them"
-            )
-
-
-def _check_external(model: ir.Model, path: Path) -> None:
-    folder = path.resolve().parent
-    for tensor in external_tensors(model):
-        location = str(tensor.location)
-        if not (folder / location).resolve().is_relative_to(folder):
-            raise ModelError(
-                f"{path}: the weights of '{tensor.name}' point outside the model's folder ('{_short(location)}'); "
-                "this is refused: put the file next to the model"
-            )
-        # os.path says False for names that are too long, where Path raises
-        if not os.path.isfile(folder / location):
-            raise ModelError(
-                f"{path}: its weights file '{_short(location)}' is missing; put it into {folder.name}/ next to the "
-                "model"
-            )
-        needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
-        if (size := os.path.getsize(folder / location)) < needed:
-            raise ModelError(
-                f"{path}: its weights file '{location}' is truncated: '{tensor.name}' ends at byte {needed}, "
-                f"the file at {size}"
-            )
-
-
-def _short(name: object) -> str:
-    text = str(name)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def metadata(**entries: Any) -> dict[str, str]:

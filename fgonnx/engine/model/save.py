@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from fgonnx.engine.model.load import external_tensors
+from fgonnx.engine.model.external import external_tensors
 from fgonnx.errors import OptionError
 from fgonnx.files import TEMPORARY, destination, make_folder, replacing, unwritable
 

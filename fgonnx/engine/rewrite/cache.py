@@ -28,7 +28,8 @@ from fgonnx._version import __version__
 from fgonnx.engine import methods
 from fgonnx.engine.graph.kept import Kept, folder_of
 from fgonnx.engine.maps.aggregate import Site
-from fgonnx.engine.model.load import LoadedModel, external_tensors
+from fgonnx.engine.model.external import external_tensors
+from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.rewrite import build
