@@ -44,7 +44,35 @@ def assert_alike(found, expected, tolerance=TOLERANCE):
         np.testing.assert_allclose(found.outputs[name], theirs, rtol=0, atol=tolerance * scale, err_msg=name)
 
 
+#: What OpenVINO dies of with its own settings, for one thread.
+DEADLY = {
+    "a chain of products that ends in a division": (
+        "m = MatMul(x, w)\nb = Mul(m, v)\nc = Mul(b, s)\nd = MatMul(c, u)\ny = Div(d, s)",
+        "float[1,2] x, float[1] s, float[1,4] v",
+        draw(w=(2, 4), u=(4, 8)),
+    ),
+}
+
+
+class TestNoCrash:
+    @pytest.mark.parametrize("name", DEADLY)
+    def test_of_what_openvino_dies_of(self, name):
+        body, inputs, weights = DEADLY[name]
+        source = model(f"({inputs}) => (float[1,8] y) {{ {body} }}", weights=weights)
+        feeds = {"x": np.ones((1, 2), np.float32), "s": np.full(1, 2, np.float32), "v": np.ones((1, 4), np.float32)}
+        both = (explained(source, feeds, input="x", runtime=r) for r in ("openvino", "onnxruntime"))
+        assert_alike(*both)
+
+
 class TestTheSameExplanation:
+    def test_of_an_input_that_a_dropout_passes_on(self):
+        source = model(
+            "(float[N,3,8,6] x) => (float[N,K] y) "
+            "{ d = Dropout(x)\nr = Relu(d)\np = GlobalAveragePool(r)\nq = Flatten(p)\nf = Flatten(x)\n"
+            "m = ReduceMax<keepdims=1>(f)\ny = Add(q, m) }"
+        )
+        assert_alike(*(explained(source, SMALL[:1], runtime=r) for r in ("openvino", "onnxruntime")))
+
     @pytest.mark.parametrize("name", NETWORKS)
     def test_of_networks_that_runtimes_stumble_over(self, name):
         both = (

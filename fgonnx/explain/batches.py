@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine import methods
-from fgonnx.engine.graph.openvino import OpenVinoSession
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.model.load import LoadedModel
@@ -22,6 +21,13 @@ from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
+
+
+class Runs(Protocol):
+    """A session of any runtime."""
+
+    def run(self, feeds: dict[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run the model, for all outputs or some."""
 
 
 def feeds(loaded: LoadedModel, r: Rewritten, x: Array | Feeds, size: int | None = None) -> dict[str, Array]:
@@ -136,16 +142,14 @@ def cut(r: Rewritten, fed: Feeds, size: int) -> Iterator[dict[str, Array]]:
         yield part
 
 
-def run(
-    r: Rewritten, session: Session | OpenVinoSession, fed: Feeds, size: int, outputs: Sequence[str] | None = None
-) -> dict[str, Array]:
+def run(r: Rewritten, session: Runs, fed: Feeds, size: int, outputs: Sequence[str] | None = None) -> dict[str, Array]:
     """Run samples, at most `size` at once, and concatenate the results.
 
     Parameters
     ----------
     r : Rewritten
         The model, whose inputs determine what has the batch axis.
-    session : Session or OpenVinoSession
+    session : Runs
         Session of it, or of another model with the same inputs, such as its source.
     fed : mapping of str to numpy array
         Inputs by name, of all samples.
@@ -169,7 +173,7 @@ def _joined(arrays: Sequence[Array]) -> Array:
     return np.concatenate(arrays) if alike else arrays[0]
 
 
-def drive(r: Rewritten, session: Session | OpenVinoSession, fed: Feeds, size: int) -> dict[str, Array]:
+def drive(r: Rewritten, session: Runs, fed: Feeds, size: int) -> dict[str, Array]:
     """Explain samples by a method that needs several runs for each, at most `size` variations at once.
 
     Returns
@@ -187,7 +191,7 @@ def named(r: Rewritten, name: str) -> str:
     return r.names.get(name, f"fg/{name}")
 
 
-def _driven(r: Rewritten, session: Session | OpenVinoSession, fed: Feeds, index: int, size: int) -> dict[str, Array]:
+def _driven(r: Rewritten, session: Runs, fed: Feeds, index: int, size: int) -> dict[str, Array]:
     """Explain one sample. Random draws depend on its index and the seed, not on the batch size."""
     method = methods.find(r.options.method)
     assert method.drive is not None

@@ -18,6 +18,7 @@ from fgonnx.engine.rewrite.options import NEXT, Options
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError
 from fgonnx.explain import ids
+from fgonnx.explain.beside import SideBySide, side_by_side
 from fgonnx.explain.runtime import hold, not_run
 from fgonnx.explain.source import of_whom
 from fgonnx.explain.written import check_call
@@ -34,7 +35,7 @@ class Engine:
     """
 
     rewritten: Rewritten
-    session: Session | OpenVinoSession
+    session: Session | SideBySide | OpenVinoSession
     verified: bool = False
     rows: ids.Rows | None = None
 
@@ -115,12 +116,14 @@ class Engines:
                 self._engines[None] = Engine(r, self._opened(r, self.loaded), verified=True)
             return self._engines[None]
 
-    def _opened(self, r: Rewritten, loaded: LoadedModel) -> Session | OpenVinoSession:
+    def _opened(self, r: Rewritten, loaded: LoadedModel) -> Session | SideBySide | OpenVinoSession:
         try:
             session = self.running.open(r.model, self.loaded.folder)
         except ModelError as error:
             raise self.failure(error, loaded) from error
-        if isinstance(session, OpenVinoSession) and self.running.verify:
+        if not isinstance(session, OpenVinoSession):
+            return side_by_side(r, session, self.running, self.loaded.folder)
+        if self.running.verify:
             session.hold = partial(hold, loaded, r)
         return session
 

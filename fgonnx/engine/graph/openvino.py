@@ -140,6 +140,8 @@ class OpenVinoSession:
             "EXECUTION_MODE_HINT": "ACCURACY",
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
+            # Its passes for int8 die (SIGSEGV) of some sums of dequantised values.
+            "LP_TRANSFORMS_MODE": False,
             **({"INFERENCE_NUM_THREADS": threads} if threads is not None else {}),
         }
         self._kept = (
@@ -217,7 +219,7 @@ class OpenVinoSession:
         model = self._part(names)
         if shapes is not None:
             model.reshape({place: list(shapes[i]) for place, i in enumerate(self._taken(model))})
-        compiled = core.compile_model(model, DEVICE, self._settings)
+        compiled = core.compile_model(model, DEVICE, {**self._settings, **_careful(model, self._settings)})
         if self._kept is not None:
             with contextlib.suppress(RuntimeError, OptionError):  # a folder that cannot be written: the graph says so
                 self._kept.write(key, compiled.export_model().getvalue())
@@ -243,6 +245,9 @@ class OpenVinoSession:
 
         if self._model is None:
             self._model = _read(self._source)
+            if len(self._model.inputs) == len(self.inputs):  # one that a Dropout passes on has the name of its result
+                for name, port in zip(self.inputs, self._model.inputs, strict=True):
+                    port.tensor.add_names({name})
         whole = self._model.clone()
         if len(whole.outputs) != len(self.outputs):
             raise RuntimeError("it does not keep all outputs")
@@ -300,6 +305,23 @@ def _core() -> Any:
 def _processor() -> tuple[str, ...]:
     core = _core()
     return core.get_property(DEVICE, "FULL_DEVICE_NAME"), *core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+
+
+def _careful(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with which OpenVINO survives a model.
+
+    For one thread it fuses products with what is between and behind them, and dies (SIGSEGV) of some of these chains
+    that end in a division by a computed value, as by the scale of a dynamic quantisation.
+    """
+    if settings.get("INFERENCE_NUM_THREADS") != 1:
+        return {}
+    divisions = (op for op in model.get_ops() if op.get_type_name() == "Divide")
+    risky = any(_source(op, 0) == "MatMul" and _source(op, 1) != "Constant" for op in divisions)
+    return {"SNIPPETS_MODE": "DISABLE"} if risky else {}
+
+
+def _source(op: Any, i: int) -> str:
+    return str(op.input(i).get_source_output().get_node().get_type_name())
 
 
 def _refuse_wide(model: ir.Model) -> None:

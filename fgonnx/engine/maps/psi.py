@@ -242,8 +242,9 @@ def cell_sums(op: Emitter, m: Matrix) -> ir.Value:
 def column_sums(op: Emitter, m: Matrix) -> ir.Value:
     """Sum over channels: (N, cells), cells in memory order (not rolled back)."""
     size = m.placement.shape[1]
-    if m.weights is None and size == 1:
-        return op.Reshape(m.value, [-1, math.prod(m.placement.grid)])
+    if size == 1:  # OpenVINO dies (SIGSEGV) of some products with a matrix of one entry, compiled for one thread
+        only = m.value if m.weights is None else op.Mul(m.value, m.weights)
+        return op.Reshape(only, [-1, math.prod(m.placement.grid)])
     if m.channel_axis == 2:  # a matrix-vector product would take several times as long
         return op.ReduceSum(m.value if m.weights is None else op.Mul(m.value, m.weights), [2], keepdims=0)
     ones = op.constant(np.ones(size, dtype_of(m.value).numpy()))
@@ -275,7 +276,7 @@ def sample_sums(op: Emitter, m: Signed) -> ir.Value | None:
         return shaped(op.Reshape(sums, [-1, 1]), [None, 1])
     signed = matrix(op, m)
     sums = op.ReduceSum(signed.value, [2], keepdims=0)
-    if signed.weights is not None and op.portable:  # no Mul behind a reduction: see docs/forms.md
+    if signed.weights is not None and op.portable and p.shape[1] > 1:  # no Mul behind a reduction: see docs/forms.md
         factors = op.Expand(signed.weights, [p.shape[1]])
         return shaped(op.MatMul(sums, op.Reshape(factors, [-1, 1])), [None, 1])
     if signed.weights is not None:
