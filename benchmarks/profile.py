@@ -26,13 +26,14 @@ from rich.table import Table
 
 import fgonnx
 from benchmarks import machine, networks
+from benchmarks.purposes import OTHER, PURPOSES, purpose
 from benchmarks.sessions import alternate, bare
 from fgonnx.engine.graph.emit import PREFIX
 
 Array = npt.NDArray[Any]
 
 REORDERS = ("ReorderInput", "ReorderOutput")
-PLAIN, EXPLAIN = "infer", "explain"
+PLAIN, GRADIENT, EXPLAIN, NET = "infer", "gradient", "explain", "net-fullgrad"
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Node:
     name, operator, shapes : str
         Name, type, and shapes of inputs and outputs.
     milliseconds : float
-        Median time of its kernel.
+        Shortest time of its kernel.
     bytes : int
         What it reads and writes: activations, weights, results.
     """
@@ -79,13 +80,15 @@ class Profile:
         return sum(n.milliseconds for n in (self.nodes if operator is None else self.by_operator.get(operator, ())))
 
 
-def measure(models: dict[str, onnx.ModelProto], x: Array, threads: int, rounds: int) -> dict[str, Profile]:
-    """Profile models by turns on the same input.
+def measure(
+    models: dict[str, onnx.ModelProto], x: Array, threads: int, rounds: int, more: dict[str, onnx.ModelProto]
+) -> tuple[dict[str, Profile], dict[str, float]]:
+    """Profile models by turns on the same input; return also the milliseconds of these and of others, the shortest.
 
     Parameters
     ----------
-    models : dict of str to onnx.ModelProto
-        What to profile, by name.
+    models, more : dict of str to onnx.ModelProto
+        What to profile, and what only to time, by name.
     x : numpy array
         The batch.
     threads, rounds : int
@@ -93,17 +96,19 @@ def measure(models: dict[str, onnx.ModelProto], x: Array, threads: int, rounds: 
     """
     with tempfile.TemporaryDirectory() as folder:
         prefix = str(Path(folder) / "profile")
-        timed = {name: bare(model, x, threads) for name, model in models.items()}
+        timed = {name: bare(model, x, threads) for name, model in {**models, **more}.items()}
         seconds = alternate(timed, rounds)
         traced = {
             name: bare(model, x, threads, enable_profiling=True, profile_file_prefix=f"{prefix}-{name}")
             for name, model in models.items()
         }
         alternate(traced, rounds)
-        return {
+        shortest = {name: 1e3 * min(values) for name, values in seconds.items()}
+        profiles = {
             name: Profile(read(Path(b.session.end_profiling())), 1e3 * float(np.median(seconds[name])))
             for name, b in traced.items()
         }
+        return profiles, shortest
 
 
 def read(path: Path) -> list[Node]:
@@ -116,7 +121,7 @@ def read(path: Path) -> list[Node]:
     for name, runs in events.items():
         args = runs[0]["args"]
         moved = sum(int(args.get(f"{part}_size", 0) or 0) for part in ("activation", "parameter", "output"))
-        duration = float(np.median([run["dur"] for run in runs[1:] or runs])) / 1e3
+        duration = float(min(run["dur"] for run in runs[1:] or runs)) / 1e3
         nodes.append(Node(name, args["op_name"], _shapes(args), duration, moved))
     return nodes
 
@@ -173,10 +178,19 @@ def totals(profiles: dict[str, Profile]) -> Table:
     return table
 
 
-def summary(plain: Profile, explain: Profile, most: int = 8) -> dict[str, Any]:
-    """Return what is stored of a profile: whole runs, and the operators that take most of an explanation."""
+def summary(
+    plain: Profile, explain: Profile, shortest: dict[str, float] | None = None, most: int = 8
+) -> dict[str, Any]:
+    """Return what is stored of a profile: whole runs, purposes, and the operators that take most of an explanation."""
     operators = sorted(explain.by_operator, key=lambda o: -explain.kernels(o))[:most]
+    purposes = {name: [0.0, 0.0, 0.0] for name in [*(p[0] for p in PURPOSES), OTHER]}
+    for o in explain.by_operator:
+        found = purposes[purpose(o)]
+        for i, value in enumerate((plain.kernels(o), explain.kernels(o), _megabytes(explain.by_operator[o]))):
+            found[i] += value
     return {
+        "shortest": shortest or {},
+        "purposes": purposes,
         "runs": {
             name: {
                 "milliseconds": p.milliseconds,
@@ -204,25 +218,44 @@ def section(content: dict[str, Any]) -> str:
     """Return stored profiles as a section of docs/speed.md."""
     text = (
         "Written by `python -m benchmarks.profile NETWORK -o docs/profile.json`. Kernel time of one run under "
-        "onnxruntime's\nprofiler, which itself costs a few microseconds per node; *MB* is the memory that kernels read "
-        "and write.\n"
+        "onnxruntime's\nprofiler, the shortest of several; profiling itself costs a few microseconds per node. *MB* is the "
+        "memory that kernels read\nand write.\n\n"
     )
+    text += "".join(f"- *{name}*: {why}.\n" for name, _, why in PURPOSES)
     for name, p in content.items():
         plain, explain = p["runs"][PLAIN], p["runs"][EXPLAIN]
         ratio = explain["kernels"] / plain["kernels"]
-        rows = [
-            f"| {o['operator']} | {o['nodes']} | {o['plain']:.2f} | {o['milliseconds']:.2f} | {o['megabytes']:.0f} |\n"
-            for o in p["operators"]
-        ]
+        threads = f"{p['threads']} thread{'s' if p['threads'] > 1 else ''}"
         text += (
-            f"\n**{name}**, batch {p['batch']}, {p['threads']} threads, {p['date']}: {explain['nodes']} nodes, "
+            f"\n**{name}**, batch {p['batch']}, {threads} on {p['processor']}, {p['date']}: {explain['nodes']} nodes, "
             f"{explain['reorders']} of them reorderings, "
             f"{plain['megabytes']:.0f} MB moved by inference and {explain['megabytes']:.0f} by an explanation; "
-            f"{plain['kernels']:.1f} and {explain['kernels']:.1f} ms in kernels, a factor of {ratio:.2f}.\n\n"
-            "| operator | nodes | infer, ms | explain, ms | explain, MB |\n| --- | ---: | ---: | ---: | ---: |\n"
-            + "".join(rows)
+            f"{plain['kernels']:.1f} and {explain['kernels']:.1f} ms in kernels, a factor of {ratio:.2f}.\n"
+            f"{_whole(p['shortest'])}\n"
+            "| for | infer, ms | explain, ms | explain, MB | inferences |\n| --- | ---: | ---: | ---: | ---: |\n"
+        )
+        for what, (before, after, moved) in p["purposes"].items():
+            share = after / plain["kernels"]
+            text += f"| {what} | {before:.2f} | {after:.2f} | {moved:.0f} | {share:.2f} |\n" if after else ""
+        text += "\n| operator | nodes | infer, ms | explain, ms | explain, MB |\n| --- | ---: | ---: | ---: | ---: |\n"
+        text += "".join(
+            f"| {o['operator']} | {o['nodes']} | {o['plain']:.2f} | {o['milliseconds']:.2f} | {o['megabytes']:.0f} |\n"
+            for o in p["operators"]
         )
     return text
+
+
+def _whole(shortest: dict[str, float]) -> str:
+    """Say what whole runs take without the profiler, by turns."""
+    unit = shortest[PLAIN]
+    parts = [f"{what} {shortest[key] / unit:.2f}" for key, what in _RUNS.items()]
+    return (
+        f"Shortest whole run without the profiler, in units of inference ({unit:.1f} ms): {', '.join(parts)}; "
+        f"net-fullgrad\ntakes {shortest[NET] / shortest[EXPLAIN]:.2f} of fullgrad.\n"
+    )
+
+
+_RUNS = {GRADIENT: "the gradient alone", NET: "net-fullgrad", EXPLAIN: "fullgrad"}
 
 
 def slowest(profile: Profile, count: int) -> Table:
@@ -270,7 +303,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rewritten = fgonnx.rewrite(path, outputs=options.outputs)
     seconds = time.perf_counter() - start
     x = networks.noise(source, options.batch)
-    profiles = measure({PLAIN: source, EXPLAIN: rewritten}, x, options.threads, options.rounds)
+    more = {
+        GRADIENT: fgonnx.rewrite(path, outputs=["input_gradient"]),
+        NET: fgonnx.rewrite(path, outputs=options.outputs, method="net-fullgrad"),
+    }
+    profiles, shortest = measure({PLAIN: source, EXPLAIN: rewritten}, x, options.threads, options.rounds, more)
     explain = profiles[EXPLAIN]
     console = Console(width=200)
     console.print(
@@ -281,8 +318,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(totals(profiles), per_operator(profiles[PLAIN], explain), slowest(explain, options.nodes))
     if options.output is not None:
         old = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
-        conditions = {"batch": options.batch, "threads": options.threads, "date": machine.today()}
-        old[networks.find([options.model])[0].name] = conditions | summary(profiles[PLAIN], explain)
+        conditions = {
+            "batch": options.batch,
+            "threads": options.threads,
+            "date": machine.today(),
+            "processor": machine.describe()["processor"],
+        }
+        old[networks.find([options.model])[0].name] = conditions | summary(profiles[PLAIN], explain, shortest)
         options.output.write_text(json.dumps(old, indent=1) + "\n", encoding="utf-8")
     if options.order:
         for n in explain.nodes:

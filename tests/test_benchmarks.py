@@ -179,7 +179,8 @@ def test_a_profile_tells_what_fgonnx_wrote_from_what_was_there(tmp_path: Path) -
     source = onnx.load(path)
     x = networks.noise(source, 2)
     explain = fgonnx.rewrite(path, outputs=["saliency"])
-    found = profile.measure({"infer": source, "explain": explain}, x, threads=1, rounds=2)
+    found, shortest = profile.measure({"infer": source, "explain": explain}, x, 1, 2, {"again": source})
+    assert all(shortest[name] > 0 for name in ("infer", "explain", "again"))
     assert not any(n.written for n in found["infer"].nodes)
     assert any(n.written for n in found["explain"].nodes)
     assert any(not n.written and n.operator == "Conv" for n in found["explain"].nodes)
@@ -191,6 +192,7 @@ def test_a_stored_profile_becomes_a_section(tmp_path: Path) -> None:
     assert profile.main(["smallest", "--rounds", "1", "--nodes", "2", "-o", str(record)]) == 0
     section = profile.section(json.loads(record.read_text(encoding="utf-8")))
     assert "**smallest**, batch 1" in section
+    assert "of fullgrad" in section
     assert "| Conv |" in section
 
 
