@@ -76,15 +76,17 @@ def bare(model: onnx.ModelProto | Path, x: Array, threads: int, **settings: Any)
     return Bare(session, {i.name: array for i, array in zip(session.get_inputs(), arrays, strict=False)})
 
 
-def alternate(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def alternate(
+    calls: Mapping[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Call each in turn, once to warm up and then `rounds` times; return the seconds of the latter."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
             time.sleep(PAUSE)
-            start = time.perf_counter()
+            start = clock()
             call()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {name: values[1:] for name, values in seconds.items()}
 
 
