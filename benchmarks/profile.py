@@ -219,8 +219,8 @@ def section(content: dict[str, Any]) -> str:
     """Return stored profiles as a section of docs/speed.md."""
     text = (
         "Written by `python -m benchmarks.profile NETWORK -o docs/profile.json`. Kernel time of one run under "
-        "onnxruntime's\nprofiler, the shortest of several; profiling itself costs a few microseconds per node. *MB* is the "
-        "memory that kernels\nread and write.\n\n"
+        "onnxruntime's\nprofiler, the shortest of several; profiling itself costs a few microseconds per node. "
+        "*MB* is the memory that kernels\nread and write.\n\n"
     )
     text += "".join(f"- *{name}*: {why}.\n" for name, _, why in PURPOSES)
     for name, p in content.items():
