@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 
 import fgonnx
 from fgonnx.engine.normal.expand import recurrent
@@ -261,6 +261,41 @@ def test_steps_that_an_exporter_has_written_out_have_a_place(name):
     e = fgonnx.Explainer(file.getvalue(), psi="signed")(x.numpy(), 1)
     assert [s.name for s in e.sites if not s.in_map] == ["y"]
     np.testing.assert_allclose(e.saliency.sum(axis=1), e.localised(), rtol=1e-4, atol=1e-6)
+
+
+READ = {
+    "Gather": "e{t} = Gather<axis=1>(x, i{t})",
+    "Slice and Squeeze": "p{t} = Slice(x, a{t}, b{t}, one) e{t} = Squeeze(p{t}, one)",
+    "Slice to the end": "p{t} = Slice(x, a{t}, c{t}, one) e{t} = Squeeze(p{t}, one)",
+    "Split and Squeeze": "e{t} = Squeeze(q{t}, one)",
+}
+
+
+def unrolled(how, count=5):
+    """Return a recurrence that is written out, whose steps read their entries in some way."""
+    step = "m{t} = MatMul(e{t}, w) s{t} = Add(m{t}, k) l{t} = MatMul(h{t}, r) d{t} = Add(s{t}, l{t}) h{u} = Tanh(d{t})"
+    steps = " ".join(f"{READ[how]} {step}".format(t=t, u=t + 1) for t in range(count))
+    ends = [t + 1 if t < count - 1 else 2**63 - 1 for t in range(count)]
+    numbers = "".join(
+        f"int64 i{t} = {{{t}}}, int64[1] a{t} = {{{t}}}, int64[1] b{t} = {{{t + 1}}}, int64[1] c{t} = {{{ends[t]}}}, "
+        for t in range(count)
+    )
+    parted = f"{', '.join(f'q{t}' for t in range(count))} = Split<axis=1, num_outputs={count}>(x)"
+    return parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["": 18]> g (float[1,{count},2] x) => (float[1,2] y)
+        <{numbers} int64[1] one = {{1}}, float[2,2] w = {{1,-1, 0.5,1}}, float[2] k = {{0.25,0.5}},
+         float[2,2] r = {{0.5,0, 0,-0.5}}, float[1,2] h0 = {{0,0}}, float[2,2] v = {{1,0, 0,1}}> {{
+            {parted if how.startswith("Split") else ""} {steps} y = MatMul(h{count}, v) }}"""
+    )
+
+
+@pytest.mark.parametrize("how", READ)
+def test_steps_have_the_same_place_however_they_read_their_entry(how):
+    x = np.linspace(-1, 1, 10, dtype="f4").reshape(1, 5, 2)
+    found, plain = (fgonnx.Explainer(unrolled(one), psi="signed", layout="NWC")(x, 0) for one in (how, "Gather"))
+    assert [s.name for s in found.sites if not s.in_map] == []
+    np.testing.assert_allclose(found.saliency, plain.saliency, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.saliency.sum(axis=1), found.score, rtol=1e-5)
 
 
 def test_what_is_done_with_every_entry_alone_is_no_recurrence():

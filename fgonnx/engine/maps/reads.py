@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from fgonnx.engine.graph import steps
-from fgonnx.engine.graph.values import content_of, inputs_of, required
+from fgonnx.engine.graph.values import inputs_of
 
 if TYPE_CHECKING:
     from fgonnx.engine.maps.axes import Layout
@@ -86,13 +86,12 @@ class Reads:
 
 def _entry(node: ir.Node, layouts: Mapping[ir.Value, Layout]) -> Entry | None:
     """Return the entry of a whole grid axis that a node reads."""
-    if node.op_type != "Gather" or node.domain or (layout := layouts.get(required(node, 0))) is None:
+    if (taken := steps.read_by(node)) is None or (layout := layouts.get(taken.source)) is None:
         return None
-    index = content_of(required(node, 1))
-    axis = layout[(node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % len(layout)]
-    if index is None or index.size != 1 or len(axis) != 1 or not axis[0].entire:
+    axis = layout[taken.axis % len(layout)]
+    if len(axis) != 1 or not axis[0].entire:
         return None
     atom = axis[0]
     if atom.size < 2 or (atom.first and atom.period == atom.whole):  # rolled
         return None
-    return Entry(int(atom.kind[1:]), atom.size, int(index.reshape(())) % atom.size)
+    return Entry(int(atom.kind[1:]), atom.size, taken.position % atom.size)

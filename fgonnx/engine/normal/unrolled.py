@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from fgonnx.engine.graph import steps
-from fgonnx.engine.graph.values import content_of, inputs_of, optional, required
+from fgonnx.engine.graph.values import inputs_of
 
 _SMALL = 16  # entries of a constant that is no weight
 _FEWEST = 4  # steps of a recurrence: of fewer, no two in the middle tell that they do the same
@@ -25,15 +25,12 @@ def mark_steps(graph: ir.Graph) -> None:
     nodes = list(graph)
     read: dict[tuple[ir.Value, int], dict[int, ir.Node]] = {}
     for node in nodes:
-        if node.op_type != "Gather" or node.domain or steps.of(node) is not None:
+        if steps.of(node) is not None or (taken := steps.read_by(node)) is None or taken.source.shape is None:
             continue
-        source, index = required(node, 0), content_of(optional(node, 1))
-        if source.shape is None or index is None or index.size != 1:
-            continue
-        axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % source.shape.rank()
-        size = source.shape.dims[axis]
+        source, axis = taken.source, taken.axis % taken.source.shape.rank()
+        size = taken.source.shape.dims[axis]
         if isinstance(size, int) and size >= _FEWEST:
-            read.setdefault((source, axis), {})[int(index.reshape(())) % size] = node
+            read.setdefault((source, axis), {})[taken.position % size] = node
     for number, ((source, axis), found) in enumerate(read.items()):
         if source.shape is not None and len(found) == source.shape.dims[axis]:
             _mark(nodes, found, f"{source.name}/{number}")
@@ -118,7 +115,7 @@ def _signature(node: ir.Node) -> Signature:
     """Return what a node does, and with which weights; small constants, written anew in every step, by content."""
     constants = []
     for v in inputs_of(node):
-        if v.const_value is None or node.op_type == "Gather":
+        if v.const_value is None or node.op_type in ("Gather", "Slice"):
             continue
         small = v.const_value.size <= _SMALL
         constants.append(v.const_value.numpy().tobytes().hex() if small else str(v.name))
