@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import parser
 
-from fgonnx.errors import FgonnxError, InputError, OptionError
+import fgonnx
+from fgonnx.errors import FgonnxError, InputError, ModelError, OptionError
 from fgonnx.text.explainer import TextExplainer
 from fgonnx.text.options import Texts
 from fgonnx.text.read import texts
@@ -223,3 +226,40 @@ def test_files_that_are_refused(tmp_path: Path, name: str, content: str, said: s
     (tmp_path / name).write_text(content)
     with pytest.raises(FgonnxError, match=said):
         texts([tmp_path / name], [], None, as_bytes=False)
+
+
+def turned(shape: str) -> onnx.ModelProto:
+    """Return a bag of words whose ids have time first; its words are worth their ids, and a sum of two biases."""
+    return parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["": 18]> bag (int64[{shape}] ids) => (float[N,2] y)
+        <float[5,2] table = {{0,0, 1,0, 2,0, 3,0, 4,0}}, int64[1] axis = {{0}}, float[2] b = {{1, 2}}> {{
+            rows = Gather(table, ids) s = ReduceSum<keepdims=0>(rows, axis) y = Add(s, b) }}"""
+    )
+
+
+@pytest.mark.parametrize("method", ["fullgrad", "gradient-x-input", "occlusion", "integrated-gradients"])
+@pytest.mark.parametrize("shape", ["T,N", "3,N"])
+def test_ids_may_have_time_first(shape: str, method: str) -> None:
+    found = fgonnx.explain(turned(shape), text=[[1, 2, 4], [3, 3, 1]], target=0, method=method, psi="signed")
+    assert [f.values.tolist() for f in found] == [pytest.approx([1, 2, 4]), pytest.approx([3, 3, 1])]
+    assert [f.score for f in found] == [8, 8]
+
+
+def test_models_with_time_first_are_compared() -> None:
+    found = fgonnx.compare(turned("T,N"), turned("T,N"), text=[[1, 2, 4], [3, 3]], target=0)
+    assert [one.b.values.tolist() for one in found] == [pytest.approx([1, 2, 4]), pytest.approx([3, 3])]
+
+
+def test_ids_without_an_axis_of_samples_are_refused() -> None:
+    with pytest.raises(ModelError, match="no axis holds samples"):
+        fgonnx.explain(turned("T,1"), text=[[1, 2, 4]])
+
+
+def test_a_bag_in_a_loop_is_refused_by_what_it_is(tmp_path: Path) -> None:
+    bag = torch.nn.EmbeddingBag(11, 4, mode="mean").eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ids = torch.tensor([[1, 2, 3, 4], [4, 5, 6, 7]])
+        torch.onnx.export(bag, (ids,), str(tmp_path / "bag.onnx"), dynamo=False, input_names=["ids"])
+    with pytest.raises(ModelError, match="EmbeddingBag"):
+        fgonnx.explain(tmp_path / "bag.onnx", text=[[1, 2, 3, 4]])

@@ -13,8 +13,10 @@ import numpy.typing as npt
 from fgonnx.engine import methods
 from fgonnx.engine.graph.lookups import holds_ids, lookups
 from fgonnx.engine.graph.running import Running
+from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
+from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import NEXT, Options, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import InputError, ModelError, OptionError, TargetError
@@ -75,16 +77,25 @@ class TextExplainer:
         self.loaded = load(self.model)
         options, running = with_changes(self.options, self.running, dict(self.changes))
         source = bound_to(self.loaded, options.bind)
+        if not is_written(source):
+            source, options = arranged(source, options)
+            self.loaded, options = source, replace(options, bind=None)
         self._x = source.input(options.input)
         if not holds_ids(source.ir, self._x):
             raise ModelError(
                 f"{self.loaded.name}: its input '{self._x.name}' takes numbers, not ids of tokens: no text can be "
                 "given to it"
             )
+        if len(dims_of(self._x)) > 2:
+            shape = "(" + ", ".join(str(d) for d in dims_of(self._x)[1:]) + ")"
+            raise ModelError(
+                f"{self.loaded.name}: its input '{self._x.name}' is {shape}, in which no axis holds samples: "
+                "export it with ids (N, T), or (T, N) where N is free"
+            )
         self.name = str(self._x.name)
         given = (() if self.options is None else ("psi", "backward")) if self.given is None else self.given
         own = options if is_written(self.loaded) else usual(options, {*given, *self.changes})
-        self.explainer = Explainer(self.loaded, own, running, labels=self.labels)
+        self.explainer = self._made(own, running)
         sizes = [f.rows for f in lookups(source.ir.graph, self._x) if f.rows]
         self.rows = min(sizes) if sizes else None
         self.tokenizer: Tokenizer | None = cutting.opened(self.texts.tokenizer, self.loaded.path, self.rows)
@@ -93,6 +104,10 @@ class TextExplainer:
         self.feeder = Feeder(source, self._x, self.explainer.running, self.pad, left, None, own.head != Options.head)
         self.feeder.most = self.most
         self._padded: dict[int, Explainer] = {}
+
+    def _made(self, options: Options, running: Running | None) -> Explainer:
+        """Return an explainer for arrays with samples first."""
+        return Explainer(self.loaded, options, running, labels=self.labels).for_samples_first()
 
     @property
     def most(self) -> int | None:
@@ -358,7 +373,7 @@ class TextExplainer:
         options = replace(self.explainer.options, settings=replace(self.explainer.options.settings, baseline=rows))
         while len(self._padded) >= _KEPT:
             self._padded.pop(next(iter(self._padded)))
-        self._padded[length] = Explainer(self.loaded, options, self.explainer.running, labels=self.labels)
+        self._padded[length] = self._made(options, self.explainer.running)
         return self._padded[length]
 
     def _occluded(self, fed: dict[str, Array], target: Target, contrast: Contrast) -> Explanation:
@@ -390,7 +405,7 @@ class TextExplainer:
         """What computes scores of texts whose words are replaced."""
         own = self.explainer.options
         options = Options(method="gradient-x-input", bind=own.bind, input=own.input, output=own.output, head=own.head)
-        return Explainer(self.loaded, options, self.explainer.running, labels=self.labels)
+        return self._made(options, self.explainer.running)
 
     def _words_of(self, fed: Mapping[str, Array]) -> list[list[tuple[int, ...]]]:
         length = fed[self.name].shape[1]

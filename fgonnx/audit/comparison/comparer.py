@@ -226,7 +226,10 @@ class Comparer:
     def __call__(self, x: Given, x_b: Given | None = None, target: Any = None) -> Comparison:
         """Compare on one batch; see `fgonnx.compare`."""
         x_b = x if x_b is None else x_b
-        x, x_b = self._turned[0](x), self._turned[1](x_b)
+        return self.of_samples_first(self._turned[0](x), self._turned[1](x_b), target)
+
+    def of_samples_first(self, x: Given, x_b: Given, target: Any = None) -> Comparison:
+        """Compare on one batch of arrays with samples first."""
         sides = (self.a, x), (self.b, x_b)
         shapes = [side.explained_shape(given) for side, given in sides]
         self.entries(*shapes)

@@ -52,6 +52,11 @@ def choose_input(model: ir.Model, name: str | None, where: str, *, per_sample: b
     if not candidates:
         own = [v for v in tokens if not any(word in str(v.name).lower() for word in _BESIDE)]
         candidates = own or tokens
+    if not candidates and any(_whole(v) for v in inputs) and any(n.op_type == "Loop" for n in model.graph):
+        raise ModelError(
+            f"{where}: its whole numbers select rows in a Loop, if any, as an EmbeddingBag is exported, and are not "
+            f"explained there; export it as an embedding and a sum or mean over tokens. It has: {described(inputs)}"
+        )
     if not candidates:
         raise ModelError(
             f"{where}: no input is an array of floats or of uint8 that could be explained, nor of ids that select rows "
