@@ -175,6 +175,14 @@ def _opened(path: str | os.PathLike[str], name: str, error: type[FgonnxError]) -
         raise unreadable(name, problem, error) from problem
 
 
+def beside(folder: Path | None, *names: str) -> list[Path]:
+    """Return the files of those names beside a model, or above a folder ``onnx`` that it is in."""
+    if folder is None:
+        return []
+    places = (folder, folder.parent) if folder.name == "onnx" else (folder,)
+    return [file for place in places for name in names if (file := place / name).is_file()]
+
+
 def read_text(path: str | os.PathLike[str], error: type[FgonnxError], what: str) -> str:
     """Read a file of UTF-8 text, with or without a byte order mark; raises as `read`, and for anything else."""
     content = read(path, error, what, bound="text_bytes")

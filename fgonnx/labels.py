@@ -22,8 +22,12 @@ METADATA_KEY = "fgonnx.labels"
 ULTRALYTICS_KEY = "names"
 """Key of a model's metadata under which Ultralytics writes labels, a dict of Python."""
 
+HF_LABELS_KEY = "id2label"
+"""Key of a model's metadata under which tools of Hugging Face write labels, an object of JSON or a dict of Python."""
+
 BACKGROUND = "background"
 
+_PLACEHOLDER = re.compile(r"LABEL_\d+")
 _WNID = re.compile(r"(n\d{8})[\s,:]+(?=\S)")
 _SHOWN = 6  # candidates named in an error message
 _DIGITS = 18  # of an index
@@ -166,9 +170,40 @@ def from_ultralytics(text: str | None) -> tuple[str, ...] | None:
         found = ast.literal_eval(text or "")
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
-    if not isinstance(found, dict) or sorted(found) != list(range(len(found))):
+    if not isinstance(found, dict):
+        return None
+    found = {int(key) if isinstance(key, str) and _is_index(key) else key: name for key, name in found.items()}
+    if found.keys() != set(range(len(found))):
         return None
     return tuple(Label.from_line(str(found[i])) for i in range(len(found))) or None
+
+
+def from_config(text: str | None) -> tuple[str, ...] | None:
+    """Read the names of Hugging Face's ``config.json``: `id2label`, or `label_names` as timm writes them.
+
+    Parameters
+    ----------
+    text : str or None
+        The JSON.
+
+    Returns
+    -------
+    tuple of str or None
+        None where it holds none, or only placeholders such as ``LABEL_0``.
+    """
+    try:
+        content = json.loads(text or "")
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    cfg = content.get("pretrained_cfg")
+    found = content.get("id2label") or content.get("label_names") or (isinstance(cfg, dict) and cfg.get("label_names"))
+    try:
+        names = from_json(json.dumps(found), "id2label")
+    except InputError:
+        return None
+    return None if all(_PLACEHOLDER.fullmatch(name) for name in names) else names
 
 
 def align(labels: Sequence[str], n_classes: int) -> tuple[tuple[str, ...], str | None]:

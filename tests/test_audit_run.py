@@ -450,6 +450,13 @@ class TestCommands:
         assert "1 rows have no result" in result.stdout
         assert run("report", tmp_path / "run").exit_code == 1
 
+    def test_methods_with_settings_of_their_own_are_chosen_by_name(self, net, data, tmp_path):
+        to = audit(net, data, tmp_path / "run", method="smooth-fullgrad", samples=3, sanity=0, limit=4)
+        assert {(r["settings"]["method"], r["settings"]["samples"]) for r in rows(to)} == {("smooth-fullgrad", 3)}
+        assert audit(net, data, tmp_path / "cam", method="grad-cam", sanity=0, limit=4)
+        with pytest.raises(OptionError, match="there is no option 'colour'"):
+            audit(net, data, tmp_path / "no", method="grad-cam", colour=3)
+
     def test_an_option_that_does_not_exist_is_named(self, net, data, tmp_path):
         with pytest.raises(OptionError, match=r"no option 'shards_size'.*did you mean 'shard_size'"):
             audit(net, data, tmp_path / "run", shards_size=3)

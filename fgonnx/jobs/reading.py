@@ -225,7 +225,7 @@ class Reading:
             found, origin = presets.parse(str(self.preprocess)), "given"
         elif text is not None:
             found, origin = Preprocessing.from_json(text), "the model's metadata"
-        elif (written := exporters.preprocessing(loaded.ir.metadata_props, loaded.folder)) is not None:
+        elif (written := _written(loaded, input, required=required)) is not None:
             found, origin = written
         elif required and holds_ids(loaded.ir, loaded.input(input)):
             raise PreprocessingError(
@@ -236,6 +236,18 @@ class Reading:
         else:
             return None, ""
         return completed(found, loaded.input(input)), origin
+
+
+def _written(loaded: LoadedModel, input: str | None, *, required: bool) -> tuple[Preprocessing, str] | None:
+    """Return what an exporter wrote, and where; where no picture needs it, what cannot be done says nothing."""
+    dims = [d if isinstance(d, int) else None for d in dims_of(loaded.input(input))]
+    height, width = dims[1:3] if len(dims) == 4 and dims[3] in (1, 3, 4) else [None, None, *dims][-2:]
+    try:
+        return exporters.preprocessing(loaded.ir.metadata_props, loaded.folder, (height, width))
+    except PreprocessingError:
+        if required:
+            raise
+        return None
 
 
 def completed(found: Preprocessing, value: ir.Value) -> Preprocessing:

@@ -24,8 +24,8 @@ from fgonnx.engine.model.arrangement import Arrangement
 from fgonnx.engine.model.inputs import choose_input
 from fgonnx.engine.model.loops import refuse_endless
 from fgonnx.errors import FgonnxError, InputError, ModelError
+from fgonnx.labels import HF_LABELS_KEY, ULTRALYTICS_KEY, from_config, from_json, from_ultralytics
 from fgonnx.labels import METADATA_KEY as LABELS_KEY
-from fgonnx.labels import ULTRALYTICS_KEY, from_json, from_ultralytics
 from fgonnx.wording import in_utf8
 
 _LOGGER = logging.getLogger(__name__)
@@ -131,7 +131,10 @@ class LoadedModel:
         return self.ir.metadata_props.get(PREPROCESSING_KEY)
 
     def labels(self) -> tuple[str, ...] | None:
-        """Return the class labels stored in the model's metadata, by fgonnx or by Ultralytics, or in its graph.
+        """Return the class labels that come with the model.
+
+        Those of its metadata, by fgonnx, Ultralytics or Hugging Face (`id2label`); else those of its graph, or of a
+        ``config.json`` beside it, by Hugging Face or timm.
 
         Raises
         ------
@@ -140,12 +143,22 @@ class LoadedModel:
         """
         text = self.ir.metadata_props.get(LABELS_KEY)
         if text is None:
-            stored = from_ultralytics(self.ir.metadata_props.get(ULTRALYTICS_KEY))
-            return stored or classes.names_in(self.ir.graph)
+            metadata = self.ir.metadata_props
+            stored = from_ultralytics(metadata.get(ULTRALYTICS_KEY)) or from_ultralytics(metadata.get(HF_LABELS_KEY))
+            return stored or classes.names_in(self.ir.graph) or self._configured()
         try:
             return from_json(text, f"{self.name}: its metadata entry '{LABELS_KEY}'")
         except InputError as error:
             raise ModelError(str(error)) from error
+
+    def _configured(self) -> tuple[str, ...] | None:
+        """Return the names of a ``config.json`` beside the model; one that cannot be read says nothing."""
+        for file in files.beside(self.folder, "config.json"):
+            try:
+                return from_config(files.read_text(file, InputError, "description"))
+            except InputError:
+                continue
+        return None
 
 
 def _again(path: Path, sha256: str) -> LoadedModel:

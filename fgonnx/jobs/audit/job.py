@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
-from fgonnx.engine.rewrite.options import Options
-from fgonnx.fields import changed
+from fgonnx.engine.rewrite.options import Options, with_changes
+from fgonnx.errors import OptionError
+from fgonnx.fields import changed, suggestion
 from fgonnx.jobs.audit import arrow, formats, runners, sanity
 from fgonnx.jobs.audit.options import Auditing, Runner
 from fgonnx.jobs.audit.plan import SHARDS, Plan, planned
@@ -62,7 +65,8 @@ def audit(model: str | Path, data: str | Path, run: str | Path, *, target: str |
     target : str, optional
         As for `fgonnx.Explainer`; the model's own decision by default.
     **options
-        Fields of `fgonnx.Options`, `fgonnx.Running`, and of the options of reading, texts, auditing and runners.
+        Fields of `fgonnx.Options`, `fgonnx.Running`, and of the options of reading, texts, auditing and runners;
+        settings of the method.
 
     Returns
     -------
@@ -75,16 +79,12 @@ def audit(model: str | Path, data: str | Path, run: str | Path, *, target: str |
         Model, data or options are wrong, or the folder holds a run with others.
     """
     given = tuple(name for name in ("psi", "backward") if name in options)
-    made, left = changed(options, Auditing(), Runner(), Options(), Running(batch_size=16), Reading(), Texts())
-    if left:
-        from fgonnx.errors import OptionError
-        from fgonnx.fields import suggestion
-
-        name = next(iter(left))
-        raise OptionError(
-            f"there is no option '{name}'{suggestion(name, Options, Running, Reading, Auditing, Runner, Texts)}"
-        )
-    auditing, runner, explained, running, reading, texts = made
+    (auditing, runner, reading, texts), left = changed(options, Auditing(), Runner(), Reading(), Texts())
+    method = methods.find(methods.named(left.get("method", Options.method)))
+    for name in left.keys() - {f.name for cls in (Options, Running, method.settings) for f in fields(cls)}:
+        if like := suggestion(name, Options, Running, Reading, Auditing, Runner, Texts):
+            raise OptionError(f"there is no option '{name}'{like}")
+    explained, running = with_changes(None, Running(batch_size=16), left)
     request = Request(Path(model), Path(data), Path(run), explained, running, reading, auditing, target, texts, given)
     job = AuditJob(request, runner)
     for _ in job.run():
