@@ -86,7 +86,8 @@ class TestFiftyOne:
             np.testing.assert_allclose(drawn / 255, wanted, atol=0.51 / 255)
 
     def test_maps_that_are_not_signed_are_one_field(self, run, tmp_path):
-        to = audit(run.parent / "net.onnx", run.parent / "data", tmp_path / "run", limit=6, sanity=0, maps="half")
+        options = {"limit": 6, "sanity": 0, "maps": "half", "psi": "abs"}
+        to = audit(run.parent / "net.onnx", run.parent / "data", tmp_path / "run", **options)
         samples = json.loads((export(to, "fiftyone", tmp_path / "to") / "samples.json").read_text())["samples"]
         drawn = cv2.imread(str(tmp_path / "to" / samples[0]["map"]["map_path"]), cv2.IMREAD_UNCHANGED)
         assert drawn.shape == (12, 12)

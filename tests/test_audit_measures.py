@@ -31,6 +31,7 @@ from fgonnx.jobs.audit.request import Request  # noqa: E402
 MEASURES = ("deletion:steps=4", "average-drop", "infidelity:patches=8:fill=noise", "sparseness", "energy")
 LIGHT = {"sanity": 0, "pictures": False, "measures": ("sparseness",)}
 COMMON = {"shard_size": 4, "sanity": 0, "pictures": False, "measures": MEASURES}
+ABS = {"psi": "abs"}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     annotations = [{"image_id": 1, "bbox": [0, 0, 4, 8]}]
     coco = {"images": [{"id": 1, "file_name": "ant/000.png"}], "annotations": annotations}
     (base / "coco.json").write_text(json.dumps(coco))
-    return audit(classifier(base / "net.onnx"), data, base / "run", objects=base / "coco.json", **COMMON)
+    return audit(classifier(base / "net.onnx"), data, base / "run", objects=base / "coco.json", **COMMON, **ABS)
 
 
 @pytest.fixture(scope="module")

@@ -212,7 +212,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
 class TestCleverHans:
     def test_a_mark_that_decides_is_a_cluster_of_its_own(self, pictures, tmp_path):
         data, marked = pictures
-        to = audit(EXAMPLES / "marked.onnx", data, tmp_path, sanity=0, psi="signed")
+        to = audit(EXAMPLES / "marked.onnx", data, tmp_path, sanity=0)
         found = report(to)
         (cluster,) = [c for c in found["clusters"] if c["place"] is not None]
         assert cluster["place"] == "bottom_right"
@@ -225,7 +225,7 @@ class TestCleverHans:
 
     def test_a_network_that_never_saw_the_mark_in_training_has_no_such_cluster(self, pictures, tmp_path):
         data, _ = pictures
-        found = report(audit(EXAMPLES / "shapes.onnx", data, tmp_path, sanity=0, psi="signed"))
+        found = report(audit(EXAMPLES / "shapes.onnx", data, tmp_path, sanity=0))
         assert [c for c in found["clusters"] if c["place"] is not None] == []
         assert not any("corner" in f for f in found["findings"])
 

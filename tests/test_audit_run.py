@@ -450,6 +450,19 @@ class TestCommands:
         assert "1 rows have no result" in result.stdout
         assert run("report", tmp_path / "run").exit_code == 1
 
+    @pytest.mark.parametrize(
+        ("options", "psi"),
+        [({}, "signed"), ({"psi": "abs"}, "abs"), ({"method": "rise"}, "abs"), ({"method": "grad-cam"}, "signed")],
+    )
+    def test_maps_are_signed_unless_asked_otherwise(self, net, data, tmp_path, options, psi):
+        typed = [text for name, value in options.items() for text in (f"--{name}", value)]
+        good("audit", net, data, "-o", tmp_path / "typed", "--sanity", "0", "--limit", "2", *typed)
+        audit(net, data, tmp_path / "python", sanity=0, limit=2, **options)
+        for to in (tmp_path / "typed", tmp_path / "python"):
+            about = json.loads((to / "run.json").read_text())
+            assert about["request"]["options"]["psi"] == psi
+            assert ("--psi" in about["command"]) == ("psi" in options)
+
     def test_methods_with_settings_of_their_own_are_chosen_by_name(self, net, data, tmp_path):
         to = audit(net, data, tmp_path / "run", method="smooth-fullgrad", samples=3, sanity=0, limit=4)
         assert {(r["settings"]["method"], r["settings"]["samples"]) for r in rows(to)} == {("smooth-fullgrad", 3)}

@@ -64,16 +64,17 @@ def command(
     - `fgonnx audit sentiment.onnx reviews.csv -o run --column review --slices country` : the words of every row
     - `fgonnx audit int8.onnx val/ -o run8 --preprocess imagenet --against run --min-same 0.99` : another model
 
-    A run that was interrupted goes on where it stopped when the same command is given again; other settings, another
-    model or other data in the same folder are refused. Exit code: 0; 1 where rows could not be read or explained (they
-    are recorded with their error, the others are done), or a limit of --against does not hold; 2 where input or options
-    are wrong.
+    Maps are signed where the method has signs, unless --psi says otherwise. A run that was interrupted goes on where it
+    stopped when the same command is given again; other settings, another model or other data in the same folder are
+    refused. Exit code: 0; 1 where rows could not be read or explained (they are recorded with their error, the others
+    are done), or a limit of --against does not hold; 2 where input or options are wrong.
     """
     check_extra("audit")
     from fgonnx.jobs.audit.job import AuditJob
-    from fgonnx.jobs.audit.request import Request
+    from fgonnx.jobs.audit.request import Request, signed
 
     given = tuple(sorted(typed(call, "psi", "backward")))
+    options = options if "psi" in given else signed(options)
     request = Request(model, data, folder, options, running, reading, auditing, target, texts, given)
     job = AuditJob(request, runner)
     plan = job.plan

@@ -17,7 +17,7 @@ from fgonnx.fields import changed, suggestion
 from fgonnx.jobs.audit import arrow, formats, runners, sanity
 from fgonnx.jobs.audit.options import Auditing, Runner
 from fgonnx.jobs.audit.plan import SHARDS, Plan, planned
-from fgonnx.jobs.audit.request import Request
+from fgonnx.jobs.audit.request import Request, signed
 from fgonnx.jobs.audit.shardfiles import table_of
 from fgonnx.jobs.reading import Reading
 from fgonnx.text.options import Texts
@@ -63,7 +63,8 @@ def audit(model: str | Path, data: str | Path, run: str | Path, *, target: str |
     model, data, run : path
         The model, the data, and the folder of the run; a run that is there goes on.
     target : str, optional
-        As for `fgonnx.Explainer`; the model's own decision by default.
+        As for `fgonnx.Explainer`; the model's own decision by default. Maps are signed where `psi` is not given and the
+        method has signs.
     **options
         Fields of `fgonnx.Options`, `fgonnx.Running`, and of the options of reading, texts, auditing and runners;
         settings of the method.
@@ -85,6 +86,8 @@ def audit(model: str | Path, data: str | Path, run: str | Path, *, target: str |
         if like := suggestion(name, Options, Running, Reading, Auditing, Runner, Texts):
             raise OptionError(f"there is no option '{name}'{like}")
     explained, running = with_changes(None, Running(batch_size=16), left)
+    if "psi" not in given:
+        explained = signed(explained)
     request = Request(Path(model), Path(data), Path(run), explained, running, reading, auditing, target, texts, given)
     job = AuditJob(request, runner)
     for _ in job.run():

@@ -21,7 +21,7 @@ from fgonnx.fields import arguments
 from fgonnx.jobs import provenance, record
 from fgonnx.jobs.audit import data
 from fgonnx.jobs.audit.condition import NAMES
-from fgonnx.jobs.audit.request import Request, Tools
+from fgonnx.jobs.audit.request import Request, Tools, signed
 from fgonnx.jobs.audit.rows import TextRows
 from fgonnx.jobs.audit.shardfiles import ShardFiles
 from fgonnx.jobs.schema import SCHEMA
@@ -356,7 +356,7 @@ def _command(request: Request) -> list[str]:
         *("fgonnx", "audit", str(request.model), str(request.data), "-o", str(request.folder)),
         *(("--target", request.target) if request.target is not None else ()),
         *arguments(request.auditing),
-        *arguments(request.options, without=FILE),
+        *arguments(request.options, without=FILE, defaults={"psi": signed(request.options).psi}),
         *arguments(request.running, defaults={"batch_size": 16, "cache": True}),
         *arguments(request.reading),
         *arguments(request.texts),

@@ -17,6 +17,7 @@ import numpy as np
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import AUTO, Running
 from fgonnx.engine.graph.values import dims_of
+from fgonnx.engine.maps.psi import SIGNED
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.arranged import arranged
@@ -39,6 +40,15 @@ from fgonnx.wording import parameter
 
 READERS = 2
 _READ = {"": "pictures and arrays", "text": "texts here", "table": "tables here"}
+
+
+def signed(options: Options) -> Options:
+    """Return options whose maps are signed, where the method has signs: an audit's default.
+
+    Clusters of signed maps show a mark that decides; in maps of absolute contributions the background, which cancels,
+    outweighs it (`benchmarks/marks.py`).
+    """
+    return replace(options, psi=SIGNED) if SIGNED in methods.find(options.method).psis else options
 
 
 @dataclass(frozen=True)
