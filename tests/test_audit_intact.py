@@ -97,7 +97,7 @@ def planned_otherwise(run: Path) -> None:
 
 def requested_otherwise(run: Path) -> None:
     about = json.loads((run / "run.json").read_text())
-    about["request"]["options"]["psi"] = "signed"
+    about["request"]["options"]["psi"] = "positive"
     (run / "run.json").write_text(json.dumps(about))
 
 

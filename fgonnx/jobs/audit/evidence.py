@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx.jobs.record import flat
+from fgonnx.jobs.record import flat, smoothed
 from fgonnx.opencv import cv2
 from fgonnx.pictures.show import visual
 
@@ -67,7 +67,9 @@ def pictures(shown: RGB, saliency: Array | None, *, signed: bool) -> dict[str, b
     small = _small(shown)
     if saliency is None:
         return {"seen": _webp(small), "overlay": None}
-    map_ = cv2.resize(flat(saliency), (small.shape[1], small.shape[0]), interpolation=cv2.INTER_AREA)
+    map_ = cv2.resize(
+        smoothed(flat(saliency), signed=signed), (small.shape[1], small.shape[0]), interpolation=cv2.INTER_AREA
+    )
     return {"seen": _webp(small), "overlay": _webp(visual.overlay(small, map_, signed=signed))}
 
 
