@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx.jobs.record import flat, smoothed
+from fgonnx.jobs.panel import smoothed
+from fgonnx.jobs.record import flat
 from fgonnx.opencv import cv2
 from fgonnx.pictures.show import visual
 
