@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import pickle
 import re
@@ -84,9 +85,14 @@ WRONG = {
     "nothing": ([], InputError, "nothing to explain"),
     "missing": ("nowhere.png", InputError, "does not exist"),
     "number": (3, InputError, "int is no sample"),
-    "bytes": (b"abc", InputError, "bytes are no sample"),
     "shape": (np.zeros((3, 5, 5), np.float32), InputError, "must have the shape"),
     "text among arrays": ([np.zeros((3, 64, 64), np.float32), "nowhere.png"], InputError, "does not exist"),
+    "bytes": (STAR.read_bytes(), InputError, r"give PIL.Image.open\(io.BytesIO\(data\)\)"),
+    "an open file": (io.BytesIO(STAR.read_bytes()), InputError, "bytes and open files are no sample"),
+    "an address": ("https://example.com/a.png", InputError, "'https://example.com/a.png' is an address"),
+    "channels first": (np.zeros((3, 64, 64), np.uint8), InputError, r"channels last: give array.transpose\(1, 2, 0\)"),
+    "channels last": (np.zeros((64, 64, 3), np.float32), InputError, r"give array.transpose\(2, 0, 1\)"),
+    "a batch, channels last": (np.zeros((2, 64, 64, 3), np.float32), InputError, r"give array.transpose\(0, 3, 1, 2\)"),
 }
 
 
@@ -123,6 +129,16 @@ class TestSeveral:
 
     def test_targets_are_one_each(self, explainer):
         assert explainer([STAR, RING], ["ring", "star"]).described == ("5 'ring'", "3 'star'")
+
+    @pytest.mark.parametrize(
+        "targets", [np.array([5, 3]), torch.tensor([5, 3]), pd.Series([5, 3])], ids=lambda t: str(type(t))
+    )
+    def test_targets_are_numbers_of_any_library(self, explainer, targets):
+        assert explainer([STAR, RING], targets).described == ("5 'ring'", "3 'star'")
+
+    @pytest.mark.parametrize("dtype", [str, object])
+    def test_arrays_of_paths_are_paths(self, explainer, dtype):
+        assert len(explainer(np.array([str(STAR), str(RING)], dtype))) == 2
 
     def test_stream_takes_what_a_call_takes(self):
         small = fgonnx.Explainer(SHAPES, batch_size=2)
@@ -188,6 +204,11 @@ class TestExplanation:
     def test_samples_that_there_are_not(self, both, index):
         with pytest.raises(IndexError):
             both[index]
+
+    @pytest.mark.parametrize("show", ["overlay", "picture", "plot", "to_dict"])
+    def test_samples_that_there_are_not_are_not_shown(self, both, show):
+        with pytest.raises(IndexError, match="there are 2 samples, 0 to 1; there is no sample 7"):
+            getattr(both, show)(7)
 
     @pytest.mark.parametrize("again", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))], ids=["copy", "pickle"])
     def test_copies_and_pickles(self, both, again):
@@ -330,6 +351,11 @@ class TestFiles:
         for suffix in ("png", "npy", "json"):
             both[0].save(tmp_path / f"map.{suffix}")
         assert sorted(p.name for p in tmp_path.iterdir()) == ["map.json", "map.npy", "map.png"]
+
+    def test_a_picture_of_another_format_is_no_folder(self, both, tmp_path):
+        with pytest.raises(InputError, match=r"pictures are written as \.png"):
+            both[0].save(tmp_path / "map.jpg")
+        assert list(tmp_path.iterdir()) == []
 
     def test_several_do_not_go_into_one(self, both, tmp_path):
         with pytest.raises(InputError, match="2 samples do not go into one file"):

@@ -17,6 +17,7 @@ from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.engine.rewrite.samples import ONE_AT_A_TIME
 from fgonnx.errors import InputError, ModelError
 from fgonnx.explain import ids
+from fgonnx.explain.shapes import as_numbers, is_turned, turned
 from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
@@ -245,7 +246,7 @@ def _checked(name: str, array: Array, value: ir.Value) -> Array:
     if array.dtype != wanted:
         both_float = array.dtype.kind == "f" and dtype.is_floating_point()
         if not both_float:
-            raise InputError(f"input '{name}' must be {wanted}, the array is {array.dtype}; convert it (array.astype)")
+            raise InputError(f"input '{name}' must be {wanted}, the array is {array.dtype}; {as_numbers(array)}")
         with np.errstate(invalid="ignore", over="ignore"):
             array = array.astype(wanted)
     dims = tuple(value.shape.dims) if value.shape is not None else ()
@@ -254,7 +255,8 @@ def _checked(name: str, array: Array, value: ir.Value) -> Array:
     )
     if not fits:
         shape = ", ".join("N" if i == 0 else str(d if isinstance(d, int) else "?") for i, d in enumerate(dims))
-        raise InputError(f"input '{name}' must have the shape ({shape}), the array has {array.shape}")
+        way = f"; give {turned(array.ndim, last=False)}" if is_turned(array.shape, dims) else ""
+        raise InputError(f"input '{name}' must have the shape ({shape}), the array has {array.shape}{way}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise InputError(f"input '{name}' holds NaN or infinity, first at {where}")

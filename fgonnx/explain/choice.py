@@ -224,7 +224,7 @@ def takes_seed(target: Target) -> bool:
 
 def _singles(target: Target, count: int = 1) -> list[Single]:
     """Return a target for every sample: those of a list, or a single one repeated."""
-    given: Any = target.tolist() if isinstance(target, np.ndarray) else target
+    given: Any = getattr(target, "tolist", lambda: target)()  # of numpy, torch, pandas
     several = isinstance(given, Sequence) and not isinstance(given, (str, tuple))
     return [_single(one) for one in given] if several else [_single(given)] * count
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,3 +77,24 @@ def checked_seed(seed: Array, r: Rewritten, count: int) -> Array:
         raise TargetError("the seed holds NaN or infinity")
     value = next(v for v in r.model.graph.inputs if v.name == r.selector)
     return np.ascontiguousarray(seed.astype(dtype_of(value).numpy()))
+
+
+def as_numbers(array: Array) -> str:
+    """Return what to do with an array of a type that an input is not of; pixels would be prepared, channels last."""
+    if array.dtype == np.uint8 and array.ndim in (3, 4) and array.shape[-3] in (1, 3, 4):
+        return f"pixels have their channels last: give {turned(array.ndim, last=True)}"
+    return "convert it with array.astype"
+
+
+def turned(rank: int, *, last: bool) -> str:
+    """Return what moves the channels of a picture, or of a batch of them, to the end or in front of the rows."""
+    axes = (1, 2, 0) if last else (2, 0, 1)
+    return f"array.transpose({', '.join(map(str, axes if rank == 3 else (0, *(a + 1 for a in axes))))})"
+
+
+def is_turned(shape: Sequence[int], dims: Sequence[Any]) -> bool:
+    """Tell whether a shape is that of the input with the channels at the end."""
+    if len(dims) != 4 or len(shape) not in (3, 4):
+        return False
+    *_, height, width, channels = shape
+    return all(not isinstance(d, int) or d == s for d, s in zip(dims[1:], (channels, height, width), strict=True))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
 
+_OTHER_PICTURES = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".svg", ".pdf")
 _SHOWN = 12  # samples in a notebook's cell
 _PER_SAMPLE = (
     *("saliency", "target", "contrast", "score", "scores", "contributions", "completeness", "attribution", "delta"),
@@ -132,15 +133,21 @@ class Explanation(Arrays):
         made = self._records[sample]
         return f"{record.target_of(made)!r} {made['score']:.3g}"
 
+    def _number(self, index: int) -> int:
+        """Return the number of a sample, from 0; refuse one that there is not."""
+        count = len(self)
+        if not isinstance(index, (int, np.integer)):
+            raise TypeError(f"a sample is taken by its number, or several by a slice, not by {index!r}")
+        if not -count <= index < count:
+            raise IndexError(f"there are {count} samples, 0 to {count - 1}; there is no sample {index}")
+        return int(index) % count
+
     def __getitem__(self, index: int | slice) -> Explanation:
         """Return the explanation of one sample or of several, N stays the first axis."""
         count = len(self)
         if not isinstance(index, slice):
-            if not isinstance(index, (int, np.integer)):
-                raise TypeError(f"a sample is taken by its number, or several by a slice, not by {index!r}")
-            if not -count <= index < count:
-                raise IndexError(f"there are {count} samples, 0 to {count - 1}; there is no sample {index}")
-            index = slice(index % count, index % count + 1)
+            number = self._number(index)
+            index = slice(number, number + 1)
         rows = range(count)[index]
         if not rows:
             raise IndexError(f"{index} holds none of the {count} samples")
@@ -191,7 +198,7 @@ class Explanation(Arrays):
             The kind does not exist.
         """
         _check_kind(kind)
-        o = self.origin
+        o, sample = self.origin, self._number(sample)
         pre = o.reader.preprocessing
         parts = tabled.parts_of(self, sample, o.samples[sample], o.layout)
         drawn = self._drawn[sample]
@@ -211,6 +218,7 @@ class Explanation(Arrays):
         """
         from PIL import Image
 
+        sample = self._number(sample)
         drawn, o, signed = self._drawn[sample], self.origin, self.settings["psi"] == "signed"
         over = written.placed(drawn, self.saliency[sample], o.layout, o.reader.preprocessing)
         map_, photo = self._map(sample), drawn.shown
@@ -240,7 +248,7 @@ class Explanation(Arrays):
         """
         from fgonnx.interactive.figure import figure
 
-        chosen = range(min(len(self), _SHOWN)) if sample is None else [range(len(self))[sample]]
+        chosen = range(min(len(self), _SHOWN)) if sample is None else [self._number(sample)]
         rows = [(self._records[i], self._drawn[i].shown, self._map(i)) for i in chosen]
         return figure(rows, signed=self.settings["psi"] == "signed", bars=bars)
 
@@ -269,6 +277,8 @@ class Explanation(Arrays):
         _check_kind(kind)
         if path.suffix.lower() in (".png", ".npy", ".json") and not path.is_dir():
             return [self._save_one(path, kind)]
+        if path.suffix.lower() in _OTHER_PICTURES and not path.is_dir():
+            raise InputError(f"'{path}': pictures are written as .png; e.overlay() is one of PIL, which saves others")
         storage.make_folder(path)
         found = []
         sources = [(s.source.path, s.source.row) for s in self.origin.samples]
@@ -295,7 +305,7 @@ class Explanation(Arrays):
 
     def to_dict(self, sample: int = 0) -> dict[str, Any]:
         """Return the record of one sample, as `fgonnx explain` writes it (docs/cli.md describes its keys)."""
-        return copy.deepcopy(self._records[sample])
+        return copy.deepcopy(self._records[self._number(sample)])
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return a table with a row for each sample: what was explained, scores, certificate, contributions.

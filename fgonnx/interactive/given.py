@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ _PIXELS = ("uint8", "uint16")
 _CHANNELS = (1, 3, 4)
 _STEPS = {"La": "LA", "RGBa": "RGBA"}
 """Modes of PIL that become RGB through another one."""
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _ARRAY = Source(Path("array"), None, "array")
 
 
@@ -107,6 +109,8 @@ def _of_arrays(x: Any) -> bool:
     """Tell whether something is an array or a tensor, or numbers in lists."""
     if isinstance(x, (list, tuple)):
         return bool(x) and all(isinstance(item, (int, float)) or (_is_list(item) and _of_arrays(item)) for item in x)
+    if isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.kind in "UO":  # a column of paths
+        return not all(isinstance(item, (str, os.PathLike)) for item in x)
     return (
         not _is_image(x)
         and not _is_table(x)
@@ -184,6 +188,8 @@ def samples_of(x: Any, reader: Reader) -> Iterator[tuple[Sample, str | None]]:
         table = _columns_of(x)
         for number in range(reader.tables.count(table)):
             yield reader.of_table(table, Source(table.path, number, f"{table.path}-{number:04}")), None
+    elif isinstance(x, str) and _ADDRESS.match(x):
+        raise InputError(f"'{x}' is an address, and nothing is fetched: give the path of a file that you downloaded")
     elif isinstance(x, (str, os.PathLike)):
         for source in find([Path(x)], len(reader.dims), reader.axis, reader.tables):
             read = digest(source.path)
@@ -191,8 +197,8 @@ def samples_of(x: Any, reader: Reader) -> Iterator[tuple[Sample, str | None]]:
     elif _is_image(x):
         name = getattr(x, "filename", "")
         yield _pictured(_pixels(x), reader, name if isinstance(name, str) and name else "picture"), None
-    elif isinstance(x, bytes):
-        raise InputError("bytes are no sample: give a path, a picture, or an array")
+    elif isinstance(x, (bytes, bytearray, memoryview)) or hasattr(x, "read"):
+        raise InputError("bytes and open files are no sample: of a picture, give PIL.Image.open(io.BytesIO(data))")
     elif isinstance(x, Mapping):
         raise InputError("inputs by name are given as one mapping of arrays, not in a list")
     elif _of_arrays(x):

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from fgonnx import bounds, files
 from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.errors import InputError, PreprocessingError
+from fgonnx.explain.shapes import as_numbers
 from fgonnx.files import read_array
 from fgonnx.jobs.reading import Reading, unknown_preprocessing
 from fgonnx.jobs.tabular import SERIES, Named, Tabular, Whole
@@ -376,9 +377,7 @@ class Reader:
             shape = ", ".join(str(d if isinstance(d, int) else "?") for d in wanted)
             raise InputError(f"{where} has the shape {x.shape}: one sample of the input '{self.name}' is ({shape})")
         if x.dtype != self.dtype and (x.dtype.kind != "f" or self.dtype.kind != "f"):
-            raise InputError(
-                f"{where} is {x.dtype}: the input '{self.name}' is {self.dtype}; convert it with array.astype"
-            )
+            raise InputError(f"{where} is {x.dtype}: the input '{self.name}' is {self.dtype}; {as_numbers(x)}")
         if x.dtype.kind == "f" and not np.isfinite(x).all():
             first = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
             raise InputError(f"{where} holds NaN or infinity, first at {first}: fix the array")
