@@ -69,6 +69,18 @@ class TestFunctions:
         [
             (with_functions(function("A", calls("A"))), "its functions form a circle: 'loc:A' calls 'loc:A'"),
             (
+                with_functions(function("A", NODE("Tanh", ["t"], ["Y"]))),
+                r"function 'loc:A': node 'Y' \(Tanh\) reads 't', which nothing in the file provides",
+            ),
+            (
+                with_functions(function("A", NODE("Tanh", ["h"], ["Y"]))),
+                r"function 'loc:A': node 'Y' \(Tanh\) reads 'h', which nothing in the file provides",
+            ),
+            (
+                with_functions(function("A", NODE("Tanh", ["X"], ["Z"]))),
+                "function 'loc:A': its output 'Y' is the result of no node",
+            ),
+            (
                 with_functions(function("A", calls("B")), function("B", calls("C")), function("C", calls("B"))),
                 "circle: 'loc:B' calls 'loc:C' calls 'loc:B'",
             ),
@@ -91,7 +103,19 @@ class TestFunctions:
                 "two constants called 'w'|result of no node|Duplicate|not a valid",
             ),
         ],
-        ids=["itself", "each other", "uncalled", "in a branch", "laughs", "more laughs", "twice", "two models in one"],
+        ids=[
+            "itself",
+            "of nothing",
+            "of a value outside",
+            "without its result",
+            "each other",
+            "uncalled",
+            "in a branch",
+            "laughs",
+            "more laughs",
+            "twice",
+            "two models in one",
+        ],
     )
     def test_without_end_or_sense_are_refused(self, proto, message):
         with pytest.raises(ModelError, match=message):

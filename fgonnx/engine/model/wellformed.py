@@ -81,8 +81,12 @@ def check(proto: onnx.ModelProto, where: str) -> None:
                     "and the node is in none; export the model again"
                 )
     for function in proto.functions:
+        inside = f"{where}: function '{_spelt(_identity(function))}'"
         for node in nodes_of(function.node):
-            _check_node(node, functions, opsets, f"{where}: function '{_spelt(_identity(function))}'")
+            _check_node(node, functions, opsets, inside)
+        known = _check_inputs(function.node, set(function.input), inside)
+        if lost := [name for name in function.output if name not in known]:
+            raise ModelError(f"{inside}: its output '{lost[0]}' is the result of no node; export the model again")
     _check_results(proto.graph, set(), where)
 
 
@@ -268,9 +272,17 @@ def _check_place(tensor: TensorProto, needed: int, what: str, where: str) -> Non
 
 def _check_results(graph: GraphProto, outer: set[str], where: str) -> None:
     """Check that every value that is read or returned exists, in subgraphs as well."""
-    known = outer | {v.name for v in graph.input} | {t.name for t in graph.initializer}
-    known |= {name for node in graph.node for name in node.output}
-    for node in graph.node:
+    given = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    known = _check_inputs(graph.node, outer | given, where)
+    for v in graph.output:
+        if v.name not in known:
+            raise ModelError(f"{where}: its output '{v.name}' is the result of no node; export the model again")
+
+
+def _check_inputs(nodes: Sequence[NodeProto], known: set[str], where: str) -> set[str]:
+    """Check what nodes read, with the names that are known before them; return those that are known behind them."""
+    known = known | {name for node in nodes for name in node.output}
+    for node in nodes:
         for name in filter(None, node.input):
             if name not in known:
                 raise ModelError(
@@ -279,6 +291,4 @@ def _check_results(graph: GraphProto, outer: set[str], where: str) -> None:
                 )
         for inner in _subgraphs(node):
             _check_results(inner, known, where)
-    for v in graph.output:
-        if v.name not in known:
-            raise ModelError(f"{where}: its output '{v.name}' is the result of no node; export the model again")
+    return known
