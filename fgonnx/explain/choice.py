@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fgonnx.engine.rewrite.options import NEXT
+from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import TargetError
 from fgonnx.explain.detection import Detection, unasked
 from fgonnx.explain.head import Head
+from fgonnx.explain.shapes import checked_seed
 from fgonnx.explain.single import Single
 from fgonnx.explain.targets import (
     Contrast,
@@ -145,6 +147,33 @@ def resolve(target: Target, head: Head) -> Resolved:
         else:
             seed.flat[what] = 1
     return Resolved(None, seeds, described, remarks)
+
+
+def resolved_for(
+    r: Rewritten,
+    count: int,
+    target: Target,
+    seed: Array | None,
+    labels: Sequence[str],
+    outputs: Callable[[], Mapping[str, Array]],
+) -> Resolved:
+    """Resolve what is explained by a rewritten graph: a target, or a cotangent; `outputs` are the model's own."""
+    if seed is not None:
+        return Resolved(None, checked_seed(seed, r, count), ("sum weighted by the seed",) * count)
+
+    def values() -> Array:
+        return outputs()[_own_output(r, outputs())].reshape(count, *r.head_shape)
+
+    resolved = resolve(target, Head(r.head_shape, count, r.head_axes, labels, values, outputs))
+    if resolved.seed is None:
+        return resolved
+    return replace(resolved, seed=checked_seed(resolved.seed, r, count))
+
+
+def _own_output(r: Rewritten, outputs: Mapping[str, Array]) -> str:
+    """Return the output that is computed from the head: the one chosen, else the first floating-point one."""
+    floating = next((n for n, a in outputs.items() if a.dtype.kind == "f"), r.source_outputs[0])
+    return r.options.output or floating
 
 
 def resolve_contrast(contrast: Contrast, target: Target, head: Head) -> npt.NDArray[np.int64]:

@@ -22,7 +22,7 @@ from fgonnx.engine.rewrite.options import Options, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError, OptionError
 from fgonnx.explain import batches, ids, shapes
-from fgonnx.explain.choice import Resolved, contrasted, resolve, resolve_contrast, takes_seed
+from fgonnx.explain.choice import Resolved, contrasted, resolve_contrast, resolved_for, takes_seed
 from fgonnx.explain.engines import Engine, Engines
 from fgonnx.explain.exact import Witness
 from fgonnx.explain.explanation import Explanation, turned_back
@@ -415,20 +415,8 @@ class Explainer:
     def _resolved(
         self, target: Target, seed: Array | None, engine: Engine, fed: Mapping[str, Array], count: int
     ) -> Resolved:
-        r = engine.rewritten
-        if seed is not None:
-            array = shapes.checked_seed(seed, r, count)
-            return Resolved(None, array, ("sum weighted by the seed",) * count)
         outputs = cache(lambda: self._outputs(engine, fed, count))
-
-        def values() -> Array:
-            return outputs()[_own_output(r, outputs())].reshape(count, *r.head_shape)
-
-        head = Head(r.head_shape, count, r.head_axes, self.labels or (), values, outputs)
-        resolved = resolve(target, head)
-        if resolved.seed is None:
-            return resolved
-        return replace(resolved, seed=shapes.checked_seed(resolved.seed, r, count))
+        return resolved_for(engine.rewritten, count, target, seed, self.labels or (), outputs)
 
     def _outputs(self, engine: Engine, fed: Mapping[str, Array], count: int) -> dict[str, Array]:
         """Run the model alone."""
@@ -445,9 +433,3 @@ class Explainer:
             if self.running.form is None:
                 raise
             raise self._engines.failure(error, self.loaded) from error
-
-
-def _own_output(r: Rewritten, outputs: Mapping[str, Array]) -> str:
-    """Return the output that is computed from the head: the one chosen, else the first floating-point one."""
-    floating = next((n for n, a in outputs.items() if a.dtype.kind == "f"), r.source_outputs[0])
-    return r.options.output or floating
