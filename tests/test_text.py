@@ -312,6 +312,17 @@ class TestFilesAndPictures:
         assert (right[area, middle:] < 250).any()
         assert 'dir="rtl"' in drawing.as_html([Shaded("[CLS]", 0.1, special=True), Shaded("فيلم", 1.0)], "t")
 
+    def test_words_longer_than_a_line_stay_within_the_picture(self) -> None:
+        words = [Shaded("a", 0.1), Shaded("https://example.org/" + "abcdef/" * 60, 1.0), Shaded("b", -0.5)]
+        picture = drawing.drawn(words, "link", width=400)
+        assert (picture[:, -15:] == picture[0, 0]).all()
+        assert picture[90:130].min() < 200
+
+    def test_letters_without_a_font_are_said_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        plain = drawing.drawn([Shaded("ab", 0.1), Shaded("cd", 1.0)], "t")
+        monkeypatch.setattr(drawing.lettering, "readable", lambda text: text.replace("b", "\\u0062"))
+        assert drawing.drawn([Shaded("ab", 0.1), Shaded("bb", 1.0)], "t").shape[0] == plain.shape[0] + 20
+
     def test_hostile_texts_are_escaped(self) -> None:
         page = drawing.as_html([Shaded("<script>alert(1)</script>", 1.0)], "<b>")
         assert "<script>" not in page

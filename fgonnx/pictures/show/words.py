@@ -19,6 +19,7 @@ RGB = npt.NDArray[np.uint8]
 FEW = 40  # words of a text that is shown whole
 _AROUND = 4  # words kept on both sides of one that matters
 _MATTERS = 0.15  # of the largest, from which a word matters
+_NO_FONT = "letters that no font on this machine has are written as \\u...; a font such as Noto Sans CJK has them"
 _STRONGEST = 0.85  # opacity of the shade of the largest
 
 
@@ -243,6 +244,7 @@ def drawn(
     """
     size, margin, step = 17.0, 20, 44
     largest = largest_of(words) if largest is None else largest
+    lines = [*lines, *([_NO_FONT] if any(_lacks_font(w.text) for w in words) else [])]
     rows: list[list[tuple[float, Shaded | Gap]]] = []
     for part in sorted({w.part for w in words}):
         rows += _rows(folded([w for w in words if w.part == part], few), width - 2 * margin, size)
@@ -257,7 +259,7 @@ def drawn(
         x = float(width - margin if turned else margin)
         for advance, item in row:
             left = x - advance if turned else x
-            _draw(draw, item, left, y, size, largest)
+            _draw(draw, item, (left, y), _within(item, width - 2 * margin, size), size, largest)
             x += -advance if turned else advance
         y += step
     for line in lines:
@@ -271,11 +273,11 @@ def _rows(items: Sequence[Shaded | Gap], room: float, size: float) -> list[list[
     rows: list[list[tuple[float, Shaded | Gap]]] = [[]]
     used = 0.0
     for item in items:
-        advance = lettering.extent(_label(item), _size_of(item, size)) + 9
+        advance = lettering.extent(_within(item, room, size), _size_of(item, size)) + 9
         if used and used + advance > room:
             rows.append([])
             used = 0.0
-        rows[-1].append((min(advance, room), item))
+        rows[-1].append((advance, item))
         used += advance
     return rows
 
@@ -284,12 +286,25 @@ def _label(item: Shaded | Gap) -> str:
     return f"[... {item.count} words ...]" if isinstance(item, Gap) else _visible(item.text)
 
 
+def _lacks_font(text: str) -> bool:
+    """Tell whether letters of a text are written as their code points, as no font has them."""
+    letters = "".join(c for c in text if c.isalnum())
+    return lettering.readable(letters) != letters
+
+
+def _within(item: Shaded | Gap, room: float, size: float) -> str:
+    """Return what is written of an item, shortened where it is longer than a line."""
+    return _shortened(_label(item), room - 9, _size_of(item, size))
+
+
 def _size_of(item: Shaded | Gap, size: float) -> float:
     return 0.75 * size if isinstance(item, Gap) or item.special else size
 
 
-def _draw(draw: ImageDraw.ImageDraw, item: Shaded | Gap, x: float, y: float, size: float, largest: float) -> None:
-    own, label = _size_of(item, size), _label(item)
+def _draw(
+    draw: ImageDraw.ImageDraw, item: Shaded | Gap, at: tuple[float, float], label: str, size: float, largest: float
+) -> None:
+    (x, y), own = at, _size_of(item, size)
     wide = lettering.extent(label, own)
     alpha = 0.0 if isinstance(item, Gap) else shade(item.value, largest)
     if alpha:
