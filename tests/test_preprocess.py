@@ -109,6 +109,21 @@ def test_resize_to_is_the_shorter_side_before_the_crop(resize_to, size, kept):
     assert int(seen.max()) - int(seen.min()) == pytest.approx(255 * kept, abs=2)
 
 
+@pytest.mark.parametrize(
+    ("shape", "resize_to", "scaled"),
+    [
+        ((427, 640), 256, (256, 383)),  # 383.7
+        ((640, 427), 256, (383, 256)),
+        ((375, 500), 235, (235, 313)),  # 313.3
+        ((500, 333), 232, (348, 232)),  # 348.3
+        ((480, 480), 256, (256, 256)),
+        ((1, 999), 256, (256, 255744)),
+    ],
+)
+def test_the_longer_side_is_rounded_down_as_torchvision_does(shape, resize_to, scaled):
+    assert pre(resize="crop", resize_to=resize_to, size=(224, 224))._frame(*shape).scaled == scaled
+
+
 def test_a_letterbox_shows_the_whole_picture_on_grey():
     seen = pre(resize="letterbox", size=(8, 8), fill=77).to_display(np.full((2, 4, 3), 255, np.uint8))
     assert (seen[2:6] == 255).all()

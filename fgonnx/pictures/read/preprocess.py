@@ -342,10 +342,12 @@ class Preprocessing:
             return Frame(self.size, self.size)
         if self.resize == "letterbox":
             factor = min(self.size[0] / height, self.size[1] / width)
-        else:
-            cover = self._cover(self.size)
-            factor = max(cover[0] / height, cover[1] / width)
-        return Frame(self.size, (max(1, round(height * factor)), max(1, round(width * factor))))
+            return Frame(self.size, (max(1, round(height * factor)), max(1, round(width * factor))))
+        # The other side is rounded down, as torchvision, timm and Hugging Face's processors do.
+        rows, columns = self._cover(self.size)
+        if rows * width >= columns * height:
+            return Frame(self.size, (rows, rows * width // height))
+        return Frame(self.size, (columns * height // width, columns))
 
     def _framed(self, image: Pixels) -> Pixels:
         """Resize and crop or pad: (H, W, 3) to (h, w, 3), or (h, w, 4) for channels with alpha."""

@@ -37,11 +37,14 @@ export function placed(how, [height, width]) {
   let scaled = size;
   if (how.size && how.resize !== "stretch") {
     const cover = covering(how);
-    const factor =
-      how.resize === "letterbox"
-        ? Math.min(size[0] / height, size[1] / width)
-        : Math.max(cover[0] / height, cover[1] / width);
-    scaled = [height, width].map((side) => Math.max(1, rint(side * factor)));
+    if (how.resize === "letterbox") {
+      const factor = Math.min(size[0] / height, size[1] / width);
+      scaled = [height, width].map((side) => Math.max(1, rint(side * factor)));
+    } else if (cover[0] * width >= cover[1] * height) {
+      scaled = [cover[0], Math.floor((cover[0] * width) / height)];
+    } else {
+      scaled = [Math.floor((cover[1] * height) / width), cover[1]];
+    }
   }
   const overlap = (mine, other) =>
     mine.map((side, i) => ({ start: Math.max(0, rint((side - other[i]) / 2)), length: Math.min(side, other[i]) }));
