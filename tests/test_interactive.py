@@ -389,3 +389,16 @@ class TestSound:
         sound = model("(float[N,64] x) => (float[N,64] y) { y = Tanh(x) }")
         e = fgonnx.explain(sound, tmp_path / "tone.wav", rate=8000)
         assert e.saliency.shape == (1, 64)
+
+
+class TestAWholeTableForAModelOfPictures:
+    PATHS = tuple(map(str, sorted((ROOT / "examples" / "images").glob("*.png"))[:2]))
+
+    def test_its_one_column_is_taken(self):
+        given = fgonnx.explain(SHAPES, pd.DataFrame({"file": self.PATHS}))
+        np.testing.assert_array_equal(given.score, fgonnx.explain(SHAPES, list(self.PATHS)).score)
+
+    def test_of_several_the_message_names_one(self):
+        table = pd.DataFrame({"label": [1, 2], "file": self.PATHS})
+        with pytest.raises(InputError, match=r"takes pictures, and the table has 2 columns: .* as table\['file'\]"):
+            fgonnx.explain(SHAPES, table)

@@ -22,6 +22,7 @@ from fgonnx.pictures.read.columns import Columns
 Array = npt.NDArray[Any]
 
 _PIXELS = ("uint8", "uint16")
+_PICTURE_RANK = 4
 _CHANNELS = (1, 3, 4)
 _STEPS = {"La": "LA", "RGBa": "RGBA"}
 """Modes of PIL that become RGB through another one."""
@@ -149,6 +150,24 @@ def _columns_of(frame: Any) -> Columns:
     return Columns(names, cells, Path("table"), 0, counted="row", index=index)
 
 
+def _the_column(frame: Any) -> Any:
+    """Return the one column of a table for a model of pictures.
+
+    Raises
+    ------
+    InputError
+        It has several, with what to write.
+    """
+    names = list(frame.columns)
+    if len(names) == 1:
+        return frame[names[0]]
+    texts = [name for name in names if any(isinstance(v, (str, os.PathLike)) for v in frame[name])]
+    raise InputError(
+        f"the model takes pictures, and the table has {len(names)} columns: give the one that holds them, as "
+        f"table[{(texts or names)[0]!r}]"
+    )
+
+
 def holds_rows(x: Any, tables: Callable[[], Tabular]) -> bool:
     """Tell whether something is a table of which every row is a sample, to what reads tables."""
     if _is_frame(x):
@@ -184,7 +203,9 @@ def _with_batch(array: Array, reader: Reader, rank: int) -> Given:
 
 def samples_of(x: Any, reader: Reader) -> Iterator[tuple[Sample, str | None]]:
     """Read what is no array: paths, pictures, and any number of them; yield the hash of each one's file, too."""
-    if _is_frame(x):
+    if _is_frame(x) and len(reader.dims) == _PICTURE_RANK:
+        yield from samples_of(_the_column(x), reader)
+    elif _is_frame(x):
         table = _columns_of(x)
         for number in range(reader.tables.count(table)):
             yield reader.of_table(table, Source(table.path, number, f"{table.path}-{number:04}")), None
