@@ -40,7 +40,8 @@ Target = Annotated[
         rich_help_panel=EXPLANATION,
         metavar="WHAT",
         help="What to explain: an index or a label; 120,4; best=person,first=5; region=0.2:0.1:0.8:0.9,class=3; "
-        "similar=reference.npy; seed=weights.npy. Default: the model's own choice. docs/targets.md has all of it.",
+        "similar=reference.npy; seed=weights.npy; answer=Paris, of texts. Default: the model's own choice. "
+        "docs/targets.md has all of it.",
     ),
 ]
 Typed = Annotated[

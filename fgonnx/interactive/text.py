@@ -113,7 +113,8 @@ def _lines(found: Found) -> list[str]:
             f"score {found.score:.4g} = sum of contributions, residual {float(e.completeness[0]):.1e}; "
             f"{share:.0%} of them on tokens"
         )
-    return [*lines, shares_said(found.shares), *found.notes]
+    remarks = filter(None, e.settings.get("remarks", ()))
+    return [*lines, shares_said(found.shares), *found.notes, *remarks]
 
 
 def explain_texts(

@@ -69,7 +69,8 @@ class TextJob:
     options, running, reading, texts
         What is explained and how.
     target : str, optional
-        As `fgonnx.targets.parse` takes it, or "similar=TEXT", "token=PLACE:CLASS".
+        As `fgonnx.targets.parse` takes it, or "similar=TEXT", "token=PLACE:CLASS", "answer=TEXT", "start=TEXT",
+        "end=TEXT".
     given : collection of str
         Fields of the options that were asked for, and stay as they are.
     notes : dict of str to None
@@ -103,6 +104,7 @@ class TextJob:
             self._labels,
             given=self.given,
         )
+        self.explainer = self.explainer.answering(self.target, self.texts.context is not None)
         self.shown = self.explainer.explainer.options
         as_bytes = str(self.texts.tokenizer) == BYTES
         read = texts(self.inputs, self.typed, self.texts.column, as_bytes=as_bytes)

@@ -24,7 +24,7 @@ from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.targets import Contrast, Target
 from fgonnx.explain.written import is_written
-from fgonnx.text import asking
+from fgonnx.text import answers, asking
 from fgonnx.text import tokens as cutting
 from fgonnx.text.feeding import Feeder
 from fgonnx.text.found import Found, row_of
@@ -104,6 +104,38 @@ class TextExplainer:
         self.feeder = Feeder(source, self._x, self.explainer.running, self.pad, left, None, own.head != Options.head)
         self.feeder.most = self.most
         self._padded: dict[int, Explainer] = {}
+        self._by_answer = False
+
+    @cached_property
+    def _of_answers(self) -> TextExplainer | None:
+        """What explains start and end of answers together, of a model with an output of each; None of others."""
+        own = self.explainer.options
+        if is_written(self.loaded) or own.output is not None:
+            return None
+        if (found := answers.with_answers(self.loaded, self._x)) is None:
+            return None
+        loaded, output = found
+        given = ("psi", "backward")
+        made = TextExplainer(
+            loaded, replace(own, output=output), self.explainer.running, self.texts, self.labels, given=given
+        )
+        made._by_answer = True
+        return made
+
+    def answering(self, target: Any, pair: bool) -> TextExplainer:
+        """Return what explains a target: the best answer where none is given for two texts, else what is asked.
+
+        Parameters
+        ----------
+        target : any
+            The target of a text.
+        pair : bool
+            Whether there are two texts, and nothing that the target is compared with.
+        """
+        best = target is None and pair and self.explainer.options.contrast is None
+        if not (answers.asked(target) or best):
+            return self
+        return self._of_answers or self
 
     def _made(self, options: Options, running: Running | None) -> Explainer:
         """Return an explainer for arrays with samples first."""
@@ -127,7 +159,8 @@ class TextExplainer:
             Texts; pairs of texts that belong together; the bytes of a file; or ids as they are.
         target, contrast : optional
             What to explain, as `fgonnx.Explainer` takes it, for all texts; a target "similar=TEXT" is the similarity of
-            a sentence vector to that of a reference text, "token=PLACE" and "token=PLACE:CLASS" the class of one token.
+            a sentence vector to that of a reference text, "token=PLACE" and "token=PLACE:CLASS" the class of one token,
+            "answer=TEXT" start and end of an answer, "start=TEXT" and "end=TEXT" one of them, "answer" the best.
 
         Returns
         -------
@@ -197,6 +230,21 @@ class TextExplainer:
         return self._explained(parts, targets, asking.for_each(contrast, each, len(parts), "contrast"))
 
     def _explained(self, parts: Sequence[Tokens], targets: Sequence[Any], contrasts: Sequence[Any]) -> list[Found]:
+        results: dict[int, Found] = {}
+        who = [
+            self.answering(t, isinstance(p.text, tuple) and c is None)
+            for p, t, c in zip(parts, targets, contrasts, strict=True)
+        ]
+        if self._by_answer or all(one is self for one in who):
+            return self._own(parts, targets, contrasts)
+        for mine in (True, False):
+            rows = [i for i, one in enumerate(who) if (one is self) == mine]
+            if rows:
+                asked = ([given[i] for i in rows] for given in (parts, targets, contrasts))
+                results.update(zip(rows, who[rows[0]]._own(*asked), strict=True))
+        return [results[i] for i in range(len(parts))]
+
+    def _own(self, parts: Sequence[Tokens], targets: Sequence[Any], contrasts: Sequence[Any]) -> list[Found]:
         results: dict[int, Found] = {}
         for rows in self._groups(parts):
             group = [parts[i] for i in rows]
@@ -281,7 +329,12 @@ class TextExplainer:
         def of_token(row: int) -> Callable[[int, str], Any]:
             return lambda place, name: self._of_token(place, name, group[row], fed, row)
 
-        resolved = [asking.meant(one, self.vector, of_token(k)) for k, one in enumerate(targets)]
+        resolved = [
+            self._answer(one, part, fed, k)
+            if answers.asked(one) or (one is None and self._by_answer)
+            else asking.meant(one, self.vector, of_token(k))
+            for k, (one, part) in enumerate(zip(targets, group, strict=True))
+        ]
         if all(one is not None for one in targets) or is_written(self.loaded) or not _hides(group, length):
             return resolved, {}
         chosen = self._choices(group, fed, [k for k, one in enumerate(targets) if one is None])
@@ -327,6 +380,23 @@ class TextExplainer:
     def _rewritten(self, fed: Mapping[str, Array]) -> Rewritten:
         others = self.explainer.other_shapes(dict(fed))
         return self.explainer.engine(fed[self.name].shape, others=others, forward=True).rewritten
+
+    def _answer(self, target: str | None, part: Tokens, fed: dict[str, Array], row: int) -> answers.Answer:
+        """Return an answer as a target, of a head with a start and an end for each token."""
+        length = fed[self.name].shape[1]
+        r = self._rewritten(fed)
+        axis = 0 if self._by_answer else asking.place_axis(r.head_shape, r.head_axes, length)
+        if axis is None or sorted(r.head_shape) != sorted((length, 2)):
+            raise TargetError(
+                f"target '{target}': what is explained is no start and end for each token, its shape is "
+                f"{r.head_shape}; the model needs one output (N, T, 2), or two (N, T) named start and end"
+            )
+
+        def scores() -> answers.Scores:
+            values = self.explainer.head(fed)[row].reshape(r.head_shape)
+            return answers.Scores(values.T if axis else values, self.feeder.start(part, length), bool(axis))
+
+        return answers.find(target, part, scores)
 
     def _of_token(self, place: int, name: str, part: Tokens, fed: dict[str, Array], row: int) -> Any:
         """Return the class of one token as a target: the largest where none is named."""
