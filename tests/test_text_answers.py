@@ -83,10 +83,8 @@ def _written(folder: Path, outputs: str) -> tuple[Path, Reader]:
     axes = {n: {0: "n", 1: "t"} for n in (*names, *NAMES[outputs])}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network, given, str(folder / "qa.onnx"), dynamo=False, dynamic_axes=axes,
-            input_names=names, output_names=list(NAMES[outputs]),
-        )  # fmt: skip
+        own_names = {"input_names": names, "output_names": list(NAMES[outputs])}
+        torch.onnx.export(network, given, str(folder / "qa.onnx"), dynamo=False, dynamic_axes=axes, **own_names)
     return folder / "qa.onnx", network
 
 
