@@ -10,7 +10,9 @@ from tests.frameworks import agrees, needed, noise
 
 _, skl2onnx, joblib = needed("sklearn", "skl2onnx", "joblib")
 
-from sklearn.linear_model import LogisticRegression  # noqa: E402
+from sklearn.calibration import CalibratedClassifierCV  # noqa: E402
+from sklearn.linear_model import LogisticRegression, SGDClassifier  # noqa: E402
+from sklearn.multiclass import OneVsRestClassifier  # noqa: E402
 from sklearn.neural_network import MLPClassifier, MLPRegressor  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
@@ -74,3 +76,26 @@ def test_a_linear_classifier_is_explained_before_its_probabilities(classes):
     scores = fitted.decision_function(rows)
     np.testing.assert_allclose(e.score, scores[:, 1] if classes == 3 else scores, rtol=1e-4, atol=1e-4)
     assert e.head_stripped == ("Softmax" if classes == 3 else "Sigmoid")
+
+
+TWO = X[:, 0] > 0
+LOGITS = {
+    "perceptron": (lambda: MLPClassifier((8,), max_iter=40, random_state=0).fit(X, TWO), 1, "Sigmoid"),
+    "gradient descent": (lambda: SGDClassifier(loss="log_loss", random_state=0).fit(X, TWO), 1, "Sigmoid"),
+    "gradient descent, three": (lambda: SGDClassifier(loss="log_loss", random_state=0).fit(X, CLASSES), 2, "Sigmoid"),
+    "one against the rest": (lambda: OneVsRestClassifier(LogisticRegression()).fit(X, CLASSES), 2, "Sigmoid"),
+    "calibrated": (lambda: CalibratedClassifierCV(LogisticRegression(), ensemble=False).fit(X, CLASSES), 2, "Sigmoid"),
+    "calibrated, mean": (lambda: CalibratedClassifierCV(LogisticRegression(), cv=2).fit(X, TWO), 1, ""),
+}
+
+
+@pytest.mark.parametrize("case", LOGITS)
+def test_what_is_before_the_sigmoid_is_explained(case, tmp_path):
+    build, entry, stripped = LOGITS[case]
+    estimator = build()
+    converters.convert(estimator, tmp_path / "net.onnx", example_input=X[:4])
+    found = fgonnx.Explainer(tmp_path / "net.onnx")(X[:4], entry)
+    assert found.head_stripped == stripped
+    if hasattr(estimator, "decision_function"):  # linear, so the score is the estimator's own
+        own = estimator.decision_function(X[:4])
+        np.testing.assert_allclose(found.score, own if own.ndim == 1 else own[:, entry], rtol=1e-4, atol=1e-4)

@@ -16,6 +16,7 @@ from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.expand.classical import SUM_OF_ONE
 from fgonnx.engine.normal.guards import PREFIX as GUARDS
 from fgonnx.engine.normal.normalise import Normal
+from fgonnx.engine.rewrite.logits import logits_of
 from fgonnx.engine.rewrite.options import ARGMAX, NEXT, Options
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.walk import backward
@@ -58,7 +59,8 @@ def find_head(normal: Normal, options: Options, loaded: LoadedModel) -> tuple[ir
         if node.op_type not in _SEE_THROUGH and not _of_one(node) and not _divides_by_one(node):
             break
         value = source
-    return output, ""
+    logits = logits_of(normal.model.graph, output)
+    return (output, "") if logits is None else (logits, "Sigmoid")
 
 
 def own_name(loaded: LoadedModel, normal: Normal, head: ir.Value) -> str:

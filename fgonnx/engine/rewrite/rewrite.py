@@ -163,9 +163,9 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
         normal = rows.arranged(normal)
         normal = normal if method.drive is None else free_input(normal)
     graph = normal.model.graph
-    nodes = list(graph)
     source_outputs = tuple(str(v.name) for v in normal.outputs)
     head, stripped = find_head(normal, options, loaded)
+    nodes = list(graph)  # with those that the head may have added
     refuse_sized_by_data(loaded, normal, head)
     head_shape = per_sample_shape(head, normal.batched, loaded.name)
     active = backward.active_values(nodes, [normal.x])
