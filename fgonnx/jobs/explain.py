@@ -99,6 +99,7 @@ class ExplainJob:
             choice.parse(self.target)  # before anything is read
         if isinstance(self.options.contrast, str):
             choice.parse(self.options.contrast)
+        tabled.refuse_columns(self.loaded, self.inputs)
         value = self.loaded.input(self.options.input)
         how = rated(self.reading, self.loaded)
         tables = Tabular(str(value.name), dims_of(value), how, self._layout_of)

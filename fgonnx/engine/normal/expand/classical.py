@@ -135,8 +135,21 @@ def imputer(model: ir.Model, node: ir.Node) -> bool:
     return True
 
 
+def feature_vectorizer(model: ir.Model, node: ir.Node) -> bool:
+    """Write a FeatureVectorizer as the Concat of columns that it is."""
+    sizes = node.attributes.get("inputdimensions")
+    widths = [dims_of(v)[1] if v is not None and len(dims_of(v)) == 2 else None for v in node.inputs]
+    if sizes is None or widths != list(sizes.value):
+        return say_why(node, "its inputs are not tables of as many columns as it says")
+    op = Emitter(model.graph, prefix=f"{node.name}/", before=node)
+    parts = [v if v.dtype == ir.DataType.FLOAT else op.Cast(v, to=ir.DataType.FLOAT.value) for v in node.inputs if v]
+    replace(model.graph, node, [op.Concat(*parts, axis=1)])
+    return True
+
+
 EXPANDERS = {
     (ML, "ArrayFeatureExtractor"): feature_extractor,
+    (ML, "FeatureVectorizer"): feature_vectorizer,
     (ML, "Imputer"): imputer,
     (ML, "LinearClassifier"): linear_classifier,
     (ML, "LinearRegressor"): linear_regressor,
