@@ -263,3 +263,31 @@ def test_a_bag_in_a_loop_is_refused_by_what_it_is(tmp_path: Path) -> None:
         torch.onnx.export(bag, (ids,), str(tmp_path / "bag.onnx"), dynamo=False, input_names=["ids"])
     with pytest.raises(ModelError, match="EmbeddingBag"):
         fgonnx.explain(tmp_path / "bag.onnx", text=[[1, 2, 3, 4]])
+
+
+class Traced(torch.nn.Module):
+    """Places of one length, which tracing stores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rows, self.places = torch.nn.Embedding(len(WORDS), WIDTH), torch.nn.Parameter(torch.randn(12, WIDTH))
+        self.head = torch.nn.Linear(WIDTH, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.rows(ids) + self.places).mean(1))
+
+
+def test_a_model_that_was_traced_at_one_length_is_padded_to_it_with_a_note(tmp_path: Path) -> None:
+    written(tmp_path, Network())  # its tokenizer
+    network, path = Traced().eval(), tmp_path / "traced.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ids, axes = torch.ones(1, 12, dtype=torch.long), {"ids": {0: "n", 1: "t"}}
+        torch.onnx.export(network, (ids,), str(path), dynamo=False, input_names=["ids"], dynamic_axes=axes)
+    found = TextExplainer(path)("the good film")[0]
+    expected = network(torch.tensor([[2, 4, 7, 5, 3, *[0] * 7]]))[0].max().detach()
+    assert found.score == pytest.approx(float(expected), abs=1e-4)
+    assert "padded to 12 tokens" in found.notes[0]
+    with pytest.raises(InputError, match="the model runs on 12 alone; say so"):
+        TextExplainer(path)(" ".join(["film"] * 20))

@@ -253,6 +253,9 @@ class TextExplainer:
             try:
                 arrays = self._asked(group, fed, [targets[i] for i in rows], [contrasts[i] for i in rows])
             except ModelError:
+                if only := self.feeder.settle():
+                    self._refuse_over(only, parts)
+                    return self._own(parts, targets, contrasts)
                 self._refuse_longer(group[0])
                 raise
             if arrays.saliency.shape[1:] != (length,):
@@ -264,6 +267,14 @@ class TextExplainer:
                 found = Found(one, arrays.saliency[k, start : start + len(one)], row_of(arrays, k), (), start)
                 results[i] = replace(found, notes=tuple(self._notes(found, length)))
         return [results[i] for i in range(len(parts))]
+
+    def _refuse_over(self, only: int, parts: Sequence[Tokens]) -> None:
+        """Refuse texts that are longer than the one length that the model runs on."""
+        if (count := max(map(len, parts))) > only:
+            raise InputError(
+                f"a text of {count:,} tokens: the model runs on {only:,} alone; say so ({parameter('tokens', only)}), "
+                f"and longer texts are cut, or explained in parts ({parameter('long', 'windows')})"
+            )
 
     def _refuse_longer(self, part: Tokens) -> None:
         """Refuse a text that is longer than what the model runs on."""
@@ -283,6 +294,8 @@ class TextExplainer:
                 f"padded at its end with the id 0 to the model's {length} tokens; nothing says what padding is "
                 f"({parameter('pad_id', 0)})"
             )
+        elif length > len(found.tokens) and self.feeder.traced:
+            yield f"padded to {length} tokens: the model says that its length is free, and runs on this one alone"
         yield from self.feeder.notes
         if (share := found.shares["padding"]) >= _SOME:
             yield f"{share:.0%} of the map lies on padding tokens, which the model reads"

@@ -27,6 +27,7 @@ Array = npt.NDArray[Any]
 MASK, TYPE, PLACE, LENGTH = "mask", "type", "place", "length"
 _BUCKET = 16  # tokens: texts are padded to a multiple, where nothing depends on it, so that few graphs are written
 _PROBES = (8, _BUCKET)  # tokens of texts by which the meaning of a mask is found: some models run on one alone
+_TRACED, _TRIED = 8192, 16  # tokens of a model that runs on one length, and lengths that are tried
 _SAME = 1e-4  # of the largest output, up to which outputs are the same
 _OTHER = 1e-2  # of the largest output, from which they are not
 _CONVENTIONS = {"shown": (1.0, 0.0), "hidden": (0.0, 1.0), "added": (0.0, -1e4)}
@@ -74,6 +75,8 @@ class Feeder:
         The most tokens it takes.
     inner : bool
         Whether a tensor inside the model is explained, whose shape may depend on padding.
+    traced : bool
+        Whether the model says that its length is free, and runs on one alone.
     """
 
     source: LoadedModel
@@ -83,6 +86,7 @@ class Feeder:
     left: bool
     most: int | None
     inner: bool = False
+    traced: bool = field(default=False, init=False)
     _sound: dict[int, bool] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -264,6 +268,30 @@ class Feeder:
             ids[:, start : start + len(part)] = fed[self.name][:, start : start + len(part)]
             plain = self._run({**fed, self.name: ids})
         return all(p.shape == q.shape and _difference(p, q) <= _SAME for p, q in zip(plain, padded, strict=True))
+
+    def settle(self) -> int:
+        """Return the one length, over 1, that the model runs on where it was traced at one, and keep to it; 0 for none.
+
+        It is looked for among the sizes of what is stored in the model: the rows of its places are as many.
+        """
+        if self.fixed is not None:
+            return 0
+        stored = self.source.ir.graph.initializers.values()
+        sizes = {
+            d for v in stored if v.shape is not None for d in v.shape.dims if isinstance(d, int) and 1 < d <= _TRACED
+        }
+        found = [n for n in sorted(sizes)[:_TRIED] if self._runs(self._trial(n))]
+        if len(found) != 1 or self._runs(self._trial(found[0] - 1)):
+            return 0
+        self.fixed, self.traced = found[0], True
+        return found[0]
+
+    def _runs(self, part: Tokens) -> bool:
+        try:
+            self._run(self.arrays([part], len(part)))
+        except ModelError:
+            return False
+        return True
 
     def longest(self, part: Tokens) -> int:
         """Return how many of the first tokens of a text the model runs on, where it does not run on all; 0 for none."""
