@@ -12,6 +12,7 @@ import pytest
 import fgonnx.audit.check as checks
 from fgonnx.audit.check import check
 from fgonnx.audit.complete import completeness
+from fgonnx.audit.unchanged import relative_difference
 from fgonnx.engine.model.bind import bind
 from fgonnx.engine.model.load import load
 from fgonnx.errors import NumericError, OptionError, TargetError
@@ -495,3 +496,44 @@ class TestExitCodes:
 
     def test_the_switch_of_the_source_is_in_the_help(self):
         assert "--no-verify" in run("check", "--help").output
+
+
+TWO_OUTPUTS = {
+    "the same names": (["ill", "well"], ["ill", "well"], 0.0),
+    "another name": (["ill", "well"], ["ill", "odd"], 1.0),
+    "names as objects": (np.array(["ill", "a longer one"], object), np.array(["ill", "well"], object), 1.0),
+    "the same booleans": ([True, False], [True, False], 0.0),
+    "another boolean": ([True, False], [True, True], 1.0),
+    "the same classes": ([3, 998], [3, 998], 0.0),
+    "the class beside it": ([3, 999], [3, 998], 1.0),
+    "whole numbers that float64 does not tell apart": ([2**53 + 1], [2**53], 1.0),
+    "numbers": ([1.0, 2.02], [1.0, 2.0], 0.01),
+    "half precision": (np.array([1, 2], np.float16), np.array([1, 2], np.float16), 0.0),
+    "the same that are not finite": ([np.nan, np.inf, 1.0], [np.nan, np.inf, 1.0], 0.0),
+    "the other infinity": ([-np.inf, 1.0], [np.inf, 1.0], 1.0),
+    "not a number in one alone": ([np.nan, 1.0], [1.0, 1.0], 1.0),
+    "another count": ([1.0, 2.0], [1.0], 1.0),
+}
+
+
+@pytest.mark.parametrize("case", TWO_OUTPUTS)
+def test_outputs_are_compared_as_what_they_are(case):
+    ours, theirs, wanted = TWO_OUTPUTS[case]
+    assert relative_difference(np.asarray(ours), np.asarray(theirs)) == pytest.approx(wanted, rel=1e-6)
+
+
+LABELLED = """<ir_version: 8, opset_import: ["": 18, "ai.onnx.ml": 1]>
+g (float[N,2] x) => (%s[N] label, float[N,3] scores) {
+  label, scores = ai.onnx.ml.LinearClassifier<coefficients=[1.0,0.5,-1.0,0.2,0.3,-0.7], intercepts=[0.1,0.2,-0.3],
+    post_transform="SOFTMAX", %s>(x)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes"),
+    [("string", 'classlabels_strings=["ill", "odd", "well"]'), ("int64", "classlabels_ints=[4, 8, 15]")],
+)
+def test_the_class_that_a_classifier_names_is_checked_too(kind, classes):
+    x = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
+    result = check(onnx.parser.parse_model(LABELLED % (kind, classes)), x, threads=1)
+    assert verdicts(result)[:2] == ["passed", "passed"]

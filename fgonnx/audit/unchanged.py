@@ -84,9 +84,26 @@ def _largest_difference(ours: Mapping[str, Array], theirs: Mapping[str, Array]) 
     """Return the largest difference, relative to the largest of theirs, and the output it is in ("" for none)."""
     worst, where = 0.0, ""
     for output, array in ours.items():
-        a = array.astype(np.float64).reshape(-1)
-        b = theirs[output].astype(np.float64).reshape(-1)
-        error = float(np.abs(a - b).max(initial=0) / max(float(np.abs(b).max(initial=0)), 1e-30))
+        error = relative_difference(array, theirs[output])
         if error > worst:
             worst, where = error, output
     return worst, where
+
+
+def relative_difference(ours: Array, theirs: Array) -> float:
+    """Return the largest difference of two arrays, relative to the largest of the second.
+
+    Names, booleans and whole numbers are the same or not: a class beside the right one is no nearer to it than any
+    other. What is not the same, or is not finite in one of the two alone, differs by 1.
+    """
+    a, b = ours.reshape(-1), theirs.reshape(-1)
+    if {a.dtype.kind, b.dtype.kind} & set("OSUTbiu"):
+        return 0.0 if np.array_equal(a, b) else 1.0
+    if a.size != b.size:
+        return 1.0
+    wide = np.complex128 if "c" in (a.dtype.kind, b.dtype.kind) else np.float64
+    x, y = a.astype(wide), b.astype(wide)
+    finite = np.isfinite(x) & np.isfinite(y)
+    if not np.array_equal(x[~finite], y[~finite], equal_nan=True):
+        return 1.0
+    return float(np.abs(x[finite] - y[finite]).max(initial=0) / max(float(np.abs(y)[finite].max(initial=0)), 1e-30))
