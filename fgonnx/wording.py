@@ -57,6 +57,19 @@ def near(word: str, known: Iterable[str]) -> str:
     return f" (did you mean '{found[0]}'?)" if found else ""
 
 
+def distinct(one: float, other: float) -> tuple[str, str]:
+    """Return two numbers as texts that differ wherever the numbers do: with two digits, or as many as that takes.
+
+    >>> distinct(0.0331, 0.03), distinct(0.03004, 0.03)
+    (('3.3e-02', '3.0e-02'), ('3.004e-02', '3.000e-02'))
+    """
+    for digits in range(1, 17):
+        first, second = f"{one:.{digits}e}", f"{other:.{digits}e}"
+        if first != second:
+            break
+    return first, second
+
+
 def whole(text: str) -> int | None:
     """Return the whole number that a text is; None where it is none, or has more than 18 digits.
 

@@ -1,6 +1,7 @@
 """`runtime="openvino"`: the explanations of ONNX Runtime, or a refusal."""
 
 import json
+import re
 import threading
 from functools import cache
 
@@ -14,7 +15,7 @@ from fgonnx.engine.graph import openvino
 from fgonnx.engine.graph.openvino import OpenVinoSession, Variant, said
 from fgonnx.errors import ModelError, NumericError, OptionError, ProviderError
 from fgonnx.explain import explainer as explaining
-from fgonnx.explain.runtime import fastest
+from fgonnx.explain.runtime import _exceeded, fastest
 from tests import skips
 from tests.cli_support import good, refused
 from tests.support import draw, model, small_cnn
@@ -198,6 +199,19 @@ class TestHeldAgainstOnnxRuntime:
             NumericError, match=r"'saliency' in OpenVINO is not what ONNX Runtime computes: .* 1\.0e-01"
         ):
             explained(CNN, SMALL)
+
+    @pytest.mark.parametrize(
+        ("value", "bound", "rounding", "said"),
+        [
+            (0.1, 1e-3, 1e-6, r"differs by 1.0e-01 of its largest value, more than 1.0e-03, that of every result"),
+            (0.033, 0.03, 0.033, r"differs by 3.3e-02 .*, more than 3.0e-02, the largest of any result"),
+            (0.03004, 0.03, 0.5, r"differs by 3.004e-02 .*, more than 3.000e-02, the largest"),
+            (0.021, 0.02, 0.002, r"differs by 2.1e-02 .*, more than 2.0e-02, 10 times what rounding makes"),
+            (float("inf"), 1e-3, 0.0, "infinite or NaN"),
+        ],
+    )
+    def test_the_bound_exceeded_is_named(self, value, bound, rounding, said):
+        assert re.search(said, _exceeded(value, bound, rounding))
 
     def test_in_every_batch_size(self, monkeypatch):
         explainer = Explainer(CNN, runtime="openvino", threads=1)

@@ -22,7 +22,7 @@ from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.portable import portable_violations
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import FgonnxError, ModelError, NumericError, OptionError
-from fgonnx.wording import parameter
+from fgonnx.wording import distinct, parameter
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -83,11 +83,26 @@ def hold(loaded: LoadedModel, r: Rewritten, feeds: Feeds, ours: Feeds) -> None:
         return
     allowed = _rounding(r, reference, fixed, theirs)
     for name, value in apart.items():
-        if not value <= max(_ROUNDING, min(_TIMES_ROUNDING * allowed[name], _FAR)):
+        bound = max(_ROUNDING, min(_TIMES_ROUNDING * allowed[name], _FAR))
+        if not value <= bound:
             raise NumericError(
-                f"{loaded.name}: '{name}' in OpenVINO is not what ONNX Runtime computes: it differs by {value:.1e} of "
-                f"its largest value, where rounding makes {allowed[name]:.1e}. No explanation is given. {OTHERWISE}"
+                f"{loaded.name}: '{name}' in OpenVINO is not what ONNX Runtime computes: "
+                f"{_exceeded(value, bound, allowed[name])}. No explanation is given. {OTHERWISE}"
             )
+
+
+def _exceeded(value: float, bound: float, rounding: float) -> str:
+    """Say by how much a result differs, which bound that exceeds, and why it is this one."""
+    if not np.isfinite(value):
+        return "it has another shape, or other values that are infinite or NaN"
+    found, most = distinct(value, bound)
+    if bound == _ROUNDING:
+        why = "that of every result"
+    elif bound == _FAR:
+        why = "the largest of any result"
+    else:
+        why = f"{_TIMES_ROUNDING:g} times what rounding makes"
+    return f"it differs by {found} of its largest value, more than {most}, {why}; rounding makes {rounding:.1e}"
 
 
 def _differences(r: Rewritten, ours: Feeds, theirs: Feeds) -> dict[str, float]:
