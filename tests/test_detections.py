@@ -8,7 +8,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fgonnx import Explainer
 from fgonnx.errors import TargetError
-from fgonnx.explain.detection import Detection
+from fgonnx.explain.choice import parse, resolve
+from fgonnx.explain.detection import Detection, unasked
+from fgonnx.explain.head import Head
 from tests.cli_support import good
 from tests.support import draw, model, pictures
 
@@ -147,6 +149,64 @@ class TestDefault:
         shape = {"ROWS": "N,R,K"}.get("ROWS" if tail == ROWS else "", "N,K" if "Flatten" in tail else "N,K,H,W")
         e = Explainer(detector(tail, columns, shape=shape), head="output", labels=labels or None)(X)
         np.testing.assert_array_equal(e.target, e.outputs["y"].reshape(3, -1).argmax(1))
+
+
+def columns_of_a_head(objectness, classes, anchors=400, box=300.0):
+    """A head of anchors: boxes and columns of shares, of each of which so many are above 0.05."""
+    rng = np.random.default_rng(0)
+
+    def shares(often):
+        return np.where(
+            rng.uniform(0, 1, anchors) < often, rng.uniform(0.06, 1, anchors), rng.uniform(0, 0.04, anchors)
+        )
+
+    boxes = rng.uniform(-1, box, (anchors, 4))
+    return np.column_stack([boxes, shares(objectness), *(shares(often) for often in classes)])[None]
+
+
+class TestObjectnessOrClass:
+    """Heads without labels: K + 4 columns or K + 5, which their number does not tell."""
+
+    @pytest.mark.parametrize(
+        ("objectness", "classes", "box", "first"),
+        [
+            (0.01, (0.3,), 300.0, 5),
+            (0.0, (0.9,), 1.9, 5),
+            (0.02, (0.3, 0.3, 0.4), 300.0, 5),
+            (0.01, (0.02,), 300.0, 4),
+            (0.0, (0.05, 0.02), 300.0, 4),
+            (0.5, (0.5,), 300.0, 4),
+            (0.3, (0.01,), 300.0, 4),
+        ],
+    )
+    def test_values_tell_and_a_note_says_so(self, objectness, classes, box, first):
+        table = columns_of_a_head(objectness, classes, box=box)
+        head = Head(table.shape[1:], 1, values=lambda: table)
+        best = unasked(head)
+        assert best == Detection("*", first=first)
+        (remark,) = resolve(None, head).remarks
+        count = len(classes)
+        either = f"either {count + 1} classes, or objectness and {count} class"
+        assert either in remark
+        assert f"read as {'objectness and ' if first == 5 else ''}{count + 5 - first} class" in remark
+        assert f"best=*,first={9 - first} reads" in remark
+        assert parse(f"best=*,first={9 - first}") == Detection("*", first=9 - first)
+
+    @pytest.mark.parametrize(
+        ("labels", "classes", "first"),
+        [(("cat",), (0.02,), 5), (("cat", "dog"), (0.9,), 4), ((), (), 4), ((), (0.3,) * 80, 5), ((), (0.3,) * 79, 4)],
+        ids=["one label", "two labels", "one column", "80 classes behind objectness", "80 classes"],
+    )
+    def test_where_it_is_known_no_note_says_so(self, labels, classes, first):
+        table = columns_of_a_head(0.01, classes)
+        head = Head(table.shape[1:], 1, labels=labels, values=lambda: table)
+        assert unasked(head) == Detection("*", first=first)
+        assert "read as" not in resolve(None, head).remarks[0]
+
+    def test_nothing_is_detected_where_the_product_is_small(self):
+        table = columns_of_a_head(0.0, (0.5,))
+        (remark,) = resolve(None, Head(table.shape[1:], 1, values=lambda: table)).remarks
+        assert remark.startswith("nothing is detected: the best score is 0.0")
 
 
 class TestNothingDetected:

@@ -22,6 +22,7 @@ class Case:
     labels: tuple[str, ...] = ()
     columns: int | None = None
     box: float = 300.0
+    objectness: float | None = None
 
     def values(self):
         """Shares; of a detector, coordinates in its first four columns."""
@@ -30,6 +31,8 @@ class Case:
         if self.columns is not None:
             moved = np.moveaxis(found, self.columns, 0)
             moved[:4] = rng.uniform(0, self.box, moved[:4].shape)
+            if self.objectness is not None:
+                moved[4] *= self.objectness
         return found
 
 
@@ -43,6 +46,10 @@ CASES = [
     Case("columns of detections", (84, 200), (), COCO, 0),
     Case("without names, 80 classes", (200, 85), columns=1),
     Case("without names, 6 columns", (200, 6), columns=1),
+    Case("without names, objectness and a class", (200, 6), columns=1, objectness=0.01),
+    Case("without names, objectness and classes", (9, 200), columns=0, objectness=0.01),
+    Case("without names, small boxes behind objectness", (200, 8), columns=1, box=1.5, objectness=0.01),
+    Case("without names, shares behind objectness", (200, 8), columns=1, box=1.0, objectness=0.01),
     Case("shares of the picture", (200, 6), columns=1, box=1.0),
     Case("with a background", (200, 7), (), ("background", "a", "b", "c"), 1),
     Case("an objectness first", (100, 10), (), tuple("abcde"), 1, 1.0),

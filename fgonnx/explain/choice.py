@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fgonnx.engine.rewrite.options import NEXT
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import TargetError
-from fgonnx.explain.detection import Detection, unasked
+from fgonnx.explain.detection import Detection, assumed, unasked
 from fgonnx.explain.head import Head
 from fgonnx.explain.shapes import checked_seed
 from fgonnx.explain.single import Single
@@ -130,14 +130,17 @@ def resolve(target: Target, head: Head) -> Resolved:
     TargetError
         It is out of range, unknown, does not match the head, or there is not one per sample.
     """
-    if target is None and (target := unasked(head)) is None:
-        return Resolved(np.full(head.count, -1, np.int64), None, ())
+    reading = ""
+    if target is None:
+        if (best := unasked(head)) is None:
+            return Resolved(np.full(head.count, -1, np.int64), None, ())
+        target, reading = best, assumed(head, best)
     many = _singles(target, head.count)
     if len(many) != head.count:
         raise TargetError(f"{len(many)} targets were given for {head.count} sample(s); give one, or one per sample")
     found = [one.resolve(head, i) for i, one in enumerate(many)]
     described = tuple(words for _, words in found)
-    remarks = tuple(one.remark(head, i) for i, one in enumerate(many))
+    remarks = tuple("; ".join(filter(None, (one.remark(head, i), reading))) for i, one in enumerate(many))
     if not any(one.seed_needed for one in many):
         return Resolved(np.array([index for index, _ in found], np.int64), None, described, remarks)
     seeds = np.zeros((head.count, *head.shape))

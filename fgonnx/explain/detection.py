@@ -28,6 +28,8 @@ _FEWEST = 16  # anchors that a detector has at least
 _ORDERED = 0.9  # share of boxes whose second corner lies behind the first
 _NOTHING = 0.05  # the least score of a detection
 _PIXELS = 2.0  # coordinates that are shares of the picture stay below
+_SEEN = 0.05  # shares above are of something seen
+_RARE, _COMMON = 0.05, 0.15  # shares of anchors at which an objectness sees something at most, and classes at least
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,8 @@ def unasked(head: Head) -> Detection | None:
 
     Its largest entry may be a coordinate of a box, or the background. A head is one of a detector if it has columns in
     excess of the labels, or four coordinates in pixels before shares from 0 to 1, or 80 shares behind 4 or 5 others.
+    Without labels the first of the shares is the objectness where values say so: it is near 0 at nearly all anchors,
+    and the classes, which mean nothing there, are not. Then coordinates are any that are no shares.
 
     Raises
     ------
@@ -200,10 +204,38 @@ def unasked(head: Head) -> Detection | None:
         _refuse_boxes(head, anchors, table)
         return None
     first = columns - _COCO if coco else _BOX
-    shares = table[:, first:]
-    if (table[:, :_BOX].max() <= _PIXELS and not coco) or shares.min() < 0 or shares.max() > 1:
+    boxes, shares = table[:, :_BOX], table[:, first:]
+    if shares.min() < 0 or shares.max() > 1:
         return None
-    return Detection(ANY, first=first)
+    if not coco and _weighed(shares):
+        return Detection(ANY, first=_BOX + 1) if boxes.min() < 0 or boxes.max() > 1 else None
+    return Detection(ANY, first=first) if boxes.max() > _PIXELS or coco else None
+
+
+def _weighed(shares: Array) -> bool:
+    """Return whether the first of some columns of shares is an objectness, which weighs the others."""
+    if shares.shape[1] < 2:
+        return False
+    seen = shares > _SEEN
+    return bool(seen[:, 0].mean() <= _RARE and seen[:, 1:].any(axis=1).mean() >= _COMMON)
+
+
+def assumed(head: Head, best: Detection) -> str:
+    """Say which of two readings of a head `unasked` took, where its number of columns allows both; else nothing."""
+    columns = _table(head.indices, "the head", columns_of(head)).shape[1]
+    if head.labels or best.first not in _BEFORE or columns < _BOX + 2 or columns - _COCO in _BEFORE:
+        return ""
+    counts = _classes(columns - _BOX), f"objectness and {_classes(columns - _BOX - 1)}"
+    taken = _BEFORE.index(best.first)
+    return (
+        f"the {columns} columns of the head are a box and either {counts[0]}, or {counts[1]}; by their values they are "
+        f"read as {counts[taken]}: target best={ANY},first={_BEFORE[1 - taken]} reads them the other way, and class "
+        f"names settle it ({parameter('labels')})"
+    )
+
+
+def _classes(count: int) -> str:
+    return f"{count} class" if count == 1 else f"{count} classes"
 
 
 def detected(head: Head) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import { blank } from "./words.js";
 const TOP = 5;
 const BEFORE = [4, 5]; // columns before the classes of a detector
 const [BOX, OBJECTNESS, FEWEST, COCO, PIXELS] = [4, 4, 16, 80, 2];
+const [SEEN, RARE, COMMON] = [0.05, 0.05, 0.15]; // of an objectness and its classes, as in fgonnx.explain.detection
 
 /**
  * Return the decision.
@@ -121,15 +122,26 @@ function firstClass(values, head, { anchors, columns, at, placed }) {
   if (columns === BOX)
     throw new Error("the tensor explained holds boxes, not classes: name another output (--output) for this page");
   const first = coco ? columns - COCO : BOX;
-  let [box, least, most] = [-Infinity, Infinity, -Infinity];
+  let [box, lowest, least, most] = [-Infinity, Infinity, Infinity, -Infinity];
+  let [objects, classes] = [0, 0]; // numbers of anchors at which there are any
   for (let anchor = 0; anchor < anchors; anchor++) {
-    for (let c = 0; c < BOX; c++) box = Math.max(box, values[at(anchor, c)]);
+    for (let c = 0; c < BOX; c++) {
+      box = Math.max(box, values[at(anchor, c)]);
+      lowest = Math.min(lowest, values[at(anchor, c)]);
+    }
+    let seen = false;
     for (let c = first; c < columns; c++) {
       least = Math.min(least, values[at(anchor, c)]);
       most = Math.max(most, values[at(anchor, c)]);
+      seen = seen || (c > first && values[at(anchor, c)] > SEEN);
     }
+    if (values[at(anchor, first)] > SEEN) objects++;
+    if (seen) classes++;
   }
-  return (box <= PIXELS && !coco) || least < 0 || most > 1 ? null : first;
+  if (least < 0 || most > 1) return null;
+  if (!coco && columns - first > 1 && objects / anchors <= RARE && classes / anchors >= COMMON)
+    return lowest < 0 || box > 1 ? BOX + 1 : null;
+  return box > PIXELS || coco ? first : null;
 }
 
 function objectness(values, { anchors, at }) {
