@@ -37,6 +37,7 @@ from fgonnx.jobs.schema import SCHEMA
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "examples" / "shapes.onnx"
 DRAWN = 512  # different pictures; more rows are other names of them
+OPTIONS = fgonnx.Options(psi="signed")  # the default of audits
 COMMON = {"shard_size": 128, "sanity": 0}
 
 
@@ -71,7 +72,9 @@ def planned(of: Path, to: Path) -> Path:
 
 def whole(data: Path, run: Path, rows: int) -> dict[str, Any]:
     """Audit in this process; return throughput beside that of the bare explainer, and the memory."""
-    job = AuditJob(Request(MODEL, data, run, auditing=Auditing(**COMMON), running=fgonnx.Running(batch_size=16)))
+    job = AuditJob(
+        Request(MODEL, data, run, OPTIONS, auditing=Auditing(**COMMON), running=fgonnx.Running(batch_size=16))
+    )
     explainer = job.plan.tools.explainer
     x = np.random.default_rng(0).normal(size=(16, 3, 64, 64)).astype(np.float32)
     explainer(x)
@@ -197,7 +200,7 @@ def main() -> None:
             start = time.perf_counter()
             to = planned(base / "good", base / "ray")
             for _ in AuditJob(
-                Request(MODEL, data, to, auditing=Auditing(**COMMON)), Runner(runner="ray", workers=2)
+                Request(MODEL, data, to, OPTIONS, auditing=Auditing(**COMMON)), Runner(runner="ray", workers=2)
             ).run():
                 pass
             print("ray", files(to) == files(base / "good"), f"{time.perf_counter() - start:.0f} s", flush=True)

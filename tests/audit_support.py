@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from fgonnx.errors import ProviderError
+from tests import skips
 from tests.cli_support import SMALL, model
 
 CLASSES = ("ant", "bee", "cat", "dog")
 PREPROCESSING = {"scale": 1 / 255, "mean": [0.5], "std": [0.25], "size": [8, 8], "channels": "RGB", "layout": "NCHW"}
+
+
+@contextlib.contextmanager
+def ray() -> Iterator[None]:
+    """Skip where Ray is not installed, or the machine is too busy: it starts within half a minute or not."""
+    skips.without("ray")
+    try:
+        yield
+    except ProviderError as error:
+        if not str(error).startswith("Ray does not start"):
+            raise
+        skips.now(skips.SYSTEM, str(error))
 
 
 def classifier(path: Path, text: str = SMALL, **weights: Any) -> Path:

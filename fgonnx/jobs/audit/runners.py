@@ -16,17 +16,19 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fgonnx import files
-from fgonnx.errors import OptionError
+from fgonnx.errors import OptionError, ProviderError
 from fgonnx.jobs import provenance
 from fgonnx.jobs.audit import formats
 from fgonnx.jobs.audit.options import Runner
 from fgonnx.jobs.audit.plan import SHARDS, Plan
 from fgonnx.jobs.audit.shard import explain_shard
+from fgonnx.wording import first_line
 
 AHEAD = 2
 """Shards at once in one process: while one is explained, the other is compressed and written."""
 
 _RESTARTS = -1  # of actors of Ray: as often as they die
+_STARTS = 3
 
 
 def run(plan: Plan, runner: Runner) -> Iterator[tuple[int, int]]:
@@ -120,7 +122,7 @@ def _ray(plan: Plan, left: Sequence[int], workers: int | None) -> Iterator[tuple
         raise OptionError("--runner ray needs ray: pip install ray") from error
     ours = not ray.is_initialized()
     if ours:
-        ray.init(address="auto" if "RAY_ADDRESS" in os.environ else None, include_dashboard=False, log_to_driver=False)
+        _start(ray)
     try:
         count = min(len(left), workers or int(ray.cluster_resources().get("CPU", 1)))
         actor = ray.remote(num_cpus=1, max_restarts=_RESTARTS, max_task_retries=_RESTARTS)(_Actor)
@@ -139,6 +141,25 @@ def _ray(plan: Plan, left: Sequence[int], workers: int | None) -> Iterator[tuple
     finally:
         if ours:
             ray.shutdown()
+
+
+def _start(ray: Any) -> None:
+    """Start Ray, or join a cluster; on a busy machine it gives up after half a minute, and is started again.
+
+    Raises
+    ------
+    ProviderError
+        It does not start.
+    """
+    address = "auto" if "RAY_ADDRESS" in os.environ else None
+    for again in range(_STARTS):
+        try:
+            ray.init(address=address, include_dashboard=False, log_to_driver=False)
+            return
+        except Exception as error:  # Ray raises the plain class, too
+            ray.shutdown()
+            if again == _STARTS - 1:
+                raise ProviderError(f"Ray does not start: {first_line(error)}; --runner local needs none") from error
 
 
 class _Actor:
