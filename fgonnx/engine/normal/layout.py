@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -24,6 +24,7 @@ def settle_layout(
     where: str,
     notes: list[str],
     arrangement: Arrangement | None = None,
+    stepped: Roles | None = None,
 ) -> str:
     """Return the layout of an input with its samples first, in the letters N, C, D, H, W, or NF.
 
@@ -43,6 +44,8 @@ def settle_layout(
         A guess is added to it.
     arrangement : Arrangement, optional
         Where the samples lie in the model's own input: a guess is said in the order of its axes.
+    stepped : Roles, optional
+        How the bodies of loops read its axes, too: asked where the operators outside of them do not tell.
 
     Raises
     ------
@@ -60,10 +63,10 @@ def settle_layout(
         return ""
     if rank == 2:
         return "NF"
-    known = _by_readers(found, shape) or _by_transpose(x, rank)
+    known = _by_readers(found, shape) or _by_steps(stepped, shape) or _by_transpose(x, rank)
     if known is not None:
         return known
-    guess = _by_sizes(shape)
+    guess = _names(rank)[1] if _is_grid(stepped or found, 1) or _time_to_front(x) else _by_sizes(shape)
     if guess:
         own = guess if arrangement is None else arrangement.layout(guess)
         notes.append(
@@ -134,20 +137,51 @@ def _by_readers(found: Roles, shape: tuple[int, ...]) -> str | None:
     return "N" + "".join(next(letters) if cell else "C" for cell in cells)
 
 
+def _by_steps(stepped: Roles | None, shape: tuple[int, ...]) -> str | None:
+    """Return the layout that the steps of loops tell, where it leaves one axis to the channels."""
+    known = None if stepped is None else _by_readers(stepped, shape)
+    return known if known is not None and known.count("C") == 1 else None
+
+
+def _is_grid(found: Roles, axis: int) -> bool:
+    reading = found.of(axis)
+    return reading is not None and reading.role not in (CHANNEL, BATCH_AXIS)
+
+
 def _by_transpose(x: ir.Value, rank: int) -> str | None:
-    """Return the layout that a Transpose right behind the input tells: it brings channels to the front."""
+    """Return the layout that a Transpose behind the input tells: it brings channels behind the batch, or to the end.
+
+    One that moves the batch, as for the steps of a recurrence, or that swaps other axes tells nothing of channels.
+    """
+    first, last = _names(rank)
+    for perm in _turned(x):
+        if len(perm) != rank or perm[0] != 0:
+            continue
+        front, back = perm[1] == rank - 1, perm[-1] == 1
+        if front and (rank == 3 or not back):
+            return last
+        if back and not front:
+            return first
+    return None
+
+
+def _time_to_front(x: ir.Value) -> bool:
+    """Tell whether axis 1 is brought before the batch, as it is for the steps of a recurrence."""
+    return any(len(perm) > 2 and list(perm) == [1, 0, *range(2, len(perm))] for perm in _turned(x))
+
+
+def _turned(x: ir.Value) -> Iterator[Sequence[int]]:
+    """Yield the orders of axes that Transposes right behind the input make."""
     queue, seen = [x], 0
     while queue and seen < 32:
         seen += 1
         for node in queue.pop(0).consumers():
             if node.op_type == "Transpose":
-                perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else []
-                last = list(perm) == [0, rank - 1, *range(1, rank - 1)]
-                return _names(rank)[1 if last else 0]
-            if node.op_type == "Reshape":
-                return None
-            queue.extend(node.outputs[:1])
-    return None
+                yield node.attributes["perm"].as_ints() if "perm" in node.attributes else []
+            elif node.op_type == "Reshape":
+                return
+            else:
+                queue.extend(node.outputs[:1])
 
 
 def _by_sizes(shape: tuple[int, ...]) -> str:

@@ -35,6 +35,7 @@ from fgonnx.engine.normal.quantised import dequantise, is_quantised
 from fgonnx.engine.normal.recurrence import settle_recurrences
 from fgonnx.engine.normal.roles import roles
 from fgonnx.engine.normal.rounding import tie_rounding
+from fgonnx.engine.normal.stepped import roles_with_steps
 from fgonnx.engine.normal.tie import Twins
 from fgonnx.engine.normal.training import refuse_training
 from fgonnx.engine.normal.unrolled import mark_steps
@@ -209,7 +210,8 @@ def normalise(
             f"give another shape ({parameter('input_shape')}), or of a recording the part that it is made for "
             f"({parameter('span')}), or windows of it ({parameter('slide')}). What it says: {error}"
         ) from error
-    read = roles(model.graph, next(v for v in model.graph.inputs if v.name == x.name), len(shape))
+    entry = next(v for v in model.graph.inputs if v.name == x.name)
+    read, stepped = (read_by(model.graph, entry, len(shape)) for read_by in (roles, roles_with_steps))
     while expand(model):
         lift_constants(model)
         infer_types(model)
@@ -224,7 +226,7 @@ def normalise(
     if found and layout is None and 1 not in shape[1:] and len(shape) in _TOKENS:
         axes = _TOKENS[len(shape)]  # every axis counts tokens: none is of channels
     else:
-        axes = settle_layout(x, shape, read, layout, loaded.name, notes, arrangement)
+        axes = settle_layout(x, shape, read, layout, loaded.name, notes, arrangement, stepped)
     settle_recurrences(model)
     mark_steps(model.graph)
     found = lookups(model.graph, x) if per_sample else []

@@ -23,8 +23,8 @@ _BROADCASTING = {"Add", "Div", "Max", "Min", "Mul", "Pow", "Sub", "Where"}
 _PASSING = _BROADCASTING.union(
     ("Abs", "Cast", "Ceil", "Clip", "Concat", "DequantizeLinear", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu"),
     ("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log", "LpNormalization", "Mish", "Neg", "PRelu", "Pad"),
-    ("QuantizeLinear", "QuickGelu", "Reciprocal", "Relu", "Resize", "Round", "Selu", "Sigmoid", "Slice"),
-    ("Softplus", "Softsign", "Sqrt", "StraightThrough", "Tanh", "Upsample"),
+    ("QuantizeLinear", "QuickGelu", "Reciprocal", "Relu", "Resize", "ReverseSequence", "Round", "Selu", "Sigmoid"),
+    ("Slice", "Softplus", "Softsign", "Sqrt", "StraightThrough", "Tanh", "Upsample"),
 )
 _DOMAINS = ("", "ai.onnx", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "fgonnx")
 _CONVOLUTIONS = {"Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv", "NhwcConv", "DeformConv"}
@@ -116,9 +116,30 @@ def roles(nodes: Iterable[ir.Node], x: ir.Value, rank: int) -> Roles:
     rank : int
         Its number of axes.
     """
-    followed: dict[ir.Value, Axes] = {x: tuple(Axis(frozenset([i])) for i in range(rank))}
-    reached = {x}
     found = Roles()
+    follow(nodes, beginning(x, rank), {x}, found)
+    return found
+
+
+def beginning(x: ir.Value, rank: int) -> dict[ir.Value, Axes]:
+    """Return the axes of the input alone."""
+    return {x: tuple(Axis(frozenset([i])) for i in range(rank))}
+
+
+def follow(nodes: Iterable[ir.Node], followed: dict[ir.Value, Axes], reached: set[ir.Value], found: Roles) -> None:
+    """Follow axes through nodes in topological order, and add what they tell.
+
+    Parameters
+    ----------
+    nodes : iterable of ir.Node
+        Nodes in topological order.
+    followed : dict of ir.Value to tuple of Axis
+        Values whose axes are known; those of the nodes are added.
+    reached : set of ir.Value
+        Values that depend on the input; those of the nodes are added.
+    found : Roles
+        Readings are added to it.
+    """
     for node in nodes:
         if not reached.isdisjoint(node.inputs):
             reached.update(node.outputs)
@@ -134,7 +155,6 @@ def roles(nodes: Iterable[ir.Node], x: ir.Value, rank: int) -> Roles:
         after = _after(node, slots, source, axes, followed)
         if after is not None:
             followed[node.outputs[0]] = after
-    return found
 
 
 def _reads(found: Roles, node: ir.Node, slots: Sequence[int], axes: Axes, *, weighted: bool) -> bool:
@@ -153,6 +173,8 @@ def _reads(found: Roles, node: ir.Node, slots: Sequence[int], axes: Axes, *, wei
             channel = -1
         found.add(axes[0], BATCH_AXIS, node, proven=True)
         for i, axis in enumerate(axes[1:], 1):
+            if _is_moment(node):
+                break
             if kind != "BatchNormalization" or i == channel:
                 found.add(axis, CHANNEL if i == channel else ROWS, node, proven=True)
         return kind != "BatchNormalization"
@@ -176,6 +198,21 @@ def _reads(found: Roles, node: ir.Node, slots: Sequence[int], axes: Axes, *, wei
         found.add(axes[-1], CHANNEL, node, proven=False)
         return kind == "Attention"
     return False
+
+
+def _is_moment(node: ir.Node) -> bool:
+    """Tell whether a pool is the mean or variance of a normalisation written out: over features, or over a grid."""
+    source = node.inputs[0]
+    if node.op_type != "GlobalAveragePool" or source is None:
+        return False
+    if any(user.op_type == "Sub" and source in user.inputs for user in node.outputs[0].consumers()):
+        return True
+    square = source.producer()
+    centred = square.inputs[0] if square is not None and square.op_type in ("Mul", "Pow") else None
+    made = centred.producer() if centred is not None else None
+    if made is None or made.op_type != "Sub":
+        return False
+    return any(v is not None and (p := v.producer()) is not None and p.op_type == node.op_type for v in made.inputs)
 
 
 def _after(
