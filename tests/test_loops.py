@@ -7,6 +7,7 @@ from onnx import parser
 from fgonnx import Explainer
 from fgonnx.engine.model.load import load
 from fgonnx.errors import ModelError, UnsupportedError
+from tests.support import run
 
 HEAD = '<ir_version: 8, opset_import: ["": 18]> net (float[N,3] x) => (float[N,3] y)'
 STEP = "(int64 i, bool c, float[N,3] a) => (bool c2, float[N,3] a2)"
@@ -140,7 +141,10 @@ def test_a_condition_that_a_counter_decides_is_known(model, steps):
     ("model", "why"),
     [
         (counted(2, "c2 = Identity(c)"), "nothing ends its steps"),
-        (counted(2, "c2 = Less(k2, five)", "k2 = Identity(k)"), "more than the bound of 100,000"),
+        (counted(2, "c2 = Less(k2, five)", "k2 = Identity(k)"), "nothing ends its steps"),
+        (counted(2, "c2 = Less(k2, five)", "zero = Sub(one, one) k2 = Add(k, zero)"), "nothing ends its steps"),
+        (counted(2, "c2 = Less(k2, five)", "k2 = Sub(five, k)"), "nothing ends its steps"),
+        (counted(1, "c2 = Less(k2, five)", "k2 = Sub(k, one)"), "more than the bound of 100,000"),
     ],
 )
 def test_a_while_loop_that_nothing_ends_is_refused(model, why):
@@ -183,9 +187,48 @@ def test_a_condition_that_steps_decide_is_refused(condition, why):
         Explainer(loop("", condition))(np.ones((2, 3), np.float32))
 
 
-def test_a_loop_that_does_not_start_has_no_steps():
-    with pytest.raises(UnsupportedError, match="it has no steps"):
-        Explainer(loop("k = Not(t)", "c2 = Identity(c)", start="k"))(np.ones((2, 3), np.float32))
+def idle(count="0", start="t", before="", steps="c2 = Identity(c) a2 = Tanh(a) r = Exp(a)", tail="y = Tanh(h)"):
+    """A Loop between two layers whose rows of steps are an output, too."""
+    step = f"(int64 i, bool c, float[N,3] a) => (bool c2, float[N,3] a2, float[2,3] r) {{ {steps} }}"
+    return parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> net (float[N,3] x) => (float[N,3] y, float[S,2,3] s) '
+        f"<int64 m = {{{count}}}, bool t = {{1}}> "
+        f"{{ {before} g = Sin(x) h, s = Loop({'' if count == '' else 'm'}, {start}, g) <body = b {step}> {tail} }}"
+    )
+
+
+WITHOUT_STEPS = {
+    "a number of steps of none": idle(),
+    "one below none": idle("-3"),
+    "a condition that is false where it starts": idle("7", "k", "k = Not(t)"),
+    "both": idle("0", "k", "k = Not(t)"),
+    "a while loop that does not start": idle("9223372036854775807", "k", "k = Not(t)"),
+    "a condition that data decide": idle(
+        steps="z = Constant<value_float = 0.5>() p = ReduceMax<keepdims = 0>(a) c2 = Less(p, z) a2 = Tanh(a) r = Exp(a)"
+    ),
+    "its values are the output": idle(tail="y = Identity(h)"),
+    "rows that are read": idle(tail="e = ReduceSum<keepdims = 0>(s) w = Add(h, e) y = Tanh(w)"),
+}
+
+
+@pytest.mark.parametrize("model", WITHOUT_STEPS.values(), ids=WITHOUT_STEPS)
+def test_a_loop_without_steps_passes_on_what_it_is_given(model):
+    x = np.random.default_rng(3).standard_normal((2, 3)).astype(np.float32)
+    truth = run(model, {"x": x})
+    found = Explainer(model, method="gradient", psi="signed", output="y")(x, 1)
+    np.testing.assert_allclose(found.score, truth["y"][:, 1], rtol=1e-6)
+    h = 1e-3
+    step = np.array([0, h, 0], np.float32)
+    slopes = [(run(model, {"x": x + step})["y"] - run(model, {"x": x - step})["y"])[:, 1] / (2 * h)]
+    np.testing.assert_allclose(found.saliency.reshape(2, 3)[:, 1], slopes[0], rtol=2e-3, atol=1e-4)
+    np.testing.assert_array_equal(found.outputs["s"], truth["s"])
+
+
+def test_a_loop_inside_of_one_without_steps_is_not_counted():
+    inner = "(int64 j, bool d, float[N,3] e) => (bool d2, float[N,3] e2) { d2 = Identity(d) e2 = Tanh(e) }"
+    body = f"{STEP} {{ c2 = Identity(c) a2 = Loop(m, t, a) <body = k {inner}> }}"
+    weights = "<int64 m = {9000000000}, int64 none = {0}, bool t = {1}>"
+    load(parser.parse_model(f"{HEAD} {weights} {{ y = Loop(none, t, x) <body = b {body}> }}"))
 
 
 def test_a_node_that_computes_nothing_is_not_looked_at():

@@ -13,7 +13,7 @@ from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.folded import folded
 from fgonnx.engine.graph.origin import say_why
 from fgonnx.engine.graph.values import required
-from fgonnx.engine.model.loops import goes_on_after, steps_until_false
+from fgonnx.engine.model.loops import goes_on_after, never_starts, steps_until_false
 
 MOST_STEPS = 512
 
@@ -73,6 +73,8 @@ def _pairs(branches: Mapping[str, ir.Graph]) -> list[tuple[ir.Value, ir.Value]]:
 def expand_loop(model: ir.Model, node: ir.Node) -> bool:
     """Unroll a Loop whose number of steps is known: its trip count, or those until its condition is false."""
     graph, body = model.graph, node.attributes["body"].as_graph()
+    if never_starts(node):
+        return _without_steps(graph, node)
     trips, go = folded(node.inputs[0]), node.inputs[1]
     started, goes_on = True if go is None else folded(go), goes_on_after(body)
     ends = None if goes_on else 1 if goes_on is False else steps_until_false(node, MOST_STEPS)
@@ -80,14 +82,30 @@ def expand_loop(model: ir.Model, node: ir.Node) -> bool:
         return say_why(node, "its number of steps is not constant")
     if started is None or (goes_on is None and ends is None):
         return say_why(node, "its condition may end it before its last step")
-    count = min(int(c) for c in (trips, ends) if c is not None) if started else 0
+    count = min(int(c) for c in (trips, ends) if c is not None)
     if count > MOST_STEPS:
         shown = f"more than {MOST_STEPS}" if count == ends else str(count)
         return say_why(node, f"it has {shown} steps, and loops are unrolled up to {MOST_STEPS}")
-    if count < 1:
-        return say_why(node, "it has no steps")
     op = Emitter(graph, prefix=f"{node.name}/", before=node)
     replace(graph, node, unrolled_loop(op, node, count, f"{node.name}/"))
+    return True
+
+
+def _without_steps(graph: ir.Graph, node: ir.Node) -> bool:
+    """Replace a Loop without steps: it passes on what it is given, and the rows of its steps are none."""
+    carried = [required(node, i) for i in range(2, len(node.inputs))]
+    op = Emitter(graph, prefix=f"{node.name}/", before=node)
+    results: list[ir.Value | None] = [*carried]
+    rows = node.attributes["body"].as_graph().outputs[1 + len(carried) :]
+    for old, row in zip(node.outputs[len(carried) :], rows, strict=False):
+        results.append(None)
+        if old.is_graph_output() or old.uses():
+            if row.shape is None or row.dtype is None:
+                return say_why(node, f"it has no steps, and the sizes of '{row.name}' in its body are not declared")
+            # onnxruntime: a size that the body does not declare is none
+            sizes = [0, *(d if isinstance(d, int) else 0 for d in row.shape.dims)]
+            results[-1] = op.constant(np.zeros(sizes, row.dtype.numpy()))
+    replace(graph, node, results)
     return True
 
 
