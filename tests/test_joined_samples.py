@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 import fgonnx
-from fgonnx.errors import FgonnxError, ModelError
+from fgonnx.errors import FgonnxError, ModelError, NumericError
 from tests.support import model, run
 
 RNG = np.random.default_rng(0)
@@ -81,6 +81,15 @@ JOINED_BEHIND_A_SCALE = {
 }
 
 
+# Powers of integers times the scale: not what other scales make of them.
+SQUARED = [
+    "k = Mul(i, i)\ncast = Cast<to=1>(k)",
+    "f = Cast<to=1>(i)\ncast = Mul(f, f)",
+    "f = Cast<to=1>(i)\ng2 = Mul(f, f)\ncast = Mul(g2, f)",
+]
+SCALED = "s2 = Mul(s, small)\nh = Mul(cast, s2)\nr = Relu(h)\ny = MatMul(r, g)"
+
+
 class TestDynamicScales:
     """One scale for all samples of a batch hides nothing else that joins them, and is said itself."""
 
@@ -101,6 +110,16 @@ class TestDynamicScales:
         for row in range(3):  # every sample with its own scale
             alone = run(source, {"x": x[row : row + 1]}, optimise=False)["y"]
             np.testing.assert_allclose(found.outputs["y"][row : row + 1], alone, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("cast", SQUARED)
+    def test_a_scale_that_makes_another_output_is_named(self, cast: str) -> None:
+        source = _source(f"q, s, z = DynamicQuantizeLinear(x)\ni = MatMulInteger(q, whole, z)\n{cast}\n{SCALED}")
+        x = np.random.default_rng(1).normal(size=(3, 6)).astype(np.float32)
+        with pytest.raises(NumericError, match=r"'.+' \(DynamicQuantizeLinear\) takes one scale for all") as caught:
+            fgonnx.Explainer(source)(x)
+        assert "Give one sample at a time" in str(caught.value)
+        assert "layout=" not in str(caught.value)
+        assert fgonnx.Explainer(source)(x[:1]).saliency.shape == (1, 6)
 
     def test_advice_that_is_followed_already_is_left_out(self) -> None:
         source = _source(JOINED_BEHIND_A_SCALE["the mean of all"] + TAIL)

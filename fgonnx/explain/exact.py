@@ -153,12 +153,12 @@ class Witness:
             if name in drawn or self._same(array, theirs[name], name, r):
                 continue
             if not inner and name == _explained(r, theirs):
-                raise NumericError(f"{parting(self._loaded, name, array, theirs[name])}{self._reason(count)}. {ADVICE}")
+                raise NumericError(f"{parting(self._loaded, name, array, theirs[name])}{self._reason(count)}")
             place = frame.outputs.get(name, 0)
             replaced[name] = np.moveaxis(theirs[name], place, 0) if place else theirs[name]
         if inner and "score" in r.names:
             for name, array, other in score_apart(r, results, theirs[inner], count, allowed_difference(self._graph)):
-                raise NumericError(f"{parting(self._loaded, name, array, other)}{self._reason(count)}. {ADVICE}")
+                raise NumericError(f"{parting(self._loaded, name, array, other)}{self._reason(count)}")
         return replaced
 
     def _holds(self, name: str) -> bool:
@@ -241,8 +241,23 @@ class Witness:
         return difference(ours, theirs) <= allowed
 
     def _reason(self, count: int) -> str:
+        """Return why a comparison of so many samples may fail, and what to do."""
         if count == 1:
-            return ""
+            return f". {ADVICE}"
+        joining = [
+            n for n in ir.traversal.RecursiveGraphIterator(self._graph) if n.op_type.startswith("DynamicQuantize")
+        ]
+        if joining:
+            first = f"'{joining[0].name or joining[0].outputs[0].name}' ({joining[0].op_type})"
+            which = f"{first}, and {len(joining) - 1} more, take" if len(joining) > 1 else f"{first} takes"
+            return (
+                f": {which} one scale for all samples of a batch, so that the model's outputs for one depend on the "
+                "others. No explanation is given. Give one sample at a time; verify=False (--no-verify) explains every "
+                "sample with a scale of its own"
+            )
+        return f"{self._together()}. {ADVICE}"
+
+    def _together(self) -> str:
         if len(free_inputs(self._graph)) > 1 or self._loaded.bound:
             return (
                 ": its samples influence each other, or the rows of another input are not those of the samples. Give "
