@@ -263,7 +263,7 @@ def show_explained(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Pat
         numbers=("score", "residual", "in the map"),
     )
     for r in rows:
-        top = f"{name_of(r['top5'][0])} ({value_of(r['top5'][0])})" if r["top5"] else "?"
+        top = f"{name_of(r['top5'][0], r)} ({value_of(r['top5'][0])})" if r["top5"] else "?"
         top = r.get("detected", top)
         target = r["target"]
         same = bool(r["top5"]) and target is not None and r["top5"][0]["index"] == target["index"]

@@ -16,6 +16,8 @@ from fgonnx.labels import align, resolve
 Array = npt.NDArray[Any]
 
 ONLY = "the only entry"
+LARGEST = ", the largest"
+"""Behind the name of an entry that is explained because it is the largest."""
 
 
 @dataclass(frozen=True)

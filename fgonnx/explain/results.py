@@ -14,7 +14,7 @@ from fgonnx.errors import NumericError
 from fgonnx.explain import batches
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.finite import blamed
-from fgonnx.explain.head import ONLY, Head
+from fgonnx.explain.head import LARGEST, ONLY, Head
 
 Array = npt.NDArray[Any]
 
@@ -45,7 +45,7 @@ def explanation_of(
     o = r.options
     if not described and "target" in named:
         head = Head(r.head_shape, len(fed[r.normal.input_name]), labels=labels)
-        described = tuple(ONLY if head.entries == 1 else f"{head.name(int(i))}, the largest" for i in named["target"])
+        described = tuple(ONLY if head.entries == 1 else f"{head.name(int(i))}{LARGEST}" for i in named["target"])
     return Explanation(
         saliency=results[where],
         target=named.get("target"),

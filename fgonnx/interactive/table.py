@@ -19,7 +19,7 @@ def row(made: Mapping[str, Any], name: str) -> dict[str, Any]:
         "index": target["index"] if target else None,
         "score": made["score"],
         "probability": target["probability"] if target else None,
-        "top": record.name_of(made["top5"][0]) if made["top5"] else None,
+        "top": record.name_of(made["top5"][0], made) if made["top5"] else None,
         "residual": completeness["residual"] if completeness else None,
         "localised": localised["share"] if localised else None,
     }

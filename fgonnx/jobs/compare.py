@@ -24,6 +24,7 @@ from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import FgonnxError, InputError, NumericError
+from fgonnx.explain.head import LARGEST
 from fgonnx.fields import arguments
 from fgonnx.jobs import record
 from fgonnx.jobs.limits import Limits
@@ -252,11 +253,13 @@ class CompareJob:
 
     def _row(self, found: Comparison, i: int, sample: Sample, names: Sequence[str] | None) -> dict[str, Any]:
         choices = int(found.choice_a[i]), int(found.choice_b[i])
+        sides = zip((self.comparer.a, self.comparer.b), "AB", strict=True)
+        shapes = [side.engine(self._shapes.get(letter)).rewritten.head_shape for side, letter in sides]
         return {
             "image": str(sample.source.path),
             "row": sample.source.row,
             "sha256": digest(sample.source.path),
-            **decided(found, i, choices, names),
+            **decided(found, i, choices, names, shapes),
             **{name: float(values[i]) for name, values in found.measures.items()},
             **rest(found, i),
             "picture": f"{sample.source.name}.png",
@@ -349,13 +352,22 @@ class CompareJob:
         files.write_json(self.folder / "summary.json", summary)
 
 
-def decided(found: Comparison, i: int, choices: tuple[int, int], names: Sequence[str] | None) -> dict[str, Any]:
-    """Return what of a row is about the decisions for sample i."""
+def decided(
+    found: Comparison,
+    i: int,
+    choices: tuple[int, int],
+    names: Sequence[str] | None,
+    shapes: Sequence[tuple[int, ...]],
+) -> dict[str, Any]:
+    """Return what of a row is about the decisions for sample i; `shapes` are those of both heads, for one sample."""
 
     def label(index: int | None) -> str | None:
         return names[index] if names is not None and index is not None else None
 
     target = None if found.a.target is None else int(found.a.target[i])
+    first, second = shapes
+    if [size for size in first if size > 1] == [size for size in second if size > 1]:
+        second = first  # axes of one entry apart, the same head: positions in both are written alike
     probabilities = [None if p is None else float(p[i]) for p in (found.probability_a, found.probability_b)]
     return {
         "target": target,
@@ -363,6 +375,8 @@ def decided(found: Comparison, i: int, choices: tuple[int, int], names: Sequence
         "explained": found.a.described[i],
         "choice_a": choices[0],
         "choice_b": choices[1],
+        "position_a": _position(choices[0], first),
+        "position_b": _position(choices[1], second),
         "label_a": label(choices[0]),
         "label_b": label(choices[1]),
         "score_a": float(found.a.score[i]),
@@ -370,6 +384,11 @@ def decided(found: Comparison, i: int, choices: tuple[int, int], names: Sequence
         "probability_a": probabilities[0],
         "probability_b": probabilities[1],
     }
+
+
+def _position(index: int, shape: tuple[int, ...]) -> list[int] | None:
+    """Return the position of an entry of a head of several axes; None where it has one axis."""
+    return [int(i) for i in np.unravel_index(index, shape)] if sum(size > 1 for size in shape) > 1 else None
 
 
 def rest(found: Comparison, i: int) -> dict[str, Any]:
@@ -421,16 +440,20 @@ def _lines(row: Mapping[str, Any], stands_out: str) -> list[str]:
 
 def scores_said(row: Mapping[str, Any]) -> list[str]:
     """Return what both models say of a sample, in lines of text."""
-    target = row["target_label"] or row["explained"]
+    target, largest = row["explained"].removesuffix(LARGEST), row["explained"].endswith(LARGEST)
+    target = row["target_label"] or target
     lines = []
     for letter in "ab":
         probability = row[f"probability_{letter}"]
         own = row["target"] in (None, row[f"choice_{letter}"])
-        chosen = "" if own else f"; chooses {called(row, letter)}"
+        chooses = "chooses" if row[f"position_{letter}"] is None else "its largest entry is"
+        chosen = "" if own else f"; {chooses} {called(row, letter)}"
+        whose = "its" if row["target"] == row[f"choice_{letter}"] else "A's"
+        of = f", {whose} largest" if largest and not row["target_label"] else ""
         lines.append(
             f"{letter.upper()}: score {row[f'score_{letter}']:.4g}"
             + (f", probability {probability:.1%}" if probability is not None else "")
-            + f" for {target}"
+            + f" for {target}{of}"
             + chosen
         )
     return [
@@ -440,9 +463,11 @@ def scores_said(row: Mapping[str, Any]) -> list[str]:
 
 
 def called(row: Mapping[str, Any], letter: str) -> str:
-    """Return the name of a model's decision, or its index."""
-    label = row[f"label_{letter}"]
-    return str(row[f"choice_{letter}"]) if label is None else str(label)
+    """Return the name of a model's decision, its position in a head of several axes, or its index."""
+    label, position = row[f"label_{letter}"], row[f"position_{letter}"]
+    if label is not None:
+        return str(label)
+    return str(row[f"choice_{letter}"] if position is None else tuple(position))
 
 
 def shortened_layers(names: Sequence[str]) -> dict[str, str]:

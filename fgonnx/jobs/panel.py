@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fgonnx.explain.parts import Features, Lanes
 from fgonnx.jobs import tabled
-from fgonnx.jobs.record import first_name, flat, name_of, short_names, target_of, value_of
+from fgonnx.jobs.record import first_name, flat, name_of, several, short_names, target_of, value_of
 from fgonnx.jobs.samples import Sample
 from fgonnx.jobs.tabular import TABLE
 from fgonnx.opencv import cv2
@@ -137,15 +137,16 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
     if other is None:
         lines += [f"score {record['score']:.5g}{stage}{probability}"]
     else:
-        lines += [f"{name_of(entry)}: {value_of(entry)}" for entry in (target, other) if entry["score"] is not None]
+        lines += [
+            f"{name_of(entry, record)}: {value_of(entry)}" for entry in (target, other) if entry["score"] is not None
+        ]
         lines += [f"difference {record['score']:.5g}{stage}"]
-    # The largest entry of a head with several axes is not a choice between classes.
-    classes = all(sum(i > 0 for i in entry["position"]) < 2 for entry in [*top, *([target] if target else [])])
     if "detected" in record:
         if record["detected"] not in described:
             lines.append(f"the model's own choice: {record['detected']}")
-    elif top and target is not None and classes and top[0]["index"] != target["index"]:
-        lines.append(f"the model's own choice: {name_of(top[0])} ({value_of(top[0])})")
+    elif top and target is not None and not several(record) and top[0]["index"] != target["index"]:
+        # The largest entry of a head with several axes is not a choice between classes.
+        lines.append(f"the model's own choice: {name_of(top[0], record)} ({value_of(top[0])})")
     completeness, localised = record["completeness"], record["localised"]
     if completeness is not None:
         relative = completeness["relative"]
@@ -164,7 +165,7 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
     lines.append(f"{s['method']}{layers}, psi {s['psi']}{back}")
     if s["psi"] == "signed":
         if other is not None:
-            lines.append(f"red: for {first_name(target)}; blue: for {first_name(other)}")
+            lines.append(f"red: for {first_name(target, record)}; blue: for {first_name(other, record)}")
         if len([size for size in record["map"]["shape"] if size > 1]) > 1:
             lines.append("drawn as an average over neighbouring pixels; the .npy is not averaged")
     return lines

@@ -204,6 +204,7 @@ def describe(
         "explained": {
             "value": explanation.head,
             "before": explanation.head_stripped or None,
+            "shape": list(decision.shape),
             "described": explanation.described[row],
         },
         "top5": decision.top(row),
@@ -276,26 +277,30 @@ def target_of(record: Mapping[str, Any]) -> str:
     """Return the name of what was explained."""
     target = record["target"]
     if "contrast" in record:
-        return f"{first_name(target)} rather than {first_name(record['contrast'])}"
+        return f"{first_name(target, record)} rather than {first_name(record['contrast'], record)}"
     own = target is not None and (target["label"] is not None or record["settings"]["target"] is None)
     described = str(record["explained"]["described"])
     if described == ONLY:
         return described
-    return name_of(target) if own else described.partition(", column")[0]
+    return name_of(target, record) if own else described.partition(", column")[0]
 
 
-def name_of(entry: Mapping[str, Any]) -> str:
-    """Return the name of an entry of the head: its label, or its index."""
+def name_of(entry: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """Return the name of an entry of a record's head: its label, or its index, with the position among several axes."""
     label = entry["label"]
     if label is not None:
         return str(label)
-    several = sum(1 for i in entry["position"] if i) > 1
-    return f"{entry['index']} {tuple(entry['position'])}" if several else str(entry["index"])
+    return f"{entry['index']} {tuple(entry['position'])}" if several(record) else str(entry["index"])
 
 
-def first_name(entry: Mapping[str, Any]) -> str:
-    """Return the first of the synonyms that a label lists."""
-    return name_of(entry).partition(",")[0]
+def several(record: Mapping[str, Any]) -> bool:
+    """Return whether a record's head has several axes: its entries are not classes alone."""
+    return sum(size > 1 for size in record["explained"]["shape"]) > 1
+
+
+def first_name(entry: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """Return the first of the synonyms that a label lists; an entry of no label by its whole name."""
+    return name_of(entry, record).partition(",")[0] if entry["label"] is not None else name_of(entry, record)
 
 
 def value_of(entry: Mapping[str, Any]) -> str:

@@ -188,9 +188,9 @@ FIELDS = (
     ),
     Field(
         "explained",
-        Struct({"value": "text", "before?": "text", "described": "text"}),
-        "`value`: name of the tensor; `before`: the final operator that was stripped, such as `Softmax`; `described`: "
-        "the target in words",
+        Struct({"value": "text", "before?": "text", "shape?": ["int"], "described": "text"}),
+        "`value`: name of the tensor; `before`: the final operator that was stripped, such as `Softmax`; `shape`: of "
+        "the head, for one sample; `described`: the target in words",
         null=True,
     ),
     Field(

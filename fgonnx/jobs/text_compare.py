@@ -155,12 +155,13 @@ class TextCompareJob(CompareJob):
         sides = (self.of_texts.a, one.a), (self.of_texts.b, one.b)
         self._shapes = {k: s.arrays([f.tokens])[s.name].shape for k, (s, f) in zip("AB", sides, strict=True)}
         names = self._names(one)
+        shapes = [s.head_shape(s.arrays([f.tokens])) for s, f in sides]
         content = text.content if isinstance(text.content, bytes) else repr(text.content).encode("utf-8", "replace")
         row = {
             "image": text.name if text.path is None else str(text.path),
             "row": text.row,
             "sha256": hashlib.sha256(content).hexdigest(),
-            **decided(one.whole, one.row, (one.choice_a, one.choice_b), names),
+            **decided(one.whole, one.row, (one.choice_a, one.choice_b), names, shapes),
             **one.measures,
             **rest(one.whole, one.row),
             "picture": f"{text.name}.png",
