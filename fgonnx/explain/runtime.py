@@ -99,7 +99,7 @@ def _exceeded(value: float, bound: float, rounding: float) -> str:
     if bound == _ROUNDING:
         why = "that of every result"
     elif bound == _FAR:
-        why = "the largest of any result"
+        why = "the most allowed whatever rounding makes"
     else:
         why = f"{_TIMES_ROUNDING:g} times what rounding makes"
     return f"it differs by {found} of its largest value, more than {most}, {why}; rounding makes {rounding:.1e}"
