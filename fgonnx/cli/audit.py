@@ -81,7 +81,8 @@ def command(
     terminal.say("model", f"{model}  (sha256 {plan.about['model']['sha256'][:12]})")
     if (pre := plan.tools.preprocessing) is not None:
         terminal.say("preprocessing", f"{pre.describe()}  (from: {plan.tools.origin})")
-    terminal.say("data", f"{data}: {plan.about['rows']:,} rows in {plan.shards:,} shards, {len(job.left):,} to do")
+    counted = [f"{n:,} {what}{'s' * (n != 1)}" for n, what in ((plan.about["rows"], "row"), (plan.shards, "shard"))]
+    terminal.say("data", f"{data}: {' in '.join(counted)}, {len(job.left):,} to do")
     terminal.notes(plan.about["notes"])
     for _ in terminal.progress(job.run(), "explaining", len(job.left), few=1):
         pass
@@ -110,10 +111,15 @@ def finish(folder: Path, drift: Drift, handing: Handing | None = None) -> None:
     if drift.against is not None:
         found = against(folder, drift.against, drift)
         whole = found["cohorts"][0]
-        maps = "" if whole["maps"] is None else f", maps correlate by {whole['maps']:.3f}"
-        terminal.say("drift", f"{whole['same']:.1%} of {whole['count']:,} decisions are the same{maps}")
+        maps = "are not measured" if whole["maps"] is None else f"correlate by {whole['maps']:.3f}"
+        if whole["maps"] is not None and whole["measured"] < whole["count"]:
+            maps += f" in {whole['measured']:,} of them"
+        terminal.say("drift", f"{whole['same']:.1%} of {whole['count']:,} decisions are the same, maps {maps}")
+        for why, count in found["unmeasured"].items():
+            terminal.say("drift", f"maps of {count:,} row{'s' * (count != 1)} are not measured: {why}")
         for limit in found["limits"]:
-            terminal.say("limit", f"{limit['text']}: {'holds' if limit['holds'] else 'does not hold'}")
+            verdict = "not measured, so that it does not hold" if limit["missing"] else "does not hold"
+            terminal.say("limit", f"{limit['text']}: {'holds' if limit['holds'] else verdict}")
         broken = not all(limit["holds"] for limit in found["limits"])
     summary = report(folder)
     counts = summary["counts"]

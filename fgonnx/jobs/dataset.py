@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,8 +272,11 @@ def _size(shape: Sequence[int]) -> str:
     return " x ".join(map(str, reversed(shape))) + " pixels"
 
 
+_FLOAT = re.compile(r"([+-]?\d+)\.0*")  # an index as it is written in a column with missing values
+
+
 def classes_of(given: Sequence[str], names: Sequence[str], entries: int, told: str, what: str) -> dict[str, int]:
-    """Return the class of every text: its index, its name or its synset.
+    """Return the class of every text: its index, also written as 1.0, its name or its synset.
 
     Parameters
     ----------
@@ -293,7 +297,8 @@ def classes_of(given: Sequence[str], names: Sequence[str], entries: int, told: s
     found, wrong = {}, {}
     for text in given:
         try:
-            found[text] = labels.resolve(text, names, entries)
+            whole = _FLOAT.fullmatch(text) if text not in names else None
+            found[text] = labels.resolve(whole[1] if whole else text, names, entries)
         except TargetError as error:
             wrong[text] = str(error)
     if wrong:

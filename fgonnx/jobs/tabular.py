@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.errors import InputError
+from fgonnx.jobs import numbering
+from fgonnx.jobs.numbering import IDS, INDICES
 from fgonnx.jobs.reading import Reading
 from fgonnx.pictures.read import columns
 from fgonnx.pictures.read.columns import Columns
@@ -21,9 +23,6 @@ Array = npt.NDArray[Any]
 SERIES, TABLE = "series", "table"
 TIMES = ("time", "t", "timestamp", "seconds", "sec", "s", "time_s", "time (s)", "time [s]")
 """Headers, in lower case, of a column that holds times instead of values."""
-_IDS = ("id", "recording", "recording_id", "record", "series", "series_id", "subject", "sample", "sample_id", "trial")
-_INDICES = ("", "unnamed: 0", "index")
-"""Headers of the column that numbers the rows."""
 _LISTED = 12
 _ROUNDED = 1e-4  # by how much of it a rate may miss a whole number, as times are written with few digits
 _EVEN = 0.01  # by how much of their mean intervals between samples may differ
@@ -140,10 +139,9 @@ class Tabular:
             return False
         features, chosen = self._sizes[0], self._values(table)
         if isinstance(features, int) and len(chosen) not in (1, features):
-            named = ", ".join(f"'{n}'" for n in chosen[:_LISTED]) + (", ..." if len(chosen) > _LISTED else "")
             plural = "s" * (features != 1)
             raise InputError(
-                f"'{table.path}' has {len(chosen)} columns ({named}); one sample of the input '{self.name}' is "
+                f"'{table.path}' has {len(chosen)} columns{_listed(chosen)}; one sample of the input '{self.name}' is "
                 f"{_shape(self._sizes)}: {features} column{plural} of features in the model's order, or one channel "
                 f"over time; choose them by name ({parameter('channels', 'a,b')})"
             )
@@ -284,9 +282,10 @@ class Tabular:
             return self.reading.channels
         names = [n for n in table.names if n != self.reading.by]
         wanted = {d for d in self._sizes if isinstance(d, int)}
+        self._check_gap(table, names, wanted)
         if len(names) in wanted and len(self._sizes) == 1:
             return tuple(names)
-        kept = [n for n in names if n.lower() not in (*TIMES, *_INDICES)]
+        kept = [n for n in names if n.lower() not in (*TIMES, *INDICES)]
         if self._id(table, kept) is not None:
             kept = [n for n in kept if n != self._id(table, kept)]
         if len(self._sizes) == 1 and (len(kept) != 1 or 1 in wanted):
@@ -295,10 +294,33 @@ class Tabular:
 
     def _numbering(self, names: Sequence[str]) -> str | None:
         """Return the first column of features where it alone is named as one that numbers rows, and is one too many."""
-        found = [n for n in names if n.lower() in (*_INDICES, *_IDS)]
+        found = [n for n in names if n.lower() in (*INDICES, *IDS)]
         (size,) = self._sizes
         over = not isinstance(size, int) or len(names) == size + 1
         return found[0] if over and found == list(names[:1]) else None
+
+    def _check_gap(self, table: Columns, names: Sequence[str], wanted: set[int]) -> None:
+        """Refuse a table that has as many columns as the model takes only with the one that numbers its rows.
+
+        Raises
+        ------
+        InputError
+            A column is missing.
+        """
+        sizes = self._sizes
+        values = names if len(sizes) == 1 else [n for n in names if n.lower() not in (*TIMES, *INDICES)]
+        if len(values) not in wanted or (len(sizes) > 1 and len(values) - 1 in wanted):
+            return
+        if (at := numbering.known(table, values)) is None:
+            return
+        others = [n for n in values if n != at]
+        what = "feature" if len(sizes) == 1 else "channel"
+        raise InputError(
+            f"'{table.path}' has {len(others)} column{'s' * (len(others) != 1)} of {what}s"
+            f"{_listed(others)}, and '{at}', which numbers the rows; one sample of the input '{self.name}' is "
+            f"{_shape(sizes)}: one {what} is missing; where '{at}' is a {what} of the model, name all of them in order "
+            f"({parameter('channels', ','.join(values[:_LISTED]) + (',...' if len(values) > _LISTED else ''))})"
+        )
 
     def _renamed(self, table: Columns) -> bool:
         """Tell whether the names are those of columns without a header."""
@@ -307,7 +329,7 @@ class Tabular:
 
     def _id(self, table: Columns, names: Sequence[str]) -> str | None:
         """Return the column that tells recordings apart, where one is named so and is none of the channels."""
-        found = [n for n in names if n.lower() in _IDS]
+        found = [n for n in names if n.lower() in IDS]
         wanted = {d for d in self._sizes if isinstance(d, int)}
         if len(found) != 1 or (len(names) in wanted and len(names) - 1 not in wanted):
             return None
@@ -319,7 +341,7 @@ class Tabular:
         if by is None and not self.reading.channels:
             by = self._id(table, [n for n in table.names if n.lower() not in TIMES])
         elif by is None:
-            by = next((n for n in table.names if n.lower() in _IDS and n not in (self.reading.channels or ())), None)
+            by = next((n for n in table.names if n.lower() in IDS and n not in (self.reading.channels or ())), None)
         if by is None:
             return {"": list(range(len(table.rows)))}
         found: dict[str, list[int]] = {}
@@ -374,6 +396,12 @@ def padded(values: Array, length: int, pad: str) -> Array:
     if pad == "edge":
         return np.pad(values, ((0, 0), (0, missing)), mode="edge")
     return np.pad(values, ((0, 0), (0, missing)), constant_values=0.0 if pad == "zero" else float(pad))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names for a message, in brackets."""
+    more = ", ..." if len(names) > _LISTED else ""
+    return " (" + ", ".join(f"'{n}'" for n in names[:_LISTED]) + more + ")" if names else ""
 
 
 def _shape(sizes: Sequence[Any]) -> str:

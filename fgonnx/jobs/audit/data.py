@@ -97,7 +97,8 @@ class Rows:
         self.path.append(path)
         self.place.append(place)
         self.member.append(member)
-        self.truth.append(None if truth is None or str(truth).strip() == "" else str(truth).strip())
+        missing = truth is None or truth != truth or str(truth).strip() == ""  # NaN is how a missing number is kept
+        self.truth.append(None if missing else str(truth).strip())
         self.slices.append({k: "" if v is None else in_utf8(str(v)) for k, v in (slices or {}).items()})
         self.sha256.append(sha256)
         self.units.append(len(self.units))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from scipy.stats import rankdata
 
 from fgonnx import files
 from fgonnx.errors import InputError
+from fgonnx.jobs.audit import added
 from fgonnx.jobs.audit.evidence import GRID
 from fgonnx.jobs.audit.options import Drift
 from fgonnx.jobs.audit.report.build import Run, read
@@ -38,7 +41,7 @@ class _Rows:
 
 
 def against(run: str | Path, reference: str | Path, drift: Drift | None = None) -> dict[str, Any]:
-    """Compare a run with a reference run of the same pictures, and write what was found into the run's folder.
+    """Compare a run with a reference run of the same data, and write what was found into the run's folder.
 
     Parameters
     ----------
@@ -51,13 +54,15 @@ def against(run: str | Path, reference: str | Path, drift: Drift | None = None) 
     -------
     dict
         Of each cohort: "same" decisions with Wilson's interval; "maps", the mean rank correlation of maps on 16 x 16
-        cells; "layers", the mean of half the sum of absolute differences of the layers' shares of the contributions,
-        0..1, where both runs have the same layers. "limits": those given, and whether each holds.
+        cells, or of what the features, words or steps of each row of a table or a text add, with their signs, over the
+        "measured" rows; "layers", the mean of half the sum of absolute differences of the layers' shares of the
+        contributions, 0..1, where both runs have the same layers. "unmeasured": why some rows are not measured, with
+        their number. "limits": those given, and whether each holds; one that is not measured does not.
 
     Raises
     ------
     InputError
-        A folder holds no run, or they have no picture in common.
+        A folder holds no run, or they have no row in common.
     """
     new, old = read(Path(run)), read(Path(reference))
     mine, theirs = _rows(new), _rows(old)
@@ -67,13 +72,12 @@ def against(run: str | Path, reference: str | Path, drift: Drift | None = None) 
         if (there := theirs.at.get(name)) is not None and mine.sha256[here] == theirs.sha256[there]
     ]
     if not pairs:
-        raise InputError(
-            f"'{run}' and '{reference}' have no picture in common: a row is known by its name and its bytes"
-        )
+        what, of = ("picture", "bytes") if new.kind == old.kind == "pictures" else ("row", "content")
+        raise InputError(f"'{run}' and '{reference}' have no {what} in common: a row is known by its name and its {of}")
     i, j = np.array(pairs).T
     same = mine.predicted[i] == theirs.predicted[j]
     same_layers = [s["name"] for s in new.sites] == [s["name"] for s in old.sites]
-    maps = _correlations(mine.grids[i], theirs.grids[j])
+    maps, why = _alike(new, old, (mine, theirs), pairs)
     layers = np.abs(mine.shares[i] - theirs.shares[j]).sum(axis=1) / 2 if same_layers else np.full(len(i), np.nan)
     cohorts = []
     for cohort in new.cohorts:
@@ -92,16 +96,18 @@ def against(run: str | Path, reference: str | Path, drift: Drift | None = None) 
                     "gained": int((mine.correct[i][inside] > theirs.correct[j][inside]).sum()),
                     "lost": int((mine.correct[i][inside] < theirs.correct[j][inside]).sum()),
                     "maps": _mean(maps[inside]),
+                    "measured": int(np.isfinite(maps[inside]).sum()),
                     "layers": _mean(layers[inside]),
                 }
             )
-    limits = _limits(drift or Drift(), cohorts[0])
+    limits = _limits(drift or Drift(), cohorts[0], why, same_layers)
     order = np.argsort(np.where(np.isfinite(maps), maps, 2.0), kind="stable")[:_CHANGED]
     found = {
         "reference": {"run": old.about["id"], "time": old.about["time"], "model": old.about["model"]["path"]},
         "compared": len(pairs),
         "left_out": len(mine.at) - len(pairs),
         "cohorts": cohorts,
+        "unmeasured": why,
         "changed": [{"number": int(new.columns.number[i[n]]), "maps": _number(maps[n])} for n in order],
         "limits": limits,
         "verdict": "every limit holds" if all(limit["holds"] for limit in limits) else "a limit does not hold",
@@ -114,7 +120,8 @@ def _rows(run: Run) -> _Rows:
     at: dict[str, int] = {}
     sha256: list[str | None] = []
     count, sites = len(run.columns), len(run.sites)
-    grids = np.full((count, GRID**2), np.nan, np.float16)
+    cells = GRID**2 if run.kind == "pictures" else 0
+    grids = np.full((count, cells), np.nan, np.float16)
     shares = np.full((count, sites), np.nan, np.float32)
     start = 0
     for file, shard in zip(run.files, vectors(run.files, sites), strict=True):
@@ -122,7 +129,7 @@ def _rows(run: Run) -> _Rows:
         for name in table.column("row").combine_chunks().field("name").to_pylist():
             at[name] = len(at)
         sha256 += table.column("input").combine_chunks().field("sha256").to_pylist()
-        grids[start + shard.rows] = GRID**2 * shard.grids  # shares as they are would underflow
+        grids[start + shard.rows] = GRID**2 * shard.grids[:, :cells]  # shares as they are would underflow
         weights = np.abs(shard.contributions)
         total = np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
         shares[start + shard.rows] = weights / total
@@ -130,8 +137,20 @@ def _rows(run: Run) -> _Rows:
     return _Rows(at, sha256, run.columns.predicted, run.columns.correct, grids, shares)
 
 
+def _alike(
+    new: Run, old: Run, rows: tuple[_Rows, _Rows], pairs: Sequence[tuple[int, int]]
+) -> tuple[npt.NDArray[np.float64], dict[str, int]]:
+    """Return the rank correlation of what rows rest on, NaN where it is not known, and why it is not, with numbers."""
+    i, j = np.array(pairs).T
+    if new.kind == "pictures":
+        return _correlations(rows[0].grids[i], rows[1].grids[j]), {}
+    mine, theirs = (added.of_run(run.folder, run.about, run.files) for run in (new, old))
+    maps, why = added.correlations([mine[n] for n in i], [theirs[n] for n in j])
+    return maps, dict(Counter(filter(None, why)))
+
+
 def _correlations(a: Array, b: Array, step: int = 4096) -> npt.NDArray[np.float64]:
-    """Return the rank correlation of each row of two arrays; NaN where one is constant or not known."""
+    """Return the rank correlation of rows; 0 where one is constant, NaN where both are, or one is not known."""
     found = np.full(len(a), np.nan)
     for first in range(0, len(a), step):
         x, y = (v[first : first + step].astype(np.float64) for v in (a, b))
@@ -139,7 +158,8 @@ def _correlations(a: Array, b: Array, step: int = 4096) -> npt.NDArray[np.float6
         u, v = (rankdata(part[known], axis=1) for part in (x, y))
         u, v = (part - part.mean(axis=1, keepdims=True) for part in (u, v))
         scale = np.sqrt((u * u).sum(axis=1) * (v * v).sum(axis=1))
-        values = np.divide((u * v).sum(axis=1), scale, out=np.full(len(u), np.nan), where=scale > 0)
+        constant = ((u * u).sum(axis=1) == 0) & ((v * v).sum(axis=1) == 0)
+        values = np.divide((u * v).sum(axis=1), scale, out=np.where(constant, np.nan, 0.0), where=scale > 0)
         found[first + np.flatnonzero(known)] = values
     return found
 
@@ -153,7 +173,15 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _limits(drift: Drift, whole: dict[str, Any]) -> list[dict[str, Any]]:
+def _limits(drift: Drift, whole: dict[str, Any], why: dict[str, int], same_layers: bool) -> list[dict[str, Any]]:
+    """Return the limits that were given; one of maps holds only where every row that could be compared was."""
+    missing = {
+        "same": "",
+        "maps": _missing(why) if whole["maps"] is None or set(why) - {added.SHORT} else "",
+        "layers": ("no row has contributions in both runs" if same_layers else "the layers are not the same")
+        if whole["layers"] is None
+        else "",
+    }
     asked = (
         ("decisions that stay the same", "same", drift.min_same, 1),
         ("rank correlation of maps", "maps", drift.min_maps, 1),
@@ -162,9 +190,15 @@ def _limits(drift: Drift, whole: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "text": f"{text}: {'at least' if sign > 0 else 'at most'} {limit:g}",
-            "value": whole[key],
-            "holds": whole[key] is not None and sign * (whole[key] - limit) >= 0,
+            "value": whole[key] if not missing[key] else None,
+            "holds": not missing[key] and sign * (whole[key] - limit) >= 0,
+            "missing": missing[key],
         }
         for text, key, limit, sign in asked
         if limit is not None
     ]
+
+
+def _missing(why: dict[str, int]) -> str:
+    """Return why the maps of rows are not measured."""
+    return "; ".join(f"{count} rows: {text}" for text, count in why.items()) or "no row has a map in both runs"

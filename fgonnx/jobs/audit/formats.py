@@ -61,7 +61,10 @@ def tests(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     found += [(t["name"], t["verdict"]) for t in (summary["sanity"] or {}).get("tests", ())]
     found += [
-        (limit["text"], "passed" if limit["holds"] else "failed")
+        (
+            f"{limit['text']} (not measured)" if limit.get("missing") else limit["text"],
+            "passed" if limit["holds"] else "failed",
+        )
         for limit in (summary["against"] or {}).get("limits", ())
     ]
     return found

@@ -171,13 +171,18 @@ class Drift:
     """What may become of a model from one run to another."""
 
     against: Path | None = option(
-        None, "Compare with an earlier run of the same pictures, of this model or another.", panel=_DRIFT, metavar="RUN"
+        None, "Compare with an earlier run of the same data, of this model or another.", panel=_DRIFT, metavar="RUN"
     )
     min_same: float | None = option(
         None, "Least share of decisions that stay the same.", panel=_DRIFT, least=0, most=1, idle=_idle
     )
     min_maps: float | None = option(
-        None, "Least mean rank correlation of maps.", panel=_DRIFT, least=-1, most=1, idle=_idle
+        None,
+        "Least mean rank correlation of maps; of rows of tables and texts, of what their features or words add.",
+        panel=_DRIFT,
+        least=-1,
+        most=1,
+        idle=_idle,
     )
     max_layers: float | None = option(
         None,

@@ -92,7 +92,7 @@ def opened(path: Path) -> Columns:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
+    if value is None or value != value:  # NaN is how a missing number is kept
         return ""
     return value if isinstance(value, str) else repr(value) if isinstance(value, float) else str(value)
 

@@ -59,6 +59,11 @@ class Run:
     sites: list[dict[str, Any]]
 
     @property
+    def kind(self) -> str:
+        """What its rows are: "pictures", "table" or "text"."""
+        return str(self.about.get("kind", "pictures"))
+
+    @property
     def size(self) -> int:
         """Rows of a shard."""
         return int(self.about["request"]["auditing"]["shard_size"])
@@ -104,7 +109,7 @@ def report(folder: str | Path) -> dict[str, Any]:
     grouping = clusters.group(run.files, whole, about["labels"], len(run.sites))
     summary: dict[str, Any] = {
         "schema": about["schema"],
-        "kind": about.get("kind", "pictures"),
+        "kind": run.kind,
         "run": about["id"],
         "time": about["time"],
         "model": about["model"],
@@ -209,10 +214,12 @@ def findings(summary: Mapping[str, Any]) -> list[str]:
             )
     for limit in (summary["against"] or {}).get("limits", ()):
         if not limit["holds"]:
-            found.append(f"drift: {limit['text']} does not hold")
+            missing = limit.get("missing")
+            found.append(f"drift: {limit['text']} {f'is not measured: {missing}' if missing else 'does not hold'}")
     counts = summary["counts"]
     if counts["shards_done"] < counts["shards"]:
-        found.append(f"incomplete: {counts['shards_done']} of {counts['shards']} shards are done")
+        plural = "shards are" if counts["shards"] != 1 else "shard is"
+        found.append(f"incomplete: {counts['shards_done']} of {counts['shards']} {plural} done")
     only = summary["request"]["auditing"]["only"]
     if only and not counts["explained"] and counts["rows"] > counts["errors"]:
         found.append(f"no row was explained: '{only}' holds for none")

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from fgonnx.jobs.audit.evidence import GRID, places
 from fgonnx.jobs.audit.report.columns import Columns, vectors
-from fgonnx.jobs.audit.shardfiles import count_of
+from fgonnx.jobs.audit.shardfiles import count_of, table_of
 
 Array = npt.NDArray[Any]
 
@@ -24,6 +25,7 @@ _LEAST = 8  # rows of a cluster, at least
 _SHARE = 0.01  # of the rows that are grouped, at least
 _COMPONENTS = 12
 _NEIGHBOURS = 10
+_WIDEST = 1024  # features that are compared, those that add most
 _LAYERS = 0.5  # weight of the contributions beside the maps
 #: A place is named where a cluster has this much of its map there, and so many times what other rows have.
 NAMED, TIMES = 0.25, 2.5
@@ -66,7 +68,9 @@ def group(files: Sequence[Path], columns: Columns, labels: Sequence[str] | None,
     """Group the explanations of a run; None where there are too few.
 
     What is compared is the square root of each map on 8 x 8 cells and of each layer's share of the contributions, so
-    that distances are Hellinger's, in the space of their main components. Clusters are where explanations lie densely
+    that distances are Hellinger's, in the space of their main components. Of rows of a table, what each feature adds
+    takes the place of cells, with its sign; of texts and recordings, cells are taken one by one, since neighbours have
+    nothing in common. Clusters are where explanations lie densely
     (HDBSCAN, Campello, Moulavi and Sander 2013): many pictures whose evidence is in the same place, as a mark in a
     corner is, while objects that move about form none.
     """
@@ -77,8 +81,7 @@ def group(files: Sequence[Path], columns: Columns, labels: Sequence[str] | None,
     rows, grids, shares = _drawn(files, columns, sites)
     if len(rows) < 2 * _LEAST:
         return None
-    coarse = grids.reshape(-1, GRID // 2, 2, GRID // 2, 2).sum(axis=(2, 4)).reshape(len(rows), -1)
-    features = np.sqrt(np.maximum(coarse, 0))
+    features = _features(files, columns, rows, grids)
     if shares.size:
         features = np.hstack([features, _LAYERS * np.sqrt(np.nan_to_num(shares))])
     components = min(_COMPONENTS, *features.shape)
@@ -95,6 +98,42 @@ def group(files: Sequence[Path], columns: Columns, labels: Sequence[str] | None,
         {"number": int(columns.number[rows[i]]), "distance": float(distance[i])} for i in np.argsort(-distance)[:SHOWN]
     ]
     return Grouping(columns.number[rows], label, found, outliers, placed, main.explained_variance_)
+
+
+def _in_pictures(columns: Columns, rows: Array) -> bool:
+    """Tell whether cells are places: of tables and texts, they are not."""
+    return bool(np.isfinite(columns.evidence["border"][rows]).any())
+
+
+def _features(files: Sequence[Path], columns: Columns, rows: Array, grids: Array) -> Array:
+    """Return the square roots of the shares of the map by place, or of what the features of a table add."""
+    if _in_pictures(columns, rows):
+        coarse = grids.reshape(-1, GRID // 2, 2, GRID // 2, 2).sum(axis=(2, 4)).reshape(len(rows), -1)
+        return np.asarray(np.sqrt(np.maximum(coarse, 0)))
+    found = _added(files, rows)
+    if found is None:
+        return np.asarray(np.sqrt(np.maximum(grids, 0)))
+    sizes = np.abs(found)
+    total = np.maximum(sizes.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    strongest = np.argsort(-(sizes / total).sum(axis=0), kind="stable")[:_WIDEST]
+    kept = np.sort(strongest)
+    return np.asarray((np.sign(found) * np.sqrt(sizes / total))[:, kept])
+
+
+def _added(files: Sequence[Path], rows: Array) -> Array | None:
+    """Return what each feature adds to these rows of a run, (rows, features); None where these are none of a table."""
+    found: list[Array] = []
+    start = 0
+    for file in files:
+        count = count_of(file)
+        wanted = rows[(rows >= start) & (rows < start + count)] - start
+        if len(wanted):
+            features = table_of(file, ["features"]).column("features").combine_chunks().take(pa.array(wanted))
+            if features.null_count:
+                return None
+            found += [np.asarray(values, np.float64) for values in features.field("contributions").to_pylist()]
+        start += count
+    return np.array(found) if len({len(values) for values in found}) == 1 else None
 
 
 def _drawn(files: Sequence[Path], columns: Columns, sites: int) -> tuple[Array, Array, Array]:
@@ -130,7 +169,7 @@ def _described(
     named = [p for p in CORNERS if here[p] >= NAMED and here[p] >= TIMES * there[p]]
     border = here["border"] >= 2 * NAMED and here["border"] >= TIMES * there["border"]
     place = max(named, key=here.__getitem__) if named else "border" if border else None
-    if not np.isfinite(columns.evidence["border"][mine]).any():  # of tables and texts, cells are no places
+    if not _in_pictures(columns, mine):
         place = None
     centre = placed[inside].mean(axis=0)
     typical = np.argsort(np.linalg.norm(placed[inside] - centre, axis=1))[:SHOWN]
