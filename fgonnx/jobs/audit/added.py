@@ -102,10 +102,10 @@ def correlations(a: Sequence[Added | None], b: Sequence[Added | None]) -> tuple[
     for n, (x, y) in enumerate(zip(a, b, strict=True)):
         if x is None or y is None:
             continue
-        if x.names != y.names:
-            why[n] = OTHER
-        elif x.values is None or y.values is None or not (np.isfinite(x.values).all() and np.isfinite(y.values).all()):
+        if x.values is None or y.values is None or not (np.isfinite(x.values).all() and np.isfinite(y.values).all()):
             why[n] = GONE
+        elif x.names != y.names:
+            why[n] = OTHER
         elif len(x.values) < LEAST:
             why[n] = SHORT
         else:
