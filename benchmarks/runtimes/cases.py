@@ -167,6 +167,7 @@ CASES = (
     Case("resnet20", "skip connections, normalisation", _shared("resnet20_cifar10_bn")),
     Case("kws_dscnn", "keyword spotting, one channel", _shared("kws_dscnn_mlperf")),
     Case("vit", "attention, a class token", vit),
+    Case("parts_vit", "nodes transpose weights", lambda: onnx.load(ROOT / "examples" / "parts_vit.onnx")),
     Case("squeezenet", "wide joins, pools", _shared("squeezenet1_0_fp32"), heavy=True),
     Case("squeezenet_qdq", "int8", _shared("squeezenet1_1_qdq_int8"), heavy=True),
     Case("mobilenet_v2", "depthwise, bounds", _shared("mobilenet_v2_tf_fp32"), heavy=True),

@@ -5,7 +5,7 @@ Each step is here because a runtime got a file wrong, or refused it, without it;
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import onnx
@@ -13,14 +13,13 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnx_ir.traversal import RecursiveGraphIterator
 
-from fgonnx.engine.graph.copy import copy_node
-from fgonnx.engine.graph.emit import PREFIX, Emitter, initializer
+from fgonnx.engine.graph.emit import PREFIX, Emitter
 from fgonnx.engine.graph.values import content_of
+from fgonnx.engine.rewrite.own_weights import constant, copied, own_square_weights, shared_square_weights
 
 MOST = 7
 """Values that one node joins or divides at most: WebGPU binds ten buffers, and a shader needs some for itself."""
 
-_PRODUCTS = ("Gemm", "MatMul")
 _POOLS = ("AveragePool", "LpPool", "MaxPool")
 _QUANTISERS = ("DequantizeLinear", "QuantizeLinear")
 _JOINING = ("Concat", "Max", "Min")
@@ -38,8 +37,6 @@ def make_portable(model: ir.Model) -> None:
             continue
         if node.op_type == "ConvTranspose":
             _own_weights(op, node)
-        elif node.op_type in _PRODUCTS:
-            _own_square_weights(op, node)
         elif node.op_type in _POOLS:
             _explicit_end(op, node)
         elif node.op_type == "Sum":
@@ -48,6 +45,7 @@ def make_portable(model: ir.Model) -> None:
             _joined(op, node)
         elif node.op_type == "Split":
             _divided(op, node)
+    own_square_weights(op)
     _name_results(graph)
     forget_shapes(graph)
     common.RemoveUnusedNodesPass()(model)  # sizes of what was written in another way; onnxruntime warns of each
@@ -68,59 +66,9 @@ def _own_weights(op: Emitter, node: ir.Node) -> None:
     OpenVINO keeps one repacked copy of a tensor for all nodes that read it: of a Conv's square weights, the Conv's.
     """
     w = node.inputs[1]
-    if w is None or len(w.uses()) < 2 or not _constant(w):
+    if w is None or len(w.uses()) < 2 or not constant(w):
         return
-    node.replace_input_with(1, _copied(op, w, {}))
-
-
-def _own_square_weights(op: Emitter, node: ir.Node) -> None:
-    """Give a product of fgonnx a copy of square weights that the source multiplies by too.
-
-    A transposed right factor is an attribute in OpenVINO, so that both products read one tensor; if it is square, both
-    get the first one's repacked copy.
-    """
-    if not str(node.name).startswith(PREFIX):
-        return
-    for i, v in enumerate(node.inputs[:2]):
-        w = v
-        while w is not None and (producer := w.producer()) is not None and producer.op_type == "Transpose":
-            w = producer.inputs[0]
-        if v is None or w is None or not _constant(w) or w.shape is None or len(w.uses()) < 2:
-            continue
-        if w.shape.rank() > 1 and w.shape[-1] == w.shape[-2]:
-            node.replace_input_with(i, _copied(op, v, {}))
-
-
-def _constant(v: ir.Value | None) -> bool:
-    """Tell whether a value is computed of weights alone."""
-    waiting, seen = [v], {v}  # a network may be deeper than Python's stack
-    while waiting:
-        value = waiting.pop()
-        if value is None:
-            continue
-        producer = value.producer()
-        if producer is None:
-            if value.const_value is None or value.is_graph_input():
-                return False
-            continue
-        new = [w for w in producer.inputs if w not in seen]
-        waiting += new
-        seen.update(new)
-    return True
-
-
-def _copied(op: Emitter, v: ir.Value, copies: dict[ir.Value, ir.Value]) -> ir.Value:
-    """Return a copy of a constant, with copies of all that it is computed of."""
-    producer = v.producer()
-    if v not in copies and producer is None:
-        assert v.const_value is not None
-        copies[v] = initializer(op.graph, op.unique(f"{v.name}:copy"), v.const_value.numpy())
-    elif v not in copies and producer is not None:
-        for w in producer.inputs:
-            if w is not None:
-                _copied(op, w, copies)
-        op.graph.insert_after(producer, copy_node(producer, copies, op.unique, shapes=True))
-    return copies[v]
+    node.replace_input_with(1, copied(op, w, {}))
 
 
 def _explicit_end(op: Emitter, node: ir.Node) -> None:
@@ -309,23 +257,21 @@ def portable_violations(model: onnx.ModelProto) -> list[str]:
             found.append(f"{where} is written by fgonnx")
         if node.op_type == "Identity" and ours and node.output[0] in outputs and node.input[0].startswith(PREFIX):
             found.append(f"{where} names an output")
-    ranks = _ranks(model)
+    inferred = onnx.shape_inference.infer_shapes(model)
+    ranks = _ranks(inferred.graph)
     producers = {name: node for node in graph.node for name in node.output}
-    square = {t.name for t in graph.initializer if len(t.dims) > 1 and t.dims[-1] == t.dims[-2] > 1}
     for node in graph.node:
         where = f"{node.op_type} '{node.name}'"
         if node.op_type == "MatMul" and node.name.startswith(PREFIX) and 1 in [ranks.get(n) for n in node.input]:
             found.append(f"{where} has a vector as factor")
-        if node.op_type in _PRODUCTS and node.name.startswith(PREFIX):
-            roots = [_untransposed(name, producers) for name in node.input[:2]]
-            if any(r in square and readers[r] > 1 for r in roots):
-                found.append(f"{where} shares square weights")
         if node.op_type not in ("Add", "Div", "Mul", "Sub") or not node.name.startswith(PREFIX):
             continue
         reduced = [producers[n] for n in node.input if n in producers and producers[n].op_type.startswith("Reduce")]
         beside = [n for n in node.input if n not in varying and ranks.get(n, 0) > 0]
         if beside and any(ranks.get(r.input[0]) == 3 for r in reduced):
             found.append(f"{where} is a reduction of three axes with a vector")
+    shared = shared_square_weights(ir.from_proto(inferred).graph)
+    found += [f"{node.op_type} '{node.name}' shares square weights" for node, _, _ in shared]
     nodes = _all_nodes(graph.node)
     read = {name for n in nodes for name in n.input} | outputs
     found += [f"nothing reads the initializer '{name}'" for name in sorted(weights - read - inputs)]
@@ -337,15 +283,8 @@ def portable_violations(model: onnx.ModelProto) -> list[str]:
     return found
 
 
-def _untransposed(name: str, producers: Mapping[str, onnx.NodeProto]) -> str:
-    while name in producers and producers[name].op_type == "Transpose":
-        name = producers[name].input[0]
-    return name
-
-
-def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the number of axes of every value whose shape can be inferred."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+def _ranks(inferred: onnx.GraphProto) -> dict[str, int]:
+    """Return the number of axes of every value whose shape is known."""
     ranks = {t.name: len(t.dims) for t in inferred.initializer}
     for v in (*inferred.value_info, *inferred.input, *inferred.output):
         if v.type.tensor_type.HasField("shape"):
