@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fgonnx.errors import InputError, PreprocessingError
 from fgonnx.pictures.read.complete import complete
@@ -136,6 +137,16 @@ def test_auto_averages_where_the_picture_shrinks():
     image = np.repeat(checkers[:, :, None], 3, axis=2).astype(np.uint8)
     assert np.ptp(pre(size=(16, 16)).to_display(image)) == 0
     assert set(np.unique(pre(size=(16, 16), interpolation="nearest").to_display(image))) <= {0, 255}
+
+
+@pytest.mark.parametrize(
+    "shape", [(64, 64), (130, 97), (20, 200), (300, 451), (7, 5), (1, 1), (42, 90), (1276, 974)], ids=str
+)
+@pytest.mark.parametrize("size", [(48, 64), (14, 14), (224, 224), (955, 1369)], ids=str)
+def test_nearest_takes_the_pixels_that_pillow_takes(shape, size):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    expected = Image.fromarray(image).resize(size[::-1], Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(pre(size=size, interpolation="nearest").to_display(image), expected)
 
 
 def test_the_display_is_grey_where_the_model_is_colour_blind():

@@ -47,6 +47,7 @@ CASES = [
     *(Case(s, {"resize": r, "interpolation": "auto"}) for s in SIZES for r in RESIZES),
     *(Case(s, {"resize": r, "interpolation": "linear"}) for s in SIZES for r in RESIZES),
     *(Case(s, {"resize": "stretch", "interpolation": i}) for s in SIZES for i in ("nearest", "area", "lanczos")),
+    *(Case(s, {"interpolation": "nearest", "size": (61, 89)}) for s in [(130, 97), (100, 122), (1276, 974), (7, 5)]),
     *(Case(s, {"resize": "stretch", "interpolation": "cubic"}, ONE_LEVEL) for s in SIZES),
     *(Case((90, 70), {"channels": c, "layout": y}) for c in ("RGB", "BGR", "GRAY") for y in ("NCHW", "NHWC")),
     *(Case((90, 70), {"dtype": d, "resize": "crop", **IMAGENET}) for d in ("float32", "float16")),

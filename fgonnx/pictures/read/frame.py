@@ -15,7 +15,7 @@ Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 """A picture of 3 or 4 channels, red first: 0 to 255, with fractions where it has more than 8 bits."""
 
 _FLAGS = {
-    "nearest": cv2.INTER_NEAREST,
+    "nearest": cv2.INTER_NEAREST_EXACT,  # the pixel at the centre, as in Pillow; INTER_NEAREST takes its corner
     "linear": cv2.INTER_LINEAR,
     "cubic": cv2.INTER_CUBIC,
     "area": cv2.INTER_AREA,

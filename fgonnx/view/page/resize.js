@@ -28,18 +28,24 @@ export function resize(pixels, [height, width], channels, [h, w], name) {
 }
 
 function nearest(pixels, [height, width], channels, [h, w]) {
-  const [down, across] = [1 / (h / height), 1 / (w / width)];
+  const [rows, columns] = [centres(height, h), centres(width, w)];
   const out = new Uint8Array(h * w * channels);
   for (let y = 0; y < h; y++) {
-    const row = Math.min(Math.floor(y * down), height - 1);
     for (let x = 0; x < w; x++) {
-      const column = Math.min(Math.floor(x * across), width - 1);
       for (let c = 0; c < channels; c++) {
-        out[(y * w + x) * channels + c] = pixels[(row * width + column) * channels + c];
+        out[(y * w + x) * channels + c] = pixels[(rows[y] * width + columns[x]) * channels + c];
       }
     }
   }
   return out;
+}
+
+/** Pixels at the centres of the new ones, as Pillow finds them: by steps, whose rounding decides where two are as near. */
+function centres(size, count) {
+  const step = size / count;
+  const found = [];
+  for (let at = step * 0.5; found.length < count; at += step) found.push(Math.min(Math.floor(at), size - 1));
+  return found;
 }
 
 /** Means of whole blocks. Blocks of 2 by 2 round halves up, others to the even number. */
