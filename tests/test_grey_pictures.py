@@ -3,9 +3,11 @@
 import cv2
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from fgonnx.errors import PreprocessingError
+from fgonnx.jobs.reading import completed
 from fgonnx.pictures.read.complete import complete
 from fgonnx.pictures.read.preprocess import Preprocessing
 from tests.cli_support import good
@@ -79,3 +81,39 @@ def test_the_array_is_the_grey_picture(layout, dims):
 def test_what_does_not_fit_is_refused(pre, dims, message):
     with pytest.raises(PreprocessingError, match=message):
         complete(pre, dims, np.float32)
+
+
+FREE = {
+    "one side": ("float[N,1,12,W] x", "12,18"),
+    "both sides": ("float[N,1,H,W] x", "12,18"),
+    "the channels too": ("float[N,C,H,W] x", "12,18"),
+}
+COMMANDS = {
+    "explain": ("explain", "NET", "PICTURE", "-o", "OUT"),
+    "check": ("check", "NET", "PICTURE"),
+    "compare": ("compare", "NET", "NET", "PICTURE", "-o", "OUT"),
+    "evaluate": ("evaluate", "NET", "FOLDER", "-o", "OUT", "--methods", "gradient", "--measures", "deletion"),
+}
+
+
+@pytest.mark.parametrize("declared", FREE)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_pictures_have_the_sizes_that_are_given(command, declared, tmp_path):
+    inputs, sides = FREE[declared]
+    body = "c = Conv<pads=[1,1,1,1]>(x, k) r = Relu(c) p = GlobalAveragePool(r) q = Flatten(p) y = MatMul(q, v)"
+    used = {name: WEIGHTS[name] for name in ("k", "v")}
+    onnx.save(model(f"({inputs}) => (float[N,5] y) {{ {body} }}", weights=used), tmp_path / "net.onnx")
+    (tmp_path / "in").mkdir()
+    photo = np.random.default_rng(0).integers(0, 255, (20, 16, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), photo)
+    known = {"NET": "net.onnx", "PICTURE": "in/a.png", "FOLDER": "in", "OUT": "out"}
+    asked = [tmp_path / known[word] if word in known else word for word in COMMANDS[command]]
+    good(*asked, "--preprocess", "gray,scale=1/255,mean=0.5,std=0.5", "--input-shape", f"1,1,{sides}")
+    if command == "explain":
+        assert np.load(tmp_path / "out" / "a.npy").shape == (12, 18)
+
+
+def test_a_shape_that_contradicts_the_preprocessing_is_refused():
+    pre = Preprocessing(channels="GRAY", size=(8, 8))
+    with pytest.raises(PreprocessingError, match="size 8x8 does not fit"):
+        completed(pre, ir.val("x", ir.DataType.FLOAT, ("N", 1, "H", "W")), (1, 1, 12, 18))

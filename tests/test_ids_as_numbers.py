@@ -8,7 +8,9 @@ import pytest
 from onnx import parser
 
 import fgonnx
-from tests.cli_support import run
+from fgonnx.errors import InputError
+from fgonnx.text.explainer import TextExplainer
+from tests.cli_support import good, refused, run
 
 TABLE = np.random.default_rng(0).standard_normal((6, 2)).astype(np.float32)
 IDS = np.array([[3, 1, 0, 5], [2, 2, 4, 0]], np.float32)
@@ -52,3 +54,62 @@ def test_numbers_that_are_computed_with_are_none():
 def test_inspect_says_so(tmp_path):
     onnx.save(model(f"i = Cast<to = 6>(ids) r = Gather(w, i) {MASKS['above the padding'][0]}"), tmp_path / "m.onnx")
     assert "ids of a vocabulary of 6: explained with respect to the rows" in run("inspect", tmp_path / "m.onnx").stdout
+
+
+WHOLE = {"float32": IDS, "float64": IDS.astype(np.float64), "int64": IDS.astype(np.int64), "one text": IDS[0]}
+COMMANDS = {
+    "explain": ("MODEL", "IDS", "-o", "OUT"),
+    "check": ("MODEL", "IDS"),
+    "compare": ("MODEL", "MODEL", "IDS", "-o", "OUT"),
+}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    onnx.save(model(f"i = Cast<to = 6>(ids) r = Gather(w, i) {MASKS['above the padding'][0]}"), tmp_path / "m.onnx")
+
+    def asked(command, ids):
+        np.save(tmp_path / "ids.npy", ids)
+        known = {"MODEL": tmp_path / "m.onnx", "IDS": tmp_path / "ids.npy", "OUT": tmp_path / "out"}
+        return command, *(known.get(word, word) for word in COMMANDS[command])
+
+    return asked
+
+
+@pytest.mark.parametrize("ids", WHOLE.values(), ids=WHOLE)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_whole_numbers_of_any_type_are_taken_from_files(command, ids, saved):
+    good(*saved(command, ids if command != "check" else np.atleast_2d(ids)))
+
+
+def test_they_are_the_same_ids_in_any_type(tmp_path, saved):
+    maps = []
+    for ids in (IDS, IDS.astype(np.int64)):
+        good(*saved("explain", ids))
+        maps.append(np.load(tmp_path / "out" / "ids-0001.npy"))
+    np.testing.assert_array_equal(*maps)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [(3.5, "3.5 at (0, 1)"), (np.nan, "nan at (0, 1)"), (np.inf, "inf at (0, 1)")]
+)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_is_no_whole_number_is_named(command, wrong, said, saved):
+    ids = IDS.copy()
+    ids[0, 1] = wrong
+    assert said in refused(*saved(command, ids))
+
+
+@pytest.mark.parametrize("given", [[3.0, 1.0, 0.0], np.array([3.0, 1.0, 0.0]), np.array([[3.0, 1.0, 0.0]])])
+def test_texts_are_given_as_numbers(given):
+    explainer = TextExplainer(model(f"i = Cast<to = 6>(ids) r = Gather(w, i) {MASKS['none'][0]}"))
+    whole = explainer([3, 1, 0], 1)
+    found = explainer(given, 1)
+    np.testing.assert_array_equal(found[0].values, whole[0].values)
+
+
+@pytest.mark.parametrize("given", [[3.0, 1.5], np.array([3.0, 1.5]), np.array([[3.0, 1.5]])])
+def test_texts_of_broken_numbers_are_refused(given):
+    explainer = TextExplainer(model(f"i = Cast<to = 6>(ids) r = Gather(w, i) {MASKS['none'][0]}"))
+    with pytest.raises(InputError, match=r"holds 1\.5 at .*; ids are whole numbers"):
+        explainer(given, 1)

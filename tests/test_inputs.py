@@ -145,6 +145,37 @@ class TestSizesOfOtherInputs:
             explainer(fed)
 
 
+class TestSizesOfBoundNumbers:
+    """A number fills the shape that is given by name."""
+
+    SOURCE = gated("float[A,B,4]", "m = ReduceSum<keepdims=0>(second, ax)")
+
+    @pytest.mark.parametrize("size", [1, 3])
+    @pytest.mark.parametrize("shapes", [lambda s: {"second": (1, s, 4)}, lambda s: {"second": (1, s, 4), "x": (1, 6)}])
+    def test_are_those_given(self, size, shapes):
+        found = Explainer(self.SOURCE, bind={"second": 0.5}, input_shape=shapes(size))(X[:, :6])
+        fed = {"x": X[:, :6], "second": np.full((1, size, 4), 0.5, np.float32)}
+        np.testing.assert_allclose(found.outputs["y"], run(self.SOURCE, fed)["y"], rtol=1e-5)
+
+    def test_are_asked_for(self):
+        with pytest.raises(OptionError, match=r"which a single number does not tell; give them \(input_shape="):
+            Explainer(self.SOURCE, bind={"second": 0.5})
+
+    @pytest.mark.parametrize("shape", [(1, 3, 5), (3, 4)])
+    def test_that_do_not_fit_are_refused(self, shape):
+        with pytest.raises(OptionError, match="does not fit its input second"):
+            Explainer(self.SOURCE, bind={"second": 0.5}, input_shape={"second": shape})
+
+    def test_of_an_array_are_its_own(self):
+        given = np.ones((1, 2, 4), np.float32)
+        with pytest.raises(OptionError, match=r"is given the shape \(1, 3, 4\), its bound value \(1, 2, 4\)"):
+            Explainer(self.SOURCE, bind={"second": given}, input_shape={"second": (1, 3, 4)})
+
+    def test_are_those_given_in_a_file(self):
+        proto = fgonnx.rewrite(self.SOURCE, bind={"second": 0.5}, input_shape={"second": (1, 3, 4)})
+        assert next(list(t.dims) for t in proto.graph.initializer if t.name == "second") == [1, 3, 4]
+
+
 class TestText:
     def test_is_read(self, tmp_path):
         np.save(tmp_path / "s.npy", STATE)

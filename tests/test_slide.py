@@ -52,6 +52,24 @@ def test_a_state_is_what_the_window_before_has_left(tmp_path):
     assert max(w["rounding"] for w in found["windows"]) < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("value", "first", "shape"),
+    [("zeros", 0, ()), ("0.75", 0.75, ()), ("zeros", 0, ("--input-shape", "state=1,1")), ("file", 0.5, ())],
+)
+def test_the_first_state_is_what_its_input_is_bound_to(value, first, shape, tmp_path):
+    source, (path, _) = detector(tmp_path / "m.onnx"), sound(tmp_path / "a.wav", 8)
+    if value == "file":
+        np.save(tmp_path / "state.npy", np.full((1, 1), first, np.float32))
+        value = tmp_path / "state.npy"
+    scores = []
+    for bound in ((), ("--bind", f"state={value}", *shape)):
+        good("explain", source, path, "-o", tmp_path / "out", "--slide", 8, "--carry", "state=after", *bound)
+        made = record(tmp_path / "out", "a")
+        scores.append(made["slide"]["windows"][0]["score"])
+    np.testing.assert_allclose(scores[1] - scores[0], first / 2, rtol=1e-5, atol=1e-7)
+    assert made["settings"]["bind"]["state"].startswith("float32 [1, 1], all")
+
+
 def test_side_by_side_the_map_is_the_sum_of_all_scores(tmp_path):
     values = np.random.default_rng(0).normal(size=(48, 3)).round(3)
     source, path = series(tmp_path / "m.onnx"), table(tmp_path / "a.csv", CHANNELS, values)

@@ -148,7 +148,7 @@ def check(
     refuse_idle(options, ("contrast",), "a check explains single entries")
     refuse_idle(options, ("seed", "outputs"), "a check computes what it compares")
     refuse_idle(options, ("backward",), "a check is about the gradient")
-    source = bound_to(load(model), options.bind)
+    source = bound_to(load(model), options.bind, options.input_shape)
     loaded, options = arranged(source, replace(options, bind=None))
     if x is not None and source.arrangement is None:
         x = turned(loaded, x)

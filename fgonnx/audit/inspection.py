@@ -68,7 +68,7 @@ def inspected(
     """Inspect a model, as `inspect` does, with the obstacle spelled by the function given."""
     refuse_idle(options, ("contrast",), "an inspection explains nothing")
     refuse_idle(options, FILE, "inspect writes no file")
-    loaded = bound_to(load(model), options.bind)
+    loaded = bound_to(load(model), options.bind, options.input_shape)
     options = _some_tokens(loaded, options)
     found = _file(loaded)
     found |= {"explanation": None, "obstacle": None, "refusals": []}

@@ -71,7 +71,7 @@ def command(
     Exit code: 0 where all checks pass, 1 where one fails, 2 where input or options are wrong, 3 where none fails but
     one is not decided.
     """
-    loaded = binding.bind(load(model), options.bind)
+    loaded = binding.bind(load(model), options.bind, options.input_shape)
     loaded, options = arranged(loaded, replace(options, bind=None))
     x, layout, said = check_samples(loaded, inputs or (), options, reading, thoroughness)
     for label, text in said:

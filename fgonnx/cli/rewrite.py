@@ -74,7 +74,7 @@ def command(
     files.destination(out)
     if os.path.exists(out) and os.path.exists(model) and os.path.samefile(out, model):
         raise OptionError(f"'{out}' is the source model; write to another file")
-    loaded = bind(load(model), options.bind)
+    loaded = bind(load(model), options.bind, options.input_shape)
     options = replace(options, bind=None)
     contrasted = isinstance(options.contrast, str) and options.contrast != NEXT
     if (target is None or target in TARGETS) and not contrasted:

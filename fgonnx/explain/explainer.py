@@ -135,7 +135,7 @@ class Explainer:
             options = replace(options, outputs=(*options.wanted, "attribution"))
         self.options = options
         self._made_of = load(model), asked, self.running, None if labels is None else names_of(labels)
-        source = bound_to(self._made_of[0], options.bind)
+        source = bound_to(self._made_of[0], options.bind, options.input_shape)
         given = with_samples_first(source)
         #: What a file is that fgonnx wrote, None for a model.
         self._file = opened(given)

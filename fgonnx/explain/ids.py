@@ -30,7 +30,9 @@ def check(where: str, r: Rewritten, arrays: dict[str, Array]) -> None:
     """
     name = r.normal.given
     array = arrays[name]
-    if array.dtype.kind == "O" or array.dtype.kind not in "iuf" or not np.array_equal(array, np.rint(array)):
+    if array.dtype.kind == "f" and (wrong := not_whole(array)) is not None:
+        raise InputError(f"{where}: the ids '{name}' hold {wrong}; ids are whole numbers")
+    if array.dtype.kind not in "iuf":
         raise InputError(
             f"{where}: the ids '{name}' are no array of whole numbers (it is of {array.dtype}); texts of several "
             "lengths are padded to one, or given one at a time"
@@ -53,6 +55,15 @@ def check(where: str, r: Rewritten, arrays: dict[str, Array]) -> None:
             limits = np.iinfo(wanted) if wanted.kind in "iu" else None
             if limits is None or not given.size or (limits.min <= given.min() and given.max() <= limits.max):
                 arrays[key] = given.astype(wanted)
+
+
+def not_whole(array: Array) -> str | None:
+    """Say which floating-point number is no whole one, the first of them, and where; None where all are whole."""
+    wrong = ~np.isfinite(array) | (array != np.rint(array))
+    if not wrong.any():
+        return None
+    at = tuple(int(i) for i in np.argwhere(wrong)[0])
+    return f"{array[at]} at {at[0] if len(at) == 1 else at}"
 
 
 class Rows:

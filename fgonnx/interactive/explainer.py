@@ -144,10 +144,11 @@ class Explainer(explainer.Explainer):
     def _reader_of(self, name: str | None) -> Reader:
         if name not in self._readers:
             value = self.loaded.input(name)
+            shape = self.options.explained_shape if name == self.options.input else None
             if self._preprocess is not None:
-                found: Preprocessing | None = completed(self._preprocess, value)
+                found: Preprocessing | None = completed(self._preprocess, value, shape)
             else:
-                found, _ = self.reading.preprocessing(self.loaded, name, required=False)
+                found, _ = self.reading.preprocessing(self.loaded, name, required=False, shape=shape)
             self._readers[name] = Reader(
                 value, found, self.reading, axis=self.loaded.batch_axis, layout=self._layout_of
             )

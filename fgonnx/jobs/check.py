@@ -13,16 +13,19 @@ import numpy.typing as npt
 from fgonnx._version import __version__
 from fgonnx.audit.check import Thoroughness
 from fgonnx.audit.found import CheckResult
+from fgonnx.engine.graph.lookups import holds_ids
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.rewrite.options import Options
-from fgonnx.errors import OptionError
+from fgonnx.errors import InputError, OptionError
 from fgonnx.fields import refuse_idle
+from fgonnx.files import read_array
 from fgonnx.jobs.reading import Reading, agreed_layout
 from fgonnx.jobs.recordings import rated, refuse_unread
-from fgonnx.jobs.samples import Reader, find, is_picture
+from fgonnx.jobs.samples import Reader, Source, find, is_picture
 from fgonnx.jobs.tabular import Tabular
 from fgonnx.pictures.read.synthetic import random_pictures
+from fgonnx.text.ids import whole_numbers
 
 Array = npt.NDArray[Any]
 
@@ -64,7 +67,8 @@ def check_samples(
     tables = Tabular(str(value.name), dims_of(value), how)
     sources = find(inputs, len(dims_of(value)), loaded.batch_axis, tables) if inputs else []
     refuse_unread(reading, sources, tables)
-    pre, origin = reading.preprocessing(loaded, options.input, required=any(is_picture(s.path) for s in sources))
+    pictures = any(is_picture(s.path) for s in sources)
+    pre, origin = reading.preprocessing(loaded, options.input, required=pictures, shape=options.explained_shape)
     layout, said = options.layout, []
     if pre is not None:
         said.append(("preprocessing", f"{pre.describe()}  (from: {origin})"))
@@ -72,7 +76,8 @@ def check_samples(
     if sources:
         refuse_idle(thoroughness, ["samples"], "pictures or arrays to check on are given")
         reader = Reader(value, pre, how, axis=loaded.batch_axis)
-        rows = [reader.read(source).x for source in sources]
+        ids = holds_ids(loaded.ir, value)
+        rows = [reader.prepared(_ids(s, reader), s).x if ids else reader.read(s).x for s in sources]
         if len({row.shape for row in rows}) > 1:
             raise OptionError("the samples have different sizes; check those of one size at a time")
         return np.stack(rows), layout, [*said, ("checked on", f"{len(rows)} sample(s) given")]
@@ -82,6 +87,13 @@ def check_samples(
         return random_pictures(pre, options.explained_shape, count, seed), layout, said
     said.append(("checked on", f"{count} random array(s), seed {seed}; the model may be made for other values"))
     return None, layout, said
+
+
+def _ids(source: Source, reader: Reader) -> Array:
+    """Return ids of a file, whole numbers of any type, as numbers of the input's type."""
+    whole = whole_numbers(read_array(source.path, InputError), f"'{source.path}'")
+    row = np.array(whole if source.row is None else np.take(whole, source.row, axis=reader.axis))
+    return row.astype(reader.dtype) if reader.dtype.kind == "f" and row.dtype.kind in "iu" else row
 
 
 def not_tested(result: CheckResult, *, drawn: bool) -> list[str]:

@@ -81,14 +81,16 @@ class Side:
 
     def __init__(self, path: Path, inputs: Sequence[Path], options: Options, reading: Reading) -> None:
         self.path, self.given, self.reading = path, options, reading
-        self.loaded, options = arranged(bind(load(path), options.bind), options)
+        self.loaded, options = arranged(bind(load(path), options.bind, options.input_shape), options)
         value = self.loaded.input(options.input)
         how = rated(reading, self.loaded)
         tables = Tabular(str(value.name), dims_of(value), how)
         sources = find(inputs, len(dims_of(value)), self.loaded.batch_axis, tables)
         refuse_unread(reading, sources, tables)
         pictures = any(is_picture(s.path) for s in sources)
-        self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=pictures)
+        self.preprocessing, self.origin = reading.preprocessing(
+            self.loaded, options.input, required=pictures, shape=options.explained_shape
+        )
         self.reader = Reader(value, self.preprocessing, how, axis=self.loaded.batch_axis)
         layout = agreed_layout(options.layout, self.preprocessing, self.loaded, options.input)
         self.options = replace(options, bind=None, layout=layout)

@@ -159,10 +159,12 @@ class EvaluationJob:
         self.model, self.folder, self.plan = model, folder, plan or Plan()
         self.running = running or Running(batch_size=16)
         self.reading, self._given = reading, options
-        self.loaded, options = arranged(binding.bind(load(model), options.bind), options)
+        self.loaded, options = arranged(binding.bind(load(model), options.bind, options.input_shape), options)
         value = self.loaded.input(options.input)
         pictures = os.path.isdir(data)
-        self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=pictures)
+        self.preprocessing, self.origin = reading.preprocessing(
+            self.loaded, options.input, required=pictures, shape=options.explained_shape
+        )
         layout = agreed_layout(options.layout, self.preprocessing, self.loaded, options.input)
         self.options = replace(options, bind=None, layout=layout)
         self.forward = Explainer(self.loaded, self.options, self.running)

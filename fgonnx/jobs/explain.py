@@ -94,7 +94,8 @@ class ExplainJob:
         # Random draws depend on a sample's position in its batch: in a batch of one, they depend on no other sample.
         driven = methods.find(self.options.method).drive is not None
         self.together = 1 if driven else self.running.batch_size
-        self.loaded, self._options = arranged(binding.bind(load(self.model), self.options.bind), self.options)
+        source = binding.bind(load(self.model), self._fixed, self.options.input_shape)
+        self.loaded, self._options = arranged(source, self.options)
         if self.target is not None:
             choice.parse(self.target)  # before anything is read
         if isinstance(self.options.contrast, str):
@@ -111,7 +112,7 @@ class ExplainJob:
         if all(is_recording(s.path) for s in self.sources):
             refuse_idle(self.reading, ["preprocess"], "all inputs are recordings, which are taken as they are")
         self.preprocessing, self.preprocessing_origin = self.reading.preprocessing(
-            self.loaded, self.options.input, required=self._pictures
+            self.loaded, self.options.input, required=self._pictures, shape=self._options.explained_shape
         )
         self.reader = Reader(value, self.preprocessing, how, axis=self.loaded.batch_axis, layout=self._layout_of)
         self._given_labels = self.reading.names()
@@ -207,6 +208,16 @@ class ExplainJob:
         return Explainer(self.loaded, options, replace(self.running, spin=False), labels=self._given_labels)
 
     @property
+    def _fixed(self) -> Mapping[str, Any] | None:
+        """What inputs are bound to."""
+        return self.options.bind
+
+    @property
+    def _bound(self) -> Mapping[str, str]:
+        """What a record says of the bound inputs."""
+        return self.loaded.bound
+
+    @property
     def _asks_gradient(self) -> bool:
         """Whether the map may have lanes."""
         return tabled.wants_gradient(self.loaded, self._options)
@@ -226,8 +237,9 @@ class ExplainJob:
     def _request(self, source: Source) -> dict[str, Any]:
         """Return the first keys of a record: everything that determines its content."""
         found = {"path": str(source.path), "row": source.row, "sha256": digest(source.path)}
-        bound = self.loaded.bound
-        return self._asked.request(self._identified, bound, found, self.preprocessing, self._target(), self.picture)
+        return self._asked.request(
+            self._identified, self._bound, found, self.preprocessing, self._target(), self.picture
+        )
 
     @cached_property
     def _identified(self) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def export_triton(
             raise OptionError(f"'{folder / str(version)}' is there already; give another version, or none for the next")
     given = reading.names()
     names = given or loaded.labels() or ()
-    bound = bind(loaded, options.bind)
+    bound = bind(loaded, options.bind, options.input_shape)
     explained = rewrite(bound, options=replace(targeted(options, target, names), bind=None))
     known = {p.key: p.value for p in explained.metadata_props}
     head = _sizes(known["fgonnx.head_shape"])

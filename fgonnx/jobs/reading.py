@@ -202,7 +202,7 @@ class Reading:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in given.items() if v is not None}
 
     def preprocessing(
-        self, loaded: LoadedModel, input: str | None, *, required: bool
+        self, loaded: LoadedModel, input: str | None, *, required: bool, shape: Sequence[int] | None = None
     ) -> tuple[Preprocessing | None, str]:
         """Return the complete preprocessing of a model's pictures, and its origin.
 
@@ -214,6 +214,8 @@ class Reading:
             Name of the input.
         required : bool
             Whether there are pictures.
+        shape : sequence of int, optional
+            The shape that is given for the input, with its batch: it counts where the model leaves a size free.
 
         Raises
         ------
@@ -225,7 +227,7 @@ class Reading:
             found, origin = presets.parse(str(self.preprocess)), "given"
         elif text is not None:
             found, origin = Preprocessing.from_json(text), "the model's metadata"
-        elif (written := _written(loaded, input, required=required)) is not None:
+        elif (written := _written(loaded, input, shape, required=required)) is not None:
             found, origin = written
         elif required and holds_ids(loaded.ir, loaded.input(input)):
             raise PreprocessingError(
@@ -235,12 +237,14 @@ class Reading:
             raise PreprocessingError(f"{loaded.name}: {unknown_preprocessing()}")
         else:
             return None, ""
-        return completed(found, loaded.input(input)), origin
+        return completed(found, loaded.input(input), shape), origin
 
 
-def _written(loaded: LoadedModel, input: str | None, *, required: bool) -> tuple[Preprocessing, str] | None:
+def _written(
+    loaded: LoadedModel, input: str | None, shape: Sequence[int] | None, *, required: bool
+) -> tuple[Preprocessing, str] | None:
     """Return what an exporter wrote, and where; where no picture needs it, what cannot be done says nothing."""
-    dims = [d if isinstance(d, int) else None for d in dims_of(loaded.input(input))]
+    dims = _sizes(loaded.input(input), shape)
     height, width = dims[1:3] if len(dims) == 4 and dims[3] in (1, 3, 4) else [None, None, *dims][-2:]
     try:
         return exporters.preprocessing(loaded.ir.metadata_props, loaded.folder, (height, width))
@@ -250,16 +254,23 @@ def _written(loaded: LoadedModel, input: str | None, *, required: bool) -> tuple
         return None
 
 
-def completed(found: Preprocessing, value: ir.Value) -> Preprocessing:
-    """Return a preprocessing with what an input of a model says of it.
+def completed(found: Preprocessing, value: ir.Value, shape: Sequence[int] | None = None) -> Preprocessing:
+    """Return a preprocessing with what an input of a model says of it, and the shape that is given for it.
 
     Raises
     ------
     PreprocessingError
         The input is not a picture, or contradicts it.
     """
+    return complete(found, _sizes(value, shape), dtype_of(value).numpy())
+
+
+def _sizes(value: ir.Value, shape: Sequence[int] | None) -> list[int | None]:
+    """Return the sizes of an input, its free ones behind the batch from a shape that is given for it."""
     dims = [d if isinstance(d, int) else None for d in dims_of(value)]
-    return complete(found, dims, dtype_of(value).numpy())
+    if shape is None or len(shape) != len(dims):  # said where the graph is made
+        return dims
+    return [*dims[:1], *(g if d is None else d for d, g in zip(dims[1:], shape[1:], strict=True))]
 
 
 def _is_number(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.engine.graph.values import dims_of, dtype_of
+from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import load
+from fgonnx.engine.rewrite.arranged import turned
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.parts import METHODS, Lanes, lanes
@@ -95,11 +97,13 @@ class SlideJob(ExplainJob):
     """
 
     _window: int = field(default=0, init=False)
+    _first: dict[str, Array] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         carried = dict(self.reading.carry or {})
         given = load(self.model)
-        names = [str(v.name) for v in free_inputs(given.ir.graph) if str(v.name) not in (self.options.bind or {})]
+        free = {str(v.name): v for v in free_inputs(given.ir.graph)}
+        names = [name for name in free if name in carried or name not in (self.options.bind or {})]
         outputs = [str(v.name) for v in given.ir.graph.outputs]
         for name, output in carried.items():
             if name not in names or output not in outputs:
@@ -112,6 +116,10 @@ class SlideJob(ExplainJob):
         if self.options.input is None and carried and len(rest) == 1:
             self.options = replace(self.options, input=rest[0])
         self.options = tabled.signed(self.options)
+        shapes = self.options.input_shape if isinstance(self.options.input_shape, Mapping) else {}
+        for name, value in (self.options.bind or {}).items():
+            if name in carried:
+                self._first[name] = binding.fixed(given.name, free[name], value, shapes.get(name))
         super().__post_init__()
         self._window = self._length()
         if self.reading.slide is None or self.reading.slide > self._window:
@@ -140,6 +148,14 @@ class SlideJob(ExplainJob):
         if len(known) == 1:
             return known[0]
         return known[0 if self._layout_of((known[0], known[1])) == "NWC" else 1]
+
+    @property
+    def _fixed(self) -> Mapping[str, Any]:
+        return {k: v for k, v in (self.options.bind or {}).items() if k not in self._first}
+
+    @property
+    def _bound(self) -> Mapping[str, str]:
+        return {**self.loaded.bound, **{name: binding.described(array) for name, array in self._first.items()}}
 
     @property
     def _asks_gradient(self) -> bool:
@@ -216,6 +232,7 @@ class SlideJob(ExplainJob):
         for name in carried:
             sizes = [d if isinstance(d, int) else 1 for d in dims_of(inputs[name])]
             state[name] = np.zeros(sizes, dtype_of(inputs[name]).numpy())
+        state.update(turned(self.loaded, self._first))
         explained = str(self.loaded.input(self.options.input).name)
         for start, x in zip(starts, xs, strict=True):
             e = self._explainer({explained: x[None], **state}, self.target)

@@ -45,7 +45,7 @@ _NAMED = 5  # rows without a text that are named
 
 def takes_texts(model: Path, options: Options) -> bool:
     """Tell whether the explained input of a model holds ids, which texts become."""
-    loaded = bound_to(load(model), options.bind)
+    loaded = bound_to(load(model), options.bind, options.input_shape)
     try:
         return holds_ids(loaded.ir, loaded.input(options.input))
     except FgonnxError:  # said where it is explained

@@ -114,9 +114,11 @@ class Served:
                 f"{given.name} was written by fgonnx and explains itself: any server of ONNX models takes it; give its "
                 "source"
             )
-        self.loaded, options = arranged(binding.bind(given, how.options.bind), how.options)
+        self.loaded, options = arranged(binding.bind(given, how.options.bind, how.options.input_shape), how.options)
         value = self.loaded.input(options.input)
-        preprocessing, _ = how.reading.preprocessing(self.loaded, options.input, required=False)
+        preprocessing, _ = how.reading.preprocessing(
+            self.loaded, options.input, required=False, shape=options.explained_shape
+        )
         layout = agreed_layout(options.layout, preprocessing, self.loaded, options.input)
         self._driven = methods.find(options.method).drive is not None
         self.reader = Reader(value, preprocessing, how.reading, axis=self.loaded.batch_axis)

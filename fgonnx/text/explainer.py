@@ -76,7 +76,7 @@ class TextExplainer:
     def __post_init__(self) -> None:
         self.loaded = load(self.model)
         options, running = with_changes(self.options, self.running, dict(self.changes))
-        source = bound_to(self.loaded, options.bind)
+        source = bound_to(self.loaded, options.bind, options.input_shape)
         if not is_written(source):
             source, options = arranged(source, options)
             self.loaded, options = source, replace(options, bind=None)

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fgonnx.errors import InputError
+from fgonnx.explain.ids import not_whole
 
 _LARGEST = 2**63 - 1
+
+
+def whole_numbers(given: Any, where: str) -> Any:
+    """Return ids that are given as floating-point numbers as whole numbers, and anything else as it is.
+
+    Raises
+    ------
+    InputError
+        One of them is no whole number of 64 bits; `where` names the ids.
+    """
+    if isinstance(given, (list, tuple)) and given and all(isinstance(v, numbers.Real) for v in given):
+        floats = any(isinstance(v, (float, np.floating)) for v in given)
+        return whole_numbers(np.asarray(given), where).tolist() if floats else given
+    if not isinstance(given, np.ndarray) or given.dtype.kind != "f":
+        return given
+    if (wrong := not_whole(given)) is not None:
+        raise InputError(f"{where} holds {wrong}; ids are whole numbers")
+    outside = np.abs(given) >= float(_LARGEST)
+    if outside.any():
+        raise InputError(f"{where}: {given[outside][0]:.0f} is no id: it has more than 64 bits")
+    return given.astype(np.int64)
 
 
 def given_texts(given: Any) -> Sequence[Any]:
@@ -20,7 +43,7 @@ def given_texts(given: Any) -> Sequence[Any]:
     InputError
         It is none of these.
     """
-    given = _array(given)
+    given = whole_numbers(_array(given), "the text")
     if isinstance(given, (str, bytes)) or _is_row(given):
         return [given]
     if isinstance(given, tuple) and given and all(isinstance(t, str) for t in given):
@@ -47,13 +70,13 @@ def as_ids(given: Any, where: str) -> list[int] | None:
     InputError
         They are no whole numbers of 64 bits; `where` names the text.
     """
-    given = _array(given)
+    given = whole_numbers(_array(given), where)
     if isinstance(given, (list, tuple)) and not given:
         raise InputError(f"{where} is empty; give at least one token")
-    numbers = isinstance(given, np.ndarray) or (
+    counted = isinstance(given, np.ndarray) or (
         isinstance(given, (list, tuple)) and all(isinstance(v, (int, float, np.number)) for v in given)
     )
-    if not numbers:
+    if not counted:
         return None
     if not _is_row(given):
         raise InputError(f"{where}: ids are whole numbers, (T,), one for each token")

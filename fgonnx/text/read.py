@@ -13,6 +13,7 @@ import numpy as np
 from fgonnx import bounds, delimited, files
 from fgonnx.errors import InputError, OptionError
 from fgonnx.files import read_array
+from fgonnx.text.ids import whole_numbers
 from fgonnx.wording import near, parameter
 
 SUFFIXES = (".txt", ".jsonl", ".ndjson", ".csv", ".tsv", ".npy")
@@ -96,7 +97,7 @@ def _in_file(path: Path, column: str | None, *, as_bytes: bool) -> list[Text]:
             raise InputError(f"'{path}' holds no files of texts ({', '.join(SUFFIXES)})")
         return [text for p in inner for text in _in_file(p, column, as_bytes=as_bytes)]
     if kind == ".npy":
-        array = read_array(path, InputError)
+        array = whole_numbers(read_array(path, InputError), f"'{path}'")
         if array.dtype.kind not in "iu" or array.ndim not in (1, 2):
             raise InputError(
                 f"'{path}' holds {array.dtype} of the shape {array.shape}; ids are whole numbers, (T,) or (N, T)"

@@ -75,7 +75,7 @@ class PageJob:
 
     def __post_init__(self) -> None:
         self._choices = self.page.choices()
-        self.loaded = binding.bind(load(self.model), self.options.bind)
+        self.loaded = binding.bind(load(self.model), self.options.bind, self.options.input_shape)
         options = replace(self.options, bind=None, form="portable")
         value = self.loaded.input(options.input)
         if why := _no_picture(value):
@@ -83,7 +83,9 @@ class PageJob:
                 f"{self.loaded.name}: a page shows pictures, and the input '{value.name}' {why}; explain recordings, "
                 "texts and tables with 'fgonnx explain'"
             )
-        found, self.origin = self.reading.preprocessing(self.loaded, options.input, required=True)
+        found, self.origin = self.reading.preprocessing(
+            self.loaded, options.input, required=True, shape=options.explained_shape
+        )
         assert found is not None
         self.preprocessing = found
         if found.size is None:

@@ -18,12 +18,16 @@ from fgonnx.engine.model.load import LoadedModel
 from fgonnx.errors import OptionError
 from fgonnx.fields import pairs
 from fgonnx.files import read_named
-from fgonnx.wording import near, whole
+from fgonnx.wording import near, parameter, whole
 
 Array = npt.NDArray[Any]
 
 
-def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
+def bind(
+    loaded: LoadedModel,
+    values: Mapping[str, Any] | None,
+    shapes: Mapping[str, Sequence[int]] | Sequence[int] | None = None,
+) -> LoadedModel:
     """Bind inputs of a model to values: sampling rates, states of recurrent layers, masks.
 
     They become the inputs' default values, so that values that depend on them alone are known when the model is
@@ -37,6 +41,8 @@ def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
     values : mapping of str to number or array
         Keys are names of inputs. A number fills the input's shape, in which one size may be free and becomes 1: that
         of the batch.
+    shapes : mapping of str to sequence of int, or sequence of int, optional
+        Shapes by the name of their input, which a number fills; a shape without a name is of the explained input.
 
     Returns
     -------
@@ -53,6 +59,7 @@ def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
     model = loaded.ir.clone()
     graph = model.graph
     bound = dict(loaded.bound)
+    named = shapes if isinstance(shapes, Mapping) else {}
     for name, value in values.items():
         graph_input = next((v for v in graph.inputs if v.name == name and name not in loaded.bound), None)
         if graph_input is None or graph_input.dtype is None or graph_input.shape is None:
@@ -64,7 +71,7 @@ def bind(loaded: LoadedModel, values: Mapping[str, Any] | None) -> LoadedModel:
         others = [v for v in free_inputs(graph) if v is not graph_input and v.shape is not None]
         lengths = {d.value for v in others for d in dims_of(v)[1:] if not isinstance(d, int)}
         lengths -= {d.value for v in graph.inputs for d in dims_of(v)[:1] if not isinstance(d, int)}
-        array = _fixed(loaded.name, graph_input, value, lengths)
+        array = fixed(loaded.name, graph_input, value, named.get(name), lengths)
         graph_input.const_value = ir.tensor(array, name=name)
         graph_input.shape = ir.Shape(array.shape)
         graph.register_initializer(graph_input)
@@ -96,7 +103,8 @@ def with_sizes(loaded: LoadedModel, shapes: Mapping[str, Sequence[int]]) -> Load
 def with_given_sizes(loaded: LoadedModel, explained: ir.Value, shapes: Mapping[str, Sequence[int]]) -> LoadedModel:
     """Fix the free sizes of inputs beside the explained one to those that are given.
 
-    A 1 in the place of the batch, or of an axis that the explained input has too, leaves that axis as it is.
+    A 1 in the place of the batch, or of an axis that the explained input has too, leaves that axis as it is. Bound
+    inputs have the shapes of their values.
 
     Parameters
     ----------
@@ -118,6 +126,8 @@ def with_given_sizes(loaded: LoadedModel, explained: ir.Value, shapes: Mapping[s
     inputs = {str(v.name): v for v in free_inputs(model.graph)}
     shared = {d.value for d in dims_of(explained) if not isinstance(d, int) and d.value is not None}
     for name, sizes in shapes.items():
+        if name in loaded.bound:  # `bind` has seen to its shape
+            continue
         if name not in inputs:
             raise OptionError(
                 f"{loaded.name}: has no input '{name}' that could be given a shape; it has: "
@@ -136,6 +146,10 @@ def with_given_sizes(loaded: LoadedModel, explained: ir.Value, shapes: Mapping[s
             ]
         )
     return replace(loaded, ir=model)
+
+
+def _fits(dims: Sequence[Any], sizes: Sequence[int]) -> bool:
+    return len(sizes) == len(dims) and all(not isinstance(d, int) or d == s for d, s in zip(dims, sizes, strict=True))
 
 
 def parse(texts: Sequence[str]) -> dict[str, Any]:
@@ -168,16 +182,51 @@ def described(array: Array) -> str:
     return f"{array.dtype} {list(array.shape)}, {content}" if array.ndim else f"{array.dtype} {content}"
 
 
-def _fixed(where: str, graph_input: ir.Value, value: Any, lengths: Collection[str | None]) -> Array:
-    """Return the array of a bound value; `lengths` are free sizes of other inputs, behind their batch."""
+def fixed(
+    where: str,
+    graph_input: ir.Value,
+    value: Any,
+    given: Sequence[int] | None = None,
+    lengths: Collection[str | None] = (),
+) -> Array:
+    """Return the array of a bound value.
+
+    Parameters
+    ----------
+    where : str
+        The model, for messages.
+    graph_input : ir.Value
+        The input.
+    value : number or array
+        What it is bound to.
+    given : sequence of int, optional
+        The shape that the input is to have.
+    lengths : collection of str or None
+        Free sizes of other inputs, behind their batch.
+
+    Raises
+    ------
+    OptionError
+        Shapes or types do not match, or a number does not tell the sizes.
+    """
     dims, wanted = dims_of(graph_input), dtype_of(graph_input).numpy()
     array = np.asarray(value)
     free = [d for d in dims if not isinstance(d, int)]
+    if given is not None and not _fits(dims, given):
+        raise OptionError(f"{where}: the shape {tuple(given)} does not fit its input {inputs_described([graph_input])}")
+    if array.ndim == 0 and given is not None:
+        array = np.full(given, array)
+    if given is not None and array.shape != tuple(given):
+        raise OptionError(
+            f"{where}: the input '{graph_input.name}' is given the shape {tuple(given)}, its bound value {array.shape}"
+        )
     if array.ndim == 0 and (len(free) > 1 or any(d.value is not None and d.value in lengths for d in free)):
         shape = ", ".join(str(d if isinstance(d, int) else d.value or "?") for d in dims)
+        example = {str(graph_input.name): tuple(d if isinstance(d, int) else 1 for d in dims)}
         raise OptionError(
             f"{where}: the input '{graph_input.name}' has the free sizes ({shape}), which a single number does not "
-            f"tell; bind it to an array of the sizes that it is to have, as {graph_input.name}=values.npy"
+            f"tell; give them ({parameter('input_shape', example)}), or bind it to an array of the sizes "
+            f"that it is to have, as {graph_input.name}=values.npy"
         )
     if array.ndim == 0:
         array = np.full([d if isinstance(d, int) else 1 for d in dims], array)

@@ -75,7 +75,7 @@ def grad(
     """
     options = options_with_changes(options, changes)
     refuse_others(options, _FIELDS, f"a plain gradient takes {', '.join(_FIELDS)} alone")
-    loaded, options = sized(bound_to(load(model), options.bind), options)
+    loaded, options = sized(bound_to(load(model), options.bind, options.input_shape), options)
     of = converted("of", of, str | None)
     wanted = _names(wrt)
     named = options.input or next((str(v.name) for v in loaded.ir.graph.inputs if v.name in wanted), None)

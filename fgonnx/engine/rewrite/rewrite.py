@@ -102,7 +102,7 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
             "fgonnx.Explainer or 'fgonnx explain' with it"
         )
     options = options_with_changes(options, changes)
-    loaded, options = arranged(bound_to(load(model), options.bind), options)
+    loaded, options = arranged(bound_to(load(model), options.bind, options.input_shape), options)
     refuse_untied(loaded.ir.graph, choose_input(loaded.ir, options.input, loaded.name), loaded.name)
     rewritten = build(loaded, options)
     if options.contrast is not None and sum(size > 1 for size in rewritten.head_shape) > 1:

@@ -104,7 +104,9 @@ class Tools:
                 f"an audit is run by one runtime, and {parameter('runtime', AUTO)} chooses by time; name "
                 "onnxruntime or openvino"
             )
-        self.loaded, self.options = arranged(binding.bind(load(request.model), options.bind), options)
+        self.loaded, self.options = arranged(
+            binding.bind(load(request.model), options.bind, options.input_shape), options
+        )
         value = self.loaded.input(options.input)
         self.kind = rows.takes_rows(request.data, value, self.loaded, request.auditing)
         refuse_idle(reading, rows.idle(self.kind), f"audits read {_READ[self.kind]}")
@@ -114,7 +116,9 @@ class Tools:
             choice.parse(request.target)  # before anything is read
         self.options = rows.adjusted(self.options, self.kind)
         self.rank = len(dims_of(value))
-        self.preprocessing, self.origin = reading.preprocessing(self.loaded, options.input, required=False)
+        self.preprocessing, self.origin = reading.preprocessing(
+            self.loaded, options.input, required=False, shape=self.options.explained_shape
+        )
         self.reader = Reader(value, self.preprocessing, reading, axis=self.loaded.batch_axis)
         #: Random draws depend on a sample's position in its batch: in a batch of one, they depend on no other sample.
         driven = methods.find(options.method).drive is not None
