@@ -181,7 +181,7 @@ def test_targets_of_each_text(tmp_path: Path, case: str, long: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [None, 5, [None], [], [[]], [2**70], [[2**70]], "a \ud83d film", [1.5], np.ones((2, 2))], ids=repr
+    "given", [None, 5, [None], [], [[]], [2**70], [[2**70]], "a \ud83d film", [1.5], np.full((2, 2), 0.5)], ids=repr
 )
 def test_what_is_no_text_is_refused(tmp_path: Path, given: Any) -> None:
     with pytest.raises(InputError):
