@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from fgonnx.engine.graph.stepping import steps
 from fgonnx.engine.graph.values import dims_of, inputs_of, optional
 
 EMBEDDING_LAYER = "EmbedLayerNormalization"
@@ -25,7 +26,7 @@ _MOVING = {
 }
 _SHIFTING = {"Add": 1, "Sub": -1}
 _CHANGING = {"Abs", "Clip", "Max", "Min", "Mod", "Mul", "Where"}
-_OF_REAL_IDS = {"Cast", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Shape", "Size"}
+_AS_REAL = {"Cast", "Ceil", "Floor", "Round"}  # which leave whole numbers as they are
 _MADE_REAL = {"Cast", "DequantizeLinear"}
 _HALF = 16
 
@@ -77,16 +78,14 @@ def lookups(graph: ir.Graph, x: ir.Value) -> list[LookUp]:
     x : ir.Value
         One of its inputs.
     """
-    start = x
-    if _real(x):  # some frameworks give ids as floating-point numbers, and cast them first
-        uses = list(x.consumers())
-        if any(node.op_type not in _OF_REAL_IDS or _real(node.outputs[0]) for node in uses):
+    real = _real(x)
+    if real:  # some frameworks give ids as floating-point numbers, and cast them
+        ends = steps(graph, x)
+        if not ends.cast or not ends.choosing:
             return []
-        if not any(node.op_type == "Cast" for node in uses):
-            return []
-    followed: dict[ir.Value, int | None] = {start: 0}
+    followed: dict[ir.Value, int | None] = {x: 0}
     encoded: dict[ir.Value, tuple[int, ir.Value]] = {}
-    reached = {start}
+    reached = {x}
     found: list[LookUp] = []
     for node in graph:
         taken = [v for v in inputs_of(node) if v in reached]
@@ -96,6 +95,8 @@ def lookups(graph: ir.Graph, x: ir.Value) -> list[LookUp]:
         slots = [i for i, v in enumerate(node.inputs) if v is not None and v in followed]
         if slots and (node.op_type == EMBEDDING_LAYER or not node.domain):
             found += _selected(node, slots, followed, reached)
+            if real and node.op_type in _AS_REAL:
+                followed[node.outputs[0]] = _shift(node, 0, followed)
             _follow(node, slots, followed, encoded)
         elif node.inputs and node.inputs[0] in encoded and node.op_type == "Cast" and not node.domain:
             count, index = encoded[node.inputs[0]]

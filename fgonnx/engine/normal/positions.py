@@ -21,7 +21,9 @@ Positions = npt.NDArray[np.int64]
 CONSTANT, MIXED = -1, -2
 
 _RESHAPES = {"Flatten", "Reshape", "Squeeze", "Unsqueeze"}
-_ELEMENTWISE = {"Abs", "Add", "Cast", "Clip", "Identity", "Max", "Min", "Mod", "Mul", "Sub", "Where"}
+_ELEMENTWISE = {
+    *("Abs", "Add", "Cast", "Ceil", "Clip", "Floor", "Identity", "Max", "Min", "Mod", "Mul", "Round", "Sub", "Where"),
+}
 
 
 def positions(graph: ir.Graph, x: ir.Value, samples: int) -> dict[ir.Value, Positions]:
@@ -42,6 +44,7 @@ def positions(graph: ir.Graph, x: ir.Value, samples: int) -> dict[ir.Value, Posi
     known: dict[ir.Value, Positions] = {x: np.arange(math.prod(sizes), dtype=np.int64).reshape(sizes)}
     lost: set[ir.Value] = set()  # depends on the ids, and neither is one nor a choice between some
     chosen: set[ir.Value] = set()
+    kinds = {True} if x.dtype is not None and x.dtype.is_integer() else {True, False}  # of ids: are they integers
     for node in graph:
         taken = [v for v in node.inputs if v is not None and (v in known or v in lost or v in chosen)]
         if not taken or node.op_type in ("Shape", "Size"):
@@ -51,7 +54,7 @@ def positions(graph: ir.Graph, x: ir.Value, samples: int) -> dict[ir.Value, Posi
                 chosen.add(v)
                 continue
             lost.add(v)
-            whole = not node.domain and v.dtype is not None and v.dtype.is_integer() and v.shape is not None
+            whole = not node.domain and v.dtype is not None and v.dtype.is_integer() in kinds and v.shape is not None
             if not whole or any(source in lost for source in taken):
                 continue
             found = _moved(node, v, known, samples)

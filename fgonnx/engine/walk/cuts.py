@@ -13,12 +13,24 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from fgonnx.engine.graph.origin import source_of, tensor_of
+from fgonnx.engine.graph.stepping import steps
 from fgonnx.engine.graph.values import CONTENT, inputs_of
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.normal.tie import is_step
 from fgonnx.engine.rules.registry import Unsupported
 from fgonnx.engine.walk.backward import FLOATING, differentiable, refusal
-from fgonnx.engine.walk.declared import COMPARISON, CONDITION, INDEX, SCALE, SHAPE, STEP, STEPS, choices, declared_input
+from fgonnx.engine.walk.declared import (
+    COMPARISON,
+    CONDITION,
+    IDS,
+    INDEX,
+    SCALE,
+    SHAPE,
+    STEP,
+    STEPS,
+    choices,
+    declared_input,
+)
 from fgonnx.errors import Refusal, UnsupportedError
 
 _SHOWN = 3
@@ -39,6 +51,10 @@ _WORDS = {
     STEP: (
         "is constant between its steps; its derivative is 0",
         "are constant between their steps; their derivatives are 0",
+    ),
+    IDS: (
+        "is a step between ids; its outcome is held fixed",
+        "are steps between ids; their outcomes are held fixed",
     ),
     SCALE: (
         "takes its scale from the input; it is held fixed",
@@ -86,16 +102,20 @@ class Origin:
         Model inputs that the sources are copies of.
     counterparts : collection of ir.Value
         Values that have a real-valued twin: what reads them instead of the twin loses the cotangent.
+    steps : collection of ir.Node
+        Nodes at which numbers that are computed from ids end in choices.
     """
 
     inputs: tuple[ir.Value, ...] = ()
     counterparts: Collection[ir.Value] = ()
+    steps: Collection[ir.Node] = ()
 
     @classmethod
     def of(cls, normal: Normal) -> Origin:
         """Return what a normal form has beside the model's own values."""
         copied = (v for v in normal.model.graph.inputs if v.name == normal.input_name and v is not normal.x)
-        return cls(tuple(copied), frozenset(normal.counterparts))
+        ends = steps(normal.model.graph, normal.ids).nodes if normal.ids is not None else ()
+        return cls(tuple(copied), frozenset(normal.counterparts), ends)
 
 
 def find(
@@ -134,10 +154,13 @@ def find(
         if not reached:
             continue
         name, op_type = source_of(node)
+        if node in origin.steps:
+            found.hold(op_type, IDS, name)
+            continue
         chosen, kind = choices(node)
         # The steps within an operator that is written out, as the places of GridSample, are not those of its result.
-        steps = node.op_type in STEPS and op_type in STEPS and not node.domain
-        if is_step(node) or (steps and any(v in active for v in node.inputs)):
+        stepping = node.op_type in STEPS and op_type in STEPS and not node.domain
+        if is_step(node) or (stepping and any(v in active for v in node.inputs)):
             found.hold(op_type, STEP, name)
         if any(i in chosen for i, _ in reached) or (node.op_type == "TopK" and not node.domain):
             found.hold(op_type, kind, name)

@@ -14,6 +14,7 @@ COMPARISON = "comparison"
 SHAPE = "shape"
 SCALE = "scale"
 STEP = "step"
+IDS = "ids"
 
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 
