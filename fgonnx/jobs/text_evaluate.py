@@ -38,6 +38,7 @@ from fgonnx.text.found import Found
 from fgonnx.text.options import Texts
 from fgonnx.text.read import Text, texts
 from fgonnx.text.tokens import BYTES, Tokens
+from fgonnx.wording import parameter
 
 METHODS = (
     "fullgrad",
@@ -191,10 +192,13 @@ class TextEvaluation:
     def _resolved(self) -> list[Any]:
         """Return the true class of every text as a target."""
         if self._shape is None:
-            raise OptionError("target=label takes models with one score for each class, not for each token")
+            raise OptionError(
+                f"{parameter('target', 'label')} takes models with one score for each class, not for each token"
+            )
         if missing := [text.where for text, _ in self.rows if text.label is None]:
             raise OptionError(
-                f"target=label: {missing[0]} has no class; give files with a column or key 'label' for every text"
+                f"{parameter('target', 'label')}: {missing[0]} has no class; give files with a column or key 'label' "
+                "for every text"
             )
         classes = self._of_labels(self._shape)
         return [asking.position(classes[str(text.label)], self._shape) for text, _ in self.rows]
