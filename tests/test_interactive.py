@@ -379,6 +379,12 @@ class TestFiles:
         assert json.loads(json.dumps(both.to_dict(1)))["input"]["path"] == str(RING)
 
 
+@pytest.mark.parametrize("given", [lambda x: x, lambda x: [x[0]], lambda x: {"image": x}], ids=["one", "list", "named"])
+def test_a_tensor_without_a_numpy_type_is_told_how_to_get_one(given):
+    with pytest.raises(InputError, match=r"of bfloat16 .*with \.float\(\)"):
+        fgonnx.explain(SHAPES, given(torch.zeros(1, 3, 64, 64, dtype=torch.bfloat16)))
+
+
 class TestSound:
     def test_recording_is_read(self, tmp_path):
         with wave.open(str(tmp_path / "tone.wav"), "wb") as file:

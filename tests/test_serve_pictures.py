@@ -236,6 +236,20 @@ BAD = {
     "no such model": ("/v1/models/other:predict", {"instances": [[0]]}, 404, "no model 'other'"),
     "no such address": ("/v3/models", {}, 404, "no such address"),
     "another method": ("/v2", {}, 405, "does not take POST"),
+    "a verb that there is not": ("/v1/models/shapes:classify", {"instances": [[0]]}, 404, "no such address"),
+    "a model without a verb": ("/v1/models/shapes", {"instances": [[0]]}, 405, "does not take POST"),
+    "numbers of twice the size": (
+        INFER,
+        {"inputs": [{**X, "datatype": "FP64", "data": ZEROS}]},
+        400,
+        "is FP32, this one is FP64: send FP32",
+    ),
+    "numbers of half the size": (
+        INFER,
+        {"inputs": [{**X, "datatype": "FP16", "data": ZEROS}]},
+        400,
+        "this one is FP16",
+    ),
     "no tensors": (INFER, {"instances": [[0]]}, 400, '{"inputs": [...]}'),
     "no such input": (INFER, {"inputs": [{**X, "name": "picture", "data": ZEROS}]}, 400, "no input 'picture'"),
     "a missing input": (INFER, {"inputs": []}, 400, "'image' is missing"),
@@ -304,6 +318,16 @@ def test_a_bad_request_is_told_why(kind, service):
     reply = post(service, path, body)
     assert (reply.status, why in reply.error) == (status, True), reply.error
     assert "\n" not in reply.error
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [(PREDICT, 405), (EXPLAIN, 405), (INFER, 405), ("/v1/models/shapes:classify", 404), ("/v1/models/shapes", 200)],
+)
+def test_a_verb_is_asked_for_by_post(path, status, service):
+    reply = get(service, path)
+    assert reply.status == status
+    assert (reply.headers.get("allow") == "POST") == (status == 405)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from fgonnx.cli import cells, terminal
-from fgonnx.jobs.record import target_of
+from fgonnx.jobs.record import summed_of, target_of
 from fgonnx.pictures.show import lanes, waterfall
 
 _BAR = 24  # characters of the longest bar
@@ -41,7 +41,7 @@ def _features(made: Mapping[str, Any]) -> None:
         length = round(_BAR * abs(bar.amount) / most)
         drawn = Text(("+" if bar.amount > 0 else "-") * length, style="red" if bar.amount > 0 else "blue")
         terminal.row(table, bar.name, bar.value, cells.number(bar.amount, "+.4g"), drawn)
-    terminal.row(table, "score", "", cells.number(made["score"], ".4g"), "")
+    terminal.row(table, summed_of(made), "", cells.number(made["score"], ".4g"), "")
     terminal.show(table)
 
 

@@ -29,7 +29,7 @@ from fgonnx.cli.flags import flags_of, on_the_command_line
 from fgonnx.cli.tables import Cell
 from fgonnx.errors import FgonnxError, FgonnxWarning
 from fgonnx.fields import RUNNING, spellings
-from fgonnx.jobs.record import name_of, target_of, value_of
+from fgonnx.jobs.record import mean_of, name_of, score_of, target_of, value_of
 from fgonnx.wording import shortened
 
 P = ParamSpec("P")
@@ -251,16 +251,18 @@ def show(made: Table) -> None:
 
 def show_explained(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Path) -> None:
     """Print the summary of `explain`: one row per sample."""
+    averaged = ("mean of copies",) if any(mean_of(r) is not None for r in rows) else ()
     made = table(
         cells.called((r["input"]["path"] for r in rows), rows=any("features" in r for r in rows)),
         "the model's choice",
         "target",
         "score",
+        *averaged,
         "residual",
         "in the map",
         "written",
         title="Explained",
-        numbers=("score", "residual", "in the map"),
+        numbers=("score", *averaged, "residual", "in the map"),
     )
     for r in rows:
         top = f"{name_of(r['top5'][0], r)} ({value_of(r['top5'][0])})" if r["top5"] else "?"
@@ -275,7 +277,8 @@ def show_explained(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Pat
             Path(r["input"]["path"]).name + ("" if number is None else f" [{number}]"),
             top,
             "same" if same and "contrast" not in r else target_of(r),
-            cells.number(r["score"], ".4g"),
+            cells.number(score_of(r), ".4g"),
+            *(cells.number(r["score"], ".4g") for _ in averaged),
             f"{relative:.0e}" if relative is not None else "-",
             f"{r['localised']['share']:.1%}" if r["localised"] else "-",
             r["files"]["picture"],

@@ -10,7 +10,7 @@ from rich.style import Style
 from rich.text import Text
 
 from fgonnx.cli import terminal
-from fgonnx.jobs.record import target_of
+from fgonnx.jobs.record import score_of, target_of
 from fgonnx.jobs.text import shares_said
 from fgonnx.pictures.show import words as drawing
 from fgonnx.pictures.show.words import Gap, Shaded
@@ -39,7 +39,7 @@ def _title(made: Mapping[str, Any]) -> Text:
     given = made["input"]
     name = Path(given["path"]).name if given["path"] else "text"
     row = f" [{given['row']}]" if given["row"] is not None else ""
-    return Text.assemble((f"{name}{row}: ", "bold"), (target_of(made), "bold"), f"  {made['score']:.4g}")
+    return Text.assemble((f"{name}{row}: ", "bold"), (target_of(made), "bold"), f"  {score_of(made):.4g}")
 
 
 def _text(made: Mapping[str, Any]) -> Text:

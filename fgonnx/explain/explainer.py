@@ -242,12 +242,17 @@ class Explainer:
         target = fixed_entry(self.options) if target is None and seed is None else target  # of a written file
         if seed is not None and (target is not None or contrast is not None):
             raise OptionError(f"give a {'target' if target is not None else 'contrast'} or a seed, not both")
-        engine = self.engine(
-            self.explained_shape(x),
-            seed=seed is not None or (takes_seed(target) and contrast is None),
-            contrast=contrast is not None,
-            others=self.other_shapes(x),
-        )
+        try:
+            engine = self.engine(
+                self.explained_shape(x),
+                seed=seed is not None or (takes_seed(target) and contrast is None),
+                contrast=contrast is not None,
+                others=self.other_shapes(x),
+            )
+        except OptionError:
+            if contrast is not None:  # the graph takes any: a refusal names the one that was given
+                replace(self.options, contrast=contrast if isinstance(contrast, (int, str)) else str(contrast))
+            raise
         r = engine.rewritten
         fed = batches.feeds(self.loaded, r, x, self.running.batch_size)
         if engine.rows is not None:

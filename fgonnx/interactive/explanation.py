@@ -131,7 +131,7 @@ class Explanation(Arrays):
 
     def _summary(self, sample: int) -> str:
         made = self._records[sample]
-        return f"{record.target_of(made)!r} {made['score']:.3g}"
+        return f"{record.target_of(made)!r} {record.score_of(made):.3g}"
 
     def _number(self, index: int) -> int:
         """Return the number of a sample, from 0; refuse one that there is not."""
@@ -351,7 +351,7 @@ class Explanation(Arrays):
     def _alt(self, sample: int) -> str:
         made = self._records[sample]
         name = made["input"]["path"] or self.origin.samples[sample].source.name
-        return f"{name}: explanation of {record.target_of(made)}, score {made['score']:.4g}"
+        return f"{name}: explanation of {record.target_of(made)}, score {record.score_of(made):.4g}"
 
     @property
     def _notes(self) -> list[str]:

@@ -88,4 +88,4 @@ def _contributions(axis: Axes, made: Mapping[str, Any], bars: int) -> None:
     axis.set_yticks(places, labels, fontsize=8)
     axis.invert_yaxis()
     axis.axvline(0, color="0.5", linewidth=0.8)
-    axis.set_title(f"contributions to the score {made['score']:.4g}", fontsize=10)
+    axis.set_title(f"contributions to the {record.summed_of(made)} {made['score']:.4g}", fontsize=10)

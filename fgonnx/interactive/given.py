@@ -103,6 +103,10 @@ def array_of(x: Any) -> Array:
             x = getattr(x, release, lambda x=x: x)()
         return np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as error:
+        if str(getattr(x, "dtype", "")).endswith("bfloat16"):
+            raise InputError(
+                f"a {type(x).__name__} of bfloat16 has no numpy array: give it as float32, with .float()"
+            ) from error
         raise InputError(f"{type(x).__name__} cannot be read as an array: {error}; give a numpy array") from error
 
 

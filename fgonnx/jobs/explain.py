@@ -116,7 +116,7 @@ class ExplainJob:
         )
         self.reader = Reader(value, self.preprocessing, how, axis=self.loaded.batch_axis, layout=self._layout_of)
         self._given_labels = self.reading.names()
-        if self.options.method == "smooth-fullgrad":
+        if self.options.method == record.AVERAGED:
             self.notes[record.SMOOTHED] = None
 
     def described(self) -> dict[str, Any]:

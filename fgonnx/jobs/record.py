@@ -27,6 +27,9 @@ from fgonnx.jobs.schema import FIELDS
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
 
+AVERAGED = "smooth-fullgrad"
+"""The method whose score, contributions and completeness are means over noisy copies."""
+
 SMOOTHED = "score, contributions and completeness are means over the noisy copies; top5 is of the clean input"
 
 PICTURES = ("panel", "overlay", "heat")
@@ -186,6 +189,8 @@ def describe(
     has_certificate = explanation.contributions is not None and explanation.completeness is not None
     saliency = explanation.saliency[row].astype("float32", copy=False)
     score = float(explanation.score[row])
+    entries = [decision.entry(row, i)["score"] for i in (index, other) if i is not None]
+    clean = None if index is None or None in entries else float(entries[0] - sum(entries[1:]))
     asked = request["settings"]
     chosen = {k: explanation.settings[k] for k, v in asked.items() if v is None and k in _CHOSEN}
     made = {
@@ -196,7 +201,7 @@ def describe(
             *sample.notes,
             *explanation.settings["notes"],
             *([remark] if (remark := explanation.settings.get("remarks", ("",) * (row + 1))[row]) else []),
-            *([SMOOTHED] if request["settings"]["method"] == "smooth-fullgrad" else []),
+            *([_smoothed(score, clean)] if request["settings"]["method"] == AVERAGED else []),
             *([f"layer: {explanation.settings['layer']}"] if explanation.settings.get("layer") is not None else []),
         ],
         "settings": {**request["settings"], **chosen},
@@ -271,6 +276,34 @@ def arranged(x: Array, layout: str) -> Array:
     """Bring one sample of an input to (channels, *grid)."""
     letters = layout[1:]
     return np.moveaxis(x, letters.index("C"), 0) if "C" in letters else x[None]
+
+
+def _smoothed(mean: float, clean: float | None) -> str:
+    if clean is None or f"{mean + 0:.4g}" == f"{clean + 0:.4g}":
+        return SMOOTHED
+    return f"the model's score is {clean:.4g}, the mean over the noisy copies {mean:.4g}: {SMOOTHED}"
+
+
+def score_of(record: Mapping[str, Any]) -> float:
+    """Return the score that the model gives the sample, also where the record's own is a mean over noisy copies.
+
+    Where the model's is not known (a region of the head, a head before a Softmax), it is the record's own.
+    """
+    target, other = record["target"], record.get("contrast")
+    scores = [entry["score"] for entry in (target, other) if entry is not None]
+    if record["settings"]["method"] != AVERAGED or target is None or None in scores:
+        return float(record["score"])
+    return float(scores[0] - sum(scores[1:]))
+
+
+def mean_of(record: Mapping[str, Any]) -> float | None:
+    """Return the mean score over noisy copies where a method explains that; else None."""
+    return float(record["score"]) if record["settings"]["method"] == AVERAGED else None
+
+
+def summed_of(record: Mapping[str, Any]) -> str:
+    """Return what the contributions add up to, in words."""
+    return "score" if mean_of(record) is None else "mean score"
 
 
 def target_of(record: Mapping[str, Any]) -> str:

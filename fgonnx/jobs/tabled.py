@@ -19,6 +19,7 @@ from fgonnx.errors import FgonnxError, InputError
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.parts import METHODS, Features, Lanes, features, lanes
 from fgonnx.jobs.reading import TIME
+from fgonnx.jobs.record import summed_of
 from fgonnx.jobs.samples import Sample
 from fgonnx.jobs.schema import FIELDS
 from fgonnx.jobs.tabular import TABLE
@@ -133,7 +134,7 @@ def waterfall_of(made: Mapping[str, Any], sample: Sample, parts: Features, certi
     names = names_of(sample, len(parts.contributions))
     values = [f"{float(v):.6g}" for v in sample.x]
     bars = waterfall.rows(names, values, [float(v) for v in parts.contributions], parts.biases)
-    return waterfall.draw(bars, made["score"], certificate)
+    return waterfall.draw(bars, made["score"], certificate, total=summed_of(made))
 
 
 def spectrogram_of(sample: Sample, values: Array, saliency: Array, certificate: Certificate, *, signed: bool) -> RGB:

@@ -272,7 +272,7 @@ def shares_said(shares: Mapping[str, float]) -> str:
 
 def title_of(made: dict[str, Any]) -> str:
     """Return what is explained of a text, in one line."""
-    return f"{record.target_of(made)}  {made['score']:.4g}"
+    return f"{record.target_of(made)}  {record.score_of(made):.4g}"
 
 
 def said(made: dict[str, Any]) -> list[str]:
@@ -281,7 +281,9 @@ def said(made: dict[str, Any]) -> list[str]:
         "red: adds to the score, blue: takes from it; numbers on hover" if made["settings"]["psi"] == "signed" else ""
     ]
     if (c := made["completeness"]) is not None:
-        lines.append(f"score {made['score']:.4g} = sum of contributions, residual {c['residual']:.1e}")
+        lines.append(
+            f"{record.summed_of(made)} {made['score']:.4g} = sum of contributions, residual {c['residual']:.1e}"
+        )
     if (where := made["localised"]) is not None:
         lines.append(
             f"on tokens: {where['share']:.0%} of the absolute contributions, {where['amount']:+.4g} of the score"

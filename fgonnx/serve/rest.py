@@ -75,6 +75,7 @@ class Rest:
             f"{versioned}/infer": self._infer,
             "/v1/models/{name}:predict": self._predict,
             "/v1/models/{name}:explain": self._explain,
+            "/v1/models/{name}:{verb}": self._no_verb,
         }
         self.app = Starlette(
             routes=[
@@ -113,7 +114,13 @@ class Rest:
             return _refusal(error)
         return _json({"name": name, "ready": self.desk.ready}, 200 if self.desk.ready else 503)
 
+    async def _no_verb(self, request: Request) -> Response:
+        raise HTTPException(404)
+
     async def _model_1(self, request: Request) -> Response:
+        named = request.path_params["name"]
+        if named not in self.catalogue.entries and named.rpartition(":")[2] in (PREDICT, EXPLAIN):
+            raise HTTPException(405, headers={"Allow": "POST"})
         try:
             name = self._found(request)[0].name
         except RefusedError as error:
@@ -348,4 +355,6 @@ def _refusal(error: RefusedError) -> Response:
 async def _no_such_place(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     why = "there is no such address" if status == 404 else f"it does not take {request.method}"
-    return _json({"error": f"{why}; there are: {_PLACES}"}, status)
+    response = _json({"error": f"{why}; there are: {_PLACES}"}, status)
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response

@@ -15,6 +15,7 @@ from fgonnx.serve.job import EXPLAIN, LARGEST, PREDICT, Answer, Job
 from fgonnx.serve.options import CONDITIONS
 from fgonnx.serve.refused import RefusedError
 from fgonnx.serve.served import Served, Tensor
+from fgonnx.serve.tensors import datatype_of
 from fgonnx.wording import near
 
 Array = npt.NDArray[Any]
@@ -128,6 +129,11 @@ def job_of(
             raise RefusedError(400, f"there is no input '{name[:80]}'; there is: {', '.join(sorted(own))}")
     if missing := own - set(inputs):
         raise RefusedError(400, f"the input '{sorted(missing)[0]}' is missing")
+    for tensor in served.inputs:  # checked as Triton does: a client that sends another type means another model
+        if (sent := datatype_of(inputs[tensor.name].dtype)) != tensor.datatype:
+            raise RefusedError(
+                400, f"input '{tensor.name}' is {tensor.datatype}, this one is {sent}: send {tensor.datatype}"
+            )
     x = {name: served.checked(name, inputs[name]) for name in own}
     served.check_counts(x)
     count = len(x[served.input])

@@ -34,6 +34,9 @@ _RESAMPLE = {0: "nearest", 1: "auto", 2: "auto", 3: "auto", 4: "area", 5: "auto"
 _DETECTS = ("detect", "segment", "pose", "obb")
 _EDGES = ("CLIP", "ConvNext", "Levit", "MobileNetV", "PoolFormer", "ChineseCLIP", "Swin2SR", "EfficientFormer")
 """Beginnings of processors for which a size that is one number is the shorter side; for others it is both sides."""
+_STEPS = ("size_divisor", "size_divisibility", "ensure_multiple_of")
+"""Entries of processors that make the sizes follow the picture."""
+_PADS = ("pad_size", "pad_size_divisor", "size_divisor", "size_divisibility")
 _WIDE = 384  # ConvNeXt cuts nothing off from this size on
 _RANGES = {
     "NominalRange_0_255": (1.0, 0.0),
@@ -148,6 +151,7 @@ def _framed(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return size and resizing of an image processor."""
     kind = str(content.get("image_processor_type") or content.get("feature_extractor_type") or "")
     size, edge = _sides(content.get("size"), kind)
+    _check_sizes(content, size)
     if isinstance(content.get("size"), dict) and "longest_edge" in content["size"]:
         raise _refused("the processor resizes pictures by their longer side, to sizes of their own")
     cropped = bool(content.get("do_center_crop")) and content.get("crop_size") is not None
@@ -172,6 +176,32 @@ def _framed(content: Mapping[str, Any]) -> dict[str, Any]:
     if edge is not None:
         return {"size": (edge, edge), "resize": "crop", "resize_to": edge}
     return {"size": size, "resize": "stretch"}
+
+
+def _check_sizes(content: Mapping[str, Any], size: tuple[int, int] | None) -> None:
+    """Refuse processors whose sizes follow the picture, and those that pad."""
+    step = next((name for name in _STEPS if _set(content, name)), None)
+    if step is not None and content.get("do_resize", True):
+        raise _refused(f"the processor resizes pictures to multiples of {step}={_short(content[step])}")
+    ratio = next(
+        (name for name in ("keep_aspect_ratio", "do_thumbnail", "do_align_long_axis") if content.get(name)), ""
+    )
+    if ratio:
+        raise _refused(f"the processor's {ratio} makes the sizes follow the picture")
+    padded = content.get("pad_size")
+    filled = size is not None and (padded is None or _both(padded) == size)  # nothing is left to pad
+    if content.get("do_pad") and not (filled and not _set(content, "pad_size_divisor") and content.get("do_resize", 1)):
+        size = next((f" ({name}={_short(content[name])})" for name in _PADS if _set(content, name)), "")
+        raise _refused(f"the processor pads pictures, do_pad{size}")
+
+
+def _set(content: Mapping[str, Any], name: str) -> bool:
+    """Tell whether a step has a size that changes anything."""
+    return content.get(name) not in (None, False, 0, 1)
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value)[:60]
 
 
 def _scaled(content: Mapping[str, Any], kind: str, edge: int) -> int:

@@ -50,7 +50,9 @@ def rows(
     return found
 
 
-def draw(bars: Sequence[Row], score: float, certificate: Certificate, *, height: int = 480) -> RGB:
+def draw(
+    bars: Sequence[Row], score: float, certificate: Certificate, *, total: str = "score", height: int = 480
+) -> RGB:
     """Draw the bars of one row, and the certificate beside them.
 
     Parameters
@@ -59,7 +61,11 @@ def draw(bars: Sequence[Row], score: float, certificate: Certificate, *, height:
         As `rows` returns them; they add up to the score.
     score : float
         The score.
-    certificate, height
+    certificate
+        As for `fgonnx.pictures.show.visual.panel`.
+    total : str
+        What the sum is called.
+    height
         As for `fgonnx.pictures.show.visual.panel`.
 
     Returns
@@ -107,7 +113,7 @@ def draw(bars: Sequence[Row], score: float, certificate: Certificate, *, height:
         else:
             sheet.write(number, x0 - 4, line, size, right=True)
     line = top + (len(bars) + 0.5) * step + size * 0.36
-    sheet.write("score", left - 8, line, size, INK, right=True)
+    sheet.write(total, left - 8, line, size, INK, right=True)
     sheet.box(at(score) - 1, top + len(bars) * step, at(score) + 1, top + (len(bars) + 1) * step, INK)
     sheet.write(f"{score:.4g}", at(score) + 5, line, size)
     drawn = sheet.certified(certificate)
