@@ -191,8 +191,8 @@ def _check_sizes(content: Mapping[str, Any], size: tuple[int, int] | None) -> No
     padded = content.get("pad_size")
     filled = size is not None and (padded is None or _both(padded) == size)  # nothing is left to pad
     if content.get("do_pad") and not (filled and not _set(content, "pad_size_divisor") and content.get("do_resize", 1)):
-        size = next((f" ({name}={_short(content[name])})" for name in _PADS if _set(content, name)), "")
-        raise _refused(f"the processor pads pictures, do_pad{size}")
+        how = next((f" ({name}={_short(content[name])})" for name in _PADS if _set(content, name)), "")
+        raise _refused(f"the processor pads pictures, do_pad{how}")
 
 
 def _set(content: Mapping[str, Any], name: str) -> bool:
