@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ast
 import csv
+import importlib
 import io
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from fgonnx import bounds, files
 from fgonnx.errors import InputError, OptionError, TargetError
@@ -29,6 +33,8 @@ BACKGROUND = "background"
 
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
 _WNID = re.compile(r"(n\d{8})[\s,:]+(?=\S)")
+_NUMBER = re.compile(r"\s*([0-9]{1,18})(\s*[:\t]\s*|\s+)(?=\S)")
+_CONFIGURED = ("id2label", "label_names", "pretrained_cfg")
 _SHOWN = 6  # candidates named in an error message
 _DIGITS = 18  # of an index
 
@@ -65,8 +71,10 @@ def load(path: str | os.PathLike[str]) -> tuple[str, ...]:
     Parameters
     ----------
     path : path-like
-        ``.json``: a list of names or an object ``{index: name}``. ``.csv``: two columns, a name and an index in
-        either order, with or without a heading. Anything else: text, one name per line. In all of them a name may
+        ``.json``: a list of names, an object ``{index: name}``, ``{index: [wnid, name]}`` (Keras) or ``{name: index}``
+        (`class_to_idx` of torchvision), or a ``config.json`` of Hugging Face or timm. ``.yaml``: `names` as Ultralytics
+        writes them, where PyYAML is installed. ``.csv``: two columns, a name and an index in either order, with or
+        without a heading. Anything else: text, one name per line, numbered from 0 or not. In all of them a name may
         begin with a WordNet identifier, as in ``n01440764 tench, Tinca tinca``.
 
     Returns
@@ -88,7 +96,9 @@ def load(path: str | os.PathLike[str]) -> tuple[str, ...]:
         raise InputError(f"{where} is empty: write one class name per line")
     suffix = path.suffix.lower()
     if suffix == ".json":
-        return from_json(text, where)
+        return _of_file(_parsed(text, where), where)
+    if suffix in (".yaml", ".yml"):
+        return _from_yaml(text, where)
     if suffix == ".csv":
         return _from_csv(text, where)
     # Editors leave blank lines at the end; one in the middle would shift every class after it.
@@ -96,7 +106,87 @@ def load(path: str | os.PathLike[str]) -> tuple[str, ...]:
     blank = next((i for i, line in enumerate(lines, 1) if not line.strip()), None)
     if blank is not None:
         raise InputError(f"{where} has a blank line {blank}: one name per class, in the order of the outputs")
-    return _bounded((Label.from_line(line) for line in lines), where)
+    return _written(text, where) or _numbered(lines, where) or _bounded(map(Label.from_line, lines), where)
+
+
+def _written(text: str, where: str) -> tuple[str, ...] | None:
+    """Read a text that is a dict or a list as Python or JSON write them; None for lines."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        bounds.check_nesting(text, where, InputError)
+        found = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        found = None
+    if isinstance(found, (dict, list)):
+        return _of_file(found, where)
+    if text.lstrip().startswith("{"):
+        raise InputError(f"{where} begins as an object of JSON and is none: mend it, or write one class name per line")
+    return None
+
+
+def _numbered(lines: Sequence[str], where: str) -> tuple[str, ...] | None:
+    """Read lines such as ``2: owl``, by their numbers; None where they are not all numbered."""
+    found = [_NUMBER.match(line) for line in lines]
+    if len(lines) < 2 or not all(found):
+        return None
+    pairs = [(m.group(1), m.string[m.end() :].strip()) for m in found if m]
+    numbers = sorted(int(number) for number, _ in pairs)
+    counted = [list(range(first, first + len(lines))) for first in (0, 1)]
+    if numbers not in counted and not all(m.group(2).strip() for m in found if m):
+        return None  # numbers that belong to the names
+    return _by_index(pairs, where)
+
+
+def _from_yaml(text: str, where: str) -> tuple[str, ...]:
+    """Read the `names` of a ``data.yaml``."""
+    try:
+        yaml: Any = importlib.import_module("yaml")
+    except ImportError as error:
+        raise InputError(
+            f"{where}: YAML needs PyYAML: pip install pyyaml, or write one class name per line in a .txt"
+        ) from error
+    try:
+        bounds.check_nesting(text, where, InputError)
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not YAML ({str(error).splitlines()[0][:80]}): mend it") from None
+    found = found.get("names", found) if isinstance(found, dict) else found
+    return _of_file(found, where)
+
+
+def _of_file(value: Any, where: str) -> tuple[str, ...]:
+    """Return the names of a list or mapping in any of the forms that are written."""
+    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+        return _bounded(map(Label.from_line, value), where)
+    if isinstance(value, Mapping) and value:
+        if any(key in value for key in _CONFIGURED):
+            if (names := from_config(json.dumps(value, default=str))) is None:
+                raise InputError(
+                    f"{where} names no classes: its id2label or label_names lack some, or are placeholders"
+                )
+            return _bounded(map(_as_label, names), where)
+        return _of_mapping(value, where)
+    raise InputError(f'{where} must hold a JSON list of names, or an object such as {{"0": "cat", "1": "dog"}}')
+
+
+def _of_mapping(value: Mapping[Any, Any], where: str) -> tuple[str, ...]:
+    """Return the names of ``{index: name}``, ``{index: [wnid, name]}`` or ``{name: index}``."""
+    if value and all(isinstance(v, str) for v in value.values()):
+        return _by_index([(str(k), v) for k, v in value.items()], where)
+    if value and all(_is_pair(v) for v in value.values()):
+        return _by_index([(str(k), f"{wnid} {name}") for k, (wnid, name) in value.items()], where)
+    if value and all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in value.values()):
+        return _by_index([(str(v), str(k)) for k, v in value.items()], where)
+    raise InputError(f'{where} must hold a JSON list of names, or an object such as {{"0": "cat", "1": "dog"}}')
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, str) for v in value)
+
+
+def _as_label(name: str) -> Label:
+    return name if isinstance(name, Label) else Label.from_line(name)
 
 
 def _bounded(found: Iterable[Label], where: str) -> tuple[Label, ...]:
@@ -145,17 +235,21 @@ def from_json(text: str, where: str = f"metadata '{METADATA_KEY}'") -> tuple[str
     InputError
         It is not JSON, does not hold names, or its indices are not 0..n-1.
     """
-    bounds.check_nesting(text, where, InputError)
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        why = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise InputError(f"{where} is not JSON ({why}): fix it, or use one name per line") from None
+    value = _parsed(text, where)
     if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
         return _bounded((Label.from_line(v) for v in value), where)
     if isinstance(value, dict) and value and all(isinstance(v, str) for v in value.values()):
         return _by_index([(k, v) for k, v in value.items()], where)
     raise InputError(f'{where} must hold a JSON list of names, or an object such as {{"0": "cat", "1": "dog"}}')
+
+
+def _parsed(text: str, where: str) -> Any:
+    bounds.check_nesting(text, where, InputError)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        why = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise InputError(f"{where} is not JSON ({why}): fix it, or use one name per line") from None
 
 
 def from_ultralytics(text: str | None) -> tuple[str, ...] | None:
@@ -198,12 +292,27 @@ def from_config(text: str | None) -> tuple[str, ...] | None:
     if not isinstance(content, dict):
         return None
     cfg = content.get("pretrained_cfg")
-    found = content.get("id2label") or content.get("label_names") or (isinstance(cfg, dict) and cfg.get("label_names"))
+    timm = content if content.get("label_names") else cfg if isinstance(cfg, dict) else {}
     try:
-        names = from_json(json.dumps(found), "id2label")
+        names = from_json(json.dumps(content.get("id2label") or timm.get("label_names")), "id2label")
     except InputError:
         return None
+    if not content.get("id2label"):
+        names = _described(names, timm.get("label_descriptions"))
     return None if all(_PLACEHOLDER.fullmatch(name) for name in names) else names
+
+
+def _described(names: Sequence[str], found: Any) -> tuple[str, ...]:
+    """Return timm's descriptions of its names, by name or in their order, where they are more readable."""
+    if isinstance(found, list) and len(found) == len(names):
+        found = dict(zip(names, found, strict=True))
+    if not isinstance(found, dict):
+        return tuple(names)
+    texts = [text if isinstance(text := found.get(name), str) and text.strip() else name for name in names]
+    return tuple(
+        Label(text, name if text != name and _WNID.match(f"{name} x") else getattr(name, "wnid", None))
+        for name, text in zip(names, texts, strict=True)
+    )
 
 
 def align(labels: Sequence[str], n_classes: int) -> tuple[tuple[str, ...], str | None]:
@@ -256,6 +365,11 @@ def names_of(labels: Sequence[str]) -> tuple[str, ...]:
             f"{parameter('labels', labels)} are no names; for those of a file write "
             f"{parameter('labels')}fgonnx.labels.load({os.fspath(labels)!r})"
         )
+    if isinstance(labels, Mapping):
+        try:
+            return _of_mapping(labels, f"the {parameter('labels')}")
+        except InputError as error:
+            raise OptionError(str(error)) from error
     found = list(labels) if isinstance(labels, Iterable) else []
     wrong = next((v for v in found if not isinstance(v, str) or not v.strip()), None)
     if not found or wrong is not None:

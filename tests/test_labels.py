@@ -3,14 +3,16 @@
 import json
 import pickle
 import re
+import sys
 
 import onnx
 import pytest
 
+from fgonnx import Explainer
 from fgonnx.engine.model.load import load as load_model
-from fgonnx.errors import InputError, ModelError, TargetError
-from fgonnx.labels import Label, align, from_json, load, resolve, to_json
-from tests.support import small_cnn
+from fgonnx.errors import InputError, ModelError, OptionError, TargetError
+from fgonnx.labels import Label, align, from_json, load, names_of, resolve, to_json
+from tests.support import pictures, small_cnn
 
 FILES = {
     "plain text": ("l.txt", "cat\ndog\n", ("cat", "dog"), (None, None)),
@@ -29,6 +31,32 @@ FILES = {
     "csv of digits": ("l.csv", "7,0\n8,1\n", ("7", "8"), (None, None)),
     "json list": ("l.json", '["cat", "dog"]', ("cat", "dog"), (None, None)),
     "json object": ("l.json", '{"1": "dog", "0": "n02123045 cat"}', ("cat", "dog"), ("n02123045", None)),
+    "keras": ("l.json", '{"1": ["n2", "dog"], "0": ["n02123045", "cat"]}', ("cat", "n2 dog"), ("n02123045", None)),
+    "classes of folders": ("l.json", '{"dog": 1, "cat": 0}', ("cat", "dog"), (None, None)),
+    "hugging face": ("config.json", '{"id2label": {"0": "cat", "1": "dog"}}', ("cat", "dog"), (None, None)),
+    "timm": ("config.json", '{"label_names": ["cat", "dog"]}', ("cat", "dog"), (None, None)),
+    "timm's descriptions": (
+        "config.json",
+        '{"pretrained_cfg": {"label_names": ["n02123045", "d"], "label_descriptions": {"n02123045": "cat"}}}',
+        ("cat", "d"),
+        ("n02123045", None),
+    ),
+    "timm's descriptions in order": (
+        "config.json",
+        '{"label_names": ["n02123045", "d"], "label_descriptions": ["cat", "dog"]}',
+        ("cat", "dog"),
+        ("n02123045", None),
+    ),
+    "yaml list": ("data.yaml", "nc: 2\nnames: [cat, dog]\n", ("cat", "dog"), (None, None)),
+    "yaml mapping": ("data.yml", "names:\n  1: dog\n  0: cat\n", ("cat", "dog"), (None, None)),
+    "numbers and colons": ("l.txt", "1: dog\n0: cat\n", ("cat", "dog"), (None, None)),
+    "numbers and tabs": ("l.txt", "0\tcat\n1\tdog\n", ("cat", "dog"), (None, None)),
+    "numbers and spaces": ("l.txt", "0 cat\n1 big dog\n", ("cat", "big dog"), (None, None)),
+    "numbers of names": ("l.txt", "7 seas\n11 men\n", ("7 seas", "11 men"), (None, None)),
+    "digits": ("l.txt", "1\n0\n", ("1", "0"), (None, None)),
+    "python": ("l.txt", "{0: 'cat',\n 1: 'dog'}\n", ("cat", "dog"), (None, None)),
+    "python's list": ("l.txt", "['cat',\n 'dog']\n", ("cat", "dog"), (None, None)),
+    "brackets": ("l.txt", "[unknown]\ndog\n", ("[unknown]", "dog"), (None, None)),
 }
 
 
@@ -54,6 +82,15 @@ def test_labels_are_loaded(tmp_path, name):
         ("l.json", b"[", "is not JSON (line 1: Expecting value)"),
         ("l.json", b'{"a": "cat"}', "'a' is not an index: number the classes 0..0"),
         ("l.json", b'{"0": "cat", "2": "dog"}', "class 1 has no name: number the classes 0..1"),
+        ("l.json", b'{"0": ["a", "b", "c"]}', "must hold a JSON list of names"),
+        ("l.json", b'{"cat": 0, "dog": 2}', "class 1 has no name: number the classes 0..1"),
+        ("l.json", b'{"cat": true, "dog": false}', "must hold a JSON list of names"),
+        ("config.json", b'{"id2label": {"0": "LABEL_0"}}', "names no classes: its id2label or label_names"),
+        ("l.txt", b"1: cat\n2: dog", "class 0 has no name: number the classes 0..1"),
+        ("l.txt", b"1 cat\n2 dog", "class 0 has no name: number the classes 0..1"),
+        ("l.txt", b"{0: cat,\n1: dog}", "begins as an object of JSON and is none"),
+        ("data.yaml", b"names: [cat", "is not YAML"),
+        ("data.yaml", b"nc: 80\n", "class 0 has no name"),
         ("l.csv", b"cat,0\ndog,0", "an index occurs twice: number the classes 0..1"),
         ("l.csv", b"cat,0,x", "row 1 has 3 columns, not 2: write 'name,index'"),
         ("l.csv", b"cat,0\ndog,b", "no column holds an index in every row"),
@@ -195,3 +232,38 @@ def test_other_mismatches_are_refused(labels, n_classes):
     message = f"{len(labels)} labels do not fit a model with {n_classes} classes: give the label file of this model"
     with pytest.raises(TargetError, match=message):
         align(labels, n_classes)
+
+
+def test_yaml_needs_its_reader(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    (tmp_path / "data.yaml").write_text("names: [cat, dog]")
+    with pytest.raises(InputError, match="YAML needs PyYAML: pip install pyyaml"):
+        load(tmp_path / "data.yaml")
+
+
+@pytest.mark.parametrize(
+    "given", [{0: "cat", 1: "dog"}, {"1": "dog", "0": "cat"}, {"dog": 1, "cat": 0}, {0: ("n02123045", "cat"), 1: "dog"}]
+)
+def test_mappings_are_labels(given):
+    if isinstance(given.get(0), tuple):
+        with pytest.raises(OptionError, match="labels= must hold"):
+            names_of(given)
+    else:
+        assert names_of(given) == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("given", "why"), [({1: "cat", 2: "dog"}, "class 0 has no name"), ({}, "must hold"), ({0: 1.5}, "must hold")]
+)
+def test_mappings_that_name_no_classes_are_refused(given, why):
+    with pytest.raises(OptionError, match=why):
+        names_of(given)
+
+
+@pytest.mark.parametrize(("count", "named"), [(1, "1 class"), (2, "2 classes"), (7, "7 classes")])
+def test_labels_beside_a_model_that_do_not_fit_are_told(tmp_path, count, named):
+    onnx.save(small_cnn(), tmp_path / "m.onnx")
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {i: f"c{i}" for i in range(count)}}))
+    e = Explainer(tmp_path / "m.onnx")(pictures(1))
+    entries = next(iter(e.outputs.values())).shape[1]
+    assert f"labels: those found with the model name {named}, the model has {entries}: not used" in e.notes

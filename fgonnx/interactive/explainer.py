@@ -24,7 +24,7 @@ from fgonnx.explain.targets import Contrast, Target
 from fgonnx.interactive.explanation import Explanation, shown
 from fgonnx.interactive.given import Given, array_of, given, samples_of
 from fgonnx.interactive.origin import Identity, Origin
-from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, completed
+from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels, completed
 from fgonnx.jobs.record import Decision
 from fgonnx.jobs.samples import Reader, Sample, Source
 from fgonnx.jobs.written import Asked
@@ -228,6 +228,9 @@ class Explainer(explainer.Explainer):
         x = fed[r.normal.given].copy()  # pictures and records are of these values, whatever becomes of the array
         names = ["array"] if len(x) == 1 else [f"array-{i:04}" for i in range(len(x))]
         entries = int(np.prod(r.head_shape, initial=1))
+        if self._given is None and sum(size > 1 for size in r.head_shape) < 2:  # of a detector, they are of one axis
+            _, note = aligned_labels(None, self.labels, entries)
+            arrays.settings["notes"] = [*arrays.settings["notes"], *([f"labels: {note}"] if note else [])]
         reader = self._reader_of(self.options.input or r.normal.given)
         origin = Origin(
             samples=tuple(

@@ -351,8 +351,9 @@ def aligned_labels(
         return None, None
     try:
         return labels.align(stored, entries)
-    except TargetError as error:
-        return None, f"those of the model's metadata are not used: {error}"
+    except TargetError:
+        named = "1 class" if len(stored) == 1 else f"{len(stored)} classes"
+        return None, f"those found with the model name {named}, the model has {entries}: not used"
 
 
 def targeted(options: Options, target: str | None, names: Sequence[str]) -> Options:
