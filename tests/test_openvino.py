@@ -228,6 +228,15 @@ class TestHeldAgainstOnnxRuntime:
         wrong(monkeypatch, lambda a: a + 0.1 * a.max())
         explained(CNN, SMALL, verify=False)
 
+    def test_in_a_check(self, monkeypatch):
+        wrong(monkeypatch, lambda a: a + 0.1 * a.max())
+        with pytest.raises(NumericError, match="in OpenVINO is not what ONNX Runtime computes"):
+            fgonnx.check(CNN, SMALL, runtime="openvino", threads=1)
+
+    def test_in_a_check_unless_it_is_not_asked_for(self, monkeypatch):
+        wrong(monkeypatch, lambda a: a + 0.1 * a.max())
+        fgonnx.check(CNN, SMALL, runtime="openvino", threads=1, verify=False)
+
     def test_a_map_of_another_entry_is_refused(self, monkeypatch):
         right = OpenVinoSession.run
         monkeypatch.setattr(

@@ -155,6 +155,8 @@ def check(
     options, notes = _of_the_gradient(options)
     rng = np.random.default_rng(effort.random_state)
     explainer = Explainer(loaded, options, replace(running, verify=False), labels=labels)
+    if running.verify:  # a runtime that is wrong is not the explanation's fault
+        explainer.hold_runtime()
     if x is not None:
         options = replace(options, input_shape=options.explained_shape or explainer.explained_shape(x))
         loaded = with_sizes(loaded, explainer.other_shapes(x))
@@ -193,7 +195,7 @@ def check(
         # Where integers are computed from the input itself, it stays one.
         return replace(made, normal=free_input(made.normal)) if scorer.normal.input_name != explained else made
 
-    running = explainer.running
+    running = replace(explainer.running, verify=running.verify)
     function = function_of(loaded, scorer, differentiated, explanation, fixed, running)
     function = replace(function, forward=forward)
     checks += _derivative(function, point, explanation, effort.directions, rng, channels if channels > 0 else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.engine.walk import cuts
 from fgonnx.explain import batches
 from fgonnx.explain.explanation import Explanation
+from fgonnx.explain.runtime import hold
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -52,7 +53,10 @@ def function_of(
     @cache
     def second() -> tuple[Rewritten, Session | OpenVinoSession]:
         made = differentiated()
-        return made, running.open(made.model, loaded.folder)
+        session = running.open(made.model, loaded.folder)
+        if isinstance(session, OpenVinoSession) and running.verify:
+            session.hold = partial(hold, loaded, made)
+        return made, session
 
     def run(r: Rewritten, session: Session | OpenVinoSession, x: Array, *wanted: str) -> list[Floats]:
         given = {**fed, r.selector: np.asarray(explanation.target, np.int64), r.normal.input_name: x}

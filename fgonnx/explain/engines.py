@@ -53,12 +53,17 @@ class Engines:
         What a file is that fgonnx wrote, and that is run as it is.
     labels : sequence of str, optional
         Class names that were given, one for each entry of the head.
+
+    Attributes
+    ----------
+    held : bool
+        Whether results of another runtime are held against ONNX Runtime's; as `running` says, at first.
     """
 
     def __init__(
         self, loaded: LoadedModel, running: Running, file: Rewritten | None, labels: Sequence[str] | None
     ) -> None:
-        self.loaded, self.running = loaded, running
+        self.loaded, self.running, self.held = loaded, running, running.verify
         self.build = caches.builder(running.cache)
         self._file, self._labels = file, labels
         self._engines: dict[Any, Engine] = {}
@@ -67,7 +72,7 @@ class Engines:
     def running_as(self, running: Running) -> Engines:
         """Return the same, run in another way, without sessions."""
         other = Engines(self.loaded, running, self._file, self._labels)
-        other.build = self.build
+        other.build, other.held = self.build, self.held
         return other
 
     def get(
@@ -123,7 +128,7 @@ class Engines:
             raise self.failure(error, loaded) from error
         if not isinstance(session, OpenVinoSession):
             return side_by_side(r, session, self.running, self.loaded.folder)
-        if self.running.verify:
+        if self.held:
             session.hold = partial(hold, loaded, r)
         return session
 

@@ -314,6 +314,10 @@ class Explainer:
         engine.verified = True
         return found
 
+    def hold_runtime(self) -> None:
+        """Hold another runtime against ONNX Runtime even where nothing is held against the source."""
+        self._engines.held = True
+
     def _choose(self, x: Array | Mapping[str, Array]) -> None:
         """Settle on the runtime that explains the first samples in less time."""
         first = x if isinstance(x, Mapping) else np.asarray(x)[: self.running.batch_size]
