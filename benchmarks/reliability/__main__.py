@@ -61,13 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _once(file: Path, kind: Callable[..., T], asked: float, run: Callable[[], T], wanted: bool) -> T:
-    """Return what is stored, if it is of what was asked; else run and store it."""
+    """Return what is stored, if it is of what was asked; else run and store it. A part may be of another commit."""
     if not asked or not wanted:
         return kind()
     if file.exists() and (stored := json.loads(file.read_text(encoding="utf-8")))["asked"] == asked:
-        return kind(**stored["found"])
+        ran = stored.get("commit", commit())
+        said = () if ran == commit() else (f"This part ran at {ran}.",)
+        return kind(**stored["found"] | {"said": (*stored["found"]["said"], *said)})
     found = run()
-    stored = {"asked": asked, "found": asdict(found)}  # type: ignore[call-overload]
+    stored = {"asked": asked, "commit": commit(), "found": asdict(found)}  # type: ignore[call-overload]
     file.write_text(json.dumps(stored), encoding="utf-8")
     return found
 
