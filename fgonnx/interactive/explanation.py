@@ -20,6 +20,7 @@ from fgonnx.interactive import cell, table
 from fgonnx.interactive.origin import Origin, input_of
 from fgonnx.jobs import panel, provenance, record, tabled, written
 from fgonnx.jobs.samples import Sample, unique_names
+from fgonnx.jobs.tabular import TABLE
 from fgonnx.pictures.read.images import png, write_png
 from fgonnx.pictures.show import visual
 
@@ -215,10 +216,19 @@ class Explanation(Arrays):
             Opacity where the map is strongest, 0 to 1.
         colormap : str
             A key of `fgonnx.pictures.show.visual.COLORMAPS`, for maps without sign.
+
+        Raises
+        ------
+        OptionError
+            The sample is a recording or a row of a table, which has no picture.
         """
         from PIL import Image
 
         sample = self._number(sample)
+        if self._is_line(sample):
+            raise OptionError(
+                "recordings and rows of tables have no picture to lay a map over: use plot(), picture() or save()"
+            )
         drawn, o, signed = self._drawn[sample], self.origin, self.settings["psi"] == "signed"
         over = written.placed(drawn, self.saliency[sample], o.layout, o.reader.preprocessing)
         map_, photo = self._map(sample), drawn.shown
@@ -228,6 +238,8 @@ class Explanation(Arrays):
 
     def plot(self, sample: int | None = None, *, bars: int = 10) -> Figure:
         """Draw picture, map and contributions on axes of matplotlib, a row for each sample.
+
+        Of a recording, its wave and the map over time; of a row of a table, values and map by feature.
 
         Parameters
         ----------
@@ -246,10 +258,10 @@ class Explanation(Arrays):
         OptionError
             Matplotlib is not installed.
         """
-        from fgonnx.interactive.figure import figure
+        from fgonnx.interactive.figure import Row, figure
 
         chosen = range(min(len(self), _SHOWN)) if sample is None else [self._number(sample)]
-        rows = [(self._records[i], self._drawn[i].shown, self._map(i)) for i in chosen]
+        rows = [Row(self._records[i], self._drawn[i].shown, **{"map_": self._map(i), **self._along(i)}) for i in chosen]
         return figure(rows, signed=self.settings["psi"] == "signed", bars=bars)
 
     def save(self, path: str | Path, *, kind: str = "panel") -> list[Path]:
@@ -377,6 +389,32 @@ class Explanation(Arrays):
         """The samples with the pictures that are drawn of arrays."""
         o = self.origin
         return [s if s.photo is not None else replace(s, shown=o.reader.shown(s.x, o.layout)) for s in o.samples]
+
+    def _along(self, sample: int) -> dict[str, Any]:
+        """Return what is drawn of a recording or of a row of a table, for its plot; nothing of a picture."""
+        drawn = self._drawn[sample]
+        if not self._is_line(sample):
+            return {}
+        map_ = self.saliency[sample].reshape(-1)
+        values = record.arranged(drawn.x, self.origin.layout)
+        values = values.reshape(len(values), -1)
+        is_table = drawn.named is not None and drawn.named.kind == TABLE
+        count = len(map_) if is_table else len(values)
+        if values.shape[1] != len(map_):
+            return {}
+        names = tabled.names_of(drawn, count)
+        return {
+            "map_": map_,
+            "values": values,
+            "names": names,
+            "is_table": is_table,
+            "rate": drawn.rate,
+            "start": drawn.start,
+        }
+
+    def _is_line(self, sample: int) -> bool:
+        """Tell whether a sample is a recording or a row of a table: its map has one axis, and there is no photo."""
+        return self._drawn[sample].photo is None and sum(size > 1 for size in self.saliency.shape[1:]) < 2
 
     def _map(self, sample: int) -> Array:
         return panel.smoothed(record.flat(self.saliency[sample]), signed=self.settings["psi"] == "signed")
