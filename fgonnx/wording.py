@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,11 @@ _GAP = "..."
 _SHOWN = 60  # characters of a value
 _CUTOFF = 0.6
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, marks of the direction, lone surrogates, ends of lines
+_MARKS_SEEN = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")  # letters of no ink
+_JOINS = ("\u200c", "\u200d")
+_JOINED, _PICTURED = "\u0600", tuple("\u00a9\u00ae#*0123456789")  # what is written with joins and forms
 _PREFIX = 3  # letters that a name must share with another of which it is the beginning
 
 
@@ -152,3 +158,38 @@ def _around(name: str, at: int, most: int) -> str:
 def in_utf8(text: str) -> str:
     r"""Return a text with its lone surrogates, of names that are not UTF-8, escaped as in JSON: ``\udcff``."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def visible(text: str) -> str:
+    """Return a text with code points for what is not seen where it is shown, as marks of the direction.
+
+    What joins letters, or chooses their form, stays where a script or a picture before it is written with it.
+
+    Examples
+    --------
+    >>> visible("go\u202eod")
+    'go\\u202eod'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    before, hidden = "", False
+    found = []
+    for char in text:
+        if char == "\u200d" and _is_form(before):  # pictures are joined behind the form of the first
+            unseen = hidden
+        elif char in _JOINS or _is_form(char):
+            unseen = before in _JOINS or _is_form(before) or hidden or not (before >= _JOINED or before in _PICTURED)
+        else:
+            unseen = _unseen(char)
+        found.append(char.encode("unicode_escape").decode() if unseen else char)
+        before, hidden = char, unseen
+    return "".join(found)
+
+
+def _is_form(char: str) -> bool:
+    return "\ufe00" <= char <= "\ufe0f"
+
+
+def _unseen(char: str) -> bool:
+    kind = unicodedata.category(char)
+    return (kind in _UNSEEN and char not in _MARKS_SEEN) or char in _BLANK or (kind == "Zs" and char != " ")

@@ -80,7 +80,7 @@ def command(
     Both are explained with full-gradients, as layers are compared by their contributions (there is no --method), for
     what A decides, or for --target. Written are a picture for each sample, summary.json and summary.csv. Nothing is
     demanded unless you ask: without limits the run is a report. Exit code: 0; 1 where a limit does not hold (the table
-    says which); 2 where input or options are wrong.
+    says which), or where rows hold no text (they are named, the others are done); 2 where input or options are wrong.
     """
     for both, a_own, b_own in ((options, a_options, b_options), (reading, a_reading, b_reading)):
         refuse_idle(both, sorted(a_own.keys() & b_own.keys()), "it is given for A and for B")
@@ -112,7 +112,7 @@ def command(
         terminal.show_json(summary)
     else:
         _show(summary, folder)
-    if not summary["passed"]:
+    if not summary["passed"] or summary["skipped"]:
         raise typer.Exit(1)
 
 
@@ -124,7 +124,7 @@ def _show(summary: Mapping[str, Any], folder: Path) -> None:
     strongest = "words" in rows[0]
     headings = {**_COLUMNS, "overlap": _STRONGEST[strongest]}
     made = terminal.table(
-        cells.called(r["image"] for r in rows),
+        "text" if strongest else cells.called(r["image"] for r in rows),
         "A decides",
         "B decides",
         "score A",
@@ -153,6 +153,7 @@ def _show(summary: Mapping[str, Any], folder: Path) -> None:
         terminal.say("", "bars in the pictures: each layer's part of score B - score A; they sum to it, and may cancel")
     page = f"{PAGE}, " if strongest else ""
     terminal.say("written", f"{len(rows)} x .png, {page}summary.json and summary.csv in {folder}/")
+    terminal.left_out("skipped", summary["skipped"])
     if summary["limits"]:
         called_of = _called(summary)
         failed = [c["measure"] for c in summary["limits"] if not c["holds"]]

@@ -6,9 +6,9 @@ import json
 import re
 from typing import Any
 
-# C0 and C1 controls, marks and overrides of the direction, line separators, lone surrogates, invisible tags.
+# C0 and C1 controls, marks and overrides of the direction, line separators, what has no width, lone surrogates, tags.
 _CONTROLS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 

@@ -25,7 +25,6 @@ from fgonnx.text.options import Texts
 
 _EXTRA = ("jinja2", "matplotlib", "scipy")
 _PER_TABLE = 6
-_LISTED = 12
 _ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 
 
@@ -46,7 +45,7 @@ def command(
             metavar="DATA",
             help="A folder of pictures; a folder with one folder per class (its name: index, label or synset); or an "
             ".npz with x, and y (classes), mask and without (samples without each part) where they are known. For "
-            "models of texts: .txt, .jsonl, .csv, with the classes under 'label'.",
+            "models of texts: .txt, .jsonl, .csv, .parquet, with the classes under 'label'.",
         ),
     ] = None,
     text: Typed = None,
@@ -69,8 +68,9 @@ def command(
     - `fgonnx evaluate sentiment.onnx reviews.csv --column review -o out --methods fullgrad,occlusion` : which words
 
     A run that was interrupted goes on where it stopped when the same command is given again; methods and measures may
-    be added that way. Exit code: 0; 1 where images, methods or measures had to be left out (they are named, the others
-    are done); 2 where input or options are wrong. docs/evaluation.md says what the measures mean.
+    be added that way. Exit code: 0; 1 where images, rows without a text, methods or measures had to be left out (they
+    are named, the others are done); 2 where input or options are wrong, or classes of the data are none of the model.
+    docs/evaluation.md says what the measures mean.
     """
     _check_extra()
     job: EvaluationJob | TextEvaluation
@@ -136,11 +136,6 @@ def _show(summary: Mapping[str, Any], folder: Path) -> None:
         terminal.show(made)
     terminal.notes([*summary["notes"], *remarks(summary)])
     for what, found in (("left out", summary["failed"]), ("skipped", summary["data"]["skipped"])):
-        if found:
-            terminal.say(what, f"{len(found)}:")
-            for name, why in list(found.items())[:_LISTED]:
-                terminal.say("", f"{name}: {why}")
-            if len(found) > _LISTED:
-                terminal.say("", f"... and {len(found) - _LISTED} more, in summary.json")
+        terminal.left_out(what, found)
     terminal.say("measured on", f"{summary['data']['images']} {summary['data'].get('of', 'images')}")
     terminal.say("written", f"index.html, summary.json, summary.csv, results.csv and figures in {folder}/")

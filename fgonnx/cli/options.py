@@ -29,7 +29,7 @@ SomeInputs = Annotated[
     typer.Argument(
         metavar="[INPUTS]",
         help="Pictures, .wav recordings, .csv tables, folders of them, patterns such as 'photos/*.jpg', or .npy arrays "
-        "that are ready. For models of texts: .txt, .jsonl, .csv.",
+        "that are ready. For models of texts: .txt, .jsonl, .csv, .parquet.",
     ),
 ]
 Folder = Annotated[Path, typer.Option("--output-dir", "-o", metavar="DIR", help="Folder for the results.")]

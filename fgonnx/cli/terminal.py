@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 _PIPE_WIDTH = 160  # of tables in a log file, where there is no terminal to ask
 _LONG = 12
+_LISTED = 12  # of what is left out
 _NAME = 64
 _VERDICTS = {"passed": "green", "failed": "bold red", "undecided": "yellow"}
 
@@ -228,6 +229,16 @@ def notes(lines: Iterable[str]) -> None:
     """Print conversions and assumptions."""
     for line in lines:
         out().print(Text.assemble((f"{'note':<14}", "yellow"), line), soft_wrap=True)
+
+
+def left_out(what: str, found: Mapping[str, str]) -> None:
+    """Print how many were left out, and the first of them with the reason; nothing where there are none."""
+    if found:
+        say(what, f"{len(found)}:")
+        for name, why in list(found.items())[:_LISTED]:
+            say("", f"{name}: {why}")
+        if len(found) > _LISTED:
+            say("", f"... and {len(found) - _LISTED} more, in summary.json")
 
 
 def table(*headings: str, title: str | None = None, numbers: Sequence[str] = ()) -> Table:

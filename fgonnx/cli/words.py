@@ -68,6 +68,6 @@ def _append(found: Text, item: Shaded | Gap, largest: float) -> None:
     if abs(alpha) > 0.05:
         red, green, blue = drawing.mixed(alpha)
         style = Style(color="black", bgcolor=f"rgb({red},{green},{blue})")
-    found.append(item.text, style=style)
+    found.append(drawing.in_sight(item.text), style=style)
     if largest and abs(item.value) >= _MATTERS * largest:
         found.append(f"({item.value:+.2g})", style="dim")

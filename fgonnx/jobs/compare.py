@@ -123,6 +123,8 @@ class CompareJob:
         Class names; those of a model's metadata by default.
     notes : dict of str to None
         Conversions and assumptions, in order of discovery.
+    skipped : dict of str to str
+        Rows of texts that hold none, with the reason.
     """
 
     models: tuple[Side, Side]
@@ -133,6 +135,7 @@ class CompareJob:
     target: str | None = None
     labels: Sequence[str] | None = None
     notes: dict[str, None] = field(default_factory=dict, init=False)
+    skipped: dict[str, str] = field(default_factory=dict, init=False)
 
     @property
     def meanings(self) -> Mapping[str, str]:
@@ -293,6 +296,7 @@ class CompareJob:
             "settings": self.settings | record.asked(self.running),
             "command": self._command(),
             "notes": list(self.notes),
+            "skipped": self.skipped,
             "limits": checks,
             "measures": {name: self._spread(name, v) for name, v in values.items()},
             "parted": [layer for layer in sorted(layers, key=lambda e: -e["added"]) if layer["parted"]],

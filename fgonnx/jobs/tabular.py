@@ -377,7 +377,7 @@ class Tabular:
         if gaps.min() <= 0 or np.abs(gaps - gaps.mean()).max() > _EVEN * gaps.mean():
             at = int(np.argmax(np.abs(gaps - np.median(gaps)))) + 1
             raise InputError(
-                f"'{table.path}', line {table.first + rows[at]}: the times of column '{name}' do not rise evenly "
+                f"'{table.path}', {table.where(rows[at])}: the times of column '{name}' do not rise evenly "
                 f"({times[at - 1]:g}, then {times[at]:g}); resample the recording, or leave the column out"
             )
         own = float(1 / gaps.mean())

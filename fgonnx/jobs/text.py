@@ -20,7 +20,7 @@ from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.options import FILE, Options
-from fgonnx.errors import FgonnxError, OptionError
+from fgonnx.errors import FgonnxError, InputError, OptionError
 from fgonnx.explain.written import is_written
 from fgonnx.fields import arguments, refuse_idle
 from fgonnx.jobs import provenance, record
@@ -40,6 +40,8 @@ from fgonnx.text.tokens import BYTES, Tokens
 Array = npt.NDArray[Any]
 
 _NOTHING = np.zeros((1, 1, 3), np.uint8)
+NO_TEXT = "there is no text"
+"""Why a row is left out."""
 _NAMED = 5  # rows without a text that are named
 
 
@@ -108,8 +110,8 @@ class TextJob:
         self.shown = self.explainer.explainer.options
         as_bytes = str(self.texts.tokenizer) == BYTES
         read = texts(self.inputs, self.typed, self.texts.column, as_bytes=as_bytes)
-        self.read, note = split_blank(read)
-        self.notes.update({note: None} if note else {})
+        self.read, left = split_blank(read)
+        self.notes.update({note_of(left): None} if left else {})
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Explain text after text and yield their records, once their files are written."""
@@ -188,12 +190,25 @@ class TextJob:
         return provenance.model_of(self.loaded, self.model)
 
 
-def split_blank(read: list[Text]) -> tuple[list[Text], str]:
-    """Return texts without the rows that are blank, unless all are, and a note that names these."""
-    left = [t.where for t in read if t.row is not None and _blank(t.content)]
+def split_blank(read: Sequence[Text]) -> tuple[Sequence[Text], dict[str, str]]:
+    """Return texts without the rows that are blank, and why each of these is left out, by where it is.
+
+    Raises
+    ------
+    InputError
+        All are.
+    """
+    left = {t.where: NO_TEXT for t in read if t.row is not None and _blank(t.content)}
     kept = [t for t in read if t.row is None or not _blank(t.content)]
-    few = "; ".join(left[:_NAMED]) + (f" and {len(left) - _NAMED} more" if len(left) > _NAMED else "")
-    return kept or read, f"left out, as there is no text: {few}" if left else ""
+    if left and not kept:
+        raise InputError(f"{next(iter(left))}: {NO_TEXT}, nor in any other row; there is nothing to explain")
+    return kept, left
+
+
+def note_of(left: Collection[str]) -> str:
+    """Return a note that names rows which are left out, "" for none."""
+    few = "; ".join(list(left)[:_NAMED]) + (f" and {len(left) - _NAMED} more" if len(left) > _NAMED else "")
+    return f"left out, as {NO_TEXT}: {few}" if left else ""
 
 
 def _blank(content: Any) -> bool:

@@ -26,6 +26,7 @@ from fgonnx.pictures.show.words import Shaded
 from fgonnx.text.options import Texts
 from fgonnx.text.read import Text, texts
 from fgonnx.text.tokens import BYTES, Tokens
+from fgonnx.wording import visible
 
 PAGE = "index.html"
 _SHOWN = 200  # texts on the page
@@ -96,8 +97,7 @@ class TextCompareJob(CompareJob):
         self.settings = {k: v for k, v in shown.to_dict().items() if k not in OWN} | {"target": self.target}
         self.settings["texts"] = {k: str(v) for k, v in vars(self.texts).items() if v is not None}
         as_bytes = str(self.texts.tokenizer) == BYTES
-        read, note = split_blank(texts(self.inputs, self.typed, self.texts.column, as_bytes=as_bytes))
-        self.notes.update({note: None} if note else {})
+        read, self.skipped = split_blank(texts(self.inputs, self.typed, self.texts.column, as_bytes=as_bytes))
         cut = [(text, part) for text in read for part in self.of_texts.cut(text.content, text.where)]
         names = numbered([text.name for text, _ in cut])
         self.sources: list[tuple[Text, Tokens]] = [  # type: ignore[assignment]
@@ -177,7 +177,7 @@ class TextCompareJob(CompareJob):
         write_png(self.folder / row["picture"], np.concatenate(drawn))
         if len(self._bodies) < _SHOWN:
             bodies = (drawing.as_html(words, title, lines, largest=scale) for title, words, lines in shown)
-            self._bodies.append(f"<h2>{html.escape(text.name)}</h2>{''.join(bodies)}")
+            self._bodies.append(f"<h2>{html.escape(visible(text.name))}</h2>{''.join(bodies)}")
         return row
 
     def _shown(self, row: Mapping[str, Any], one: ComparedText) -> list[tuple[str, list[Shaded], list[str]]]:

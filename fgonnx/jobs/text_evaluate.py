@@ -21,7 +21,7 @@ from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.options import FILE, Options, with_changes
-from fgonnx.errors import FgonnxError, OptionError, TargetError
+from fgonnx.errors import FgonnxError, OptionError
 from fgonnx.explain.written import is_written
 from fgonnx.fields import arguments, refuse_idle
 from fgonnx.jobs import record
@@ -78,6 +78,8 @@ class TextEvaluation:
         Fields of the options that were asked for, and stay as they are.
     failed : dict of str to str
         Methods that do not apply to the model, with the reason.
+    skipped : dict of str to str
+        Rows that hold no text, with the reason.
     """
 
     model: Path
@@ -91,6 +93,7 @@ class TextEvaluation:
     texts: Texts = field(default_factory=Texts)
     given: Collection[str] = ()
     failed: dict[str, str] = field(default_factory=dict, init=False)
+    skipped: dict[str, str] = field(default_factory=dict, init=False)
     notes: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -110,13 +113,13 @@ class TextEvaluation:
         self._labels = self.reading.names()
         self.base = self._explainer("fullgrad")
         read = texts(self.inputs, self.typed, self.texts.column, as_bytes=str(self.texts.tokenizer) == BYTES)
-        self.read, note = split_blank(read[: self.plan.limit])
-        self.notes += [note] if note else []
+        self.read, self.skipped = split_blank(read[: self.plan.limit])
         cut = [(text, part) for text in self.read for part in self.base.cut(text.content, text.where)]
         names = numbered([text.name for text, _ in cut])
         self.rows: list[tuple[Text, Tokens]] = [
             (replace(text, name=name), part) for (text, part), name in zip(cut, names, strict=True)
         ]
+        self._named = self._of_labels()
         self._classes = self._resolved() if self.plan.target == "label" else None
         self.notes.append(self._replaced())
         files.make_folder(self.folder)
@@ -200,8 +203,7 @@ class TextEvaluation:
                 f"{parameter('target', 'label')}: {missing[0]} has no class; give files with a column or key 'label' "
                 "for every text"
             )
-        classes = self._of_labels(self._shape)
-        return [asking.position(classes[str(text.label)], self._shape) for text, _ in self.rows]
+        return [asking.position(self._named[str(text.label)], self._shape) for text, _ in self.rows]
 
     def _replaced(self) -> str:
         pad = "0, as nothing says what padding is" if self.base.pad is None else str(self.base.pad)
@@ -245,7 +247,7 @@ class TextEvaluation:
                 "of": "texts",
                 "images": len(self.rows),
                 "accuracy": self._accuracy,
-                "skipped": {},
+                "skipped": self.skipped,
             },
             "settings": {
                 "target": self.plan.target,
@@ -314,22 +316,25 @@ class TextEvaluation:
     @cached_property
     def _accuracy(self) -> float | None:
         """The share of texts with a class that the model gets right; None where there are none."""
-        if self._shape is None or all(text.label is None for text, _ in self.rows):
-            return None
-        try:
-            classes = self._of_labels(self._shape)
-        except TargetError as error:
-            self.notes.append(f"the accuracy is not known: {error}")
+        if not self._named:
             return None
         rows = zip(self.rows, self._decided, strict=True)
-        return float(np.mean([classes[text.label] == made for (text, _), made in rows if text.label is not None]))
+        return float(np.mean([self._named[text.label] == made for (text, _), made in rows if text.label is not None]))
 
-    def _of_labels(self, shape: tuple[int, ...]) -> dict[str, int]:
-        """Return the index of every class that texts name."""
-        entries = math.prod(shape)
+    def _of_labels(self) -> dict[str, int]:
+        """Return the index of every class that texts name; none where the model has not one score for each class.
+
+        Raises
+        ------
+        TargetError
+            Some are no classes of the model.
+        """
+        given = list(dict.fromkeys(text.label for text, _ in self.rows if text.label is not None))
+        if not given or self._shape is None:
+            return {}
+        entries = math.prod(self._shape)
         names, note = aligned_labels(self._labels, self.loaded.labels(), entries)
         self.notes += [f"labels: {note}"] if note else []
-        given = list(dict.fromkeys(text.label for text, _ in self.rows if text.label is not None))
         return classes_of(given, names or (), entries, "classes of the texts are none of this model", "classes")
 
     @cached_property

@@ -205,7 +205,7 @@ class Handing:
 
     exports: tuple[str, ...] | None = option(
         None,
-        f"Write the run for other tools, too, into RUN/exports: {', '.join(EXPORTS)}.",
+        f"Write a run of pictures for other tools, too, into RUN/exports: {', '.join(EXPORTS)}.",
         panel=_HANDED,
         metavar="A,B",
         flag="--export",

@@ -59,17 +59,17 @@ class TextSample(Sample):
     part: Tokens | None = None
 
 
-def opened(path: Path) -> Columns:
-    """Return the cells of a table: .csv, .tsv, lines of JSON, or Parquet.
+def opened(path: Path, of: str = "numbers") -> Columns:
+    """Return the cells of a table of numbers or texts: .csv, .tsv, lines of JSON, or Parquet.
 
     Raises
     ------
     InputError
         It cannot be read, or a line is no object.
     """
-    suffix = path.suffix.lower()
+    suffix, lines = path.suffix.lower(), []
     if suffix in columns.SUFFIXES:
-        return columns.read(path)
+        return columns.read(path, of)
     if suffix == ".parquet":
         try:
             table = pq.read_table(path)
@@ -82,13 +82,14 @@ def opened(path: Path) -> Columns:
         for i, line in enumerate(files.read_text(path, InputError, "the table").split("\n"), 1):
             if line.strip():
                 found.append(files.parsed(line, f"'{path}', line {i}", InputError))
+                lines.append(i)
                 if not isinstance(found[-1], dict):
                     raise InputError(f"'{path}', line {i}: it is no object; write one with a key for each column")
         names = tuple(dict.fromkeys(name for row in found for name in row))
         rows = [[_cell(row.get(name)) for name in names] for row in found]
     if not rows:
         raise InputError(f"the table '{path}' has no rows: there is nothing to audit")
-    return Columns(names, rows, path, 0, True, "row")
+    return Columns(names, rows, path, 0, True, "row", lines=lines)
 
 
 def _cell(value: Any) -> str:
@@ -222,9 +223,10 @@ class TextRows:
             )
         if path.suffix.lower() in _TEXTS:
             lines = files.read_text(path, InputError, "texts").split("\n")
-            self.table = Columns(("text",), [[line.strip()] for line in lines if line.strip()], path, 1)
+            kept = [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
+            self.table = Columns(("text",), [[line] for _, line in kept], path, 1, lines=[i for i, _ in kept])
         else:
-            self.table = opened(path)
+            self.table = opened(path, "texts")
         _check_columns(self.table, auditing)
         self.at = self.table.place(self._column())
         if not self.table.rows:
@@ -248,7 +250,7 @@ class TextRows:
         name = in_utf8(self.path.name)
         for i, row in enumerate(self.table.rows):
             truth, slices = _beside(self.table, i, self.auditing)
-            why = None if row[self.at].strip() else f"'{name}', row {i}: there is no text"
+            why = None if row[self.at].strip() else f"'{name}', {self.table.where(i)}: there is no text"
             own = f"{name}#{i}"
             found.add(own, self.path.name, truth, place=(0, i), slices=slices, sha256=_digest(row[self.at]), error=why)
         return found

@@ -41,6 +41,8 @@ class Columns:
         What is counted in messages: lines of a file, rows of a table in memory.
     index : pandas Index, optional
         What the rows of a table in memory are called.
+    lines : sequence of int
+        Line of the file on which each row ends, from 1; without them, rows are counted from `first`.
     """
 
     names: tuple[str, ...]
@@ -50,6 +52,11 @@ class Columns:
     headed: bool = True
     counted: str = "line"
     index: Any = None
+    lines: Sequence[int] = ()
+
+    def where(self, row: int) -> str:
+        """Return what messages call a row: its line in the file where there are lines, else its number, from 0."""
+        return f"line {self.lines[row]}" if self.lines else f"{self.counted} {self.first + row}"
 
     def place(self, name: str) -> int:
         """Return which column has a name.
@@ -106,7 +113,7 @@ class Columns:
                 number = _number(cell)
                 if number is not None and np.isfinite(number):
                     continue
-                where = f"'{self.path}', {self.counted} {self.first + i}, column '{self.names[at]}'"
+                where = f"'{self.path}', {self.where(i)}, column '{self.names[at]}'"
                 if not cell:
                     return InputError(f"{where}: the cell is empty; fill it in, or leave the row out")
                 if number is not None:
@@ -124,8 +131,15 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def read(path: str | os.PathLike[str]) -> Columns:
+def read(path: str | os.PathLike[str], of: str = "numbers") -> Columns:
     """Read a table: comma, semicolon, tab or bar between cells; a first row that holds a text is the header.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    of : str
+        What its rows hold, for messages.
 
     Raises
     ------
@@ -142,7 +156,7 @@ def read(path: str | os.PathLike[str]) -> Columns:
     path = Path(path)
     rows = [row for row in delimited.read(path, "the table") if any(cell.strip() for cell in row.cells)]
     if not rows:
-        raise InputError(f"the table '{path}' is empty: it needs a header and rows of numbers")
+        raise InputError(f"the table '{path}' is empty: it needs a header and rows of {of}")
     width = len(rows[0].cells)
     if (odd := delimited.uneven(rows)) is not None:
         raise InputError(
@@ -154,4 +168,5 @@ def read(path: str | os.PathLike[str]) -> Columns:
     body = rows[1:] if headed else rows
     if not body:
         raise InputError(f"the table '{path}' has a header and no rows: there is nothing to explain")
-    return Columns(names, [row.cells for row in body], path, body[0].line, headed)
+    lines = tuple(row.line for row in body)
+    return Columns(names, [row.cells for row in body], path, body[0].line, headed, lines=lines)

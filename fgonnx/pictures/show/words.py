@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from fgonnx.pictures.show import text as lettering
 from fgonnx.pictures.show.sheet import FAINT, INK, NEGATIVE, PAPER, POSITIVE, RULE, Colour
+from fgonnx.wording import visible
 
 RGB = npt.NDArray[np.uint8]
 
@@ -126,7 +127,7 @@ def from_right(text: str) -> bool:
 STYLE = """<style>
 .fgonnx-text{font:16px/1.9 system-ui,"Noto Sans",sans-serif;max-width:60em;overflow-wrap:anywhere}
 .fgonnx-text p,.fgonnx-text .t{margin:.3em 0;white-space:pre-wrap}
-.fgonnx-text .w{border-radius:.25em;padding:.1em .12em;cursor:default}
+.fgonnx-text .w{unicode-bidi:isolate;border-radius:.25em;padding:.1em .12em;cursor:default}
 .fgonnx-text .s{opacity:.6;font-size:80%}
 .fgonnx-text summary{display:inline;cursor:pointer;opacity:.7}
 .fgonnx-text details,.fgonnx-text details[open]::details-content{display:inline}
@@ -159,8 +160,8 @@ def as_html(
     largest : float, optional
         What the strongest shade stands for; by default the largest amount of these words.
     """
-    said = "".join(f'<p class="c">{html.escape(line)}</p>' for line in lines)
-    head = f'<p class="h" dir="auto">{html.escape(title)}</p>'
+    said = "".join(f'<p class="c">{html.escape(visible(line))}</p>' for line in lines)
+    head = f'<p class="h" dir="auto">{html.escape(visible(title))}</p>'
     return f'{STYLE}<div class="fgonnx-text">{head}{_body(words, few, largest)}{said}</div>'
 
 
@@ -190,13 +191,13 @@ def _html_of(item: Shaded | Gap, largest: float, *, first: bool) -> str:
     space = "" if first or not item.space else " "
     kind = "w s" if item.special else "w"
     return (
-        f'{space}<bdi class="{kind}" style="{style}" title="{item.value:+.4g}">{html.escape(_visible(item.text))}</bdi>'
+        f'{space}<bdi class="{kind}" style="{style}" title="{item.value:+.4g}">{html.escape(in_sight(item.text))}</bdi>'
     )
 
 
-def _visible(text: str) -> str:
-    """Return a text with what cannot be seen written out, as a line's end."""
-    return text.replace("\n", "⏎").replace("\r", "⏎").replace("\t", "⇥")
+def in_sight(text: str) -> str:
+    """Return a word with what cannot be seen written out: ends of lines, tabs, marks of the direction."""
+    return visible(text.replace("\n", "⏎").replace("\r", "⏎").replace("\t", "⇥"))
 
 
 def page(bodies: Sequence[str], title: str) -> str:
@@ -204,7 +205,7 @@ def page(bodies: Sequence[str], title: str) -> str:
     inner = "<hr>".join(bodies)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>'
+        f'content="width=device-width, initial-scale=1"><title>{html.escape(visible(title))}</title>'
         "<style>:root{color-scheme:light dark}"
         "body{margin:1.5em;font-family:system-ui,sans-serif;color:CanvasText;background:Canvas}</style></head>"
         f"<body>{inner}</body></html>\n"
@@ -283,7 +284,7 @@ def _rows(items: Sequence[Shaded | Gap], room: float, size: float) -> list[list[
 
 
 def _label(item: Shaded | Gap) -> str:
-    return f"[... {item.count} words ...]" if isinstance(item, Gap) else _visible(item.text)
+    return f"[... {item.count} words ...]" if isinstance(item, Gap) else in_sight(item.text)
 
 
 def _lacks_font(text: str) -> bool:

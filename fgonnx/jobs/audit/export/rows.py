@@ -56,11 +56,12 @@ def preprocessing(run: Run) -> Preprocessing:
     Raises
     ------
     InputError
-        The run is of arrays.
+        The run is of texts, rows of a table or arrays.
     """
     found = run.about["request"]["preprocessing"]
-    if found is None:
-        raise InputError(f"'{run.folder}' is a run of arrays, and other tools show pictures")
+    if found is None or run.about.get("kind", "pictures") != "pictures":
+        of = {"text": "texts", "table": "rows of a table"}.get(run.about.get("kind", ""), "arrays")
+        raise InputError(f"'{run.folder}' is a run of {of}, and other tools are given pictures: leave the export out")
     return Preprocessing.from_json(json.dumps(found))
 
 

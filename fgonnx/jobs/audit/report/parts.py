@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.jobs.audit.shardfiles import table_of
+from fgonnx.wording import visible
 
 Bool = npt.NDArray[np.bool_]
 
@@ -69,7 +70,7 @@ def strongest(files: Sequence[Path], groups: Sequence[Bool]) -> list[list[dict[s
 
 def _first(total: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     order = sorted(total, key=lambda name: (-total[name][1], name))[:SHOWN]
-    return [{"name": n, "mean": total[n][0] / total[n][2], "count": int(total[n][2])} for n in order]
+    return [{"name": visible(n), "mean": total[n][0] / total[n][2], "count": int(total[n][2])} for n in order]
 
 
 def _records(files: Sequence[Path]) -> Iterator[Mapping[str, Any]]:
@@ -81,16 +82,16 @@ def of_row(record: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what the page shows of a row: words with what they add, or bars; None of a picture."""
     if (text := record.get("text")) is not None:
         words = (json.loads(text) if isinstance(text, str) else text)["words"]
-        return {"words": [[w["text"], _short(w["value"]), w["special"], w["part"]] for w in words]}
+        return {"words": [[visible(w["text"]), _short(w["value"]), w["special"], w["part"]] for w in words]}
     if (features := record.get("features")) is not None:
         rows = zip(features["names"], features["values"], features["contributions"], strict=True)
-        bars = [(f"{name} = {_short(value)}", _short(added)) for name, value, added in rows]
+        bars = [(f"{visible(name)} = {_short(value)}", _short(added)) for name, value, added in rows]
         bars.sort(key=lambda bar: -abs(bar[1]))
         return {"bars": [*bars, ("biases of the network", _short(features["biases"]))]}
     if (series := record.get("series")) is not None:
         named = zip(series["channels"], series["shares"], series["peaks"], strict=True)
         rate, start = series["rate"], series["start"]
-        return {"bars": [[f"{n}, strongest at {_when(p + start, rate)}", _short(s)] for n, s, p in named]}
+        return {"bars": [[f"{visible(n)}, strongest at {_when(p + start, rate)}", _short(s)] for n, s, p in named]}
     return None
 
 
