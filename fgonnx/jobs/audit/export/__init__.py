@@ -30,13 +30,15 @@ def export(run: str | Path, kind: str, folder: str | Path | None = None) -> Path
     Raises
     ------
     FgonnxError
-        The folder holds no run, its pictures are not where they were, or what is needed is not installed.
+        The folder holds no run, or one of texts, rows of a table or arrays; its pictures are not where they were, or
+        what is needed is not installed.
     """
     check_choice("kind", kind, EXPORTS)
-    from fgonnx.jobs.audit.export import fiftyone, virelay
+    from fgonnx.jobs.audit.export import fiftyone, rows, virelay
     from fgonnx.jobs.audit.report import build, clusters
 
     read = build.read(Path(run))
+    rows.preprocessing(read)  # before anything is written: there is none without pictures
     to = Path(folder) if folder is not None else read.folder / formats.EXPORTS / kind
     files.make_folder(to)
     grouping = clusters.group(read.files, read.columns, read.about["labels"], len(read.sites))
