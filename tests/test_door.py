@@ -38,7 +38,7 @@ def test_what_was_not_foreseen_is_one_line_and_a_hint(debug: bool, monkeypatch: 
     def fails(*given: object, **named: object) -> None:
         raise KeyError("some\x1b[2J name")
 
-    monkeypatch.setattr(inspection, "inspect", fails)
+    monkeypatch.setattr(inspection, "inspected", fails)
     result = CliRunner().invoke(app, ["inspect", str(SHAPES), *["--debug"] * debug])
     assert result.exit_code == door.UNEXPECTED
     assert ("Traceback" in result.stderr) == debug
@@ -54,7 +54,7 @@ def test_memory_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     def fails(*given: object, **named: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(inspection, "inspect", fails)
+    monkeypatch.setattr(inspection, "inspected", fails)
     result = CliRunner().invoke(app, ["inspect", str(SHAPES)])
     assert result.exit_code == 2
     assert "not enough memory" in result.stderr
@@ -112,7 +112,7 @@ if "{when}" == "import":
     sys.meta_path.insert(0, Finder())
 from fgonnx.cli import main
 from fgonnx.audit import inspection
-inspection.inspect = interrupt
+inspection.inspected = interrupt
 main()
 """
 

@@ -54,7 +54,8 @@ def test_an_entry_has_its_position_where_there_are_several_axes(shape, index, po
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("winner", [(5, 0), (0, 3), (0, 0), (4, 2)])
-def test_a_sequence_is_explained_at_a_position(tmp_path, shape, winner):
+def test_a_sequence_is_explained_at_a_position(tmp_path, monkeypatch, shape, winner):
+    monkeypatch.setenv("COLUMNS", "160")
     path = sequence(tmp_path / "net.onnx", shape, winner)
     np.save(tmp_path / "x.npy", X)
     said = good("explain", path, tmp_path / "x.npy", "-o", tmp_path / "out")

@@ -332,7 +332,7 @@ BAD = {
         IDS + V,
         "the ids 'ids' hold 3[0-9] at \\(0, 0\\), and the model's table has the ids 0 to 19",
     ),
-    "fractions": (IDS + 0.5, "no array of whole numbers"),
+    "fractions": (IDS + 0.5, r"hold [0-9.]+\.5 at \(0, 0\); ids are whole numbers"),
     "nothing": (np.zeros((1, 0), np.int64), "holds nothing"),
     "lengths": (np.array([[1, 2], [1]], dtype=object), "is object"),
 }

@@ -30,7 +30,7 @@ EXCEPTIONS = {
         [
             f"ai.onnx.ml:{name}"
             for name in (
-                *("ArrayFeatureExtractor", "Imputer"),
+                *("ArrayFeatureExtractor", "FeatureVectorizer", "Imputer"),
                 *("LinearClassifier", "LinearRegressor", "Normalizer", "Scaler"),
             )
         ],

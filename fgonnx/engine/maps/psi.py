@@ -275,8 +275,11 @@ def sample_sums(op: Emitter, m: Signed) -> ir.Value | None:
         sums = op.ReduceSum(op.ReduceSum(m.value, [1], keepdims=0), [1, 2], keepdims=0)
         return shaped(op.Reshape(sums, [-1, 1]), [None, 1])
     signed = matrix(op, m)
+    if signed.weights is not None and op.portable and p.shape[1] == 1:  # no Mul behind a reduction: see docs/forms.md
+        weighted = op.ReduceSum(op.Mul(signed.value, signed.weights), [2], keepdims=0)
+        return shaped(op.Reshape(weighted, [-1, 1]), [None, 1])
     sums = op.ReduceSum(signed.value, [2], keepdims=0)
-    if signed.weights is not None and op.portable and p.shape[1] > 1:  # no Mul behind a reduction: see docs/forms.md
+    if signed.weights is not None and op.portable:
         factors = op.Expand(signed.weights, [p.shape[1]])
         return shaped(op.MatMul(sums, op.Reshape(factors, [-1, 1])), [None, 1])
     if signed.weights is not None:
