@@ -25,7 +25,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.roar.experiment import SHARES, WHOLE, Experiment, Plan, summary
 from benchmarks.roar.fidelity import Fidelity, fidelity, table
 from fgonnx import files
-from fgonnx.audit.evaluate import figures
 from fgonnx.pictures.read import presets
 from fgonnx.pictures.read.complete import complete
 
@@ -140,6 +139,8 @@ def draw(path: Path, plan: Plan, rows: Sequence[dict[str, Any]]) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+
+    from fgonnx.audit.evaluate import figures
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     whole = [r for r in rows if r["method"] == WHOLE]
