@@ -7,14 +7,18 @@ import json
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from onnx import parser
 
 from fgonnx.errors import InputError, OptionError
 from tests import skips
+from tests import word_models as words
 from tests.audit_support import CLASSES, classifier, encoded, folder
 from tests.cli_support import ROOT, refused
 from tests.cli_support import run as run_command
@@ -25,7 +29,7 @@ skips.without("sklearn")
 skips.without("filelock")
 
 from fgonnx.auditing import audit, export, records, report, sign  # noqa: E402
-from fgonnx.jobs.audit import arrow, formats  # noqa: E402
+from fgonnx.jobs.audit import arrow, formats, handed  # noqa: E402
 
 SMALL_RUN = {"shard_size": 16, "sanity": 0, "measures": ("sparseness",)}
 
@@ -162,7 +166,7 @@ class TestViRelAy:
     def test_maps_have_to_be_kept(self, run, tmp_path):
         skips.without("h5py")
         to = audit(run.parent / "net.onnx", run.parent / "data", tmp_path, sanity=0, maps="none")
-        with pytest.raises(InputError, match="keeps no maps"):
+        with pytest.raises(InputError, match="no maps are kept"):
             export(to, "virelay")
 
 
@@ -182,8 +186,9 @@ class TestExports:
         (tmp_path / "data").mkdir()
         np.save(tmp_path / "data" / "x.npy", np.zeros((4, 3, 8, 8), np.float32))
         to = audit(classifier(tmp_path / "net.onnx"), tmp_path / "data", tmp_path / "run", sanity=0)
-        with pytest.raises(InputError, match="no row with a result and a picture"):
+        with pytest.raises(InputError, match="holds arrays, and other tools are given pictures"):
             export(to, "fiftyone")
+        assert not (to / "exports").exists()
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -198,6 +203,107 @@ class TestExports:
         change(data)
         with pytest.raises(InputError, match=message):
             export(to, "fiftyone")
+
+
+def of_arrays(base: Path) -> tuple[Path, Path]:
+    (base / "arrays").mkdir()
+    np.save(base / "arrays" / "x.npy", np.zeros((20, 3, 8, 8), np.float32))
+    return classifier(base / "net.onnx"), base / "arrays"
+
+
+def of_texts(base: Path) -> tuple[Path, Path]:
+    (base / "t.csv").write_text("text\nthe film was superb\n")
+    return words.written(base), base / "t.csv"
+
+
+def of_features(base: Path) -> tuple[Path, Path]:
+    text = """<ir_version: 8, opset_import: ["": 18]> g (float[N,2] x) => (float[N,2] y)
+        <float[2,2] w = {1, -1, 2, 0}> { y = MatMul(x, w) }"""
+    onnx.save(parser.parse_model(text), base / "f.onnx")
+    (base / "f.csv").write_text("a,b\n1,2\n")
+    return base / "f.onnx", base / "f.csv"
+
+
+def of_recordings(base: Path) -> tuple[Path, Path]:
+    text = """<ir_version: 8, opset_import: ["": 18]> g (float[N,2,4] x) => (float[N,2] y)
+        <int64[1] t = {2}> { y = ReduceMean<keepdims=0>(x, t) }"""
+    onnx.save(parser.parse_model(text), base / "s.onnx")
+    (base / "s.csv").write_text("id,a,b\n" + "u,1,2\n" * 4)
+    return base / "s.onnx", base / "s.csv"
+
+
+def of_pictures(count: int, *, and_array: bool = False) -> Callable[[Path], tuple[Path, Path]]:
+    def made(base: Path) -> tuple[Path, Path]:
+        data = folder(base / "data", count, classes=False)
+        if and_array:
+            np.save(data / "x.npy", np.zeros((3, 8, 8), np.float32))
+        return classifier(base / "net.onnx"), data
+
+    return made
+
+
+REFUSED_EARLY = {
+    "texts": (of_texts, {"exports": ("fiftyone",)}, "holds texts, and other tools are given pictures"),
+    "texts for both": (of_texts, {"exports": ("fiftyone", "virelay")}, "holds texts"),
+    "rows of a table": (of_features, {"exports": ("virelay",)}, "holds rows of a table"),
+    "recordings": (of_recordings, {"exports": ("fiftyone",)}, "holds rows of a table"),
+    "arrays": (of_arrays, {"exports": ("fiftyone",)}, "holds arrays"),
+    "few pictures": (of_pictures(6), {"exports": ("virelay",)}, "too few maps to group"),
+    "few that are drawn": (of_pictures(20), {"exports": ("virelay",), "limit": 15}, "too few maps to group"),
+    "pictures and an array": (of_pictures(20, and_array=True), {"exports": ("virelay",)}, "maps of arrays"),
+    "no maps": (of_pictures(20), {"exports": ("virelay",), "maps": "none"}, "no maps are kept"),
+    "a part of the shards": (of_pictures(4), {"exports": ("fiftyone",), "part": (1, 2)}, "no report to hand on"),
+    "a part that is signed": (of_pictures(4), {"sign": "key.pem", "part": (1, 2)}, "no report to hand on"),
+}
+
+
+class TestBeforeTheRun:
+    @pytest.mark.parametrize("case", REFUSED_EARLY)
+    def test_what_cannot_be_handed_on_is_refused_and_nothing_is_written(self, tmp_path, case):
+        made, options, message = REFUSED_EARLY[case]
+        if "virelay" in options.get("exports", ()):
+            skips.without("h5py")
+        model, data = made(tmp_path)
+        with pytest.raises((InputError, OptionError), match=message):
+            audit(model, data, tmp_path / "run", sanity=0, **options)
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("made", [of_texts, of_features, of_arrays])
+    def test_so_does_the_command(self, tmp_path, made):
+        model, data = made(tmp_path)
+        asked = ("audit", model, data, "-o", tmp_path / "run", "--sanity", "0", "--export", "fiftyone")
+        assert "other tools are given pictures: leave the export out" in refused(*asked)
+        assert not (tmp_path / "run").exists()
+
+    def test_a_report_is_not_written_either(self, tmp_path):
+        model, data = of_features(tmp_path)
+        to = audit(model, data, tmp_path / "run", sanity=0)
+        (to / "report.html").unlink()
+        assert "holds rows of a table" in refused("report", to, "--export", "fiftyone")
+        assert not (to / "report.html").exists()
+
+    def test_what_is_missing_is_named(self, tmp_path, monkeypatch):
+        model, data = of_pictures(20)(tmp_path)
+        monkeypatch.setattr(handed, "find_spec", lambda name: None)
+        with pytest.raises(OptionError, match="pip install h5py"):
+            audit(model, data, tmp_path / "run", sanity=0, exports=("virelay",))
+        monkeypatch.setitem(__import__("sys").modules, "model_signing", None)
+        with pytest.raises(OptionError, match="pip install model-signing"):
+            audit(model, data, tmp_path / "run", sanity=0, sign="key.pem")
+        assert not (tmp_path / "run").exists()
+
+    def test_a_run_to_compare_with_has_to_be_one(self, tmp_path):
+        model, data = of_pictures(4)(tmp_path)
+        said = refused("audit", model, data, "-o", tmp_path / "run", "--against", tmp_path / "before")
+        assert "holds no audit" in said
+        assert not (tmp_path / "run").exists()
+
+    def test_what_can_be_is_handed_on_at_the_end(self, tmp_path):
+        model, data = of_pictures(4)(tmp_path)
+        asked = ("audit", model, data, "-o", tmp_path / "run", "--sanity", "0", "--export", "fiftyone")
+        assert "exports/fiftyone" in run_command(*asked).output
+        to = audit(model, data, tmp_path / "other", sanity=0, exports=("fiftyone",))
+        assert len(json.loads((to / "exports" / "fiftyone" / "samples.json").read_text())["samples"]) == 4
 
 
 class TestSignature:

@@ -219,4 +219,4 @@ class TestWords:
         found = {row["row"]["name"]: row["error"] for row in arrow.records(records(tmp_path / "run"))}
         assert found == {"a.csv#0": None, "a.csv#1": "'a.csv', line 3: there is no text", "a.csv#2": None}
         said = refused("report", tmp_path / "run", "--export", kind)
-        assert "is a run of texts, and other tools are given pictures" in said
+        assert "holds texts, and other tools are given pictures" in said

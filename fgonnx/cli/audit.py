@@ -24,6 +24,7 @@ _EXTRA = {"pyarrow": "pyarrow", "filelock": "filelock", "jinja2": "jinja2", "sci
     auditing=Group(Auditing),
     runner=Group(Runner),
     drift=Group(Drift),
+    handing=Group(Handing),
     options=Group(Options, without=FILE),
     running=Group(Running, defaults={"batch_size": 16, "cache": True}),
     reading=Group(Reading, without=[n for n in SOUND if n not in ("channels", "units", "by", "pad", "rate")]),
@@ -48,6 +49,7 @@ def command(
     auditing: Auditing,
     runner: Runner,
     drift: Drift,
+    handing: Handing,
     options: Options,
     running: Running,
     reading: Reading,
@@ -62,6 +64,7 @@ def command(
     - `fgonnx audit resnet.onnx val/ -o run --preprocess imagenet --if 'correct == false or probability < 0.8'`
     - `fgonnx audit resnet.onnx val/ -o run --preprocess imagenet --shard 3/8` : one of eight jobs of an array
     - `fgonnx audit sentiment.onnx reviews.csv -o run --column review --slices country` : the words of every row
+    - `fgonnx audit resnet.onnx val/ -o run --preprocess imagenet --export fiftyone --sign key.pem` : handed on as well
     - `fgonnx audit int8.onnx val/ -o run8 --preprocess imagenet --against run --min-same 0.99` : another model
 
     Maps are signed where the method has signs, unless --psi says otherwise. A run that was interrupted goes on where it
@@ -71,12 +74,15 @@ def command(
     """
     check_extra("audit")
     from fgonnx.jobs.audit.job import AuditJob
+    from fgonnx.jobs.audit.plan import opened
     from fgonnx.jobs.audit.request import Request, signed
 
+    if drift.against is not None and runner.part is None:
+        opened(drift.against)  # before the work
     given = tuple(sorted(typed(call, "psi", "backward")))
     options = options if "psi" in given else signed(options)
     request = Request(model, data, folder, options, running, reading, auditing, target, texts, given)
-    job = AuditJob(request, runner)
+    job = AuditJob(request, runner, handing)
     plan = job.plan
     terminal.say("model", f"{model}  (sha256 {plan.about['model']['sha256'][:12]})")
     if (pre := plan.tools.preprocessing) is not None:
@@ -90,7 +96,7 @@ def command(
         terminal.say("written", f"part {runner.part[0]} of {runner.part[1]} in {folder}/")
         return
     job.finish()
-    finish(folder, drift)
+    finish(folder, drift, handing)
 
 
 def check_extra(name: str) -> None:
@@ -100,12 +106,11 @@ def check_extra(name: str) -> None:
         raise OptionError(f"'fgonnx {name}' needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
-def finish(folder: Path, drift: Drift, handing: Handing | None = None) -> None:
+def finish(folder: Path, drift: Drift, handing: Handing) -> None:
     """Compare a run with another where that was asked for, write its report and say what is in it; hand it on."""
     from fgonnx.jobs.audit.drift import against
-    from fgonnx.jobs.audit.export import export
+    from fgonnx.jobs.audit.job import hand_on
     from fgonnx.jobs.audit.report.build import report
-    from fgonnx.jobs.audit.signing import sign
 
     broken = False
     if drift.against is not None:
@@ -133,11 +138,8 @@ def finish(folder: Path, drift: Drift, handing: Handing | None = None) -> None:
     for finding in summary["findings"]:
         terminal.say("found", finding)
     terminal.say("written", f"report.html, report.json, records and maps in {folder}/")
-    handing = handing or Handing()
-    for kind in handing.exports or ():
-        terminal.say("exported", f"{export(folder, kind)}/")
-    if handing.sign is not None:
-        terminal.say("signed", f"{sign(folder, handing.sign)}")
+    for kind, path in hand_on(folder, handing).items():
+        terminal.say("signed" if kind == "sign" else "exported", f"{path}" if kind == "sign" else f"{path}/")
     if counts["errors"]:
         terminal.say("errors", f"{counts['errors']:,} rows have no result; their records say why")
     if counts["errors"] or broken:

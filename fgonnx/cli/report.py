@@ -32,4 +32,10 @@ def command(
     files that are not those of its plan or of its checksums.
     """
     check_extra("report")
+    from fgonnx.jobs.audit.export import check
+    from fgonnx.jobs.audit.signing import signer
+
+    check(folder, handing)
+    if handing.sign is not None:
+        signer(handing.sign)
     finish(folder, drift, handing)

@@ -13,12 +13,14 @@ from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import Options, with_changes
 from fgonnx.errors import OptionError
-from fgonnx.fields import changed, suggestion
+from fgonnx.fields import changed, refuse_idle, suggestion
 from fgonnx.jobs.audit import arrow, formats, runners, sanity
-from fgonnx.jobs.audit.options import Auditing, Runner
+from fgonnx.jobs.audit.export import export
+from fgonnx.jobs.audit.options import Auditing, Handing, Runner
 from fgonnx.jobs.audit.plan import SHARDS, Plan, planned
 from fgonnx.jobs.audit.request import Request, signed
 from fgonnx.jobs.audit.shardfiles import table_of
+from fgonnx.jobs.audit.signing import sign, signer
 from fgonnx.jobs.reading import Reading
 from fgonnx.text.options import Texts
 
@@ -32,6 +34,8 @@ class AuditJob:
         What is audited and how.
     runner : Runner, optional
         What does the work.
+    handing : Handing, optional
+        What is handed on when all is done; what the data do not allow is refused before anything is written.
 
     Raises
     ------
@@ -39,9 +43,13 @@ class AuditJob:
         Model, data or options are wrong, or the folder holds a run with others.
     """
 
-    def __init__(self, request: Request, runner: Runner | None = None) -> None:
-        self.runner = runner or Runner()
-        self.plan: Plan = planned(request)
+    def __init__(self, request: Request, runner: Runner | None = None, handing: Handing | None = None) -> None:
+        self.runner, self.handing = runner or Runner(), handing or Handing()
+        if self.runner.part is not None:
+            refuse_idle(self.handing, ("exports", "sign"), "a part of the shards has no report to hand on")
+        if self.handing.sign is not None:
+            signer(self.handing.sign)
+        self.plan: Plan = planned(request, self.handing)
         self.left = self.plan.missing(self.runner.part)
 
     def run(self) -> Iterator[tuple[int, int]]:
@@ -66,8 +74,8 @@ def audit(model: str | Path, data: str | Path, run: str | Path, *, target: str |
         As for `fgonnx.Explainer`; the model's own decision by default. Maps are signed where `psi` is not given and the
         method has signs.
     **options
-        Fields of `fgonnx.Options`, `fgonnx.Running`, and of the options of reading, texts, auditing and runners;
-        settings of the method.
+        Fields of `fgonnx.Options`, `fgonnx.Running`, and of the options of reading, texts, auditing, runners and what
+        is handed on; settings of the method.
 
     Returns
     -------
@@ -80,16 +88,17 @@ def audit(model: str | Path, data: str | Path, run: str | Path, *, target: str |
         Model, data or options are wrong, or the folder holds a run with others.
     """
     given = tuple(name for name in ("psi", "backward") if name in options)
-    (auditing, runner, reading, texts), left = changed(options, Auditing(), Runner(), Reading(), Texts())
+    kinds = (Auditing(), Runner(), Handing(), Reading(), Texts())
+    (auditing, runner, handing, reading, texts), left = changed(options, *kinds)
     method = methods.find(methods.named(left.get("method", Options.method)))
     for name in left.keys() - {f.name for cls in (Options, Running, method.settings) for f in fields(cls)}:
-        if like := suggestion(name, Options, Running, Reading, Auditing, Runner, Texts):
+        if like := suggestion(name, Options, Running, *map(type, kinds)):
             raise OptionError(f"there is no option '{name}'{like}")
     explained, running = with_changes(None, Running(batch_size=16), left)
     if "psi" not in given:
         explained = signed(explained)
     request = Request(Path(model), Path(data), Path(run), explained, running, reading, auditing, target, texts, given)
-    job = AuditJob(request, runner)
+    job = AuditJob(request, runner, handing)
     for _ in job.run():
         pass
     if runner.part is None:
@@ -97,7 +106,14 @@ def audit(model: str | Path, data: str | Path, run: str | Path, *, target: str |
         from fgonnx.jobs.audit.report.build import report
 
         report(request.folder)
+        hand_on(request.folder, handing)
     return request.folder
+
+
+def hand_on(run: Path, handing: Handing) -> dict[str, Path]:
+    """Write for others what was asked of a run that has its report; return what was written, by what it is."""
+    found = {kind: export(run, kind) for kind in handing.exports or ()}
+    return found | ({"sign": sign(run, handing.sign)} if handing.sign is not None else {})
 
 
 def records(run: str | Path, columns: list[str] | None = None) -> pa.Table:

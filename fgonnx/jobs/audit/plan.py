@@ -19,8 +19,9 @@ from fgonnx.engine.rewrite.options import FILE
 from fgonnx.errors import InputError, OptionError
 from fgonnx.fields import arguments
 from fgonnx.jobs import provenance, record
-from fgonnx.jobs.audit import data
+from fgonnx.jobs.audit import data, handed
 from fgonnx.jobs.audit.condition import NAMES
+from fgonnx.jobs.audit.options import Handing
 from fgonnx.jobs.audit.request import Request, Tools, signed
 from fgonnx.jobs.audit.rows import TextRows
 from fgonnx.jobs.audit.shardfiles import ShardFiles
@@ -162,22 +163,30 @@ def opened(folder: Path) -> dict[str, Any]:
     return dict(about)
 
 
-def planned(request: Request) -> Plan:
+def planned(request: Request, handing: Handing | None = None) -> Plan:
     """Return the plan of a request: the one that is in its folder, or a new one, which is written there.
+
+    Parameters
+    ----------
+    request : Request
+        What is audited and how.
+    handing : Handing, optional
+        What will be handed on of the run.
 
     Raises
     ------
     OptionError
         The folder holds a run with other settings, model or data; the message names what differs.
     InputError
-        There is nothing to audit.
+        There is nothing to audit, or it is nothing that can be handed on as asked.
     """
     folder = request.folder
     files.check_folder(folder)
     _check_name(folder)
     tools = Tools(request)
-    request = tools.request
-    about, table = _made(request, tools)
+    request, handing = tools.request, handing or Handing()
+    handed.refuse_kind(tools.kind, request.data, handing)
+    about, table = _made(request, tools, handing)
     if not (folder / RUN).is_file():
         files.make_folder(folder / SHARDS)
         with files.replacing(folder / PLAN, sync=True) as temporary:
@@ -216,10 +225,11 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _made(request: Request, tools: Tools) -> tuple[dict[str, Any], pa.Table]:
+def _made(request: Request, tools: Tools, handing: Handing) -> tuple[dict[str, Any], pa.Table]:
     auditing, loaded = request.auditing, tools.loaded
     rows = tools.find()
     order = data.ordered(rows, auditing.seed)[: auditing.limit]
+    handed.refuse_rows([rows.path[i] for i in order], request.data, auditing, handing)
     sha, why = data.hashed(rows, order)
     _settle(tools, rows, order, why)
     truths = data.resolved(rows, tools.labels or (), tools.entries, request.data)

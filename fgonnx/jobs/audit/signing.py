@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fgonnx import files
 from fgonnx.errors import InputError, OptionError
@@ -34,6 +35,23 @@ def sign(run: str | Path, key: str | Path) -> Path:
     InputError
         The run has no checksums yet.
     """
+    made = signer(key)
+    sums = Path(run) / SUMS
+    if not sums.is_file():
+        raise InputError(f"'{run}' has no {SUMS} to sign; fgonnx report writes it")
+    with files.replacing(sums.with_name(SIGNATURE)) as temporary:
+        made.sign(sums, temporary)
+    return sums.with_name(SIGNATURE)
+
+
+def signer(key: str | Path) -> Any:
+    """Return what signs with a private key.
+
+    Raises
+    ------
+    OptionError
+        model-signing is not installed, or the key cannot be used.
+    """
     try:
         from model_signing import signing
     except ImportError as error:
@@ -41,16 +59,10 @@ def sign(run: str | Path, key: str | Path) -> Path:
             f"a signature needs model-signing, which is not installed whole ({error}): pip install model-signing "
             "pyopenssl"
         ) from error
-    sums = Path(run) / SUMS
-    if not sums.is_file():
-        raise InputError(f"'{run}' has no {SUMS} to sign; fgonnx report writes it")
     files.read(key, OptionError, "private key")
     try:
-        made = signing.Config().use_elliptic_key_signer(private_key=Path(key))
+        return signing.Config().use_elliptic_key_signer(private_key=Path(key))
     except (OSError, ValueError, TypeError, AttributeError) as error:  # the last one for a key of RSA
         raise OptionError(
             f"'{key}' is no private key of an elliptic curve in PEM, without a password ({error})"
         ) from error
-    with files.replacing(sums.with_name(SIGNATURE)) as temporary:
-        made.sign(sums, temporary)
-    return sums.with_name(SIGNATURE)

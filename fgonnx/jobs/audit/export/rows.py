@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fgonnx import files
 from fgonnx.errors import InputError
-from fgonnx.jobs.audit import arrow, data, intact
+from fgonnx.jobs.audit import arrow, data, handed, intact
 from fgonnx.jobs.audit.plan import SHARDS, shard_files
 from fgonnx.jobs.audit.report.build import Run
 from fgonnx.jobs.audit.shardfiles import table_of
@@ -56,12 +56,11 @@ def preprocessing(run: Run) -> Preprocessing:
     Raises
     ------
     InputError
-        The run is of texts, rows of a table or arrays.
+        That is not known: no picture was read.
     """
     found = run.about["request"]["preprocessing"]
-    if found is None or run.about.get("kind", "pictures") != "pictures":
-        of = {"text": "texts", "table": "rows of a table"}.get(run.about.get("kind", ""), "arrays")
-        raise InputError(f"'{run.folder}' is a run of {of}, and other tools are given pictures: leave the export out")
+    if found is None:
+        raise handed.no_pictures(run.folder, "arrays")
     return Preprocessing.from_json(json.dumps(found))
 
 

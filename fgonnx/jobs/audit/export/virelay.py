@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fgonnx import files
-from fgonnx.errors import InputError, OptionError
+from fgonnx.errors import InputError
+from fgonnx.jobs.audit import handed
 from fgonnx.jobs.audit.export.rows import Row, preprocessing, rows
 from fgonnx.jobs.audit.report.build import Run
 from fgonnx.jobs.audit.report.clusters import Grouping
@@ -25,19 +26,13 @@ def write(run: Run, grouping: Grouping | None, folder: Path) -> int:
 
     Raises
     ------
-    OptionError
-        h5py is not installed.
     InputError
         There are too few maps to group, or they differ in size, or a picture is not what it was.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise OptionError("an export for ViRelAy needs h5py: pip install h5py") from error
+    import h5py
+
     if grouping is None:
-        raise InputError(f"'{run.folder}' has too few maps to group, and ViRelAy shows groups: audit more pictures")
-    if run.about["request"]["auditing"]["maps"] == "none":
-        raise InputError(f"'{run.folder}' keeps no maps (--maps none), and ViRelAy shows them")
+        raise handed.too_few(run.folder)
     pre, names = preprocessing(run), _names(run)
     at: dict[int, int] = {}
     count = int(run.columns.explained.sum())
@@ -66,7 +61,7 @@ def write(run: Run, grouping: Grouping | None, folder: Path) -> int:
             truth = row.record["truth"]
             pictures["label"][n] = maps["label"][n] = truth["index"] if truth is not None else len(names)
         if len(at) != count:
-            raise InputError(f"'{run.folder}' has maps of arrays, and ViRelAy shows pictures")
+            raise handed.some_arrays(run.folder)
     with files.replacing(folder / "analysis.h5") as analysis, h5py.File(analysis, "w") as groups:
         _analyse(groups, grouping, at, run)
     _describe(run, names, folder)

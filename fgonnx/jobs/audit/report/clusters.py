@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fgonnx.jobs.audit.evidence import GRID, places
+from fgonnx.jobs.audit.handed import FEWEST
 from fgonnx.jobs.audit.report.columns import Columns, vectors
 from fgonnx.jobs.audit.shardfiles import count_of, table_of
 
@@ -79,7 +80,7 @@ def group(files: Sequence[Path], columns: Columns, labels: Sequence[str] | None,
     from sklearn.neighbors import NearestNeighbors
 
     rows, grids, shares = _drawn(files, columns, sites)
-    if len(rows) < 2 * _LEAST:
+    if len(rows) < FEWEST:
         return None
     features = _features(files, columns, rows, grids)
     if shares.size:
