@@ -223,6 +223,8 @@ def _driven(r: Rewritten, session: Runs, fed: Feeds, index: int, size: int) -> d
         lambda model, given: Session(model, providers=["cpu"]).run(given),
     )
     made = method.drive(sample, r.options.settings)
+    if "score" in made:  # of its runs: that of the sample itself is shown beside it
+        made = {**made, "model_score": clean[r.names["score"]]}
     single = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in made.items()}
     return {**clean, **{named(r, k): v for k, v in single.items()}}
 

@@ -38,6 +38,7 @@ class Explanation:
     described: tuple[str, ...] = ()
     contrast: Array | None = None
     blocks: dict[str, Array] = field(default_factory=dict)
+    model_score: Array | None = None
 
     def __len__(self) -> int:
         return int(self.score.shape[0])

@@ -73,5 +73,6 @@ def explanation_of(
         },
         described=tuple(described),
         contrast=named.get("contrast"),
+        model_score=results.get(batches.named(r, "model_score")),
         blocks=dict(zip(r.blocks, named["blocks"].T, strict=True)) if "blocks" in named else {},
     )

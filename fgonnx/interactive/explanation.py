@@ -36,7 +36,7 @@ _OTHER_PICTURES = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".
 _SHOWN = 12  # samples in a notebook's cell
 _PER_SAMPLE = (
     *("saliency", "target", "contrast", "score", "scores", "contributions", "completeness", "attribution", "delta"),
-    "input_gradient",
+    *("input_gradient", "model_score"),
 )
 
 
@@ -88,6 +88,8 @@ class Explanation(Arrays):
     blocks : dict of str to numpy array, (N,)
         fullgrad+: for each value at which a block begins, by name and in order, what it and the contributions behind it
         sum to; the score, each of them, up to rounding.
+    model_score : numpy array, (N,), or None
+        The model's score of the samples themselves, where `score` is a mean over noisy copies (smooth-fullgrad).
     origin : Origin
         Where the samples come from, for pictures and records.
 

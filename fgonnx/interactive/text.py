@@ -12,6 +12,7 @@ from fgonnx import files as storage
 from fgonnx.engine.model.load import LoadedModel, ModelLike
 from fgonnx.errors import InputError
 from fgonnx.explain.targets import Contrast, Target
+from fgonnx.jobs.record import averaged
 from fgonnx.jobs.text import described, shaded, shares_said
 from fgonnx.pictures.read.images import write_png
 from fgonnx.pictures.show import words as drawing
@@ -73,7 +74,8 @@ class TextExplanation(Sequence[Found]):
     def to_dict(self, sample: int = 0) -> dict[str, Any]:
         """Return tokens and words of one text with what each adds, ready for JSON."""
         found = self._found[sample]
-        return {"described": found.described, "score": found.score, **described(found)}
+        own = {} if found.arrays.model_score is None else {"model_score": found.model_score}
+        return {"described": found.described, "score": found.score, **own, **described(found)}
 
     def save(self, path: str | Path) -> Path:
         """Write all texts as one page (.html), or a single one as a picture (.png).
@@ -101,7 +103,7 @@ class TextExplanation(Sequence[Found]):
 
 
 def _title(found: Found) -> str:
-    return f"{found.described}  {found.score:.4g}"
+    return f"{found.described}  {found.model_score:.4g}"
 
 
 def _lines(found: Found) -> list[str]:
@@ -109,11 +111,14 @@ def _lines(found: Found) -> list[str]:
     lines = []
     if e.completeness is not None and e.contributions is not None:
         share = float(e.localised_share()[0])
+        summed = "score" if e.model_score is None else "mean score"
         lines.append(
-            f"score {found.score:.4g} = sum of contributions, residual {float(e.completeness[0]):.1e}; "
+            f"{summed} {found.score:.4g} = sum of contributions, residual {float(e.completeness[0]):.1e}; "
             f"{share:.0%} of them on tokens"
         )
     remarks = filter(None, e.settings.get("remarks", ()))
+    if e.model_score is not None:
+        lines.append(averaged(found.score, found.model_score))
     return [*lines, shares_said(found.shares), *found.notes, *remarks]
 
 

@@ -134,18 +134,16 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
     obvious = described == target_of(record) or described.endswith(", the largest") or other is not None
     lines = [] if obvious else [f"explained: {described}"]
     score, mean = score_of(record), mean_of(record)
-    unknown = mean is not None and (target is None or target["score"] is None)
-    called = "mean score" if unknown else "score"
     stage = f" before {before}" if before else ""
     if other is None:
-        lines += [f"{called} {score:.5g}{stage}{probability}"]
+        lines += [f"score {score:.5g}{stage}{probability}"]
     else:
         lines += [
             f"{name_of(entry, record)}: {value_of(entry)}" for entry in (target, other) if entry["score"] is not None
         ]
-        lines += [f"{'mean ' if unknown else ''}difference {score:.5g}{stage}"]
+        lines += [f"difference {score:.5g}{stage}"]
     if mean is not None:
-        lines.append("a mean over the noisy copies" if unknown else f"mean over the noisy copies {mean:.5g}")
+        lines.append(f"mean over the noisy copies {mean:.5g}")
     if "detected" in record:
         if record["detected"] not in described:
             lines.append(f"the model's own choice: {record['detected']}")

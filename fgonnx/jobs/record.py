@@ -189,8 +189,7 @@ def describe(
     has_certificate = explanation.contributions is not None and explanation.completeness is not None
     saliency = explanation.saliency[row].astype("float32", copy=False)
     score = float(explanation.score[row])
-    entries = [decision.entry(row, i)["score"] for i in (index, other) if i is not None]
-    clean = None if index is None or None in entries else float(entries[0] - sum(entries[1:]))
+    own = None if explanation.model_score is None else float(explanation.model_score[row])
     asked = request["settings"]
     chosen = {k: explanation.settings[k] for k, v in asked.items() if v is None and k in _CHOSEN}
     made = {
@@ -201,7 +200,7 @@ def describe(
             *sample.notes,
             *explanation.settings["notes"],
             *([remark] if (remark := explanation.settings.get("remarks", ("",) * (row + 1))[row]) else []),
-            *([_smoothed(score, clean)] if request["settings"]["method"] == AVERAGED else []),
+            *([averaged(score, own)] if own is not None else []),
             *([f"layer: {explanation.settings['layer']}"] if explanation.settings.get("layer") is not None else []),
         ],
         "settings": {**request["settings"], **chosen},
@@ -217,6 +216,7 @@ def describe(
         "target": decision.entry(row, index) if index is not None else None,
         **({"contrast": decision.entry(row, other)} if other is not None else {}),
         "score": score,
+        **({"model_score": own} if own is not None else {}),
         "completeness": {
             "residual": float(explanation.completeness[row]),  # type: ignore[index]
             "relative": float(explanation.relative_residual()[row]) if score else None,
@@ -278,27 +278,21 @@ def arranged(x: Array, layout: str) -> Array:
     return np.moveaxis(x, letters.index("C"), 0) if "C" in letters else x[None]
 
 
-def _smoothed(mean: float, clean: float | None) -> str:
-    if clean is None or f"{mean + 0:.4g}" == f"{clean + 0:.4g}":
+def averaged(mean: float, own: float) -> str:
+    """Return a note that names the model's score beside the mean over noisy copies."""
+    if f"{mean + 0:.4g}" == f"{own + 0:.4g}":
         return SMOOTHED
-    return f"the model's score is {clean:.4g}, the mean over the noisy copies {mean:.4g}: {SMOOTHED}"
+    return f"the model's score is {own:.4g}, the mean over the noisy copies {mean:.4g}: {SMOOTHED}"
 
 
 def score_of(record: Mapping[str, Any]) -> float:
-    """Return the score that the model gives the sample, also where the record's own is a mean over noisy copies.
-
-    Where the model's is not known (a region of the head, a head before a Softmax), it is the record's own.
-    """
-    target, other = record["target"], record.get("contrast")
-    scores = [entry["score"] for entry in (target, other) if entry is not None]
-    if record["settings"]["method"] != AVERAGED or target is None or None in scores:
-        return float(record["score"])
-    return float(scores[0] - sum(scores[1:]))
+    """Return the score that the model gives the sample, also where the record's own is a mean over noisy copies."""
+    return float(record.get("model_score", record["score"]))
 
 
 def mean_of(record: Mapping[str, Any]) -> float | None:
     """Return the mean score over noisy copies where a method explains that; else None."""
-    return float(record["score"]) if record["settings"]["method"] == AVERAGED else None
+    return float(record["score"]) if "model_score" in record else None
 
 
 def summed_of(record: Mapping[str, Any]) -> str:

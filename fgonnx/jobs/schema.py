@@ -212,6 +212,12 @@ FIELDS = (
     ),
     Field("score", "float", "its value; with a contrast the difference of the two", null=True),
     Field(
+        "model_score",
+        "float",
+        "with `smooth-fullgrad`, whose `score` is a mean over noisy copies: that of the sample itself",
+        optional=True,
+    ),
+    Field(
         "truth",
         Struct({"index": "int", "label?": "text"}),
         "the true class, where the data say it",

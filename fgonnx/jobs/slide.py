@@ -83,7 +83,8 @@ class _Window:
 
     @property
     def score(self) -> float:
-        return float(self.e.score[self.row])
+        """The model's score, also where a method explains a mean over noisy copies."""
+        return float((self.e.score if self.e.model_score is None else self.e.model_score)[self.row])
 
 
 @dataclass
@@ -291,7 +292,7 @@ class SlideJob(ExplainJob):
         def at(step: float) -> str:
             return f"{step / rate:.4g} s" if rate else f"step {step:.0f}"
 
-        strongest = f"score {made['score']:.4g}"
+        strongest = f"score {record.score_of(made):.4g}"
         if made["target"] is not None and made["target"]["probability"] is not None:
             strongest += f", probability {made['target']['probability']:.1%}"
         size = f"{slid['window'] / rate:.4g} s" if rate else f"{slid['window']} steps"
@@ -317,7 +318,8 @@ def _told(window: _Window) -> dict[str, Any]:
     certified = e.contributions is not None and e.completeness is not None
     return {
         "start": window.start,
-        "score": window.score,
+        "score": float(e.score[row]),
+        **({"model_score": window.score} if e.model_score is not None else {}),
         "index": int(e.target[row]) if e.target is not None else None,
         "residual": float(e.completeness[row]) if e.completeness is not None else None,
         "rounding": float(e.rounding_residual()[row]) if certified else None,

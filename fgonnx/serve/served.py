@@ -377,7 +377,7 @@ def _noise(rng: np.random.Generator, tensor: Tensor, dtype: np.dtype[Any]) -> Ar
 
 def _of_one(e: Explanation, decision: Decision, i: int) -> Explained:
     row = slice(i, i + 1)
-    values = {name: array[row] for name in VALUES if (array := getattr(e, name)) is not None}
+    values = {name: array[row] for name in (*VALUES, "model_score") if (array := getattr(e, name)) is not None}
     certified = e.contributions is not None and e.completeness is not None
     score = float(e.score[i])
     return Explained(

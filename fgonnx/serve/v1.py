@@ -224,6 +224,7 @@ def _explanation(question: Asked, one: Explained, sample: Sample | None) -> dict
         "target": one.target,
         **({"contrast": one.contrast} if one.contrast else {}),
         "score": score,
+        **({"model_score": float(own[0])} if (own := one.values.get("model_score")) is not None else {}),
         "top": one.top,
         "attributions": [_attribution(served, one, score)],
         "certificate": _certificate(question, one, score),

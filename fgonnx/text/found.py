@@ -49,6 +49,11 @@ class Found:
         return float(self.arrays.score[0])
 
     @property
+    def model_score(self) -> float:
+        """The score that the model gives the text: the value explained, unless that is a mean over noisy copies."""
+        return self.score if self.arrays.model_score is None else float(self.arrays.model_score[0])
+
+    @property
     def described(self) -> str:
         """What is explained."""
         return self.arrays.described[0]
@@ -91,6 +96,7 @@ def row_of(e: Explanation, i: int) -> Explanation:
             "contributions",
             "completeness",
             "attribution",
+            "model_score",
         )
     }
     count = len(e)
