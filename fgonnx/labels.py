@@ -65,6 +65,12 @@ class Label(str):
         return cls(line[match.end() :], match.group(1)) if match else cls(line)
 
 
+class Unnamed(Label):
+    """The number of a class that a mapping of names leaves out."""
+
+    __slots__ = ()
+
+
 def load(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Read class names from a file, in the order of the model's outputs.
 
@@ -266,10 +272,12 @@ def from_ultralytics(text: str | None) -> tuple[str, ...] | None:
         return None
     if not isinstance(found, dict):
         return None
-    found = {int(key) if isinstance(key, str) and _is_index(key) else key: name for key, name in found.items()}
-    if found.keys() != set(range(len(found))):
+    if not found or not all(_is_index(str(key)) for key in found):
         return None
-    return tuple(Label.from_line(str(found[i])) for i in range(len(found))) or None
+    try:
+        return _by_index([(str(key), str(name)) for key, name in found.items()], "names", gaps=True) or None
+    except InputError:
+        return None
 
 
 def from_config(text: str | None) -> tuple[str, ...] | None:
@@ -283,7 +291,8 @@ def from_config(text: str | None) -> tuple[str, ...] | None:
     Returns
     -------
     tuple of str or None
-        None where it holds none, or only placeholders such as ``LABEL_0``.
+        None where it holds none, or only placeholders such as ``LABEL_0``. A class that `id2label` leaves out is
+        called by its number, so that the others keep theirs; `gaps_in` tells.
     """
     try:
         content = json.loads(text or "")
@@ -293,13 +302,37 @@ def from_config(text: str | None) -> tuple[str, ...] | None:
         return None
     cfg = content.get("pretrained_cfg")
     timm = content if content.get("label_names") else cfg if isinstance(cfg, dict) else {}
+    found = content.get("id2label")
     try:
-        names = from_json(json.dumps(content.get("id2label") or timm.get("label_names")), "id2label")
+        if isinstance(found, dict) and found and all(isinstance(v, str) for v in found.values()):
+            names = _by_index(list(found.items()), "id2label", gaps=True)
+        else:
+            names = from_json(json.dumps(found or timm.get("label_names")), "id2label")
     except InputError:
         return None
-    if not content.get("id2label"):
+    if not found:
         names = _described(names, timm.get("label_descriptions"))
-    return None if all(_PLACEHOLDER.fullmatch(name) for name in names) else names
+    return None if all(isinstance(n, Unnamed) or _PLACEHOLDER.fullmatch(n) for n in names) else names
+
+
+def gaps_in(names: Sequence[str]) -> str | None:
+    """Return a note on classes that a mapping of names leaves out; None where there are none.
+
+    Parameters
+    ----------
+    names : sequence of str
+        As they were read.
+    """
+    gaps = [str(name) for name in names if isinstance(name, Unnamed)]
+    if not gaps:
+        return None
+    more = f" and {len(gaps) - _SHOWN} more" if len(gaps) > _SHOWN else ""
+    said = (
+        f"class {gaps[0]} has no name and is"
+        if len(gaps) == 1
+        else f"classes {', '.join(gaps[:_SHOWN])}{more} have no names and are"
+    )
+    return f"{said} called by {'its number' if len(gaps) == 1 else 'their numbers'}; all others keep theirs"
 
 
 def _described(names: Sequence[str], found: Any) -> tuple[str, ...]:
@@ -501,14 +534,18 @@ def _is_index(cell: str) -> bool:
     return re.fullmatch(r"[0-9]{1,18}", cell) is not None
 
 
-def _by_index(pairs: Sequence[tuple[str, str]], where: str) -> tuple[str, ...]:
-    """Order names by their indices, which must be 0..n-1."""
+def _by_index(pairs: Sequence[tuple[str, str]], where: str, *, gaps: bool = False) -> tuple[str, ...]:
+    """Order names by their indices, which must be 0..n-1 unless there may be gaps."""
     wrong = next((key for key, _ in pairs if not _is_index(key.strip())), None)
     if wrong is not None:
         raise InputError(f"{where}: '{wrong[:80]}' is not an index: number the classes 0..{len(pairs) - 1}")
     names = {int(key): name for key, name in pairs}
     if len(names) < len(pairs):
         raise InputError(f"{where}: an index occurs twice: number the classes 0..{len(pairs) - 1}")
+    if gaps:
+        count = max(names, default=-1) + 1
+        bounds.check("label_count", count, f"{where} holds", InputError)
+        return _bounded((Label.from_line(names[i]) if i in names else Unnamed(str(i)) for i in range(count)), where)
     missing = next((i for i in range(len(pairs)) if i not in names), None)
     if missing is not None:
         raise InputError(f"{where}: class {missing} has no name: number the classes 0..{len(pairs) - 1}")

@@ -267,3 +267,37 @@ def test_labels_beside_a_model_that_do_not_fit_are_told(tmp_path, count, named):
     e = Explainer(tmp_path / "m.onnx")(pictures(1))
     entries = next(iter(e.outputs.values())).shape[1]
     assert f"labels: those found with the model name {named}, the model has {entries}: not used" in e.notes
+
+
+GAPS = {
+    "in the middle": ({0: "ant", 1: "bee", 3: "dog", 4: "eel"}, [2], "class 2 has no name and is called by its number"),
+    "at the start": ({1: "bee", 2: "cat", 3: "dog", 4: "eel"}, [0], "class 0 has no name and is called by its number"),
+    "several": ({4: "eel", 1: "bee"}, [0, 2, 3], "classes 0, 2, 3 have no names and are called by their numbers"),
+}
+
+
+@pytest.mark.parametrize("key", ["id2label", "names", "config.json"])
+@pytest.mark.parametrize(("named", "gaps", "said"), GAPS.values(), ids=GAPS)
+def test_gaps_in_names_shift_no_class_and_are_told(tmp_path, key, named, gaps, said):
+    net = small_cnn()
+    if key == "config.json":
+        (tmp_path / key).write_text(json.dumps({"id2label": named}))
+    else:
+        net.metadata_props.add(key=key, value=str(named))
+    onnx.save(net, tmp_path / "m.onnx")
+    e = Explainer(tmp_path / "m.onnx")(pictures(1), "eel")
+    assert e.target.tolist() == [4]
+    assert any(note.startswith(f"labels: {said}") for note in e.notes)
+    names = {
+        entry["index"]: entry["label"]
+        for entry in Explainer(tmp_path / "m.onnx", scores=True)(pictures(1)).to_dict()["top5"]
+    }
+    assert names == {**{i: str(i) for i in gaps}, **named}
+
+
+def test_a_gap_at_the_end_is_a_number_that_does_not_fit(tmp_path):
+    onnx.save(small_cnn(), tmp_path / "m.onnx")
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {0: "ant", 2: "cat"}}))
+    e = Explainer(tmp_path / "m.onnx")(pictures(1))
+    assert "labels: those found with the model name 3 classes, the model has 5: not used" in e.notes
+    assert e.to_dict()["top5"] == [] or e.to_dict()["top5"][0]["label"] is None

@@ -329,7 +329,7 @@ def unknown_preprocessing() -> str:
 def aligned_labels(
     given: Sequence[str] | None, stored: Sequence[str] | None, entries: int
 ) -> tuple[tuple[str, ...] | None, str | None]:
-    """Return one name per entry of the head, and a note if names were added or dropped.
+    """Return one name per entry of the head, and a note if names were added, dropped or are missing.
 
     Parameters
     ----------
@@ -346,14 +346,19 @@ def aligned_labels(
         The given labels do not fit.
     """
     if given is not None:
-        return labels.align(given, entries)
+        return _aligned(given, entries)
     if stored is None:
         return None, None
     try:
-        return labels.align(stored, entries)
+        return _aligned(stored, entries)
     except TargetError:
         named = "1 class" if len(stored) == 1 else f"{len(stored)} classes"
         return None, f"those found with the model name {named}, the model has {entries}: not used"
+
+
+def _aligned(names: Sequence[str], entries: int) -> tuple[tuple[str, ...], str | None]:
+    found, note = labels.align(names, entries)
+    return found, "; ".join(filter(None, (note, labels.gaps_in(names)))) or None
 
 
 def targeted(options: Options, target: str | None, names: Sequence[str]) -> Options:
