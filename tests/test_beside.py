@@ -26,6 +26,11 @@ LIST = model(
 )
 
 
+@pytest.fixture(autouse=True)
+def every_model_is_large_enough(monkeypatch):
+    monkeypatch.setattr(beside, "_SMALL", 0)
+
+
 def session_of(explainer, x=X):
     return explainer.engine(x.shape).session
 
@@ -65,9 +70,9 @@ def test_results_that_are_no_rows_come_from_one_run():
 
 @pytest.mark.parametrize(
     ("options", "apart"),
-    [({}, True), ({"threads": 1}, False), ({"batch_size": 1}, False)],
+    [({}, True), ({"threads": 1}, True), ({"batch_size": 1}, False)],
 )
-def test_it_takes_threads_and_batches(options, apart):
+def test_it_takes_batches(options, apart):
     explainer = Explainer(CNN, **{"threads": 2, **options})
     assert isinstance(session_of(explainer), beside.SideBySide) == apart
 
@@ -79,6 +84,19 @@ def test_fewer_samples_than_threads_share_them():
     assert session._single is None
     explainer(X[:4])
     assert session._single is not None
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("spin", [True, False])
+def test_results_do_not_depend_on_the_number_of_threads(count, spin):
+    found = [Explainer(CNN, threads=n, spin=spin)(X[:count]) for n in (1, 2, 4)]
+    for name in ("saliency", "score", "contributions", "completeness"):
+        assert len({getattr(one, name).tobytes() for one in found}) == 1, name
+
+
+def test_small_models_run_in_one_piece(monkeypatch):
+    monkeypatch.undo()
+    assert not isinstance(session_of(Explainer(CNN, threads=2)), beside.SideBySide)
 
 
 def test_large_weights_are_not_kept_twice(monkeypatch):
