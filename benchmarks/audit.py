@@ -2,7 +2,7 @@
 
 Draws pictures of shapes and audits them. `--rows` says how many; `--kills` how often the run is killed, its workers and
 all, at a random point; `--ray` also runs it with Ray; `--million` writes that many rows of records as a run would and
-reports on them.
+reports on them. `--model` takes another network, with `--preprocess`, for the throughput beside that of its bare explainer.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from fgonnx.jobs.audit.evidence import GRID
 from fgonnx.jobs.audit.job import AuditJob, audit, records
 from fgonnx.jobs.audit.options import Auditing, Runner
 from fgonnx.jobs.audit.request import Request
+from fgonnx.jobs.reading import Reading
 from fgonnx.jobs.schema import SCHEMA
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,19 +42,23 @@ OPTIONS = fgonnx.Options(psi="signed")  # the default of audits
 COMMON = {"shard_size": 128, "sanity": 0}
 
 
-def drawn(folder: Path, rows: int) -> Path:
-    """Write a folder of pictures, links beyond the first ones."""
+def drawn(folder: Path, rows: int, *, flat: bool = False) -> Path:
+    """Write a folder of pictures, links beyond the first ones; in one of each class where it is not flat."""
     sys.path.insert(0, str(ROOT / "examples"))
     import shapes
 
     images, labels, _ = shapes.dataset(min(rows, DRAWN), 1)
+
+    def named(i: int) -> Path:
+        return folder / ("" if flat else shapes.CLASSES[labels[i % DRAWN]]) / f"{i:07}.png"
+
     for i in range(rows):
-        file = folder / shapes.CLASSES[labels[i % DRAWN]] / f"{i:07}.png"
+        file = named(i)
         file.parent.mkdir(parents=True, exist_ok=True)
         if i < DRAWN:
             cv2.imwrite(str(file), images[i][:, :, ::-1])
         else:
-            os.link(folder / shapes.CLASSES[labels[i % DRAWN]] / f"{i % DRAWN:07}.png", file)
+            os.link(named(i % DRAWN), file)
     return folder
 
 
@@ -70,29 +75,44 @@ def planned(of: Path, to: Path) -> Path:
     return to
 
 
-def whole(data: Path, run: Path, rows: int) -> dict[str, Any]:
-    """Audit in this process; return throughput beside that of the bare explainer, and the memory."""
-    job = AuditJob(
-        Request(MODEL, data, run, OPTIONS, auditing=Auditing(**COMMON), running=fgonnx.Running(batch_size=16))
-    )
-    explainer = job.plan.tools.explainer
-    x = np.random.default_rng(0).normal(size=(16, 3, 64, 64)).astype(np.float32)
+def whole(data: Path, run: Path, rows: int, model: Path = MODEL, preprocess: str | None = None) -> dict[str, Any]:
+    """Audit in this process; return throughput beside that of the bare explainer, and the memory.
+
+    Once more without maps and pictures on the side: what is read, explained and recorded.
+    """
+
+    def job_of(to: Path, **kept: Any) -> AuditJob:
+        running, auditing = fgonnx.Running(batch_size=16), Auditing(**COMMON, **kept)
+        return AuditJob(Request(model, data, to, OPTIONS, running, Reading(preprocess=preprocess), auditing=auditing))
+
+    job, alone = job_of(run), job_of(run.parent / "alone", maps="none", pictures=False)
+    tools = job.plan.tools
+    explainer = fgonnx.Explainer(model, psi="signed", batch_size=16)  # all cores, no files, one array over and over
+    x = np.stack([tools.read(row).x for row in job.plan.rows(0)[:16]])
     explainer(x)
-    start = time.perf_counter()
-    for _ in range(20):
+    start, spent, runs = time.perf_counter(), time.process_time(), 0
+    while runs < 5 or time.perf_counter() - start < 5:
         explainer(x)
-    bare = 320 / (time.perf_counter() - start)
+        runs += 1
+    bare = 16 * runs / (time.perf_counter() - start)
+    bare_spent = (time.process_time() - spent) / 16 / runs
     memory.forget_peak()
-    early, start, done = 0, time.perf_counter(), 0
+    early, start, spent, done = 0, time.perf_counter(), time.process_time(), 0
     for done, _ in enumerate(job.run(), 1):
         if done == job.plan.shards // 4:
             early = memory.peak()
-    took = time.perf_counter() - start
+    took, spent = time.perf_counter() - start, time.process_time() - spent
+    start = time.perf_counter()
+    for _ in alone.run():
+        pass
+    took_alone = time.perf_counter() - start
     return {
         "rows": rows,
         "shards": done,
         "pictures per second": round(rows / took, 1),
         "of the bare explainer": round(rows / took / bare, 2),
+        "without maps and pictures": round(rows / took_alone / bare, 2),
+        "ms of processor a picture, audit and bare": [round(1e3 * s, 2) for s in (spent / rows, bare_spent)],
         "MB after a quarter": round(early / 1e6),
         "MB at most": round(memory.peak() / 1e6),
         "bytes a row, records": round(sum(len(b) for n, b in files(run).items() if n.endswith(".parquet")) / rows),
@@ -187,13 +207,15 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--preprocess", help="of the other network, as for fgonnx audit")
     parser.add_argument("--million", type=int, default=0)
     given = parser.parse_args()
     print(machine.describe())
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
-        data = drawn(base / "data", given.rows)
-        print("one process", whole(data, base / "good", given.rows), flush=True)
+        data = drawn(base / "data", given.rows, flat=given.model != MODEL)
+        print("one process", whole(data, base / "good", given.rows, given.model, given.preprocess), flush=True)
         if given.kills:
             print("killed", killed(data, base / "good", base / "killed", given.kills, given.workers), flush=True)
         if given.ray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import importlib
 import io
 import json
 import os
@@ -13,11 +14,13 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fgonnx import Running
 from fgonnx.errors import InputError, OptionError, PreprocessingError, TargetError
 from fgonnx.files import temporary_of
 from tests import skips
@@ -412,6 +415,25 @@ class TestRunners:
         for k in (2, 1):
             done(net, data, tmp_path / "parts", Runner(part=(k, 2)))
         assert shard_bytes(tmp_path / "parts") == before
+
+    @pytest.mark.parametrize("apart", [True, False])
+    def test_the_number_of_threads_changes_no_byte(self, net, data, tmp_path, monkeypatch, apart):
+        monkeypatch.setattr(importlib.import_module("fgonnx.explain.beside"), "_SMALL", 0 if apart else 1 << 60)
+        runs = {}
+        for threads in (1, 2, 5):
+            request = replace(request_of(net, data, tmp_path / "1"), running=Running(batch_size=3, threads=threads))
+            if threads > 1:
+                to = same_plan(tmp_path / "1", tmp_path / str(threads))
+                request = replace(request, folder=to)
+            for _ in AuditJob(request).run():
+                pass
+            runs[threads] = shard_bytes(request.folder)
+        assert runs[1] == runs[2] == runs[5]
+
+    def test_batches_are_explained_at_once_in_a_thread_each(self, net, data, tmp_path):
+        request = replace(request_of(net, data, tmp_path / "run"), running=Running(batch_size=3, threads=5))
+        tools = planned(request).tools
+        assert (tools.at_once, tools.explainer.running.threads) == (5, 1)
 
     @pytest.mark.slow
     def test_processes_write_the_same_bytes(self, net, data, tmp_path):

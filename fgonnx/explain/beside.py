@@ -4,13 +4,13 @@ ONNX Runtime divides convolutions and matrix products among threads, but hardly 
 explanation is full of; and the values of a batch do not stay in the cache that those of one sample fit into. Small
 models run in one piece: there the start of a run costs more than that.
 
-Whether samples run apart depends on the model alone, never on the threads, of which results are then independent.
+Samples of one model run apart in one thread as in several, so that batches of it are rounded alike; where weights are
+so large that they should not be kept twice, in one thread alone.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,7 +56,7 @@ class SideBySide:
 
     def __init__(self, r: Rewritten, session: Session, running: Running, folder: Path | None) -> None:
         self._r, self._session, self._folder = r, session, folder
-        self._running, self._threads = running, _threads(running)
+        self._running, self._threads = running, running.used_threads
         self._single: Session | None = None
         self._apart = True
         self._lock = threading.Lock()
@@ -93,7 +93,7 @@ class SideBySide:
 def side_by_side(r: Rewritten, session: Session, running: Running, folder: Path | None) -> Session | SideBySide:
     """Return a session that runs samples side by side where it may: on processors, samples that are independent."""
     independent = r.normal.batched and not r.entangled
-    large = sum(_bytes(v) for v in r.model.graph.initializers.values()) > _LARGE
+    large = running.used_threads > 1 and sum(_bytes(v) for v in r.model.graph.initializers.values()) > _LARGE
     small = _computed(r.model.graph) < _SMALL
     if not independent or large or small or session.providers != [CPU] or running.batch_size < 2:
         return session
@@ -108,9 +108,3 @@ def _computed(graph: Iterable[ir.Node]) -> int:
 
 def _bytes(weight: ir.Value) -> int:
     return 0 if weight.const_value is None else weight.const_value.nbytes
-
-
-def _threads(running: Running) -> int:
-    if running.threads is not None:
-        return running.threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

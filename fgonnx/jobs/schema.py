@@ -345,7 +345,7 @@ FIELDS = (
     Field(
         "pictures",
         Struct({"seen": "bytes", "overlay?": "bytes"}),
-        "small WebP pictures: what the model sees, and the map over it; `null` with `--no-pictures`",
+        "small JPEG pictures: what the model sees, and the map over it; `null` with `--no-pictures`",
         null=True,
         of=AUDIT,
     ),

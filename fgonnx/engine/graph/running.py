@@ -125,6 +125,13 @@ class Running:
         """Execution providers of ONNX Runtime, in order; none in another runtime."""
         return [] if self.runtime == OPENVINO else choose_providers(self.providers)
 
+    @property
+    def used_threads(self) -> int:
+        """Threads: as many as asked for, or one for each core that this process may use."""
+        if self.threads is not None:
+            return self.threads
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
     def described(self) -> dict[str, Any]:
         """Return what runs, for records: the runtime, its version, the providers or the device, and the precision."""
         if self.runtime == OPENVINO:

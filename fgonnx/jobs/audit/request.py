@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fgonnx.engine import methods
+from fgonnx.engine.graph.providers import CPU
 from fgonnx.engine.graph.running import AUTO, Running
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.maps.psi import SIGNED
@@ -39,6 +39,7 @@ from fgonnx.text.options import Texts
 from fgonnx.wording import parameter
 
 READERS = 2
+_ELSEWHERE = 2  # batches at once where no processor computes: one is explained, the other recorded
 _READ = {"": "pictures and arrays", "text": "texts here", "table": "tables here"}
 
 
@@ -87,6 +88,11 @@ class Request:
     given: tuple[str, ...] = ()
 
 
+def _single(running: Running) -> Running:
+    """Return how batches are run: one thread each, since sums in several can be rounded in another order."""
+    return replace(running, spin=False, threads=1)
+
+
 class Tools:
     """A model with its session, and a reader of rows, made once in a process.
 
@@ -133,7 +139,7 @@ class Tools:
                 input_gradient=self.options.input_gradient
                 or (self.kind == "table" and tabled.wants_gradient(self.loaded, self.options)),
             ),
-            replace(request.running, spin=False),
+            _single(request.running),
             labels=reading.names(),
         )
         auditing = request.auditing
@@ -156,7 +162,6 @@ class Tools:
         if self.measures:
             refuse_idle(self.options, ("contrast",), "measures ask for the score of one class")
         self.base = request.data if request.data.is_dir() else request.data.parent
-        self.lock = threading.Lock()  # one explanation at a time: two would share the cores
         self.labels: tuple[str, ...] | None = None
         self.entries = 0
         self.classes = False  # whether entries of the head are classes
@@ -166,8 +171,8 @@ class Tools:
 
     def _of_texts(self, request: Request) -> rows.TextRows:
         own = replace(self.options, bind=None, scores=methods.find(self.options.method).drive is None)
-        running, given = replace(request.running, spin=False), request.given
-        explainer = TextExplainer(self.loaded, own, running, request.texts, request.reading.names(), given=given)
+        running, names, given = _single(request.running), request.reading.names(), request.given
+        explainer = TextExplainer(self.loaded, own, running, request.texts, names, given=given)
         return rows.TextRows(request.data, explainer, request.auditing)
 
     @cached_property
@@ -175,11 +180,24 @@ class Tools:
         """Threads that read ahead."""
         return ThreadPoolExecutor(READERS, thread_name_prefix="read")
 
+    @cached_property
+    def at_once(self) -> int:
+        """How many batches are explained at once, each in a thread of its own."""
+        running = self.request.running
+        if any(provider != CPU for provider in running.used_providers):
+            return _ELSEWHERE
+        return running.used_threads
+
+    @cached_property
+    def explainers(self) -> ThreadPoolExecutor:
+        """Threads that explain."""
+        return ThreadPoolExecutor(self.at_once, thread_name_prefix="explain")
+
     def close(self) -> None:
         """End the threads."""
-        if "pool" in self.__dict__:
-            self.pool.shutdown(cancel_futures=True)
-            del self.__dict__["pool"]
+        for name in ("pool", "explainers"):
+            if name in self.__dict__:
+                self.__dict__.pop(name).shutdown(cancel_futures=True)
 
     def take(self, labels: Sequence[str] | None, classes: bool) -> None:
         """Take from a plan what its first row has told."""

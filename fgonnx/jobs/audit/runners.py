@@ -59,9 +59,9 @@ def run(plan: Plan, runner: Runner) -> Iterator[tuple[int, int]]:
 
 
 def _threads(plan: Plan, left: Sequence[int], workers: int | None) -> Iterator[tuple[int, int]]:
-    """Do shards in this process, two at once: explaining takes turns, the rest overlaps with it."""
+    """Do shards in this process, two at once, which share the threads that explain."""
     stop = threading.Event()
-    plan.tools.pool  # noqa: B018  made here, not by two threads
+    plan.tools.pool, plan.tools.explainers  # noqa: B018  made here, not by two threads
     pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="shard")
     try:
         yield from _each(pool, {"plan": plan, "stop": stop}, left, AHEAD)
@@ -74,7 +74,7 @@ def _threads(plan: Plan, left: Sequence[int], workers: int | None) -> Iterator[t
 def _processes(plan: Plan, left: Sequence[int], workers: int | None) -> Iterator[tuple[int, int]]:
     """Do shards in processes, each with its own session and its share of the cores."""
     count = workers or 1
-    plan = _with_threads(plan, max(1, (os.cpu_count() or 1) // count))
+    plan = _with_threads(plan, max(1, plan.request.running.used_threads // count))
     pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin, initargs=(plan,))
     try:
         yield from _each(pool, {}, left, count)

@@ -76,18 +76,27 @@ def explain_shard(plan: Plan, k: int, stop: threading.Event | None = None) -> in
     """
     tools, made = plan.tools, _Shard()
     reads = (partial(_read, plan, row) for row in plan.rows(k))
-    found = in_order(tools.pool, reads, 2 * tools.together)
-    for group in grouped(found, tools.together, lambda item: None if isinstance(item[1], str) else tools.key(item[1])):
-        if stop is not None and stop.is_set():
-            raise StoppedError
-        rows = [(row, sample) for row, sample in group if isinstance(sample, Sample)]
-        for row, why in group:
-            if isinstance(why, str):
-                made.records[row["number"]] = {**_base(plan, row), "error": why}
-        if rows:
-            _decide(plan, rows, made)
+    found = in_order(tools.pool, reads, (1 + tools.at_once) * tools.together)
+    groups = grouped(found, tools.together, lambda item: None if isinstance(item[1], str) else tools.key(item[1]))
+    for part in in_order(tools.explainers, (partial(_group, plan, group, stop) for group in groups), tools.at_once):
+        made.records |= part.records
+        made.maps |= part.maps
     _write(plan, k, made)
     return sum(r["error"] is None for r in made.records.values())
+
+
+def _group(plan: Plan, group: Sequence[tuple[Mapping[str, Any], Sample | str]], stop: threading.Event | None) -> _Shard:
+    """Return what becomes of rows that run together."""
+    if stop is not None and stop.is_set():
+        raise StoppedError
+    made = _Shard()
+    for row, why in group:
+        if isinstance(why, str):
+            made.records[row["number"]] = {**_base(plan, row), "error": why}
+    rows = [(row, sample) for row, sample in group if isinstance(sample, Sample)]
+    if rows:
+        _decide(plan, rows, made)
+    return made
 
 
 def _read(plan: Plan, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sample | str]:
@@ -108,8 +117,7 @@ def _decide(plan: Plan, rows: Rows, made: _Shard) -> None:
     if condition is None:
         _explain(plan, rows, made)
         return
-    with plan.tools.lock:
-        heads, r = plan.tools.heads([sample for _, sample in rows])
+    heads, r = plan.tools.heads([sample for _, sample in rows])
     decision = Decision.of_heads(heads, r, plan.tools.labels)
     chosen = []
     for i, (row, sample) in enumerate(rows):
@@ -134,10 +142,9 @@ def _explain(plan: Plan, rows: Rows, made: _Shard) -> None:
     x = np.stack([sample.x for _, sample in rows])
     target = plan.request.target
     try:
-        with tools.lock:
-            seed = tools.options.contrast is None and takes_seed(target)
-            r = tools.explainer.engine(x.shape, seed=seed).rewritten
-            explanation = tools.explainer(x, target)
+        seed = tools.options.contrast is None and takes_seed(target)
+        r = tools.explainer.engine(x.shape, seed=seed).rewritten
+        explanation = tools.explainer(x, target)
     except _ROW_ERRORS as error:
         if len(rows) > 1:
             for one in rows:
@@ -169,9 +176,8 @@ def _explain(plan: Plan, rows: Rows, made: _Shard) -> None:
 def _explain_texts(plan: Plan, texts: TextRows, rows: Rows, made: _Shard) -> None:
     tools = plan.tools
     try:
-        with tools.lock:
-            found = texts.explained([sample for _, sample in rows], plan.request.target, tools.options.contrast)
-            r = texts.rewritten(tools.key(rows[0][1])[0])
+        found = texts.explained([sample for _, sample in rows], plan.request.target, tools.options.contrast)
+        r = texts.rewritten(tools.key(rows[0][1])[0])
     except _ROW_ERRORS as error:
         if len(rows) > 1:
             for alone in rows:
@@ -217,8 +223,7 @@ def _measured(
     numbers = [row["number"] for row, _ in rows]
     black = complete.black(tools.preprocessing)
     seed = plan.request.auditing.seed
-    with tools.lock:
-        return measuring.taken(tools.measures, tools.explainer, x, explanation, numbers, masks, black, seed)
+    return measuring.taken(tools.measures, tools.explainer, x, explanation, numbers, masks, black, seed)
 
 
 def _mask(plan: Plan, row: Mapping[str, Any], sample: Sample) -> tuple[Any, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import cast
 
 import numpy as np
@@ -167,6 +168,7 @@ def legend(sheet: Sheet, right: float, top: float, room: float, signed: bool) ->
     sheet.write(low, right - width - 5, top + 9, 9, FAINT, right=True)
 
 
+@cache
 def _table(signed: bool, colormap: str) -> RGB:
     """Return 256 colours, (256, 3)."""
     if colormap not in COLORMAPS:
