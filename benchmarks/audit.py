@@ -2,7 +2,7 @@
 
 Draws pictures of shapes and audits them. `--rows` says how many; `--kills` how often the run is killed, its workers and
 all, at a random point; `--ray` also runs it with Ray; `--million` writes that many rows of records as a run would and
-reports on them. `--model` takes another network, with `--preprocess`, for the throughput beside that of its bare explainer.
+reports on them. `--model` takes another network, with `--preprocess`, for the throughput beside its bare explainer's.
 """
 
 from __future__ import annotations

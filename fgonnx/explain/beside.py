@@ -4,8 +4,8 @@ ONNX Runtime divides convolutions and matrix products among threads, but hardly 
 explanation is full of; and the values of a batch do not stay in the cache that those of one sample fit into. Small
 models run in one piece: there the start of a run costs more than that.
 
-Samples of one model run apart in one thread as in several, so that batches of it are rounded alike; where weights are
-so large that they should not be kept twice, in one thread alone.
+Samples run apart in one thread, too: what a batch is rounded to then depends on threads as little as ONNX Runtime's
+kernels do.
 """
 
 from __future__ import annotations
