@@ -320,6 +320,13 @@ def name_of(entry: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     return f"{entry['index']} {tuple(entry['position'])}" if several(record) else str(entry["index"])
 
 
+def entry_name(entry: Mapping[str, Any], *, several: bool) -> str:
+    """Return the label of an entry; without one its index, or its position in a head of several axes."""
+    if entry["label"] is not None:
+        return str(entry["label"])
+    return str(tuple(entry["position"]) if several else entry["index"])
+
+
 def several(record: Mapping[str, Any]) -> bool:
     """Return whether a record's head has several axes: its entries are not classes alone."""
     return sum(size > 1 for size in record["explained"]["shape"]) > 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,11 @@ from fgonnx.errors import OptionError
 from fgonnx.wording import near
 
 NAMES = ("correct", "probability", "score", "margin", "predicted", "truth", "name")
-"""What a condition can name, beside slices; `predicted` and `truth` are labels, or indices where there are none."""
+"""What a condition can name, beside slices.
+
+`predicted` and `truth` are labels, or indices where there are none; where the head has several axes, `predicted` is a
+position such as ``'(0, 3)'``.
+"""
 
 _CONSTANTS = {"true": True, "false": False, "none": None, "null": None}
 _COMPARE: dict[type, Callable[[Any, Any], bool]] = {
@@ -84,6 +89,21 @@ class Condition:
             if why:
                 raise OptionError(
                     f"the condition '{self.text}' compares {name} with {value!r}, which no row has; {why}"
+                )
+
+    def check_positions(self, head: Sequence[int]) -> None:
+        """Refuse comparisons of the decision with what is no position, of a head of several axes.
+
+        Raises
+        ------
+        OptionError
+            There is one.
+        """
+        for name, value in self.compared:
+            if name == "predicted" and not _is_position(value, head):
+                raise OptionError(
+                    f"the condition '{self.text}' compares {name} with {value!r}, which no row has; the head has "
+                    f"several axes, {tuple(head)}: write a position, such as {name} == '{(0,) * len(head)}'"
                 )
 
     @property
@@ -213,6 +233,12 @@ def _no_class(name: str, value: Any, labels: Sequence[str] | None, entries: int)
             return f"classes go by their names: write {name} == {labels[index]!r}"
         return f"write a class of the model{near(str(value), labels)}"
     return "" if index is not None else f"the classes have no names: write an index, 0 to {entries - 1}"
+
+
+def _is_position(value: Any, head: Sequence[int]) -> bool:
+    """Tell whether a text is a position as rows have it; how far an axis goes may differ between rows."""
+    found = re.fullmatch(r"\((\d+(?:, \d+)*)\)", value) if isinstance(value, str) else None
+    return found is not None and len(found[1].split(", ")) == len(head)
 
 
 def _is_number(node: ast.expr) -> bool:

@@ -34,7 +34,7 @@ class _Rows:
 
     at: dict[str, int]
     sha256: list[str | None]
-    predicted: Array
+    decided: Array
     correct: Array
     grids: npt.NDArray[np.float16]
     shares: npt.NDArray[np.float32]
@@ -75,7 +75,8 @@ def against(run: str | Path, reference: str | Path, drift: Drift | None = None) 
         what, of = ("picture", "bytes") if new.kind == old.kind == "pictures" else ("row", "content")
         raise InputError(f"'{run}' and '{reference}' have no {what} in common: a row is known by its name and its {of}")
     i, j = np.array(pairs).T
-    same = mine.predicted[i] == theirs.predicted[j]
+    a, b = (rows.decided[n] for rows, n in ((mine, i), (theirs, j)))
+    same = (a == b).all(axis=1) if a.shape == b.shape else np.zeros(len(i), bool)
     same_layers = [s["name"] for s in new.sites] == [s["name"] for s in old.sites]
     maps, why = _alike(new, old, (mine, theirs), pairs)
     layers = np.abs(mine.shares[i] - theirs.shares[j]).sum(axis=1) / 2 if same_layers else np.full(len(i), np.nan)
@@ -134,7 +135,18 @@ def _rows(run: Run) -> _Rows:
         total = np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
         shares[start + shard.rows] = weights / total
         start += len(table)
-    return _Rows(at, sha256, run.columns.predicted, run.columns.correct, grids, shares)
+    return _Rows(at, sha256, _decided(run), run.columns.correct, grids, shares)
+
+
+def _decided(run: Run) -> Array:
+    """Return the index of the largest entry of every row along each axis of the head that has several entries."""
+    predicted, positions = run.columns.predicted, run.columns.positions
+    if positions is None:
+        return predicted[:, None]
+    if not len(positions):
+        return np.full((len(predicted), 0), -1)
+    kept = [axis for axis, size in enumerate(run.about["head"]) if size > 1]
+    return np.where(predicted[:, None] >= 0, positions[predicted][:, kept], -1)
 
 
 def _alike(

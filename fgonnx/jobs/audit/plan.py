@@ -85,7 +85,7 @@ class Plan:
         tools = Tools(self.request)
         if tools.loaded.sha256 != self.about["model"]["sha256"]:
             raise OptionError(f"{tools.loaded.name} was replaced since the audit in '{self.folder}' was planned")
-        tools.take(self.about["labels"], self.about["classes"])
+        tools.take(self.about["labels"], self.about["classes"], self.about["entries"])
         return tools
 
     def __getstate__(self) -> dict[str, Any]:
@@ -236,6 +236,8 @@ def _made(request: Request, tools: Tools, handing: Handing) -> tuple[dict[str, A
     if tools.condition is not None:
         if tools.classes:
             tools.condition.check(tools.labels, tools.entries)
+        elif tools.several:
+            tools.condition.check_positions(tools.head)
         tools.notes += _unmet(tools, rows, [truths[i] for i in order], order)
     columns = {
         "number": range(len(order)),
@@ -263,6 +265,7 @@ def _made(request: Request, tools: Tools, handing: Handing) -> tuple[dict[str, A
         "request": asked,
         "labels": list(tools.labels) if tools.labels is not None else None,
         "entries": tools.entries,
+        "head": list(tools.head),
         "classes": tools.classes,
         "kind": tools.kind or "pictures",
         "remarks": {**(auditing.remarks or {})},

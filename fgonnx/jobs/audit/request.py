@@ -163,6 +163,7 @@ class Tools:
             refuse_idle(self.options, ("contrast",), "measures ask for the score of one class")
         self.base = request.data if request.data.is_dir() else request.data.parent
         self.labels: tuple[str, ...] | None = None
+        self.head: tuple[int, ...] = ()
         self.entries = 0
         self.classes = False  # whether entries of the head are classes
         self.probabilities = False  # whether a condition can name them
@@ -199,18 +200,26 @@ class Tools:
             if name in self.__dict__:
                 self.__dict__.pop(name).shutdown(cancel_futures=True)
 
-    def take(self, labels: Sequence[str] | None, classes: bool) -> None:
+    def take(self, labels: Sequence[str] | None, classes: bool, entries: int) -> None:
         """Take from a plan what its first row has told."""
         self.labels, self.classes = tuple(labels) if labels is not None else None, classes
+        self.entries = entries
+
+    @property
+    def several(self) -> bool:
+        """Whether the head has several axes, so that its entries are no classes."""
+        return not self.classes and self.entries > 1
 
     def settle(self, shape: tuple[int, ...]) -> None:
         """Learn from the shape of one sample how many classes there are, and their names."""
         if isinstance(self.rows, rows.TextRows):
-            rewritten = self.rows.rewritten(shape[0])
+            sizes = (d for i, d in enumerate(self.reader.dims) if i != self.loaded.batch_axis)
+            least = 1 if all(isinstance(d, int) for d in sizes) else 2  # of one token, their axis would not be seen
+            rewritten = self.rows.rewritten(max(shape[0], least))
         else:
             rewritten = self.explainer.engine((1, *shape), forward=True).rewritten
         head, stripped = rewritten.head_shape, rewritten.stripped
-        self.entries = math.prod(head)
+        self.head, self.entries = head, math.prod(head)
         measuring.check(self.measures, rewritten.normal.layout)
         self.classes = sum(size > 1 for size in head) == 1
         self.probabilities = self.classes and stripped in ("Softmax", "LogSoftmax", "Sigmoid")

@@ -122,7 +122,7 @@ def _decide(plan: Plan, rows: Rows, made: _Shard) -> None:
     chosen = []
     for i, (row, sample) in enumerate(rows):
         decided = _decided(plan, row, decision, i)
-        if condition(_named(decided, row)):
+        if condition(_named(decided, row, several=plan.tools.several)):
             chosen.append((row, sample))
         else:
             made.records[row["number"]] = {
@@ -304,10 +304,11 @@ def _judged(plan: Plan, row: Mapping[str, Any], top: Sequence[Mapping[str, Any]]
     return {"correct": bool(top[0]["index"] == row["truth"]) if known else None}
 
 
-def _named(decided: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+def _named(decided: Mapping[str, Any], row: Mapping[str, Any], *, several: bool) -> dict[str, Any]:
     """Return the values that conditions name."""
     top = decided["top5"]
-    best = top[0] if top else {"label": None, "index": None, "probability": None, "score": None}
+    best = top[0] if top else dict.fromkeys(("label", "index", "probability", "score"))
+    several = several and bool(top)
     truth = decided["truth"] or {"label": None, "index": None}
     scores = [entry["score"] for entry in top[:2]]
     return {
@@ -316,7 +317,11 @@ def _named(decided: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]
         "probability": best["probability"],
         "score": best["score"],
         "margin": scores[0] - scores[1] if len(scores) == 2 and None not in scores else None,
-        "predicted": best["label"] if best["label"] is not None else best["index"],
+        "predicted": record.entry_name(best, several=True)
+        if several
+        else best["label"]
+        if best["label"] is not None
+        else best["index"],
         "truth": truth["label"] if truth["label"] is not None else truth["index"],
         "name": row["name"],
     }

@@ -19,6 +19,7 @@ from fgonnx.errors import InputError
 from fgonnx.jobs.audit.export.rows import Row, preprocessing, rows
 from fgonnx.jobs.audit.report.build import Run
 from fgonnx.jobs.audit.report.clusters import Grouping
+from fgonnx.jobs.record import entry_name
 from fgonnx.opencv import cv2
 
 _LONGEST = 512  # side of a heat map in pixels: FiftyOne stretches it over the picture
@@ -40,7 +41,8 @@ def write(run: Run, grouping: Grouping | None, folder: Path) -> int:
     in_cluster = grouping.of_rows() if grouping is not None else {}
     samples = []
     for row in rows(run):
-        sample = _sample(row, in_cluster.get(row.record["row"]["number"]))
+        several = run.columns.positions is not None
+        sample = _sample(row, in_cluster.get(row.record["row"]["number"]), several)
         sample["filepath"] = str(row.path.resolve() if row.path is not None else _copied(row, folder))
         if row.map is not None:
             placed = pre.place(row.map, row.rgb.shape)
@@ -60,7 +62,7 @@ def write(run: Run, grouping: Grouping | None, folder: Path) -> int:
     return len(samples)
 
 
-def _sample(row: Row, cluster: int | None) -> dict[str, Any]:
+def _sample(row: Row, cluster: int | None, several: bool) -> dict[str, Any]:
     """Return the fields of a sample but its paths; what is not known is left out."""
     record = row.record
     top = record["top5"][0] if record["top5"] else None
@@ -68,8 +70,10 @@ def _sample(row: Row, cluster: int | None) -> dict[str, Any]:
     certificate, localised = record["completeness"] or {}, record["localised"] or {}
     fields = {
         "metadata": {"_cls": "ImageMetadata", "size_bytes": len(row.content), "width": width, "height": height},
-        "ground_truth": _class(record["truth"]),
-        "prediction": _class(top, confidence=top["probability"], logit=top["score"]) if top is not None else None,
+        "ground_truth": _class(record["truth"], several=False),
+        "prediction": _class(top, several=several, confidence=top["probability"], logit=top["score"])
+        if top is not None
+        else None,
         "correct": record["correct"],
         "score": record["score"],
         "cluster": cluster,
@@ -84,10 +88,10 @@ def _sample(row: Row, cluster: int | None) -> dict[str, Any]:
     return {"tags": [], **{k: v for k, v in fields.items() if v is not None}}
 
 
-def _class(entry: Mapping[str, Any] | None, **more: Any) -> dict[str, Any] | None:
+def _class(entry: Mapping[str, Any] | None, *, several: bool, **more: Any) -> dict[str, Any] | None:
     if entry is None:
         return None
-    label = entry["label"] if entry["label"] is not None else str(entry["index"])
+    label = entry_name(entry, several=several)
     return {"_cls": "Classification", "label": label, **{k: v for k, v in more.items() if v is not None}}
 
 

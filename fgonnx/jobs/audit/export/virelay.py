@@ -70,7 +70,20 @@ def write(run: Run, grouping: Grouping | None, folder: Path) -> int:
 
 def _names(run: Run) -> list[str]:
     labels = run.about["labels"]
-    return list(labels) if labels is not None else [str(i) for i in range(run.about["entries"])]
+    if labels is not None:
+        return list(labels)
+    if run.columns.positions is None:
+        return [str(i) for i in range(run.about["entries"])]
+    return [str(position) for position in np.ndindex(*run.about["head"])]
+
+
+def _flat(run: Run) -> Any:
+    """Return the decision of every row as an index of the names."""
+    predicted, positions = run.columns.predicted, run.columns.positions
+    if positions is None or not len(positions):
+        return predicted
+    places = np.ravel_multi_index(tuple(positions.T), tuple(run.about["head"]))
+    return np.where(predicted >= 0, places[predicted], -1)
 
 
 def _make(pictures: Any, maps: Any, count: int, shape: Sequence[int], classes: int) -> None:
@@ -96,7 +109,7 @@ def _scores(row: Row, classes: int) -> Any:
 def _analyse(groups: Any, grouping: Grouping, at: dict[int, int], run: Run) -> None:
     """Write the clusters of all rows, and of those decided as each class; cluster 0 holds the rows in none."""
     numbers = grouping.numbers
-    predicted = dict(zip(run.columns.number.tolist(), run.columns.predicted.tolist(), strict=True))
+    predicted = dict(zip(run.columns.number.tolist(), _flat(run).tolist(), strict=True))
     decided = np.array([predicted[n] for n in numbers.tolist()])
     for index in (None, *np.unique(decided).tolist()):
         rows_of = np.flatnonzero(np.ones(len(numbers), bool) if index is None else decided == index)

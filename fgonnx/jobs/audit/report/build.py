@@ -82,8 +82,14 @@ def read(folder: Path) -> Run:
     found = columns.files_of(folder)
     if not found:
         raise InputError(f"'{folder}' holds a plan and no shard that is done; run fgonnx audit again, it goes on")
-    whole = columns.read(found, measured=bool(about["request"]["auditing"].get("measures")))
+    measured = bool(about["request"]["auditing"].get("measures"))
+    whole = columns.read(found, measured=measured, several=several(about))
     return Run(folder, about, found, whole, measures.cohorts(whole, about["labels"]), columns.sites_of(found))
+
+
+def several(about: Mapping[str, Any]) -> bool:
+    """Tell whether the head of a run has several axes, so that its entries are no classes."""
+    return not about["classes"] and int(about["entries"]) > 1
 
 
 def report(folder: str | Path) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def _described(
         "cluster": c + 1,
         "count": int(inside.sum()),
         "share": float(inside.mean()),
-        "predicted": labels[best] if labels is not None and 0 <= best < len(labels) else str(best),
+        "predicted": columns.name(best, labels),
         "purity": float(counts.max() / counts.sum()),
         "accuracy": float(judged.mean()) if judged.size else None,
         "places": here,

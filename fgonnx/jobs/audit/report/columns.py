@@ -34,7 +34,7 @@ class Columns:
     Attributes
     ----------
     number, predicted, truth : numpy array of int, (N,)
-        -1 where it is not known.
+        -1 where it is not known. Of a head of several axes, `predicted` is a row of `positions`.
     correct : numpy array of float, (N,)
         1, 0, or NaN where it is not known.
     probability, margin, rounding, relative, localised : numpy array of float, (N,)
@@ -47,6 +47,8 @@ class Columns:
         Codes and values of every slice.
     measures : dict of str to numpy array, (N,)
         Values of every quantity of a measure, NaN where there is none.
+    positions : numpy array of int, (P, axes), or None
+        Of a head of several axes, the entries that are largest in some row.
     """
 
     number: Array
@@ -63,9 +65,16 @@ class Columns:
     explained: Bool
     slices: dict[str, tuple[Array, list[str]]] = field(default_factory=dict)
     measures: dict[str, Array] = field(default_factory=dict)
+    positions: Array | None = None
 
     def __len__(self) -> int:
         return len(self.number)
+
+    def name(self, decision: int, labels: Sequence[str] | None) -> str:
+        """Return the name of one of the values of `predicted`: its label, its index, or its position."""
+        if self.positions is not None:
+            return str(tuple(self.positions[decision].tolist()))
+        return class_name(decision, labels)
 
     @property
     def unsure(self) -> Bool:
@@ -78,26 +87,60 @@ class Columns:
         return np.asarray(self.margin <= np.quantile(self.margin[known], _LEAST_SURE))
 
 
+def class_name(index: int, labels: Sequence[str] | None) -> str:
+    """Return the name of a class: its label, or its index."""
+    return str(labels[index]) if labels is not None and 0 <= index < len(labels) else str(index)
+
+
 def files_of(folder: Path) -> list[Path]:
     """Return the files of records of a run, in order."""
     return sorted((folder / SHARDS).glob("records-*.parquet"))
 
 
-def read(files: Sequence[Path], *, measured: bool = False) -> Columns:
-    """Read the numbers of all rows; of measures where they were taken."""
+def read(files: Sequence[Path], *, measured: bool = False, several: bool = False) -> Columns:
+    """Read the numbers of all rows; of measures where they were taken, of positions where the head has several axes."""
     parts: dict[str, list[Array]] = {}
     taken: list[dict[str, Array]] = []
     slices: dict[str, tuple[list[Array], dict[str, int]]] = {}
+    places: list[Array] = []
     for file in files:
         table = table_of(file, [*_SCALARS, *(["measures"] if measured else [])])
         taken.append(_measures(table) if measured else {})
         for name, values in _numbers(table).items():
             parts.setdefault(name, []).append(values)
         _add_slices(table, slices)
+        places += [_places(table)] if several else []
     joined = {name: np.concatenate(values) for name, values in parts.items()}
     evidence = {name.partition(".")[2]: joined.pop(name) for name in list(joined) if name.startswith("evidence.")}
     coded = {name: (np.concatenate(codes), list(known)) for name, (codes, known) in slices.items()}
-    return Columns(**joined, evidence=evidence, slices=coded, measures=_joined(taken, parts["number"]))
+    positions = None
+    if several:
+        joined["predicted"], positions = _positions(places)
+    measures = _joined(taken, parts["number"])
+    return Columns(**joined, evidence=evidence, slices=coded, measures=measures, positions=positions)
+
+
+def _places(table: pa.Table) -> Array:
+    """Return the position of the largest entry of every row, (n, axes); -1 where it is not known."""
+    first = pc.list_slice(_column(table, "top5"), 0, 1, return_fixed_size_list=True).flatten()
+    positions = first.field("position")
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(positions), 0).to_numpy(zero_copy_only=False))
+    axes = int(lengths.max(initial=0))
+    found = np.full((len(table), axes), -1, np.int64)
+    known = np.flatnonzero(lengths) if axes else np.zeros(0, int)
+    found[known] = positions.take(pa.array(known)).flatten().to_numpy(zero_copy_only=False).reshape(-1, axes)
+    return found
+
+
+def _positions(places: Sequence[Array]) -> tuple[Array, Array]:
+    """Return which of the positions each row has, -1 where it is not known, and the positions, in order."""
+    axes = max(found.shape[1] for found in places)
+    whole = np.concatenate([f if f.shape[1] == axes else np.full((len(f), axes), -1) for f in places])
+    known = (whole >= 0).all(axis=1) if axes else np.zeros(len(whole), bool)
+    positions, codes = np.unique(whole[known], axis=0, return_inverse=True)
+    predicted = np.full(len(whole), -1, np.int64)
+    predicted[known] = codes.reshape(-1)
+    return predicted, positions
 
 
 def _measures(table: pa.Table) -> dict[str, Array]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgonnx.jobs.audit.evidence import GRID
-from fgonnx.jobs.audit.report.columns import Columns, vectors
+from fgonnx.jobs.audit.report.columns import Columns, class_name, vectors
 from fgonnx.jobs.audit.shardfiles import count_of
 
 Array = npt.NDArray[Any]
@@ -21,6 +21,7 @@ CONFIDENCE, BINS = 0.95, 10
 _NORMAL = 1.959964  # half the width of a 95 % interval, in standard errors
 _RESAMPLES = 1000
 _MOST = 20_000  # rows that intervals by resampling are computed from
+_POSITIONS = 100  # of a head of several axes: those that are decided most are cohorts
 _PLACES = ("border", "top_left", "top_right", "bottom_left", "bottom_right", "object")
 
 
@@ -52,11 +53,14 @@ def cohorts(columns: Columns, labels: Sequence[str] | None) -> list[Cohort]:
     ):
         if rows.any():
             found.append(Cohort("decision", name, np.asarray(rows)))
-    known = columns.truth >= 0
-    classes = columns.truth if known.any() else columns.predicted
-    for index in np.unique(classes[(classes >= 0) & done]):
-        name = labels[index] if labels is not None and index < len(labels) else str(index)
-        found.append(Cohort("class", str(name), np.asarray((classes == index) & done)))
+    judged = (columns.truth >= 0).any()
+    classes = columns.truth if judged else columns.predicted
+    indices, counts = np.unique(classes[(classes >= 0) & done], return_counts=True)
+    if columns.positions is not None and not judged:  # of a segmenter, nearly as many as rows
+        indices = np.sort(indices[np.argsort(-counts, kind="stable")[:_POSITIONS]])
+    for index in indices.tolist():
+        name = columns.name(index, labels) if not judged else class_name(index, labels)
+        found.append(Cohort("class", name, np.asarray((classes == index) & done)))
     for slice_, (codes, values) in columns.slices.items():
         for code in np.argsort(np.array(values)):
             found.append(Cohort("slice", f"{slice_}={values[code] or '(empty)'}", np.asarray((codes == code) & done)))

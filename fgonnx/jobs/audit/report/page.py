@@ -11,7 +11,7 @@ import numpy as np
 
 from fgonnx.jobs.audit.evidence import GRID
 from fgonnx.jobs.audit.report import columns, parts
-from fgonnx.jobs.record import short_names
+from fgonnx.jobs.record import entry_name, short_names
 from fgonnx.opencv import cv2
 from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.pictures.show import pages, visual
@@ -61,10 +61,11 @@ def rows(run: Run, labelled: Mapping[int, int], summary: Mapping[str, Any], most
     wanted = [c for c in (*_COLUMNS, *_MORE) if c not in left]
     wanted += parts.FIELDS if summary["kind"] != "pictures" else ()
     found = columns.rows_of(run.folder, numbers, run.size, wanted)
-    return [_row(found[n], labelled.get(n)) for n in numbers if n in found]
+    several = run.columns.positions is not None
+    return [_row(found[n], labelled.get(n), several) for n in numbers if n in found]
 
 
-def _row(row: Mapping[str, Any], cluster: int | None) -> dict[str, Any]:
+def _row(row: Mapping[str, Any], cluster: int | None, several: bool) -> dict[str, Any]:
     top, truth, evidence = row["top5"], row["truth"], row["evidence"]
     certificate, pictures = row["completeness"] or {}, row.get("pictures") or {}
     placed = evidence is not None and evidence["border"] is not None
@@ -73,12 +74,12 @@ def _row(row: Mapping[str, Any], cluster: int | None) -> dict[str, Any]:
         "n": row["row"]["number"],
         "name": row["row"]["name"],
         "id": row["id"][:16],
-        "pred": _label(top[0]) if top else None,
-        "truth": _label(truth) if truth else None,
+        "pred": entry_name(top[0], several=several) if top else None,
+        "truth": entry_name(truth, several=False) if truth else None,
         "ok": row["correct"],
         "p": _short(top[0]["probability"]) if top else None,
         "score": _short(row["score"] if row["score"] is not None else top[0]["score"] if top else None),
-        "top": [[_label(e), _short(e["score"]), _short(e["probability"])] for e in top],
+        "top": [[entry_name(e, several=several), _short(e["score"]), _short(e["probability"])] for e in top],
         "residual": _short(certificate.get("residual")),
         "rel": _short(certificate.get("relative")),
         "round": _short(certificate.get("rounding")),
@@ -99,10 +100,6 @@ def _row(row: Mapping[str, Any], cluster: int | None) -> dict[str, Any]:
         "seen": _data(pictures.get("seen")),
         "over": _data(pictures.get("overlay")),
     }
-
-
-def _label(entry: Mapping[str, Any]) -> str:
-    return str(entry["label"]) if entry["label"] is not None else str(entry["index"])
 
 
 def _short(value: float | None) -> float | None:
