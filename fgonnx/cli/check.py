@@ -18,6 +18,7 @@ from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.fields import RUNNING
 from fgonnx.jobs.check import check_samples, described, not_tested
+from fgonnx.jobs.joining import by_columns
 from fgonnx.jobs.reading import OF_FORMS, SOUND, Reading
 
 _NOT = (
@@ -72,6 +73,7 @@ def command(
     one is not decided.
     """
     loaded = binding.bind(load(model), options.bind, options.input_shape)
+    loaded, reading = by_columns(loaded, reading, inputs or (), options.input)
     loaded, options = arranged(loaded, replace(options, bind=None))
     x, layout, said = check_samples(loaded, inputs or (), options, reading, thoroughness)
     for label, text in said:

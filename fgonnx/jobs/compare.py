@@ -27,6 +27,7 @@ from fgonnx.errors import FgonnxError, InputError, NumericError
 from fgonnx.explain.head import LARGEST
 from fgonnx.fields import arguments
 from fgonnx.jobs import record
+from fgonnx.jobs.joining import by_columns
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.recordings import rated, refuse_unread
@@ -81,9 +82,11 @@ class Side:
 
     def __init__(self, path: Path, inputs: Sequence[Path], options: Options, reading: Reading) -> None:
         self.path, self.given, self.reading = path, options, reading
-        self.loaded, options = arranged(bind(load(path), options.bind, options.input_shape), options)
+        source = bind(load(path), options.bind, options.input_shape)
+        source, columns = by_columns(source, reading, inputs, options.input)
+        self.loaded, options = arranged(source, options)
         value = self.loaded.input(options.input)
-        how = rated(reading, self.loaded)
+        how = rated(columns, self.loaded)
         tables = Tabular(str(value.name), dims_of(value), how)
         sources = find(inputs, len(dims_of(value)), self.loaded.batch_axis, tables)
         refuse_unread(reading, sources, tables)

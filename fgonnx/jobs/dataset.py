@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from fgonnx import files, labels
 from fgonnx.errors import InputError, OptionError, PreprocessingError, TargetError
-from fgonnx.jobs.samples import RGB, Reader, Source, digest
+from fgonnx.jobs.samples import RGB, Reader, Source, digest, is_table
 from fgonnx.pictures.read import images
 from fgonnx.pictures.read.preprocess import Preprocessing
 from fgonnx.wording import parameter
@@ -64,6 +64,20 @@ class Picture:
     mask: Bool | None
     shown: RGB
     without: Array | None = None
+
+
+def check_data(path: Path) -> None:
+    """Refuse data that are neither a folder nor an .npz.
+
+    Raises
+    ------
+    InputError
+        They are something else.
+    """
+    if os.path.isdir(path) or path.suffix.lower() == ".npz":
+        return
+    rows = "; rows of tables are explained ('fgonnx explain') and audited ('fgonnx audit')" if is_table(path) else ""
+    raise InputError(f"'{path}' is neither a folder of pictures nor an .npz file: give one of those{rows}")
 
 
 class Dataset:
@@ -124,7 +138,7 @@ class Dataset:
         elif path.suffix.lower() == ".npz":
             self.items = self._archive(entries)
         else:
-            raise InputError(f"'{path}' is neither a folder of pictures nor an .npz file: give one of those")
+            check_data(path)
         if masks is not None and not os.path.isdir(masks):
             raise OptionError(
                 f"the masks '{masks}' are not a folder; give one with a picture for each image, or {BOXES}"

@@ -38,7 +38,7 @@ from fgonnx.fields import (
     refuse_idle,
 )
 from fgonnx.jobs import record
-from fgonnx.jobs.dataset import Dataset, Picture
+from fgonnx.jobs.dataset import Dataset, Picture, check_data
 from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.results import write_csv, write_results
 from fgonnx.pictures.read.complete import black
@@ -152,6 +152,7 @@ class EvaluationJob:
         reading: Reading | None = None,
     ) -> None:
         files.check_folder(folder)
+        check_data(data)
         options, reading = options or Options(), reading or Reading()
         refuse_idle(options, ("method", "psi", "profile"), "the plan names the methods, each with its own settings")
         if data.suffix.lower() == ".npz" and plan is not None:

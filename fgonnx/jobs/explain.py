@@ -32,6 +32,7 @@ from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.fields import check_choices, refuse_idle
 from fgonnx.jobs import provenance, record, tabled, written
+from fgonnx.jobs.joining import by_columns
 from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.record import Decision
 from fgonnx.jobs.recordings import rated, refuse_unread
@@ -95,14 +96,14 @@ class ExplainJob:
         driven = methods.find(self.options.method).drive is not None
         self.together = 1 if driven else self.running.batch_size
         source = binding.bind(load(self.model), self._fixed, self.options.input_shape)
+        source, reading = by_columns(source, self.reading, self.inputs, self.options.input)
         self.loaded, self._options = arranged(source, self.options)
         if self.target is not None:
             choice.parse(self.target)  # before anything is read
         if isinstance(self.options.contrast, str):
             choice.parse(self.options.contrast)
-        tabled.refuse_columns(self.loaded, self.inputs)
         value = self.loaded.input(self.options.input)
-        how = rated(self.reading, self.loaded)
+        how = rated(reading, self.loaded)
         tables = Tabular(str(value.name), dims_of(value), how, self._layout_of)
         self.sources = find(self.inputs, len(dims_of(value)), self.loaded.batch_axis, tables)
         self._pictures = any(is_picture(s.path) for s in self.sources)

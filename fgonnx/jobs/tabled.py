@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fgonnx.engine.graph.values import dims_of
-from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.rewrite.options import Options
-from fgonnx.errors import FgonnxError, InputError
+from fgonnx.errors import FgonnxError
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.parts import METHODS, Features, Lanes, features, lanes
 from fgonnx.jobs.reading import TIME
@@ -23,36 +20,11 @@ from fgonnx.jobs.record import summed_of
 from fgonnx.jobs.samples import Sample
 from fgonnx.jobs.schema import FIELDS
 from fgonnx.jobs.tabular import TABLE
-from fgonnx.pictures.read import columns
 from fgonnx.pictures.show import lanes as plotted
 from fgonnx.pictures.show import plots, waterfall
 from fgonnx.pictures.show.sheet import RGB, Certificate
 
 Array = npt.NDArray[Any]
-
-_LISTED = 8  # inputs that a message names
-
-
-def refuse_columns(loaded: LoadedModel, paths: Sequence[Path]) -> None:
-    """Refuse tables whose columns are inputs of their own, of a model that takes several.
-
-    Raises
-    ------
-    InputError
-        The header of a table names two inputs of the model or more.
-    """
-    inputs = [str(v.name) for v in free_inputs(loaded.ir.graph) if all(d == 1 for d in dims_of(v)[1:])]
-    if len(inputs) < 2:
-        return
-    for path in (p for p in paths if p.suffix.lower() in (".csv", ".tsv") and p.is_file()):
-        names = {re.sub(r"\W", "_", name) for name in columns.read(path).names}
-        if len(found := [name for name in inputs if re.sub(r"\W", "_", name) in names]) > 1:
-            listed = ", ".join(found[:_LISTED]) + (", ..." if len(found) > _LISTED else "")
-            raise InputError(
-                f"{loaded.name} takes each column of '{path}' as an input of its own ({listed}), and a table is given "
-                "to one input of all features: export the model behind its preprocessing, with one input of numbers, "
-                "and give the table as the preprocessing writes it (docs/tables.md, Categories)"
-            )
 
 
 def wants_gradient(loaded: LoadedModel, options: Options) -> bool:

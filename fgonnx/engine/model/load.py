@@ -67,6 +67,8 @@ class LoadedModel:
         Where the samples lay, of a model whose graph was given inputs and outputs with samples first.
     own : ir.Model or None
         Then, the graph as it was, if it was changed.
+    columns : tuple of str
+        Inputs of the file that are columns of the one input that the graph has, in their order.
     """
 
     ir: ir.Model
@@ -76,6 +78,7 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
     arrangement: Arrangement | None = None
     own: Graphs | None = None
+    columns: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -111,7 +114,7 @@ class LoadedModel:
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """Pickle by the file where the graph is as it was read, else by the graph; weights outside stay outside."""
-        if self.path is not None and not self.bound and self.arrangement is None:
+        if self.path is not None and not (self.bound or self.columns) and self.arrangement is None:
             return _again, (self.path.absolute(), self.sha256)
         graphs = tuple(m if m is None else ir.to_proto(m).SerializeToString() for m in (self.ir, self.own))
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("ir", "own")}

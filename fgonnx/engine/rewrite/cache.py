@@ -140,7 +140,8 @@ def _key(loaded: LoadedModel, options: Options) -> str | None:
         return None
     versions = __version__, np.__version__, onnx.__version__, ir.__version__, onnxruntime.__version__
     sizes = [(v.name, str(v.shape)) for v in loaded.ir.graph.inputs]
-    decisive = (*versions, _own_source(), loaded.sha256, sorted(loaded.bound.items()), sizes, external, described)
+    given = loaded.sha256, sorted(loaded.bound.items()), loaded.columns
+    decisive = (*versions, _own_source(), *given, sizes, external, described)
     return hashlib.sha256(repr(decisive).encode()).hexdigest()
 
 

@@ -31,6 +31,7 @@ from fgonnx.jobs import provenance, tabled
 from fgonnx.jobs.audit import condition, data, measuring, rows
 from fgonnx.jobs.audit.objects import Objects
 from fgonnx.jobs.audit.options import Auditing
+from fgonnx.jobs.joining import by_columns
 from fgonnx.jobs.reading import Reading, agreed_layout, aligned_labels
 from fgonnx.jobs.samples import Reader, Sample, Source
 from fgonnx.pictures.read import images
@@ -110,9 +111,9 @@ class Tools:
                 f"an audit is run by one runtime, and {parameter('runtime', AUTO)} chooses by time; name "
                 "onnxruntime or openvino"
             )
-        self.loaded, self.options = arranged(
-            binding.bind(load(request.model), options.bind, options.input_shape), options
-        )
+        source = binding.bind(load(request.model), options.bind, options.input_shape)
+        source, columns = by_columns(source, reading, [request.data], options.input, rows.opened)
+        self.loaded, self.options = arranged(source, options)
         value = self.loaded.input(options.input)
         self.kind = rows.takes_rows(request.data, value, self.loaded, request.auditing)
         refuse_idle(reading, rows.idle(self.kind), f"audits read {_READ[self.kind]}")
@@ -125,7 +126,7 @@ class Tools:
         self.preprocessing, self.origin = reading.preprocessing(
             self.loaded, options.input, required=False, shape=self.options.explained_shape
         )
-        self.reader = Reader(value, self.preprocessing, reading, axis=self.loaded.batch_axis)
+        self.reader = Reader(value, self.preprocessing, columns, axis=self.loaded.batch_axis)
         #: Random draws depend on a sample's position in its batch: in a batch of one, they depend on no other sample.
         driven = methods.find(options.method).drive is not None
         self.together = 1 if driven else request.running.batch_size
