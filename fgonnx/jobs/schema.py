@@ -313,15 +313,15 @@ FIELDS = (
     Field(
         "grid",
         ["float"],
-        "the map on 16 x 16 cells, row by row: shares of its absolute sum; of tables and texts, cell n has what lies "
-        "on features or ids n, n + 256, ...",
+        "the map on 16 x 16 cells, row by row: shares of its absolute sum; of rows that are no pictures, cell n has "
+        "what lies on features or ids n, n + 256, ...",
         null=True,
         of=AUDIT,
     ),
     Field(
         "evidence",
         Struct({**{f"{place}?": "float" for place in PLACES}, "object?": "float", "object_area?": "float"}),
-        "shares of the absolute map: on the `border`, in the corners (`null` of tables and texts), "
+        "shares of the absolute map: on the `border`, in the corners (`null` where rows are no pictures), "
         "on the `object` where a box or mask says where "
         "it "
         "is; `object_area`: its share of the picture",

@@ -14,7 +14,7 @@ FEWEST = 16
 """Maps that can be grouped, at least."""
 
 VIRELAY = "virelay"
-_ROWS = {"text": "texts", "table": "rows of a table"}
+_ROWS = {"text": "texts", "table": "rows of a table", "array": "arrays"}
 _ARRAY = ".npy"
 
 
@@ -24,7 +24,7 @@ def refuse_kind(kind: str, of: Path, handing: Handing) -> None:
     Parameters
     ----------
     kind : str
-        What the rows are: "text", "table", or anything else where they may be pictures.
+        What the rows are: "text", "table", "array", or anything else where they may be pictures.
     of : Path
         The data or the run, for the message.
     handing : Handing

@@ -85,7 +85,7 @@ class Plan:
         tools = Tools(self.request)
         if tools.loaded.sha256 != self.about["model"]["sha256"]:
             raise OptionError(f"{tools.loaded.name} was replaced since the audit in '{self.folder}' was planned")
-        tools.take(self.about["labels"], self.about["classes"], self.about["entries"])
+        tools.take(self.about)
         return tools
 
     def __getstate__(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from fgonnx.explain.explainer import Explainer
 from fgonnx.fields import refuse_idle
 from fgonnx.jobs import provenance, tabled
 from fgonnx.jobs.audit import condition, data, measuring, rows
+from fgonnx.jobs.audit.arrays import KIND, ArrayRows, no_pictures
 from fgonnx.jobs.audit.objects import Objects
 from fgonnx.jobs.audit.options import Auditing
 from fgonnx.jobs.joining import by_columns
@@ -41,6 +42,7 @@ from fgonnx.wording import parameter
 
 READERS = 2
 _ELSEWHERE = 2  # batches at once where no processor computes: one is explained, the other recorded
+_NO_OBJECTS = "objects are in pictures"
 _READ = {"": "pictures and arrays", "text": "texts here", "table": "tables here"}
 
 
@@ -138,13 +140,17 @@ class Tools:
                 layout=agreed_layout(options.layout, self.preprocessing, self.loaded, options.input),
                 scores=not driven,
                 input_gradient=self.options.input_gradient
-                or (self.kind == "table" and tabled.wants_gradient(self.loaded, self.options)),
+                or (
+                    (self.kind == "table" or (not self.kind and self.preprocessing is None))
+                    and tabled.wants_gradient(self.loaded, self.options)
+                ),
             ),
             _single(request.running),
             labels=reading.names(),
         )
         auditing = request.auditing
         self.rows: rows.TextRows | rows.TableRows | None = None
+        self.arrays: ArrayRows | None = None
         if self.kind == "text":
             texts = self._of_texts(request)
             self.rows, self.explainer = texts, texts.explainer.explainer
@@ -152,7 +158,7 @@ class Tools:
         elif self.kind == "table":
             self.rows = rows.TableRows(request.data, self.reader, auditing)
         if self.kind:
-            refuse_idle(auditing, ["objects"], "objects are in pictures")
+            refuse_idle(auditing, ["objects"], _NO_OBJECTS)
         if self.kind == "text":
             refuse_idle(auditing, ["measures"], "they move and fill pixels; evaluate measures texts")
         asked = {name: getattr(self.options, name) for name in ("psi", "backward")} if self.kind else {}
@@ -201,10 +207,18 @@ class Tools:
             if name in self.__dict__:
                 self.__dict__.pop(name).shutdown(cancel_futures=True)
 
-    def take(self, labels: Sequence[str] | None, classes: bool, entries: int) -> None:
+    def take(self, about: Mapping[str, Any]) -> None:
         """Take from a plan what its first row has told."""
-        self.labels, self.classes = tuple(labels) if labels is not None else None, classes
-        self.entries = entries
+        labels = about["labels"]
+        self.labels, self.classes = tuple(labels) if labels is not None else None, about["classes"]
+        self.entries = about["entries"]
+        if about.get("kind") == KIND:
+            self.kind, self.arrays = KIND, ArrayRows()
+
+    @property
+    def parts(self) -> rows.TextRows | rows.TableRows | ArrayRows | None:
+        """What grids and records of rows are made by; None where they are pictures."""
+        return self.rows or self.arrays
 
     @property
     def several(self) -> bool:
@@ -219,9 +233,13 @@ class Tools:
             rewritten = self.rows.rewritten(max(shape[0], least))
         else:
             rewritten = self.explainer.engine((1, *shape), forward=True).rewritten
+        normal = rewritten.normal
+        if not self.kind and self.preprocessing is None and no_pictures(normal.layout, normal.input_shape):
+            self.kind, self.arrays = KIND, ArrayRows()
+            refuse_idle(self.request.auditing, ["objects"], _NO_OBJECTS)
         head, stripped = rewritten.head_shape, rewritten.stripped
         self.head, self.entries = head, math.prod(head)
-        measuring.check(self.measures, rewritten.normal.layout)
+        measuring.check(self.measures, normal.layout)
         self.classes = sum(size > 1 for size in head) == 1
         self.probabilities = self.classes and stripped in ("Softmax", "LogSoftmax", "Sigmoid")
         if not self.classes:

@@ -196,7 +196,7 @@ class TableRows:
 
     def grid(self, sample: Sample, saliency: Array) -> Float32:
         """Return the shares of the map by feature or step: cell n has those of n, n + 256, ..."""
-        return _folded(np.arange(saliency.size), saliency)
+        return folded(np.arange(saliency.size), saliency)
 
 
 class TextRows:
@@ -299,7 +299,7 @@ class TextRows:
 
     def grid(self, sample: Sample, saliency: Array) -> Float32:
         """Return the shares of the map by token: cell n has those of the ids n, n + 256, ..."""
-        return _folded(sample.x, saliency)
+        return folded(sample.x, saliency)
 
     def asked(self) -> dict[str, Any]:
         """Return what determines how texts become ids."""
@@ -316,7 +316,7 @@ def _part(sample: Sample) -> Tokens:
     return sample.part
 
 
-def _folded(places: Array, saliency: Array) -> Float32:
+def folded(places: Array, saliency: Array) -> Float32:
     """Return shares of the absolute map on 256 cells, (16, 16)."""
     values = np.abs(np.asarray(saliency, np.float64)).ravel()
     sums = np.bincount(np.mod(places.ravel(), GRID**2), values, GRID**2)

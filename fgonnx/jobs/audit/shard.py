@@ -19,6 +19,7 @@ from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.stream import grouped, in_order
 from fgonnx.jobs import provenance, record
 from fgonnx.jobs.audit import arrow, evidence, measuring
+from fgonnx.jobs.audit.arrays import ArrayRows
 from fgonnx.jobs.audit.options import REMARKS
 from fgonnx.jobs.audit.plan import Plan
 from fgonnx.jobs.audit.rows import TableRows, TextRows
@@ -164,8 +165,8 @@ def _explain(plan: Plan, rows: Rows, made: _Shard) -> None:
         record_["evidence"] |= evidence.on_object(explanation.saliency[i], masks[i][0])
         record_["measures"] = measured[i]
         record_["notes"] += [why for why in (masks[i][1], *remarks) if why is not None]
-        if isinstance(tools.rows, TableRows):
-            record_ = {**record_, **tools.rows.recorded(record_, sample, explanation, i, r.normal.layout)}
+        if isinstance(tools.parts, (TableRows, ArrayRows)):
+            record_ = {**record_, **tools.parts.recorded(record_, sample, explanation, i, r.normal.layout)}
         made.records[row["number"]] = record_
         _keep(plan, row, explanation.saliency[i], made)
         if sample.photo is None:
@@ -202,7 +203,7 @@ def _explained(
 ) -> dict[str, Any]:
     base = _base(plan, row)
     saliency = explanation.saliency[i]
-    of_rows = plan.tools.rows
+    of_rows = plan.tools.parts
     grid = evidence.grid_of(saliency) if of_rows is None else of_rows.grid(sample, saliency)
     files_of = {"picture": None, "map": _map_name(plan, row)}
     made = record.describe({**base, "notes": []}, explanation, decision, sample, i, files_of, ())
@@ -249,7 +250,7 @@ def _map_name(plan: Plan, row: Mapping[str, Any]) -> str | None:
 
 
 def _seen(plan: Plan, sample: Sample, saliency: Array | None) -> dict[str, Any]:
-    if not plan.request.auditing.pictures or plan.tools.rows is not None:
+    if not plan.request.auditing.pictures or plan.tools.parts is not None:
         return {}
     return {"pictures": evidence.pictures(sample.shown, saliency, signed=plan.request.options.psi == "signed")}
 

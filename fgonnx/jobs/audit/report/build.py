@@ -22,12 +22,15 @@ from fgonnx.jobs.audit.report.measures import Cohort
 ROWS = 10_000
 """Rows that the page lists: the first of the plan, whose order is drawn at random."""
 
+_FEATURES = "What features or channels add shows from which of them the score of one decision comes"
 _SHOWS = {
     "pictures": "A map shows where in a picture the score of one decision comes from",
     "text": "What words add shows from which words the score of one decision comes",
-    "table": "What features or channels add shows from which of them the score of one decision comes",
+    "table": _FEATURES,
+    "array": _FEATURES,
 }
-_PLACE = {"pictures": "in the picture", "text": "on tokens", "table": "on features or in time"}
+_IN_TIME = "on features or in time"
+_PLACE = {"pictures": "in the picture", "text": "on tokens", "table": _IN_TIME, "array": _IN_TIME}
 _QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
 
@@ -60,7 +63,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """What its rows are: "pictures", "table" or "text"."""
+        """What its rows are: "pictures", "table", "array" or "text"."""
         return str(self.about.get("kind", "pictures"))
 
     @property
