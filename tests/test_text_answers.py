@@ -196,3 +196,78 @@ def test_the_command_explains_and_records_an_answer(written: Written, tmp_path: 
     assert record["explained"]["value"] == "start_logits, end_logits"
     assert run(*call, "--target", "answer=Berlin").exit_code == 2
     assert "the best" in run(*call).output
+
+
+RATHER = {
+    ("answer=Paris", "answer=London"): ([("par", 0), ("##is", 1)], [("lon", 0), ("##don", 1)]),
+    ("start=Paris", "start=London"): ([("par", 0)], [("lon", 0)]),
+    ("end=6", "end=8"): ([(6, 1)], [(8, 1)]),
+    ("answer=6:8", "answer=6:9"): ([(8, 1)], [(9, 1)]),
+    ("start=Paris", "end=Paris"): ([("par", 0)], [("##is", 1)]),
+}
+
+
+@pytest.mark.parametrize("outputs", ["two", "one", "probabilities"])
+@pytest.mark.parametrize(("target", "contrast"), RATHER)
+def test_one_answer_rather_than_another(written: Written, target: str, contrast: str, outputs: str) -> None:
+    path, network = written(outputs)
+    tokens, both = truth(network)
+    sums = [
+        sum(both[tokens.index(p) if isinstance(p, str) else p, column] for p, column in places)
+        for places in RATHER[target, contrast]
+    ]
+    for found in (
+        fgonnx.explain(path, text=[(QUESTION, PASSAGE)], target=target, contrast=contrast)[0],
+        TextExplainer(path, changes={"contrast": contrast})([(QUESTION, PASSAGE)], target)[0],
+    ):
+        assert found.score == pytest.approx(sums[0] - sums[1], abs=1e-4)
+        assert " rather than " in found.described
+        assert float(found.arrays.rounding_residual()[0]) < 1e-5
+
+
+def test_the_difference_of_answers_is_that_of_their_maps(written: Written) -> None:
+    path, text = written()[0], [(QUESTION, PASSAGE)]
+    one, other = (fgonnx.explain(path, text=text, target=f"answer={a}")[0].values for a in ("Paris", "London"))
+    found = fgonnx.explain(path, text=text, target="answer=Paris", contrast="answer=London")[0]
+    np.testing.assert_allclose(found.values, one - other, atol=1e-5)
+
+
+def test_the_best_answer_rather_than_one_that_is_named(written: Written) -> None:
+    path, network = written()
+    tokens, both = truth(network)
+    first, last = best(both, 5, len(tokens) - 1)
+    found = fgonnx.explain(path, text=(QUESTION, PASSAGE), contrast="answer=Ada")[0]
+    ada = max(both[i, 0] + both[i, 1] for i in range(5, len(tokens)) if tokens[i] == "ada")
+    assert found.score == pytest.approx(both[first, 0] + both[last, 1] - ada, abs=1e-4)
+    assert "', the best rather than answer 'a" in found.described
+
+
+UNLIKE = {
+    "another kind": (
+        "answer=Paris",
+        "next",
+        r"contrast 'next' is no answer, .* give the other answer \(contrast='answer=",
+    ),
+    "an entry": ("answer=Paris", 3, "contrast '3' is no answer"),
+    "of an entry": (3, "answer=Paris", r"contrast 'answer=Paris' is an answer, .* give an answer as well"),
+    "the same": ("answer=Paris", "answer=paris", "target and contrast are the same: answer 'Paris'"),
+    "not there": ("answer=Paris", "answer=Rome", "does not hold 'Rome'"),
+}
+
+
+@pytest.mark.parametrize("outputs", ["two", "one"])
+@pytest.mark.parametrize("case", UNLIKE)
+def test_contrasts_of_answers_that_are_none_are_refused(written: Written, case: str, outputs: str) -> None:
+    target, contrast, why = UNLIKE[case]
+    with pytest.raises(TargetError, match=why):
+        fgonnx.explain(written(outputs)[0], text=[(QUESTION, PASSAGE)], target=target, contrast=contrast)
+
+
+@pytest.mark.parametrize("target", [("--target", "answer=Paris"), ()])
+def test_the_command_contrasts_answers(written: Written, target: tuple[str, ...], tmp_path: Path) -> None:
+    asked = ("--text", QUESTION, "--context", PASSAGE, *target, "--contrast", "answer=London", "-o", tmp_path)
+    result = run("explain", written()[0], *asked)
+    assert result.exit_code == 0, result.output
+    assert "rather than answer 'London'" in " ".join(result.output.split())
+    made = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert made["completeness"]["rounding"] < 1e-5

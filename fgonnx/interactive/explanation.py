@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import html
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fgonnx import files as storage
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explanation import Explanation as Arrays
-from fgonnx.interactive import cell, table
+from fgonnx.interactive import cell, choosing, table
 from fgonnx.interactive.origin import Origin, input_of
 from fgonnx.jobs import panel, provenance, record, tabled, written
 from fgonnx.jobs.samples import Sample, unique_names
@@ -44,7 +44,7 @@ _PER_SAMPLE = (
 class Explanation(Arrays):
     """The explanation of N samples, one where the input has no batch axis; notebooks show it as pictures.
 
-    `e[i]` is the explanation of one sample, and a loop runs over samples.
+    `e[i]` is the explanation of one sample, `e[2:]`, `e[[0, 2]]` and `e[mask]` are of several, and a loop runs over samples.
 
     Attributes
     ----------
@@ -138,22 +138,30 @@ class Explanation(Arrays):
 
     def _number(self, index: int) -> int:
         """Return the number of a sample, from 0; refuse one that there is not."""
-        count = len(self)
-        if not isinstance(index, (int, np.integer)):
-            raise TypeError(f"a sample is taken by its number, or several by a slice, not by {index!r}")
-        if not -count <= index < count:
-            raise IndexError(f"there are {count} samples, 0 to {count - 1}; there is no sample {index}")
-        return int(index) % count
+        return choosing.number(index, len(self))
 
-    def __getitem__(self, index: int | slice) -> Explanation:
-        """Return the explanation of one sample or of several, N stays the first axis."""
+    def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool] | Array) -> Explanation:
+        """Return the explanation of one sample or of several, N stays the first axis.
+
+        Parameters
+        ----------
+        index : int, slice, list of int, or mask of bool
+            Which; as for a numpy array.
+
+        Raises
+        ------
+        IndexError, TypeError
+            There is no such sample, none is chosen, or it is something else.
+        """
         count = len(self)
-        if not isinstance(index, slice):
-            number = self._number(index)
+        if choosing.one(index):
+            number = self._number(cast("int", index))
             index = slice(number, number + 1)
-        rows = range(count)[index]
-        if not rows:
-            raise IndexError(f"{index} holds none of the {count} samples")
+        index = choosing.several(index, count)
+        chosen = range(count)[index] if isinstance(index, slice) else index.tolist()
+        settings = dict(self.settings)
+        if "remarks" in settings:
+            settings["remarks"] = _of(settings["remarks"], chosen)
         taken = {name: _rows(getattr(self, name), index) for name in _PER_SAMPLE}
         axes = self.origin.batches
         decision = self.origin.decision
@@ -164,11 +172,12 @@ class Explanation(Arrays):
             blocks={n: _rows(a, index) for n, a in self.blocks.items()},
             bias_gradients={n: _rows(a, index) for n, a in self.bias_gradients.items()},
             exposed={n: _rows(a, index) if len(a) == count else a for n, a in self.exposed.items()},
-            described=self.described[index],
+            described=tuple(_of(self.described, chosen)),
+            settings=settings,
             origin=replace(
                 self.origin,
-                samples=self.origin.samples[index],
-                digests=self.origin.digests[index],
+                samples=tuple(_of(self.origin.samples, chosen)),
+                digests=tuple(_of(self.origin.digests, chosen)),
                 decision=replace(
                     decision,
                     scores=_rows(decision.scores, index),
@@ -432,7 +441,12 @@ def shown(arrays: Arrays, origin: Origin) -> Explanation:
     return Explanation(**{f.name: getattr(arrays, f.name) for f in fields(Arrays)}, origin=origin)
 
 
-def _rows(array: Array | None, index: slice, axis: int | None = 0) -> Any:
+def _rows(array: Array | None, index: choosing.Rows, axis: int | None = 0) -> Any:
     if array is None or axis is None:
         return array
     return array[(slice(None),) * axis + (index,)]
+
+
+def _of(values: Sequence[Any], chosen: Iterable[int]) -> list[Any]:
+    """Return what some samples have; nothing where none has any."""
+    return [values[i] for i in chosen] if values else []

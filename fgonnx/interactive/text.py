@@ -12,6 +12,7 @@ from fgonnx import files as storage
 from fgonnx.engine.model.load import LoadedModel, ModelLike
 from fgonnx.errors import InputError
 from fgonnx.explain.targets import Contrast, Target
+from fgonnx.interactive import choosing
 from fgonnx.jobs.record import averaged
 from fgonnx.jobs.text import described, shaded, shares_said
 from fgonnx.pictures.read.images import write_png
@@ -49,7 +50,10 @@ class TextExplanation(Sequence[Found]):
         return len(self._found)
 
     def __getitem__(self, index: Any) -> Any:
-        return TextExplanation(self._found[index]) if isinstance(index, slice) else self._found[index]
+        if choosing.one(index):
+            return self._found[choosing.number(index, len(self))]
+        chosen = index if isinstance(index, slice) else choosing.several(index, len(self))
+        return TextExplanation(self._found[chosen] if isinstance(chosen, slice) else [self._found[i] for i in chosen])
 
     def __iter__(self) -> Iterator[Found]:
         return iter(self._found)

@@ -31,6 +31,7 @@ from fgonnx.jobs.written import Asked
 from fgonnx.pictures.read.images import SUFFIXES, expand, write_png
 from fgonnx.pictures.show import words as drawing
 from fgonnx.pictures.show.words import Shaded
+from fgonnx.text import answers
 from fgonnx.text.explainer import DEFAULTS, TextExplainer
 from fgonnx.text.found import Found
 from fgonnx.text.options import Texts
@@ -106,7 +107,8 @@ class TextJob:
             self._labels,
             given=self.given,
         )
-        self.explainer = self.explainer.answering(self.target, self.texts.context is not None)
+        best = answers.ANSWER if self.target is None and answers.asked(self.options.contrast) else self.target
+        self.explainer = self.explainer.answering(best, self.texts.context is not None)
         self.shown = self.explainer.explainer.options
         as_bytes = str(self.texts.tokenizer) == BYTES
         read = texts(self.inputs, self.typed, self.texts.column, as_bytes=as_bytes)

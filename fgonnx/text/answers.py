@@ -18,6 +18,7 @@ from fgonnx.errors import TargetError
 from fgonnx.explain.head import Head
 from fgonnx.explain.single import Single
 from fgonnx.text.tokens import Tokens
+from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
 
@@ -39,16 +40,19 @@ class Answer(Single):
         What is explained, in words.
     note : str
         What is to be said of it.
+    minus : tuple of (int, int)
+        Places of an answer that it is compared with, whose sum is subtracted.
     """
 
     entries: tuple[tuple[int, int], ...]
     said: str
     note: str = ""
+    minus: tuple[tuple[int, int], ...] = ()
 
     @property
     def seed_needed(self) -> bool:  # type: ignore[override]
-        """Whether both are explained."""
-        return len(self.entries) > 1
+        """Whether more than one entry is explained."""
+        return len(self.entries) + len(self.minus) > 1
 
     def resolve(self, head: Head, sample: int) -> tuple[Any, str]:
         """Return the flat index or a cotangent, and a description."""
@@ -56,8 +60,23 @@ class Answer(Single):
             return int(np.ravel_multi_index(self.entries[0], head.shape)), self.said
         seed = np.zeros(head.shape)
         for entry in self.entries:
-            seed[entry] = 1
+            seed[entry] += 1
+        for entry in self.minus:
+            seed[entry] -= 1
         return seed, self.said
+
+    def rather_than(self, other: Answer) -> Answer:
+        """Return the difference of this answer and another.
+
+        Raises
+        ------
+        TargetError
+            They are the same.
+        """
+        if sorted(self.entries) == sorted(other.entries):
+            raise TargetError(f"target and contrast are the same: {self.said}; give another answer as the contrast")
+        note = "; ".join(filter(None, (self.note, other.note)))
+        return replace(self, said=f"{self.said} rather than {other.said}", note=note, minus=other.entries)
 
     def remark(self, head: Head, sample: int) -> str:
         """Return what is to be said of it."""
@@ -70,6 +89,38 @@ def asked(target: Any) -> bool:
         return False
     kind, given, _ = target.partition("=")
     return kind.strip() in _KINDS if given else kind.strip() == ANSWER
+
+
+def compared(target: Any, contrast: Any, find: Callable[[str], Answer]) -> Any:
+    """Return a target as it is, or the difference of two answers.
+
+    Parameters
+    ----------
+    target : any
+        What is explained.
+    contrast : any
+        What it is compared with; None for nothing.
+    find : callable
+        Returns an answer that is named.
+
+    Raises
+    ------
+    TargetError
+        One of them is an answer, and the other none.
+    """
+    if contrast is None or not (asked(contrast) or isinstance(target, Answer)):
+        return target
+    if not asked(contrast):
+        raise TargetError(
+            f"contrast '{contrast}' is no answer, and the target is one: give the other answer "
+            f"({parameter('contrast', 'answer=TEXT')})"
+        )
+    if not isinstance(target, Answer):
+        raise TargetError(
+            f"contrast '{contrast}' is an answer, and the target is none: give an answer as well "
+            f"({parameter('target', 'answer=TEXT')})"
+        )
+    return target.rather_than(find(contrast))
 
 
 def with_answers(loaded: LoadedModel, x: ir.Value) -> tuple[LoadedModel, str] | None:

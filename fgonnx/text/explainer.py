@@ -94,6 +94,9 @@ class TextExplainer:
             )
         self.name = str(self._x.name)
         given = (() if self.options is None else ("psi", "backward")) if self.given is None else self.given
+        #: The answer that others are compared with: of sums of entries, which no graph has as its contrast.
+        self._contrast = options.contrast if answers.asked(options.contrast) else None
+        options = options if self._contrast is None else replace(options, contrast=None)
         own = options if is_written(self.loaded) else usual(options, {*given, *self.changes})
         self.explainer = self._made(own, running)
         sizes = [f.rows for f in lookups(source.ir.graph, self._x) if f.rows]
@@ -160,7 +163,8 @@ class TextExplainer:
         target, contrast : optional
             What to explain, as `fgonnx.Explainer` takes it, for all texts; a target "similar=TEXT" is the similarity of
             a sentence vector to that of a reference text, "token=PLACE" and "token=PLACE:CLASS" the class of one token,
-            "answer=TEXT" start and end of an answer, "start=TEXT" and "end=TEXT" one of them, "answer" the best.
+            "answer=TEXT" start and end of an answer, "start=TEXT" and "end=TEXT" one of them, "answer" the best. The
+            contrast of an answer is another.
 
         Returns
         -------
@@ -231,6 +235,10 @@ class TextExplainer:
 
     def _explained(self, parts: Sequence[Tokens], targets: Sequence[Any], contrasts: Sequence[Any]) -> list[Found]:
         results: dict[int, Found] = {}
+        contrasts = [self._contrast if c is None else c for c in contrasts]
+        targets = [
+            answers.ANSWER if t is None and answers.asked(c) else t for t, c in zip(targets, contrasts, strict=True)
+        ]
         who = [
             self.answering(t, isinstance(p.text, tuple) and c is None)
             for p, t, c in zip(parts, targets, contrasts, strict=True)
@@ -305,6 +313,11 @@ class TextExplainer:
     ) -> Explanation:
         """Explain texts of one padded length, with their targets resolved."""
         resolved, chosen = self.resolved(group, fed, targets)
+        resolved = [
+            answers.compared(one, c, lambda name, part=part, k=k: self._answer(name, part, fed, k))
+            for k, (one, c, part) in enumerate(zip(resolved, contrasts, group, strict=True))
+        ]
+        contrasts = [None if answers.asked(c) else c for c in contrasts]
         asked = [self.explainer.options.contrast if c is None else c for c in contrasts]
         if chosen:
             contrasts = [
