@@ -44,7 +44,9 @@ class TestSome:
     def test_have_the_records_of_their_samples(self, all_four, index):
         some = all_four[index]
         numbers = np.arange(4)[index]
-        assert [some.to_dict(i)["tensor"] for i in range(len(some))] == [all_four.to_dict(int(n))["tensor"] for n in numbers]
+        assert [some.to_dict(i)["tensor"] for i in range(len(some))] == [
+            all_four.to_dict(int(n))["tensor"] for n in numbers
+        ]
         assert some.described == tuple(all_four.described[n] for n in numbers)
         assert [e.score[0] for e in some] == all_four.score[index].tolist()
 
