@@ -44,7 +44,7 @@ _PER_SAMPLE = (
 class Explanation(Arrays):
     """The explanation of N samples, one where the input has no batch axis; notebooks show it as pictures.
 
-    `e[i]` is the explanation of one sample, `e[2:]`, `e[[0, 2]]` and `e[mask]` are of several; a loop runs over samples.
+    `e[i]` is the explanation of one sample, `e[2:]`, `e[[0, 2]]` and `e[mask]` of several; a loop runs over samples.
 
     Attributes
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -314,7 +314,7 @@ class TextExplainer:
         """Explain texts of one padded length, with their targets resolved."""
         resolved, chosen = self.resolved(group, fed, targets)
         resolved = [
-            answers.compared(one, c, lambda name, part=part, k=k: self._answer(name, part, fed, k))
+            answers.compared(one, c, partial(self._answer, part=part, fed=fed, row=k))
             for k, (one, c, part) in enumerate(zip(resolved, contrasts, group, strict=True))
         ]
         contrasts = [None if answers.asked(c) else c for c in contrasts]
