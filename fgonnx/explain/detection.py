@@ -12,7 +12,7 @@ from fgonnx.errors import TargetError
 from fgonnx.explain.head import Head
 from fgonnx.explain.single import Single
 from fgonnx.fields import accepted
-from fgonnx.labels import BACKGROUND
+from fgonnx.labels.label import BACKGROUND
 from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]

@@ -1,4 +1,4 @@
-"""Class names: read from files, matched with what a user types, aligned with the model's outputs."""
+"""Class names as files and metadata hold them: text, CSV, JSON, YAML, and what other tools write."""
 
 from __future__ import annotations
 
@@ -7,68 +7,22 @@ import csv
 import importlib
 import io
 import json
-import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fgonnx import bounds, files
-from fgonnx.errors import InputError, OptionError, TargetError
-from fgonnx.wording import closest, parameter
-
-METADATA_KEY = "fgonnx.labels"
-"""Key of a model's metadata that holds the labels, a JSON list of strings."""
-
-ULTRALYTICS_KEY = "names"
-"""Key of a model's metadata under which Ultralytics writes labels, a dict of Python."""
-
-HF_LABELS_KEY = "id2label"
-"""Key of a model's metadata under which tools of Hugging Face write labels, an object of JSON or a dict of Python."""
-
-BACKGROUND = "background"
+from fgonnx.errors import InputError
+from fgonnx.labels.label import METADATA_KEY, WNID, Label, Unnamed
 
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
-_WNID = re.compile(r"(n\d{8})[\s,:]+(?=\S)")
 _NUMBER = re.compile(r"\s*([0-9]{1,18})(\s*[:\t]\s*|\s+)(?=\S)")
 _CONFIGURED = ("id2label", "label_names", "pretrained_cfg")
-_SHOWN = 6  # candidates named in an error message
-_DIGITS = 18  # of an index
-
-
-class Label(str):
-    """A readable class name which may remember its WordNet identifier.
-
-    Attributes
-    ----------
-    wnid : str or None
-        Such as ``"n01440764"``; a class of ImageNet may be named by it.
-    """
-
-    wnid: str | None
-    __slots__ = ("wnid",)
-
-    def __new__(cls, text: str, wnid: str | None = None) -> Label:
-        """Make a label from readable text."""
-        label = super().__new__(cls, text)
-        label.wnid = wnid
-        return label
-
-    @classmethod
-    def from_line(cls, line: str) -> Label:
-        """Split ``"n01440764 tench, Tinca tinca"`` into wnid and text; other lines are text."""
-        line = line.strip()
-        match = _WNID.match(line)
-        return cls(line[match.end() :], match.group(1)) if match else cls(line)
-
-
-class Unnamed(Label):
-    """The number of a class that a mapping of names leaves out."""
-
-    __slots__ = ()
+_SHOWN = 6  # classes without a name that a note lists
 
 
 def load(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -172,11 +126,11 @@ def _of_file(value: Any, where: str) -> tuple[str, ...]:
                     f"{where} names no classes: its id2label or label_names lack some, or are placeholders"
                 )
             return _bounded(map(_as_label, names), where)
-        return _of_mapping(value, where)
+        return of_mapping(value, where)
     raise InputError(f'{where} must hold a JSON list of names, or an object such as {{"0": "cat", "1": "dog"}}')
 
 
-def _of_mapping(value: Mapping[Any, Any], where: str) -> tuple[str, ...]:
+def of_mapping(value: Mapping[Any, Any], where: str) -> tuple[str, ...]:
     """Return the names of ``{index: name}``, ``{index: [wnid, name]}`` or ``{name: index}``."""
     if value and all(isinstance(v, str) for v in value.values()):
         return _by_index([(str(k), v) for k, v in value.items()], where)
@@ -343,172 +297,9 @@ def _described(names: Sequence[str], found: Any) -> tuple[str, ...]:
         return tuple(names)
     texts = [text if isinstance(text := found.get(name), str) and text.strip() else name for name in names]
     return tuple(
-        Label(text, name if text != name and _WNID.match(f"{name} x") else getattr(name, "wnid", None))
+        Label(text, name if text != name and WNID.match(f"{name} x") else getattr(name, "wnid", None))
         for name, text in zip(names, texts, strict=True)
     )
-
-
-def align(labels: Sequence[str], n_classes: int) -> tuple[tuple[str, ...], str | None]:
-    """Add or drop a background class where labels and classes of a model differ by one in a well-known way.
-
-    Parameters
-    ----------
-    labels : sequence of str
-        Names as they were loaded.
-    n_classes : int
-        Number of outputs of the model.
-
-    Returns
-    -------
-    labels : tuple of str
-        Exactly `n_classes` names.
-    note : str or None
-        What was changed; None for no change.
-
-    Raises
-    ------
-    TargetError
-        The numbers differ by more than a background class.
-    """
-    labels = tuple(labels)
-    if len(labels) == n_classes:
-        return labels, None
-    if n_classes == 1001 and len(labels) == 1000:
-        # TensorFlow's ImageNet models reserve class 0; no other count is common enough to be sure where it goes.
-        note = f"'{BACKGROUND}' added in front: the model has 1001 classes, the labels 1000"
-        return (Label(BACKGROUND), *labels), note
-    if len(labels) == n_classes + 1 and labels[0].strip("_ ").lower() == BACKGROUND:
-        note = f"'{labels[0]}' dropped from the front: the model has {n_classes} classes, the labels {len(labels)}"
-        return labels[1:], note
-    raise TargetError(
-        f"{len(labels)} labels do not fit a model with {n_classes} classes: give the label file of this model, or none"
-    )
-
-
-def names_of(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return labels that were given from Python.
-
-    Raises
-    ------
-    OptionError
-        They are a text, are not texts, or there are none.
-    """
-    if isinstance(labels, (str, os.PathLike)):
-        raise OptionError(
-            f"{parameter('labels', labels)} are no names; for those of a file write "
-            f"{parameter('labels')}fgonnx.labels.load({os.fspath(labels)!r})"
-        )
-    if isinstance(labels, Mapping):
-        try:
-            return _of_mapping(labels, f"the {parameter('labels')}")
-        except InputError as error:
-            raise OptionError(str(error)) from error
-    found = list(labels) if isinstance(labels, Iterable) else []
-    wrong = next((v for v in found if not isinstance(v, str) or not v.strip()), None)
-    if not found or wrong is not None:
-        what = "hold none" if not found else f"hold {wrong!r}"
-        raise OptionError(f"the {parameter('labels')} {what}; give a name for each class, in the order of the outputs")
-    return tuple(found)
-
-
-def check_count(labels: Sequence[str], shape: Sequence[int]) -> None:
-    """Refuse labels of another number than a head has classes.
-
-    Parameters
-    ----------
-    labels : sequence of str
-        Class names.
-    shape : sequence of int
-        Of the head for one sample; where several axes are longer than 1, any may be that of the classes.
-
-    Raises
-    ------
-    TargetError
-        They do not fit.
-    """
-    long = [size for size in shape if size > 1]
-    if len(long) < 2:
-        align(labels, math.prod(shape))
-    elif len(labels) > max(long) + 1:
-        raise TargetError(f"{len(labels)} labels do not fit a head of shape {tuple(shape)}: give those of this model")
-
-
-def resolve(target: str, labels: Sequence[str] = (), n_classes: int | None = None) -> int:
-    """Find the class that a user means.
-
-    Tried in this order, regardless of case and of ``_`` for a space: an index, a whole label, a WordNet identifier,
-    one of a label's synonyms (between commas), a part that only one label contains.
-
-    Parameters
-    ----------
-    target : str
-        What was typed. An integer is always an index, never a name.
-    labels : sequence of str
-        One name per class; may be empty, then only indices are understood.
-    n_classes : int, optional
-        Number of classes, against which an index is checked; without it, the number of labels if there are any.
-
-    Returns
-    -------
-    int
-        Index of the class, 0 or more.
-
-    Raises
-    ------
-    TargetError
-        The index is out of range, the name is unknown (the closest names are listed), or fits several classes.
-    """
-    wanted = _plain(target)
-    if not wanted:
-        raise TargetError("the target is empty: give the index of a class, or its name")
-    if re.fullmatch(r"[+-]?\d+", wanted):
-        if len(wanted) > _DIGITS:
-            raise TargetError(f"target {wanted[:_DIGITS]}... is out of range: it has {len(wanted)} digits")
-        index, count = int(wanted), n_classes if n_classes is not None else len(labels) or None
-        if index < 0 or (count is not None and index >= count):
-            span = f"0..{count - 1}" if count is not None else "0 or more"
-            raise TargetError(f"target {index} is out of range: the classes are {span}")
-        return index
-    if not labels:
-        raise TargetError(f"target '{target}' is a name but the model has no labels: give an index or a label file")
-
-    matches: tuple[Callable[[str], bool], ...] = (
-        lambda label: _plain(label) == wanted,
-        lambda label: (getattr(label, "wnid", None) or "") == wanted,
-        lambda label: wanted in _synonyms(label),
-        lambda label: wanted in _plain(label),
-    )
-    for match in matches:
-        found = [i for i, label in enumerate(labels) if match(label)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-            names = ", ".join(f"{i} '{labels[i]}'" for i in found[:_SHOWN])
-            raise TargetError(f"target '{target}' fits {len(found)} classes: {names}{more}; give the index")
-    raise TargetError(f"target '{target}' is no label of this model{_closest(wanted, labels)}")
-
-
-def _closest(wanted: str, labels: Sequence[str]) -> str:
-    """List labels similar to the wanted one."""
-    index_of: dict[str, int] = {}
-    for i, label in enumerate(labels):
-        for name in (_plain(label), *_synonyms(label)):
-            index_of.setdefault(name, i)
-    names = closest(wanted, index_of, most=_SHOWN, cutoff=0.7)
-    near = dict.fromkeys(index_of[name] for name in names)
-    if not near:
-        return f": give an index 0..{len(labels) - 1}, or a name such as '{labels[0]}'"
-    return ": did you mean " + ", ".join(f"{i} '{labels[i]}'" for i in near) + "?"
-
-
-def _plain(text: str) -> str:
-    """Normalise a name for comparison."""
-    return " ".join(text.replace("_", " ").casefold().split())
-
-
-def _synonyms(label: str) -> list[str]:
-    return [_plain(part) for part in label.split(",")]
 
 
 def _from_csv(text: str, where: str) -> tuple[str, ...]:
