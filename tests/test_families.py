@@ -19,7 +19,7 @@ from benchmarks.families import measure, networks  # noqa: E402
 from fgonnx.engine.graph.emit import Emitter  # noqa: E402
 from fgonnx.engine.graph.session import Session  # noqa: E402
 from fgonnx.engine.maps import aggregate, axes, follow, placement  # noqa: E402
-from fgonnx.engine.maps.psi import canonical  # noqa: E402
+from fgonnx.engine.maps.signed import canonical  # noqa: E402
 from fgonnx.engine.model.load import load  # noqa: E402
 from fgonnx.engine.normal.normalise import normalise  # noqa: E402
 from fgonnx.engine.walk import backward  # noqa: E402

@@ -9,7 +9,8 @@ import pytest
 from fgonnx.engine.maps.axes import Atom, grid, other
 from fgonnx.engine.maps.net import channel_sums
 from fgonnx.engine.maps.placement import place
-from fgonnx.engine.maps.psi import Signed, canonical, factored, rescaled_sums, sample_sums
+from fgonnx.engine.maps.psi import rescaled_sums
+from fgonnx.engine.maps.signed import Signed, canonical, factored, sample_sums
 from tests.support import emitted, run
 
 BATCH = (Atom("batch", 0),)

@@ -15,17 +15,8 @@ from fgonnx.engine.maps.axes import Layout
 from fgonnx.engine.maps.interpolate import upsample
 from fgonnx.engine.maps.net import Net, combined
 from fgonnx.engine.maps.placement import Placement, place
-from fgonnx.engine.maps.psi import (
-    ABS,
-    POSITIVE,
-    SIGNED,
-    Signed,
-    factored,
-    rescaled_sums,
-    sample_sums,
-    signed_sums,
-    token_slice,
-)
+from fgonnx.engine.maps.psi import ABS, POSITIVE, SIGNED, rescaled_sums
+from fgonnx.engine.maps.signed import Signed, factored, sample_sums, signed_sums, token_slice
 from fgonnx.engine.maps.steps import Cell
 from fgonnx.engine.walk.backward import Term
 

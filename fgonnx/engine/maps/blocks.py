@@ -16,7 +16,8 @@ from fgonnx.engine.maps import aggregate
 from fgonnx.engine.maps.aggregate import PlacedTerm, Site
 from fgonnx.engine.maps.interpolate import upsample
 from fgonnx.engine.maps.placement import Placement
-from fgonnx.engine.maps.psi import ABS, POSITIVE, Signed, signed_sums
+from fgonnx.engine.maps.psi import ABS, POSITIVE
+from fgonnx.engine.maps.signed import Signed, signed_sums
 
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _MOVES = {"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}

@@ -17,17 +17,8 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import dtype_of, shaped
 from fgonnx.engine.maps.interpolate import upsample
-from fgonnx.engine.maps.psi import (
-    ABS,
-    POSITIVE,
-    Reading,
-    Signed,
-    along_channels,
-    over_channels,
-    reading,
-    roll_back,
-    signed_sums,
-)
+from fgonnx.engine.maps.psi import ABS, POSITIVE
+from fgonnx.engine.maps.signed import Reading, Signed, along_channels, over_channels, reading, roll_back, signed_sums
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.rules.fast.blocked import blockable
 from fgonnx.fields import check_choices, check_idle, documented, option

@@ -17,8 +17,8 @@ from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.maps.axes import Layout
 from fgonnx.engine.maps.placement import Placement
-from fgonnx.engine.maps.psi import Signed, canonical
 from fgonnx.engine.maps.reads import Reads
+from fgonnx.engine.maps.signed import Signed, canonical
 
 
 @dataclass(frozen=True)

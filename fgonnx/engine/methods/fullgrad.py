@@ -12,7 +12,7 @@ from fgonnx.engine.graph.values import shaped
 from fgonnx.engine.maps import aggregate, blocks
 from fgonnx.engine.maps.net import Net, focused
 from fgonnx.engine.maps.placement import Placement
-from fgonnx.engine.maps.psi import Signed, written_out
+from fgonnx.engine.maps.signed import Signed, written_out
 from fgonnx.engine.methods.layers import evidence
 from fgonnx.engine.methods.noise import Noise, means
 from fgonnx.engine.methods.registry import driven, written

@@ -14,7 +14,8 @@ from fgonnx.engine.maps import aggregate, steps
 from fgonnx.engine.maps.aggregate import BatchLostError, PlacedTerm
 from fgonnx.engine.maps.axes import Layout
 from fgonnx.engine.maps.placement import Placement, place
-from fgonnx.engine.maps.psi import ABS, POSITIVE, Signed, cell_sums, matrix
+from fgonnx.engine.maps.psi import ABS, POSITIVE
+from fgonnx.engine.maps.signed import Signed, cell_sums, matrix
 from fgonnx.engine.walk.backward import Walk
 
 
