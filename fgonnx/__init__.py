@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fgonnx.audit.inspection import inspect
     from fgonnx.bounds import Bounds, bounded
     from fgonnx.engine.graph.running import Running
-    from fgonnx.engine.maps.aggregate import Site
+    from fgonnx.engine.maps.sites import Site
     from fgonnx.engine.methods.own import method
     from fgonnx.engine.rewrite.gradient import grad
     from fgonnx.engine.rewrite.gradient_operator import lower_gradients
@@ -78,7 +78,7 @@ _WHERE = {
     "Options": "engine.rewrite.options",
     "Preprocessing": "pictures.read.preprocess",
     "Running": "engine.graph.running",
-    "Site": "engine.maps.aggregate",
+    "Site": "engine.maps.sites",
     "TextExplanation": "interactive.text",
     "bounded": "bounds",
     "check": "audit.check",

@@ -18,7 +18,7 @@ from benchmarks.families import __main__ as families  # noqa: E402
 from benchmarks.families import measure, networks  # noqa: E402
 from fgonnx.engine.graph.emit import Emitter  # noqa: E402
 from fgonnx.engine.graph.session import Session  # noqa: E402
-from fgonnx.engine.maps import aggregate, axes, follow, placement  # noqa: E402
+from fgonnx.engine.maps import axes, follow, placement, sites  # noqa: E402
 from fgonnx.engine.maps.signed import canonical  # noqa: E402
 from fgonnx.engine.model.load import load  # noqa: E402
 from fgonnx.engine.normal.normalise import normalise  # noqa: E402
@@ -105,11 +105,11 @@ def test_a_batch_is_its_samples(name):
 def test_what_class_tokens_bring_is_counted_apart(name):
     found = explained(name)
     columns = {s.name: found.contributions[:, i] for i, s in enumerate(found.sites)}
-    split = [s for s in found.sites if s.name.endswith(aggregate.EXTRA_TOKENS)]
+    split = [s for s in found.sites if s.name.endswith(sites.EXTRA_TOKENS)]
     assert len(split) > 10
     assert not any(s.in_map for s in split)
     for s in split:
-        patches = s.name.removesuffix(aggregate.EXTRA_TOKENS)
+        patches = s.name.removesuffix(sites.EXTRA_TOKENS)
         whole = found.bias_gradients[patches].astype(np.float64).reshape(SAMPLES, -1).sum(1)
         np.testing.assert_allclose(columns[patches] + columns[s.name], whole, rtol=1e-5, atol=1e-6)
     assert sum(s.in_map for s in found.sites) >= len(split)

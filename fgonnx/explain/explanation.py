@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx.engine.maps.aggregate import Site
+from fgonnx.engine.maps.sites import Site
 from fgonnx.engine.model.arrangement import Arrangement
 
 Array = npt.NDArray[Any]

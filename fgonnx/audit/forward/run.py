@@ -17,7 +17,7 @@ from fgonnx.audit.forward.quantised import step_behind, through
 from fgonnx.audit.forward.through import Tangents, Through, Ties
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.graph.values import inputs_of, subgraphs_of
-from fgonnx.engine.maps.aggregate import Site
+from fgonnx.engine.maps.sites import Site
 from fgonnx.engine.normal.rounding import PREFIX
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.engine.walk.declared import STEPS

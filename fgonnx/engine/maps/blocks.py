@@ -12,12 +12,12 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import inputs_of, required, shaped
-from fgonnx.engine.maps import aggregate
-from fgonnx.engine.maps.aggregate import PlacedTerm, Site
+from fgonnx.engine.maps import sites
 from fgonnx.engine.maps.interpolate import upsample
 from fgonnx.engine.maps.placement import Placement
 from fgonnx.engine.maps.psi import ABS, POSITIVE
 from fgonnx.engine.maps.signed import Signed, signed_sums
+from fgonnx.engine.maps.sites import PlacedTerm, Site
 
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _MOVES = {"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
@@ -115,12 +115,12 @@ def sums(
 
 
 def _total(op: Emitter, terms: Sequence[PlacedTerm]) -> ir.Value:
-    return shaped(op.ReduceSum(aggregate.totals(op, terms, {}), [1], keepdims=1), [None, 1])
+    return shaped(op.ReduceSum(sites.totals(op, terms, {}), [1], keepdims=1), [None, 1])
 
 
 def started(op: Emitter, v: ir.Value, g: ir.Value, p: Placement, *, double: bool) -> PlacedTerm:
     """Return the value at which a block begins, times its cotangent, as a term."""
-    return aggregate.placed_term(op, Site(str(v.name), "", "", "block", p.grid, True), (v, g, v), p, double=double)
+    return sites.placed_term(op, Site(str(v.name), "", "", "block", p.grid, True), (v, g, v), p, double=double)
 
 
 def net_map(op: Emitter, maps: Sequence[Signed], grid: Sequence[int], psi: str) -> ir.Value:

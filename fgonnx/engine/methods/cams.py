@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.maps import interpolate
-from fgonnx.engine.maps.aggregate import at_least_float32
 from fgonnx.engine.maps.psi import ABS, SIGNED
 from fgonnx.engine.maps.signed import canonical
+from fgonnx.engine.maps.sites import at_least_float32
 from fgonnx.engine.methods.layers import Layer, cotangent, find_layer
 from fgonnx.engine.methods.registry import driven, written
 from fgonnx.engine.methods.sample import Array, Sample

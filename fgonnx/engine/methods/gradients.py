@@ -8,7 +8,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.maps.aggregate import at_least_float32
+from fgonnx.engine.maps.sites import at_least_float32
 from fgonnx.engine.methods.registry import Plain, written
 from fgonnx.engine.methods.view import View, Written
 from fgonnx.engine.rules.fast.masks import positive

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from fgonnx.engine.graph.values import shaped
-from fgonnx.engine.maps.aggregate import at_least_float32
 from fgonnx.engine.maps.placement import Placement
 from fgonnx.engine.maps.signed import Signed
+from fgonnx.engine.maps.sites import at_least_float32
 from fgonnx.engine.methods.view import View
 from fgonnx.errors import OptionError
 from fgonnx.fields import documented, option

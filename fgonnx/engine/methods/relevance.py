@@ -14,7 +14,7 @@ from typing import Any
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.maps.aggregate import at_least_float32
+from fgonnx.engine.maps.sites import at_least_float32
 from fgonnx.engine.methods.registry import written
 from fgonnx.engine.methods.view import View, Written
 from fgonnx.engine.rules.fast.masks import nonzero

@@ -10,12 +10,12 @@ from typing import Any
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.maps import aggregate, steps
-from fgonnx.engine.maps.aggregate import BatchLostError, PlacedTerm
+from fgonnx.engine.maps import sites, steps
 from fgonnx.engine.maps.axes import Layout
 from fgonnx.engine.maps.placement import Placement, place
 from fgonnx.engine.maps.psi import ABS, POSITIVE
 from fgonnx.engine.maps.signed import Signed, cell_sums, matrix
+from fgonnx.engine.maps.sites import BatchLostError, PlacedTerm
 from fgonnx.engine.walk.backward import Walk
 
 
@@ -87,12 +87,12 @@ class View:
     @property
     def gradient(self) -> ir.Value:
         """Cotangent of the input, float32 or wider."""
-        return aggregate.at_least_float32(self.op, self.walked.cotangents[self.x])
+        return sites.at_least_float32(self.op, self.walked.cotangents[self.x])
 
     @cached_property
     def terms(self) -> list[PlacedTerm]:
         """The terms of the decomposition, the input first."""
-        placed = aggregate.placed_terms(
+        placed = sites.placed_terms(
             self.op,
             self.x,
             self.walked.cotangents[self.x],
@@ -104,7 +104,7 @@ class View:
         )
         if self.profile != "full":
             return placed
-        return aggregate.at_steps(placed, self.walked.terms, steps.cells(self.nodes, self.layouts, len(self.grid)))
+        return sites.at_steps(placed, self.walked.terms, steps.cells(self.nodes, self.layouts, len(self.grid)))
 
     def place(self, v: ir.Value) -> Placement:
         """Return how to bring a value to (N, channels, *grid)."""

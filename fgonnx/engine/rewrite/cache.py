@@ -27,7 +27,7 @@ import onnxruntime
 from fgonnx._version import __version__
 from fgonnx.engine import methods
 from fgonnx.engine.graph.kept import Kept, folder_of
-from fgonnx.engine.maps.aggregate import Site
+from fgonnx.engine.maps.sites import Site
 from fgonnx.engine.model.external import external_tensors
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.normalise import Normal

@@ -10,8 +10,8 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter, Entry, Recipe
 from fgonnx.engine.graph.probe import batch_factor
 from fgonnx.engine.graph.values import content_of, dims_of, dtype_of, shaped
-from fgonnx.engine.maps import aggregate
-from fgonnx.engine.maps.aggregate import BatchLostError
+from fgonnx.engine.maps import sites
+from fgonnx.engine.maps.sites import BatchLostError
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.expand.classical import SUM_OF_ONE
 from fgonnx.engine.normal.guards import PREFIX as GUARDS
@@ -199,9 +199,7 @@ def seeded(op: Emitter, head: ir.Value, shape: tuple[int, ...], names: tuple[str
     if options.seed:
         seed = ir.Value(name=names[0], shape=head.shape, type=ir.TensorType(dtype))
         op.graph.inputs.append(seed)
-        products = op.Reshape(
-            op.Mul(aggregate.at_least_float32(op, seed), aggregate.at_least_float32(op, head)), [-1, count]
-        )
+        products = op.Reshape(op.Mul(sites.at_least_float32(op, seed), sites.at_least_float32(op, head)), [-1, count])
         return Explained(seed, op.ReduceSum(products, [1], keepdims=0))
     flat = head  # a reshape to the same shape would be merged, and take the output's name, in some runtimes
     if len(shape) != 1 or op.rank(head) != 2:
@@ -272,4 +270,4 @@ def _index_input(op: Emitter, name: str, default: int) -> ir.Value:
 
 
 def _value_at(op: Emitter, flat: ir.Value, index: ir.Value) -> ir.Value:
-    return op.Reshape(op.GatherElements(aggregate.at_least_float32(op, flat), op.Unsqueeze(index, [1]), axis=1), [-1])
+    return op.Reshape(op.GatherElements(sites.at_least_float32(op, flat), op.Unsqueeze(index, [1]), axis=1), [-1])

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from fgonnx.engine import methods
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import shaped
-from fgonnx.engine.maps import aggregate
+from fgonnx.engine.maps.sites import PlacedTerm, extra_tokens, totals
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.head import Explained
 from fgonnx.engine.rewrite.options import Options
@@ -56,7 +56,7 @@ def write_outputs(
     options: Options,
     written: Mapping[str, methods.Written],
     view: methods.View,
-    parts: Sequence[aggregate.PlacedTerm],
+    parts: Sequence[PlacedTerm],
     explained: Explained,
 ) -> None:
     """Add the requested outputs."""
@@ -71,7 +71,7 @@ def write_outputs(
     if "contrast" in options.wanted and explained.contrast is not None:
         writer.add("contrast", explained.contrast, ())
     if "completeness" in options.wanted or "contributions" in options.wanted:
-        columns = aggregate.totals(op, parts, view.carried)
+        columns = totals(op, parts, view.carried)
         if "completeness" in options.wanted:
             total, score = op.ReduceSum(columns, [1], keepdims=0), explained.score
             if columns.dtype == ir.DataType.DOUBLE:
@@ -80,7 +80,7 @@ def write_outputs(
                 total = op.Cast(total, to=ir.DataType.DOUBLE.value)
             writer.add("completeness", op.Sub(score, total), ())
         if "contributions" in options.wanted:
-            writer.add("contributions", columns, (len(parts) + len(aggregate.extra_tokens(parts)),))
+            writer.add("contributions", columns, (len(parts) + len(extra_tokens(parts)),))
     if "input_gradient" in options.wanted:
         writer.add("input_gradient", view.walked.cotangents[view.x])
     if "bias_gradients" in options.wanted:
@@ -91,7 +91,7 @@ def write_outputs(
 def expose(
     writer: Outputs,
     options: Options,
-    parts: Sequence[aggregate.PlacedTerm],
+    parts: Sequence[PlacedTerm],
     walked: backward.Walk,
     nodes: Sequence[ir.Node],
     where: str,

@@ -16,8 +16,8 @@ from fgonnx.engine import methods
 from fgonnx.engine.graph import collector
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import dims_of
-from fgonnx.engine.maps import aggregate, axes, follow
-from fgonnx.engine.maps.aggregate import BatchLostError
+from fgonnx.engine.maps import axes, follow, sites
+from fgonnx.engine.maps.sites import BatchLostError
 from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.inputs import choose_input, refuse_untied
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
@@ -188,7 +188,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
         )
 
     parts = view.terms if method.sites else []
-    if parts and (lost := aggregate.without_place(parts, grouped=normal.in_place)):
+    if parts and (lost := sites.without_place(parts, grouped=normal.in_place)):
         normal.notes.append(lost)
     write_outputs(writer, options, method.write(view), view, parts, explained)
     if normal.selected is not None and normal.x is not normal.selected and normal.input_name != normal.given:
@@ -212,7 +212,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
         head=head_name,
         head_shape=head_shape,
         stripped=stripped,
-        sites=(*(p.site for p in parts), *aggregate.extra_tokens(parts)),
+        sites=(*(p.site for p in parts), *sites.extra_tokens(parts)),
         names=writer.names,
         selector=selector,
         source_outputs=source_outputs,

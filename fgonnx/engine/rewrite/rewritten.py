@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from fgonnx._version import __version__
-from fgonnx.engine.maps.aggregate import Site
+from fgonnx.engine.maps.sites import Site
 from fgonnx.engine.model.load import LoadedModel, metadata
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.rewrite.options import Options
