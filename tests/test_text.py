@@ -18,7 +18,8 @@ from fgonnx.pictures.show.words import Gap, Shaded
 from fgonnx.text.explainer import TextExplainer
 from fgonnx.text.measures import faithfulness
 from fgonnx.text.options import Texts
-from fgonnx.text.tokens import OfBytes, Token, Tokens
+from fgonnx.text.tokenizer import OfBytes
+from fgonnx.text.tokens import Token, Tokens
 from tests import skips
 from tests.cli_support import run
 
@@ -210,7 +211,7 @@ class TestTokens:
 
 
 def fgonnx_tokenizer(folder: Path):
-    from fgonnx.text.tokens import OfFile
+    from fgonnx.text.tokenizer import OfFile
 
     return OfFile(folder / "tokenizer.json")
 

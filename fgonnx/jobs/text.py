@@ -36,7 +36,8 @@ from fgonnx.text.explainer import DEFAULTS, TextExplainer
 from fgonnx.text.found import Found
 from fgonnx.text.options import Texts
 from fgonnx.text.read import Text, texts
-from fgonnx.text.tokens import BYTES, Tokens
+from fgonnx.text.tokenizer import BYTES
+from fgonnx.text.tokens import Tokens
 
 Array = npt.NDArray[Any]
 

@@ -25,7 +25,8 @@ from fgonnx.pictures.show import words as drawing
 from fgonnx.pictures.show.words import Shaded
 from fgonnx.text.options import Texts
 from fgonnx.text.read import Text, texts
-from fgonnx.text.tokens import BYTES, Tokens
+from fgonnx.text.tokenizer import BYTES
+from fgonnx.text.tokens import Tokens
 from fgonnx.wording import visible
 
 PAGE = "index.html"

@@ -37,7 +37,8 @@ from fgonnx.text.explainer import TextExplainer
 from fgonnx.text.found import Found
 from fgonnx.text.options import Texts
 from fgonnx.text.read import Text, texts
-from fgonnx.text.tokens import BYTES, Tokens
+from fgonnx.text.tokenizer import BYTES
+from fgonnx.text.tokens import Tokens
 from fgonnx.wording import parameter
 
 METHODS = (

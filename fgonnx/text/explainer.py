@@ -25,12 +25,13 @@ from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.targets import Contrast, Target
 from fgonnx.explain.written import is_written
 from fgonnx.text import answers, asking
-from fgonnx.text import tokens as cutting
 from fgonnx.text.feeding import Feeder
 from fgonnx.text.found import Found, row_of
 from fgonnx.text.ids import as_ids, given_texts
 from fgonnx.text.options import Texts
-from fgonnx.text.tokens import Given, Token, Tokenizer, Tokens
+from fgonnx.text.tokenizer import BYTES, Tokenizer, opened
+from fgonnx.text.tokens import Given, Token, Tokens, checked
+from fgonnx.text.tokens import parts as in_parts
 from fgonnx.wording import parameter
 
 Array = npt.NDArray[Any]
@@ -101,7 +102,7 @@ class TextExplainer:
         self.explainer = self._made(own, running)
         sizes = [f.rows for f in lookups(source.ir.graph, self._x) if f.rows]
         self.rows = min(sizes) if sizes else None
-        self.tokenizer: Tokenizer | None = cutting.opened(self.texts.tokenizer, self.loaded.path, self.rows)
+        self.tokenizer: Tokenizer | None = opened(self.texts.tokenizer, self.loaded.path, self.rows)
         self.pad = self.tokenizer.pad if self.texts.pad_id is None and self.tokenizer is not None else self.texts.pad_id
         left = self.tokenizer is not None and self.tokenizer.left
         self.feeder = Feeder(source, self._x, self.explainer.running, self.pad, left, None, own.head != Options.head)
@@ -191,7 +192,7 @@ class TextExplainer:
         if (ids := as_ids(text, where)) is not None:
             tokens, note = self._given_ids(ids)
             shown = " ".join(t.piece for t in tokens)
-            parts = cutting.parts(shown, tokens, self.most, self.texts.long, where)
+            parts = in_parts(shown, tokens, self.most, self.texts.long, where)
             return [replace(part, note="; ".join(filter(None, (part.note, note)))) for part in parts]
         if self.texts.context is not None and isinstance(text, str):
             text = (text, self.texts.context)
@@ -200,7 +201,7 @@ class TextExplainer:
                 f"{self.loaded.name}: there is no tokenizer.json beside the model, by which texts become ids; give it "
                 f"({parameter('tokenizer', 'tokenizer.json')}; bytes for a model of bytes), or give ids"
             )
-        text = cutting.checked(text, where, as_bytes=self.tokenizer.name == cutting.BYTES)
+        text = checked(text, where, as_bytes=self.tokenizer.name == BYTES)
         try:
             found = self.tokenizer.cut(text, self.most, self.texts.long)
         except InputError as error:
