@@ -19,7 +19,7 @@ from fgonnx.engine.rewrite.options import FILE
 from fgonnx.errors import InputError, OptionError
 from fgonnx.fields import arguments
 from fgonnx.jobs import provenance, record
-from fgonnx.jobs.audit import data, handed
+from fgonnx.jobs.audit import handed, listing
 from fgonnx.jobs.audit.condition import NAMES
 from fgonnx.jobs.audit.options import Handing
 from fgonnx.jobs.audit.request import Request, Tools, signed
@@ -228,11 +228,11 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
 def _made(request: Request, tools: Tools, handing: Handing) -> tuple[dict[str, Any], pa.Table]:
     auditing, loaded = request.auditing, tools.loaded
     rows = tools.find()
-    order = data.ordered(rows, auditing.seed)[: auditing.limit]
+    order = listing.ordered(rows, auditing.seed)[: auditing.limit]
     handed.refuse_rows([rows.path[i] for i in order], request.data, auditing, handing)
-    sha, why = data.hashed(rows, order)
+    sha, why = listing.hashed(rows, order)
     _settle(tools, rows, order, why)
-    truths = data.resolved(rows, tools.labels or (), tools.entries, request.data)
+    truths = listing.resolved(rows, tools.labels or (), tools.entries, request.data)
     if tools.condition is not None:
         if tools.classes:
             tools.condition.check(tools.labels, tools.entries)
@@ -276,7 +276,7 @@ def _made(request: Request, tools: Tools, handing: Handing) -> tuple[dict[str, A
     return about, table
 
 
-def _settle(tools: Tools, rows: data.Rows, order: Sequence[int], why: Sequence[str | None]) -> None:
+def _settle(tools: Tools, rows: listing.Rows, order: Sequence[int], why: Sequence[str | None]) -> None:
     """Let a row that can be read say what shape the input has."""
     first = None
     for n, i in enumerate(order[:_TRIED]):
@@ -293,7 +293,7 @@ def _settle(tools: Tools, rows: data.Rows, order: Sequence[int], why: Sequence[s
     raise InputError(f"none of the first {min(len(order), _TRIED)} rows can be read; the first: {first}") from first
 
 
-def _unmet(tools: Tools, rows: data.Rows, truths: Sequence[int | None], order: Sequence[int]) -> list[str]:
+def _unmet(tools: Tools, rows: listing.Rows, truths: Sequence[int | None], order: Sequence[int]) -> list[str]:
     """Return notes on what a condition names and no row has: it then holds for none, or for all."""
     condition = tools.condition
     assert condition is not None

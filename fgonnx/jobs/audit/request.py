@@ -28,7 +28,7 @@ from fgonnx.explain import choice
 from fgonnx.explain.explainer import Explainer
 from fgonnx.fields import refuse_idle
 from fgonnx.jobs import provenance, tabled
-from fgonnx.jobs.audit import condition, data, measuring, rows
+from fgonnx.jobs.audit import condition, data, listing, measuring, rows
 from fgonnx.jobs.audit.arrays import KIND, ArrayRows, no_pictures
 from fgonnx.jobs.audit.objects import Objects
 from fgonnx.jobs.audit.options import Auditing
@@ -247,10 +247,10 @@ class Tools:
         self.labels, note = aligned_labels(self.request.reading.names(), self.loaded.labels(), self.entries)
         self.notes = [f"labels: {note}"] if note else []
 
-    def find(self) -> data.Rows:
+    def find(self) -> listing.Rows:
         """List the rows of the data."""
         if self.rows is not None:
-            return data.unique(self.rows.find(), self.request.data)
+            return listing.unique(self.rows.find(), self.request.data)
         return data.find(self.request.data, self.request.auditing, self.rank, self.loaded.batch_axis)
 
     def key(self, sample: Sample) -> tuple[int, ...]:

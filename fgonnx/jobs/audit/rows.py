@@ -25,7 +25,7 @@ from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explanation import Explanation
 from fgonnx.jobs import tabled
-from fgonnx.jobs.audit import data
+from fgonnx.jobs.audit import data, listing
 from fgonnx.jobs.audit.evidence import GRID
 from fgonnx.jobs.audit.options import Auditing
 from fgonnx.jobs.reading import SOUND
@@ -163,9 +163,9 @@ class TableRows:
         )
         self.groups = reader.tables.groups(self.table)
 
-    def find(self) -> data.Rows:
+    def find(self) -> listing.Rows:
         """List the rows, or the recordings."""
-        found = data.Rows(self.path.parent)
+        found = listing.Rows(self.path.parent)
         name = in_utf8(self.path.name)
         for i, (label, places) in enumerate(self.groups):
             truth, slices = _beside(self.whole, places[0], self.auditing)
@@ -244,9 +244,9 @@ class TextRows:
             )
         return usual[0] if usual else others[0]
 
-    def find(self) -> data.Rows:
+    def find(self) -> listing.Rows:
         """List the texts."""
-        found = data.Rows(self.path.parent)
+        found = listing.Rows(self.path.parent)
         name = in_utf8(self.path.name)
         for i, row in enumerate(self.table.rows):
             truth, slices = _beside(self.table, i, self.auditing)
