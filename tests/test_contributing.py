@@ -21,7 +21,7 @@ from onnx import helper, numpy_helper, parser
 import fgonnx
 import fgonnx.evaluate
 from fgonnx.audit.evaluate import registry as measures
-from fgonnx.cli import terminal
+from fgonnx.cli import guarded, terminal
 from fgonnx.cli.app import app
 from fgonnx.cli.options import Group, ModelPath, takes
 from fgonnx.engine.methods import registry as methods
@@ -126,7 +126,7 @@ def test_the_example_of_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_example_of_command() -> None:
     names = run("command", math=math, terminal=terminal, load=load, ModelPath=ModelPath)
-    app.command("size")(terminal.command(names["command"]))
+    app.command("size")(guarded.command(names["command"]))
     counted = sum(math.prod(t.dims) for t in onnx.load(SHAPES).graph.initializer)
     assert f"{counted:,}" in good("size", SHAPES)
     assert "how many numbers" in good("size", "--help")
@@ -142,7 +142,7 @@ def test_the_example_of_option() -> None:
         """Print it."""
         terminal.say("retries", str(running.retries))
 
-    app.command("retry")(terminal.command(command))
+    app.command("retry")(guarded.command(command))
     assert good("retry", SHAPES) == "retries 0"
     assert good("retry", SHAPES, "--retries", "3") == "retries 3"
     assert "--retries" in refused("retry", SHAPES, "--retries", "-1")

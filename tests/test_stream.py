@@ -183,11 +183,11 @@ class TestJob:
 import signal, sys
 from pathlib import Path
 import typer
-from fgonnx.cli import terminal
+from fgonnx.cli import guarded
 from fgonnx.engine.graph.running import Running
 from fgonnx.jobs.explain import ExplainJob
 
-@terminal.command
+@guarded.command
 def explain():
     for record in ExplainJob(Path({str(SHAPES)!r}), [Path({str(many)!r})], Path({str(out)!r})).run():
         print("one", flush=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from fgonnx.audit.check import Thoroughness
 from fgonnx.audit.check import check as run_checks
+from fgonnx.audit.found import CheckResult
 from fgonnx.cli import terminal
 from fgonnx.cli.options import Group, Json, ModelPath, SomeImages, Target, takes
 from fgonnx.engine.graph.running import Running
@@ -33,6 +36,7 @@ _NOT = (
 )  # what is checked does not depend on these
 
 _EXIT = {"failed": 1, "undecided": 3}
+_VERDICTS = {"passed": "green", "failed": "bold red", "undecided": "yellow"}
 
 
 @takes(
@@ -93,6 +97,24 @@ def command(
     if as_json:
         terminal.show_json(described(loaded, result, untested, said))
     else:
-        terminal.show_check(result, untested)
+        _show(result, untested)
     if not result.passed:
         raise typer.Exit(_EXIT[result.verdict])
+
+
+def _show(result: CheckResult, untested: Sequence[str]) -> None:
+    """Print the result of `check`, and what it is not about."""
+    terminal.notes(result.notes)
+    made = terminal.table("check", "result", "error", "allowed", "how it was measured", numbers=("error", "allowed"))
+    for c in result.checks:
+        verdict = Text(c.verdict, style=_VERDICTS[c.verdict])
+        terminal.row(made, c.name, verdict, f"{c.value:.1e}", f"{c.tolerance:.0e}", c.detail)
+    terminal.show(made)
+    for c in result.checks:
+        if c.verdict == "undecided":
+            terminal.say("not decided", f"{c.name}; what would decide it: {c.decides}")
+    for what in untested:
+        terminal.say("not tested", what)
+    words = {"passed": "passed", "failed": "failed", "undecided": "not decided"}
+    style = "bold green" if result.passed else "bold yellow" if result.verdict == "undecided" else "bold red"
+    terminal.out().print(Text(words[result.verdict], style=style))

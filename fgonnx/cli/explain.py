@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fgonnx.cli import parts, terminal, words
+from fgonnx.cli import cells, parts, terminal, words
 from fgonnx.cli.options import Group, Json, ModelPath, SomeInputs, Target, Typed, takes, typed
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
@@ -18,6 +19,7 @@ from fgonnx.errors import OptionError
 from fgonnx.fields import EXPLANATION, refuse_idle
 from fgonnx.jobs.explain import ExplainJob
 from fgonnx.jobs.reading import Reading
+from fgonnx.jobs.record import mean_of, name_of, score_of, target_of, value_of
 from fgonnx.jobs.slide import SlideJob
 from fgonnx.jobs.text import TextJob, require_inputs, takes_texts
 from fgonnx.text.options import Texts
@@ -118,7 +120,7 @@ def command(
         return
     terminal.notes(job.notes)
     terminal.notes(list(seen)[:_ROWS])
-    terminal.show_explained(shown, count - len(shown), into)
+    _show(shown, count - len(shown), into)
     parts.show(shown[:_FEW])
 
 
@@ -148,3 +150,50 @@ def _texts(job: TextJob, as_json: bool) -> None:
     words.show(found, count - len(found))
     if job.folder is not None:
         terminal.say("written", f"{count} x (.html, .png, .npy, .json) in {job.folder}{os.sep}")
+
+
+def _show(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Path) -> None:
+    """Print the summary of `explain`: one row per sample."""
+    averaged = ("mean of copies",) if any(mean_of(r) is not None for r in rows) else ()
+    made = terminal.table(
+        cells.called((r["input"]["path"] for r in rows), rows=any("features" in r for r in rows)),
+        "the model's choice",
+        "target",
+        "score",
+        *averaged,
+        "residual",
+        "in the map",
+        "written",
+        title="Explained",
+        numbers=("score", *averaged, "residual", "in the map"),
+    )
+    for r in rows:
+        top = f"{name_of(r['top5'][0], r)} ({value_of(r['top5'][0])})" if r["top5"] else "?"
+        top = r.get("detected", top)
+        target = r["target"]
+        same = bool(r["top5"]) and target is not None and r["top5"][0]["index"] == target["index"]
+        certificate = r["completeness"]
+        relative = certificate["relative"] if certificate else None
+        number = r["input"]["row"]
+        terminal.row(
+            made,
+            Path(r["input"]["path"]).name + ("" if number is None else f" [{number}]"),
+            top,
+            "same" if same and "contrast" not in r else target_of(r),
+            cells.number(score_of(r), ".4g"),
+            *(cells.number(r["score"], ".4g") for _ in averaged),
+            f"{relative:.0e}" if relative is not None else "-",
+            f"{r['localised']['share']:.1%}" if r["localised"] else "-",
+            r["files"]["picture"],
+        )
+    terminal.show(made)
+    if left_out:
+        terminal.out().print(f"... and {left_out} more", soft_wrap=True)
+    total = len(rows) + left_out
+    terminal.say("written", f"{total} x (.png, .npy, .json) in {folder}{os.sep}")
+    if any(r["completeness"] for r in rows):
+        terminal.say(
+            "how to read",
+            "residual: |score - sum of contributions| / |score|, rounding only if the explanation is exact;",
+        )
+        terminal.say("", "in the map: share of the absolute contributions that have a place in the picture")

@@ -68,12 +68,12 @@ def group(listed: Mapping[str, str]) -> type[TyperGroup]:
 
 
 def _imported(name: str) -> Any:
-    from fgonnx.cli import terminal
+    from fgonnx.cli import guarded
 
     function = importlib.import_module(f"fgonnx.cli.{name}").command
     beginning, end = _parted(getdoc(function) or "")
     alone = typer.Typer(rich_markup_mode="markdown", add_completion=False, pretty_exceptions_enable=False)
-    alone.command(name, help=beginning, epilog=end)(terminal.command(function))
+    alone.command(name, help=beginning, epilog=end)(guarded.command(function))
     return typer.main.get_command(alone)
 
 
