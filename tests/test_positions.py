@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from fgonnx.jobs import record
-from fgonnx.jobs.compare import called, scores_said
+from fgonnx.jobs.compared import called, scores_said
 from tests.cli_support import good
 from tests.support import draw, model
 

@@ -17,7 +17,8 @@ from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import OptionError
 from fgonnx.fields import refuse_idle
-from fgonnx.jobs.compare import CALLED, CALLED_OF_TEXTS, OWN, WHERE, CompareJob, Side, called, shortened_layers
+from fgonnx.jobs.compare import OWN, CompareJob, Side
+from fgonnx.jobs.compared import CALLED, CALLED_OF_TEXTS, WHERE, called, shortened_layers
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import OF_FORMS, SOUND, Reading
 from fgonnx.jobs.text import takes_texts

@@ -17,7 +17,8 @@ from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import FgonnxError, NumericError
 from fgonnx.fields import arguments, refuse_idle
-from fgonnx.jobs.compare import OWN, CompareJob, called, decided, rest, scores_said
+from fgonnx.jobs.compare import OWN, CompareJob
+from fgonnx.jobs.compared import called, decided, rest, scores_said
 from fgonnx.jobs.reading import SOUND, Reading
 from fgonnx.jobs.text import numbered, of_records, split_blank
 from fgonnx.pictures.read.images import write_png
