@@ -1,5 +1,6 @@
 """Fixtures of all tests, and the lines at the end of a run: what was counted, what was skipped and why."""
 
+import gc
 import importlib.util
 import os
 import tempfile
@@ -36,6 +37,19 @@ def pytest_runtest_makereport():
     report = yield
     report.sections = [tuple(text.encode(errors="backslashreplace").decode() for text in s) for s in report.sections]
     return report
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept_by_the_module(request):
+    """Forget what functions of a test module have cached once its tests are done.
+
+    Explainers hold whole models, in graphs that refer to themselves: they go when garbage is collected.
+    """
+    yield
+    for found in vars(request.module).values():
+        if hasattr(found, "cache_clear") and found.__module__ == request.module.__name__:
+            found.cache_clear()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

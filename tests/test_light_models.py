@@ -1,6 +1,6 @@
 """Nine real architectures from the onnx wheel, with synthetic weights: each is rewritten and explained completely."""
 
-from functools import cache
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -30,37 +30,39 @@ MODELS = [
 ]
 
 pytestmark = skips.when(not FOLDER.is_dir(), skips.PACKAGE, "this wheel of onnx carries no light models")
-every_model = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODELS]
+
+
+# One model after another, so that the weights of one are held at a time: those of VGG-19 alone take 575 MB.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODELS],
 )
+def name(request):
+    return request.param
 
 
-@cache
+@pytest.fixture(scope="module")
 def explained(name):
     x = np.random.default_rng(0).uniform(0, 1, (1, 3, 224, 224)).astype(np.float32)
+    gc.collect()  # of the model before, whose graph refers to itself
     return Explainer(FOLDER / f"light_{name}.onnx")(x)
 
 
-@every_model
-def test_is_complete(name):
-    assert explained(name).relative_residual().max() < TOLERANCE
+def test_is_complete(explained):
+    assert explained.relative_residual().max() < TOLERANCE
 
 
-@every_model
-def test_map_has_the_size_of_the_input(name):
-    assert explained(name).saliency.shape == (1, 224, 224)
+def test_map_has_the_size_of_the_input(explained):
+    assert explained.saliency.shape == (1, 224, 224)
 
 
-@every_model
-def test_map_is_not_flat(name):
-    assert np.ptp(explained(name).saliency, axis=(1, 2)).min() > 0
+def test_map_is_not_flat(explained):
+    assert np.ptp(explained.saliency, axis=(1, 2)).min() > 0
 
 
-@every_model
-def test_takes_a_batch(name):
-    assert explained(name).settings["batch"] == "any"
+def test_takes_a_batch(explained):
+    assert explained.settings["batch"] == "any"
 
 
-@every_model
-def test_is_explained_before_its_softmax(name):
-    assert explained(name).head_stripped == ("" if name == "densenet121" else "Softmax")
+def test_is_explained_before_its_softmax(name, explained):
+    assert explained.head_stripped == ("" if name == "densenet121" else "Softmax")
