@@ -15,7 +15,7 @@ from fgonnx import Options, Running, evaluate, targets, training
 from fgonnx.audit.check import Thoroughness
 from fgonnx.errors import FgonnxError, InputError, OptionError, TargetError
 from fgonnx.fields import checked, option
-from fgonnx.jobs.evaluate import Plan
+from fgonnx.jobs.evaluate_plan import Plan
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import Reading
 from fgonnx.targets import Cotangent, Detection, Region, Similarity

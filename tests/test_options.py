@@ -16,7 +16,7 @@ from fgonnx.engine.rewrite.rewrite import build
 from fgonnx.errors import OptionError
 from fgonnx.fields import spellings
 from fgonnx.jobs.audit.options import Auditing, Drift, Runner
-from fgonnx.jobs.evaluate import Plan
+from fgonnx.jobs.evaluate_plan import Plan
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import Reading
 from tests.cli_support import SHAPES, run

@@ -9,7 +9,7 @@ import pytest
 import fgonnx
 from fgonnx import Options, Running
 from fgonnx.fields import arguments
-from fgonnx.jobs.evaluate import Plan
+from fgonnx.jobs.evaluate_plan import Plan
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import Reading
 from tests.cli_support import CIRCLE, HEADER, IMAGES, SHAPES, good, model, run

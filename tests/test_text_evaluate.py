@@ -10,7 +10,7 @@ import pytest
 
 from fgonnx import evaluate
 from fgonnx.errors import InputError, OptionError, TargetError
-from fgonnx.jobs.evaluate import Plan
+from fgonnx.jobs.evaluate_plan import Plan
 from fgonnx.jobs.reading import Reading
 from fgonnx.jobs.text_evaluate import TextEvaluation
 from fgonnx.text.options import Texts

@@ -14,7 +14,7 @@ import fgonnx
 from fgonnx.audit.check import Thoroughness
 from fgonnx.cli.flags import on_the_command_line
 from fgonnx.errors import OptionError
-from fgonnx.jobs.evaluate import Plan
+from fgonnx.jobs.evaluate_plan import Plan
 from fgonnx.jobs.limits import Limits
 from fgonnx.jobs.reading import Reading
 from fgonnx.wording import parameter, shortened

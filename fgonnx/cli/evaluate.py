@@ -17,7 +17,8 @@ from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import OptionError
 from fgonnx.fields import refuse_idle
-from fgonnx.jobs.evaluate import EvaluationJob, Plan
+from fgonnx.jobs.evaluate import EvaluationJob
+from fgonnx.jobs.evaluate_plan import Plan
 from fgonnx.jobs.reading import SOUND, Reading
 from fgonnx.jobs.text import takes_texts
 from fgonnx.jobs.text_evaluate import TextEvaluation

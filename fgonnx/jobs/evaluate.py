@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,108 +15,26 @@ import numpy as np
 from fgonnx import files
 from fgonnx.audit import evaluate
 from fgonnx.audit.evaluate.journal import Journal
-from fgonnx.audit.evaluate.run import Run, Shard, file_name
-from fgonnx.audit.evaluate.summary import summarise
-from fgonnx.audit.evaluate.texts import TEXT_MEASURES
-from fgonnx.engine import methods
+from fgonnx.audit.evaluate.run import Run, Shard
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.arranged import arranged
-from fgonnx.engine.rewrite.options import FILE, Options, parse_list, with_changes
+from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import InputError, OptionError
 from fgonnx.explain.explainer import Explainer
 from fgonnx.fields import (
-    MODEL,
-    RUNNING,
     arguments,
-    check_choice,
-    check_choices,
-    check_fields,
-    documented,
-    option,
     refuse_idle,
 )
 from fgonnx.jobs import record
 from fgonnx.jobs.dataset import Dataset, Picture, check_data
+from fgonnx.jobs.evaluate_plan import Plan, chosen_measures, chosen_methods, settings_of
+from fgonnx.jobs.evaluate_summary import SCHEMA, curves_of, summary_of, write
 from fgonnx.jobs.reading import SOUND, Reading, agreed_layout, aligned_labels
-from fgonnx.jobs.results import write_csv, write_results
 from fgonnx.pictures.read.complete import black
 
-SCHEMA = 1
-"""Version of the summary's layout; it changes when a key changes its meaning or goes away."""
-
-METHODS = (
-    "fullgrad",
-    "simple-fullgrad",
-    "gradient",
-    "gradient-x-input",
-    "integrated-gradients",
-    "grad-cam",
-    "edge",
-    "random",
-)
-MEASURES = (
-    "pixel-perturbation",
-    "pixel-perturbation-most",
-    "deletion",
-    "insertion",
-    "average-drop",
-    "sparseness",
-    "pointing-game",
-    "energy",
-    "completeness",
-)
-TARGETS = ("predicted", "label")
-
-_PSI = "psi="  # an option of every method, given like a setting
-SAID = ("head", "output", "input", "input_shape", "layout")
-"""Options that say what the score is."""
 _REFERENCES = 16  # inputs that methods which need some are given to compare with
-
-
-@documented
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is measured, and on how many images."""
-
-    methods: tuple[str, ...] = option(
-        METHODS,
-        "Methods, with settings and psi as in rise:samples=500 or fullgrad:psi=positive, or 'all'; docs/methods.md "
-        "lists them. "
-        f"Default: {', '.join(METHODS)}.",
-        panel="",
-        metavar="A,B",
-        parse=parse_list,
-    )
-    measures: tuple[str, ...] | None = option(
-        None,
-        "Measures, with options as in deletion:fill=black:steps=20, or 'all': "
-        f"{', '.join(evaluate.names())}. Default: the quick ones.",
-        panel="",
-        metavar="A,B",
-        parse=parse_list,
-    )
-    masks: Path | None = option(
-        None,
-        "Where the evidence is: pictures of the same name, .png, white on the object; or a boxes.csv with the "
-        "columns image, left, top, right, bottom.",
-        panel=MODEL,
-        metavar="DIR",
-    )
-    target: str = option(
-        "predicted",
-        "What is explained and measured: predicted (what the model decides for), or label (the true class).",
-    )
-    limit: int | None = option(None, "Images, the first ones by name. Default: all.", panel=RUNNING, least=1)
-    seed: int = option(0, "Seed of all that is drawn.", panel=RUNNING, least=0)
-    shown: int = option(6, "Images in the picture of all maps.", panel=RUNNING, least=0)
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_choices(self, target=TARGETS)
-        chosen_methods(self.methods)
-        of_known(self.measures)
 
 
 class EvaluationJob:
@@ -233,7 +151,7 @@ class EvaluationJob:
     def _measures(self) -> list[evaluate.Measure]:
         chosen = self.plan.measures
         every = chosen == ("all",)
-        found = _measures(chosen)
+        found = chosen_measures(chosen)
         if not self.dataset.masked:
             blind = [m.name for m in found if m.needs == "masks"]
             if blind and chosen is not None and not every:
@@ -313,66 +231,50 @@ class EvaluationJob:
             for name, label, p, t in zip(shard.images, labels, predicted, data.target, strict=True)
         ]
 
+    @property
+    def explainer(self) -> Explainer:
+        """What runs the model without its gradient."""
+        return self.forward
+
+    @property
+    def methods(self) -> Sequence[str]:
+        """The methods, in order."""
+        return self.run.methods
+
+    @property
+    def measures(self) -> Sequence[evaluate.Measure]:
+        """The measures, in order."""
+        return self.run.measures
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Methods that do not apply to the model, with the reason."""
+        return self.run.failed
+
     def finish(self) -> dict[str, Any]:
         """Write the files of a finished run and return the summary."""
-        from fgonnx.audit.evaluate import figures, page
-
-        run = self.run
-        entries, curves = summarise(self.journal.rows(), run.methods, [m.name for m in run.measures], self.plan.seed)
         about = self.journal.about
         labelled = [image for image in about.values() if image["label"] is not None]
         pre = self.preprocessing
-        summary: dict[str, Any] = {
-            "schema": SCHEMA,
-            "model": {"path": str(self.model), "name": self.model.name, "sha256": self.loaded.sha256},
-            "data": {
+        summary = summary_of(
+            self,
+            self.forward.engine(self._shape, forward=True).rewritten,
+            {
                 "path": str(self.dataset.path),
                 "images": len(about),
                 "accuracy": float(np.mean([i["label"] == i["predicted"] for i in labelled])) if labelled else None,
                 "skipped": self.dataset.skipped | self.journal.skipped,
             },
-            "settings": {
-                "target": self.plan.target,
-                "seed": self.plan.seed,
-                "limit": self.plan.limit,
+            {
                 "masks": str(self.plan.masks) if self.plan.masks is not None else None,
-                "labels": str(self.reading.labels) if self.reading.labels is not None else None,
-                **{k: v for k, v in self.options.to_dict().items() if k in SAID},
-                "bind": dict(self.loaded.bound),
-                "batch_size": self.running.batch_size,
-                **record.asked(self.running),
                 "preprocessing": pre.describe() if pre is not None else None,
             },
-            "explained": record.explained(self.forward.engine(self._shape, forward=True).rewritten),
-            "preprocessing": json.loads(pre.to_json()) if pre is not None else None,
-            "providers": self.running.used_providers,
-            "runtime": self.forward.running.described(),
-            "command": self._command(),
-            "versions": record.versions(self.running),
-            "notes": self.notes,
-            "failed": run.failed,
-            "methods": [{"name": name, "what": methods.describe(name.partition(":")[0])} for name in run.methods],
-            "measures": [
-                {"name": m.name, "meaning": m.meaning, "better": m.better, "source": m.source} for m in run.measures
-            ],
-            "results": [asdict(e) for e in entries],
-            "curves": [
-                {**asdict(c), **{key: getattr(c, key).tolist() for key in ("at", "mean", "low", "high")}}
-                for c in curves
-            ],
-        }
-        drawn = self._drawn(summary)
-        for name, figure in drawn.items():
-            figures.save(figure, self.folder / file_name(name))
-        write_results(self.folder / "results.csv", self.journal, about, run.methods, [m.name for m in run.measures])
-        write_csv(
-            self.folder / "summary.csv", list(summary["results"][0]) if summary["results"] else [], summary["results"]
+            preprocessing=json.loads(pre.to_json()) if pre is not None else None,
         )
-        files.write_json(self.folder / "summary.json", summary)
-        files.write_text(self.folder / "index.html", page.render(summary, drawn))
+        write(self, summary, about, self._maps() | curves_of(self, summary))
         return summary
 
-    def _command(self) -> list[str]:
+    def command(self) -> list[str]:
         """Return the command that does the run again."""
         return [
             *("fgonnx", "evaluate", str(self.model), str(self.dataset.path), "-o", str(self.folder)),
@@ -382,10 +284,10 @@ class EvaluationJob:
             *arguments(self.reading, without=SOUND),
         ]
 
-    def _drawn(self, summary: Mapping[str, Any]) -> dict[str, dict[str, bytes]]:
+    def _maps(self) -> dict[str, dict[str, bytes]]:
+        """Draw the maps of the first images by every method, side by side."""
         from fgonnx.audit.evaluate import figures
 
-        drawn = {}
         rows = []
         for number in self.run.kept:
             item = self.dataset.items[number]
@@ -394,44 +296,4 @@ class EvaluationJob:
                 rows.append(
                     (item.name if len(item.name) < 20 else f"...{item.name[-17:]}", self.dataset.read(item).shown, maps)
                 )
-        if rows:
-            drawn["maps"] = figures.grid(rows, self.run.methods)
-        for measure in self.run.measures:
-            found = [c for c in summary["curves"] if c["measure"] == measure.name]
-            if found:
-                drawn[measure.name] = figures.curves(measure.name, measure.axes, found)
-        return drawn
-
-
-def chosen_methods(chosen: Sequence[str]) -> list[str]:
-    """Return the methods of a plan, each once, with settings that were checked."""
-    if tuple(chosen) == ("all",):
-        return list(methods.names())
-    for text in chosen:
-        name, settings = settings_of(text, lambda: np.zeros((1, 1)))
-        with_changes(None, None, {"method": name, **settings})
-    return list(dict.fromkeys(chosen))
-
-
-def _measures(chosen: Sequence[str] | None) -> list[evaluate.Measure]:
-    every = chosen == ("all",)
-    return [evaluate.get(name) for name in (evaluate.names() if every else dict.fromkeys(chosen or MEASURES))]
-
-
-def of_known(chosen: Sequence[str] | None) -> None:
-    """Refuse measures that exist neither for pictures nor for texts."""
-    for name in chosen or ():
-        if name != "all" and name not in TEXT_MEASURES:
-            evaluate.get(name)
-
-
-def settings_of(text: str, references: Callable[[], Any]) -> tuple[str, dict[str, Any]]:
-    """Return the name of a method and its settings; with reference inputs if it needs some and none are given."""
-    name, *given = text.split(":")
-    check_choice("methods", name, methods.names())
-    method = methods.find(name)
-    psi = [t.partition("=")[2] for t in given if t.startswith(_PSI)]
-    settings = method.parse([t for t in given if not t.startswith(_PSI)]) | ({"psi": psi[-1]} if psi else {})
-    if "references" in {f.name for f in fields(method.settings)} - settings.keys():
-        settings["references"] = references()
-    return name, settings
+        return {"maps": figures.grid(rows, self.run.methods)} if rows else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,20 @@ import numpy as np
 from fgonnx import files
 from fgonnx.audit.evaluate.journal import Journal, Row
 from fgonnx.audit.evaluate.run import file_name
-from fgonnx.audit.evaluate.summary import summarise
 from fgonnx.audit.evaluate.texts import Explained, TextMeasure, of_texts
 from fgonnx.engine import methods
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.options import FILE, Options, with_changes
 from fgonnx.errors import FgonnxError, OptionError
+from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.written import is_written
 from fgonnx.fields import arguments, refuse_idle
 from fgonnx.jobs import record
 from fgonnx.jobs.dataset import classes_of
-from fgonnx.jobs.evaluate import SAID, SCHEMA, Plan, chosen_methods, settings_of
+from fgonnx.jobs.evaluate_plan import Plan, chosen_methods, settings_of
+from fgonnx.jobs.evaluate_summary import SCHEMA, curves_of, summary_of, write
 from fgonnx.jobs.reading import SOUND, Reading, aligned_labels
-from fgonnx.jobs.results import write_csv, write_results
 from fgonnx.jobs.text import numbered, of_records, split_blank
 from fgonnx.pictures.read.images import write_png
 from fgonnx.pictures.show import words as drawing
@@ -233,63 +233,26 @@ class TextEvaluation:
     def _of_texts(self) -> dict[str, str]:
         return {k: str(v) for k, v in vars(self.texts).items() if v is not None}
 
+    @property
+    def explainer(self) -> Explainer:
+        """What runs the model."""
+        return self.base.explainer
+
     def finish(self) -> dict[str, Any]:
         """Write the files of a finished run and return the summary."""
-        from fgonnx.audit.evaluate import figures, page
-
-        entries, curves = summarise(self.journal.rows(), self.methods, [m.name for m in self.measures], self.plan.seed)
-        about = self._about()
-        rewritten = self.base.explainer.engine(self._one[self.base.name].shape, others=self._others).rewritten
-        summary: dict[str, Any] = {
-            "schema": SCHEMA,
-            "model": {"path": str(self.model), "name": self.model.name, "sha256": self.loaded.sha256},
-            "data": {
+        summary = summary_of(
+            self,
+            self.explainer.engine(self._one[self.base.name].shape, others=self._others).rewritten,
+            {
                 "path": ", ".join(map(str, self.inputs)) or "texts that were typed",
                 "of": "texts",
                 "images": len(self.rows),
                 "accuracy": self._accuracy,
                 "skipped": self.skipped,
             },
-            "settings": {
-                "target": self.plan.target,
-                "seed": self.plan.seed,
-                "limit": self.plan.limit,
-                "labels": str(self.reading.labels) if self.reading.labels is not None else None,
-                **{k: v for k, v in self.options.to_dict().items() if k in SAID},
-                "bind": dict(self.loaded.bound),
-                "batch_size": self.running.batch_size,
-                "texts": self._of_texts,
-                **record.asked(self.running),
-            },
-            "explained": record.explained(rewritten),
-            "providers": self.running.used_providers,
-            "runtime": self.base.explainer.running.described(),
-            "command": self._command(),
-            "versions": record.versions(self.running),
-            "notes": self.notes,
-            "failed": self.failed,
-            "methods": [{"name": name, "what": methods.describe(name.partition(":")[0])} for name in self.methods],
-            "measures": [
-                {"name": m.name, "meaning": m.meaning, "better": m.better, "source": m.source} for m in self.measures
-            ],
-            "results": [asdict(e) for e in entries],
-            "curves": [
-                {**asdict(c), **{key: getattr(c, key).tolist() for key in ("at", "mean", "low", "high")}}
-                for c in curves
-            ],
-        }
-        drawn = {
-            m.name: figures.curves(m.name, m.axes, own)
-            for m in self.measures
-            if (own := [c for c in summary["curves"] if c["measure"] == m.name])
-        }
-        for name, figure in drawn.items():
-            figures.save(figure, self.folder / file_name(name))
-        write_results(self.folder / "results.csv", self.journal, about, self.methods, [m.name for m in self.measures])
-        results = summary["results"]
-        write_csv(self.folder / "summary.csv", list(results[0]) if results else [], results)
-        files.write_json(self.folder / "summary.json", summary)
-        files.write_text(self.folder / "index.html", page.render(summary, drawn, self._shown()))
+            {"texts": self._of_texts},
+        )
+        write(self, summary, self._about(), curves_of(self, summary), self._shown())
         return summary
 
     def _about(self) -> dict[str, dict[str, Any]]:
@@ -361,7 +324,7 @@ class TextEvaluation:
             shown.append((text.name, bodies))
         return shown
 
-    def _command(self) -> list[str]:
+    def command(self) -> list[str]:
         """Return the command that does the run again."""
         return [
             *("fgonnx", "evaluate", str(self.model), *map(str, self.inputs), "-o", str(self.folder)),
