@@ -1,8 +1,9 @@
 """Trained models of many producers on real pictures: decisions, certificates, derivatives and where they look."""
 
+import gc
 import wave
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import onnx
@@ -82,17 +83,18 @@ FAST = {"resnet8_cifar10_mlperf", "mnist8_cntk", "squeezenet1_1_qdq_int8"}
 
 
 def each(cases):
-    """Parametrise a test by cases, those of few models in the fast run."""
+    """Parametrise a test by cases, those of few models in the fast run; all tests of a case run before the next."""
     marked = [c if c.model in FAST else pytest.param(c, marks=pytest.mark.slow) for c in cases]
-    return pytest.mark.parametrize("case", marked, ids=str)
+    return pytest.mark.parametrize("case", marked, ids=str, scope="module")
 
 
 every_case = each(CASES)
 quantised_too = each(CASES + QUANTISED)
 
 
-@cache
+@lru_cache(2)
 def explainer(model):
+    gc.collect()  # of the models before, whose graphs refer to themselves
     return Explainer(SHARED / "models" / f"{model}.onnx", input_gradient=True)
 
 
@@ -106,12 +108,12 @@ def prepared(case):
     return picture, pre, pre.apply(picture).reshape(normal.input_shape)
 
 
-@cache
+@lru_cache(2)
 def explained(case):
     return explainer(case.model)(prepared(case)[2], case.target)
 
 
-@cache
+@lru_cache(2)
 def of_the_source(case):
     """What onnxruntime gives for the file itself.
 
@@ -185,7 +187,7 @@ def _input(model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [c for c in CASES if isinstance(c.decision, str)], ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if isinstance(c.decision, str)], ids=str, scope="module")
 def test_the_map_is_denser_on_the_object(case):
     picture, pre, _ = prepared(case)
     seen = pre.place(np.ones(explained(case).saliency.shape[1:]), picture.shape)
