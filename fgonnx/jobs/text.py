@@ -32,9 +32,9 @@ from fgonnx.pictures.read.images import SUFFIXES, expand, write_png
 from fgonnx.pictures.show import words as drawing
 from fgonnx.pictures.show.words import Shaded
 from fgonnx.text import answers
-from fgonnx.text.explainer import DEFAULTS, TextExplainer
+from fgonnx.text.explainer import TextExplainer
 from fgonnx.text.found import Found
-from fgonnx.text.options import Texts
+from fgonnx.text.options import DEFAULTS, Texts
 from fgonnx.text.read import Text, texts
 from fgonnx.text.tokenizer import BYTES
 from fgonnx.text.tokens import Tokens

@@ -157,7 +157,7 @@ class TextCompareJob(CompareJob):
         sides = (self.of_texts.a, one.a), (self.of_texts.b, one.b)
         self._shapes = {k: s.arrays([f.tokens])[s.name].shape for k, (s, f) in zip("AB", sides, strict=True)}
         names = self._names(one)
-        shapes = [s.head_shape(s.arrays([f.tokens])) for s, f in sides]
+        shapes = [s.entries.head_shape(s.arrays([f.tokens])) for s, f in sides]
         content = text.content if isinstance(text.content, bytes) else repr(text.content).encode("utf-8", "replace")
         row = {
             "image": text.name if text.path is None else str(text.path),
@@ -202,7 +202,7 @@ class TextCompareJob(CompareJob):
     def _names(self, one: ComparedText) -> tuple[str, ...] | None:
         """Return names of the head's entries, where these are classes."""
         side = self.of_texts.a
-        shape = side.head_shape(side.arrays([one.a.tokens]))
+        shape = side.entries.head_shape(side.arrays([one.a.tokens]))
         if sum(size > 1 for size in shape) > 1:
             return None
         return self._labels(int(np.prod(shape)))

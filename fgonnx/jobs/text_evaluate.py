@@ -190,7 +190,7 @@ class TextEvaluation:
         for f in self._known:
             if f.arrays.target is None:
                 raise OptionError("measures take single classes as targets, not sums or similarities")
-            found.append(asking.position(int(f.arrays.target[0]), self.base.head_shape(self.base.arrays([f.tokens]))))
+            found.append(asking.position(int(f.arrays.target[0]), self._head_shape(f.tokens)))
         return found
 
     def _resolved(self) -> list[Any]:
@@ -270,10 +270,13 @@ class TextEvaluation:
             return [None] * len(self.rows)
         return [int(self.base.explainer.head(self.base.arrays([part]))[0].argmax()) for _, part in self.rows]
 
+    def _head_shape(self, part: Tokens) -> tuple[int, ...]:
+        return self.base.entries.head_shape(self.base.arrays([part]))
+
     @cached_property
     def _shape(self) -> tuple[int, ...] | None:
         """The shape of the head where it has one score for each class, else None."""
-        shapes = {self.base.head_shape(self.base.arrays([part])) for _, part in self.rows}
+        shapes = {self._head_shape(part) for _, part in self.rows}
         shape = next(iter(shapes))
         return None if len(shapes) > 1 or sum(size > 1 for size in shape) > 1 else shape
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fgonnx.engine import methods
 from fgonnx.engine.graph.lookups import holds_ids, lookups
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.graph.values import dims_of
@@ -18,17 +17,17 @@ from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import NEXT, Options, with_changes
-from fgonnx.engine.rewrite.rewritten import Rewritten
-from fgonnx.errors import InputError, ModelError, OptionError, TargetError
+from fgonnx.errors import InputError, ModelError, OptionError
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.targets import Contrast, Target
 from fgonnx.explain.written import is_written
 from fgonnx.text import answers, asking
+from fgonnx.text.entries import Entries
 from fgonnx.text.feeding import Feeder
 from fgonnx.text.found import Found, row_of
 from fgonnx.text.ids import as_ids, given_texts
-from fgonnx.text.options import Texts
+from fgonnx.text.options import Texts, usual
 from fgonnx.text.tokenizer import BYTES, Tokenizer, opened
 from fgonnx.text.tokens import Given, Token, Tokens, checked
 from fgonnx.text.tokens import parts as in_parts
@@ -38,8 +37,6 @@ Array = npt.NDArray[Any]
 
 _KEPT = 4  # explainers whose paths begin at padding, one for each length
 _SOME = 0.01  # of the map, from which what lies on padding is said
-DEFAULTS = {"psi": "signed", "backward": "libra"}
-"""What is explained of texts by default: what speaks for and against, with the weights of attention held fixed."""
 
 
 @dataclass
@@ -108,7 +105,7 @@ class TextExplainer:
         self.feeder = Feeder(source, self._x, self.explainer.running, self.pad, left, None, own.head != Options.head)
         self.feeder.most = self.most
         self._padded: dict[int, Explainer] = {}
-        self._by_answer = False
+        self.entries = Entries(self.explainer, self.feeder, self.name, is_written(self.loaded))
 
     @cached_property
     def _of_answers(self) -> TextExplainer | None:
@@ -123,7 +120,7 @@ class TextExplainer:
         made = TextExplainer(
             loaded, replace(own, output=output), self.explainer.running, self.texts, self.labels, given=given
         )
-        made._by_answer = True
+        made.entries.by_answer = True
         return made
 
     def answering(self, target: Any, pair: bool) -> TextExplainer:
@@ -244,7 +241,7 @@ class TextExplainer:
             self.answering(t, isinstance(p.text, tuple) and c is None)
             for p, t, c in zip(parts, targets, contrasts, strict=True)
         ]
-        if self._by_answer or all(one is self for one in who):
+        if self.entries.by_answer or all(one is self for one in who):
             return self._own(parts, targets, contrasts)
         for mine in (True, False):
             rows = [i for i, one in enumerate(who) if (one is self) == mine]
@@ -335,116 +332,8 @@ class TextExplainer:
     def resolved(
         self, group: Sequence[Tokens], fed: dict[str, Array], targets: Sequence[Any]
     ) -> tuple[list[Any], dict[int, Any]]:
-        """Return the targets of texts of one padded length, and what the model chose where padding has entries too.
-
-        Parameters
-        ----------
-        group : sequence of Tokens
-            The texts.
-        fed : dict of str to numpy array
-            Their inputs.
-        targets : sequence
-            One for each; None for the model's own choice.
-
-        Returns
-        -------
-        list, dict of int to (target, target)
-            The targets; by row, the largest entry and the next one.
-        """
-        length = fed[self.name].shape[1]
-
-        def of_token(row: int) -> Callable[[int, str], Any]:
-            return lambda place, name: self._of_token(place, name, group[row], fed, row)
-
-        resolved = [
-            self._answer(one, part, fed, k)
-            if answers.asked(one) or (one is None and self._by_answer)
-            else asking.meant(one, self.vector, of_token(k))
-            for k, (one, part) in enumerate(zip(targets, group, strict=True))
-        ]
-        if all(one is not None for one in targets) or is_written(self.loaded) or not _hides(group, length):
-            return resolved, {}
-        chosen = self._choices(group, fed, [k for k, one in enumerate(targets) if one is None])
-        return [chosen.get(k, (one, None))[0] for k, one in enumerate(resolved)], chosen
-
-    def choices(self, group: Sequence[Tokens], fed: dict[str, Array]) -> list[int]:
-        """Return the largest entry of the head of every text, as a flat index; of no padding."""
-        shape = self.head_shape(fed)
-        chosen = self._choices(group, fed, range(len(group)))
-        if chosen:
-            return [int(np.ravel_multi_index(np.atleast_1d(chosen[k][0]), shape)) for k in range(len(group))]
-        return [int(i) for i in self.explainer.head(fed).reshape(len(group), -1).argmax(axis=1)]
-
-    def _choices(self, group: Sequence[Tokens], fed: dict[str, Array], rows: Iterable[int]) -> dict[int, Any]:
-        """Return the largest entry of some texts and the next one, without the entries that padding has."""
-        length = fed[self.name].shape[1]
-        if (axis := self.place_axis(fed)) is None:
-            return {}
-        head = self.explainer.head(fed)
-        found = {}
-        for k in rows:
-            places = self._places(group[k], length)
-            first = asking.largest(head[k], axis, places)
-            second = asking.largest(head[k], axis, places, first)
-            found[k] = asking.position(first, head.shape[1:]), asking.position(second, head.shape[1:])
-        return found
-
-    def _places(self, part: Tokens, length: int) -> slice:
-        """Return the places of a text's tokens that are no padding."""
-        own = [i for i, t in enumerate(part.tokens) if not t.padding] or [0]
-        start = self.feeder.start(part, length)
-        return slice(start + own[0], start + own[-1] + 1)
-
-    def place_axis(self, fed: Mapping[str, Array]) -> int | None:
-        """Return the axis of the head of one text that has an entry for each token; None where there is none."""
-        r = self._rewritten(fed)
-        return asking.place_axis(r.head_shape, r.head_axes, fed[self.name].shape[1])
-
-    def head_shape(self, fed: Mapping[str, Array]) -> tuple[int, ...]:
-        """Return the shape of the head of one text."""
-        return tuple(self._rewritten(fed).head_shape)
-
-    def _rewritten(self, fed: Mapping[str, Array]) -> Rewritten:
-        others = self.explainer.other_shapes(dict(fed))
-        return self.explainer.engine(fed[self.name].shape, others=others, forward=True).rewritten
-
-    def _answer(self, target: str | None, part: Tokens, fed: dict[str, Array], row: int) -> answers.Answer:
-        """Return an answer as a target, of a head with a start and an end for each token."""
-        length = fed[self.name].shape[1]
-        r = self._rewritten(fed)
-        axis = 0 if self._by_answer else asking.place_axis(r.head_shape, r.head_axes, length)
-        if axis is None or sorted(r.head_shape) != sorted((length, 2)):
-            raise TargetError(
-                f"target '{target}': what is explained is no start and end for each token, its shape is "
-                f"{r.head_shape}; the model needs one output (N, T, 2), or two (N, T) named start and end"
-            )
-
-        def scores() -> answers.Scores:
-            values = self.explainer.head(fed)[row].reshape(r.head_shape)
-            return answers.Scores(values.T if axis else values, self.feeder.start(part, length), bool(axis))
-
-        return answers.find(target, part, scores)
-
-    def _of_token(self, place: int, name: str, part: Tokens, fed: dict[str, Array], row: int) -> Any:
-        """Return the class of one token as a target: the largest where none is named."""
-        length = fed[self.name].shape[1]
-        r = self._rewritten(fed)
-        axis = asking.place_axis(r.head_shape, r.head_axes, length)
-        if axis is None or len(r.head_shape) > 2:
-            raise TargetError(
-                f"target 'token={place}': what is explained has no entry for each token, its shape is {r.head_shape}"
-            )
-        if place >= len(part):
-            raise TargetError(f"target 'token={place}': the text has the tokens 0 to {len(part) - 1}")
-        place += self.feeder.start(part, length)
-        if len(r.head_shape) == 1:
-            return place
-        count = r.head_shape[1 - axis]
-        if name:
-            entry = asking.class_of(name, self.explainer.labels, count)
-        else:
-            entry = int(np.take(self.explainer.head(fed)[row], place, axis).argmax())
-        return (place, entry) if axis == 0 else (entry, place)
+        """Return the targets of texts of one padded length, and what the model chose; see `Entries.resolved`."""
+        return self.entries.resolved(group, fed, targets, self.vector)
 
     def _run(self, fed: dict[str, Array], target: Target, contrast: Contrast) -> Explanation:
         o = self.explainer.options
@@ -531,26 +420,6 @@ class TextExplainer:
         """Return the tensor explained for one text: of an encoder, its sentence vector."""
         part = self.cut(text, "the reference text")[0]
         return np.asarray(self.explainer.head(self.arrays([part]))[0])
-
-
-def usual(options: Options, given: Collection[str] = ()) -> Options:
-    """Return options with what is usual for texts, without the fields that were given."""
-    method = methods.find(options.method)
-    changes: dict[str, Any] = {}
-    if "psi" not in given and options.psi == Options.psi and DEFAULTS["psi"] in method.psis:
-        changes["psi"] = DEFAULTS["psi"]
-    plain = method.gradient and method.modify is None and not method.true_gradient
-    if "backward" not in given and options.backward == Options.backward and plain:
-        changes["backward"] = DEFAULTS["backward"]
-    try:
-        return replace(options, **changes)
-    except OptionError:  # another engine takes no other backward pass
-        return replace(options, psi=changes.get("psi", options.psi))
-
-
-def _hides(group: Sequence[Tokens], length: int) -> bool:
-    """Tell whether there is padding in some text."""
-    return any(len(part) < length or any(t.padding for t in part.tokens) for part in group)
 
 
 def one_or_all(given: Sequence[Any]) -> Any:

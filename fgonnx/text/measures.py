@@ -123,7 +123,7 @@ def probabilities(
     heads = explainer.explainer.head(fed).astype(np.float64)
     assert found.arrays.target is not None
     place = np.unravel_index(int(found.arrays.target[0]), heads.shape[1:])
-    axis = explainer.place_axis(fed)
+    axis = explainer.entries.place_axis(fed)
     if axis is not None and heads.ndim > 2:
         heads = np.take(heads, place[axis], axis=1 + axis)
         place = place[:axis] + place[axis + 1 :]

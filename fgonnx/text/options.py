@@ -1,14 +1,22 @@
-"""How texts become ids."""
+"""How texts become ids, and what is explained of them by default."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from fgonnx.engine import methods
+from fgonnx.engine.rewrite.options import Options
+from fgonnx.errors import OptionError
 from fgonnx.fields import MODEL, check_choices, check_fields, documented, option
 
 LONG = ("cut", "windows", "refuse")
 """What becomes of texts that are longer than the model takes."""
+
+DEFAULTS = {"psi": "signed", "backward": "libra"}
+"""What is explained of texts by default: what speaks for and against, with the weights of attention held fixed."""
 
 
 @documented
@@ -52,3 +60,18 @@ class Texts:
     def __post_init__(self) -> None:
         check_fields(self)
         check_choices(self, long=LONG)
+
+
+def usual(options: Options, given: Collection[str] = ()) -> Options:
+    """Return options with what is usual for texts, without the fields that were given."""
+    method = methods.find(options.method)
+    changes: dict[str, Any] = {}
+    if "psi" not in given and options.psi == Options.psi and DEFAULTS["psi"] in method.psis:
+        changes["psi"] = DEFAULTS["psi"]
+    plain = method.gradient and method.modify is None and not method.true_gradient
+    if "backward" not in given and options.backward == Options.backward and plain:
+        changes["backward"] = DEFAULTS["backward"]
+    try:
+        return replace(options, **changes)
+    except OptionError:  # another engine takes no other backward pass
+        return replace(options, psi=changes.get("psi", options.psi))

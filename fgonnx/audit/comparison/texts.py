@@ -187,7 +187,7 @@ class TextComparer:
         fed = [side.feeder.arrays(group, length) for side in (self.a, self.b)]
         target, _ = self.a.resolved(group, fed[0], targets)
         whole = self.comparer.of_samples_first(fed[0], fed[1], one_or_all(target))
-        choices = [side.choices(group, f) for side, f in zip((self.a, self.b), fed, strict=True)]
+        choices = [side.entries.choices(group, f) for side, f in zip((self.a, self.b), fed, strict=True)]
         for k, part in enumerate(group):
             found = []
             for side, e in ((self.a, whole.a), (self.b, whole.b)):
