@@ -259,7 +259,12 @@ def _checked(name: str, array: Array, value: ir.Value) -> Array:
         shape = ", ".join("N" if i == 0 else str(d if isinstance(d, int) else "?") for i, d in enumerate(dims))
         way = f"; give {turned(array.ndim, last=False)}" if is_turned(array.shape, dims) else ""
         raise InputError(f"input '{name}' must have the shape ({shape}), the array has {array.shape}{way}")
+    check_finite(name, array)
+    return array
+
+
+def check_finite(name: str, array: Array) -> None:
+    """Refuse an input that holds NaN or infinity."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise InputError(f"input '{name}' holds NaN or infinity, first at {where}")
-    return array

@@ -254,9 +254,7 @@ class Explainer:
                 replace(self.options, contrast=contrast if isinstance(contrast, (int, str)) else str(contrast))
             raise
         r = engine.rewritten
-        fed = batches.feeds(self.loaded, r, x, self.running.batch_size)
-        if engine.rows is not None:
-            fed[r.normal.input_name] = engine.rows(fed)
+        fed = self._feeds(engine, x)
         count = fed[r.normal.input_name].shape[0]
         if contrast is not None:
             head = Head(r.head_shape, count, labels=self.labels or ())
@@ -294,6 +292,14 @@ class Explainer:
                 f"'{name}' is the model's own, of all samples together: its rows are not the samples" for name in whole
             ]
         return explanation
+
+    def _feeds(self, engine: Engine, x: Array | Mapping[str, Array]) -> dict[str, Array]:
+        """Return the inputs of a rewritten model: rows of a table in place of ids, where they are explained."""
+        r = engine.rewritten
+        fed = batches.feeds(self.loaded, r, x, self.running.batch_size)
+        if engine.rows is not None:
+            fed[r.normal.input_name] = engine.rows(fed)
+        return fed
 
     def _result(
         self, r: Rewritten, results: Mapping[str, Array], fed: Mapping[str, Array], described: Sequence[str]
@@ -391,9 +397,7 @@ class Explainer:
         x = self.samples_first(x)
         engine = self.engine(self.explained_shape(x), forward=True, others=self.other_shapes(x))
         r = engine.rewritten
-        fed = batches.feeds(self.loaded, r, x, self.running.batch_size)
-        if engine.rows is not None:
-            fed[r.normal.input_name] = engine.rows(fed)
+        fed = self._feeds(engine, x)
         name = r.names["head"]
         return self._run(engine, fed, [name])[name]
 

@@ -217,9 +217,7 @@ class Served:
                 raise InputError(f"input '{name}' is {tensor.datatype}, this one is {datatype_of(array.dtype)}")
             with np.errstate(over="ignore", invalid="ignore"):
                 array = array.astype(dtype)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-            raise InputError(f"input '{name}' holds NaN or infinity, first at {where}")
+        batches.check_finite(name, array)
         return array
 
     def is_free(self, name: str) -> bool:

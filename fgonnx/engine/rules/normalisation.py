@@ -13,7 +13,7 @@ from fgonnx.engine.graph.values import dtype_of
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.rules.fast.masks import finite
 from fgonnx.engine.rules.linear import per_channel
-from fgonnx.engine.rules.registry import Cotangent, Local, Unsupported, rule
+from fgonnx.engine.rules.registry import Cotangent, Local, Unsupported, Vjp, rule
 
 
 @rule("BatchNormalization", since=14, family="linear", note="c = beta - gamma mu / sqrt(var + eps); inference only")
@@ -140,13 +140,18 @@ def layer_normalization(
     values, rank = y[0] if isinstance(y, tuple) else y, op.rank(x)
     axes, collect = list(range(axis % rank, rank)), lambda g, v: op.unbroadcast(g, values, v)
     local = _standardise(op, values, x, _Affine(scale, b, lambda v: v, collect), axes, epsilon)
+    return Local(of_the_values(local.vjp), local.intercept, "implicit")
+
+
+def of_the_values(of_all: Vjp) -> Vjp:
+    """Return the vector-Jacobian product of a normalisation whose other outputs, mean and deviation, have none."""
 
     def vjp(g: ir.Value | None, *others: ir.Value | None) -> Cotangent | Sequence[Cotangent]:
         if g is None or any(o is not None for o in others):
             raise Unsupported("its mean or standard deviation is used on the path")
-        return local.vjp(g)
+        return of_all(g)
 
-    return Local(vjp, local.intercept, "implicit")
+    return vjp
 
 
 @rule("LRN", note="c = 2 beta y (1 - bias / S), S = bias + alpha / size sum x^2")

@@ -156,6 +156,13 @@ def refusal(node: ir.Node, opset: int, error: Unsupported) -> Refusal:
     return Refusal(name, op_type, opset, error.why, error.what_to_do)
 
 
+def _refuse(refused: list[Refusal], node: ir.Node, opset: int, error: Unsupported) -> None:
+    """Note why a node cannot be explained, once for each node of the model that it stands for."""
+    record = refusal(node, opset, error)
+    if record not in refused:
+        refused.append(record)
+
+
 def walk(
     op: Emitter,
     nodes: Sequence[ir.Node],
@@ -199,9 +206,7 @@ def walk(
             returned = local.vjp(*incoming)
             _check_complete(op, node, returned)
         except Unsupported as error:
-            record = refusal(node, opset, error)
-            if record not in refused:
-                refused.append(record)
+            _refuse(refused, node, opset, error)
             # The walk goes on, so that all refusals are reported at once; sequences have no shape.
             shaped = [v if v is not None and v.shape is not None and op.is_active(v) else None for v in node.inputs]
             returned = [op.zeros_like(v) if v is not None else None for v in shaped]
@@ -230,9 +235,7 @@ def attach(op: Emitter, nodes: Sequence[ir.Node], cotangents: Mapping[ir.Value, 
         try:
             _collect(op, result, node, incoming, _linearise(op, node, opset))
         except Unsupported as error:
-            record = refusal(node, opset, error)
-            if record not in refused:
-                refused.append(record)
+            _refuse(refused, node, opset, error)
     if refused:
         raise UnsupportedError(refused)
     return result

@@ -13,7 +13,8 @@ from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import inputs_of, required
 from fgonnx.engine.rules.fast.masks import nonzero
 from fgonnx.engine.rules.linear import per_channel
-from fgonnx.engine.rules.registry import Cotangent, Local, Rule, Unsupported
+from fgonnx.engine.rules.normalisation import of_the_values
+from fgonnx.engine.rules.registry import Cotangent, Local, Rule
 
 #: What a backward pass has in place of a rule; None where the rule itself applies.
 Linearise = Callable[..., Local | None]
@@ -117,13 +118,7 @@ def _layer_normalisation(
     rank = op.rank(x)
     axes = range(attributes.get("axis", -1) % rank, rank)
     local = _standardised(op, x, scale, b, axes, attributes.get("epsilon", 1e-5))
-
-    def vjp(g: ir.Value | None, *others: ir.Value | None) -> Cotangent | Sequence[Cotangent]:
-        if g is None or any(o is not None for o in others):
-            raise Unsupported("its mean or standard deviation is used on the path")
-        return local.vjp(g)
-
-    return replace(local, vjp=vjp)
+    return replace(local, vjp=of_the_values(local.vjp))
 
 
 def _unit_length(r: Rule, op: Emitter, y: ir.Value, x: ir.Value, *, axis: int = -1, p: int = 2) -> Local:
