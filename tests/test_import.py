@@ -113,7 +113,7 @@ def test_without_onnxruntime_says_what_to_install():
 
 @pytest.mark.parametrize(("module", "advice"), [("onnxruntime", "onnxruntime"), ("cv2", "opencv-python-headless")])
 def test_the_command_line_says_what_is_missing_in_one_line(module, advice):
-    code = f"import sys; sys.modules['{module}'] = None; from fgonnx.cli import main; sys.argv[1:] = ['inspect', 'x']"
+    code = f"import sys; sys.modules['{module}'] = None; from fgonnx.cli import main; sys.argv[1:] = ['explain', 'x']"
     done = subprocess.run([sys.executable, "-c", f"{code}; main()"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
