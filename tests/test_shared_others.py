@@ -1,9 +1,10 @@
 """Trained models that are no classifiers of photos: detections, regions, steering, keywords, speech over time."""
 
+import gc
 import json
 import wave
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import onnx
@@ -71,11 +72,13 @@ every_case = pytest.mark.parametrize(
     "case",
     [c if c.model == "jetbot_steering_cnn" else pytest.param(c, marks=pytest.mark.slow) for c in CASES],
     ids=str,
+    scope="module",  # all tests of a case run before the next
 )
 
 
-@cache
+@lru_cache(2)
 def explained(case):
+    gc.collect()  # of the models before, whose graphs refer to themselves
     labels = load_labels(SHARED / "labels" / "coco_classes.txt") if case.model == "yolox_nano" else None
     explainer = Explainer(SHARED / "models" / f"{case.model}.onnx", labels=labels, **dict(case.options))
     normal = explainer.engine().rewritten.normal
@@ -105,7 +108,7 @@ def test_it_looks_where_the_thing_is(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [c for c in CASES if c.model == "yolox_nano"], ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if c.model == "yolox_nano"], ids=str, scope="module")
 def test_a_detection_is_an_entry_of_the_models_own_output(case):
     e = explained(case)
     np.testing.assert_allclose(e.score, e.outputs["output"].reshape(1, -1)[0, e.target], rtol=1e-5)
