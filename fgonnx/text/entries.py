@@ -74,7 +74,7 @@ class Entries:
             return lambda place, name: self._of_token(place, name, group[row], fed, row)
 
         resolved = [
-            self._answer(one, part, fed, k)
+            self.answer(one, part, fed, k)
             if answers.asked(one) or (one is None and self.by_answer)
             else asking.meant(one, vector, of_token(k))
             for k, (one, part) in enumerate(zip(targets, group, strict=True))
@@ -125,7 +125,7 @@ class Entries:
         others = self.explainer.other_shapes(dict(fed))
         return self.explainer.engine(fed[self.name].shape, others=others, forward=True).rewritten
 
-    def _answer(self, target: str | None, part: Tokens, fed: dict[str, Array], row: int) -> answers.Answer:
+    def answer(self, target: str | None, part: Tokens, fed: dict[str, Array], row: int) -> answers.Answer:
         """Return an answer as a target, of a head with a start and an end for each token."""
         length = fed[self.name].shape[1]
         r = self._rewritten(fed)

@@ -312,7 +312,7 @@ class TextExplainer:
         """Explain texts of one padded length, with their targets resolved."""
         resolved, chosen = self.resolved(group, fed, targets)
         resolved = [
-            answers.compared(one, c, partial(self._answer, part=part, fed=fed, row=k))
+            answers.compared(one, c, partial(self.entries.answer, part=part, fed=fed, row=k))
             for k, (one, c, part) in enumerate(zip(resolved, contrasts, group, strict=True))
         ]
         contrasts = [None if answers.asked(c) else c for c in contrasts]
