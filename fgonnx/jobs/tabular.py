@@ -177,7 +177,8 @@ class Tabular:
 
     def _assumed(self, table: Columns, names: Sequence[str]) -> tuple[str, ...]:
         """Return notes on how a table of features was read."""
-        left = [n for n in table.names if n not in names] if not self.reading.channels else []
+        kept = set(names)
+        left = [n for n in table.names if n not in kept] if not self.reading.channels else []
         said = [f"the column '{left[0]}' numbers the rows: it is not among the features"] if left else []
         if not table.headed and not self._renamed(table):
             said.append("no header found: the first row is numbers, and is explained as a sample")

@@ -95,7 +95,9 @@ class Columns:
         InputError
             A cell holds no finite number; the message names its line and column.
         """
-        places = [self.place(name) for name in names]
+        at = {name: i for i, name in enumerate(self.names)}
+        apart = len(at) == len(self.names)
+        places = [at[name] if apart and name in at else self.place(name) for name in names]
         chosen = range(len(self.rows)) if rows is None else rows
         try:
             found = np.array([[float(self.rows[i][at]) for at in places] for i in chosen], np.float64)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from fgonnx.jobs.audit.evidence import GRID, places
 from fgonnx.jobs.audit.handed import FEWEST
 from fgonnx.jobs.audit.report.columns import Columns, vectors
+from fgonnx.jobs.audit.report.parts import FEATURES, features_of
 from fgonnx.jobs.audit.shardfiles import count_of, table_of
 
 Array = npt.NDArray[Any]
@@ -129,12 +130,12 @@ def _added(files: Sequence[Path], rows: Array) -> Array | None:
         count = count_of(file)
         wanted = rows[(rows >= start) & (rows < start + count)] - start
         if len(wanted):
-            features = table_of(file, ["features"]).column("features").combine_chunks().take(pa.array(wanted))
-            if features.null_count:
+            same = list(features_of(table_of(file, [FEATURES]).take(pa.array(wanted))))
+            if len(same) != 1 or len(same[0][0]) < len(wanted):
                 return None
-            found += [np.asarray(values, np.float64) for values in features.field("contributions").to_pylist()]
+            found.append(same[0][2])
         start += count
-    return np.array(found) if len({len(values) for values in found}) == 1 else None
+    return np.concatenate(found) if len({values.shape[1] for values in found}) == 1 else None
 
 
 def _drawn(files: Sequence[Path], columns: Columns, sites: int) -> tuple[Array, Array, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -270,15 +270,15 @@ def sites_of(files: Sequence[Path]) -> list[dict[str, Any]]:
     return []
 
 
-def rows_of(folder: Path, numbers: Sequence[int], size: int, columns: Sequence[str]) -> dict[int, dict[str, Any]]:
-    """Return a few rows by their numbers, each file read once."""
+def rows_of(
+    folder: Path, numbers: Sequence[int], size: int, columns: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield a few rows with their numbers, each file read once."""
     by_shard: dict[int, list[int]] = {}
     for number in numbers:
         by_shard.setdefault(number // size, []).append(number)
-    found: dict[int, Mapping[str, Any]] = {}
     for k, wanted in by_shard.items():
         table = table_of(folder / SHARDS / f"records-{k:06}.parquet", ["row", *columns])
         at = {n: i for i, n in enumerate(table.column("row").combine_chunks().field("number").to_pylist())}
         for row in table.take([at[n] for n in wanted if n in at]).to_pylist():
-            found[row["row"]["number"]] = row
-    return {n: dict(row) for n, row in found.items()}
+            yield row["row"]["number"], row

@@ -60,9 +60,10 @@ def rows(run: Run, labelled: Mapping[int, int], summary: Mapping[str, Any], most
     left = ({"pictures"} if not with_pictures else set()) | ({"measures"} if not summary["measures"] else set())
     wanted = [c for c in (*_COLUMNS, *_MORE) if c not in left]
     wanted += parts.FIELDS if summary["kind"] != "pictures" else ()
-    found = columns.rows_of(run.folder, numbers, run.size, wanted)
     several = run.columns.positions is not None
-    return [_row(found[n], labelled.get(n), several) for n in numbers if n in found]
+    read = columns.rows_of(run.folder, numbers, run.size, wanted)
+    found = {n: _row(row, labelled.get(n), several) for n, row in read}
+    return [found[n] for n in numbers if n in found]
 
 
 def _row(row: Mapping[str, Any], cluster: int | None, several: bool) -> dict[str, Any]:
