@@ -65,21 +65,32 @@ def test_rows_that_rest_on_other_features_are_of_other_clusters(tmp_path: Path, 
     assert [c["count"] for c in found] == [ROWS, ROWS]
 
 
-def test_texts_that_rest_on_ids_beside_each_other_are_of_other_clusters(tmp_path: Path) -> None:
+APART = {
+    "ids beside each other": (2, 3),
+    "ids of one cell": (2, 258),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_texts_that_rest_on_other_words_are_of_other_clusters(tmp_path: Path, name: str) -> None:
+    one, other = APART[name]
     tokenizers = skips.without("tokenizers")
-    words = ["[PAD]", *(f"w{i}" for i in range(1, 40))]
+    words = ["[PAD]", *(f"w{i}" for i in range(1, 300))]
     own = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[PAD]"))
     own.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     own.enable_padding(pad_id=0, pad_token="[PAD]")
     own.save(str(tmp_path / "tokenizer.json"))
-    worth = [4.0 if i in (2, 3) else 0.01 * (i % 7) for i in range(40)]
+    worth = [4.0 if i in (one, other) else 0.01 * (i % 7) for i in range(300)]
     table = ",".join(f"0, {v}" for v in worth)
     text = f"""<ir_version: 8, opset_import: ["": 18]> g (int64[N,T] ids) => (float[N,2] y)
-        <float[40,2] table = {{{table}}}, int64[1] axis = {{1}}> {{
+        <float[300,2] table = {{{table}}}, int64[1] axis = {{1}}> {{
             rows = Gather(table, ids) y = ReduceSum<keepdims=0>(rows, axis) }}"""
     onnx.save(parser.parse_model(text), tmp_path / "m.onnx")
     rng = np.random.default_rng(0)
-    lines = [" ".join([f"w{2 + (i >= ROWS)}", *(f"w{k}" for k in rng.integers(20, 40, 3))]) for i in range(2 * ROWS)]
+    lines = []
+    for i in range(2 * ROWS):  # at any place of the text
+        said = [f"w{one if i < ROWS else other}", *(f"w{k}" for k in rng.integers(20, 40, 3))]
+        lines.append(" ".join(said[k] for k in rng.permutation(4)))
     (tmp_path / "t.txt").write_text("\n".join(lines))
     run = audit(tmp_path / "m.onnx", tmp_path / "t.txt", tmp_path / "run", sanity=0)
     found = json.loads((run / "report.json").read_text())["clusters"]

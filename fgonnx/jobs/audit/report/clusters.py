@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 from fgonnx.jobs.audit.evidence import GRID, places
 from fgonnx.jobs.audit.handed import FEWEST
 from fgonnx.jobs.audit.report.columns import Columns, vectors
-from fgonnx.jobs.audit.report.parts import FEATURES, features_of
+from fgonnx.jobs.audit.report.parts import FEATURES, amounts, features_of
 from fgonnx.jobs.audit.shardfiles import count_of, table_of
 
 Array = npt.NDArray[Any]
@@ -71,8 +72,8 @@ def group(files: Sequence[Path], columns: Columns, labels: Sequence[str] | None,
 
     What is compared is the square root of each map on 8 x 8 cells and of each layer's share of the contributions, so
     that distances are Hellinger's, in the space of their main components. Of rows of a table, what each feature adds
-    takes the place of cells, with its sign; of texts and recordings, cells are taken one by one, since neighbours have
-    nothing in common. Clusters are where explanations lie densely
+    takes the place of cells, with its sign, and of texts what each word adds, wherever it stands; of recordings, cells
+    are taken one by one, since neighbours have nothing in common. Clusters are where explanations lie densely
     (HDBSCAN, Campello, Moulavi and Sander 2013): many pictures whose evidence is in the same place, as a mark in a
     corner is, while objects that move about form none.
     """
@@ -114,6 +115,9 @@ def _features(files: Sequence[Path], columns: Columns, rows: Array, grids: Array
         return np.asarray(np.sqrt(np.maximum(coarse, 0)))
     found = _added(files, rows)
     if found is None:
+        words = _words(files, rows)
+        if words is not None:
+            return words
         return np.asarray(np.sqrt(np.maximum(grids, 0)))
     sizes = np.abs(found)
     total = np.maximum(sizes.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
@@ -136,6 +140,30 @@ def _added(files: Sequence[Path], rows: Array) -> Array | None:
             found.append(same[0][2])
         start += count
     return np.concatenate(found) if len({values.shape[1] for values in found}) == 1 else None
+
+
+def _words(files: Sequence[Path], rows: Array) -> Array | None:
+    """Return the signed roots of the shares of the words that add most in these rows of a run; None of no texts."""
+    said: list[dict[str, float]] = []
+    start = 0
+    for file in files:
+        count = count_of(file)
+        wanted = rows[(rows >= start) & (rows < start + count)] - start
+        if len(wanted):
+            texts = table_of(file, ["text"]).column("text").take(pa.array(wanted)).to_pylist()
+            if None in texts:
+                return None
+            for text in texts:
+                added = amounts({"text": text})
+                total = sum(map(abs, added.values())) or 1.0
+                said.append({word: value / total for word, value in added.items()})
+        start += count
+    sums: Counter[str] = Counter()
+    for shares in said:
+        sums.update({word: abs(share) for word, share in shares.items()})
+    kept = sorted(sums, key=lambda word: (-sums[word], word))[:_WIDEST]
+    found = np.array([[shares.get(word, 0.0) for word in kept] for shares in said]).reshape(len(said), len(kept))
+    return np.asarray(np.sign(found) * np.sqrt(np.abs(found))) if kept else None
 
 
 def _drawn(files: Sequence[Path], columns: Columns, sites: int) -> tuple[Array, Array, Array]:
