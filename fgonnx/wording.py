@@ -76,6 +76,17 @@ def distinct(one: float, other: float) -> tuple[str, str]:
     return first, second
 
 
+def amount(value: float, *, signed: bool = False) -> str:
+    """Return a score, or what adds to one, as it is written everywhere: four digits; what is zero has no sign.
+
+    Examples
+    --------
+    >>> amount(3.87653), amount(0.5, signed=True), amount(-0.0, signed=True)
+    ('3.877', '+0.5', '0')
+    """
+    return f"{value:{'+' if signed and value else ''}.4g}" if value else "0"
+
+
 def whole(text: str) -> int | None:
     """Return the whole number that a text is; None where it is none, or has more than 18 digits.
 

@@ -45,7 +45,7 @@ class TestAMeanOverNoisyCopies:
         e, score = made()
         assert abs(float(e.score[0]) - score) > 0.01
         assert record.score_of(e.to_dict()) == pytest.approx(score, rel=1e-5)
-        assert repr(e).endswith(f"{record.score_of(e.to_dict()):.3g}")
+        assert repr(e).endswith(f"{record.score_of(e.to_dict()):.4g}")
         assert f"{record.score_of(e.to_dict()):.4g}" in e._repr_html_()
 
     def test_is_a_column_of_its_own(self, made):
@@ -60,8 +60,8 @@ class TestAMeanOverNoisyCopies:
         shown, mean = record.score_of(told), float(e.score[0])
         assert any(f"{shown:.4g}, the mean over the noisy copies {mean:.4g}" in note for note in told["notes"])
         lines = panel._lines(told)
-        assert any(f"{shown:.5g}" in line for line in lines)
-        assert f"mean over the noisy copies {mean:.5g}" in lines
+        assert any(f"{shown:.4g}" in line for line in lines)
+        assert f"mean over the noisy copies {mean:.4g}" in lines
 
     def test_is_what_the_record_holds_and_the_contributions_add_up_to(self, made):
         e, _ = made()
@@ -94,7 +94,7 @@ def test_the_models_score_is_known_where_no_output_holds_it(made):
     told = e.to_dict()
     assert abs(told["score"] - score) > 0.01
     assert told["model_score"] == record.score_of(told) == pytest.approx(score, rel=1e-5)
-    assert any(line.startswith(f"score {score:.5g}") for line in panel._lines(told))
+    assert any(line.startswith(f"score {score:.4g}") for line in panel._lines(told))
 
 
 def test_some_of_the_samples_keep_their_own():

@@ -179,7 +179,7 @@ class TestRefused:
 
 class TestExplanation:
     def test_is_one_line(self, both):
-        assert repr(both) == "Explanation of 2 samples by fullgrad: 'star' 3.88; 'ring' 3.95"
+        assert repr(both) == "Explanation of 2 samples by fullgrad: 'star' 3.876; 'ring' 3.951"
 
     def test_of_one_sample(self, both):
         np.testing.assert_array_equal(both[1].saliency, both.saliency[1:])

@@ -24,6 +24,7 @@ from fgonnx.jobs.reading import OF_FORMS, SOUND, Reading
 from fgonnx.jobs.text import takes_texts
 from fgonnx.jobs.text_compare import PAGE, TextCompareJob, TextSide
 from fgonnx.text.options import Texts
+from fgonnx.wording import amount
 
 _ROWS = 40
 _LAYERS = 6
@@ -140,8 +141,8 @@ def _show(summary: Mapping[str, Any], folder: Path) -> None:
             Path(r["image"]).name + ("" if r["row"] is None else f" [{r['row']}]"),
             called(r, "a"),
             "same" if r["top1"] else Text(called(r, "b"), style="bold red"),
-            cells.number(r["score_a"], ".4g"),
-            cells.number(r["score_b"], ".4g"),
+            amount(r["score_a"]),
+            amount(r["score_b"]),
             *(f"{r[n]:{_FORMS.get(n, '.3f')}}" if n in _FORMS else cells.number(r[n], ".3f") for n in of),
         )
     terminal.show(made)

@@ -23,7 +23,7 @@ from fgonnx.jobs.record import mean_of, name_of, score_of, target_of, value_of
 from fgonnx.jobs.slide import SlideJob
 from fgonnx.jobs.text import TextJob, require_inputs, takes_texts
 from fgonnx.text.options import Texts
-from fgonnx.wording import parameter
+from fgonnx.wording import amount, parameter
 
 _ROWS = 40  # of the table at the end
 _FEW = 3  # pictures that need no progress bar
@@ -180,8 +180,8 @@ def _show(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Path) -> Non
             Path(r["input"]["path"]).name + ("" if number is None else f" [{number}]"),
             top,
             "same" if same and "contrast" not in r else target_of(r),
-            cells.number(score_of(r), ".4g"),
-            *(cells.number(r["score"], ".4g") for _ in averaged),
+            amount(score_of(r)),
+            *(amount(r["score"]) for _ in averaged),
             f"{relative:.0e}" if relative is not None else "-",
             f"{r['localised']['share']:.1%}" if r["localised"] else "-",
             r["files"]["picture"],

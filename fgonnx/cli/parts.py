@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.text import Text
 
-from fgonnx.cli import cells, terminal
+from fgonnx.cli import terminal
 from fgonnx.jobs.record import summed_of, target_of
 from fgonnx.pictures.show import lanes, waterfall
+from fgonnx.wording import amount
 
 _BAR = 24  # characters of the longest bar
 _MOST = 8  # features or channels of a sample
@@ -33,15 +34,15 @@ def _name(made: Mapping[str, Any]) -> str:
 
 def _features(made: Mapping[str, Any]) -> None:
     found = made["features"]
-    values = [cells.number(v, ".4g") for v in found["values"]]
+    values = [amount(v) for v in found["values"]]
     bars = waterfall.rows(found["names"], values, found["contributions"], found["biases"], _MOST)
     table = terminal.table("what adds", "value", "adds", "", title=_name(made), numbers=("value", "adds"))
     most = max(abs(b.amount) for b in bars) or 1.0
     for bar in bars:
         length = round(_BAR * abs(bar.amount) / most)
         drawn = Text(("+" if bar.amount > 0 else "-") * length, style="red" if bar.amount > 0 else "blue")
-        terminal.row(table, bar.name, bar.value, cells.number(bar.amount, "+.4g"), drawn)
-    terminal.row(table, summed_of(made), "", cells.number(made["score"], ".4g"), "")
+        terminal.row(table, bar.name, bar.value, amount(bar.amount, signed=True), drawn)
+    terminal.row(table, summed_of(made), "", amount(made["score"]), "")
     terminal.show(table)
 
 

@@ -14,6 +14,7 @@ from fgonnx.jobs.record import score_of, target_of
 from fgonnx.jobs.text import shares_said
 from fgonnx.pictures.show import words as drawing
 from fgonnx.pictures.show.words import Gap, Shaded
+from fgonnx.wording import amount
 
 _MATTERS = 0.3  # of the largest, from which a word has its number beside it
 
@@ -39,7 +40,7 @@ def _title(made: Mapping[str, Any]) -> Text:
     given = made["input"]
     name = Path(given["path"]).name if given["path"] else "text"
     row = f" [{given['row']}]" if given["row"] is not None else ""
-    return Text.assemble((f"{name}{row}: ", "bold"), (target_of(made), "bold"), f"  {score_of(made):.4g}")
+    return Text.assemble((f"{name}{row}: ", "bold"), (target_of(made), "bold"), f"  {amount(score_of(made))}")
 
 
 def _text(made: Mapping[str, Any]) -> Text:
@@ -70,4 +71,4 @@ def _append(found: Text, item: Shaded | Gap, largest: float) -> None:
         style = Style(color="black", bgcolor=f"rgb({red},{green},{blue})")
     found.append(drawing.in_sight(item.text), style=style)
     if largest and abs(item.value) >= _MATTERS * largest:
-        found.append(f"({item.value:+.2g})", style="dim")
+        found.append(f"({amount(item.value, signed=True)})", style="dim")

@@ -23,6 +23,7 @@ from fgonnx.jobs.samples import Sample, unique_names
 from fgonnx.jobs.tabular import TABLE
 from fgonnx.pictures.read.images import png, write_png
 from fgonnx.pictures.show import visual
+from fgonnx.wording import amount
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +99,7 @@ class Explanation(Arrays):
     >>> import fgonnx
     >>> e = fgonnx.explain("examples/shapes.onnx", "examples/images/star.png")
     >>> e
-    Explanation of 1 sample by fullgrad: 'star' 3.88
+    Explanation of 1 sample by fullgrad: 'star' 3.876
     >>> e.overlay().size
     (256, 256)
     >>> e.to_dict()["target"]["label"]
@@ -134,7 +135,7 @@ class Explanation(Arrays):
 
     def _summary(self, sample: int) -> str:
         made = self._records[sample]
-        return f"{record.target_of(made)!r} {record.score_of(made):.3g}"
+        return f"{record.target_of(made)!r} {amount(record.score_of(made))}"
 
     def _number(self, index: int) -> int:
         """Return the number of a sample, from 0; refuse one that there is not."""
@@ -374,7 +375,7 @@ class Explanation(Arrays):
     def _alt(self, sample: int) -> str:
         made = self._records[sample]
         name = made["input"]["path"] or self.origin.samples[sample].source.name
-        return f"{name}: explanation of {record.target_of(made)}, score {record.score_of(made):.4g}"
+        return f"{name}: explanation of {record.target_of(made)}, score {amount(record.score_of(made))}"
 
     @property
     def _notes(self) -> list[str]:

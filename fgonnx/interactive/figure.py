@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fgonnx.errors import OptionError
 from fgonnx.jobs import record
+from fgonnx.wording import amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -164,7 +165,7 @@ def _contributions(axis: Axes, made: Mapping[str, Any], bars: int) -> None:
         shown.append((f"{len(values) - len(kept)} others", rest))
     labels, widths = zip(*shown, strict=True)
     _bars(axis, labels, widths)
-    axis.set_title(f"contributions to the {record.summed_of(made)} {made['score']:.4g}", fontsize=10)
+    axis.set_title(f"contributions to the {record.summed_of(made)} {amount(made['score'])}", fontsize=10)
 
 
 def _bars(axis: Axes, labels: Sequence[str], widths: Sequence[float], color: str | None = None) -> None:

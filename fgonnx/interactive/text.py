@@ -20,6 +20,7 @@ from fgonnx.pictures.show import words as drawing
 from fgonnx.text.explainer import TextExplainer
 from fgonnx.text.found import Found
 from fgonnx.text.options import Texts
+from fgonnx.wording import amount
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -107,7 +108,7 @@ class TextExplanation(Sequence[Found]):
 
 
 def _title(found: Found) -> str:
-    return f"{found.described}  {found.model_score:.4g}"
+    return f"{found.described}  {amount(found.model_score)}"
 
 
 def _lines(found: Found) -> list[str]:
@@ -117,7 +118,7 @@ def _lines(found: Found) -> list[str]:
         share = float(e.localised_share()[0])
         summed = "score" if e.model_score is None else "mean score"
         lines.append(
-            f"{summed} {found.score:.4g} = sum of contributions, residual {float(e.completeness[0]):.1e}; "
+            f"{summed} {amount(found.score)} = sum of contributions, residual {float(e.completeness[0]):.1e}; "
             f"{share:.0%} of them on tokens"
         )
     remarks = filter(None, e.settings.get("remarks", ()))

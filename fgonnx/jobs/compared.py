@@ -16,7 +16,7 @@ from fgonnx.jobs import record
 from fgonnx.jobs.samples import Sample
 from fgonnx.pictures.show import pair
 from fgonnx.pictures.show.sheet import Certificate
-from fgonnx.wording import shortened
+from fgonnx.wording import amount, shortened
 
 _NAME = 56
 
@@ -137,14 +137,15 @@ def scores_said(row: Mapping[str, Any]) -> list[str]:
         whose = "its" if row["target"] == row[f"choice_{letter}"] else "A's"
         of = f", {whose} largest" if largest and not row["target_label"] else ""
         lines.append(
-            f"{letter.upper()}: score {row[f'score_{letter}']:.4g}"
+            f"{letter.upper()}: score {amount(row[f'score_{letter}'])}"
             + (f", probability {probability:.1%}" if probability is not None else "")
             + f" for {target}{of}"
             + chosen
         )
     return [
         *lines,
-        f"score B - score A: {row['score_b'] - row['score_a']:+.3g}, {row['score_difference']:.1%} of A's largest",
+        f"score B - score A: {amount(row['score_b'] - row['score_a'], signed=True)}, "
+        f"{row['score_difference']:.1%} of A's largest",
     ]
 
 

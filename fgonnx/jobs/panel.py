@@ -16,6 +16,7 @@ from fgonnx.jobs.tabular import TABLE
 from fgonnx.opencv import cv2
 from fgonnx.pictures.show import plots, visual
 from fgonnx.pictures.show.sheet import Certificate
+from fgonnx.wording import amount
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
@@ -136,14 +137,14 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
     score, mean = score_of(record), mean_of(record)
     stage = f" before {before}" if before else ""
     if other is None:
-        lines += [f"score {score:.5g}{stage}{probability}"]
+        lines += [f"score {amount(score)}{stage}{probability}"]
     else:
         lines += [
             f"{name_of(entry, record)}: {value_of(entry)}" for entry in (target, other) if entry["score"] is not None
         ]
-        lines += [f"difference {score:.5g}{stage}"]
+        lines += [f"difference {amount(score)}{stage}"]
     if mean is not None:
-        lines.append(f"mean over the noisy copies {mean:.5g}")
+        lines.append(f"mean over the noisy copies {amount(mean)}")
     if "detected" in record:
         if record["detected"] not in described:
             lines.append(f"the model's own choice: {record['detected']}")
@@ -154,7 +155,7 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
     if completeness is not None:
         relative = completeness["relative"]
         lines.append(
-            f"sum of all contributions {record['score'] - completeness['residual']:.5g}"
+            f"sum of all contributions {amount(record['score'] - completeness['residual'])}"
             + (f", off by {relative:.0e} of the score" if relative is not None else "")
         )
     if record.get("blocks"):

@@ -23,6 +23,7 @@ from fgonnx.explain.head import ONLY, Head
 from fgonnx.jobs import provenance
 from fgonnx.jobs.samples import Sample
 from fgonnx.jobs.schema import FIELDS
+from fgonnx.wording import amount
 
 Array = npt.NDArray[Any]
 RGB = npt.NDArray[np.uint8]
@@ -280,9 +281,9 @@ def arranged(x: Array, layout: str) -> Array:
 
 def averaged(mean: float, own: float) -> str:
     """Return a note that names the model's score beside the mean over noisy copies."""
-    if f"{mean + 0:.4g}" == f"{own + 0:.4g}":
+    if amount(mean) == amount(own):
         return SMOOTHED
-    return f"the model's score is {own:.4g}, the mean over the noisy copies {mean:.4g}: {SMOOTHED}"
+    return f"the model's score is {amount(own)}, the mean over the noisy copies {amount(mean)}: {SMOOTHED}"
 
 
 def score_of(record: Mapping[str, Any]) -> float:
@@ -340,7 +341,7 @@ def first_name(entry: Mapping[str, Any], record: Mapping[str, Any]) -> str:
 def value_of(entry: Mapping[str, Any]) -> str:
     """Format score and probability of an entry of the head, if known."""
     score, probability = entry["score"], entry["probability"]
-    parts = [f"{score:.4g}"] if score is not None else []
+    parts = [amount(score)] if score is not None else []
     parts += [f"{probability:.1%}"] if probability is not None else []
     return ", ".join(parts)
 

@@ -25,7 +25,7 @@ from fgonnx.jobs.schema import FIELDS
 from fgonnx.jobs.tabular import Whole, padded
 from fgonnx.pictures.show import lanes as plotted
 from fgonnx.pictures.show.sheet import RGB, Certificate
-from fgonnx.wording import near, parameter
+from fgonnx.wording import amount, near, parameter
 
 Array = npt.NDArray[Any]
 
@@ -292,7 +292,7 @@ class SlideJob(ExplainJob):
         def at(step: float) -> str:
             return f"{step / rate:.4g} s" if rate else f"step {step:.0f}"
 
-        strongest = f"score {record.score_of(made):.4g}"
+        strongest = f"score {amount(record.score_of(made))}"
         if made["target"] is not None and made["target"]["probability"] is not None:
             strongest += f", probability {made['target']['probability']:.1%}"
         size = f"{slid['window'] / rate:.4g} s" if rate else f"{slid['window']} steps"

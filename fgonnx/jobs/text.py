@@ -38,6 +38,7 @@ from fgonnx.text.options import DEFAULTS, Texts
 from fgonnx.text.read import Text, texts
 from fgonnx.text.tokenizer import BYTES
 from fgonnx.text.tokens import Tokens
+from fgonnx.wording import amount
 
 Array = npt.NDArray[Any]
 
@@ -290,7 +291,7 @@ def shares_said(shares: Mapping[str, float]) -> str:
 
 def title_of(made: dict[str, Any]) -> str:
     """Return what is explained of a text, in one line."""
-    return f"{record.target_of(made)}  {record.score_of(made):.4g}"
+    return f"{record.target_of(made)}  {amount(record.score_of(made))}"
 
 
 def said(made: dict[str, Any]) -> list[str]:
@@ -300,11 +301,12 @@ def said(made: dict[str, Any]) -> list[str]:
     ]
     if (c := made["completeness"]) is not None:
         lines.append(
-            f"{record.summed_of(made)} {made['score']:.4g} = sum of contributions, residual {c['residual']:.1e}"
+            f"{record.summed_of(made)} {amount(made['score'])} = sum of contributions, residual {c['residual']:.1e}"
         )
     if (where := made["localised"]) is not None:
         lines.append(
-            f"on tokens: {where['share']:.0%} of the absolute contributions, {where['amount']:+.4g} of the score"
+            f"on tokens: {where['share']:.0%} of the absolute contributions, "
+            f"{amount(where['amount'], signed=True)} of the score"
         )
     lines.append(shares_said(made["text"]["shares"]))
     return [*filter(None, lines), *(n for n in made["notes"] if "token" in n)]

@@ -9,6 +9,7 @@ import numpy as np
 
 from fgonnx.errors import InputError
 from fgonnx.pictures.show.sheet import FAINT, INK, NEGATIVE, POSITIVE, RGB, RULE, Certificate, Sheet
+from fgonnx.wording import amount
 
 BIASES = "biases of the network"
 OTHERS = "{} other features"
@@ -107,7 +108,7 @@ def draw(
         x0, x1 = sorted((at(ends[i]), at(ends[i + 1])))
         sheet.box(x0, y0, max(x1, x0 + 0.8), y1, POSITIVE if bar.amount > 0 else NEGATIVE)
         sheet.box(at(ends[i + 1]) - 0.25, y1, at(ends[i + 1]) + 0.25, y1 + step * 0.28, FAINT)
-        number = f"{bar.amount:+.3g}"
+        number = amount(bar.amount, signed=True)
         if bar.amount > 0:
             sheet.write(number, x1 + 4, line, size)
         else:
@@ -115,6 +116,6 @@ def draw(
     line = top + (len(bars) + 0.5) * step + size * 0.36
     sheet.write(total, left - 8, line, size, INK, right=True)
     sheet.box(at(score) - 1, top + len(bars) * step, at(score) + 1, top + (len(bars) + 1) * step, INK)
-    sheet.write(f"{score:.4g}", at(score) + 5, line, size)
+    sheet.write(amount(score), at(score) + 5, line, size)
     drawn = sheet.certified(certificate)
     return drawn[: round((sheet.lowest + _BELOW) * sheet.unit)]

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from fgonnx.pictures.show import text as lettering
 from fgonnx.pictures.show.sheet import FAINT, INK, NEGATIVE, PAPER, POSITIVE, RULE, Colour
-from fgonnx.wording import visible
+from fgonnx.wording import amount, visible
 
 RGB = npt.NDArray[np.uint8]
 
@@ -184,15 +184,15 @@ def _body(words: Sequence[Shaded], few: int, largest: float | None = None) -> st
 def _html_of(item: Shaded | Gap, largest: float, *, first: bool) -> str:
     if isinstance(item, Gap):
         inner = "".join(_html_of(w, largest, first=False) for w in item.words)
-        return f' <details><summary title="{item.value:+.4g}">[… {item.count} words …]</summary>{inner}</details>'
+        adds = amount(item.value, signed=True)
+        return f' <details><summary title="{adds}">[… {item.count} words …]</summary>{inner}</details>'
+    adds = amount(item.value, signed=True)
     alpha = shade(item.value, largest)
     colour = POSITIVE if alpha > 0 else NEGATIVE
     style = f"background:rgba({colour[0]},{colour[1]},{colour[2]},{abs(alpha):.2f})"
     space = "" if first or not item.space else " "
     kind = "w s" if item.special else "w"
-    return (
-        f'{space}<bdi class="{kind}" style="{style}" title="{item.value:+.4g}">{html.escape(in_sight(item.text))}</bdi>'
-    )
+    return f'{space}<bdi class="{kind}" style="{style}" title="{adds}">{html.escape(in_sight(item.text))}</bdi>'
 
 
 def in_sight(text: str) -> str:
@@ -313,7 +313,7 @@ def _draw(
     faint = isinstance(item, Gap) or item.special
     lettering.write(draw, label, x + 3, y + 18, own, FAINT if faint else INK)
     if isinstance(item, Shaded) and abs(alpha) >= _MATTERS * _STRONGEST:
-        number = f"{item.value:+.2g}"
+        number = amount(item.value, signed=True)
         if (taken := lettering.extent(number, 9.5)) <= wide + 9:  # the word behind has its own
             lettering.write(draw, number, x + 3 + (wide - taken) / 2, y + 37, 9.5, FAINT)
 
