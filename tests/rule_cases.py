@@ -222,6 +222,9 @@ row(
 )
 row("MaxUnpool", x(1, 1, 2, 2), given([[[[5, 7], [13, 15]]]], np.int64), kernel_shape=[2, 2], strides=[2, 2])
 row("MaxUnpool", x(2, 1, 2), given([[[1, 2]], [[4, 7]]], np.int64), kernel_shape=[2], strides=[2])
+for constant in (True, False):
+    overlap = given([[[1, 1, 3]], [[7, 10, 7]]], np.int64, constant=constant)
+    row("MaxUnpool", x(2, 1, 3), overlap, kernel_shape=[2], strides=[2], note="overwritten")
 row(
     "MaxUnpool",
     x(1, 1, 2),
@@ -622,6 +625,15 @@ for reduction in ("none", "add"):
     row("ScatterND", w(3, 4), places, x(2), **scatter)
     row("ScatterND", x(3, 4), given([[2], [0]], np.int64), w(2, 4), **scatter)
 row("ScatterElements", x(3, 3), given([[0, 2, 1], [0, 0, 0]], np.int64), x(2, 3), axis=0, note="repeated", **scatter)
+for constant in (True, False):  # of writes to one place, onnxruntime keeps the last
+    along, down = given([[1, 1, -2], [0, 2, 0]], np.int64, constant=constant), {"note": "overwritten"}
+    row("ScatterElements", x(2, 3), along, x(2, 3), axis=1, **down)
+    row("ScatterElements", w(2, 3), along, x(2, 3), axis=-1, **down)
+    row("ScatterElements", x(3, 3), given([[0, 2, 1], [0, -1, 0]], np.int64, constant=constant), x(2, 3), **down)
+    row("ScatterElements", x(2, 3), along, w(2, 3), axis=1, **down)
+    row("ScatterND", x(3, 4), given([[0, 1], [2, -1], [0, 1], [2, 3]], np.int64, constant=constant), x(4), **down)
+    row("ScatterND", w(3, 4), given([[[1], [2]], [[1], [-2]]], np.int64, constant=constant), x(2, 2, 4), **down)
+    row("ScatterND", x(3, 4), given([[2], [2], [0]], np.int64, constant=constant), x(3, 4), **down)
 for reduction in ("mul", "max", "min"):
     row("ScatterElements", x(3, 3), given([[0, 2, 1]], np.int64), x(1, 3), reduction=reduction, refused="reduction")
     row("ScatterND", x(3, 4), given([[0, 1], [2, -1]], np.int64), x(2), reduction=reduction, refused="reduction")

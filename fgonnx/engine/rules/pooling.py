@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter, Recipe
 from fgonnx.engine.graph.values import dtype_of, producer_of, shaped
-from fgonnx.engine.rules import plain_pool
+from fgonnx.engine.rules import plain_pool, written
 from fgonnx.engine.rules.fast import masks
 from fgonnx.engine.rules.fast import max_pool as routing
 from fgonnx.engine.rules.fast.blocked import blockable, spread
@@ -190,7 +190,7 @@ def global_lp_pool(op: Emitter, y: ir.Value, x: ir.Value, *, p: int = 2) -> Loca
     return Local(vjp)
 
 
-@rule("MaxUnpool", since=9, family="linear", note="c = 0 (linear); the indices must differ")
+@rule("MaxUnpool", since=9, family="linear", note="c = 0 (linear); of writes to one place the last")
 def max_unpool(
     op: Emitter,
     y: ir.Value,
@@ -204,7 +204,11 @@ def max_unpool(
 ) -> Local:
     if output_shape is not None:
         raise Unsupported("its output_shape is not built", "Pad after it instead")
-    return Local(lambda g: op.Gather(op.Reshape(g, [-1]), indices))
+
+    def vjp(g: ir.Value) -> ir.Value:
+        return written.lasting(op, op.Gather(op.Reshape(g, [-1]), indices), written.cells(op, y, indices))
+
+    return Local(vjp)
 
 
 @rule("GlobalAveragePool", family="linear", note="c = 0")

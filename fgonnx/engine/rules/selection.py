@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import dtype_of
+from fgonnx.engine.rules import written
 from fgonnx.engine.rules.fast.masks import apply_along, scatter_add, spread_matrix, unit_matrix
 from fgonnx.engine.rules.registry import FIX_BATCH, Cotangent, Local, Unsupported, Vjp, linear, rule
 
@@ -126,8 +127,8 @@ def gather_nd(op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value, *, ba
     return Local(vjp)
 
 
-def _scattering(op_type: str, pick: str) -> None:
-    @rule(op_type, since=11, family="linear", note="c = the constant one of data and updates; the indices must differ")
+def _scattering(op_type: str, pick: str, lasts: Callable[..., ir.Value | None]) -> None:
+    @rule(op_type, since=11, family="linear", note="c = the constant one of data and updates; of writes to one place the last")
     def scatter(
         op: Emitter,
         y: ir.Value,
@@ -147,7 +148,12 @@ def _scattering(op_type: str, pick: str) -> None:
 
         def vjp(g: ir.Value) -> list[Cotangent]:
             covered = g if reduction == "add" or not op.is_active(data) else put(g, op.zeros_like(updates))
-            return [covered, None, op.emit(pick, g, indices, **along) if op.is_active(updates) else None]
+            if not op.is_active(updates):
+                return [covered, None, None]
+            picked = op.emit(pick, g, indices, **along)
+            if reduction == "none":
+                picked = written.lasting(op, picked, lasts(op, data, indices, updates, **along))
+            return [covered, None, picked]
 
         if op.is_active(data) and op.is_active(updates):
             return Local(vjp)
@@ -156,8 +162,8 @@ def _scattering(op_type: str, pick: str) -> None:
         return Local(vjp, data if reduction == "add" else put(data, op.zeros_like(updates)))
 
 
-_scattering("ScatterElements", "GatherElements")
-_scattering("ScatterND", "GatherND")
+_scattering("ScatterElements", "GatherElements", written.elements)
+_scattering("ScatterND", "GatherND", written.slices)
 
 
 @rule("TopK", since=11, family="homogeneous", note="c = 0 (degree 1)")
