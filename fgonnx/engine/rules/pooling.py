@@ -190,7 +190,7 @@ def global_lp_pool(op: Emitter, y: ir.Value, x: ir.Value, *, p: int = 2) -> Loca
     return Local(vjp)
 
 
-@rule("MaxUnpool", since=9, family="linear", note="c = 0 (linear); of writes to one place the last")
+@rule("MaxUnpool", since=9, family="linear", note="c = 0 (linear); of writes to one place the last gets the cotangent")
 def max_unpool(
     op: Emitter,
     y: ir.Value,

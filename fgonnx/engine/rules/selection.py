@@ -128,7 +128,12 @@ def gather_nd(op: Emitter, y: ir.Value, data: ir.Value, indices: ir.Value, *, ba
 
 
 def _scattering(op_type: str, pick: str, lasts: Callable[..., ir.Value | None]) -> None:
-    @rule(op_type, since=11, family="linear", note="c = the constant one of data and updates; of writes to one place the last")
+    @rule(
+        op_type,
+        since=11,
+        family="linear",
+        note="c = the constant one of data and updates; of writes to one place the last gets the cotangent",
+    )
     def scatter(
         op: Emitter,
         y: ir.Value,

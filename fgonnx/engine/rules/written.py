@@ -7,12 +7,14 @@ and lasts where it reads its own number back.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.values import producer_of
+from fgonnx.engine.graph.values import Dims
 
 _LITERAL = 1 << 12  # numbers up to which a ramp is a constant in the file
 
@@ -35,7 +37,7 @@ def elements(op: Emitter, data: ir.Value, indices: ir.Value, updates: ir.Value, 
         mask = _last(np.stack([np.broadcast_to(number, fibres.shape), fibres], -1).reshape(-1, 2))
         return _constant(op, np.moveaxis(mask.reshape(fibres.shape), -1, axis))
     count, rank = op.dims(indices)[axis], op.rank(indices)
-    line = _ramp(op, count, op.Size(indices))
+    line = _ramp(op, (count,), op.Size(indices))
     if isinstance(count, int):  # the place along the axis tells them apart
         line = op.Reshape(line, [-1 if i == axis else 1 for i in range(rank)])
     else:
@@ -55,9 +57,7 @@ def slices(op: Emitter, data: ir.Value, indices: ir.Value, updates: ir.Value) ->
         return _constant(op, mask.reshape(*mask.shape, *(1 for _ in behind)))
     # Whole slices are written: their numbers take one entry each.
     shape = op.Slice(op.Shape(indices), [0], [-1], [0])
-    dims = op.dims(indices)[:-1]
-    count = int(np.prod(dims)) if all(isinstance(d, int) for d in dims) else None  # type: ignore[arg-type]
-    own = op.Reshape(_ramp(op, count, op.ReduceProd(shape, keepdims=0)), shape)
+    own = op.Reshape(_ramp(op, op.dims(indices)[:-1], op.ReduceProd(shape, keepdims=0)), shape)
     into = _zeros(op, op.Slice(op.Shape(data), [0], [depth], [0]))
     lasts = op.Equal(op.GatherND(op.ScatterND(into, indices, own), indices), own)
     return op.Unsqueeze(lasts, behind) if behind else lasts
@@ -70,10 +70,8 @@ def cells(op: Emitter, y: ir.Value, indices: ir.Value) -> ir.Value | None:
     known = _places(op, indices)
     if known is not None:
         return _constant(op, _last(known.reshape(-1)).reshape(known.shape))
-    dims = op.dims(indices)
-    count = int(np.prod(dims)) if all(isinstance(d, int) for d in dims) else None  # type: ignore[arg-type]
     flat = op.Reshape(indices, [-1])
-    own = _ramp(op, count, op.Size(indices))
+    own = _ramp(op, op.dims(indices), op.Size(indices))
     written = op.ScatterElements(_zeros(op, op.Reshape(op.Size(y), [1])), flat, own, axis=0)
     return op.Reshape(op.Equal(op.GatherElements(written, flat, axis=0), own), op.Shape(indices))
 
@@ -89,7 +87,7 @@ def _of_windows_apart(indices: ir.Value) -> bool:
     return all((k - 1) * d < s for k, s, d in zip(kernel, steps, gaps, strict=True))
 
 
-def _places(op: Emitter, indices: ir.Value, *sizes: int | str | None) -> npt.NDArray[np.int64] | None:
+def _places(op: Emitter, indices: ir.Value, *sizes: int | ir.SymbolicDim) -> npt.NDArray[np.int64] | None:
     """Return constant indices counted from the start of each axis; None where they are not known."""
     known = op.array(indices)
     if known is None or not known.size:
@@ -98,7 +96,7 @@ def _places(op: Emitter, indices: ir.Value, *sizes: int | str | None) -> npt.NDA
         return known.astype(np.int64)
     if not sizes or not all(isinstance(s, int) for s in sizes):
         return None
-    return np.where(known < 0, known + np.array(sizes), known).astype(np.int64)
+    return np.where(known < 0, known + np.array(sizes, np.int64), known).astype(np.int64)
 
 
 def _last(places: npt.NDArray[np.int64]) -> Mask:
@@ -112,11 +110,13 @@ def _constant(op: Emitter, mask: Mask) -> ir.Value | None:
     return None if mask.all() else op.constant(mask)
 
 
-def _ramp(op: Emitter, count: int | str | None, counted: ir.Value) -> ir.Value:
-    """Return the numbers 0, 1, ... as int64; `counted` is how many where they are not fixed."""
-    if isinstance(count, int) and count <= _LITERAL:
+def _ramp(op: Emitter, dims: Dims, counted: ir.Value) -> ir.Value:
+    """Return as many numbers 0, 1, ... as the sizes have entries, int64; `counted` says it where they are not fixed."""
+    fixed = [d for d in dims if isinstance(d, int)]
+    count = math.prod(fixed)
+    if len(fixed) == len(dims) and count <= _LITERAL:
         return op.constant(np.arange(count, dtype=np.int64))
-    limit = np.array(count, np.int64) if isinstance(count, int) else counted
+    limit = np.array(count, np.int64) if len(fixed) == len(dims) else counted
     return op.Range(np.array(0, np.int64), limit, np.array(1, np.int64), dtype=ir.DataType.INT64)
 
 
