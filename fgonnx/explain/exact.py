@@ -101,8 +101,11 @@ class Witness:
         """Tell whether outputs of `count` samples are to be compared.
 
         Always, unless the graph proves that no sample depends on another, or the model takes one sample at a time. What
-        is proved is compared once where samples were turned or there are several inputs.
+        is proved is compared once where samples were turned or there are several inputs. Where sizes follow from
+        values, what held for one input says nothing of the next: all are compared.
         """
+        if r.normal.sized:
+            return True
         several = len(free_inputs(self._graph)) > 1
         if r.normal.independent and not several:
             return first and (bool(self._frame.inputs or self._frame.outputs) or self._loaded.own is not None)

@@ -20,6 +20,7 @@ from fgonnx.engine.normal.expand import depends_on_inputs
 from fgonnx.engine.normal.half import is_half
 from fgonnx.engine.normal.independence import coupling, unproved
 from fgonnx.engine.normal.quantised import is_quantised
+from fgonnx.engine.normal.sized import Sizes, sizes_of
 from fgonnx.engine.normal.training import random_values
 from fgonnx.errors import ModelError
 
@@ -275,29 +276,34 @@ def _annotate(
         if v.const_value is not None:
             v.shape = ir.Shape(v.const_value.shape.numpy())
             v.dtype = v.const_value.dtype
-    outputs = set(graph.outputs)
-    for node in list(graph):
+    for node in graph:
         for v in node.outputs:
             if str(v.name) in dims:
                 v.shape = ir.Shape(dims[str(v.name)])
             elif node.op_type in ("QuantizeLinear", "Cast") and node.inputs[0] is not None:  # to float8 or int4
                 v.shape = node.inputs[0].shape
+    sizes, outputs = sizes_of(graph), set(graph.outputs)
+    for node in list(graph):
+        for v in node.outputs:
             array = constants.get(str(v.name))
-            if array is not None:
+            if array is not None and not sizes.moving(v):
                 if v.dtype is None:
                     v.dtype = ir.DataType.from_numpy(array.dtype)
                 if v not in outputs and len(node.outputs) == 1:
                     folded = initializer(graph, f"{v.name}::folded", array)
                     v.replace_all_uses_with(folded)
-    _settle_resizes(graph)
+    _settle_resizes(graph, sizes)
     common.RemoveUnusedNodesPass()(model)
 
 
-def _settle_resizes(graph: ir.Graph) -> None:
-    """Set the axes that a Resize changes, so that a target size that contains the batch size becomes constant."""
+def _settle_resizes(graph: ir.Graph, known: Sizes) -> None:
+    """Set the axes that a Resize changes, so that a target size that contains the batch size becomes constant.
+
+    Only of sizes that follow from shapes: others are those of the run alone.
+    """
     for node in graph:
         sizes = optional(node, 3) if node.op_type == "Resize" else None
-        if sizes is None or sizes.const_value is not None or "axes" in node.attributes:
+        if sizes is None or sizes.const_value is not None or "axes" in node.attributes or known.moving(sizes):
             continue
         before, after = (
             v.shape.dims if v is not None and v.shape is not None else () for v in (node.inputs[0], node.outputs[0])

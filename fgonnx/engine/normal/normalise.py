@@ -18,6 +18,7 @@ import onnx_ir.passes.common as common
 from fgonnx.engine.graph import probe
 from fgonnx.engine.graph.emit import PREFIX
 from fgonnx.engine.graph.lookups import lookups, vocabulary
+from fgonnx.engine.graph.origin import source_of
 from fgonnx.engine.graph.session import first_line
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.inputs import choose_input, concrete_shape, described, free_inputs, tie_sizes
@@ -35,6 +36,7 @@ from fgonnx.engine.normal.quantised import dequantise, is_quantised
 from fgonnx.engine.normal.recurrence import settle_recurrences
 from fgonnx.engine.normal.roles import roles
 from fgonnx.engine.normal.rounding import tie_rounding
+from fgonnx.engine.normal.sized import needed_values, sizes_of
 from fgonnx.engine.normal.stepped import roles_with_steps
 from fgonnx.engine.normal.tie import Twins
 from fgonnx.engine.normal.training import refuse_training
@@ -90,6 +92,8 @@ class Normal:
         Then, the values that have a row for every sample.
     independent : bool
         Whether the operators prove that the samples of a batch do not influence each other; else it was only tried.
+    sized : bool
+        Whether sizes of some values follow from the values of inputs: those that are known are of one run.
     ids : ir.Value, optional
         The graph input, where it holds ids: `x` are the rows of a table that they select.
     selected : ir.Value, optional
@@ -122,6 +126,7 @@ class Normal:
     vocabulary: tuple[int, ...] | None = None
     axes: str = ""
     in_place: bool = False
+    sized: bool = False
 
     @property
     def given(self) -> str:
@@ -194,6 +199,7 @@ def normalise(
             model, str(x.name), shape, loaded.folder, notes, one_by_one=one_by_one, tangle=tangle
         )
     except ModelError as error:
+        _refuse_sizes_given(model, x, loaded.name, error)
         if all(isinstance(d, int) for d in dims_of(x)[1:]):
             if fixed:
                 raise
@@ -259,7 +265,29 @@ def normalise(
         rows if found else None,
         vocabulary(found),
         in_place=in_place,
+        sized=bool(sizes_of(model.graph).axes),
     )
+
+
+def _refuse_sizes_given(model: ir.Model, x: ir.Value, where: str, error: ModelError) -> None:
+    """Refuse a model that does not run on zeros, where another input says how large something is.
+
+    Raises
+    ------
+    ModelError
+        With the inputs that have to be given a value.
+    """
+    given = {v: node for v, node in needed_values(model.graph).items() if v.name != x.name}
+    if not given:
+        return
+    names = " and ".join(f"'{v.name}'" for v in given)
+    name, op_type = source_of(next(iter(given.values())))
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    raise ModelError(
+        f"{where}: the values of its input {names} say how large '{name}' ({op_type}) makes its result, and sizes have "
+        f"to be known before it is explained: bind {names} to a value ({parameter('bind')}); with zeros onnxruntime "
+        f"does not run it ({first_line(cause)})"
+    ) from error
 
 
 def inline_functions(model: ir.Model) -> None:

@@ -23,6 +23,7 @@ from fgonnx.engine.model.inputs import choose_input, refuse_untied
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.cut import free_input
 from fgonnx.engine.normal.normalise import Normal, normalise
+from fgonnx.engine.normal.sized import sizes_of
 from fgonnx.engine.normal.tie import resolve_own_nodes
 from fgonnx.engine.rewrite import rows
 from fgonnx.engine.rewrite.arranged import arranged, in_own_layout
@@ -36,6 +37,7 @@ from fgonnx.engine.rewrite.rewritten import Rewritten, describe
 from fgonnx.engine.rewrite.samples import entangled, refuse_sized_by_data
 from fgonnx.engine.rules.fast import recompute
 from fgonnx.engine.walk import ENGINES, PASSES, backward, cuts
+from fgonnx.engine.walk.chosen_sizes import refused_sizes
 from fgonnx.errors import ModelError, OptionError, TargetError, UnsupportedError
 from fgonnx.fields import of_kind
 from fgonnx.wording import in_utf8, parameter
@@ -205,6 +207,8 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     read_copies(normal.model)
     if op.portable:
         make_portable(normal.model)
+    if sizes_of(graph).said():  # onnxruntime takes the shapes of one run for those of all, and folds what follows
+        forget_shapes(graph)
     rewritten = Rewritten(
         model=normal.model,
         options=options,
@@ -231,9 +235,11 @@ def _hold_whole(normal: Normal, active: set[ir.Value], head: ir.Value) -> None:
     """Refuse what leads to the head without a cotangent; note the choices that are held fixed."""
     nodes, opset = list(normal.model.graph), normal.model.opset_imports[""]
     found = cuts.find(nodes, [normal.x], active, head, opset, cuts.Origin.of(normal))
-    if found.refusals:
-        ruled = backward.refusals(backward.path(nodes, active, head), opset)
-        raise UnsupportedError([*found.refusals, *(r for r in ruled if r not in found.refusals)])
+    path = backward.path(nodes, active, head)
+    refused = [*found.refusals, *refused_sizes(normal, path, active)]
+    if refused:
+        ruled = backward.refusals(path, opset)
+        raise UnsupportedError([*refused, *(r for r in ruled if r not in refused)])
     normal.notes += [note for note in found.notes() if note not in normal.notes]
 
 
