@@ -123,12 +123,14 @@ def _read(loaded: LoadedModel, x: ir.Value, rank: int) -> Roles:
 def _given(layout: str, x: ir.Value, read: Roles, where: str) -> Found:
     axis = batch_axis(layout)
     proven = _proven_batch(read)
-    letter = "" if proven in (axis, "unknown") or not isinstance(proven, int) else layout[proven]
+    # A first axis of one entry makes one sample of all behind it, and may be any part of it.
+    one = dims_of(x)[0] == 1 and (axis == 0 or proven == 0)
+    letter = "" if one or proven in (axis, "unknown") or not isinstance(proven, int) else layout[proven]
     if letter and letter not in "ND":
-        reading = next(r for r in read.axes[proven] if r.role == BATCH_AXIS and r.proven)  # type: ignore[index]
+        reader = next(r for r, a in zip(read.readers, read.batches, strict=True) if proven in a.origins)
         raise OptionError(
             f"{where}: {parameter('layout', layout)} does not make axis {proven} of the input the batch, but "
-            f"{reading.node} reads it as the batch; leave the layout out, or correct it"
+            f"{reader} reads it as the batch; leave the layout out, or correct it"
         )
     size = dims_of(x)[axis] if axis is not None else 0
     return Found(axis, size if isinstance(size, int) and size > 1 else 0)
@@ -153,6 +155,8 @@ def _find(x: ir.Value, read: Roles, trial: trials.Trials) -> Found:
     proven = _proven_batch(read)
     if proven is None:
         return Found(None)
+    if dims[0] == 1 and isinstance(proven, int):
+        return _behind_one(dims, read, proven, trial)
     if isinstance(proven, int):
         size = dims[proven]
         return Found(proven, size if isinstance(size, int) and size > 1 else 0)
@@ -164,6 +168,24 @@ def _find(x: ir.Value, read: Roles, trial: trials.Trials) -> Found:
     if not isinstance(dims[0], int) and (weak := read.of(0)) is not None and weak.role == BATCH_AXIS:
         return Found(0)
     return _tried(dims, trial)
+
+
+def _behind_one(dims: Sequence[int | ir.SymbolicDim], read: Roles, proven: int, trial: trials.Trials) -> Found:
+    """Return the batch where the first axis has one entry: that one, unless another one answers to an output.
+
+    Operators read channels, frames or patches as their batch that are folded into the first axis. A Reshape that folds
+    them keeps the sample whole, unless the output has one row for each of them.
+    """
+    folded = [min(axis.origins - {0}) for axis in read.batches if 0 in axis.origins and axis.origins != {0}]
+    axis = proven or (folded[0] if folded else 0)
+    size = dims[axis]
+    if not axis or size == 1:
+        return Found(axis)
+    fixed = size if isinstance(size, int) else 0
+    if not trial.runs:
+        return Found(proven, fixed if proven else 0)
+    place = trial.answer(axis) if fixed else trial.joined(axis)
+    return Found(axis, fixed) if place == 0 or (proven and place is not None) else Found(0)
 
 
 def _tried(dims: Sequence[int | ir.SymbolicDim], trial: trials.Trials) -> Found:

@@ -99,6 +99,8 @@ def contradicted(layout: str, found: Roles, shape: Sequence[int | ir.SymbolicDim
         reading = found.of(axis, proven=True)
         if reading is None or size == 1 or _agrees(letter, reading, layout):
             continue
+        if reading.role == BATCH_AXIS and layout[0] == "N" and shape[0] == 1:
+            continue  # parts of the only sample
         raise OptionError(
             f"{where}: {parameter('layout', given)} makes axis {axis} of the input ({_size(size)}) {_WORDS[letter]}, "
             f"but {reading.node} reads it as {reading.role}; leave the layout out, or correct it"

@@ -80,18 +80,22 @@ class Roles:
         The readings of every axis of the input.
     batches : list of Axis
         What is the batch axis of the operators that have one for certain.
+    readers : list of str
+        Those operators, for messages.
     """
 
     axes: dict[int, list[Reading]] = field(default_factory=dict)
     batches: list[Axis] = field(default_factory=list)
+    readers: list[str] = field(default_factory=list)
 
     def add(self, axis: Axis, role: str, node: ir.Node, *, proven: bool) -> None:
         """Add a reading of an axis of a value."""
+        told = f"'{node.name or node.outputs[0].name}' ({node.op_type})"
         if role == BATCH_AXIS and proven:
             self.batches.append(axis)
+            self.readers.append(told)
         if axis.single is not None:
-            reading = Reading(role, f"'{node.name or node.outputs[0].name}' ({node.op_type})", proven)
-            self.axes.setdefault(axis.single, []).append(reading)
+            self.axes.setdefault(axis.single, []).append(Reading(role, told, proven))
 
     def of(self, axis: int, *, proven: bool = False) -> Reading | None:
         """Return how an axis is read, the proven readings first; None if it is not, or in several ways."""
@@ -350,7 +354,19 @@ def _reshaped(node: ir.Node, source: ir.Value, axes: Axes) -> Axes | None:
     after = _target(node, before)
     if after is None:
         after = _sizes(node.outputs[0], names)
-    return None if after is None or math.prod(before) != math.prod(after) else regrouped(axes, before, after)
+    if after is None or math.prod(before) != math.prod(after):
+        return None
+    found = regrouped(axes, before, after)
+    return None if found is None else _with_first(axes, before, found, after)
+
+
+def _with_first(axes: Axes, before: Sequence[int], found: Axes, after: Sequence[int]) -> Axes:
+    """Merge a first axis of one entry with the next one that takes its place, as an axis of more entries is."""
+    if not axes or not found or 0 not in axes[0].origins or (before[0] == 1) == (after[0] == 1):
+        return found
+    if before[0] == 1:
+        return (Axis(found[0].origins | axes[0].origins, False), *found[1:])
+    return found if axes[0].whole else (Axis(axes[0].origins, False), *found[1:])
 
 
 def _target(node: ir.Node, before: Sequence[int]) -> list[int] | None:

@@ -129,12 +129,16 @@ class Trials:
 
     def joins(self, axis: int) -> bool:
         """Tell whether two samples side by side along an axis of free size give what they give alone."""
+        return self.joined(axis) is not None
+
+    def joined(self, axis: int) -> int | None:
+        """Return the axis of the explained output along which they lie side by side; None without."""
         if axis not in self._joined:
             try:
                 self._joined[axis] = self._join(axis)
             except ModelError:
                 self._joined[axis] = {}
-        return self._head in self._joined[axis]
+        return self._joined[axis].get(self._head)
 
     def takes_one(self, axis: int) -> bool:
         """Tell whether the model runs on one entry along an axis of free size, but not on two."""
