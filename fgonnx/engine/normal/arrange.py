@@ -13,7 +13,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.values import dims_of
+from fgonnx.engine.graph.values import dims_of, inputs_of
 from fgonnx.engine.model.arrangement import Arrangement, Place
 from fgonnx.engine.model.inputs import choose_input, described, free_inputs
 from fgonnx.engine.model.layouts import batch_axis, check_layout, plain
@@ -233,6 +233,10 @@ def _arranged(loaded: LoadedModel, x: ir.Value, found: Found, trial: trials.Tria
     inputs = _places(model.graph, x, axis)
     if axis is not None and len(free_inputs(model.graph)) > 1:
         inputs.update(trial.tie(axis))
+        beside = _beside(model.graph, x, inputs, trial.head) if not found.fixed else []
+        for other in trial.apart(axis, beside) if beside else ():
+            inputs[other] = None
+            notes.append(f"the input '{other}' has no row for each sample: all samples take the whole of it")
     outputs = trial.places(axis)
     loaded = replace(loaded, notes=(*loaded.notes, *notes))
     if not any(place != 0 for place in (*inputs.values(), *outputs.values())) and filled == 1:
@@ -307,6 +311,20 @@ def _places(graph: ir.Graph, x: ir.Value, axis: Place) -> dict[str, Place]:
         elif not same and own[0] in others:
             found[str(v.name)] = None
     return found
+
+
+def _beside(graph: ir.Graph, x: ir.Value, placed: Mapping[str, Place], head: str) -> list[str]:
+    """Return the inputs that the head depends on whose first axis has a free size, but not the name of the batch."""
+    others = [
+        v
+        for v in free_inputs(graph)
+        if v.name not in (x.name, *placed) and v.shape is not None and v.shape.rank() and not isinstance(v.shape[0], int)
+    ]
+    needed = {v for v in graph.outputs if v.name == head}
+    for node in reversed(list(graph) if others else []):
+        if not needed.isdisjoint(node.outputs):
+            needed.update(inputs_of(node))
+    return [str(v.name) for v in others if v in needed]
 
 
 def _turn_input(model: ir.Model, v: ir.Value, place: Place, copies: int) -> None:

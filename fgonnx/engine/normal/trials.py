@@ -43,6 +43,11 @@ class Trials:
         Its sizes, where they are free.
     output : str, optional
         The explained output.
+
+    Attributes
+    ----------
+    head : str
+        The explained output, or the first one where that is none of the model's.
     """
 
     def __init__(self, loaded: LoadedModel, x: ir.Value, shape: Sequence[int] | None, output: str | None) -> None:
@@ -52,7 +57,7 @@ class Trials:
         tensors = [v for v in loaded.ir.graph.outputs if v.type is None or isinstance(v.type, ir.TensorType)]
         self._outputs = [str(v.name) for v in tensors]
         floating = [str(v.name) for v in tensors if v.dtype is None or v.dtype.is_floating_point()]
-        self._head = output if output in self._outputs else (floating or self._outputs or [""])[0]
+        self.head = output if output in self._outputs else (floating or self._outputs or [""])[0]
         self._tied: dict[str, int] = {}
         self._single: set[int] = set()
         self._joined: dict[int, dict[str, int]] = {}
@@ -138,7 +143,7 @@ class Trials:
                 self._joined[axis] = self._join(axis)
             except ModelError:
                 self._joined[axis] = {}
-        return self._joined[axis].get(self._head)
+        return self._joined[axis].get(self.head)
 
     def takes_one(self, axis: int) -> bool:
         """Tell whether the model runs on one entry along an axis of free size, but not on two."""
@@ -205,9 +210,41 @@ class Trials:
                 found[name] = place
         return found
 
+    def apart(self, axis: int, names: Sequence[str]) -> list[str]:
+        """Return which other inputs, with a free first axis of their own, the head takes whole: keys, or a gallery.
+
+        The head has then one row for each sample, whatever the number of entries of the other input.
+        """
+        inputs = {str(v.name): v for v in free_inputs(self._loaded.ir.graph)}
+        asked = {name: self._symbol(inputs[name], 0) for name in names}
+        symbols = sorted({symbol for symbol in asked.values() if symbol is not None})
+        for tried in ([symbols] if symbols[1:] else []) + [[symbol] for symbol in symbols]:
+            try:
+                if self._whole(axis, tried):
+                    return [name for name, symbol in asked.items() if symbol in tried]
+            except ModelError:
+                continue
+        return []
+
+    def _whole(self, axis: int, symbols: Sequence[str]) -> bool:
+        """Tell whether the head has a row for each sample beside three entries of other axes."""
+        batch, size = self._symbol(self._x, axis), self._size
+        if size is None or batch in symbols:
+            return False
+        beside = dict.fromkeys(symbols, 3)
+        if batch is None:
+            return dims_of(self._x)[axis] == 1 and self._run(self._feeds(size, beside))[self.head].shape[:1] == (1,)
+        both = self._feeds(size, {**beside, batch: 2})
+        names = [k for k, array in self._feeds(size, {**beside, batch: 1}).items() if array.shape != both[k].shape]
+        alone = [
+            self._run({k: np.take(v, [i], axis if k == self._x.name else 0) if k in names else v for k, v in both.items()})
+            for i in (0, 1)
+        ]
+        return doubled(*(run[self.head] for run in alone), self._run(both)[self.head]) is not None
+
     def answer(self, axis: int) -> int | None:
         """Return the axis of the explained output whose rows answer to the samples of a fixed batch; None without."""
-        return self._answers(axis).get(self._head)
+        return self._answers(axis).get(self.head)
 
     def _answers(self, axis: int) -> dict[str, int]:
         if axis not in self._answered:
@@ -289,10 +326,10 @@ class Trials:
         if not self.runs:
             return
         if self.answer(axis) is None:
-            raise ModelError(mixing(self._loaded.name, self._head, described([self._x])))
+            raise ModelError(mixing(self._loaded.name, self.head, described([self._x])))
         # A sample that is repeated takes the first place of the batch: all places have to be alike.
         count = dims_of(self._x)[axis]
-        if self._head not in self._alike(axis):
+        if self.head not in self._alike(axis):
             raise ModelError(
                 f"{self._loaded.name}: the result for a sample depends on its place in the batch of {count} that the "
                 f"input {described([self._x])} holds: constants of the model differ from place to place; export it "
