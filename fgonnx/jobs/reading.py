@@ -15,7 +15,7 @@ from fgonnx.engine.graph.lookups import holds_ids
 from fgonnx.engine.graph.values import dims_of, dtype_of
 from fgonnx.engine.model.layouts import samples_first
 from fgonnx.engine.model.load import LoadedModel
-from fgonnx.engine.normal.arrange import allows
+from fgonnx.engine.normal.whole import allows
 from fgonnx.engine.rewrite.options import NEXT, TARGETS, Options
 from fgonnx.errors import OptionError, PreprocessingError, TargetError
 from fgonnx.fields import MODEL, check_fields, check_idle, documented, option, pairs

@@ -153,8 +153,10 @@ def tie_sizes(graph: ir.Graph, x: ir.Value, shape: Sequence[int]) -> list[str]:
     ]
 
 
-def refuse_untied(graph: ir.Graph, x: ir.Value, where: str) -> None:
+def refuse_untied(graph: ir.Graph, x: ir.Value, where: str, own: ir.Graph | None = None) -> None:
     """Refuse free sizes of other inputs that are not those of the explained one, in a file that has to fix them.
+
+    Messages describe the inputs of the model's own graph, where another was written for it.
 
     Raises
     ------
@@ -162,6 +164,8 @@ def refuse_untied(graph: ir.Graph, x: ir.Value, where: str) -> None:
         There is one.
     """
     if left := list(_untied(graph, x)):
+        names = [v.name for v in left]
+        left = [v for v in own.inputs if v.name in names] if own is not None else left
         sizes = {str(v.name): tuple(d if isinstance(d, int) else 1 for d in dims_of(v)) for v in left[:1]}
         raise ModelError(
             f"{where}: free sizes of its inputs {described(left)} are fixed in a file, as they are not those of the "

@@ -10,17 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
-import onnx_ir.passes.common as common
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.values import dims_of, inputs_of
+from fgonnx.engine.graph.values import dims_of
 from fgonnx.engine.model.arrangement import Arrangement, Place
 from fgonnx.engine.model.inputs import choose_input, described, free_inputs
 from fgonnx.engine.model.layouts import batch_axis, check_layout, plain
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal import trials
 from fgonnx.engine.normal.layout import contradicted
-from fgonnx.engine.normal.roles import BATCH_AXIS, CHANNEL, Roles, roles
+from fgonnx.engine.normal.roles import BATCH_AXIS, CHANNEL, Roles
+from fgonnx.engine.normal.whole import as_one, beside, read_axes
 from fgonnx.errors import FgonnxError, ModelError, OptionError
 from fgonnx.wording import parameter
 
@@ -86,7 +86,7 @@ def arrange(
     rank = len(dims_of(x))
     if layout is not None:
         check_layout(layout, rank, loaded.name)
-    read = _read(loaded, x, rank)
+    read = read_axes(loaded, x, rank)
     trial = trials.Trials(loaded, x, input_shape, output)
     if layout is not None:
         found = _given(layout, x, read, loaded.name)
@@ -96,28 +96,6 @@ def arrange(
     over = read.of(0) if rank == 1 else None
     given = Arrangement(str(x.name), found.axis, given=layout, reads="T" if over and over.role != CHANNEL else "")
     return _arranged(loaded, x, found, trial, given)
-
-
-def allows(loaded: LoadedModel, layout: str, input_name: str | None = None) -> bool:
-    """Tell whether no operator contradicts a layout of an input."""
-    x = choose_input(loaded.ir, input_name, loaded.name)
-    rank = len(dims_of(x))
-    if rank != len(layout):
-        return False
-    try:
-        contradicted(plain(layout), _read(loaded, x, rank), dims_of(x), loaded.name, layout)
-    except OptionError:
-        return False
-    return True
-
-
-def _read(loaded: LoadedModel, x: ir.Value, rank: int) -> Roles:
-    model = loaded.ir
-    if model.functions:
-        model = model.clone()
-        common.InlinePass()(model)
-        x = next(v for v in model.graph.inputs if v.name == x.name)
-    return roles(model.graph, x, rank)
 
 
 def _given(layout: str, x: ir.Value, read: Roles, where: str) -> Found:
@@ -212,12 +190,13 @@ def _arranged(loaded: LoadedModel, x: ir.Value, found: Found, trial: trials.Tria
         assert axis is not None
         freed = trial.freed(axis)
         if freed is None:
-            trial.refuse_mixing(axis)
+            whole = as_one(loaded, name)
+            trial.refuse_mixing(axis, whole)
             if found.fixed > _MOST_COPIES:
+                advice = f", or take the whole array as one sample ({parameter('layout', whole)})" if whole else ""
                 raise ModelError(
                     f"{loaded.name}: the batch of its input {described([x])} is fixed to {found.fixed} samples: one "
-                    "would have to be repeated that often; export it with batch size 1 or a free one, or name the axes "
-                    f"of the whole array as of a single sample ({parameter('layout')} without N)"
+                    f"would have to be repeated that often; export it with batch size 1 or a free one{advice}"
                 )
             filled = found.fixed
             notes.append(
@@ -233,8 +212,8 @@ def _arranged(loaded: LoadedModel, x: ir.Value, found: Found, trial: trials.Tria
     inputs = _places(model.graph, x, axis)
     if axis is not None and len(free_inputs(model.graph)) > 1:
         inputs.update(trial.tie(axis))
-        beside = _beside(model.graph, x, inputs, trial.head) if not found.fixed else []
-        for other in trial.apart(axis, beside) if beside else ():
+        others = beside(model.graph, x, inputs, trial.head) if not found.fixed else []
+        for other in trial.apart(axis, others) if others else ():
             inputs[other] = None
             notes.append(f"the input '{other}' has no row for each sample: all samples take the whole of it")
     outputs = trial.places(axis)
@@ -311,20 +290,6 @@ def _places(graph: ir.Graph, x: ir.Value, axis: Place) -> dict[str, Place]:
         elif not same and own[0] in others:
             found[str(v.name)] = None
     return found
-
-
-def _beside(graph: ir.Graph, x: ir.Value, placed: Mapping[str, Place], head: str) -> list[str]:
-    """Return the inputs that the head depends on whose first axis has a free size, but not the name of the batch."""
-    others = [
-        v
-        for v in free_inputs(graph)
-        if v.name not in (x.name, *placed) and v.shape is not None and v.shape.rank() and not isinstance(v.shape[0], int)
-    ]
-    needed = {v for v in graph.outputs if v.name == head}
-    for node in reversed(list(graph) if others else []):
-        if not needed.isdisjoint(node.outputs):
-            needed.update(inputs_of(node))
-    return [str(v.name) for v in others if v in needed]
 
 
 def _turn_input(model: ir.Model, v: ir.Value, place: Place, copies: int) -> None:

@@ -41,6 +41,7 @@ from fgonnx.engine.normal.stepped import roles_with_steps
 from fgonnx.engine.normal.tie import Twins
 from fgonnx.engine.normal.training import refuse_training
 from fgonnx.engine.normal.unrolled import mark_steps
+from fgonnx.engine.normal.whole import no_batch
 from fgonnx.errors import ModelError
 from fgonnx.wording import parameter
 
@@ -206,8 +207,7 @@ def normalise(
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
             raise ModelError(
                 f"{loaded.name}: onnxruntime does not run it on one sample, {described([x])} of shape {shape} "
-                f"({first_line(cause)}). If its first axis is no batch but part of one sample, "
-                f"say so ({parameter('layout')}, as 'TF')"
+                f"({first_line(cause)}){no_batch(loaded, str(x.name))}"
             ) from error
         others = [v for v in free_inputs(model.graph) if v is not x]
         beside = f" beside {described(others)}" if others else ""

@@ -26,12 +26,13 @@ def alike(found: Array, truth: Array) -> bool:
     return np.allclose(found, truth, rtol=1e-7, atol=1e-7 * float(np.abs(truth).max(initial=0.0)), equal_nan=True)
 
 
-def mixing(where: str, output: str, shown: str) -> str:
-    """Return the message for samples that influence each other."""
+def mixing(where: str, output: str, shown: str, layout: str) -> str:
+    """Return the message for samples that influence each other; `layout` is one that makes one sample of all."""
+    whole = f", or take the whole array as one sample ({parameter('layout', layout)})" if layout else ""
     return (
-        f"{where}: the samples of a batch influence each other: no axis of '{output}' answers to the samples of its "
-        f"input {shown} alone; explain an output with one row per sample ({parameter('output')}), or name the axes of "
-        f"the whole array as of a single sample ({parameter('layout')} without N)"
+        f"{where}: the samples of a batch influence each other, or are parts of one sample: no axis of '{output}' "
+        f"answers to the samples of its input {shown} alone; explain an output with one row per sample "
+        f"({parameter('output')}){whole}"
     )
 
 

@@ -234,13 +234,13 @@ class Trials:
         beside = dict.fromkeys(symbols, 3)
         if batch is None:
             return dims_of(self._x)[axis] == 1 and self._run(self._feeds(size, beside))[self.head].shape[:1] == (1,)
-        both = self._feeds(size, {**beside, batch: 2})
-        names = [k for k, array in self._feeds(size, {**beside, batch: 1}).items() if array.shape != both[k].shape]
+        both, one = (self._feeds(size, {**beside, batch: count}) for count in (2, 1))
+        at = {k: np.not_equal(v.shape, one[k].shape).nonzero()[0] for k, v in both.items()}
         alone = [
-            self._run({k: np.take(v, [i], axis if k == self._x.name else 0) if k in names else v for k, v in both.items()})
-            for i in (0, 1)
+            self._run({k: np.take(v, [i], int(at[k][0])) if len(at[k]) else v for k, v in both.items()}) for i in (0, 1)
         ]
-        return doubled(*(run[self.head] for run in alone), self._run(both)[self.head]) is not None
+        first, second, joined = (run[self.head] for run in (*alone, self._run(both)))
+        return doubled(first, second, joined) is not None
 
     def answer(self, axis: int) -> int | None:
         """Return the axis of the explained output whose rows answer to the samples of a fixed batch; None without."""
@@ -315,8 +315,10 @@ class Trials:
                 found[output] = place
         return found
 
-    def refuse_mixing(self, axis: int) -> None:
+    def refuse_mixing(self, axis: int, layout: str) -> None:
         """Refuse a fixed batch whose samples influence each other, or do not all stand for the same.
+
+        Messages name a layout that makes one sample of all, if there is one.
 
         Raises
         ------
@@ -326,7 +328,7 @@ class Trials:
         if not self.runs:
             return
         if self.answer(axis) is None:
-            raise ModelError(mixing(self._loaded.name, self.head, described([self._x])))
+            raise ModelError(mixing(self._loaded.name, self.head, described([self._x]), layout))
         # A sample that is repeated takes the first place of the batch: all places have to be alike.
         count = dims_of(self._x)[axis]
         if self.head not in self._alike(axis):

@@ -105,7 +105,8 @@ def rewrite(model: ModelLike | LoadedModel, *, options: Options | None = None, *
         )
     options = options_with_changes(options, changes)
     loaded, options = arranged(bound_to(load(model), options.bind, options.input_shape), options)
-    refuse_untied(loaded.ir.graph, choose_input(loaded.ir, options.input, loaded.name), loaded.name)
+    own = loaded.own.graph if loaded.own is not None else None
+    refuse_untied(loaded.ir.graph, choose_input(loaded.ir, options.input, loaded.name), loaded.name, own)
     rewritten = build(loaded, options)
     if options.contrast is not None and sum(size > 1 for size in rewritten.head_shape) > 1:
         raise TargetError(

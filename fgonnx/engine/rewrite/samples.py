@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 import onnx_ir as ir
 
 from fgonnx.engine.graph.values import content_of, inputs_of, optional
+from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.expand import depends_on_inputs
 from fgonnx.engine.normal.normalise import Normal
+from fgonnx.engine.normal.whole import no_batch
 from fgonnx.engine.rewrite.head import own_name
 from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.walk import backward
@@ -65,10 +67,14 @@ def entangled(loaded: LoadedModel, normal: Normal, options: Options, head: ir.Va
     if output not in normal.entangled or normal.batched:
         return ""
     named = _named(loaded, normal, head, {}, [])
+    several = len(free_inputs(loaded.ir.graph)) > 1
+    bound = f". Bind inputs that have no row for each sample ({parameter('bind')})" if several else ""
+    whole = no_batch(loaded, normal.given)
+    either = ", or its first axis is no batch" if whole else ""
     return (
-        f"{loaded.name}: the samples of a batch influence each other: '{output}' of two samples is not that of either "
-        f"alone, so a sample has no score of its own. Give one sample at a time{ONE_AT_A_TIME}, which "
-        f"is explained alone{_instead(named, ', or')}"
+        f"{loaded.name}: the samples of a batch influence each other{either}: '{output}' of two samples is not that of "
+        f"either alone, so a sample has no score of its own. Give one sample at a time{ONE_AT_A_TIME}, which "
+        f"is explained alone{_instead(named, ', or')}{bound}{whole}"
     )
 
 
