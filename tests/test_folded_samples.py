@@ -284,7 +284,7 @@ NO_BATCH = {
     "points of an output of one row": ("float[N,3] x", POINTS[0].replace("{kept}", "1"), POINTS[1], (9, 3)),
     "nodes of a graph": (
         "float[V,3] x, float[V,V] near",
-        "h = MatMul(near, x) c = MatMul(h, a) r = Relu(c) y = MatMul(r, w)",
+        "h = MatMul(near, x) c = MatMul(h, a) r = Relu(c) q = MatMul(near, r) y = MatMul(q, w)",
         {"a": (3, 8), "w": (8, 4)},
         (4, 3),
     ),
@@ -307,8 +307,9 @@ NO_BATCH = {
 def test_refusals_name_the_layout_that_works_where_the_first_axis_is_no_batch(case):
     inputs, body, weights, shape = NO_BATCH[case]
     used = {n: a for n, a in (draw(seed=2, **weights) | NUMBERS).items() if re.search(rf"\b{n}\b", body)}
-    source = model(f"({inputs}) => (float y) {{ {body} }}", weights=used)
-    source.graph.output[0].type.tensor_type.ClearField("shape")
+    source = model(f"({inputs}) => (float[{'V,4' if 'near' in inputs else 'R'}] y) {{ {body} }}", weights=used)
+    if "near" not in inputs:
+        source.graph.output[0].type.tensor_type.ClearField("shape")
     feeds = {"x": picture(shape[1:], shape[0])}
     if "near" in inputs:
         feeds["near"] = np.abs(picture((4,), 4))
