@@ -69,7 +69,7 @@ def page() -> str:
             f"{', '.join(integers.ARITHMETIC)} work on r / s + z, where no result can leave the range of its type; "
             f"{', '.join(integers.ROUNDED)} by constants do too, and what they round is a separate term. "
             "Gather looks up a constant table of one axis, its slope being that between neighbouring entries. "
-            "Round, Floor and Ceil between a division by a scale and a multiplication by it are quantisers, too. "
+            "Round, Floor and Ceil to 15 levels or more are quantisers, too ([limits](limits.md)). "
             "Other operators on integers that depend on the input are refused, also beside a skip connection.",
             120,
         ),

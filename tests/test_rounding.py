@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -10,6 +12,7 @@ import fgonnx
 from fgonnx.engine.graph.session import Session
 from fgonnx.errors import UnsupportedError
 from tests.integer_networks import network, pictures, slope
+from tests.support import model
 
 MORE = {
     "least": np.float32(-128),
@@ -98,18 +101,77 @@ def test_places_that_are_rounded_are_a_choice() -> None:
     assert "`GatherElements` 'places' chooses by index; its choice is held fixed" in notes
 
 
-STEPS = {
-    "multiplied twice by what follows from the input": "g = Sigmoid(y)\na = Mul(y, g)\nr = Round(a)\nt = Mul(r, g)",
-    "scaled to another size": "a = Div(y, s)\nr = Round(a)\nt = Mul(r, s2)",
-    "of a reciprocal": "g = Exp(y)\na = Div(f3, g)\nr = Round(a)\nt = Mul(r, g)",
+#: Of what is rounded: few steps of the input of 0 to 1 that models are tried on, many, or as many as bounds leave.
+STAIRCASES = {
+    "bare": "r = Round(x)",
+    "between two factors of 1": "a = Mul(x, one) k = Round(a) r = Mul(k, one)",
+    "between two divisions by 1": "a = Div(x, one) k = Round(a) r = Div(k, one)",
+    "a coarse step": "a = Div(x, coarse) k = Floor(a) r = Mul(k, coarse)",
+    "a coarse step, of another size behind it": "a = Mul(x, two) k = Ceil(a) r = Mul(k, coarse)",
+    "bounded to four levels": "a = Div(x, coarse) k = Round(a) c = Clip(k, zero, three) r = Mul(c, coarse)",
+    "bounded to four levels before": "a = Div(x, coarse) c = Clip(a, zero, three) k = Round(c) r = Mul(k, coarse)",
+    "used twice": "a = Div(x, coarse) k = Floor(a) q = Mul(k, coarse) e = Sub(x, q) f = Mul(e, two) r = Add(q, f)",
+}
+QUANTISERS = {
+    "a fine step": "a = Div(x, fine) k = Floor(a) r = Mul(k, fine)",
+    "many levels, of another size behind them": "a = Div(x, fine) k = Ceil(a) r = Mul(k, finer)",
+    "many levels that are read as they are": "a = Div(x, fine) r = Round(a)",
+    "bounded to 256 levels": "a = Div(x, coarse) k = Round(a) c = Clip(k, least, most) r = Mul(c, coarse)",
+    "behind a zero point": """a = Div(x, coarse) a1 = Add(a, three) k = Round(a1) c = Clip(k, least, most)
+        b = Sub(c, three) r = Mul(b, coarse)""",
+    "stored in eight bits": "a = Div(x, fine) b = Round(a) k = Clip(b, least, most) i = Cast<to=3>(k) r0 = Cast<to=1>(i) r = Mul(r0, fine)",
+    "used twice": "a = Div(x, fine) k = Floor(a) q = Mul(k, fine) e = Sub(x, q) f = Mul(e, two) r = Add(q, f)",
+}
+NUMBERS = {
+    **{"one": 1, "two": 2, "three": 3, "zero": 0, "coarse": 1.5, "fine": 0.01, "finer": 0.005},
+    **{"least": -128, "most": 127},
 }
 
 
-@pytest.mark.parametrize("case", STEPS)
-def test_steps_between_other_factors_are_none_of_a_quantiser(case: str) -> None:
-    skip = STEPS[case].replace("\nt = ", "\nd = ") + "\nt = Add(d, y)"
-    notes = fgonnx.Explainer(network(skip, more=MORE))(pictures()).settings["notes"]
-    assert any("constant between its steps" in n for n in notes)
+def stepped(body: str) -> onnx.ModelProto:
+    text = f"(float[N,5] x) => (float[N,2] y) {{ {body} t = Sin(x) v = Add(r, t) y = MatMul(v, weights) }}"
+    weights = np.random.default_rng(3).normal(size=(5, 2)).astype(np.float32)
+    return model(text, 13, weights={"weights": weights, **{k: np.float32(v) for k, v in NUMBERS.items()}})
+
+
+POINT = np.array([[0.31, -1.44, 2.57, 0.93, -0.6]], np.float32)
+
+
+@pytest.mark.parametrize("case", STAIRCASES)
+def test_few_steps_are_a_staircase_with_the_slope_of_differences(case: str) -> None:
+    source = stepped(STAIRCASES[case])
+    found = fgonnx.Explainer(source, input_gradient=True, cache=False)(POINT, 0)
+    assert any("constant between its steps" in n for n in found.notes)
+    run, step = Session(source), np.float32(1e-2)
+    ends = [[run.run({"x": POINT + t * step * e})["y"][0, 0] for e in np.eye(5, dtype=np.float32)] for t in (1, -1)]
+    slopes = (np.array(ends[0]) - np.array(ends[1])) / (2 * step)
+    np.testing.assert_allclose(found.input_gradient[0], slopes, rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("case", QUANTISERS)
+def test_many_steps_are_passed_straight_through_by_name(case: str) -> None:
+    found = fgonnx.Explainer(stepped(QUANTISERS[case]), input_gradient=True, cache=False)(POINT, 0)
+    assert [n for n in found.notes if "passed straight through as a quantiser" in n]
+    linear = re.sub(r"(Round|Floor|Ceil)\(", "Identity(", QUANTISERS[case])
+    linear = linear.replace("i = Cast<to=3>(k) r0 = Cast<to=1>(i)", "r0 = Identity(k)")
+    truth = fgonnx.Explainer(stepped(linear), input_gradient=True, cache=False)(POINT, 0)
+    np.testing.assert_allclose(found.input_gradient, truth.input_gradient, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("q = QuantizeLinear(x, fine, z) r = DequantizeLinear(q, fine, z)", "`QuantizeLinear` 'QuantizeLinear_1' is"),
+        (
+            "a = Div(x, fine) b = Round(a) c = Div(t0, fine) d = Round(c) e = Add(b, d) r = Mul(e, fine)",
+            "`Round` 'Round_2', 'Round_4' are",
+        ),
+    ],
+)
+def test_what_is_passed_straight_through_is_named(body: str, said: str) -> None:
+    source = stepped(f"t0 = Tanh(x) {body}")
+    source.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.int8), "z"))
+    assert any(said in n for n in fgonnx.Explainer(source, cache=False)(POINT, 0).notes)
 
 
 @pytest.mark.parametrize("op_type", ["Round", "Floor", "Ceil", "Sign", "Hardmax"])

@@ -31,6 +31,7 @@ from fgonnx.engine.normal.guards import choose_before
 from fgonnx.engine.normal.half import add_twins, is_half
 from fgonnx.engine.normal.independence import independent
 from fgonnx.engine.normal.layout import settle_layout
+from fgonnx.engine.normal.levels import measured_levels
 from fgonnx.engine.normal.opset import IR_VERSION, check_results, raise_opset
 from fgonnx.engine.normal.quantised import dequantise, is_quantised
 from fgonnx.engine.normal.recurrence import settle_recurrences
@@ -233,12 +234,13 @@ def normalise(
         axes = _TOKENS[len(shape)]  # every axis counts tokens: none is of channels
     else:
         axes = settle_layout(x, shape, read, layout, loaded.name, notes, arrangement, stepped)
+    levels = measured_levels(model, x, shape, loaded.folder)
     settle_recurrences(model)
     mark_steps(model.graph)
     found = lookups(model.graph, x) if per_sample else []
     rows, in_place = embedded(model, x, found, loaded.name, axes, batched=batched) if found else (x, False)
     choose_before(model, rows)
-    tie_rounding(model, rows)
+    tie_rounding(model, rows, levels)
     twins = Twins(rows)
     if is_quantised(model.graph) or not (rows.dtype is not None and rows.dtype.is_floating_point()):
         twins = dequantise(model, rows)

@@ -18,8 +18,9 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.values import content_of, dims_of, dtype_of, optional, required, shaped
 from fgonnx.engine.normal.integers import MICROSOFT, Integers
+from fgonnx.engine.normal.levels import span_of
 from fgonnx.engine.normal.residue import is_residue
-from fgonnx.engine.normal.rounding import narrows, span_of
+from fgonnx.engine.normal.rounding import narrows
 from fgonnx.engine.normal.spans import Span
 from fgonnx.engine.normal.tie import DOMAIN, NO_RANGE, Twins, dependent_nodes, table_slopes
 from fgonnx.engine.normal.twin import Twin, code, flag, floating, known_bounds, range_of, same, single

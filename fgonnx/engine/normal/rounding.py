@@ -1,13 +1,14 @@
-"""Quantisation by hand: Round, Floor or Ceil between dividing by a scale and multiplying by it, or before a Cast.
+"""Quantisation by hand: Round, Floor or Ceil of what spans many steps.
 
 Its derivative is zero between the steps and tells nothing of the model; as for QuantizeLinear and DequantizeLinear, the
-gradient is that of the value that is rounded, and rounding is a term of its own. What serves for its residue is no
-quantiser, and stays as it is.
+gradient is that of the value that is rounded, and rounding is a term of its own. How many steps are many, and of what,
+`levels` says: what is done with a result makes no difference, so that equal functions have equal gradients. A staircase
+of few steps stays as it is, and so does what serves for its residue, or for places alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +16,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
-from fgonnx.engine.graph.origin import written_for
-from fgonnx.engine.graph.values import content_of, optional, required, shaped
+from fgonnx.engine.graph.origin import source_of, tensor_of, written_for
+from fgonnx.engine.graph.values import content_of, required, shaped
+from fgonnx.engine.normal.levels import FEWEST_LEVELS, ROUNDING, bounded_levels
 from fgonnx.engine.normal.residue import is_residue
-from fgonnx.engine.normal.spans import EVERYTHING, Span
 from fgonnx.engine.normal.tie import DOMAIN, dependent_nodes
 
 PREFIX = "rounded/"
 """Prefix of the names of what is written."""
-
-ROUNDING = ("Ceil", "Floor", "Round")
 
 # What may lie between rounding and the scales: zero points and bounds.
 _SHIFTS = ("Add", "Clip", "Max", "Min", "Sub")
@@ -52,8 +51,8 @@ class Factor:
     known: npt.NDArray[np.float64] | None
 
 
-def tie_rounding(model: ir.Model, x: ir.Value) -> None:
-    """Requires: constants lifted. Ensures: what a model quantises by hand is tied to what it rounds."""
+def tie_rounding(model: ir.Model, x: ir.Value, levels: Mapping[str, float]) -> None:
+    """Requires: constants lifted, `measured_levels`. Ensures: what is quantised by hand is tied to what it rounds."""
     graph = model.graph
     op = Emitter(graph, prefix=PREFIX)
     changed = False
@@ -61,9 +60,7 @@ def tie_rounding(model: ir.Model, x: ir.Value) -> None:
         if node.domain or node.op_type not in ROUNDING:
             continue
         value, rounded = required(node, 0), node.outputs[0]
-        before = _factor_before(value)
-        undone = before is not None and any(_inverse(before, after) for after in _factors_behind(rounded))
-        if (not undone and not _is_stored(rounded)) or is_residue(rounded):
+        if not _quantises(node, levels) or is_residue(rounded):
             continue
         users = list(rounded.uses())
         tied = op.emit("StraightThrough", value, rounded, domain=DOMAIN, name=f"{rounded.name}::real")
@@ -73,6 +70,34 @@ def tie_rounding(model: ir.Model, x: ir.Value) -> None:
         changed = True
     if changed:
         graph.sort()
+
+
+def _quantises(node: ir.Node, levels: Mapping[str, float]) -> bool:
+    """Tell whether a node rounds to many levels; one that was written for another, whether scales undo each other."""
+    value, rounded = required(node, 0), node.outputs[0]
+    bounded = bounded_levels(rounded)
+    known = levels.get(tensor_of(rounded)) if bounded is None else bounded
+    if source_of(node)[1] in ROUNDING and known is not None:
+        return known >= FEWEST_LEVELS and _is_read(rounded)
+    before = _factor_before(value)
+    undone = before is not None and any(_inverse(before, after) for after in _factors_behind(rounded))
+    return undone or _is_stored(rounded)
+
+
+def _is_read(v: ir.Value, depth: int = 8) -> bool:
+    """Tell whether what is rounded is read as a number, not as a place alone."""
+    if v.is_graph_output() or depth == 0:
+        return True
+    for node, _ in v.uses():
+        if node.op_type in ("Cast", "CastLike") and not node.domain and _is_whole_type(node.outputs[0]):
+            read = _is_number(node.outputs[0])
+        elif not node.domain and node.op_type in (*_SHIFTS, "Identity"):
+            read = _is_read(node.outputs[0], depth - 1)
+        else:
+            read = True
+        if read:
+            return True
+    return False
 
 
 def _factor_before(v: ir.Value) -> Factor | None:
@@ -158,26 +183,6 @@ def whole(v: ir.Value | None) -> bool:
     if node.domain or node.op_type in ROUNDING:
         return not node.domain
     return node.op_type in (*_SHIFTS, "Identity") and all(u is None or whole(u) for u in node.inputs)
-
-
-def span_of(v: ir.Value) -> Span:
-    """Return two numbers between which a floating-point value is kept by the bounds it has last been given."""
-    node = v.producer()
-    if node is None or node.domain or node.op_type not in ("Clip", "Identity", "Max", "Min"):
-        return EVERYTHING
-    low, high = span_of(required(node, 0))
-    if node.op_type == "Identity":
-        return low, high
-    bounds = [content_of(optional(node, i)) for i in range(1, len(node.inputs))]
-    first = bounds[0] if bounds else None
-    last = bounds[1] if len(bounds) > 1 else None
-    if node.op_type == "Min":
-        first, last = None, first
-    if first is not None:
-        low, high = max(low, float(first.min())), max(high, float(first.max()))
-    if last is not None:
-        low, high = min(low, float(last.min())), min(high, float(last.max()))
-    return low, high
 
 
 def narrows(node: ir.Node) -> bool:

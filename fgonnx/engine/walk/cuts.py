@@ -16,7 +16,7 @@ from fgonnx.engine.graph.origin import source_of, tensor_of
 from fgonnx.engine.graph.stepping import steps
 from fgonnx.engine.graph.values import CONTENT, inputs_of
 from fgonnx.engine.normal.normalise import Normal
-from fgonnx.engine.normal.tie import is_step
+from fgonnx.engine.normal.tie import DOMAIN, is_step
 from fgonnx.engine.rules.registry import Unsupported
 from fgonnx.engine.walk.backward import FLOATING, differentiable, refusal
 from fgonnx.engine.walk.declared import (
@@ -24,12 +24,15 @@ from fgonnx.engine.walk.declared import (
     CONDITION,
     IDS,
     INDEX,
+    ROUNDED,
     SCALE,
     SHAPE,
     STEP,
     STEPS,
+    TABLE,
     choices,
     declared_input,
+    passed_through,
 )
 from fgonnx.errors import Refusal, UnsupportedError
 
@@ -51,6 +54,14 @@ _WORDS = {
     STEP: (
         "is constant between its steps; its derivative is 0",
         "are constant between their steps; their derivatives are 0",
+    ),
+    ROUNDED: (
+        "is passed straight through as a quantiser",
+        "are passed straight through as quantisers",
+    ),
+    TABLE: (
+        "looks up a table by numbers; its slope is that between neighbouring entries",
+        "look up tables by numbers; their slopes are those between neighbouring entries",
     ),
     IDS: (
         "is a step between ids; its outcome is held fixed",
@@ -162,6 +173,8 @@ def find(
         stepping = node.op_type in STEPS and op_type in STEPS and not node.domain
         if is_step(node) or (stepping and any(v in active for v in node.inputs)):
             found.hold(op_type, STEP, name)
+        elif node.domain == DOMAIN and (said := passed_through(node, op_type)):
+            found.hold(op_type, said, name)
         if any(i in chosen for i, _ in reached) or (node.op_type == "TopK" and not node.domain):
             found.hold(op_type, kind, name)
         if all(i in chosen for i, _ in reached):

@@ -14,6 +14,8 @@ COMPARISON = "comparison"
 SHAPE = "shape"
 SCALE = "scale"
 STEP = "step"
+ROUNDED = "rounded"
+TABLE = "table"
 IDS = "ids"
 
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
@@ -87,3 +89,30 @@ def choices(node: ir.Node) -> tuple[Collection[int], str]:
     if node.op_type == "Cast" and not node.domain and node.attributes["to"].as_int() == ir.DataType.BOOL.value:
         return _ALL, COMPARISON
     return ((), "") if node.domain else OUTPUTS.get(node.op_type, ((), ""))
+
+
+#: Operators that round what they compute, beside those called QLinear...
+_QUANTISERS = {
+    *("BitShift", "Ceil", "Div", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "Floor", "MatMulNBits"),
+    *("QAttention", "QGemm", "QuantizeLinear", "ReduceMean", "Resize", "Round"),
+}
+
+
+def passed_through(node: ir.Node, op_type: str) -> str | None:
+    """Return how a node passes on a slope that its function does not have, None where it does not.
+
+    Parameters
+    ----------
+    node : ir.Node
+        A node of fgonnx's own domain.
+    op_type : str
+        The operator of the model that it stands for.
+    """
+    if node.op_type == "LookUp":
+        return TABLE
+    kind = op_type.rpartition(".")[2]
+    if node.op_type != "StraightThrough" or not (kind in _QUANTISERS or kind.startswith("QLinear")):
+        return None
+    real = node.inputs[1].producer() if node.inputs[1] is not None else None
+    read = real.inputs[0].dtype if real is not None and real.op_type == "Cast" and real.inputs[0] is not None else None
+    return None if read is not None and read.is_floating_point() else ROUNDED  # half precision has its slopes
