@@ -119,12 +119,20 @@ QUANTISERS = {
     "bounded to 256 levels": "a = Div(x, coarse) k = Round(a) c = Clip(k, least, most) r = Mul(c, coarse)",
     "behind a zero point": """a = Div(x, coarse) a1 = Add(a, three) k = Round(a1) c = Clip(k, least, most)
         b = Sub(c, three) r = Mul(b, coarse)""",
-    "stored in eight bits": "a = Div(x, fine) b = Round(a) k = Clip(b, least, most) i = Cast<to=3>(k) r0 = Cast<to=1>(i) r = Mul(r0, fine)",
+    "stored in eight bits": """a = Div(x, fine) b = Round(a) k = Clip(b, least, most) i = Cast<to=3>(k)
+        r0 = Cast<to=1>(i) r = Mul(r0, fine)""",
     "used twice": "a = Div(x, fine) k = Floor(a) q = Mul(k, fine) e = Sub(x, q) f = Mul(e, two) r = Add(q, f)",
 }
 NUMBERS = {
-    **{"one": 1, "two": 2, "three": 3, "zero": 0, "coarse": 1.5, "fine": 0.01, "finer": 0.005},
-    **{"least": -128, "most": 127},
+    "one": 1,
+    "two": 2,
+    "three": 3,
+    "zero": 0,
+    "coarse": 1.5,
+    "fine": 0.01,
+    "finer": 0.005,
+    "least": -128,
+    "most": 127,
 }
 
 

@@ -16,13 +16,14 @@ import numpy as np
 import onnx_ir as ir
 
 from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.origin import say_why, why_not
 from fgonnx.engine.graph.values import content_of, dims_of, dtype_of, optional, required, shaped
 from fgonnx.engine.normal.integers import MICROSOFT, Integers
 from fgonnx.engine.normal.levels import span_of
 from fgonnx.engine.normal.residue import is_residue
 from fgonnx.engine.normal.rounding import narrows
 from fgonnx.engine.normal.spans import Span
-from fgonnx.engine.normal.tie import DOMAIN, NO_RANGE, Twins, dependent_nodes, table_slopes
+from fgonnx.engine.normal.tie import DOMAIN, NO_RANGE, Twins, dependent_nodes, moving_scales, table_slopes
 from fgonnx.engine.normal.twin import Twin, code, flag, floating, known_bounds, range_of, same, single
 
 PREFIX = "dequantised/"
@@ -109,6 +110,10 @@ class _Writer(Integers):
     def visit(self, node: ir.Node) -> None:
         """Write the twins of a node's outputs if it computes with quantised values."""
         family = _family(node)
+        if (family is not None or node.op_type in ("DequantizeLinear", "QuantizeLinear")) and moving_scales(node):
+            if why_not(node) is None:
+                say_why(node, "its scale depends on the input")
+            return
         if node.op_type == "QuantizeLinear":
             self._round(node, self.plain(required(node, 0)), optional(node, 1), optional(node, 2))
         elif node.op_type == "DynamicQuantizeLinear":

@@ -77,7 +77,10 @@ def _quantises(node: ir.Node, levels: Mapping[str, float]) -> bool:
     value, rounded = required(node, 0), node.outputs[0]
     bounded = bounded_levels(rounded)
     known = levels.get(tensor_of(rounded)) if bounded is None else bounded
-    if source_of(node)[1] in ROUNDING and known is not None:
+    of = source_of(node)[1].rpartition(".")[2]
+    if of == "QuantizeLinear":
+        return True
+    if of in ROUNDING and known is not None:
         return known >= FEWEST_LEVELS and _is_read(rounded)
     before = _factor_before(value)
     undone = before is not None and any(_inverse(before, after) for after in _factors_behind(rounded))
@@ -182,6 +185,9 @@ def whole(v: ir.Value | None) -> bool:
         return whole(node.inputs[1])
     if node.domain or node.op_type in ROUNDING:
         return not node.domain
+    if node.op_type == "Cast":
+        given = required(node, 0)
+        return _is_whole_type(given) or whole(given)
     return node.op_type in (*_SHIFTS, "Identity") and all(u is None or whole(u) for u in node.inputs)
 
 

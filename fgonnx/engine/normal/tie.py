@@ -12,7 +12,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph import steps
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.origin import written_for
-from fgonnx.engine.graph.values import content_of, required
+from fgonnx.engine.graph.values import content_of, inputs_of, required
 from fgonnx.engine.rules.fast.masks import finite, indicator
 from fgonnx.engine.rules.registry import Local, rule
 
@@ -112,6 +112,34 @@ def dependent_nodes(graph: ir.Graph, x: ir.Value) -> list[ir.Node]:
             reached.update(node.outputs)
             nodes.append(node)
     return nodes
+
+
+def moving_scales(node: ir.Node) -> list[ir.Value]:
+    """Return the scales and zero points of a quantiser that follow from inputs, and that no other quantiser picked."""
+    standard = node.op_type in ("QuantizeLinear", "DequantizeLinear")
+    taken = node.inputs[1:3] if standard else [v for v in node.inputs if v is not None and _is_real(v)]
+    return [v for v in taken if v is not None and _follows(v)]
+
+
+def _is_real(v: ir.Value) -> bool:
+    return v.dtype is not None and v.dtype.is_floating_point()
+
+
+def _follows(v: ir.Value) -> bool:
+    """Tell whether a value is computed from an input's content, past what DynamicQuantizeLinear picks."""
+    seen, open_ = set(), [v]
+    while open_:
+        v = open_.pop()
+        if v in seen:
+            continue
+        seen.add(v)
+        node = v.producer()
+        if node is None:
+            if v.is_graph_input() and not v.is_initializer():
+                return True
+        elif node.op_type not in ("DynamicQuantizeLinear", "Shape", "Size"):
+            open_ += inputs_of(node)
+    return False
 
 
 def resolve_own_nodes(graph: ir.Graph) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from fgonnx.engine.graph.origin import source_of, tensor_of
+from fgonnx.engine.graph.origin import source_of, tensor_of, why_not
 from fgonnx.engine.graph.stepping import steps
 from fgonnx.engine.graph.values import CONTENT, inputs_of
 from fgonnx.engine.normal.normalise import Normal
@@ -170,7 +170,8 @@ def find(
             continue
         chosen, kind = choices(node)
         # The steps within an operator that is written out, as the places of GridSample, are not those of its result.
-        stepping = node.op_type in STEPS and op_type in STEPS and not node.domain
+        named = op_type in STEPS or op_type.endswith("QuantizeLinear")
+        stepping = node.op_type in STEPS and named and not node.domain
         if is_step(node) or (stepping and any(v in active for v in node.inputs)):
             found.hold(op_type, STEP, name)
         elif node.domain == DOMAIN and (said := passed_through(node, op_type)):
@@ -238,6 +239,8 @@ def _taken(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
 
 
 def _lost(node: ir.Node, v: ir.Value, active: bool, declared: str | None) -> Unsupported:
+    if why := why_not(node):
+        return Unsupported(why, FLOATING)
     kind = "unknown" if v.dtype is None else v.dtype.name.lower()
     if declared is not None:
         return Unsupported(f"it looks up a table by {kind} values that are numbers, not places", FLOATING)

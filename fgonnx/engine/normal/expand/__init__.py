@@ -1,8 +1,9 @@
 """Expand operators without a rule into operators that have one.
 
-Seven ways: the standard's function body of an operator; If, Loop and Scan by their known conditions and trip counts;
+Eight ways: the standard's function body of an operator; If, Loop and Scan by their known conditions and trip counts;
 recurrent layers unrolled; sequences of known length as the tensors they hold; samplers as gathers and weights; the
-optimiser's fused operators decomposed; linear operators of classical machine learning as products.
+optimiser's fused operators decomposed; linear operators of classical machine learning as products; quantisers by scales
+that follow from inputs as division, rounding and bounds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from fgonnx.engine.normal.expand import (
     contrib,
     controlflow,
     functions,
+    quantisers,
     recurrent,
     sampling,
     sequences,
@@ -35,6 +37,7 @@ EXPANDERS = {
     **statistics.EXPANDERS,
     **contrib.EXPANDERS,
     **classical.EXPANDERS,
+    **quantisers.EXPANDERS,
     **recurrent.QUANTISED,
 }
 
