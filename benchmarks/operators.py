@@ -111,10 +111,10 @@ def _row(name: str, schema: Any) -> Row:
         ignored = sorted(set(schema.attributes) - own[-1].attributes())
         return own[-1].family, *_split(own[-1].note), "; ".join([*refusals(own[-1].linearise, name), *ignored])
     why = REASONS[name][0] if name in REASONS else ""
-    if ("", name) in EXPANDERS or name in sequences.BUILT:
-        return "written out", "of its parts", "", why
     if name in TWINS or ("", name) in dequantise.FAMILIES:
         return "twin", "rounding and saturation", "derivative 1 inside the range", ""
+    if ("", name) in EXPANDERS or name in sequences.BUILT:
+        return "written out", "of its parts", "", why
     how = "refused: it has no rule"
     if name in RAISED:
         how = f"converted to {RAISED[name]}"

@@ -10,12 +10,12 @@ from onnx_ir.traversal import RecursiveGraphIterator
 from fgonnx.engine.graph.session import Session
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.batch import agree
+from fgonnx.engine.normal.old import NEWER, write_anew
 from fgonnx.engine.normal.training import random_values
 from fgonnx.errors import ModelError, Refusal, UnsupportedError
 
 OPSET = 18
 IR_VERSION = 8  # that of opset 18; before 4, initializers had to be inputs
-_NEWER = "fgonnx.newer"  # domain of operators that the source's opset does not have
 _ASIDE_BYTES = 1024  # larger weights are kept from onnx's converter
 
 
@@ -38,10 +38,11 @@ def raise_opset(model: ir.Model, notes: list[str]) -> bool:
     own_inputs = {v.name for v in graph.inputs}
     aside = {n: t for n, t in tensors.items() if t is not None and t.nbytes > _ASIDE_BYTES}
     slim = model.clone()
+    write_anew(slim, version)
     for node in RecursiveGraphIterator(slim.graph):
         if _is_newer(node, version):
-            node.domain = _NEWER
-            slim.opset_imports[_NEWER] = 1
+            node.domain = NEWER
+            slim.opset_imports[NEWER] = 1
     for name in aside:
         value = slim.graph.initializers.pop(name)
         value.const_value = None
@@ -64,7 +65,7 @@ def raise_opset(model: ir.Model, notes: list[str]) -> bool:
         value.const_value = tensor
         converted.graph.register_initializer(value)
     for node in RecursiveGraphIterator(converted.graph):
-        if node.domain == _NEWER:
+        if node.domain == NEWER:
             node.domain = ""
     if version < 11:
         _keep_old_resize(converted.graph)
