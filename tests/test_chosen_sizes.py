@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 import fgonnx
-from fgonnx.errors import FgonnxError, ModelError, UnsupportedError
+from fgonnx.errors import ModelError, UnsupportedError
 from tests.support import model
 
 # A number k of 1 to 6, from the data (how many entries are positive) or from a second input.
@@ -142,14 +142,46 @@ def test_an_input_of_sizes_that_zeros_do_not_fit_is_named(batch):
     assert bound(np.ones((1, 1, 6, 6), np.float32)).relative_residual().max() < 1e-5
 
 
-@pytest.mark.parametrize("number", ["c = Gather<axis=0>(s, o)", "c0 = Size(z) c = Reshape(c0, o)"])
-def test_a_number_of_entries_that_are_found_is_not_that_of_the_first_run(number):
-    source = model(
-        f"""(float[1,6] x) => (float[1,3] y) <float zero = {{0}}, int64[1] o = {{1}}, float[1,3] w = {{1, -2, 0.5}}> {{
-            x1 = Reshape(x, flat) g = Greater(x1, zero) z = NonZero(g) s = Shape(z) {number} k = Max(c, o)
-            v, i = TopK<axis=1>(x, k) h = ReduceMean<keepdims=1>(v, o) t = Tanh(h) y = MatMul(t, w)
-        }}""",
-        weights={"flat": np.array([-1])},
-    )
-    with pytest.raises(FgonnxError, match=r"TopK|NonZero"):
-        fgonnx.Explainer(source)(np.ones((1, 6), np.float32))
+#: What an operator finds on the path, and numbers of it.
+FOUND = {
+    "their mean": "t = Transpose(z) e = GatherND(x, t)",
+    "the same, put back": "t = Transpose(z) v = GatherND(x, t) u = Tanh(v) e = ScatterND(x, t, u)",
+    "entries by a condition": "e = Compress(x, flat)",
+    "as many of the largest": "s = Size(z) c = Reshape(s, l1) k = Clip(c, l0, l6) e, i = TopK<axis=1>(x, k)",
+    "zeros for each": "s = Shape(z) c = Gather<axis=0>(s, l1) f = ConstantOfShape(c) u = Reshape(f, d) e = Add(x0, u)",
+}
+
+
+@pytest.mark.parametrize("form", ["fast", "portable"])
+@pytest.mark.parametrize("name", FOUND)
+def test_as_many_entries_as_are_found_on_the_path_are_refused_by_what_finds_them(name, form):
+    found = "a = Reshape(x, d) flat = Greater(a, zero) p = Greater(x, zero) z = NonZero(p) x0 = Slice(x, o1, l1, l1)"
+    with pytest.raises(UnsupportedError, match=r"(?s)(NonZero|Compress).*data-dependent length.*Where"):
+        fgonnx.rewrite(taking(FOUND[name], found), form=form)
+
+
+@pytest.mark.parametrize("number", [OF_DATA, OF_INPUT], ids=["data", "input"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "q = Squeeze(k) r = Range(o0, q, l0) j = Reshape(r, row) s1 = Shape(j) u = ConstantOfShape(s1) "
+        "e = ScatterElements<axis=1>(x, j, u)",
+        "q = Squeeze(k) r = Range(o0, q, l0) j = Reshape(r, row) e = GatherElements<axis=1>(x, j)",
+    ],
+    ids=["ScatterElements", "GatherElements"],
+)
+def test_indices_of_a_chosen_number_are_refused(body, number):
+    source = taking(body.replace(" j = ", " at = ").replace("(j)", "(at)").replace(", j", ", at"), number)
+    source.graph.initializer.append(numpy_helper.from_array(np.array([1, -1]), "row"))
+    with pytest.raises(UnsupportedError, match=r"(Scatter|Gather)Elements.*its size is not constant"):
+        fgonnx.rewrite(source)
+
+
+def test_a_number_of_entries_that_are_found_is_that_of_every_input():
+    source = taking("z = NonZero(p) s = Size(z) f = Cast<to=1>(s) e = Mul(x, f)", "p = Greater(x, zero)")
+    explainer, session = fgonnx.Explainer(source), ort.InferenceSession(source.SerializeToString())
+    for count in (6, 1, 4):
+        x = np.where(np.arange(6) < count, 0.1, -0.1).astype(np.float32)[None]
+        found = explainer(x)
+        np.testing.assert_allclose(found.score, session.run(None, {"x": x})[0].max(axis=1), rtol=1e-5)
+        assert found.relative_residual().max() < 1e-5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fgonnx import Explainer
-from fgonnx.errors import ModelError
+from fgonnx.errors import UnsupportedError
 from tests.support import draw, model
 
 
@@ -33,5 +33,5 @@ def test_a_sum_of_as_many_entries_as_are_found_is_refused_by_the_node_that_finds
         "(float[1,6] x) => (float[1] y) <float zero = {0}> { g = Greater(x, zero) [found] i = NonZero(g) "
         f"t = Transpose<perm=[1,0]>(i) v = GatherND(x, t) s = {reduction}(v) y = Mul(s, s) }}"
     )
-    with pytest.raises(ModelError, match=r"(?s)NonZero.*data-dependent length.*Where"):
+    with pytest.raises(UnsupportedError, match=r"(?s)NonZero.*data-dependent length.*Where"):
         Explainer(source, head="output")(np.array([[1, 2, 3, -1, -2, 0.5]], np.float32))

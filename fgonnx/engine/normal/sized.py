@@ -60,7 +60,7 @@ _BROADCAST = frozenset(
     ]
 )
 #: Inputs that give what is looked up or where, not how much.
-_OF_THE_DATA = frozenset({"ScatterND", "ScatterElements", "GatherElements", "RoiAlign", "Shape", "Size"})
+_OF_THE_DATA = frozenset({"ScatterND", "ScatterElements", "Shape", "Size"})
 _RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"})
 _FEW = 64  # entries of a value that are followed one by one
 _ALL = 8  # axes of a value of unknown rank
@@ -105,14 +105,6 @@ class Sizes:
         """Tell whether a size of a value is a number of entries that an operator finds."""
         node = self.origin.get(v) if v is not None else None
         return node is not None and node.op_type in COUNTING
-
-    def said(self) -> bool:
-        """Tell whether there are sizes that follow from values, and none that an operator finds."""
-        return bool(self.axes) and not any(self.counted(v) for v in self.axes)
-
-    def chosen(self, v: ir.Value | None) -> bool:
-        """Tell whether a size of a value is one that other values say."""
-        return v is not None and v in self.axes and not self.counted(v)
 
 
 def sizes_of(graph: ir.Graph) -> Sizes:
@@ -227,8 +219,7 @@ def _follow_sizes(found: Sizes, node: ir.Node) -> None:
     if not new | kept:
         return
     if size is not None and new:
-        counting = node if node.op_type in ("Split", "TopK") else found.counts.get(size, node)
-        _set(found, node, [new | kept] * len(node.outputs), size, counting)
+        _set(found, node, [new | kept] * len(node.outputs), size, found.counts.get(size, node))
     else:
         first = node.inputs[slots[0]]
         assert first is not None
@@ -328,6 +319,14 @@ def _gathered(found: Sizes, node: ir.Node, slots: Sequence[int]) -> Axes:
     return frozenset(taken | {a if a < at else a + count - 1 for a in _axes_of(found, node, 0) if a != at})
 
 
+def _gathered_elements(found: Sizes, node: ir.Node, slots: Sequence[int]) -> Axes:
+    return _axes_of(found, node, 1)
+
+
+def _of_regions(found: Sizes, node: ir.Node, slots: Sequence[int]) -> Axes:
+    return frozenset([0] if _axes_of(found, node, 1) | _axes_of(found, node, 2) else [])
+
+
 def _gathered_nd(found: Sizes, node: ir.Node, slots: Sequence[int]) -> Axes:
     indices = node.inputs[1]
     assert indices is not None
@@ -386,10 +385,12 @@ def _product(found: Sizes, node: ir.Node, slots: Sequence[int]) -> Axes:
 
 _RULES: dict[str, Callable[[Sizes, ir.Node, Sequence[int]], Axes]] = {
     "Gather": _gathered,
+    "GatherElements": _gathered_elements,
     "GatherND": _gathered_nd,
     "MatMul": _product,
     "OneHot": _one_hot,
     "Reshape": _reshaped,
+    "RoiAlign": _of_regions,
     "Squeeze": _squeezed,
     "TopK": _top,
     "Transpose": _transposed,

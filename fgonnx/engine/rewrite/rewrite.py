@@ -23,7 +23,6 @@ from fgonnx.engine.model.inputs import choose_input, refuse_untied
 from fgonnx.engine.model.load import LoadedModel, ModelLike, load
 from fgonnx.engine.normal.cut import free_input
 from fgonnx.engine.normal.normalise import Normal, normalise
-from fgonnx.engine.normal.sized import sizes_of
 from fgonnx.engine.normal.tie import resolve_own_nodes
 from fgonnx.engine.rewrite import rows
 from fgonnx.engine.rewrite.arranged import arranged, in_own_layout
@@ -208,7 +207,7 @@ def _build(loaded: LoadedModel, normal: Normal, options: Options) -> Rewritten:
     read_copies(normal.model)
     if op.portable:
         make_portable(normal.model)
-    if sizes_of(graph).said():  # onnxruntime takes the shapes of one run for those of all, and folds what follows
+    if normal.sized:  # onnxruntime takes the shapes of one run for those of all, and folds what follows from them
         forget_shapes(graph)
     rewritten = Rewritten(
         model=normal.model,

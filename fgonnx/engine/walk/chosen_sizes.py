@@ -21,12 +21,12 @@ _WORDS = {
     "Tile": "its repeats are not constant: they follow",
     "TopK": "its k is not constant: it follows",
 }
+_COUNTED = "it finds as many entries as the data have, and a data-dependent length has no explanation here"
+_BY_MASK = f"Choose by a mask (Where) instead, or explain a tensor before it ({parameter('output')})"
 
 
 def refused_sizes(normal: Normal, path: Sequence[ir.Node], active: Collection[ir.Value]) -> list[Refusal]:
     """Return the nodes at which a size that follows from values comes onto the path.
-
-    Sizes that an operator finds, as NonZero does, are left to what reads them; see `fgonnx.engine.rewrite.samples`.
 
     Parameters
     ----------
@@ -40,16 +40,27 @@ def refused_sizes(normal: Normal, path: Sequence[ir.Node], active: Collection[ir
     sizes, opset = sizes_of(normal.model.graph), normal.model.opset_imports[""]
     found: list[Refusal] = []
     for node in path:
-        if any(sizes.chosen(v) for v in node.inputs if v in active) or not any(sizes.chosen(v) for v in node.outputs):
+        if any(v in sizes.axes for v in node.inputs if v in active) or not _moving(node, sizes):
             continue
-        record = refusal(node, opset, _chosen(normal, node, sizes))
+        at = next((v for v in (*node.outputs, *node.inputs) if v in sizes.axes), None)
+        if at is not None and sizes.counted(at):
+            record = refusal(sizes.origin[at], opset, Unsupported(_COUNTED, _BY_MASK))
+        else:
+            record = refusal(node, opset, _chosen(normal, node, sizes))
         if record not in found:
             found.append(record)
     return found
 
 
+def _moving(node: ir.Node, sizes: Sizes) -> bool:
+    """Tell whether the result of a node, or what it scatters, has a size that follows from values."""
+    scattered = node.inputs[1:] if node.op_type.startswith("Scatter") and not node.domain else ()
+    return any(v in sizes.axes for v in (*node.outputs, *scattered))
+
+
 def _chosen(normal: Normal, node: ir.Node, sizes: Sizes) -> Unsupported:
-    result = next(v for v in node.outputs if sizes.chosen(v))
+    result = next(v for v in (*node.outputs, *node.inputs) if v in sizes.axes)
+    assert result is not None
     source = str(sizes.source[result].name)
     taken = sizes.taken(node) is not None
     words = (_WORDS.get(node.op_type) if taken else None) or "its size is not constant: it follows"
