@@ -210,3 +210,32 @@ class TestGiven:
     def test_several_that_could_be_meant_ask(self):
         with pytest.raises(ModelError, match="several inputs could be explained; name one"):
             Explainer(SOURCE, bind={"rate": 16000})({"x": X, "state": STATE})
+
+
+UNNAMED = "(float[N,6] x) => (float[N,3] y) { t = Tanh(x) y = MatMul(t, w) }"
+ONE_PLACE = """(float[N,2,5,5] x) => (float[N,3] y) <int64[4] one = {1, -1, 5, 5}, int64[4] back = {-1, 2, 3, 3}> {
+    a = Reshape(x, one) c = Conv<group=2>(a, k) b = Reshape(c, back) t = Tanh(b) f = Flatten(t) y = MatMul(f, w)
+}"""
+
+
+def test_a_weight_that_is_given_is_answered_with_what_to_do() -> None:
+    graph = "(float[N,6] x, float[6,3] w) => (float[N,3] y) { t = Tanh(x) y = MatMul(t, w) }"
+    source = model(graph, weights={"w": np.ones((6, 3), np.float32)})
+    feeds = {"x": np.ones((1, 6), np.float32), "w": np.ones((6, 3), np.float32)}
+    with pytest.raises(InputError, match=r"'w' has its value in the file.*write those into the file"):
+        fgonnx.Explainer(source, cache=False)(feeds)
+
+
+def test_names_of_the_models_own_are_no_sign_of_who_wrote_it() -> None:
+    source = model(UNNAMED, weights={"w": np.ones((6, 3), np.float32)})
+    source.graph.node[0].output[0] = source.graph.node[1].input[0] = "fg/t"
+    with pytest.raises(ModelError, match=r"values named 'fg/t' and the like, names that fgonnx keeps.*rename them"):
+        fgonnx.rewrite(source)
+
+
+def test_sizes_are_those_of_the_models_own_input() -> None:
+    draws = np.random.default_rng(0).normal
+    weights = {"k": draws(size=(2, 1, 3, 3)), "w": draws(size=(18, 3))}
+    source = model(ONE_PLACE, weights={k: v.astype(np.float32) for k, v in weights.items()})
+    with pytest.raises(ModelError, match=r"x \(float \[N, 2, 5, 5\]\)"):
+        fgonnx.Explainer(source, cache=False)(np.ones((3, 2, 5, 5), np.float32))

@@ -57,6 +57,12 @@ def feeds(loaded: LoadedModel, r: Rewritten, x: Array | Feeds, size: int | None 
     needed = {str(v.name): v for v in graph.inputs if v.name not in graph.initializers and v.name not in added}
     given = dict(x) if isinstance(x, Mapping) else {r.normal.given: x}
     missing, unknown = sorted(set(needed) - set(given)), sorted(set(given) - set(needed))
+    if weights := [name for name in unknown if name in loaded.ir.graph.initializers]:
+        raise InputError(
+            f"{where}: {', '.join(map(repr, weights))} {'has its value' if len(weights) == 1 else 'have their values'} "
+            f"in the file, which is explained as it is; the inputs to give are {', '.join(needed)}. To explain it with "
+            "other values, write those into the file, or leave the initializer out, so that an input is left"
+        )
     if missing or unknown:
         raise InputError(
             f"{where} takes the inputs {', '.join(needed)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import onnx_ir as ir
 
@@ -10,6 +11,8 @@ from fgonnx.engine.graph.lookups import holds_ids
 from fgonnx.engine.graph.values import dims_of
 from fgonnx.errors import ModelError, OptionError
 from fgonnx.wording import near, parameter
+
+T = TypeVar("T")
 
 
 def free_inputs(graph: ir.Graph) -> list[ir.Value]:
@@ -114,9 +117,7 @@ def concrete_shape(
         declared = [1, *(int(g) for g in given[1:])]
     free = [i for i, d in enumerate(declared) if i > 0 and not isinstance(d, int)]
     if free:
-        first, *rest = x.shape.dims if x.shape is not None else ()
-        own = rest if axis is None else [*rest[:axis], first, *rest[axis:]]
-        v = ir.Value(name=x.name, shape=ir.Shape(own), type=x.type)
+        v = ir.Value(name=x.name, shape=ir.Shape(in_own_order(dims_of(x), axis)), type=x.type)
         raise ModelError(
             f"{where}: its input {described([v])} has free sizes; give them "
             f"({parameter('input_shape', _example(v, axis))})"
@@ -128,6 +129,12 @@ def concrete_shape(
         # A fixed batch runs as it is: one "sample" of that many rows would not be explained per sample.
         raise ModelError(f"{where}: its batch size is fixed to {first}; export it with batch size 1 or a free one")
     return (1, *(int(d) for d in declared[1:]))  # type: ignore[arg-type]
+
+
+def in_own_order(dims: Sequence[T], axis: int | None) -> list[T]:
+    """Return sizes with samples first as the model's own input has them: None where it has no axis of samples."""
+    first, *rest = dims
+    return rest if axis is None else [*rest[:axis], first, *rest[axis:]]
 
 
 def _example(x: ir.Value, axis: int | None) -> tuple[int, ...]:

@@ -21,8 +21,8 @@ from fgonnx.engine.graph.lookups import lookups, vocabulary
 from fgonnx.engine.graph.origin import source_of
 from fgonnx.engine.graph.session import first_line
 from fgonnx.engine.graph.values import dims_of
-from fgonnx.engine.model.inputs import choose_input, concrete_shape, described, free_inputs, tie_sizes
-from fgonnx.engine.model.load import LoadedModel
+from fgonnx.engine.model.inputs import choose_input, concrete_shape, described, free_inputs, in_own_order, tie_sizes
+from fgonnx.engine.model.load import PREPROCESSING_KEY, LoadedModel
 from fgonnx.engine.normal.batch import ONE_BY_ONE, Tangle, settle_batch
 from fgonnx.engine.normal.embedded import embedded
 from fgonnx.engine.normal.expand import expand
@@ -44,6 +44,7 @@ from fgonnx.engine.normal.training import refuse_training
 from fgonnx.engine.normal.unrolled import mark_steps
 from fgonnx.engine.normal.whole import no_batch
 from fgonnx.errors import ModelError
+from fgonnx.labels import METADATA_KEY
 from fgonnx.wording import parameter
 
 _TOKENS = {3: "NHW", 4: "NDHW"}
@@ -212,8 +213,10 @@ def normalise(
             ) from error
         others = [v for v in free_inputs(model.graph) if v is not x]
         beside = f" beside {described(others)}" if others else ""
+        own = ir.Value(name=x.name, shape=ir.Shape(in_own_order(dims_of(x), axis)), type=x.type)
+        sizes = tuple(in_own_order(shape, axis))
         raise ModelError(
-            f"{loaded.name}: sizes of its input {described([x])} are free, but it does not run on {shape}{beside}; "
+            f"{loaded.name}: sizes of its input {described([own])} are free, but it does not run on {sizes}{beside}; "
             f"give another shape ({parameter('input_shape')}), or of a recording the part that it is made for "
             f"({parameter('span')}), or windows of it ({parameter('slide')}). What it says: {error}"
         ) from error
@@ -318,10 +321,20 @@ def lift_constants(model: ir.Model) -> None:
                 v.name = f"{node.name}:{j}"
             taken.add(v.name)
     reserved = sorted(n for n in taken if n.startswith(PREFIX))
-    if reserved:
+    if reserved and _is_written(model):
         raise ModelError(
             f"the model has values named '{reserved[0]}' and the like: fgonnx wrote it; explain its source"
         )
+    if reserved:
+        raise ModelError(
+            f"the model has values named '{reserved[0]}' and the like, names that fgonnx keeps for what it writes; "
+            "rename them"
+        )
+
+
+def _is_written(model: ir.Model) -> bool:
+    own = {key for key in model.metadata_props if key.startswith("fgonnx.")} - {PREPROCESSING_KEY, METADATA_KEY}
+    return model.producer_name == "fgonnx" or bool(own)
 
 
 def infer_types(model: ir.Model) -> None:
