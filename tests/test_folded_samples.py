@@ -8,7 +8,7 @@ import pytest
 
 import fgonnx
 from fgonnx import Explainer
-from fgonnx.errors import InputError, ModelError
+from fgonnx.errors import InputError, ModelError, NumericError
 from tests.cli_support import good
 from tests.support import draw, model, run
 
@@ -328,3 +328,15 @@ def test_an_input_of_the_name_of_the_batch_is_bound_where_samples_share_it():
     with pytest.raises(ModelError, match=r"Bind inputs that have no row for each sample \(bind=\)"):
         Explainer(source, input="x")({"x": x, "g": g})
     assert len(Explainer(source, bind={"g": g})(x)) == 3
+
+
+def test_samples_that_join_at_some_values_alone_are_refused_with_the_layout_that_works():
+    source = model(
+        "(float[N,6] x) => (float[N,6] y) { m = ReduceMax<keepdims=1>(x, first) d = Max(x, level) "
+        "far = Max(m, level) e = Sub(far, level) s = Add(d, e) y = MatMul(s, w) }",
+        weights=draw(w=(6, 6)) | {"first": np.array([0]), "level": np.float32(4)},
+    )
+    x = np.random.default_rng(1).uniform(3, 6, (3, 6)).astype(np.float32)
+    with pytest.raises((ModelError, NumericError), match=r"no batch.*\(layout='TF'\)"):
+        Explainer(source)(x)
+    assert len(Explainer(source, layout="TF")(x)) == 1

@@ -121,9 +121,9 @@ def check_counts(source: ir.Graph, main: str, arrays: Feeds, graph: ir.Graph | N
         # a graph that runs samples one by one takes a single row for all of them
         apart = not isinstance(rewritten, int) or (rewritten == 1 and len(array) != 1)
         if apart if graph is not None else alike:
-            samples = f"{len(array)} sample{'s' if len(array) != 1 else ''}"
+            rows = f"{len(array)} row{'s' if len(array) != 1 else ''}"
             raise InputError(
-                f"input '{name}' has {samples}, '{main}' has {count}; give as many of both, or bind an input that has "
+                f"input '{name}' has {rows}, '{main}' has {count}; give as many of both, or bind an input that has "
                 f"no row for each sample ({parameter('bind')})"
             )
 

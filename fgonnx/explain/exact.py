@@ -19,6 +19,7 @@ from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.quantised import is_quantised
 from fgonnx.engine.normal.training import random_values
+from fgonnx.engine.normal.whole import no_batch
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError, NumericError
 from fgonnx.explain.source import (
@@ -261,12 +262,14 @@ class Witness:
         return f"{self._together()}. {ADVICE}"
 
     def _together(self) -> str:
+        whole = no_batch(self._loaded, self._frame.explained) if self._frame.explained else ""
         if len(free_inputs(self._graph)) > 1 or self._loaded.bound:
             return (
                 ": its samples influence each other, or the rows of another input are not those of the samples. Give "
-                f"one sample at a time, or bind inputs that have no row for each sample ({parameter('bind')})"
+                f"one sample at a time, or bind inputs that have no row for each sample ({parameter('bind')}){whole}"
             )
-        return ": its samples influence each other. Give one sample at a time"
+        either = ", or its first axis is no batch" if whole else ""
+        return f": its samples influence each other{either}. Give one sample at a time{whole}"
 
 
 def _explained(r: Rewritten, outputs: Mapping[str, Array]) -> str:
