@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "CertificateWarning",
     "FgonnxError",
     "FgonnxWarning",
     "InputError",
@@ -77,7 +78,11 @@ class ProviderError(FgonnxError):
 
 
 class FgonnxWarning(UserWarning):
-    """Something that was asked for is left out, and the results do not depend on it."""
+    """Something that was asked for is left out, and the results do not depend on it; base class of other warnings."""
+
+
+class CertificateWarning(FgonnxWarning):
+    """The contributions of an explanation miss the score by more than rounding explains: its map may be wrong."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from fgonnx.cli import terminal
 from fgonnx.cli.options import Folder, Group, ModelPath, Target, takes, typed
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
-from fgonnx.errors import OptionError
+from fgonnx.errors import CertificateWarning, OptionError
 from fgonnx.jobs.audit.options import Auditing, Drift, Handing, Runner
 from fgonnx.jobs.reading import SOUND, Reading
 from fgonnx.text.options import Texts
@@ -70,9 +71,11 @@ def command(
     Maps are signed where the method has signs, unless --psi says otherwise. A run that was interrupted goes on where it
     stopped when the same command is given again; other settings, another model or other data in the same folder are
     refused. Exit code: 0; 1 where rows could not be read or explained (they are recorded with their error, the others
-    are done), or a limit of --against does not hold; 2 where input or options are wrong.
+    are done), where contributions miss the score by more than rounding explains, or a limit of --against does not hold;
+    2 where input or options are wrong.
     """
     check_extra("audit")
+    warnings.simplefilter("ignore", CertificateWarning)  # said of all rows at the end
     from fgonnx.jobs.audit.job import AuditJob
     from fgonnx.jobs.audit.plan import opened
     from fgonnx.jobs.audit.request import Request, signed
@@ -110,6 +113,7 @@ def finish(folder: Path, drift: Drift, handing: Handing) -> None:
     """Compare a run with another where that was asked for, write its report and say what is in it; hand it on."""
     from fgonnx.jobs.audit.drift import against
     from fgonnx.jobs.audit.job import hand_on
+    from fgonnx.jobs.audit.report import columns
     from fgonnx.jobs.audit.report.build import report
 
     broken = False
@@ -142,5 +146,8 @@ def finish(folder: Path, drift: Drift, handing: Handing) -> None:
         terminal.say("signed" if kind == "sign" else "exported", f"{path}" if kind == "sign" else f"{path}/")
     if counts["errors"]:
         terminal.say("errors", f"{counts['errors']:,} rows have no result; their records say why")
-    if counts["errors"] or broken:
+    unclosed = (summary["certificates"] or {}).get("unclosed", 0)
+    if unclosed:
+        terminal.error(f"{columns.unclosed_said(unclosed)}; their notes say by how much")
+    if counts["errors"] or broken or unclosed:
         raise typer.Exit(1)

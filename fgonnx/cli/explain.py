@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,7 +16,8 @@ from fgonnx.cli import cells, parts, terminal, words
 from fgonnx.cli.options import Group, Json, ModelPath, SomeInputs, Target, Typed, takes, typed
 from fgonnx.engine.graph.running import Running
 from fgonnx.engine.rewrite.options import FILE, Options
-from fgonnx.errors import OptionError
+from fgonnx.errors import CertificateWarning, OptionError
+from fgonnx.explain.closing import closes
 from fgonnx.fields import EXPLANATION, refuse_idle
 from fgonnx.jobs.explain import ExplainJob
 from fgonnx.jobs.reading import Reading
@@ -26,6 +28,7 @@ from fgonnx.text.options import Texts
 from fgonnx.wording import amount, parameter
 
 _ROWS = 40  # of the table at the end
+_NAMED = 5  # of those of which the certificate does not close
 _FEW = 3  # pictures that need no progress bar
 
 
@@ -90,8 +93,10 @@ def command(
     - `fgonnx explain vad.onnx speech.wav -o out --span 4000:4576 --bind sr=16000 --bind state=zeros` : sound over time
 
     The record holds the five largest classes, the score, how exactly the contributions sum to it (completeness), what
-    share of them the map shows, and every layer's part. Exit code: 0, or 2 where input or options are wrong.
+    share of them the map shows, and every layer's part. Exit code: 0; 1 where contributions miss the score by more than
+    rounding explains (the names are printed, the others are right); 2 where input or options are wrong.
     """
+    warnings.simplefilter("ignore", CertificateWarning)  # said of all samples at the end
     if text or takes_texts(model, options):
         refuse_others(picture=picture, resume=resume)
         asked = typed(call, "psi", "backward")
@@ -110,18 +115,40 @@ def command(
     rows = sys.maxsize if as_json else _ROWS
     seen: dict[str, None] = {}
     count = 0
+    unclosed: list[str] = []
     for record in terminal.progress(job.run(), "explaining", len(job.sources), few=_FEW):
         count += 1
+        unclosed += [] if closes(record["notes"]) else [_named(record)]
         if len(shown) < rows:
             shown.append(record)
         seen.update({f"{Path(record['input']['path']).name}: {n}": None for n in record["notes"] if n not in job.notes})
     if as_json:
         terminal.show_json({**job.described(), "records": shown})
+        _end(unclosed)
         return
     terminal.notes(job.notes)
     terminal.notes(list(seen)[:_ROWS])
     _show(shown, count - len(shown), into)
     parts.show(shown[:_FEW])
+    _end(unclosed)
+
+
+def _named(record: Mapping[str, Any]) -> str:
+    """Return the file of a sample, with its row."""
+    given = record["input"]
+    name = Path(given["path"]).name if given["path"] else "text"
+    return name if given["row"] is None else f"{name} [{given['row']}]"
+
+
+def _end(unclosed: Sequence[str]) -> None:
+    """Name the samples of which the certificate does not close, and exit with 1 where there are some."""
+    if unclosed:
+        few = ", ".join(unclosed[:_NAMED]) + (f" and {len(unclosed) - _NAMED} more" if len(unclosed) > _NAMED else "")
+        terminal.error(
+            f"the contributions miss the score by more than rounding explains: {few}. Do not rely on these maps; "
+            "'fgonnx check' says more"
+        )
+        raise typer.Exit(1)
 
 
 def refuse_others(*, picture: str, resume: bool) -> None:
@@ -135,21 +162,25 @@ def _texts(job: TextJob, as_json: bool) -> None:
     """Explain texts and show them."""
     found: list[dict[str, Any]] = []
     count = 0
+    unclosed: list[str] = []
     terminal.say("model", f"{job.model}  (sha256 {job.loaded.sha256[:12]})")
     if job.explainer.tokenizer is not None:
         terminal.say("tokenizer", job.explainer.tokenizer.name)
     terminal.say("explained by", ", ".join(f"{k} {v}" for k, v in job.shown.to_dict().items() if v is not None))
     for record in terminal.progress(job.run(), "explaining", len(job.read), few=_FEW):
         count += 1
+        unclosed += [] if closes(record["notes"]) else [_named(record)]
         if len(found) < (sys.maxsize if as_json else _ROWS):
             found.append(record)
     if as_json:
         terminal.show_json({"records": found, "notes": list(job.notes)})
+        _end(unclosed)
         return
     terminal.notes(job.notes)
     words.show(found, count - len(found))
     if job.folder is not None:
         terminal.say("written", f"{count} x (.html, .png, .npy, .json) in {job.folder}{os.sep}")
+    _end(unclosed)
 
 
 def _show(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Path) -> None:
@@ -174,10 +205,9 @@ def _show(rows: Sequence[Mapping[str, Any]], left_out: int, folder: Path) -> Non
         same = bool(r["top5"]) and target is not None and r["top5"][0]["index"] == target["index"]
         certificate = r["completeness"]
         relative = certificate["relative"] if certificate else None
-        number = r["input"]["row"]
         terminal.row(
             made,
-            Path(r["input"]["path"]).name + ("" if number is None else f" [{number}]"),
+            _named(r),
             top,
             "same" if same and "contrast" not in r else target_of(r),
             amount(score_of(r)),

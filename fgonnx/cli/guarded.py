@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 from fgonnx.bounds import Bounds, bounded, parse
-from fgonnx.cli import door, talk
+from fgonnx.cli import door, talk, terminal
 from fgonnx.cli.flags import flags_of, on_the_command_line
 from fgonnx.cli.terminal import err, errors
 from fgonnx.errors import FgonnxError, FgonnxWarning
@@ -62,13 +62,13 @@ def command(function: Callable[P, None]) -> Callable[..., None]:
             ):
                 function(*args, **kwargs)
         except FgonnxError as error:
-            _fail(error.spelled(spelling))
+            terminal.error(error.spelled(spelling))
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             errors().print(door.STOPPED, soft_wrap=True)
             raise typer.Exit(door.INTERRUPTED) from error
         except MemoryError as error:
-            _fail("there is not enough memory for this; give a smaller batch or a smaller input")
+            terminal.error("there is not enough memory for this; give a smaller batch or a smaller input")
             raise typer.Exit(2) from error
         except Exception as error:
             if isinstance(error, typer.Exit) or (isinstance(error, OSError) and door.of_a_stream(error)):
@@ -115,7 +115,3 @@ def _warnings() -> Iterator[None]:
 
 def _log(text: str) -> None:
     errors().print(Text(text, style="dim"), soft_wrap=True)
-
-
-def _fail(text: str) -> None:
-    errors().print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)

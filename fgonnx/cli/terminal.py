@@ -113,6 +113,11 @@ def say(label: str, text: str) -> None:
     out().print(Text.assemble((f"{label:<14}", "dim"), text), soft_wrap=True)
 
 
+def error(text: str) -> None:
+    """Print what went wrong, on the standard error."""
+    errors().print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
+
+
 def notes(lines: Iterable[str]) -> None:
     """Print conversions and assumptions."""
     for line in lines:

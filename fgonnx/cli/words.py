@@ -10,6 +10,7 @@ from rich.style import Style
 from rich.text import Text
 
 from fgonnx.cli import terminal
+from fgonnx.explain.closing import closes
 from fgonnx.jobs.record import score_of, target_of
 from fgonnx.jobs.text import shares_said
 from fgonnx.pictures.show import words as drawing
@@ -29,7 +30,7 @@ def show(records: Sequence[Mapping[str, Any]], left_out: int) -> None:
             share = f"; on tokens: {where['share']:.0%} of the absolute contributions" if where else ""
             terminal.out().print(Text(f"  residual {c['residual']:.1e}{share}", style="dim"), soft_wrap=True)
         terminal.out().print(Text(f"  {shares_said(made['text']['shares'])}", style="dim"), soft_wrap=True)
-        for note in (n for n in made["notes"] if "token" in n):
+        for note in (n for n in made["notes"] if "token" in n or not closes([n])):
             terminal.out().print(Text(f"  {note}", style="dim"), soft_wrap=True)
         terminal.out().print()
     if left_out:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
 from functools import cache, partial
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from fgonnx.engine.rewrite.arranged import arranged, turned
 from fgonnx.engine.rewrite.options import Options, with_changes
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import ModelError, OptionError
-from fgonnx.explain import batches, ids, shapes
+from fgonnx.explain import batches, closing, ids, shapes
 from fgonnx.explain.choice import Resolved, contrasted, resolve_contrast, resolved_for, takes_seed
 from fgonnx.explain.engines import Engine, Engines
 from fgonnx.explain.exact import Witness
@@ -281,8 +282,11 @@ class Explainer:
             described = contrasted(head, *(results[r.names[name]] for name in ("target", "contrast")))
         explanation = self._result(r, results, fed, described)
         explanation.settings["runtime"] = self.running.described()
-        if any(resolved.remarks):
-            explanation.settings["remarks"] = list(resolved.remarks)
+        unclosed = closing.unclosed(explanation, r.model)
+        closing.warn(unclosed)
+        remarks = ["; ".join(filter(None, both)) for both in zip_longest(unclosed, resolved.remarks, fillvalue="")]
+        if any(remarks):
+            explanation.settings["remarks"] = remarks
         if contrast is not None:
             explanation.settings["contrast"] = contrast if isinstance(contrast, (int, str)) else repr(contrast)
         if self.running.verify:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fgonnx.explain.closing import DISTRUST, closes
 from fgonnx.explain.parts import Features, Lanes
 from fgonnx.jobs import tabled
 from fgonnx.jobs.record import first_name, flat, mean_of, name_of, score_of, several, short_names, target_of, value_of
@@ -158,6 +159,8 @@ def _lines(record: Mapping[str, Any]) -> Sequence[str]:
             f"sum of all contributions {amount(record['score'] - completeness['residual'])}"
             + (f", off by {relative:.0e} of the score" if relative is not None else "")
         )
+    if not closes(record["notes"]):
+        lines.append(DISTRUST)
     if record.get("blocks"):
         worst = max(block["rounding"] for block in record["blocks"])
         lines.append(f"at each of {len(record['blocks'])} blocks the same sum, off by at most {worst:.0e}")

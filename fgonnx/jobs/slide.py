@@ -15,6 +15,7 @@ from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.arranged import turned
 from fgonnx.errors import InputError, OptionError
+from fgonnx.explain.closing import DISTRUST, closes
 from fgonnx.explain.explanation import Explanation
 from fgonnx.explain.parts import METHODS, Lanes, lanes
 from fgonnx.jobs import provenance, record, tabled, written
@@ -173,7 +174,7 @@ class SlideJob(ExplainJob):
         steps = whole.values.shape[1]
         track = _Track.of(len(values), steps)
         best: _Window | None = None
-        rows, sites = [], np.zeros(0)
+        rows, sites, unclosed = [], np.zeros(0), 0
         for window in self._windows(values):
             e, row = window.e, window.row
             layout = self._explainer.engine((1, *window.x.shape)).rewritten.normal.layout
@@ -186,8 +187,11 @@ class SlideJob(ExplainJob):
                 sites = parts + (sites if sites.size else 0)
             track.add(window.start, self._window, found, rest, window.score)
             rows.append(_told(window))
+            unclosed += not closes(e.settings.get("remarks", [])[row : row + 1])
             best = window if best is None or window.score > best.score else best
         assert best is not None
+        if unclosed:
+            notes.append(f"in {unclosed} of {len(rows)} windows {DISTRUST}")
         return self._told(source, whole, notes, track, best, rows, sites)
 
     def _filled(self, whole: Whole, source: Source) -> tuple[Array, list[str]]:
@@ -302,6 +306,7 @@ class SlideJob(ExplainJob):
         residuals = [w["rounding"] for w in windows if w["rounding"] is not None]
         if residuals:
             lines.append(f"sums of contributions are off by at most {max(residuals):.0e} of them")
+        lines += [] if closes(made["notes"]) else [DISTRUST]
         shares = [w["localised"] for w in windows if w["localised"] is not None]
         if shares:
             lines.append(f"{np.mean(shares):.1%} have a place within their window; the others belong to all of it")

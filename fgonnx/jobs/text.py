@@ -21,6 +21,7 @@ from fgonnx.engine.model.bind import bind as bound_to
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.options import FILE, Options
 from fgonnx.errors import FgonnxError, InputError, OptionError
+from fgonnx.explain.closing import closes
 from fgonnx.explain.written import is_written
 from fgonnx.fields import arguments, refuse_idle
 from fgonnx.jobs import provenance, record
@@ -309,7 +310,7 @@ def said(made: dict[str, Any]) -> list[str]:
             f"{amount(where['amount'], signed=True)} of the score"
         )
     lines.append(shares_said(made["text"]["shares"]))
-    return [*filter(None, lines), *(n for n in made["notes"] if "token" in n)]
+    return [*filter(None, lines), *(n for n in made["notes"] if "token" in n or not closes([n]))]
 
 
 def require_inputs(inputs: Sequence[Path] | None, folder: Path | None) -> tuple[Sequence[Path], Path]:

@@ -105,6 +105,8 @@ class Explained:
         Of the certificate: |residual| relative to |score|, and to the sum of |contributions|.
     signed : bool
         Whether the map has a sign.
+    note : str
+        What is to be said of the certificate; "" where it closes.
     """
 
     saliency: Array
@@ -116,6 +118,7 @@ class Explained:
     relative: float | None
     rounding: float | None
     signed: bool
+    note: str = ""
 
 
 @dataclass

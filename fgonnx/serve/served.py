@@ -26,6 +26,7 @@ from fgonnx.engine.rewrite.options import Options
 from fgonnx.engine.rewrite.rewritten import Rewritten
 from fgonnx.errors import FgonnxError, InputError, ModelError, NumericError, OptionError
 from fgonnx.explain import batches, choice
+from fgonnx.explain.closing import closes
 from fgonnx.explain.engines import Engine
 from fgonnx.explain.explainer import Explainer
 from fgonnx.explain.explanation import Explanation
@@ -388,4 +389,5 @@ def _of_one(e: Explanation, decision: Decision, i: int) -> Explained:
         float(e.relative_residual()[i]) if certified and score else None,
         float(e.rounding_residual()[i]) if certified else None,
         e.settings["psi"] == "signed",
+        remark if (remark := e.settings.get("remarks", [""] * len(e))[i]) and not closes([remark]) else "",
     )

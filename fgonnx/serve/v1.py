@@ -258,6 +258,7 @@ def _certificate(question: Asked, one: Explained, score: float) -> dict[str, Any
         "rounding": one.rounding,
         "input": float(rows[0]),
         "layers": float(rows[1:].sum()),
+        **({"note": one.note} if one.note else {}),
     }
     r = question.job.served.rewritten
     if question.sites and r is not None:

@@ -13,6 +13,7 @@ import numpy as np
 from fgonnx import files
 from fgonnx.audit import evaluate
 from fgonnx.errors import InputError
+from fgonnx.explain.closing import ALLOWED
 from fgonnx.jobs.audit import formats, intact
 from fgonnx.jobs.audit.plan import opened
 from fgonnx.jobs.audit.report import clusters, columns, measures, page, parts
@@ -142,7 +143,7 @@ def report(folder: str | Path) -> dict[str, Any]:
         "clusters": grouping.clusters if grouping is not None else [],
         "grouped": len(grouping.numbers) if grouping is not None else 0,
         "outliers": grouping.outliers if grouping is not None else [],
-        "certificates": _certificates(whole),
+        "certificates": _certificates(run),
         "sanity": _json(run.folder / "sanity.json"),
         "against": _json(run.folder / "against.json"),
         "notes": about["notes"],
@@ -190,12 +191,15 @@ def _unsure(whole: Columns) -> str:
     return "the tenth of the rows with the smallest difference of the two largest scores"
 
 
-def _certificates(whole: Columns) -> dict[str, Any] | None:
+def _certificates(run: Run) -> dict[str, Any] | None:
+    whole = run.columns
     known = whole.rounding[np.isfinite(whole.rounding)]
     if not known.size:
         return None
+    unclosed = columns.unclosed(run.files) if (known > ALLOWED).any() else 0
     return {
         "count": int(known.size),
+        **({"unclosed": unclosed} if unclosed else {}),
         "rounding": {str(q): float(v) for q, v in zip(_QUANTILES, np.quantile(known, _QUANTILES), strict=True)},
         "worst": clusters.worst(whole),
     }
@@ -234,6 +238,8 @@ def findings(summary: Mapping[str, Any]) -> list[str]:
         found.append(f"no row was explained: '{only}' holds for none")
     if counts["errors"]:
         found.append(f"{counts['errors']} rows have no result; their records say why")
+    if unclosed := (summary["certificates"] or {}).get("unclosed", 0):
+        found.append(f"{columns.unclosed_said(unclosed)}; their maps are not to be relied on")
     for test in (summary["sanity"] or {}).get("tests", ()):
         if test["verdict"] == "failed":
             found.append(f"{test['name']} failed: {test['detail']}")

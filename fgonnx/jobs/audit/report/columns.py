@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fgonnx.explain.closing import closes
 from fgonnx.jobs.audit.evidence import GRID
 from fgonnx.jobs.audit.plan import SHARDS
 from fgonnx.jobs.audit.shardfiles import table_of
@@ -118,6 +119,17 @@ def read(files: Sequence[Path], *, measured: bool = False, several: bool = False
         joined["predicted"], positions = _positions(places)
     measures = _joined(taken, parts["number"])
     return Columns(**joined, evidence=evidence, slices=coded, measures=measures, positions=positions)
+
+
+def unclosed(files: Sequence[Path]) -> int:
+    """Count the rows whose notes say that their certificate does not close."""
+    noted = (notes for file in files for notes in table_of(file, ["notes"]).column("notes").to_pylist())
+    return sum(not closes(notes or ()) for notes in noted)
+
+
+def unclosed_said(count: int) -> str:
+    """Return in words how many rows have a certificate that does not close."""
+    return f"in {count:,} row{'s' * (count != 1)} the contributions miss the score by more than rounding explains"
 
 
 def _places(table: pa.Table) -> Array:
