@@ -136,3 +136,17 @@ def test_windows_are_counted(wrong: Path, tmp_path: Path) -> None:
     assert "a.csv" in result.stderr
     record = json.loads(next((tmp_path / "out").glob("*.json")).read_text(encoding="utf-8"))
     assert f"in 2 of 4 windows {UNCLOSED}: do not rely on this map" in record["notes"]
+
+
+def test_a_comparison_warns_and_ends_with_1(wrong: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", LARGE[None])
+    result = run("compare", wrong, wrong, tmp_path / "a.npy", "-o", tmp_path / "out")
+    assert result.exit_code == 1, result.output
+    assert f"warning: {UNCLOSED}" in " ".join(result.stderr.split())
+
+
+def test_a_check_fails_without_a_warning(wrong: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", LARGE[None])
+    result = run("check", wrong, tmp_path / "a.npy")
+    assert result.exit_code == 1, result.output
+    assert "warning" not in result.stderr

@@ -16,7 +16,7 @@ from fgonnx.bounds import Bounds, bounded, parse
 from fgonnx.cli import door, talk, terminal
 from fgonnx.cli.flags import flags_of, on_the_command_line
 from fgonnx.cli.terminal import err, errors
-from fgonnx.errors import FgonnxError, FgonnxWarning
+from fgonnx.errors import CertificateWarning, FgonnxError, FgonnxWarning
 from fgonnx.fields import RUNNING, spellings
 
 P = ParamSpec("P")
@@ -38,6 +38,9 @@ _BOUND = Annotated[
 def command(function: Callable[P, None]) -> Callable[..., None]:
     """Turn expected errors into one message and an exit code: 2, or 130 for Ctrl-C.
 
+    A command that returns although a certificate did not close exits with 1; one that speaks of that itself ignores the
+    warning, or raises `typer.Exit`.
+
     The command gets more options: --debug, --verbose, --quiet, and --bound for the fields of `Bounds`.
     """
     flags = flags_of(function)
@@ -57,10 +60,12 @@ def command(function: Callable[P, None]) -> Callable[..., None]:
         try:
             with (
                 talk.level(verbose, quiet, _log, program=bool(kwargs.get("as_json"))),
-                _warnings(),
+                _warnings() as unclosed,
                 bounded(parse(bound)) if bound else contextlib.nullcontext(),
             ):
                 function(*args, **kwargs)
+            if unclosed:
+                raise typer.Exit(1)
         except FgonnxError as error:
             terminal.error(error.spelled(spelling))
             raise typer.Exit(2) from error
@@ -97,10 +102,12 @@ def command(function: Callable[P, None]) -> Callable[..., None]:
 
 
 @contextlib.contextmanager
-def _warnings() -> Iterator[None]:
-    """Print warnings of fgonnx as lines, each once."""
+def _warnings() -> Iterator[list[str]]:
+    """Print warnings of fgonnx as lines, each once, and collect those of certificates that do not close."""
+    unclosed: list[str] = []
 
     def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        unclosed.extend([str(message)] if issubclass(category, CertificateWarning) else [])
         if issubclass(category, FgonnxWarning):
             err().print(Text.assemble(("warning: ", "yellow"), str(message)), soft_wrap=True)
         else:
@@ -110,7 +117,7 @@ def _warnings() -> Iterator[None]:
         usual = warnings.showwarning
         warnings.simplefilter("default", FgonnxWarning)
         warnings.showwarning = show  # type: ignore[assignment]
-        yield
+        yield unclosed
 
 
 def _log(text: str) -> None:

@@ -88,3 +88,4 @@ def command(
         terminal.notes(["stop it with Ctrl-C"])
 
     service.run(started)
+    raise typer.Exit  # what was wrong with an answer is in the answer
