@@ -82,7 +82,7 @@ class FgonnxWarning(UserWarning):
 
 
 class CertificateWarning(FgonnxWarning):
-    """The contributions of an explanation miss the score by more than rounding explains: its map may be wrong."""
+    """The contributions of an explanation do not sum to the score: its map may be wrong."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Contributions that miss the score by more than rounding explains are loud, wherever they come out."""
+"""Contributions that do not sum to the score are loud, wherever they come out."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_command_names_it_and_does_the_others(wrong: Path, tmp_path: Path) -
     result = run("explain", wrong, *(tmp_path / f"{name}.npy" for name in "abc"), "-o", out, "--batch-size", 1)
     assert result.exit_code == 1
     said = " ".join(result.stderr.split())
-    assert "error: the contributions miss the score by more than rounding explains: b.npy [0]." in said
+    assert "error: the contributions do not sum to the score: b.npy [0]." in said
     assert "warning" not in said
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
     assert [any(UNCLOSED in n for n in r["notes"]) for r in records] == [False, True, False]
@@ -122,10 +122,10 @@ def test_an_audit_notes_the_row_and_finds_it(wrong: Path, tmp_path: Path) -> Non
     (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     result = run("audit", wrong, tmp_path / "rows.csv", "-o", tmp_path / "run")
     assert result.exit_code == 1, result.output
-    assert "in 1 row the contributions miss the score" in " ".join(result.stderr.split())
+    assert "in 1 row the contributions do not sum" in " ".join(result.stderr.split())
     report = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
     assert report["certificates"]["unclosed"] == 1
-    assert any("in 1 row the contributions miss" in text for text in report["findings"])
+    assert any("in 1 row the contributions do not sum" in text for text in report["findings"])
 
 
 def test_windows_are_counted(wrong: Path, tmp_path: Path) -> None:

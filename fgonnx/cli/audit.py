@@ -71,7 +71,7 @@ def command(
     Maps are signed where the method has signs, unless --psi says otherwise. A run that was interrupted goes on where it
     stopped when the same command is given again; other settings, another model or other data in the same folder are
     refused. Exit code: 0; 1 where rows could not be read or explained (they are recorded with their error, the others
-    are done), where contributions miss the score by more than rounding explains, or a limit of --against does not hold;
+    are done), where contributions do not sum to the score, or a limit of --against does not hold;
     2 where input or options are wrong.
     """
     check_extra("audit")
@@ -148,6 +148,6 @@ def finish(folder: Path, drift: Drift, handing: Handing) -> None:
         terminal.say("errors", f"{counts['errors']:,} rows have no result; their records say why")
     unclosed = (summary["certificates"] or {}).get("unclosed", 0)
     if unclosed:
-        terminal.error(f"{columns.unclosed_said(unclosed)}; their notes say by how much")
+        terminal.error(f"{columns.unclosed_said(unclosed)}; their notes say how far they are off")
     if counts["errors"] or broken or unclosed:
         raise typer.Exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
@@ -20,7 +19,6 @@ from fgonnx.engine.model import bind as binding
 from fgonnx.engine.model.load import load
 from fgonnx.engine.rewrite.arranged import arranged
 from fgonnx.engine.rewrite.options import FILE, Options
-from fgonnx.errors import CertificateWarning
 from fgonnx.fields import RUNNING
 from fgonnx.jobs.check import check_samples, described, not_tested
 from fgonnx.jobs.joining import by_columns
@@ -78,7 +76,6 @@ def command(
     Exit code: 0 where all checks pass, 1 where one fails, 2 where input or options are wrong, 3 where none fails but
     one is not decided.
     """
-    warnings.simplefilter("ignore", CertificateWarning)  # completeness is one of the checks
     loaded = binding.bind(load(model), options.bind, options.input_shape)
     loaded, reading = by_columns(loaded, reading, inputs or (), options.input)
     loaded, options = arranged(loaded, replace(options, bind=None))

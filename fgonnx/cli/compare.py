@@ -83,7 +83,7 @@ def command(
     what A decides, or for --target. Written are a picture for each sample, summary.json and summary.csv. Nothing is
     demanded unless you ask: without limits the run is a report. Exit code: 0; 1 where a limit does not hold (the table
     says which), or where rows hold no text (they are named, the others are done), or where contributions
-    miss the score by more than rounding explains; 2 where input or options are wrong.
+    do not sum to the score; 2 where input or options are wrong.
     """
     for both, a_own, b_own in ((options, a_options, b_options), (reading, a_reading, b_reading)):
         refuse_idle(both, sorted(a_own.keys() & b_own.keys()), "it is given for A and for B")

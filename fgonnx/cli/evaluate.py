@@ -70,7 +70,7 @@ def command(
 
     A run that was interrupted goes on where it stopped when the same command is given again; methods and measures may
     be added that way. Exit code: 0; 1 where images, rows without a text, methods or measures had to be left out (they
-    are named, the others are done), or contributions miss the score by more than rounding explains; 2 where input or
+    are named, the others are done), or contributions do not sum to the score; 2 where input or
     options are wrong, or classes of the data are none of the model.
     docs/evaluation.md says what the measures mean.
     """

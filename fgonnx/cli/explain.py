@@ -93,8 +93,8 @@ def command(
     - `fgonnx explain vad.onnx speech.wav -o out --span 4000:4576 --bind sr=16000 --bind state=zeros` : sound over time
 
     The record holds the five largest classes, the score, how exactly the contributions sum to it (completeness), what
-    share of them the map shows, and every layer's part. Exit code: 0; 1 where contributions miss the score by more than
-    rounding explains (the names are printed, the others are right); 2 where input or options are wrong.
+    share of them the map shows, and every layer's part. Exit code: 0; 1 where contributions do not sum to the score
+    (the names are printed, the others are done); 2 where input or options are wrong.
     """
     warnings.simplefilter("ignore", CertificateWarning)  # said of all samples at the end
     if text or takes_texts(model, options):
@@ -145,8 +145,7 @@ def _end(unclosed: Sequence[str]) -> None:
     if unclosed:
         few = ", ".join(unclosed[:_NAMED]) + (f" and {len(unclosed) - _NAMED} more" if len(unclosed) > _NAMED else "")
         terminal.error(
-            f"the contributions miss the score by more than rounding explains: {few}. Do not rely on these maps; "
-            "'fgonnx check' says more"
+            f"the contributions do not sum to the score: {few}. Do not rely on these maps; 'fgonnx check' says more"
         )
         raise typer.Exit(1)
 

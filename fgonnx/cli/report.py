@@ -28,7 +28,7 @@ def command(
     - `fgonnx report run --export fiftyone,virelay --sign key.pem` : also for other tools, and signed
 
     A run of which shards are missing is reported on as far as it is, and the report says so. Exit code: 0; 1 where rows
-    have no result, where contributions miss the score by more than rounding explains, or a limit of --against does not
+    have no result, where contributions do not sum to the score, or a limit of --against does not
     hold; 2 where the folder holds no audit, or files that are not those of its plan or of its checksums.
     """
     check_extra("report")

@@ -60,8 +60,8 @@ def warn(said: Sequence[str]) -> None:
 def _said(share: float) -> str:
     size = "more than they are themselves" if share >= 1 else f"{share:.1%} of their absolute sum"
     return (
-        f"{UNCLOSED}: the contributions miss the score by {size}, more than rounding explains; do not rely on this "
-        "map, and see what fgonnx check finds"
+        f"{UNCLOSED}: the contributions miss the score by {size}. A term is wrong, or all of them are rounding: do not "
+        "rely on this map, and see what fgonnx check finds"
     )
 
 

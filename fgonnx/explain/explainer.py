@@ -152,6 +152,8 @@ class Explainer:
         #: How arrays are turned; None where they are given with samples first, as the model was.
         self._frame = self.loaded.arrangement if source.arrangement is None else None
         self._witness = Witness(self.loaded)
+        #: Whether a call warns of certificates that do not close; notes speak of them in any case.
+        self.warns = True
         self._given = None if labels is None else names_of(labels)
         self.labels = self.loaded.labels() if self._given is None else self._given
         self.running.check()  # a wrong name is an error now, not at the first call
@@ -283,7 +285,8 @@ class Explainer:
         explanation = self._result(r, results, fed, described)
         explanation.settings["runtime"] = self.running.described()
         unclosed = closing.unclosed(explanation, r.model)
-        closing.warn(unclosed)
+        if self.warns:
+            closing.warn(unclosed)
         remarks = ["; ".join(filter(None, both)) for both in zip_longest(unclosed, resolved.remarks, fillvalue="")]
         if any(remarks):
             explanation.settings["remarks"] = remarks

@@ -129,7 +129,7 @@ def unclosed(files: Sequence[Path]) -> int:
 
 def unclosed_said(count: int) -> str:
     """Return in words how many rows have a certificate that does not close."""
-    return f"in {count:,} row{'s' * (count != 1)} the contributions miss the score by more than rounding explains"
+    return f"in {count:,} row{'s' * (count != 1)} the contributions do not sum to the score"
 
 
 def _places(table: pa.Table) -> Array:
