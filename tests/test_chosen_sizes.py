@@ -66,6 +66,13 @@ def test_a_size_on_the_path_that_follows_from_values_is_refused_by_name(name, nu
     assert ("Give 'n' a fixed value (bind=)" in str(refused.value)) == (number == OF_INPUT)
 
 
+@pytest.mark.parametrize("number", [OF_DATA, OF_INPUT], ids=["data", "input"])
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_plain_gradient_refuses_it_too(name, number):
+    with pytest.raises(UnsupportedError, match=rf"{TAKEN[name][1]}.*not constant.*values of the input"):
+        fgonnx.grad(taking(TAKEN[name][0], number), wrt=["x"])
+
+
 @pytest.mark.parametrize("count", [1, 3, 6])
 @pytest.mark.parametrize("name", sorted(set(TAKEN) - {"Reshape", "OneHot"}))
 def test_bound_to_a_value_the_size_is_explained(name, count):
@@ -185,3 +192,10 @@ def test_a_number_of_entries_that_are_found_is_that_of_every_input():
         found = explainer(x)
         np.testing.assert_allclose(found.score, session.run(None, {"x": x})[0].max(axis=1), rtol=1e-5)
         assert found.relative_residual().max() < 1e-5
+
+
+def test_a_size_that_follows_from_random_numbers_is_refused_by_what_draws_them():
+    number = "r = RandomUniformLike(x) p = Greater(r, zero) b = Cast<to=7>(p) s = ReduceSum<keepdims=0>(b) "
+    source = taking("e, places = TopK<axis=1>(x, k)", number + "c = Clip(s, l0, l6) k = Reshape(c, l1)")
+    with pytest.raises(UnsupportedError, match=r"RandomUniformLike.*draws random numbers"):
+        fgonnx.rewrite(source)

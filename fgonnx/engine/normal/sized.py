@@ -79,7 +79,7 @@ class Sizes:
     origin : dict of ir.Value to ir.Node
         For those, the node that takes the values, or counts.
     source : dict of ir.Value to ir.Value
-        For both, the graph input it follows from.
+        For both, the graph input it follows from, or the random numbers.
     counts : dict of ir.Value to ir.Node
         Values whose content follows from the number of entries that an operator finds, and from no other value.
     """
@@ -152,10 +152,9 @@ def _follow_content(found: Sizes, node: ir.Node) -> None:
     entries = _entries(found, node) if not subgraphs_of(node) and len(node.outputs) == 1 else None
     for v in node.outputs:
         found.content[v] = entries if entries is not None else np.array(True)
-        if taken:
-            found.source[v] = found.source[taken[0]]
-            if all(u in found.counts for u in taken):
-                found.counts[v] = found.counts[taken[0]]
+        found.source[v] = found.source[taken[0]] if taken else v
+        if taken and all(u in found.counts for u in taken):
+            found.counts[v] = found.counts[taken[0]]
 
 
 def _entries(found: Sizes, node: ir.Node) -> Flags | None:

@@ -16,9 +16,10 @@ from fgonnx.engine.normal.normalise import normalise
 from fgonnx.engine.normal.tie import resolve_own_nodes
 from fgonnx.engine.rewrite.arranged import sized
 from fgonnx.engine.rewrite.options import FAST, OPENVINO, Options, options_with_changes, refuse_others
-from fgonnx.engine.rewrite.portable import make_portable
+from fgonnx.engine.rewrite.portable import forget_shapes, make_portable
 from fgonnx.engine.walk import backward, cuts
-from fgonnx.errors import ModelError, OptionError
+from fgonnx.engine.walk.chosen_sizes import refused_sizes
+from fgonnx.errors import ModelError, OptionError, UnsupportedError
 from fgonnx.kinds import converted
 from fgonnx.wording import near, parameter
 
@@ -94,6 +95,8 @@ def grad(
     head, sources = values[of], [values[n] for n in names]
     active = backward.active_values(nodes, sources)
     cuts.require_whole(nodes, sources, active, head, normal.model.opset_imports[""], cuts.Origin.of(normal))
+    if refused := refused_sizes(normal, backward.path(nodes, active, head), active):
+        raise UnsupportedError(refused)
     op = Emitter(graph, active, portable=options.form != FAST, openvino=options.form == OPENVINO)
     seed = ir.Value(name=f"{of}_grad", shape=head.shape, type=head.type)
     graph.inputs.append(seed)
@@ -111,6 +114,8 @@ def grad(
     common.RemoveUnusedNodesPass()(normal.model)
     if op.portable:
         make_portable(normal.model)
+    if normal.sized:  # as in an explanation
+        forget_shapes(graph)
     proto: onnx.ModelProto = ir.to_proto(normal.model)
     return proto
 

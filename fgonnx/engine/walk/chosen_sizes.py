@@ -61,10 +61,12 @@ def _moving(node: ir.Node, sizes: Sizes) -> bool:
 def _chosen(normal: Normal, node: ir.Node, sizes: Sizes) -> Unsupported:
     result = next(v for v in (*node.outputs, *node.inputs) if v in sizes.axes)
     assert result is not None
-    source = str(sizes.source[result].name)
+    source = sizes.source[result]
     taken = sizes.taken(node) is not None
     words = (_WORDS.get(node.op_type) if taken else None) or "its size is not constant: it follows"
-    why = f"{words} from the values of the input '{source}'"
-    if source in (normal.given, normal.input_name):
+    if not source.is_graph_input():
+        return Unsupported(f"{words} from the random numbers '{source.name}'")
+    why = f"{words} from the values of the input '{source.name}'"
+    if source.name in (normal.given, normal.input_name):
         return Unsupported(why)
-    return Unsupported(why, f"Give '{source}' a fixed value ({parameter('bind')}), or explain an output before it")
+    return Unsupported(why, f"Give '{source.name}' a fixed value ({parameter('bind')}), or explain an output before it")
