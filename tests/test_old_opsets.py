@@ -94,3 +94,10 @@ def test_what_no_later_opset_has_is_refused_by_name() -> None:
     source = network(8, SCAN.format(more="", lengths="lengths") + " u = Mul(all, x)")
     with pytest.raises(UnsupportedError, match=r"node 'steps' \(Scan, opset 8\): it takes sequence lengths"):
         fgonnx.rewrite(source)
+
+
+def test_notes_name_the_files_own_node() -> None:
+    found = fgonnx.Explainer(network(11, "[most] h = Hardmax(x) u = Mul(h, x)"), cache=False)(
+        np.ones((1, 3, 4), np.float32)
+    )
+    assert "`Hardmax` 'most' is constant between its steps; its derivative is 0" in found.notes

@@ -31,12 +31,14 @@ class _Writer:
     def __init__(self, node: ir.Node) -> None:
         self.node = node
         self.name = node.name or str(node.outputs[0].name)
-        self._count = 0
+        self._count, self._named = 0, False
 
     def add(self, op_type: str, *inputs: ir.Value | None, outputs: int = 1, **attributes: Any) -> list[ir.Value]:
         """Write a node, and return its outputs."""
         self._count += 1
         name = f"{self.name}/{op_type}_{self._count}"
+        if op_type == self.node.op_type and not self._named:  # it is the node that messages are about
+            name, self._named = self.name, True
         made = ir.node(op_type, inputs, attributes, domain=NEWER, num_outputs=outputs, name=name)
         for i, v in enumerate(made.outputs):
             v.name = f"{made.name}:{i}"
@@ -63,10 +65,7 @@ class _Writer:
             old.replace_all_uses_with(new, replace_graph_outputs=True)
             old.name = None
             new.name, new.type, new.shape = name, declared, shape
-        made = values[0].producer() if values[0] is not None else None
         graph.remove(node, safe=True)
-        if made is not None:
-            made.name = self.name
 
 
 def write_anew(model: ir.Model, version: int) -> None:
