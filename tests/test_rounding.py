@@ -284,3 +284,23 @@ def test_the_places_of_a_sampler_are_no_steps_of_its_result() -> None:
     found = fgonnx.Explainer(onnx.parser.parse_model(text), input_gradient=True)(x, 0)
     assert np.linalg.norm(found.input_gradient) > 0.01
     assert not any("constant between its steps" in n for n in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("coarse", "`Round in Loop` 'loop' is constant between its steps; its derivative is 0"),
+        ("fine", "`Round in Loop` 'loop' is passed straight through as a quantiser"),
+    ],
+)
+def test_roundings_in_a_body_are_those_outside(step: str, said: str) -> None:
+    source = stepped(f"""[loop] r = Loop<body = b (int64 i, bool go, float[N,5] s) => (bool on, float[N,5] next) {{
+        on = Identity(go) a = Div(s, {step}) k = Round(a) next = Mul(k, {step})
+    }}>(twice, yes, x)""")
+    for name, array in (("twice", np.array(2)), ("yes", np.array(True))):
+        source.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    found = fgonnx.Explainer(source, input_gradient=True, cache=False)(POINT, 0)
+    outside = stepped(f"a = Div(x, {step}) k = Round(a) r = Mul(k, {step})")
+    right = fgonnx.Explainer(outside, input_gradient=True, cache=False)(POINT, 0)
+    assert said in found.notes
+    np.testing.assert_allclose(found.input_gradient, right.input_gradient, atol=1e-5)

@@ -22,6 +22,8 @@ from fgonnx.engine.normal.tie import dependent_nodes
 from fgonnx.errors import ModelError
 
 ROUNDING = ("Ceil", "Floor", "Round")
+HOLDS = ("If", "Loop", "Scan", "SequenceMap")
+"""Operators whose bodies hold nodes of the model, which are written out."""
 
 FEWEST_LEVELS = 15
 """Levels that a quantiser has at least: those of 4 bits, symmetric."""
@@ -53,7 +55,7 @@ def measured_levels(model: ir.Model, x: ir.Value, shape: tuple[int, ...], folder
         By the name of what rounding results in; empty where nothing is rounded, or the model does not run.
     """
     nodes = [n for n in dependent_nodes(model.graph, x) if not n.domain and n.op_type in ROUNDING]
-    nodes = [n for n in nodes if source_of(n)[1] in ROUNDING and bounded_levels(n.outputs[0]) is None]
+    nodes = [n for n in nodes if source_of(n)[1] in (*ROUNDING, *HOLDS) and bounded_levels(n.outputs[0]) is None]
     if not nodes:
         return {}
     written = slim(model)
@@ -69,9 +71,9 @@ def measured_levels(model: ir.Model, x: ir.Value, shape: tuple[int, ...], folder
             for node in nodes:
                 values = np.asarray(results[str(inputs_of(node)[0].name)], np.float64)
                 values = values[np.isfinite(values)]
-                name = tensor_of(node.outputs[0])
                 spanned = float(np.ptp(values)) + 1 if values.size else 0.0
-                found[name] = max(found.get(name, 0.0), spanned)
+                for name in {str(node.outputs[0].name), tensor_of(node.outputs[0])}:
+                    found[name] = max(found.get(name, 0.0), spanned)
     except ModelError:
         return {}
     return found

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.emit import Emitter
 from fgonnx.engine.graph.origin import source_of, tensor_of, written_for
 from fgonnx.engine.graph.values import content_of, required, shaped
-from fgonnx.engine.normal.levels import FEWEST_LEVELS, ROUNDING, bounded_levels
+from fgonnx.engine.normal.levels import FEWEST_LEVELS, HOLDS, ROUNDING, bounded_levels
 from fgonnx.engine.normal.residue import is_residue
 from fgonnx.engine.normal.tie import DOMAIN, dependent_nodes
 
@@ -76,11 +76,12 @@ def _quantises(node: ir.Node, levels: Mapping[str, float]) -> bool:
     """Tell whether a node rounds to many levels; one that was written for another, whether scales undo each other."""
     value, rounded = required(node, 0), node.outputs[0]
     bounded = bounded_levels(rounded)
-    known = levels.get(tensor_of(rounded)) if bounded is None else bounded
+    measured = levels.get(str(rounded.name), levels.get(tensor_of(rounded)))
+    known = measured if bounded is None else bounded
     of = source_of(node)[1].rpartition(".")[2]
     if of == "QuantizeLinear":
         return True
-    if of in ROUNDING and known is not None:
+    if of in (*ROUNDING, *HOLDS) and known is not None:
         return known >= FEWEST_LEVELS and _is_read(rounded)
     before = _factor_before(value)
     undone = before is not None and any(_inverse(before, after) for after in _factors_behind(rounded))

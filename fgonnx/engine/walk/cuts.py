@@ -15,6 +15,7 @@ import onnx_ir as ir
 from fgonnx.engine.graph.origin import source_of, tensor_of, why_not
 from fgonnx.engine.graph.stepping import steps
 from fgonnx.engine.graph.values import CONTENT, inputs_of
+from fgonnx.engine.normal.levels import HOLDS
 from fgonnx.engine.normal.normalise import Normal
 from fgonnx.engine.normal.tie import DOMAIN, is_step
 from fgonnx.engine.rules.registry import Unsupported
@@ -169,13 +170,14 @@ def find(
             found.hold(op_type, IDS, name)
             continue
         chosen, kind = choices(node)
-        # The steps within an operator that is written out, as the places of GridSample, are not those of its result.
-        named = op_type in STEPS or op_type.endswith("QuantizeLinear")
-        stepping = node.op_type in STEPS and named and not node.domain
+        # The steps within an operator that is written out, as the places of GridSample, are not those of its result;
+        # those in the body of a loop are steps of the model.
+        own = op_type in (*STEPS, *HOLDS) or op_type.endswith("QuantizeLinear")
+        stepping = node.op_type in STEPS and own and not node.domain
         if is_step(node) or (stepping and any(v in active for v in node.inputs)):
-            found.hold(op_type, STEP, name)
+            found.hold(_within(node, op_type), STEP, name)
         elif node.domain == DOMAIN and (said := passed_through(node, op_type)):
-            found.hold(op_type, said, name)
+            found.hold(_within(node, op_type), said, name)
         if any(i in chosen for i, _ in reached) or (node.op_type == "TopK" and not node.domain):
             found.hold(op_type, kind, name)
         if all(i in chosen for i, _ in reached):
@@ -236,6 +238,14 @@ def _taken(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
     own = sum(v is not None for v in node.inputs[: CONTENT.get(node.op_type) if not node.domain else None])
     yield from given[:own]
     yield from ((-1, v) for v in taken[own:])
+
+
+def _within(node: ir.Node, op_type: str) -> str:
+    """Return the operator that a note is about: where it stands in the body of a loop, both."""
+    if op_type not in HOLDS:
+        return op_type
+    real = node.inputs[1].producer() if node.domain == DOMAIN and node.inputs[1] is not None else node
+    return f"{(real or node).op_type} in {op_type}"
 
 
 def _lost(node: ir.Node, v: ir.Value, active: bool, declared: str | None) -> Unsupported:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
+from fgonnx.engine.normal.levels import HOLDS
 from fgonnx.engine.normal.tie import DOMAIN
 
 INDEX = "index"
@@ -111,7 +112,7 @@ def passed_through(node: ir.Node, op_type: str) -> str | None:
     if node.op_type == "LookUp":
         return TABLE
     kind = op_type.rpartition(".")[2]
-    if node.op_type != "StraightThrough" or not (kind in _QUANTISERS or kind.startswith("QLinear")):
+    if node.op_type != "StraightThrough" or not (kind in (*_QUANTISERS, *HOLDS) or kind.startswith("QLinear")):
         return None
     real = node.inputs[1].producer() if node.inputs[1] is not None else None
     read = real.inputs[0].dtype if real is not None and real.op_type == "Cast" and real.inputs[0] is not None else None
