@@ -86,7 +86,7 @@ def test_inputs_have_as_many_samples(kind):
     explainer = fgonnx.Explainer(proto)
     for call in (explainer, explainer.head):
         if wrong:
-            with pytest.raises(InputError, match=rf"input 't' has {counts[1]} samples?, 'x' has {counts[0]}"):
+            with pytest.raises(InputError, match=rf"input 't' has {counts[1]} rows?, 'x' has {counts[0]}"):
                 call(given(*counts))
         else:
             assert len(call(given(*counts))) == counts[0]
