@@ -65,6 +65,64 @@ class TestNoCrash:
         assert_alike(*both)
 
 
+#: Outputs of a model, one listed more than once.
+LISTED = {
+    "twice": ("y", "y"),
+    "three times": ("y", "y", "y"),
+    "with another between": ("y", "h", "y"),
+    "first": ("h", "y", "h"),
+}
+
+
+class TestOutputsListedTwice:
+    @pytest.mark.parametrize("name", LISTED)
+    def test_are_given_once(self, name):
+        source = model(
+            "(float[N,6] x) => (float[N,3] y, float[N,6] h) { h = Tanh(x)\ny = MatMul(h, w) }", weights=draw(w=(6, 3))
+        )
+        by_name = {v.name: v for v in source.graph.output}
+        outputs = [by_name[n] for n in LISTED[name]]
+        del source.graph.output[:]
+        source.graph.output.extend(outputs)
+        x = np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)
+        both = [explained(source, x, 1, runtime=r, output="y") for r in ("openvino", "onnxruntime")]
+        assert list(both[0].outputs) == list(both[1].outputs)
+        assert_alike(*both)
+
+
+class TestQuantisedByOnnxruntime:
+    @pytest.mark.parametrize("per_channel", [True, False])
+    @pytest.mark.parametrize("name", ["dense", "cnn"])
+    def test_is_explained_alike(self, name, per_channel, tmp_path):
+        source, x = small_cnn(opset=13), SMALL
+        if name == "dense":
+            x = np.random.default_rng(0).standard_normal((5, 12)).astype(np.float32)
+            source = model(
+                "(float[N,12] x) => (float[N,4] y) { a = Gemm(x, w1, b)\nr = Relu(a)\nc = MatMul(r, w2)\nt = Tanh(c)\n"
+                "y = Gemm<transB=1>(t, w3) }",
+                13,
+                weights=draw(w1=(12, 16), b=(16,), w2=(16, 16), w3=(4, 16)),
+            )
+        proto = quantised(source, x, tmp_path, per_channel=per_channel)
+        assert_alike(*(explained(proto, x[:3], 1, runtime=r, input_gradient=True) for r in ("openvino", "onnxruntime")))
+
+
+def quantised(source, x, folder, **options):
+    """Quantise a model as onnxruntime does for processors: weights and values in eight bits."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    class Reader(CalibrationDataReader):
+        batches = iter([{"x": x}])
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    before, after = folder / "source.onnx", folder / "quantised.onnx"
+    onnx.save(source, before)
+    quantize_static(before, after, Reader(), quant_format=QuantFormat.QDQ, **options)
+    return onnx.load(after)
+
+
 class TestTheSameExplanation:
     def test_of_an_input_that_a_dropout_passes_on(self):
         source = model(

@@ -94,6 +94,10 @@ entry of each sample, given to a file written with `target="input"`.
   is held against the source anyway: a difference beyond rounding is an error, and no map is given. Rounding is a
   thousandth of the largest value, or ten times what changes of the input by a millionth do, three hundredths at most.
   Of random graphs over all operators, OpenVINO computes some wrongly, most of them in the model itself.
+- Models quantised by ONNX Runtime's `quantize_static` (QDQ, with a scale for each channel or one for all) and
+  `quantize_dynamic` are explained there. QLinear operators OpenVINO does not read; values of 16 bits it computes
+  wrongly in the model itself, and so, where a file is run in it with its own settings, products of attention in int8:
+  set `LP_TRANSFORMS_MODE` to False, as fgonnx does.
 - What OpenVINO does not take is refused with what it says of the model; `runtime="onnxruntime"` is the way out.
 - `runtime="auto"` explains the first batch in both, by turns, and takes the faster one; where OpenVINO is missing,
   fails or differs, ONNX Runtime. Records say which it was.

@@ -172,7 +172,8 @@ class OpenVinoSession:
         ModelError
             If OpenVINO fails.
         """
-        names = tuple(outputs if outputs is not None else self.outputs)
+        # OpenVINO dies (SIGSEGV) of a result listed twice.
+        names = tuple(dict.fromkeys(outputs if outputs is not None else self.outputs))
         arrays = self._arrays(feeds)
         variant = self._variant(names, tuple(a.shape for a in arrays))
         try:

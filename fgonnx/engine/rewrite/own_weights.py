@@ -1,8 +1,8 @@
-"""Square weights of products: a tensor for each way in which they are multiplied by.
+"""Weights of products: a tensor for each way in which they are multiplied by.
 
-OpenVINO keeps one repacked copy of a tensor for all products that read it, and makes a transposed factor an attribute
-of the product. Square weights look alike both ways, so that of two products, one by the matrix and one by its
-transpose, both get the first one's copy.
+OpenVINO keeps one repacked copy of a tensor for all products that read it, looks through views of the tensor, and makes
+a transposed factor an attribute of the product. Of two products that make matrices of one size of the same weights in
+different ways, as by a square matrix and by its transpose, both get the first one's copy.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from fgonnx.engine.graph.copy import copy_node
 from fgonnx.engine.graph.emit import PREFIX, Emitter, initializer
 
 _PRODUCTS = ("Einsum", "Gemm", "MatMul")
-_VIEWS = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_REGROUPING = ("Flatten", "Reshape")
+_VIEWS = ("Cast", *_REGROUPING, "Identity", "Squeeze", "Transpose", "Unsqueeze")
 """What a runtime may read through."""
 
 
-def own_square_weights(op: Emitter) -> None:
-    """Give products copies of square weights that others multiply by in another way.
+def own_copies(op: Emitter) -> None:
+    """Give products copies of weights that others may make matrices of the same size of in another way.
 
     Weights that are computed together, as the parts of a Split, are copied together.
     """
     copies: dict[int, dict[ir.Value, ir.Value]] = defaultdict(dict)
-    for node, i, way in list(shared_square_weights(op.graph)):
+    for node, i, way in list(_shared(op.graph)):
         v = node.inputs[i]
         assert v is not None
         node.replace_input_with(i, copied(op, v, copies[way]))
 
 
-def shared_square_weights(graph: ir.Graph) -> Iterator[tuple[ir.Node, int, int]]:
+def _shared(graph: ir.Graph) -> Iterator[tuple[ir.Node, int, int]]:
     """Yield products and which factor of theirs others multiply by in another way.
 
     Yields
@@ -44,25 +45,26 @@ def shared_square_weights(graph: ir.Graph) -> Iterator[tuple[ir.Node, int, int]]
     way : int
         Counts the ways in which the weights are multiplied by, from 1: the first one of all, 0, keeps them.
     """
-    ways: dict[ir.Value, dict[object, int]] = defaultdict(dict)
+    ways: dict[ir.Value, dict[object, tuple[int, bool]]] = defaultdict(dict)
     products = [node for node in graph if not node.domain and node.op_type in _PRODUCTS]
     for node in sorted(products, key=lambda node: str(node.name).startswith(PREFIX)):
         for i, v in enumerate(node.inputs if node.op_type == "Einsum" else node.inputs[:2]):
-            if v is None or not _square(v) or not constant(v):
+            if v is None or not constant(v):
                 continue
             weights, views = _read_through(v)
             known = ways[weights]
-            way = known.setdefault(_way(node, i, views), len(known))
-            if way:
+            way, apart = known.setdefault(_way(node, i, views), (len(known), _told_apart(node, v, views)))
+            if way and not (apart and all(safe for _, safe in known.values())):
                 yield node, i, way
 
 
-def _square(v: ir.Value) -> bool:
-    """Tell whether weights are as long along two axes; True where that is not known."""
-    if v.shape is None:
-        return True
-    sizes = [d for d in v.shape.dims if d != 1]
-    return len(set(sizes)) < len(sizes)
+def _told_apart(node: ir.Node, v: ir.Value, views: list[ir.Node]) -> bool:
+    """Tell whether a matrix differs in size from its transpose, and from whatever else views make of the weights."""
+    if v.shape is None or any(view.op_type in _REGROUPING for view in views):
+        return False
+    long = [d for d in v.shape.dims if d != 1]
+    joined = node.op_type == "Einsum" and len(long) > 2  # 2 x 4 side by side is as long as 8
+    return not joined and len(set(long)) == len(long)
 
 
 def _read_through(v: ir.Value) -> tuple[ir.Value, list[ir.Node]]:

@@ -15,7 +15,9 @@ from onnx_ir.traversal import RecursiveGraphIterator
 
 from fgonnx.engine.graph.emit import PREFIX, Emitter
 from fgonnx.engine.graph.values import content_of
-from fgonnx.engine.rewrite.own_weights import constant, copied, own_square_weights, shared_square_weights
+from fgonnx.engine.rewrite.own_weights import constant, copied, own_copies
+from fgonnx.engine.rewrite.unpacked import unpack
+from fgonnx.engine.rewrite.weight_readers import packed_weights, shared_weights
 
 MOST = 7
 """Values that one node joins or divides at most: WebGPU binds ten buffers, and a shader needs some for itself."""
@@ -45,7 +47,8 @@ def make_portable(model: ir.Model) -> None:
             _joined(op, node)
         elif node.op_type == "Split":
             _divided(op, node)
-    own_square_weights(op)
+    unpack(op)
+    own_copies(op)
     _name_results(graph)
     forget_shapes(graph)
     common.RemoveUnusedNodesPass()(model)  # sizes of what was written in another way; onnxruntime warns of each
@@ -270,8 +273,7 @@ def portable_violations(model: onnx.ModelProto) -> list[str]:
         beside = [n for n in node.input if n not in varying and ranks.get(n, 0) > 0]
         if beside and any(ranks.get(r.input[0]) == 3 for r in reduced):
             found.append(f"{where} is a reduction of three axes with a vector")
-    shared = shared_square_weights(ir.from_proto(inferred).graph)
-    found += [f"{node.op_type} '{node.name}' shares square weights" for node, _, _ in shared]
+    found += [*shared_weights(inferred.graph), *packed_weights(inferred.graph)]
     nodes = _all_nodes(graph.node)
     read = {name for n in nodes for name in n.input} | outputs
     found += [f"nothing reads the initializer '{name}'" for name in sorted(weights - read - inputs)]
