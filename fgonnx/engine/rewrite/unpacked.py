@@ -2,8 +2,7 @@
 
 OpenVINO makes one node of integers, their scale and the product or lookup that reads them. Where the scales lie along
 the axis that is summed over, as in the gradient of a layer with a scale for each of its results, it takes wrong ones;
-of a lookup it reads wrong rows; of int32 values it takes other ones altogether; elsewhere it rounds the other factor to
-eight bits. With a step over int32 in between
+of a lookup it reads wrong rows; elsewhere it rounds the other factor to eight bits. With a step over int32 in between
 it computes the weights once, when the file is loaded. The numbers are the same, bit for bit.
 """
 
