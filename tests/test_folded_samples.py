@@ -207,6 +207,7 @@ SHARED = {
     "a gallery of another name": ("float[N,6] x, float[M,6] g", *ATTENTION),
     "a gallery without a name": ("float[N,6] x, float[?,6] g", *ATTENTION),
     "a gallery beside a fixed batch": ("float[1,6] x, float[M,6] g", *ATTENTION),
+    "a gallery beside a batch of three": ("float[3,6] x, float[M,6] g", *ATTENTION),
     "prototypes": (
         "float[N,6] x, float[K,6] g",
         "u = Unsqueeze(x, second) d = Sub(u, g) q = Mul(d, d) s = ReduceSum<keepdims=0>(q, third) y = Neg(s)",

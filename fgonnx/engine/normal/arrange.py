@@ -212,7 +212,7 @@ def _arranged(loaded: LoadedModel, x: ir.Value, found: Found, trial: trials.Tria
     inputs = _places(model.graph, x, axis)
     if axis is not None and len(free_inputs(model.graph)) > 1:
         inputs.update(trial.tie(axis))
-        others = beside(model.graph, x, inputs, trial.head) if not found.fixed else []
+        others = beside(model.graph, x, inputs, trial.head)
         for other in trial.apart(axis, others) if others else ():
             inputs[other] = None
             notes.append(f"the input '{other}' has no row for each sample: all samples take the whole of it")

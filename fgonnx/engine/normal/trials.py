@@ -68,13 +68,29 @@ class Trials:
         return Session(self._loaded.ir, folder=self._loaded.folder, providers=["cpu"], optimise=False)
 
     @cached_property
+    def _entries(self) -> dict[str, int]:
+        """Other inputs' own free first axes beside a fixed batch, in a number that is not that of the samples."""
+        dims = dims_of(self._x)
+        if dims[0] == 1 or not all(isinstance(d, int) for d in dims):
+            return {}
+        others = [v for v in free_inputs(self._loaded.ir.graph) if v.shape is not None and v.shape.rank()]
+        symbols = {symbol for v in others if (symbol := self._symbol(v, 0)) is not None}
+        found = dict.fromkeys(symbols, 16 if dims[0] != 16 else 17)
+        try:
+            if found:
+                self._run(self._feeds(1, found))
+        except ModelError:
+            return {}
+        return found
+
+    @cached_property
     def _size(self) -> int | None:
         """A size for all that is free with which the model runs; None if there is none among those tried."""
         for size in _SIZES:
             if sum(math.prod(shape) for shape in self._shapes(size, {}).values()) > _MOST:
                 continue
             try:
-                self._run(self._feeds(size, {}))
+                self._run(self._feeds(size, self._entries))
             except ModelError:
                 continue
             return size
@@ -233,7 +249,9 @@ class Trials:
             return False
         beside = dict.fromkeys(symbols, 3)
         if batch is None:
-            return dims_of(self._x)[axis] == 1 and self._run(self._feeds(size, beside))[self.head].shape[:1] == (1,)
+            if dims_of(self._x)[axis] != 1:
+                return bool(self._entries) and self.answer(axis) is not None
+            return self._run(self._feeds(size, beside))[self.head].shape[:1] == (1,)
         both, one = (self._feeds(size, {**beside, batch: count}) for count in (2, 1))
         at = {k: np.not_equal(v.shape, one[k].shape).nonzero()[0] for k, v in both.items()}
         alone = [
@@ -261,7 +279,8 @@ class Trials:
         for seed, spread in ((0, 0.0), *_ELSEWHERE):
             far = 3 * spread  # so that the largest of all may be another one
             pair = [
-                self._spread(self._feeds(self._size or 1, {}, s), s, r) for s, r in ((seed, spread), (seed + 1, far))
+                self._spread(self._feeds(self._size or 1, self._entries, s), s, r)
+                for s, r in ((seed, spread), (seed + 1, far))
             ]
             try:
                 if spread:
@@ -388,7 +407,7 @@ class Trials:
         count = dims_of(self._x)[axis]
         places = self._alike(axis)
         assert isinstance(count, int)
-        clean = self._run(self._feeds(self._size or 1, {}))
+        clean = self._run(self._feeds(self._size or 1, self._entries))
         return {name: clean[name].shape[place] // count for name, place in places.items()}
 
     def freed(self, axis: int) -> ir.Model | None:
