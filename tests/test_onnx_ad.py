@@ -35,14 +35,18 @@ def first(op_type: str) -> tuple[Problem, Emitted] | None:
     for case in node_cases.collect()[op_type]:
         try:
             problem = node_cases.problem(case, OUTPUTS.get(op_type))
-            return problem, node_cases.emit(problem)
+            emitted = node_cases.emit(problem)
+            if raised(problem.model) is not None:
+                return problem, emitted
         except (NoDerivative, FgonnxError):
             continue
     return None
 
 
-def raised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Raise a model to opset 18, whose operators onnx-ad writes."""
+def raised(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """Raise a model to opset 18, whose operators onnx-ad writes; None for Scan of opset 8, which has other inputs."""
+    if model.opset_import[0].version < 9 and any(node.op_type == "Scan" for node in model.graph.node):
+        return None
     return model if model.opset_import[0].version >= OPSET else onnx.version_converter.convert_version(model, OPSET)
 
 
