@@ -160,7 +160,8 @@ def _follow_content(found: Sizes, node: ir.Node) -> None:
 def _entries(found: Sizes, node: ir.Node) -> Flags | None:
     """Return which entries of a short value follow from values; None where that is not known."""
     parts = [_flags(found, v) for v in node.inputs]
-    size, indices = node.outputs[0].shape, content_of(optional(node, 1))
+    size = node.outputs[0].shape
+    indices = content_of(optional(node, 1)) if node.op_type == "Gather" else None  # no weights are read
     whole = tuple(size.numpy()) if size is not None and size.is_static() else None
     if whole is None or len(whole) > 1 or any(d > _FEW for d in whole) or any(p is None for p in parts):
         return None
