@@ -389,7 +389,7 @@ class TestCommandLine:
         names = sorted(p.stem for p in IMAGES.iterdir())
         assert written(out) == sorted([*(f"{n}.png" for n in names), "summary.csv", "summary.json"])
         assert "No layer stands out" in text
-        assert "passed" not in text
+        assert "passed" not in text.replace("are passed straight through as quantisers", "")
         summary = json.loads((out / "summary.json").read_text(), parse_constant=pytest.fail)
         assert summary["complete"]
         assert summary["passed"]

@@ -80,6 +80,12 @@ RISK = (
 g (float[N,3] x) => (float[N,2] y) <float[3,2] w = {1, 0, 0, 1, 1, 1}, float[2] b = {0.5, 0.1}>
 { l = Gemm(x, w, b)  y = Softmax(l) }"""
 )
+PIPELINE = (
+    HEADER
+    + """
+g (float[N,1] age, float[N,1] dose, float[N,1] weight) => (float[N,2] y) <float[3,2] w = {1, 0, 0, 1, 1, 1}>
+{ all = Concat<axis=1>(age, dose, weight)  l = MatMul(all, w)  y = Softmax(l) }"""
+)
 WORDS = (
     HEADER
     + """
@@ -118,7 +124,7 @@ def reader(tmp_path, monkeypatch):
     model(UINT8, tmp_path / "mobilenet_uint8.onnx")
     for name, text in (("yolox", DETECTOR), ("ultraface", FACES), ("vad", VOICE)):
         model(text, tmp_path / f"{name}.onnx")
-    for name, text in (("ecg", ECG), ("risk", RISK), ("words", WORDS)):
+    for name, text in (("ecg", ECG), ("risk", RISK), ("pipeline", PIPELINE), ("words", WORDS)):
         model(text, tmp_path / f"{name}.onnx")
     for name, header, rows in (("beats", "I,II,V1", 16), ("night", "I,II,V1", 40), ("patients", "age,dose,weight", 3)):
         cells = np.random.default_rng(0).normal(size=(rows, 3)).round(3)

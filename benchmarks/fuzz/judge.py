@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from benchmarks.fuzz.builder import Array, open_session
 from benchmarks.fuzz.draw import Drawn
 from benchmarks.fuzz.witness import Witness
 from fgonnx.engine.graph.emit import PREFIX
-from fgonnx.errors import FgonnxError, NumericError, UnsupportedError
+from fgonnx.errors import CertificateWarning, FgonnxError, NumericError, UnsupportedError
 
 EXPLAINED, REFUSED, DISCARDED, WRONG = "explained", "refused", "discarded", "wrong"
 
@@ -65,7 +66,9 @@ def judge(drawn: Drawn) -> Verdict:
     except Exception as error:  # onnxruntime has a family of exceptions of its own
         return Verdict(DISCARDED, "onnxruntime does not run it", str(error))
     try:
-        explanation, axes = _explained(drawn)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CertificateWarning)  # the identity is held below
+            explanation, axes = _explained(drawn)
     except NumericError as error:
         if "samples influence each other" in str(error) and _mixes(drawn, session, here):
             return Verdict(REFUSED, general(str(error)), str(error))
