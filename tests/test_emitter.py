@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from fgonnx.engine.graph.copy import copy_node
-from fgonnx.engine.graph.emit import Emitter
+from fgonnx.engine.graph.emit import Emitter, initializer
 from fgonnx.engine.graph.values import dims_of, dtype_of, optional, producer_of, required, shaped
 
 
@@ -125,3 +125,9 @@ class TestWhatIsSaid:
     def test_a_shape_that_is_said(self, x: ir.Value) -> None:
         assert dims_of(shaped(ir.Value(name="v"), x)) == (ir.SymbolicDim("N"), 4)
         assert dims_of(shaped(ir.Value(name="v"), [None, 4])) == (ir.SymbolicDim(None), 4)
+
+
+def test_an_initializer_whose_name_is_taken_gets_another(graph: ir.Graph) -> None:
+    first, second = (initializer(graph, "epsilon", np.array(value, np.float32)) for value in (0.1, 0.2))
+    assert first.name != second.name
+    assert [float(v.const_value.numpy()) for v in (first, second)] == [np.float32(0.1), np.float32(0.2)]

@@ -334,7 +334,9 @@ class Emitter:
 
 
 def initializer(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
-    """Add an initializer to a graph, with an unused name."""
+    """Add an initializer to a graph, under a name that no other has: this one, or one like it."""
+    while name in graph.initializers:
+        name += "_"
     content = ir.tensor(array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(content.dtype), const_value=content)
     graph.register_initializer(value)
