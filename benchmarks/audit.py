@@ -86,26 +86,17 @@ def whole(data: Path, run: Path, rows: int, model: Path = MODEL, preprocess: str
         return AuditJob(Request(model, data, to, OPTIONS, running, Reading(preprocess=preprocess), auditing=auditing))
 
     job, alone = job_of(run), job_of(run.parent / "alone", maps="none", pictures=False)
-    tools = job.plan.tools
-    explainer = fgonnx.Explainer(model, psi="signed", batch_size=16)  # all cores, no files, one array over and over
-    x = np.stack([tools.read(row).x for row in job.plan.rows(0)[:16]])
-    explainer(x)
-    start, spent, runs = time.perf_counter(), time.process_time(), 0
-    while runs < 5 or time.perf_counter() - start < 5:
-        explainer(x)
-        runs += 1
-    bare = 16 * runs / (time.perf_counter() - start)
-    bare_spent = (time.process_time() - spent) / 16 / runs
     memory.forget_peak()
     early, start, spent, done = 0, time.perf_counter(), time.process_time(), 0
     for done, _ in enumerate(job.run(), 1):
         if done == job.plan.shards // 4:
             early = memory.peak()
-    took, spent = time.perf_counter() - start, time.process_time() - spent
+    took, spent, peak = time.perf_counter() - start, time.process_time() - spent, memory.peak()
     start = time.perf_counter()
     for _ in alone.run():
         pass
     took_alone = time.perf_counter() - start
+    bare, bare_spent = _bare(job, model)
     return {
         "rows": rows,
         "shards": done,
@@ -114,10 +105,22 @@ def whole(data: Path, run: Path, rows: int, model: Path = MODEL, preprocess: str
         "without maps and pictures": round(rows / took_alone / bare, 2),
         "ms of processor a picture, audit and bare": [round(1e3 * s, 2) for s in (spent / rows, bare_spent)],
         "MB after a quarter": round(early / 1e6),
-        "MB at most": round(memory.peak() / 1e6),
+        "MB at most": round(peak / 1e6),
         "bytes a row, records": round(sum(len(b) for n, b in files(run).items() if n.endswith(".parquet")) / rows),
         "bytes a row, maps": round(sum(len(b) for n, b in files(run).items() if n.endswith(".npz")) / rows),
     }
+
+
+def _bare(job: AuditJob, model: Path) -> tuple[float, float]:
+    """Return explanations per second of one array over and over, by all cores and without files; and s of processor."""
+    explainer = fgonnx.Explainer(model, psi="signed", batch_size=16)
+    x = np.stack([job.plan.tools.read(row).x for row in job.plan.rows(0)[:16]])
+    explainer(x)
+    start, spent, runs = time.perf_counter(), time.process_time(), 0
+    while runs < 5 or time.perf_counter() - start < 5:
+        explainer(x)
+        runs += 1
+    return 16 * runs / (time.perf_counter() - start), (time.process_time() - spent) / 16 / runs
 
 
 def killed(data: Path, good: Path, run: Path, kills: int, workers: int) -> dict[str, Any]:

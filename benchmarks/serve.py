@@ -314,14 +314,12 @@ def rendered(results: Sequence[dict[str, Any]]) -> str:
     """Return the page of stored results."""
     first = results[0]
     about = first["machine"]
-    where = f"{about['cores']} cores ({about['processor']}, {first['date']}, while other programs used the machine: "
+    where = f"{about['cores']} cores ({about['processor']}, {first['date']}). "
     text = (
         "`fgonnx serve` ([serve.md](serve.md)) in one process, connections of another one on the same "
-        f"{where}times are rough, and "
-        "rows next to each other the fair comparison). Requests are of version 2, with raw bytes; each asks for one of "
-        f"{DIFFERENT} inputs, one after another. Every answer is held against what an `Explainer` says of that input "
-        f"alone, and is *wrong* if a value differs by more than {CLOSE:g} of the largest; the answer to any other "
-        "input does."
+        f"{where}Requests are of version 2, with raw bytes; each asks for one of {DIFFERENT} inputs in turn. "
+        f"Every answer is held against what an `Explainer` says of that input alone, and is *wrong* if a value differs "
+        f"by more than {CLOSE:g} of the largest; the answer to any other input does."
     )
     lines = [
         "# The service under load",
