@@ -152,7 +152,7 @@ def _selected(
         return []
     data = optional(node, 0)
     if node.op_type == "Gather" and slots == [1] and data not in reached:
-        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+        axis = node.attributes.get_int("axis", 0)
         sizes = _sizes(data)
         if sizes is not None and (len(sizes) < 2 or not axis < len(sizes)):
             return []
@@ -164,7 +164,7 @@ def _selected(
         made = _made_real(node.outputs[0]) if _real(values) or not _real(node.outputs[0]) else node.outputs[0]
         if made is None:
             return []
-        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
+        axis = node.attributes.get_int("axis", -1)
         last = axis == -1 or (made.shape is not None and axis == len(made.shape) - 1)
         value = _projected(made) if last else made
         return [LookUp(value, count, _shift(node, 0, followed), False, node.inputs[0], axis)]

@@ -82,7 +82,7 @@ def read_by(node: ir.Node) -> Read | None:
     source = node.inputs[0]
     if node.op_type == "Gather":
         index = content_of(optional(node, 1))
-        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+        axis = node.attributes.get_int("axis", 0)
         return None if index is None or index.size != 1 else Read(source, axis, int(index.reshape(())))
     if node.op_type == "Slice":
         return _sliced(node, source)
@@ -91,7 +91,7 @@ def read_by(node: ir.Node) -> Read | None:
         return read_by(parted)
     if parted is None or parted.op_type != "Split" or parted.domain:
         return None
-    axis = parted.attributes["axis"].as_int() if "axis" in parted.attributes else 0
+    axis = parted.attributes.get_int("axis", 0)
     if any(v.shape is None or v.shape.dims[axis] != 1 for v in parted.outputs):
         return None
     return Read(required(parted, 0), axis, list(parted.outputs).index(source))

@@ -114,21 +114,21 @@ def _transpose(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout:
 
 
 def _gather(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout:
-    axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % len(first)
+    axis = node.attributes.get_int("axis", 0) % len(first)
     added = len(dims) - len(first) + 1
     return (*first[:axis], *(other(d) for d in dims[axis : axis + added]), *first[axis + 1 :])
 
 
 def _looked_up(node: ir.Node, dims: Sequence[Dim], ids: Layout) -> Layout:
     """Follow ids to the rows that they select of a table."""
-    at = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    at = node.attributes.get_int("axis", 0)
     at %= len(dims) - len(ids) + 1
     return (*(other(d) for d in dims[:at]), *ids, *(other(d) for d in dims[at + len(ids) :]))
 
 
 def _encoded(node: ir.Node, dims: Sequence[Dim], ids: Layout) -> Layout:
     """Follow ids to their one-hot encoding."""
-    at = (node.attributes["axis"].as_int() if "axis" in node.attributes else -1) % len(dims)
+    at = node.attributes.get_int("axis", -1) % len(dims)
     return (*ids[:at], other(dims[at]), *ids[at:])
 
 
@@ -152,7 +152,7 @@ def _slice(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | None:
 
 
 def _split(node: ir.Node, y: ir.Value, first: Layout) -> Layout | None:
-    axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % len(first)
+    axis = node.attributes.get_int("axis", 0) % len(first)
     start = 0
     for v in node.outputs:
         dim = v.shape.dims[axis] if v.shape is not None else None
@@ -183,7 +183,7 @@ def _concat(node: ir.Node, dims: Sequence[Dim], layouts: dict[ir.Value, Layout])
 def _reordered(node: ir.Node, dims: Sequence[Dim], first: Layout) -> Layout | None:
     if len(dims) != len(first):
         return None
-    axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else -1) % len(first)
+    axis = node.attributes.get_int("axis", -1) % len(first)
     return tuple(other(d) if i == axis else a for i, (a, d) in enumerate(zip(first, dims, strict=True)))
 
 

@@ -355,7 +355,7 @@ def _axis_of(model: ir.Model, node: ir.Node) -> int | None:
     if node.op_type == "Sigmoid":
         return None
     usual = -1 if model.opset_imports.get("", 1) >= 13 else 1
-    return node.attributes["axis"].as_int() if "axis" in node.attributes else usual
+    return node.attributes.get_int("axis", usual)
 
 
 def _reaxed(op: Emitter, model: ir.Model, kind: str, v: ir.Value) -> ir.Value:

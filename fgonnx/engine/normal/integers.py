@@ -210,7 +210,7 @@ class Integers:
         if not single(self.twins[v].scale):
             self.twins[v] = self.unscaled_twin(v)
         if node.op_type == "TopK":
-            axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
+            axis = node.attributes.get_int("axis", -1)
 
             def write(values: Sequence[ir.Value]) -> ir.Value:
                 return shaped(self.op.GatherElements(values[0], node.outputs[1], axis=axis), q)

@@ -79,7 +79,7 @@ def write_anew(model: ir.Model, version: int) -> None:
 
 def _hardmax(node: ir.Node, version: int) -> None:
     """Of a matrix: the axes before `axis`, by those from it on."""
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    axis = node.attributes.get_int("axis", 1)
     if axis == -1:
         return
     w = _Writer(node)
@@ -90,7 +90,7 @@ def _hardmax(node: ir.Node, version: int) -> None:
 
 def _resize(node: ir.Node, version: int) -> None:
     """The nearest entry is the one at ceil(i / scale) along axes that shrink, at floor(i / scale) along others."""
-    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "nearest"
+    mode = node.attributes.get_string("mode", "nearest")
     scales = required(node, 1)
     known = content_of(scales)
     if mode != "nearest" or (known is not None and np.all(known >= 1)):

@@ -86,7 +86,7 @@ def _moved(node: ir.Node, y: ir.Value, known: dict[ir.Value, Positions], samples
     if kind in _RESHAPES:
         return first.reshape(sizes) if first.size == math.prod(sizes) else None
     if kind == "Split":
-        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+        axis = node.attributes.get_int("axis", 0)
         stops = np.cumsum([_sizes(v, samples)[axis] for v in node.outputs])[:-1]
         return np.split(first, stops, axis=axis)[list(node.outputs).index(y)]
     handler = _HANDLERS.get(kind)
@@ -117,13 +117,13 @@ def _tiled(node: ir.Node, p: Positions, sizes: tuple[int, ...]) -> Positions | N
 
 def _gathered(node: ir.Node, p: Positions, sizes: tuple[int, ...]) -> Positions | None:
     index = content_of(node.inputs[1])
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    axis = node.attributes.get_int("axis", 0)
     return None if index is None else np.take(p, index, axis=axis)
 
 
 def _gathered_by_entry(node: ir.Node, p: Positions, sizes: tuple[int, ...]) -> Positions | None:
     index = content_of(node.inputs[1])
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    axis = node.attributes.get_int("axis", 0)
     # entry by entry, so that the other axes may be shorter than those of the ids
     if index is None or index.ndim != p.ndim:
         return None
@@ -153,7 +153,7 @@ def _sliced(node: ir.Node, p: Positions, sizes: tuple[int, ...]) -> Positions | 
 
 def _padded(node: ir.Node, p: Positions, sizes: tuple[int, ...]) -> Positions | None:
     pads = content_of(node.inputs[1])
-    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
+    mode = node.attributes.get_string("mode", "constant")
     along = node.inputs[3] if len(node.inputs) > 3 else None
     axes = content_of(along) if along is not None else np.arange(p.ndim)
     if pads is None or axes is None or mode not in ("constant", "edge", "reflect", "wrap") or (pads < 0).any():

@@ -162,7 +162,7 @@ class _Writer(Integers):
         """Tie a node's integer output to the real-valued result `x` it rounds."""
         q = node.outputs[0]
         axis = _axis(node) if node.op_type == "QuantizeLinear" and "axis" in node.attributes else None
-        block = node.attributes["block_size"].as_int() if "block_size" in node.attributes else None
+        block = node.attributes.get_int("block_size", None)
         op = self.op
 
         def real_of(v: ir.Value) -> ir.Value:
@@ -199,7 +199,7 @@ class _Writer(Integers):
         kept = {name: a.value for name, a in node.attributes.items()}
         moved = self.op.several(node.op_type, *inputs, outputs=len(node.outputs), name=f"{node.name}::real", **kept)
         spans = [self.span(v) for v in data] + ([(0.0, 0.0)] if _fills_with_zero(node) else [])
-        interpolated = node.op_type == "Resize" and _text(node, "mode", "nearest") != "nearest"
+        interpolated = node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") != "nearest"
         span = None if node.op_type == "Resize" else (min(a for a, _ in spans), max(b for _, b in spans))
         behind = _axis_behind(node, twin.axis)
         for i, (q, real) in enumerate(zip(node.outputs, moved, strict=True)):
@@ -375,15 +375,15 @@ def _fills_with_zero(node: ir.Node) -> bool:
     """Tell whether a node puts the integer 0 where there was nothing."""
     if node.op_type == "Trilu":
         return True
-    return node.op_type == "Pad" and optional(node, 2) is None and _text(node, "mode", "constant") == "constant"
-
-
-def _text(node: ir.Node, name: str, default: str) -> str:
-    return node.attributes[name].as_string() if name in node.attributes else default
+    return (
+        node.op_type == "Pad"
+        and optional(node, 2) is None
+        and node.attributes.get_string("mode", "constant") == "constant"
+    )
 
 
 def _axis(node: ir.Node) -> int:
-    return node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    return node.attributes.get_int("axis", 1)
 
 
 def _axis_behind(node: ir.Node, axis: int | None) -> int | None:

@@ -293,7 +293,7 @@ def _reduced(node: ir.Node, axes: Axes) -> Axes | None:
 
 
 def _gathered(node: ir.Node, axes: Axes) -> Axes | None:
-    at = (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % len(axes)
+    at = node.attributes.get_int("axis", 0) % len(axes)
     rank = _rank(node.inputs[1])
     if rank is None:
         return None
@@ -303,7 +303,7 @@ def _gathered(node: ir.Node, axes: Axes) -> Axes | None:
 
 def _looked_up(node: ir.Node, axes: Axes) -> Axes | None:
     """Return the axes of rows that ids select of a table."""
-    at = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    at = node.attributes.get_int("axis", 0)
     rank = _rank(node.inputs[0])
     return None if rank is None or at else (*axes, *[FRESH] * (rank - 1))
 
@@ -372,7 +372,7 @@ def _with_first(axes: Axes, before: Sequence[int], found: Axes, after: Sequence[
 def _target(node: ir.Node, before: Sequence[int]) -> list[int] | None:
     """Return the sizes that a Reshape or Flatten makes of others."""
     if node.op_type == "Flatten":
-        at = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+        at = node.attributes.get_int("axis", 1)
         at = at % (len(before) + 1) if at < 0 else at
         return [math.prod(before[:at]), math.prod(before[at:])]
     target = _numbers(node, 1, "shape")

@@ -139,8 +139,8 @@ def _follow_content(found: Sizes, node: ir.Node) -> None:
         of = node.inputs[0]
         if of is not None and found.axes.get(of):
             flags = np.isin(np.arange(_rank(of)), list(found.axes[of]))
-            start = node.attributes["start"].as_int() if "start" in node.attributes else 0
-            end = node.attributes["end"].as_int() if "end" in node.attributes else None
+            start = node.attributes.get_int("start", 0)
+            end = node.attributes.get_int("end", None)
             flags = flags[slice(start, end)] if node.op_type == "Shape" else np.array(True)
             found.content[node.outputs[0]], found.source[node.outputs[0]] = flags, found.source[of]
             if found.counted(of):
@@ -237,9 +237,9 @@ def _sized(found: Sizes, node: ir.Node, size: ir.Value) -> Axes:
     rank, flags = _rank(node.outputs[0]), _flags(found, size)
     everywhere = frozenset(range(rank))
     if node.op_type in ("Split", "TopK"):
-        return frozenset([_attribute(node, "axis", 0 if node.op_type == "Split" else -1) % rank])
+        return frozenset([node.attributes.get_int("axis", 0 if node.op_type == "Split" else -1) % rank])
     if node.op_type == "OneHot":
-        return frozenset([_attribute(node, "axis", -1) % rank])
+        return frozenset([node.attributes.get_int("axis", -1) % rank])
     if flags is None or flags.ndim != 1:
         return everywhere
     if node.op_type == "Expand":
@@ -290,22 +290,18 @@ def _rank(v: ir.Value) -> int:
     return v.shape.rank() if v.shape is not None else _ALL
 
 
-def _attribute(node: ir.Node, name: str, usual: int) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else usual
-
-
 def _axes_of(found: Sizes, node: ir.Node, slot: int) -> Axes:
     v = optional(node, slot)
     return found.axes.get(v, frozenset()) if v is not None else frozenset()
 
 
 def _reduced(node: ir.Node, axes: Axes, rank: int) -> Axes:
-    given = content_of(optional(node, 1)) if node.op_type.startswith("Reduce") else [_attribute(node, "axis", 0)]
+    given = content_of(optional(node, 1)) if node.op_type.startswith("Reduce") else [node.attributes.get_int("axis", 0)]
     empty = given is None or not len(given)
-    if empty and _attribute(node, "noop_with_empty_axes", 0):
+    if empty and node.attributes.get_int("noop_with_empty_axes", 0) != 0:
         return axes
     gone = set(range(rank)) if given is None or empty else {int(a) % rank for a in given}
-    if _attribute(node, "keepdims", 1):
+    if node.attributes.get_int("keepdims", 1):
         return axes - gone
     return frozenset(a - sum(g < a for g in gone) for a in axes if a not in gone)
 
@@ -314,7 +310,7 @@ def _gathered(found: Sizes, node: ir.Node, slots: Sequence[int]) -> Axes:
     data, indices = node.inputs[0], node.inputs[1]
     assert data is not None
     assert indices is not None
-    at, count = _attribute(node, "axis", 0) % _rank(data), _rank(indices)
+    at, count = node.attributes.get_int("axis", 0) % _rank(data), _rank(indices)
     taken = {at + a for a in _axes_of(found, node, 1) if a < count}
     return frozenset(taken | {a if a < at else a + count - 1 for a in _axes_of(found, node, 0) if a != at})
 
@@ -334,7 +330,7 @@ def _gathered_nd(found: Sizes, node: ir.Node, slots: Sequence[int]) -> Axes:
 
 
 def _one_hot(found: Sizes, node: ir.Node, slots: Sequence[int]) -> Axes:
-    at = _attribute(node, "axis", -1) % _rank(node.outputs[0])
+    at = node.attributes.get_int("axis", -1) % _rank(node.outputs[0])
     return frozenset(a if a < at else a + 1 for a in _axes_of(found, node, 0))
 
 
@@ -370,7 +366,7 @@ def _reshaped(found: Sizes, node: ir.Node, slots: Sequence[int]) -> Axes:
 
 
 def _top(found: Sizes, node: ir.Node, slots: Sequence[int]) -> Axes:
-    return _axes_of(found, node, 0) - {_attribute(node, "axis", -1) % _rank(node.outputs[0])}
+    return _axes_of(found, node, 0) - {node.attributes.get_int("axis", -1) % _rank(node.outputs[0])}
 
 
 def _product(found: Sizes, node: ir.Node, slots: Sequence[int]) -> Axes:

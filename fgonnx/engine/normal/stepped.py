@@ -108,7 +108,7 @@ def _read_step(node: ir.Node, followed: dict[ir.Value, Axes], moving: set[ir.Val
     axes = followed[node.inputs[0]]
     if node.op_type == "Gather":
         if node.inputs[1] in moving:
-            at = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+            at = node.attributes.get_int("axis", 0)
             found.add(axes[at % len(axes)], TIME, node, proven=False)
         return
     which = optional(node, 3)

@@ -76,7 +76,7 @@ def _own_weights(op: Emitter, node: ir.Node) -> None:
 
 def _explicit_end(op: Emitter, node: ir.Node) -> None:
     """Write ceil_mode as padding at the end."""
-    if not _integer(node, "ceil_mode"):
+    if not node.attributes.get_int("ceil_mode", 0):
         return
     x, y = node.inputs[0], node.outputs[0]
     assert x is not None
@@ -88,7 +88,7 @@ def _explicit_end(op: Emitter, node: ir.Node) -> None:
         reach = _integers(node, "dilations", [1] * rank)[i] * (kernel[i] - 1)
         ends.append((op.size(y, 2 + i) - 1) * step + reach + 1 - pads[i] - op.size(x, 2 + i))
     outside = [e - p for e, p in zip(ends, pads[rank:], strict=True)]
-    if node.op_type == "AveragePool" and _integer(node, "count_include_pad") and max(outside) > 0:
+    if node.op_type == "AveragePool" and node.attributes.get_int("count_include_pad", 0) != 0 and max(outside) > 0:
         # The node's own padding counts in the divisor, the windows that stick out of it do not.
         own = [0, 0, *pads[:rank], 0, 0, *pads[rank:]]
         padded = op.in_front_of(node).Pad(x, own, 0.0)
@@ -117,7 +117,7 @@ def _joined(op: Emitter, node: ir.Node) -> None:
     if len(values) <= MOST:
         return
     here = op.in_front_of(node)
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else None
+    axis = node.attributes.get_int("axis", None)
     while len(values) > MOST:
         groups = [values[i : i + MOST] for i in range(0, len(values), MOST)]
         values = [g[0] if len(g) == 1 else here.emit(node.op_type, *g, axis=axis) for g in groups]
@@ -129,7 +129,7 @@ def _divided(op: Emitter, node: ir.Node) -> None:
     count = len(node.outputs)
     if count <= MOST:
         return
-    axis = _integer(node, "axis")
+    axis = node.attributes.get_int("axis", 0)
     sizes = _sizes(node, axis)
     if sizes is None:
         return
@@ -201,10 +201,6 @@ def _set_inputs(node: ir.Node, values: Sequence[ir.Value]) -> None:
     node.resize_inputs(len(values))
     for i, v in enumerate(values):
         node.replace_input_with(i, v)
-
-
-def _integer(node: ir.Node, name: str) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else 0
 
 
 def _integers(node: ir.Node, name: str, default: list[int]) -> list[int]:

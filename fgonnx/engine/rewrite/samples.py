@@ -169,14 +169,10 @@ def _after(node: ir.Node, slots: Sequence[int], sizes: dict[ir.Value, Sized]) ->
     return frozenset(a + after - rank for a in axes) if after > rank else frozenset([0][:after])
 
 
-def _attribute(node: ir.Node, name: str, usual: int) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else usual
-
-
 def _reduced(node: ir.Node, axes: Sized, rank: int) -> Sized:
-    given = content_of(optional(node, 1)) if node.op_type.startswith("Reduce") else [_attribute(node, "axis", 0)]
+    given = content_of(optional(node, 1)) if node.op_type.startswith("Reduce") else [node.attributes.get_int("axis", 0)]
     gone = set(range(rank)) if given is None else {int(a) % rank for a in given}
-    if _attribute(node, "keepdims", 1):
+    if node.attributes.get_int("keepdims", 1):
         return axes - gone
     return frozenset(a - sum(g < a for g in gone) for a in axes if a not in gone)
 
@@ -186,7 +182,7 @@ def _gathered(node: ir.Node, slots: Sequence[int], axes: Sized, rank: int) -> Si
     assert data is not None
     assert indices is not None
     whole = data.shape.rank() if data.shape is not None else rank
-    at = _attribute(node, "axis", 0) % whole
+    at = node.attributes.get_int("axis", 0) % whole
     count = indices.shape.rank() if indices.shape is not None else 1
     found: set[int] = set()
     if 1 in slots:
@@ -230,7 +226,7 @@ def _reshaped(node: ir.Node, slots: Sequence[int], axes: Sized, rank: int) -> Si
 
 
 def _top(node: ir.Node, slots: Sequence[int], axes: Sized, rank: int) -> Sized:
-    at = _attribute(node, "axis", -1) % rank
+    at = node.attributes.get_int("axis", -1) % rank
     fixed = content_of(optional(node, 1)) is not None
     return axes - {at} if fixed and slots[0] == 0 else axes | {at}
 

@@ -56,12 +56,12 @@ def _in_integers(user: ir.Node, i: int, node: ir.Node) -> bool:
         return False
     if user.op_type in ("Conv", "ConvTranspose") or (user.op_type == "Gemm" and i == 2):
         return True
-    if user.op_type not in ("Gemm", "MatMul") or _integer(node, "block_size"):
+    if user.op_type not in ("Gemm", "MatMul") or node.attributes.get_int("block_size", 0) != 0:
         return False
     scale, rank = node.inputs[1], len(dims_of(node.inputs[0])) if node.inputs[0] is not None else 0
     if scale is not None and all(d == 1 for d in dims_of(scale)):
         return True
-    return _axis(node, rank) == (0 if _integer(user, "transB") else rank - 1)
+    return _axis(node, rank) == (0 if user.attributes.get_int("transB", 0) else rank - 1)
 
 
 def _dequantised(op: Emitter, node: ir.Node) -> ir.Value:
@@ -99,7 +99,7 @@ def _spread(op: Emitter, v: ir.Value, node: ir.Node) -> ir.Value:
     assert node.inputs[0] is not None
     sizes = [op.size(node.inputs[0], i) for i in range(op.rank(node.inputs[0]))]
     own = [op.size(v, i) for i in range(op.rank(v))]
-    axis, block = _axis(node, len(sizes)), _integer(node, "block_size")
+    axis, block = _axis(node, len(sizes)), node.attributes.get_int("block_size", 0)
     if all(n == 1 for n in own) and not block:
         return v if not own else op.Reshape(v, [1] * len(sizes))
     if not block:
@@ -111,9 +111,5 @@ def _spread(op: Emitter, v: ir.Value, node: ir.Node) -> ir.Value:
 
 
 def _axis(node: ir.Node, rank: int) -> int:
-    given = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    given = node.attributes.get_int("axis", 1)
     return given % rank if rank else 0
-
-
-def _integer(node: ir.Node, name: str) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else 0

@@ -23,6 +23,7 @@ Entries = npt.NDArray[np.int64]
 _VIEWS = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _PACKED = ("INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2")
 _WIDER = ("INT16", "UINT16", "INT32")
+_INTEGERS = {getattr(onnx.TensorProto, f"{sign}INT{bits}") for sign in ("", "U") for bits in (4, 8, 16, 32, 64)}
 
 
 class _Readers:
@@ -161,9 +162,6 @@ def packed_weights(graph: onnx.GraphProto) -> list[str]:
             if name in real and not _in_integers(readers, node, i, real[name]):
                 found.append(f"{node.op_type} '{node.name}' reads packed weights")
     return found
-
-
-_INTEGERS = {getattr(onnx.TensorProto, f"{sign}INT{bits}") for sign in ("", "U") for bits in (4, 8, 16, 32, 64)}
 
 
 def _in_integers(readers: _Readers, node: onnx.NodeProto, i: int, weights: onnx.NodeProto) -> bool:

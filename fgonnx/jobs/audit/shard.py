@@ -309,7 +309,7 @@ def _named(decided: Mapping[str, Any], row: Mapping[str, Any], *, several: bool)
     """Return the values that conditions name."""
     top = decided["top5"]
     best = top[0] if top else dict.fromkeys(("label", "index", "probability", "score"))
-    several = several and bool(top)
+    index = record.entry_name(best, several=True) if several and top else best["index"]
     truth = decided["truth"] or {"label": None, "index": None}
     scores = [entry["score"] for entry in top[:2]]
     return {
@@ -318,11 +318,7 @@ def _named(decided: Mapping[str, Any], row: Mapping[str, Any], *, several: bool)
         "probability": best["probability"],
         "score": best["score"],
         "margin": scores[0] - scores[1] if len(scores) == 2 and None not in scores else None,
-        "predicted": record.entry_name(best, several=True)
-        if several
-        else best["label"]
-        if best["label"] is not None
-        else best["index"],
+        "predicted": best["label"] if best["label"] is not None else index,
         "truth": truth["label"] if truth["label"] is not None else truth["index"],
         "name": row["name"],
     }

@@ -73,7 +73,7 @@ def _place(position: ir.Value | None, count: int, *, most: int, default: int = 0
 def _parts(graph: ir.Graph, node: ir.Node) -> list[ir.Value]:
     """Return the parts of a tensor that a node splits into a sequence."""
     x, given = required(node, 0), optional(node, 1)
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    axis = node.attributes.get_int("axis", 0)
     keeps = "keepdims" not in node.attributes or bool(node.attributes["keepdims"].as_int())
     size = dims_of(x)[axis]
     if not isinstance(size, int):
