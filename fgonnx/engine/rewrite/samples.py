@@ -11,6 +11,7 @@ from fgonnx.engine.model.inputs import free_inputs
 from fgonnx.engine.model.load import LoadedModel
 from fgonnx.engine.normal.expand import depends_on_inputs
 from fgonnx.engine.normal.normalise import Normal
+from fgonnx.engine.normal.sized import COUNTING
 from fgonnx.engine.normal.whole import no_batch
 from fgonnx.engine.rewrite.head import own_name
 from fgonnx.engine.rewrite.options import Options
@@ -23,9 +24,6 @@ ONE_AT_A_TIME = f" ({parameter('batch_size', 1)})"
 
 _NAMED = 3
 """Tensors that a message names at most."""
-
-_COUNTING = {"NonZero": 1, "NonMaxSuppression": 0, "Unique": 0, "Compress": 0}
-"""Operators that find as many entries as there are, and the axis along which they list them."""
 
 _OF_THE_DATA = {"ScatterND", "ScatterElements", "GatherElements", "OneHot", "RoiAlign", "Shape", "Size"}
 
@@ -131,9 +129,9 @@ def _sized(graph: ir.Graph) -> tuple[dict[ir.Value, Sized], dict[ir.Value, ir.No
     origin: dict[ir.Value, ir.Node] = {}
     for node in graph:
         counted = node.inputs[1] if node.op_type == "Compress" else node.inputs[0] if node.inputs else None
-        if node.op_type in _COUNTING and not node.domain and counted in dependent:
+        if node.op_type in COUNTING and not node.domain and counted in dependent:
             flat = node.op_type in ("Unique", "Compress") and "axis" in node.attributes
-            axis = node.attributes["axis"].as_int() if flat else _COUNTING[node.op_type]
+            axis = node.attributes["axis"].as_int() if flat else COUNTING[node.op_type]
             rank = node.outputs[0].shape.rank() if node.outputs[0].shape is not None else 1
             sizes[node.outputs[0]] = frozenset([axis % rank])
             sizes.update({v: frozenset([0]) for v in node.outputs[1:]})
